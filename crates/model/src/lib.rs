@@ -1,0 +1,15 @@
+//! The words, the rules and the decisions of Layby.
+//!
+//! Nothing here does IO, reads a clock, or draws a random number: facts come in as values, decisions
+//! go out as values. What a word means is said once, on its type.
+
+pub mod engine;
+pub mod names;
+pub mod plan;
+pub mod replica;
+pub mod route;
+pub mod spec;
+pub mod state;
+
+pub use names::{AppName, NameError, ReplicaId, RevisionId, ServiceId, ServiceName};
+pub use state::{State, Wakefulness};

@@ -1,0 +1,85 @@
+//! What an engine reports of a replica. Facts only: what is wanted stands elsewhere.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{ReplicaId, RevisionId, ServiceId};
+
+/// Where a replica is in its life. An order shows here from the moment when the engine accepts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Its containers run and it answered its probe.
+    Ready,
+    /// It was ordered to run, or runs and has not answered its probe yet. (Engines whose
+    /// `reports_health` is false report every running replica so; the control plane probes it.)
+    Starting,
+    /// Frozen in memory.
+    Frozen,
+    /// On its way to Frozen.
+    Freezing,
+    /// Prepared, no process of it runs.
+    Stopped,
+    /// On its way to Stopped.
+    Stopping,
+    /// It will never run again; only removing it is left.
+    Lost,
+    /// On its way out; it disappears from the report when it is gone.
+    Removing,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The exit code; 128 + n if signal n ended it.
+    pub code: i32,
+    /// The kernel ended it for want of memory within its limit.
+    pub oom: bool,
+}
+
+/// One container of a replica, as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerReport {
+    /// Its name in the replica.
+    pub name: String,
+    /// Its init process on the host, while it runs.
+    pub pid: Option<i32>,
+    /// How often it ended without being asked to, in the replica's life.
+    pub ended: u32,
+    /// How it ended last.
+    pub last_exit: Option<Exit>,
+}
+
+/// What stands in the way of a replica, as its engine sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// No later try can succeed: the image is missing, the command cannot be executed.
+    pub fatal: bool,
+    /// What happened, where, and what to do, in one sentence for people.
+    pub message: String,
+}
+
+/// One replica, as its engine sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaReport {
+    /// Which.
+    pub id: ReplicaId,
+    /// Of which service.
+    pub service: ServiceId,
+    /// Of which revision.
+    pub revision: RevisionId,
+    /// The newest generation of the service's row that an order for it was given with.
+    pub generation: u64,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Its address on the node, once it has one. Free for another replica only after this one is gone.
+    pub address: Option<IpAddr>,
+    /// Its containers.
+    pub containers: Vec<ContainerReport>,
+    /// Counts up each time the replica is ordered to run or to thaw: two reports with the same phase but
+    /// another `run` saw two different lives of it, so what a probe said of the first is void.
+    pub run: u64,
+    /// What stands in its way.
+    pub trouble: Option<Trouble>,
+}

@@ -1,0 +1,147 @@
+//! The wires between gateway and control plane: the routing table in, demand and traffic out.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{ReplicaId, ServiceId};
+
+/// A table's version: (start number of the control plane, counter in that start).
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Version {
+    /// Which start of the control plane.
+    pub life: u32,
+    /// Which table of that start.
+    pub counter: u64,
+}
+
+/// All that the gateway needs to know.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteTable {
+    /// Newer tables have greater ones.
+    pub version: Version,
+    /// Sockets to listen on beside the gateway's own HTTP address.
+    pub listeners: Vec<Listener>,
+    /// Host names, in lower case and without a port, to services.
+    pub hosts: BTreeMap<String, ServiceId>,
+    /// The services.
+    pub services: BTreeMap<ServiceId, ServiceRoute>,
+}
+
+/// A socket that leads to one service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Listener {
+    /// Where to listen.
+    pub addr: SocketAddr,
+    /// The service that it leads to.
+    pub service: ServiceId,
+    /// The port in its replicas.
+    pub target: u16,
+    /// What is spoken on it.
+    pub protocol: Protocol,
+}
+
+/// What is spoken on a listener. Never guessed from bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// HTTP/1.1: balanced, held and counted per request.
+    Http,
+    /// Anything over TCP: balanced and held per connection, counted by the bytes it moves.
+    Tcp,
+}
+
+/// How to treat requests for one service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRoute {
+    /// What to do with a request.
+    pub mode: Mode,
+    /// The port in the replicas that requests by host name go to; `None`: it has none (404 by host name).
+    pub port: Option<u16>,
+    /// The limits.
+    pub limits: Limits,
+}
+
+/// What to do with a request for a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Mode {
+    /// Answer 503 at once: disabled, or nothing was ever live.
+    Refuse,
+    /// Keep it until there is a replica, within the limits.
+    Hold,
+    /// Send it to one of these.
+    Serve {
+        /// Never empty.
+        upstreams: Vec<Upstream>,
+    },
+}
+
+/// A replica that takes requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upstream {
+    /// Which replica: in-flight counts are kept by it.
+    pub replica: ReplicaId,
+    /// Its address.
+    pub ip: std::net::IpAddr,
+}
+
+/// Bounds on what is held for one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// So many requests may wait; one more is answered 503 with Retry-After.
+    pub hold_queue: u32,
+    /// So long may each wait, in milliseconds; then it is answered 504.
+    pub hold_deadline_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            hold_queue: 1000,
+            hold_deadline_ms: 60_000,
+        }
+    }
+}
+
+/// What the gateway says of the tables it was given: published after the table is on disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmed {
+    /// The newest version that it serves by and has on disk.
+    pub version: Version,
+    /// The listeners of that table that could not be opened, and why (one sentence).
+    pub failed_listeners: Vec<(Listener, String)>,
+}
+
+/// How many requests are waiting, per service: a level, not an edge. Services with none are left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Demand {
+    /// Held requests and connections.
+    pub waiting: BTreeMap<ServiceId, u32>,
+}
+
+/// What went through the gateway to one service, read at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Uses ever seen in this life of the gateway: requests by arrival, TCP connections by movements of bytes.
+    pub uses: u64,
+    /// Milliseconds since the last use; `None`: no use in this life of the gateway.
+    pub idle_ms: Option<u64>,
+    /// Requests (and TCP connections that moved bytes just now) in flight, per replica. Those with none are left out.
+    pub in_flight: BTreeMap<ReplicaId, u32>,
+    /// The longest time that a request was held since the last wake, and the time from its arrival to its first
+    /// answer byte, in milliseconds; `None`: none was held yet.
+    pub last_wake: Option<WakeTiming>,
+}
+
+/// How long the last waking took, as a request saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct WakeTiming {
+    /// From arrival until it was sent on, in milliseconds.
+    pub held_ms: f64,
+    /// From arrival until the first byte of its answer, in milliseconds.
+    pub answered_ms: f64,
+}

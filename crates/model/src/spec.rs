@@ -1,0 +1,191 @@
+//! What a revision runs: the settings of a service, as read from a manifest. Immutable once deployed.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{AppName, ServiceName};
+
+/// An app as a manifest describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppSpec {
+    /// Its name.
+    pub name: AppName,
+    /// Its services, in the order of the manifest.
+    pub services: Vec<ServiceSpec>,
+}
+
+/// The settings of one service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSpec {
+    /// Its name.
+    pub name: ServiceName,
+    /// The containers of one replica; the first is the one that `logs` and `exec` mean.
+    pub containers: Vec<ContainerSpec>,
+    /// How many replicas it is to have while awake; at least 1.
+    pub replicas: u32,
+    /// The port in the replica that HTTP by host name goes to. `None`: ask the image (a single EXPOSE).
+    pub port: Option<u16>,
+    /// Further DNS labels in the app under which other services and host names reach it.
+    pub aliases: Vec<ServiceName>,
+    /// Ports of the machine that lead to it.
+    pub published: Vec<PublishedPort>,
+    /// When it dozes off.
+    pub sleep: SleepPolicy,
+    /// How the next revision takes over.
+    pub strategy: Strategy,
+    /// How long a rollout may take to be ready, in milliseconds.
+    pub progress_deadline_ms: u64,
+    /// How long requests in flight may go on after a replica was withdrawn, in milliseconds.
+    pub drain_ms: u64,
+}
+
+/// How the next revision takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// The new one is ready before the old one goes (the default).
+    StartFirst,
+    /// The old one is gone before the new one starts.
+    StopFirst,
+}
+
+/// When a service goes down the ladder; both count from its last use. `None` means never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SleepPolicy {
+    /// Idle milliseconds until it dozes.
+    pub doze_after_ms: Option<u64>,
+    /// Idle milliseconds until it is put to sleep.
+    pub sleep_after_ms: Option<u64>,
+}
+
+impl Default for SleepPolicy {
+    /// 5 minutes until dozing, 1 hour until asleep.
+    fn default() -> Self {
+        Self {
+            doze_after_ms: Some(300_000),
+            sleep_after_ms: Some(3_600_000),
+        }
+    }
+}
+
+/// A port of the machine that leads to a port in the replicas (TCP; Compose `ports`, Kubernetes NodePort).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// The address to listen on; `None`: the node's `--publish-on`.
+    pub host: Option<IpAddr>,
+    /// The port to listen on. 0: any free one.
+    pub port: u16,
+    /// The port in the replica.
+    pub target: u16,
+}
+
+/// One container of a replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// Its name in the replica.
+    pub name: String,
+    /// The image reference as written in the manifest; may be empty where only `build` is given.
+    pub image: String,
+    /// Where and how to build the image.
+    pub build: Option<BuildSpec>,
+    /// Replaces the image's ENTRYPOINT (Compose `entrypoint`, Kubernetes `command`).
+    pub entrypoint: Option<Vec<String>>,
+    /// Replaces the image's CMD (Compose `command`, Kubernetes `args`).
+    pub command: Option<Vec<String>>,
+    /// Added to the image's environment.
+    pub env: BTreeMap<String, String>,
+    /// Replaces the image's WORKDIR.
+    pub working_dir: Option<String>,
+    /// Replaces the image's USER.
+    pub user: Option<String>,
+    /// Limits and requests.
+    pub resources: Resources,
+    /// Ports that it says it listens on, in the manifest's order.
+    pub ports: Vec<u16>,
+    /// When it may be given requests.
+    pub readiness: Option<Probe>,
+    /// When it is to be restarted.
+    pub liveness: Option<Probe>,
+    /// Until it first succeeds, the other two wait.
+    pub startup: Option<Probe>,
+    /// `Some(true)`: the image's HEALTHCHECK is switched off (Compose `healthcheck: {disable: true}`).
+    pub no_healthcheck: bool,
+    /// The signal that asks it to stop; `None`: the image's STOPSIGNAL, else SIGTERM.
+    pub stop_signal: Option<String>,
+    /// How long it may take to stop before it is killed, in milliseconds.
+    pub stop_grace_ms: u64,
+}
+
+/// How to build an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildSpec {
+    /// The context's folder, relative to the manifest's.
+    pub context: String,
+    /// The Dockerfile, relative to the context; `None`: `Dockerfile`.
+    pub dockerfile: Option<String>,
+    /// Build arguments.
+    pub args: BTreeMap<String, String>,
+    /// The stage to build; `None`: the last.
+    pub target: Option<String>,
+}
+
+/// What a container may use. `None`: not limited, or not requested.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Most memory, in bytes.
+    pub memory_limit_bytes: Option<u64>,
+    /// Most CPU, in thousandths of a core.
+    pub cpu_limit_milli: Option<u64>,
+    /// Most processes and threads.
+    pub pids_limit: Option<u32>,
+    /// Memory that it asks for, in bytes.
+    pub memory_request_bytes: Option<u64>,
+    /// CPU that it asks for, in thousandths of a core.
+    pub cpu_request_milli: Option<u64>,
+}
+
+/// A probe, with the words of Kubernetes (`v1.Probe`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// What is done.
+    pub action: ProbeAction,
+    /// Not asked before this, in milliseconds (only after the first success was seen once: until then it is skipped).
+    pub initial_delay_ms: u64,
+    /// From one to the next, in milliseconds.
+    pub period_ms: u64,
+    /// How long an answer may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// So many in a row to be seen as well.
+    pub success_threshold: u32,
+    /// So many in a row to be seen as failed.
+    pub failure_threshold: u32,
+}
+
+/// What a probe does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProbeAction {
+    /// `GET path`; 200 to 399 is a success.
+    Http {
+        /// The port in the replica.
+        port: u16,
+        /// The path, beginning with `/`.
+        path: String,
+        /// The Host header; `None`: the replica's address.
+        host: Option<String>,
+        /// Further headers.
+        headers: Vec<(String, String)>,
+    },
+    /// A TCP connection that is accepted.
+    Tcp {
+        /// The port in the replica.
+        port: u16,
+    },
+    /// A command in the container that exits with 0.
+    Exec {
+        /// The command and its arguments.
+        argv: Vec<String>,
+    },
+}
