@@ -1,0 +1,48 @@
+//! One thing to say about a manifest, and where.
+
+use std::fmt;
+
+/// An error or a warning about a manifest, with its place. Shown as `compose.yaml:7:3: ...`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Diagnostic {
+    /// The file, relative to the manifest's folder; empty if it is about no file.
+    pub file: String,
+    /// The line, from 1; 0 if unknown.
+    pub line: u32,
+    /// The column, from 1, in characters; 0 if unknown.
+    pub column: u32,
+    /// What is wrong and what to do, in one sentence.
+    pub message: String,
+}
+
+impl Diagnostic {
+    /// Something to say about `file` at `line` and `column`.
+    pub fn new(
+        file: impl Into<String>,
+        line: u32,
+        column: u32,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            file: file.into(),
+            line,
+            column,
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.file.is_empty() {
+            write!(f, "{}:", self.file)?;
+            if self.line > 0 {
+                write!(f, "{}:{}:", self.line, self.column)?;
+            }
+            f.write_str(" ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Diagnostic {}
