@@ -1,0 +1,200 @@
+//! What node and shim say to each other: JSON, one object a line, over a stream socket.
+//!
+//! A client sends [`Request`]s and gets a [`Message::Ok`] or [`Message::Error`] with the same id for
+//! each, in the order in which they are done, which need not be the order of asking. After
+//! [`Do::Watch`] it also gets a [`Message::State`] at each change. A line is at most
+//! [`MAX_REQUEST_BYTES`] (requests) or [`MAX_MESSAGE_BYTES`] long.
+
+use serde::{Deserialize, Serialize};
+
+/// The version of this protocol. A shim answers requests of its own version only: it lives as long as its
+/// containers, so a newer node must still speak the older versions.
+pub const VERSION: u32 = 1;
+
+/// The longest request line that a shim reads; a client that sends more is cut off.
+pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
+
+/// The longest line that a shim writes: an exec's output, where JSON needs up to six bytes for one.
+pub const MAX_MESSAGE_BYTES: usize = 512 * 1024;
+
+/// How much of an exec's output is kept.
+pub const MAX_EXEC_OUTPUT_BYTES: usize = 64 * 1024;
+
+/// How many clients a shim serves at once; one more is closed at once.
+pub const MAX_CLIENTS: usize = 16;
+
+/// How many execs run in a sandbox at once; one more is refused.
+pub const MAX_EXECS: usize = 8;
+
+/// One line from a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// [`VERSION`].
+    pub v: u32,
+    /// Chosen by the client; the reply bears it.
+    pub id: u64,
+    /// What to do.
+    #[serde(flatten)]
+    pub order: Do,
+}
+
+/// What a shim can do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Do {
+    /// Creates and starts every container; replies when each init was executed. Already running: replies at once.
+    Start,
+    /// Stops every container and keeps what they wrote; replies when no process is left. Not running: replies at once.
+    Stop,
+    /// Replies with the state.
+    State,
+    /// Runs a command in a running container, as its user, and replies when it has ended.
+    Exec {
+        /// The container's name; empty: the first.
+        #[serde(default)]
+        container: String,
+        /// The program and its arguments.
+        argv: Vec<String>,
+        /// It is killed after this.
+        timeout_ms: u64,
+    },
+    /// Replies with the state, and from then on sends it at each change.
+    Watch,
+    /// Stops, unmounts, removes the cgroup, replies, ends. The bundle's directory is left to the caller.
+    Quit,
+}
+
+/// One line from a shim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Message {
+    /// A request was done.
+    Ok {
+        /// The request's.
+        id: u64,
+        /// What came of it.
+        ok: Answer,
+    },
+    /// A request failed.
+    Error {
+        /// The request's.
+        id: u64,
+        /// Why.
+        error: Trouble,
+    },
+    /// The state changed; sent to those who watch.
+    State {
+        /// The new state.
+        state: SandboxState,
+    },
+}
+
+/// What comes of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// To all but exec: the state afterwards.
+    State(SandboxState),
+    /// To exec.
+    Exec(ExecResult),
+}
+
+/// The state of a sandbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxState {
+    /// Its containers run (frozen or not). False also while they start and stop.
+    pub running: bool,
+    /// Counts up with each start.
+    pub run: u64,
+    /// Its containers, in the order of the spec.
+    pub containers: Vec<ContainerState>,
+    /// Why the last start failed, or which container ended unasked; cleared by the next start.
+    pub trouble: Option<Trouble>,
+}
+
+/// The state of one container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerState {
+    /// Its name.
+    pub name: String,
+    /// Its init on the host, while it runs.
+    pub pid: Option<i32>,
+    /// How often it ended unasked, in the shim's life.
+    pub ended: u32,
+    /// How it ended last.
+    pub last_exit: Option<Exit>,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The exit code; 128 + n if signal n ended it.
+    pub code: i32,
+    /// The kernel killed one of its processes for want of memory within its limit.
+    pub oom: bool,
+}
+
+/// Why something did not work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// No later try can succeed: the command or the user does not exist.
+    pub fatal: bool,
+    /// What happened, where, and what to do, in one sentence.
+    pub message: String,
+}
+
+/// What a command in a container did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecResult {
+    /// Its exit code; 128 + n if signal n ended it.
+    pub code: i32,
+    /// It was killed because its time was over.
+    pub timed_out: bool,
+    /// The first [`MAX_EXEC_OUTPUT_BYTES`] of what it wrote to both outputs; bytes that are no UTF-8 are replaced.
+    pub output: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_read_as_the_protocol_writes_them() {
+        let line = r#"{"v":1,"id":7,"do":"exec","container":"web","argv":["/bin/true"],"timeout_ms":5}"#;
+        let request: Request = serde_json::from_str(line).expect("a request");
+        assert_eq!(
+            request.order,
+            Do::Exec {
+                container: "web".into(),
+                argv: vec!["/bin/true".into()],
+                timeout_ms: 5
+            }
+        );
+        assert_eq!(serde_json::to_string(&request).expect("json"), line);
+        let start: Request = serde_json::from_str(r#"{"v":1,"id":1,"do":"start"}"#).expect("start");
+        assert_eq!(start.order, Do::Start);
+    }
+
+    #[test]
+    fn messages_survive_the_wire() {
+        let state = SandboxState {
+            containers: vec![ContainerState::default()],
+            ..SandboxState::default()
+        };
+        let exec = ExecResult {
+            code: 3,
+            timed_out: false,
+            output: "a\nb".into(),
+        };
+        for message in [
+            Message::Ok { id: 1, ok: Answer::State(state.clone()) },
+            Message::Ok { id: 2, ok: Answer::Exec(exec) },
+            Message::Error { id: 3, error: Trouble { fatal: true, message: "no".into() } },
+            Message::State { state },
+        ] {
+            let line = serde_json::to_string(&message).expect("json");
+            assert!(!line.contains('\n'), "{line}");
+            assert_eq!(serde_json::from_str::<Message>(&line).expect("message"), message);
+        }
+    }
+}
