@@ -129,6 +129,9 @@ pub struct BuildSpec {
     pub args: BTreeMap<String, String>,
     /// The stage to build; `None`: the last.
     pub target: Option<String>,
+    /// Build at every deploy (Compose `build:`; the cache makes that quick). `false`: only when the image
+    /// is not in the node's store (the annotation `layby.dev/build`).
+    pub always: bool,
 }
 
 /// What a container may use. `None`: not limited, or not requested.
