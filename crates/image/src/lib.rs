@@ -1,1 +1,18 @@
-//! crates/image
+//! OCI content: the image store, building from a Dockerfile, loading and saving archives, unpacked layers.
+//!
+//! Everything here blocks; callers that must not block run it on a thread of their own. [`Store`] may be
+//! shared by threads, and one directory by processes.
+
+pub mod build;
+pub mod config;
+mod digest;
+pub mod dockerignore;
+mod error;
+pub mod reference;
+pub mod store;
+
+pub use build::{BuildEvent, BuildOptions};
+pub use config::{Healthcheck, ImageConfig};
+pub use error::Error;
+pub use reference::Reference;
+pub use store::{Format, Image, Store};
