@@ -1,0 +1,294 @@
+//! The words of the HTTP API: what the socket says and takes, as JSON. The CLI reads the same types.
+
+use std::collections::BTreeMap;
+
+use layby_model::State;
+use layby_model::Wakefulness;
+use layby_model::replica::{Exit, Phase};
+use layby_model::state::Showing;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Which node answers, and where it listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VersionView {
+    /// The version of Layby.
+    pub version: String,
+    /// The node's process.
+    pub pid: u32,
+    /// Where the gateway answers HTTP, as `address:port`.
+    pub http: String,
+    /// The address that published ports listen on.
+    pub publish_on: String,
+    /// The domain below which every service has its host names.
+    pub domain: String,
+    /// The node's data directory.
+    pub data_dir: String,
+}
+
+/// What a manifest says, and what the node still needs to deploy it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ManifestView {
+    /// The app that it describes.
+    pub app: String,
+    /// The services in it, in the order of the manifest.
+    pub services: Vec<String>,
+    /// The build contexts to send along; the n-th one below `context/<n>/` (from 0).
+    pub contexts: Vec<ContextView>,
+    /// What the manifest says that is not honoured, each with its file and line.
+    pub warnings: Vec<String>,
+}
+
+/// A folder that an image is built from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ContextView {
+    /// The folder, relative to the manifest's.
+    pub path: String,
+    /// The Dockerfile, relative to the context; `null`: `Dockerfile`.
+    pub dockerfile: Option<String>,
+}
+
+/// One line of the answer to a deploy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case", tag = "type")]
+pub enum Event {
+    /// The manifest says something that is not honoured.
+    Warning {
+        /// What and where.
+        text: String,
+    },
+    /// An image is being built.
+    Build {
+        /// For which service.
+        service: String,
+        /// A step, or a line of its output.
+        text: String,
+    },
+    /// A rollout moved on.
+    Progress {
+        /// The service.
+        service: String,
+        /// Its state.
+        #[schema(value_type = String, example = "UPDATING")]
+        state: State,
+        /// What happened.
+        text: String,
+    },
+    /// A step that would be taken (dry run).
+    Step {
+        /// The service.
+        service: String,
+        /// The step.
+        text: String,
+    },
+    /// A service has reached its outcome.
+    Service {
+        /// How it stands now.
+        service: ServiceView,
+        /// What came of the deploy.
+        outcome: Outcome,
+        /// Why it failed, with `failed` and `kept`.
+        failure: Option<Failure>,
+    },
+    /// The deploy could not go on; `done` follows.
+    Error {
+        /// What went wrong, where, and what to do.
+        problem: Problem,
+    },
+    /// The last line.
+    Done {
+        /// The exit code: 0 all live, 1 failed, 3 failed and live kept, 5 not decided in time.
+        code: i32,
+    },
+}
+
+/// What came of the deploy of one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The new revision serves.
+    Live,
+    /// The same settings and images as before: nothing was done.
+    Unchanged,
+    /// It failed, and nothing was live before.
+    Failed,
+    /// It failed, and the revision before serves on.
+    Kept,
+    /// The rollout goes on; it was not waited for (any longer).
+    Pending,
+}
+
+/// Why a revision failed, with what there is to find the cause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Failure {
+    /// The revision.
+    pub revision: u32,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// What the last probe said, if one was made.
+    pub last_probe: Option<String>,
+    /// How a container ended last, if one did.
+    pub exit: Option<ExitView>,
+    /// The last lines of its log.
+    pub log: Vec<String>,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ExitView {
+    /// The exit code; 128 + n if signal n ended it.
+    pub code: i32,
+    /// The kernel ended it for want of memory within its limit.
+    pub oom: bool,
+}
+
+impl From<Exit> for ExitView {
+    fn from(exit: Exit) -> Self {
+        Self {
+            code: exit.code,
+            oom: exit.oom,
+        }
+    }
+}
+
+/// One service, as `layby ls` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ServiceView {
+    /// Its app.
+    pub app: String,
+    /// Its name in the app.
+    pub service: String,
+    /// Its state.
+    #[schema(value_type = String, example = "RUNNING")]
+    pub state: State,
+    /// How awake it is: `awake`, `dozing`, `asleep` or `waking`; `null` unless RUNNING.
+    #[schema(value_type = Option<String>, example = "dozing")]
+    pub wakefulness: Option<Showing>,
+    /// Replicas of the revision shown that are ready (running and answering their probe).
+    pub replicas_ready: u32,
+    /// Replicas that it has while awake.
+    pub replicas_wanted: u32,
+    /// The live revision; if none is, the one deployed last.
+    pub revision: u32,
+    /// That revision's first image, as the manifest names it.
+    pub image: String,
+    /// Where it answers, the gateway's host name first, then the published ports.
+    pub urls: Vec<String>,
+}
+
+/// One service in full, as `layby status` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ServiceDetail {
+    /// The service.
+    #[serde(flatten)]
+    pub view: ServiceView,
+    /// Its replicas, of all revisions, the oldest first.
+    pub replicas: Vec<ReplicaView>,
+    /// What is out of the ordinary, one sentence each.
+    pub conditions: Vec<String>,
+    /// The last time it was woken in this life of the node; `null`: never.
+    pub last_wake: Option<LastWake>,
+}
+
+/// One replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReplicaView {
+    /// Its id: 12 hexadecimal digits.
+    pub id: String,
+    /// Of which revision it is.
+    pub revision: u32,
+    /// Where it is in its life.
+    #[schema(value_type = String, example = "ready")]
+    pub phase: Phase,
+    /// Its address on the node, once it has one.
+    pub address: Option<String>,
+    /// Its containers.
+    pub containers: Vec<ContainerView>,
+}
+
+/// One container of a replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ContainerView {
+    /// Its name in the replica.
+    pub name: String,
+    /// Its init process on the host, while it runs.
+    pub pid: Option<i32>,
+    /// How often it ended without being asked to.
+    pub restarts: u32,
+}
+
+/// How the last waking went.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LastWake {
+    /// How awake it was before: `dozing` or `asleep`.
+    #[schema(value_type = String, example = "dozing")]
+    pub from: Wakefulness,
+    /// How long the request that woke it was held, in milliseconds; `null`: woken by command.
+    pub held_ms: Option<f64>,
+    /// From the decision to wake until a replica was in the routing table, in milliseconds.
+    pub ready_ms: f64,
+}
+
+/// What to change in the settings of a service; what is left out stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeployBody {
+    /// Another image for its first container.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// Environment to add to its first container, or to replace there.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+}
+
+/// One line of a log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogView {
+    /// The replica that wrote it.
+    pub replica: String,
+    /// When it was read, in milliseconds since 1970-01-01T00:00:00Z.
+    pub at_ms: u64,
+    /// `stdout` or `stderr`.
+    pub stream: String,
+    /// The text, without its line end.
+    pub text: String,
+}
+
+/// What `DELETE /v1/apps/{app}` took down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RemovedView {
+    /// The services, as `app/service`.
+    pub removed: Vec<String>,
+}
+
+/// One image in the node's store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImageView {
+    /// Its names, in short form (`mnist:1.1.0`).
+    pub references: Vec<String>,
+    /// The digest of its manifest, `sha256:...`.
+    pub digest: String,
+    /// What it takes in the store, in bytes.
+    pub size_bytes: u64,
+    /// When it was made (RFC 3339), if it says so.
+    pub created: Option<String>,
+}
+
+/// An error, as RFC 9457 has it (`application/problem+json`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// `about:blank`: the code says it all.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The HTTP status in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What went wrong and where, in one sentence; one line each where a manifest has several errors.
+    pub detail: String,
+    /// The kind of error, for programs: `not-found`, `ambiguous`, `conflict`, `bad-manifest`, `image-not-found`, ...
+    pub code: String,
+    /// What to do next.
+    pub hint: Option<String>,
+}

@@ -1,0 +1,43 @@
+//! What the control plane is started with: its settings, and its three wires to the gateway.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use layby_model::ServiceId;
+use layby_model::route::{Confirmed, Demand, RouteTable, Traffic};
+use tokio::sync::watch;
+
+/// The settings of a node that the control plane needs.
+#[derive(Debug, Clone)]
+pub struct ControlConfig {
+    /// The node's data directory; the store is `layby.db` in it.
+    pub data_dir: PathBuf,
+    /// The domain below which every service has its host names.
+    pub domain: String,
+    /// Where the gateway answers HTTP (for the addresses that are shown).
+    pub http: SocketAddr,
+    /// The address that published ports listen on unless the manifest names one.
+    pub publish_on: IpAddr,
+    /// The version of Layby (for `/v1/version`).
+    pub version: String,
+}
+
+/// The wires to the gateway: all that the two say to each other.
+pub struct Wires {
+    /// The routing table, out.
+    pub tables: watch::Sender<Arc<RouteTable>>,
+    /// What the gateway says of it, in.
+    pub confirmed: watch::Receiver<Confirmed>,
+    /// How many requests wait, in.
+    pub demand: watch::Receiver<Demand>,
+    /// Reads what went through the gateway to one service; called often, so it must not block.
+    pub traffic: Arc<dyn Fn(&ServiceId) -> Traffic + Send + Sync>,
+}
+
+/// Somebody asked over the API that the node ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StopRequest {
+    /// The replicas are to end too.
+    pub all: bool,
+}

@@ -1,0 +1,24 @@
+//! What can go wrong when the control plane starts.
+
+use crate::store::StoreError;
+use layby_model::engine::EngineError;
+
+/// Why the control plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store could not be opened.
+    #[error("the node's store could not be opened")]
+    Store(#[from] StoreError),
+    /// The engine could not say what runs.
+    #[error("the engine could not say what runs")]
+    Engine(#[from] EngineError),
+    /// A folder of the data directory could not be made.
+    #[error("the folder {path} could not be made")]
+    Folder {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
