@@ -1,1 +1,368 @@
-//! plan
+//! The five rules that keep one service running: what is wanted and what is seen -> the next steps.
+//!
+//! Everything here is a pure function of [`Desired`] and [`Observed`]. There is no memory beside
+//! [`Observed::since`], which the caller carries from one look to the next by [`timers`]:
+//!
+//! 1. take `Desired` (its `wanted` from memory, not from the store) and `Observed`;
+//! 2. for each of [`timers`], keep the instant from which it has held without a break: that is `since`;
+//! 3. let [`wakefulness`] replace `Desired::wanted`, in memory;
+//! 4. take the [`next_steps`] in their order, and look again after one that wrote a decision;
+//! 5. sleep until facts or wants change, or until [`next_due`].
+//!
+//! The rules: (1) *want* says which replicas there are to be and how awake; (2) *route* says who gets requests;
+//! (3) *go live* and (4) *fail* end a rollout; (5) *stop or freeze* waits until the gateway has let go.
+//! `tests/sim` runs them against a hostile world.
+
+mod terms;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use terms::{Desired, FailReason, GatewayReport, Observed, Replica, Route, Step, Timer};
+
+use crate::names::{ReplicaId, RevisionId};
+use crate::replica::Phase;
+use crate::state::Wakefulness::{self, Asleep, Awake, Dozing};
+
+/// So many starts in a row that ended before ready are a crash loop; a target in one fails.
+pub const CRASH_LOOP_STARTS: u32 = 3;
+/// The wait before the start after the first failed one, in milliseconds. It doubles with each further failure.
+pub const BACKOFF_MS: u64 = 100;
+/// The longest wait between two starts, in milliseconds.
+pub const BACKOFF_MAX_MS: u64 = 10_000;
+
+/// How awake a replica in this phase is or is becoming; `None`: it is no use any more.
+pub fn depth(phase: Phase) -> Option<Wakefulness> {
+    match phase {
+        Phase::Ready | Phase::Starting => Some(Awake),
+        Phase::Frozen | Phase::Freezing => Some(Dozing),
+        Phase::Stopped | Phase::Stopping => Some(Asleep),
+        Phase::Lost | Phase::Removing => None,
+    }
+}
+
+/// The conditions whose age matters and that hold now. One that stops holding starts again at zero.
+pub fn timers(d: &Desired, o: &Observed) -> BTreeSet<Timer> {
+    let plan = Plan::new(d, o);
+    let mut timers = BTreeSet::new();
+    // The deadline is not spent while stop-first makes the target wait for the old revision to leave.
+    if let Some(target) = plan.target()
+        && plan.may_start(target)
+    {
+        timers.insert(Timer::Roll(target));
+    }
+    // A rollout is a use. So is a request in flight, however long. Before the first report nothing is known.
+    if let Some(gateway) = &o.gateway
+        && d.enabled
+        && d.live.is_some()
+        && !d.rolling()
+        && gateway.waiting == 0
+        && gateway.in_flight.values().all(|n| *n == 0)
+    {
+        timers.insert(Timer::Idle(gateway.uses));
+    }
+    for replica in &o.replicas {
+        if plan.lower(replica).is_some() && plan.let_go(replica) {
+            timers.insert(Timer::Drain(replica.id));
+        }
+        // Whether or not it is wanted: one that crashed before a long sleep need not wait once more.
+        if backoff_ms(replica) > 0 {
+            timers.insert(Timer::Backoff(replica.id, replica.failed_starts));
+        }
+    }
+    timers
+}
+
+/// How awake live is to be now: demand wakes, idleness goes down the ladder.
+///
+/// Takes the place of `Desired::wanted` in memory, and is acted on at once: the write comes after, so that
+/// waking never waits for the disk.
+pub fn wakefulness(d: &Desired, o: &Observed) -> Wakefulness {
+    if !d.enabled || d.live.is_none() {
+        return d.wanted;
+    }
+    if o.gateway.as_ref().is_some_and(|g| g.waiting > 0) {
+        return Awake;
+    }
+    let uses = o.gateway.as_ref().map_or(0, |g| g.uses);
+    let idle = |after: Option<u64>| after.is_some_and(|ms| held(o, Timer::Idle(uses), ms));
+    if idle(d.ladder.sleep_after_ms) {
+        Asleep
+    } else if idle(d.ladder.doze_after_ms) {
+        d.wanted.min(Dozing)
+    } else {
+        d.wanted
+    }
+}
+
+/// The steps to take now, in this order. `stored_wanted` is what the store says of [`Desired::wanted`].
+pub fn next_steps(d: &Desired, o: &Observed, stored_wanted: Wakefulness) -> Vec<Step> {
+    let plan = Plan::new(d, o);
+    let mut steps = Vec::new();
+
+    // Rules 3 and 4. First of all: what else is planned changes with the decision.
+    let verdict = plan.verdict();
+    let given_up = given_up(&verdict);
+    steps.extend(verdict);
+
+    // Rule 2. Before anything is lowered: the sooner a replica is withdrawn, the sooner it may go.
+    let route = plan.route();
+    if o.published.as_ref() != Some(&route) {
+        steps.push(Step::Publish(route));
+    }
+
+    // Rule 1, upwards.
+    let mut reached = true;
+    for (&revision, &level) in &plan.wants {
+        let mine: Vec<&Replica> = plan.kept_of(revision).collect();
+        if plan.may_start(revision) && given_up != Some(revision) {
+            let missing = (d.replicas as usize).saturating_sub(mine.len());
+            steps.extend(std::iter::repeat_n(Step::Create(revision), missing));
+            for replica in &mine {
+                if level == Awake && depth(replica.phase) == Some(Dozing) {
+                    steps.push(Step::Thaw(replica.id));
+                } else if level > Asleep && replica.phase == Phase::Stopped && rested(o, replica) {
+                    steps.push(Step::Start(replica.id));
+                }
+            }
+        }
+        if d.live == Some(revision) {
+            reached = mine.len() == d.replicas as usize
+                && mine.iter().all(|r| depth(r.phase) == Some(level));
+        }
+    }
+
+    // Rules 1 and 5, downwards.
+    for replica in &o.replicas {
+        if let Some(step) = plan.lower(replica)
+            && plan.let_go(replica)
+            && (!in_flight(o, replica) || held(o, Timer::Drain(replica.id), d.drain_ms))
+        {
+            steps.push(step);
+        }
+    }
+
+    // Last, after the engine has acted: a kill in between costs one needless doze or wake, never a request.
+    if d.wanted != stored_wanted && reached {
+        steps.push(Step::WriteWakefulness(d.wanted));
+    }
+    steps
+}
+
+/// The `now_ms` at which the passing of time alone next changes what [`wakefulness`] or [`next_steps`] say.
+/// `None`: never, as long as no fact and no want changes.
+pub fn next_due(d: &Desired, o: &Observed) -> Option<u64> {
+    let plan = Plan::new(d, o);
+    let due = |timer: Timer, ms: u64| o.since.get(&timer).map(|since| since.saturating_add(ms));
+    let mut dues = Vec::new();
+
+    let verdict = plan.verdict();
+    let given_up = given_up(&verdict);
+    if let (None, Some(target)) = (&verdict, plan.target()) {
+        dues.push(due(Timer::Roll(target), d.deadline_ms));
+    }
+    let uses = o.gateway.as_ref().map_or(0, |g| g.uses);
+    let idle = |after: Option<u64>| due(Timer::Idle(uses), after?);
+    let (doze, sleep) = (idle(d.ladder.doze_after_ms), idle(d.ladder.sleep_after_ms));
+    if d.wanted > Asleep {
+        dues.push(sleep);
+    }
+    if d.wanted > Dozing && sleep.is_none_or(|sleep| doze < Some(sleep)) {
+        dues.push(doze); // one that is asleep by then has no doze to come
+    }
+    for replica in &o.replicas {
+        if plan.lower(replica).is_some() && plan.let_go(replica) && in_flight(o, replica) {
+            dues.push(due(Timer::Drain(replica.id), d.drain_ms));
+        }
+    }
+    for (&revision, &level) in &plan.wants {
+        if level > Asleep && plan.may_start(revision) && given_up != Some(revision) {
+            let backoff = |r: &Replica| due(Timer::Backoff(r.id, r.failed_starts), backoff_ms(r));
+            dues.extend(
+                plan.kept_of(revision)
+                    .filter(|r| backoff_ms(r) > 0)
+                    .map(backoff),
+            );
+        }
+    }
+    dues.into_iter()
+        .flatten()
+        .filter(|due| *due > o.now_ms)
+        .min()
+}
+
+/// What rule 1 makes of one look: worked out once, asked by all the others.
+struct Plan<'a> {
+    d: &'a Desired,
+    o: &'a Observed,
+    /// The revisions that are to have replicas (`d.replicas` each), and how awake.
+    wants: BTreeMap<RevisionId, Wakefulness>,
+    /// The replicas that fill the wants. Wanted means wanted by id: nobody else chooses which one goes.
+    kept: BTreeSet<ReplicaId>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(d: &'a Desired, o: &'a Observed) -> Self {
+        let mut wants = BTreeMap::new();
+        if let Some(live) = d.live
+            && d.enabled
+            && !(d.rolling() && d.stop_first)
+        {
+            wants.insert(live, d.wanted);
+        }
+        if let Some(target) = d.target
+            && d.enabled
+            && d.rolling()
+        {
+            wants.insert(target, Awake); // it is here to prove that it gets ready
+        }
+        let mut kept = BTreeSet::new();
+        for &revision in wants.keys() {
+            // The most awake first, since that costs the least to make ready; then the oldest, since it has proved itself.
+            let mut mine: Vec<(u8, ReplicaId)> = (o.replicas.iter())
+                .filter(|r| r.revision == revision)
+                .filter_map(|r| Some((rank(r.phase)?, r.id)))
+                .collect();
+            mine.sort_unstable();
+            kept.extend(mine.into_iter().map(|(_, id)| id).take(d.replicas as usize));
+        }
+        Self { d, o, wants, kept }
+    }
+
+    /// The target, while it rolls and may.
+    fn target(&self) -> Option<RevisionId> {
+        self.d.target.filter(|_| self.d.enabled && self.d.rolling())
+    }
+
+    fn kept_of(&self, revision: RevisionId) -> impl Iterator<Item = &'a Replica> {
+        let mine = move |r: &&Replica| r.revision == revision && self.kept.contains(&r.id);
+        self.o.replicas.iter().filter(mine)
+    }
+
+    /// Rule 1, stop-first: nothing starts or wakes beside a replica of another revision, not even on the way
+    /// back after a failure.
+    fn may_start(&self, revision: RevisionId) -> bool {
+        !self.d.stop_first || self.o.replicas.iter().all(|r| r.revision == revision)
+    }
+
+    /// Rules 3 and 4: whether the rollout ends, and how.
+    fn verdict(&self) -> Option<Step> {
+        let target = self.target()?;
+        let mine = || self.o.replicas.iter().filter(move |r| r.revision == target);
+        // Ready counts, not started. And it counts first: what has come good in the last moment is good.
+        if mine().filter(|r| r.phase == Phase::Ready).count() >= self.d.replicas as usize {
+            return Some(Step::GoLive(target));
+        }
+        let reason = if let Some(why) = &self.o.hopeless {
+            FailReason::Hopeless(why.clone())
+        } else if mine().any(|r| r.failed_starts >= CRASH_LOOP_STARTS) {
+            FailReason::CrashLoop
+        } else if held(self.o, Timer::Roll(target), self.d.deadline_ms) {
+            FailReason::Deadline
+        } else {
+            return None;
+        };
+        Some(Step::Fail(target, reason))
+    }
+
+    /// Rule 2: the ready replicas of live that are kept and wanted awake. One that is ready but wanted dozing is
+    /// about to be frozen.
+    fn route(&self) -> Route {
+        let Some(live) = self.d.live.filter(|_| self.d.enabled) else {
+            let coming = self.target().is_some();
+            return if coming { Route::Hold } else { Route::Refuse };
+        };
+        let ready = self.kept_of(live).filter(|r| r.phase == Phase::Ready);
+        let mut ids: Vec<ReplicaId> = ready.map(|r| r.id).collect();
+        ids.sort_unstable(); // the engine's order is nobody's concern: it must not make a new table
+        if ids.is_empty() || self.d.wanted != Awake {
+            Route::Hold
+        } else {
+            Route::Serve(ids)
+        }
+    }
+
+    /// The step that takes a replica down to what is wanted of it; `None`: it is there.
+    fn lower(&self, replica: &Replica) -> Option<Step> {
+        let id = replica.id;
+        if replica.phase == Phase::Removing {
+            return None;
+        }
+        let level = self
+            .wants
+            .get(&replica.revision)
+            .filter(|_| self.kept.contains(&id));
+        match level {
+            None => Some(Step::Remove(id)),
+            Some(Asleep) if depth(replica.phase) > Some(Asleep) => Some(Step::Sleep(id)),
+            // A starting one gets ready first: frozen half-way, its boot would be paid by the next request.
+            Some(Dozing) if replica.phase == Phase::Ready => Some(Step::Freeze(id)),
+            Some(Asleep | Dozing | Awake) => None,
+        }
+    }
+
+    /// Rule 5: the gateway has confirmed a table newer than the last one that named the replica. A table that
+    /// merely lacks it proves nothing: an older one that names it may still be on its way.
+    fn let_go(&self, replica: &Replica) -> bool {
+        let named = self.o.named.get(&replica.id).unwrap_or(&self.o.base);
+        self.o
+            .gateway
+            .as_ref()
+            .is_some_and(|g| g.confirmed > *named)
+    }
+}
+
+/// The target whose failure waits only for being written: nothing of it is started any more.
+fn given_up(verdict: &Option<Step>) -> Option<RevisionId> {
+    match verdict {
+        Some(Step::Fail(target, _)) => Some(*target),
+        _ => None,
+    }
+}
+
+/// The most awake first, and within that what is there before what is on its way.
+fn rank(phase: Phase) -> Option<u8> {
+    match phase {
+        Phase::Ready => Some(0),
+        Phase::Starting => Some(1),
+        Phase::Frozen => Some(2),
+        Phase::Freezing => Some(3),
+        Phase::Stopped => Some(4),
+        Phase::Stopping => Some(5),
+        Phase::Lost | Phase::Removing => None,
+    }
+}
+
+/// Whether a condition has held for so many milliseconds.
+fn held(o: &Observed, timer: Timer, ms: u64) -> bool {
+    o.since
+        .get(&timer)
+        .is_some_and(|since| o.now_ms.saturating_sub(*since) >= ms)
+}
+
+fn in_flight(o: &Observed, replica: &Replica) -> bool {
+    let counts = o.gateway.as_ref().map(|g| &g.in_flight);
+    counts
+        .and_then(|counts| counts.get(&replica.id))
+        .is_some_and(|n| *n > 0)
+}
+
+/// How long a replica lies where it crashed before it is started again, in milliseconds. At once when it had
+/// been ready: most crashes are single. Then longer and longer, so that a loop does not eat the machine.
+fn backoff_ms(replica: &Replica) -> u64 {
+    if !replica.crashed || replica.phase != Phase::Stopped || replica.failed_starts == 0 {
+        return 0;
+    }
+    let doublings = (replica.failed_starts - 1).min(16);
+    (BACKOFF_MS << doublings).min(BACKOFF_MAX_MS)
+}
+
+/// Whether a replica may be started as far as its crashes go. Demand does not shorten the wait.
+fn rested(o: &Observed, replica: &Replica) -> bool {
+    let backoff_ms = backoff_ms(replica);
+    backoff_ms == 0
+        || held(
+            o,
+            Timer::Backoff(replica.id, replica.failed_starts),
+            backoff_ms,
+        )
+}

@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::plan::{Desired, Observed, Replica};
+use crate::replica::Phase;
+
 /// How awake a replica or a service is wanted to be. Ordered: asleep < dozing < awake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -54,4 +57,38 @@ pub enum Showing {
     Waking,
     /// A replica is ready.
     Awake,
+}
+
+/// What is shown of a service: its state and, while it runs, how awake it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// The state.
+    pub state: State,
+    /// How awake; `None` unless the state is [`State::Running`].
+    pub wakefulness: Option<Showing>,
+}
+
+/// The state of a service: the first rule that fits.
+///
+/// Health ("2 of 3 ready") and the last failure are conditions beside the state, not states.
+pub fn state(d: &Desired, o: &Observed) -> Shown {
+    let ready = |r: &Replica| Some(r.revision) == d.live && r.phase == Phase::Ready;
+    let awake = || o.replicas.iter().any(ready);
+    let (state, wakefulness) = match (d.live, d.wanted) {
+        // Switched off: nothing is to run.
+        _ if !d.enabled => (State::Disabled, None),
+        // Nothing was ever live, and the first revision is on its way.
+        (None, _) if d.rolling() => (State::Deploying, None),
+        // Nothing was ever live: not deployed yet, or what was deployed failed.
+        (None, _) => (State::Ready, None),
+        // Live serves on, or rests, while the next revision is on its way.
+        (Some(_), _) if d.rolling() => (State::Updating, None),
+        // What rests shows as it is wanted: requests are held from that moment.
+        (Some(_), Wakefulness::Asleep) => (State::Running, Some(Showing::Asleep)),
+        (Some(_), Wakefulness::Dozing) => (State::Running, Some(Showing::Dozing)),
+        // Wanted awake: one ready replica is enough to serve.
+        (Some(_), Wakefulness::Awake) if awake() => (State::Running, Some(Showing::Awake)),
+        (Some(_), Wakefulness::Awake) => (State::Running, Some(Showing::Waking)),
+    };
+    Shown { state, wakefulness }
 }

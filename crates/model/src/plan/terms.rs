@@ -1,0 +1,153 @@
+//! What planning takes and what it gives: wants, facts, timers and steps.
+
+use std::collections::BTreeMap;
+
+use crate::names::{ReplicaId, RevisionId};
+use crate::replica::Phase;
+use crate::route::Version;
+use crate::spec::SleepPolicy;
+use crate::state::Wakefulness;
+
+/// What is wanted: one row of the store, but `wanted`, of which memory has the newest value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    /// Switched on.
+    pub enabled: bool,
+    /// The revision last deployed.
+    pub target: Option<RevisionId>,
+    /// The revision that serves.
+    pub live: Option<RevisionId>,
+    /// The target was given up.
+    pub target_failed: bool,
+    /// How long the target may take to be ready, in milliseconds: a length, never an instant.
+    pub deadline_ms: u64,
+    /// No two revisions may run at once.
+    pub stop_first: bool,
+    /// So many replicas; at least 1.
+    pub replicas: u32,
+    /// How awake live's replicas are to be.
+    pub wanted: Wakefulness,
+    /// When idleness makes it doze and sleep.
+    pub ladder: SleepPolicy,
+    /// How long requests may go on after the gateway let go of their replica, in milliseconds.
+    pub drain_ms: u64,
+    /// Counts the row's changes: a decision is written only if it is still the one planned with.
+    pub generation: u64,
+}
+
+impl Desired {
+    /// A target is on its way to be live.
+    pub fn rolling(&self) -> bool {
+        self.target.is_some() && self.target != self.live && !self.target_failed
+    }
+}
+
+/// One replica, as far as planning cares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replica {
+    /// Which; a smaller one is older.
+    pub id: ReplicaId,
+    /// Of which revision.
+    pub revision: RevisionId,
+    /// Where it is in its life. `Ready` is the probe's word, whoever asks the probe.
+    pub phase: Phase,
+    /// Starts in a row that ended before ready; 0 again once it was ready.
+    pub failed_starts: u32,
+    /// It ended unasked since it was last ordered to run.
+    pub crashed: bool,
+}
+
+/// One report of the gateway. `confirmed` is read first, the rest after it: what is in flight then is all
+/// that can still be in flight to a replica of which a confirmed table let go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GatewayReport {
+    /// The newest table that it serves by and has on disk.
+    pub confirmed: Version,
+    /// Requests in flight, by replica. Those with none may be left out.
+    pub in_flight: BTreeMap<ReplicaId, u32>,
+    /// Requests that wait for a replica: a level, not an edge.
+    pub waiting: u32,
+    /// Uses ever seen in this life of the gateway.
+    pub uses: u64,
+}
+
+/// What is seen: facts, in one look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// Now, in milliseconds on a monotonic clock; where it begins does not matter.
+    pub now_ms: u64,
+    /// The engine's replicas of this service, of whatever revision. Never older than the last orders given.
+    pub replicas: Vec<Replica>,
+    /// The newest route published in this life of the control plane; `None`: none yet.
+    pub published: Option<Route>,
+    /// Less than the version of every table of this life.
+    pub base: Version,
+    /// The version of the last table of this life that named a replica.
+    pub named: BTreeMap<ReplicaId, Version>,
+    /// The gateway's newest report; `None`: none yet in this life of the control plane.
+    pub gateway: Option<GatewayReport>,
+    /// Why the target cannot succeed, whatever is tried (its image is missing, ...); one sentence.
+    pub hopeless: Option<String>,
+    /// Since when (on the scale of `now_ms`) each of [`timers`](super::timers) has held without a break; no other keys.
+    pub since: BTreeMap<Timer, u64>,
+}
+
+/// Whom the gateway sends a service's requests to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// Nobody, and no one is expected: disabled, or nothing was ever live.
+    Refuse,
+    /// Nobody yet: keep them.
+    Hold,
+    /// These, the oldest first; never empty.
+    Serve(Vec<ReplicaId>),
+}
+
+/// A condition whose age matters. The key holds what starts the age anew when it changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Timer {
+    /// This target rolls and may have replicas.
+    Roll(RevisionId),
+    /// Nothing waits, nothing is in flight, and so many uses were ever seen.
+    Idle(u64),
+    /// This replica is to be lowered, and the gateway has let go of it.
+    Drain(ReplicaId),
+    /// This replica lies where it crashed, after so many failed starts.
+    Backoff(ReplicaId, u32),
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Write, if the generation is still the same: live is this revision, wanted awake. (In memory too.)
+    GoLive(RevisionId),
+    /// Write, if the generation is still the same: this target failed, and why.
+    Fail(RevisionId, FailReason),
+    /// Publish a table with this route.
+    Publish(Route),
+    /// Make and prepare one more replica of this revision; it is then `Stopped`.
+    Create(RevisionId),
+    /// Start this stopped replica.
+    Start(ReplicaId),
+    /// Thaw this frozen replica.
+    Thaw(ReplicaId),
+    /// Freeze this ready replica.
+    Freeze(ReplicaId),
+    /// Stop this replica, and keep it prepared.
+    Sleep(ReplicaId),
+    /// Stop this replica and remove what it was made of.
+    Remove(ReplicaId),
+    /// Write, if the generation is still the same: so awake is wanted. It has been reached already.
+    WriteWakefulness(Wakefulness),
+}
+
+/// Why a target failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FailReason {
+    /// It was not ready in time.
+    Deadline,
+    /// It cannot succeed, for this reason.
+    Hopeless(String),
+    /// A replica of it ended before it was ready, [`CRASH_LOOP_STARTS`](super::CRASH_LOOP_STARTS) times in a row.
+    CrashLoop,
+}
