@@ -1,1 +1,120 @@
-//! crates/gateway
+//! The data plane: accepts connections, holds what must wait, balances and forwards the rest.
+//!
+//! The gateway serves a snapshot of the newest [`RouteTable`] and never calls the control plane: it tells
+//! what it applied ([`Confirmed`]), what waits ([`Demand`]) and what passed ([`Traffic`]), and that is all.
+//!
+//! Each worker thread is a world of its own: a runtime, `SO_REUSEPORT` listeners, a pool of upstream
+//! connections, a free list of buffers. A request is served by one task on one worker from first byte to
+//! last, in the order of these phases, one file each: [`accept`], [`route`], [`hold`], [`balance`],
+//! [`forward`], [`retry`], [`finish`].
+
+mod accept;
+mod balance;
+mod buffer;
+mod client;
+mod clock;
+pub mod codec;
+mod error;
+mod errors;
+mod exchange;
+mod finish;
+mod follow;
+mod forward;
+mod hold;
+mod io;
+mod listen;
+mod pool;
+mod portowner;
+mod retry;
+mod route;
+mod service;
+mod snapshot;
+mod table_file;
+mod tcp;
+mod tunnel;
+mod watchdog;
+mod worker;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use layby_model::ServiceId;
+use layby_model::route::{Confirmed, Demand, RouteTable, Traffic};
+use tokio::sync::watch;
+
+pub use error::Error;
+
+/// How to run a gateway.
+#[derive(Debug, Clone)]
+pub struct GatewayConfig {
+    /// Where to listen for HTTP requests that are routed by host name; port 0 takes a free one.
+    pub http: SocketAddr,
+    /// How many worker threads; 0 counts as 1.
+    pub workers: usize,
+    /// Where the newest table is kept, so that the next start opens with it.
+    pub table_file: PathBuf,
+}
+
+/// The wires to the control plane. All of them are levels: only the newest value counts.
+#[derive(Debug)]
+pub struct Wires {
+    /// Routing tables in. One with version (0, 0) means "none yet" and is ignored.
+    pub tables: watch::Receiver<Arc<RouteTable>>,
+    /// Out: the newest table that is served by and on disk.
+    pub confirmed: watch::Sender<Confirmed>,
+    /// Out: how much is waiting.
+    pub demand: watch::Sender<Demand>,
+}
+
+/// A running gateway. Dropping it stops it.
+#[derive(Debug)]
+pub struct Gateway {
+    shared: Arc<worker::Shared>,
+    http: SocketAddr,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Gateway {
+    /// Opens the HTTP address, and all that the table of the last run asks for; returns once it accepts.
+    ///
+    /// A table file that cannot be read is ignored with a warning; so are listeners of it that cannot be
+    /// opened, until the first table of this run reports them.
+    ///
+    /// # Errors
+    /// [`Error::Listen`] when the HTTP address is taken, [`Error::Thread`] when no thread can be started.
+    pub fn start(config: GatewayConfig, wires: Wires) -> Result<Self, Error> {
+        worker::start(config, wires)
+    }
+
+    /// What went through to `service`, read now: in flight first, then uses.
+    pub fn traffic(&self, service: &ServiceId) -> Traffic {
+        self.shared.traffic(service)
+    }
+
+    /// Where it listens for HTTP: the real port when 0 was asked for.
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Stops accepting, gives what is in flight a moment to finish (5 s), and ends the threads. Blocks.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.shared.stop();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a gateway thread panicked; restart the node and report this");
+            }
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
