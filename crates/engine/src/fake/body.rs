@@ -1,0 +1,186 @@
+//! One fake replica: what its task does, and how its time goes by.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use layby_model::ReplicaId;
+use layby_model::replica::Trouble;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::log::Log;
+use super::script::{Fate, Fault, Script};
+use super::{Shared, address_of};
+use crate::lifecycle::{Action, Actual};
+use crate::roster::Next;
+
+/// How long a step takes that is not scripted.
+const STEP: Duration = Duration::from_millis(2);
+
+/// What a replica is made of.
+#[derive(Debug)]
+pub(super) struct Body {
+    pub(super) script: Script,
+    pub(super) image: String,
+    pub(super) address: Ipv4Addr,
+    /// Its first container's pid; the others follow.
+    pub(super) first_pid: i32,
+    pub(super) log: Log,
+}
+
+/// The time that a replica has run since its last start; it stands still while frozen.
+#[derive(Debug, Default)]
+struct Lifetime {
+    ran_before: Duration,
+    running_since: Option<Instant>,
+}
+
+impl Lifetime {
+    /// When it will have run for `length`; `None` while it does not run.
+    fn at(&self, length: Duration) -> Option<Instant> {
+        Some(self.running_since? + length.saturating_sub(self.ran_before))
+    }
+
+    fn pause(&mut self) {
+        if let Some(since) = self.running_since.take() {
+            self.ran_before += since.elapsed();
+        }
+    }
+}
+
+/// Carries out the orders for one replica, one after another, until it is gone.
+pub(super) async fn run(shared: Arc<Shared>, id: ReplicaId, body: Arc<Body>) {
+    let mut life = Lifetime::default();
+    loop {
+        match shared.roster.next(id) {
+            Next::Gone => return,
+            Next::Wait(wake) => idle(&shared, id, &body, &life, &wake).await,
+            Next::Do(Action::Remove) => {
+                tokio::time::sleep(STEP).await;
+                shared.forget(id);
+            }
+            Next::Do(action) => {
+                let outcome = act(&shared, id, &body, &mut life, action).await;
+                shared.roster.done(id, outcome);
+            }
+        }
+    }
+}
+
+/// Waits for an order, or for what the script has in store for a replica that runs.
+async fn idle(shared: &Shared, id: ReplicaId, body: &Body, life: &Lifetime, wake: &Notify) {
+    let Some(entry) = shared.roster.get(id) else {
+        return;
+    };
+    let runs = matches!(entry.actual, Actual::Running | Actual::Ready);
+    let answer = match entry.actual {
+        Actual::Running if shared.options.reports_health => {
+            body.script.answers_after.and_then(|after| life.at(after))
+        }
+        _ => None,
+    };
+    let fate = match body.script.fate {
+        Some((after, fate)) if runs => life.at(after).map(|at| (at, fate)),
+        _ => None,
+    };
+    tokio::select! {
+        biased;
+        () = wake.notified() => {}
+        () = until(fate.map(|(at, _)| at)) => match fate {
+            Some((_, Fate::Ends(exit))) => {
+                shared.end(id, exit);
+            }
+            Some((_, Fate::Vanishes)) => {
+                shared.lose(id);
+            }
+            None => {}
+        },
+        () = until(answer) => {
+            shared.roster.change(id, |entry| {
+                if entry.actual == Actual::Running {
+                    entry.actual = Actual::Ready;
+                }
+            });
+            body.log.write("stdout", "ready");
+        }
+    }
+}
+
+/// Waits until `at`, or for ever.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Does one thing, and says what the replica is then.
+async fn act(
+    shared: &Shared,
+    id: ReplicaId,
+    body: &Body,
+    life: &mut Lifetime,
+    action: Action,
+) -> Result<Actual, Trouble> {
+    let length = match action {
+        Action::Stop => body.script.stops_after,
+        Action::Thaw => Duration::ZERO,
+        Action::Prepare | Action::Start | Action::Freeze | Action::Remove => STEP,
+    };
+    tokio::time::sleep(length).await;
+    match (action, body.script.fault) {
+        (Action::Prepare, Some(Fault::MissingImage)) => Err(Trouble {
+            fatal: true,
+            message: format!("there is no image {}: build or load it first", body.image),
+        }),
+        (Action::Prepare, Some(Fault::FullDisk)) => Err(Trouble {
+            fatal: false,
+            message: format!(
+                "no space is left for a replica of {}: remove something first",
+                body.image
+            ),
+        }),
+        (Action::Start, Some(Fault::MissingCommand)) => Err(Trouble {
+            fatal: true,
+            message: format!("the image {} has no such command: /nope", body.image),
+        }),
+        (Action::Prepare, _) => {
+            shared
+                .roster
+                .change(id, |entry| entry.address = address_of(body));
+            Ok(Actual::Stopped)
+        }
+        (Action::Start, _) => {
+            *life = Lifetime {
+                ran_before: Duration::ZERO,
+                running_since: Some(Instant::now()),
+            };
+            shared.roster.change(id, |entry| {
+                for (container, pid) in entry.containers.iter_mut().zip(body.first_pid..) {
+                    container.pid = Some(pid);
+                }
+            });
+            body.log.write("stdout", "started");
+            Ok(Actual::Running)
+        }
+        (Action::Thaw, _) => {
+            life.running_since = Some(Instant::now());
+            Ok(Actual::Running)
+        }
+        (Action::Freeze, _) => {
+            life.pause();
+            Ok(Actual::Frozen)
+        }
+        (Action::Stop | Action::Remove, _) => {
+            life.pause();
+            shared.roster.change(id, |entry| {
+                for container in &mut entry.containers {
+                    container.pid = None;
+                }
+            });
+            body.log.write("stdout", "stopped");
+            Ok(Actual::Stopped)
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The log of a fake replica: bounded, and readable while it grows.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures_util::stream;
+use layby_model::engine::{BoxStream, LogLine};
+use tokio::sync::broadcast;
+
+/// The lines that are kept, and those that a follower may lag behind.
+const LINES: usize = 1_000;
+
+#[derive(Debug)]
+pub(super) struct Log {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    lines: VecDeque<LogLine>,
+    /// `None` once it is closed.
+    followers: Option<broadcast::Sender<LogLine>>,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            state: Mutex::new(State {
+                lines: VecDeque::new(),
+                followers: Some(broadcast::channel(LINES).0),
+            }),
+        }
+    }
+}
+
+impl Log {
+    /// Adds a line.
+    pub(super) fn write(&self, stream: &str, text: &str) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let line = LogLine {
+            at_ms: now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX)),
+            stream: stream.to_owned(),
+            text: text.to_owned(),
+        };
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.lines.len() == LINES {
+            state.lines.pop_front();
+        }
+        state.lines.push_back(line.clone());
+        if let Some(followers) = &state.followers {
+            // An error means that nobody follows.
+            let _ = followers.send(line);
+        }
+    }
+
+    /// Ends every stream that follows: the replica is gone.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.followers = None;
+    }
+
+    /// The last `tail` lines (all, if `None`), then the new ones if `follow`.
+    pub(super) fn read(&self, tail: Option<usize>, follow: bool) -> BoxStream<'static, LogLine> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let skip = state.lines.len().saturating_sub(tail.unwrap_or(usize::MAX));
+        let old: VecDeque<LogLine> = state.lines.iter().skip(skip).cloned().collect();
+        let new = match &state.followers {
+            Some(followers) if follow => Some(followers.subscribe()),
+            _ => None,
+        };
+        drop(state);
+        Box::pin(stream::unfold((old, new), |(mut old, mut new)| async {
+            if let Some(line) = old.pop_front() {
+                return Some((line, (old, new)));
+            }
+            loop {
+                match new.as_mut()?.recv().await {
+                    Ok(line) => return Some((line, (old, new))),
+                    // Lines were lost to a reader that did not keep up; it goes on with what is left.
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        }))
+    }
+}
