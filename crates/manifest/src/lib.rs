@@ -10,7 +10,22 @@ use std::collections::BTreeMap;
 
 use layby_model::spec::AppSpec;
 
+use compose::dotenv;
+use discover::Found;
+use report::Report;
+
+mod app;
+mod check;
+mod compose;
 mod diagnostic;
+mod discover;
+mod draft;
+mod fields;
+mod kubernetes;
+mod report;
+mod tree;
+mod units;
+mod yaml;
 
 pub use diagnostic::Diagnostic;
 
@@ -46,11 +61,44 @@ pub struct Manifest {
 ///
 /// # Errors
 /// Everything that is wrong with it, by file and line, if anything is.
-pub fn read(_files: &Files, options: &ReadOptions) -> Result<Manifest, Vec<Diagnostic>> {
-    Err(vec![Diagnostic::new(
-        "",
-        0,
-        0,
-        format!("no manifest can be read in {:?} yet", options.folder),
-    )])
+pub fn read(files: &Files, options: &ReadOptions) -> Result<Manifest, Vec<Diagnostic>> {
+    let mut report = Report::default();
+    let found = discover::find(files, options, &mut report);
+    let (names, draft) = match found {
+        Found::Compose(found) => {
+            let (names, documents) = split(found);
+            let dotenv = files.0.get(dotenv::FILE).map(Vec::as_slice);
+            let variables = dotenv::variables(dotenv, &options.env, &mut report);
+            (names, compose::read(documents, &variables, &mut report))
+        }
+        Found::Kubernetes(found) => {
+            let names = found.iter().map(|file| file.name.clone()).collect();
+            (names, kubernetes::read(found, &mut report))
+        }
+        Found::Nothing => return Err(report.finish().err().unwrap_or_default()),
+    };
+    check::check(&draft.services, &mut report);
+    let name = app::name(options, &draft.names, &mut report);
+    let warnings = report.finish()?;
+    // Without a name there is an error, which the line above handed out.
+    let name = name.ok_or_else(Vec::new)?;
+    Ok(Manifest {
+        app: AppSpec {
+            name,
+            services: draft.services.into_iter().map(|draft| draft.spec).collect(),
+        },
+        warnings,
+        files: names,
+    })
+}
+
+/// The names of the files, and their documents in one row.
+fn split(files: Vec<discover::File>) -> (Vec<String>, Vec<tree::Node>) {
+    let mut names = Vec::new();
+    let mut documents = Vec::new();
+    for file in files {
+        names.push(file.name);
+        documents.extend(file.documents);
+    }
+    (names, documents)
 }

@@ -1,0 +1,171 @@
+//! `ports` and `expose`.
+
+use std::net::IpAddr;
+
+use layby_model::spec::PublishedPort;
+
+use crate::draft::Placed;
+use crate::fields::{Fields, parsed, port};
+use crate::report::Report;
+use crate::tree::{Node, Value};
+
+/// Reads `ports`: the short and the long syntax. What is said twice is kept once.
+pub(crate) fn published(service: &mut Fields, report: &mut Report) -> Vec<Placed<PublishedPort>> {
+    let name = service.name("ports");
+    let mut all: Vec<Placed<PublishedPort>> = Vec::new();
+    for item in service.list("ports", report).unwrap_or_default() {
+        let place = item.place.clone();
+        let port = match item.value {
+            Value::Map(_) => long(item, &service.what, report),
+            _ => parsed(&item, &format!("an item of {name}"), report, short),
+        };
+        if let Some(value) = port
+            && !all.iter().any(|known| known.value == value)
+        {
+            all.push(Placed { value, place });
+        }
+    }
+    all
+}
+
+/// Reads `expose`: ports, or `PORT/tcp`.
+pub(crate) fn exposed(service: &mut Fields, report: &mut Report) -> Vec<u16> {
+    let name = format!("an item of {}", service.name("expose"));
+    let items = service.list("expose", report).unwrap_or_default();
+    items
+        .iter()
+        .filter_map(|item| parsed(item, &name, report, |text| target(without_protocol(text)?)))
+        .collect()
+}
+
+/// `[[IP:]HOST:]CONTAINER[/tcp]`; without a host port, any free one.
+fn short(text: &str) -> Result<PublishedPort, String> {
+    let text = without_protocol(text)?;
+    let (rest, container) = match text.rsplit_once(':') {
+        Some((rest, container)) => (Some(rest), container),
+        None => (None, text),
+    };
+    let target = target(container)?;
+    let Some(rest) = rest else {
+        return Ok(PublishedPort {
+            host: None,
+            port: 0,
+            target,
+        });
+    };
+    let (ip, host_port) = match rest.rsplit_once(':') {
+        Some((ip, port)) => (Some(ip), port),
+        None => (None, rest),
+    };
+    Ok(PublishedPort {
+        host: ip.map(address).transpose()?,
+        port: published_port(host_port)?,
+        target,
+    })
+}
+
+fn long(item: Node, service: &str, report: &mut Report) -> Option<PublishedPort> {
+    let mut fields = Fields::open(item, format!("a port of {service}"), report)?;
+    let place = fields.place.clone();
+    let target = fields.entry("target");
+    if target.is_none() {
+        report.error(&place, format!("{} has no \"target\"", fields.what));
+    }
+    let name = fields.name("target");
+    let target = target.and_then(|entry| parsed(&entry.value, &name, report, self::target));
+    let port = fields.parsed("published", report, published_port);
+    let host = fields.parsed("host_ip", report, address);
+    fields.parsed("protocol", report, |text| match text {
+        "tcp" => Ok(()),
+        _ => Err("tcp (only TCP is supported)".to_owned()),
+    });
+    fields.accept(&["app_protocol", "mode", "name"]);
+    fields.accept_extensions();
+    fields.finish(report);
+    Some(PublishedPort {
+        host,
+        port: port.unwrap_or(0),
+        target: target?,
+    })
+}
+
+/// Takes `/tcp` off.
+fn without_protocol(text: &str) -> Result<&str, String> {
+    match text.split_once('/') {
+        None => Ok(text),
+        Some((port, "tcp")) => Ok(port),
+        Some(_) => Err("TCP (only TCP is supported)".to_owned()),
+    }
+}
+
+fn target(text: &str) -> Result<u16, String> {
+    one_port(text)?;
+    port(text)
+}
+
+/// A port of the machine; 0 or nothing: any free one.
+fn published_port(text: &str) -> Result<u16, String> {
+    one_port(text)?;
+    match text {
+        "" | "0" => Ok(0),
+        text => port(text),
+    }
+}
+
+fn one_port(text: &str) -> Result<(), String> {
+    match text.split_once('-') {
+        Some((from, to)) if port(from).is_ok() && port(to).is_ok() => {
+            Err("one port (ranges are not supported: write one line for each)".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+    bare.parse()
+        .map_err(|_| "[IP:]HOST:CONTAINER with an IP address such as 127.0.0.1".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_short_syntax_is_read() {
+        let cases = [
+            ("8051", (None, 0, 8051)),
+            ("80:8051", (None, 80, 8051)),
+            ("80:8051/tcp", (None, 80, 8051)),
+            ("127.0.0.1:80:8051", (Some("127.0.0.1"), 80, 8051)),
+            ("127.0.0.1::8051", (Some("127.0.0.1"), 0, 8051)),
+            ("[::1]:80:8051", (Some("::1"), 80, 8051)),
+            ("0:8051", (None, 0, 8051)),
+        ];
+        for (text, (host, port, target)) in cases {
+            let host = host.map(|host: &str| host.parse().unwrap());
+            assert_eq!(
+                short(text),
+                Ok(PublishedPort { host, port, target }),
+                "{text}"
+            );
+        }
+        for bad in [
+            "",
+            "0",
+            "80:",
+            "80:0",
+            "a:80",
+            "80:80/udp",
+            "1-2:1-2",
+            "localhost:80:80",
+            "70000:80",
+            "80/tcp/tcp",
+        ] {
+            assert!(short(bad).is_err(), "{bad}");
+        }
+    }
+}

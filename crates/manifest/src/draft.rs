@@ -1,0 +1,93 @@
+//! What the two formats are read into: model types that still know their lines.
+
+use layby_model::names::{ServiceName, is_dns_label};
+use layby_model::spec::ServiceSpec;
+
+use crate::report::Report;
+use crate::tree::{Place, cut};
+
+/// How long a rollout may take where the manifest does not say, in milliseconds.
+pub(crate) const PROGRESS_DEADLINE_MS: u64 = 300_000;
+/// How long requests in flight may go on after a replica was withdrawn, in milliseconds.
+pub(crate) const DRAIN_MS: u64 = 30_000;
+/// The most replicas that a manifest may ask for.
+pub(crate) const MAX_REPLICAS: u32 = 1000;
+
+/// A name or a word with its place.
+#[derive(Debug, Clone)]
+pub(crate) struct Placed<T> {
+    pub(crate) value: T,
+    pub(crate) place: Place,
+}
+
+/// What a manifest says of an app.
+#[derive(Debug, Default)]
+pub(crate) struct AppDraft {
+    /// What it calls itself; several, if several namespaces are named.
+    pub(crate) names: Vec<Placed<String>>,
+    pub(crate) services: Vec<Draft>,
+}
+
+/// A service with the lines that checks across services need.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) spec: ServiceSpec,
+    /// Where its name stands.
+    pub(crate) place: Place,
+    /// Where each of `spec.published` stands.
+    pub(crate) published_at: Vec<Place>,
+    /// Where each of `spec.aliases` stands.
+    pub(crate) aliases_at: Vec<Place>,
+}
+
+/// Takes a service's name; one that is no DNS label is an error that says what to rename it to.
+pub(crate) fn service_name(name: &str, place: &Place, report: &mut Report) -> Option<ServiceName> {
+    match ServiceName::new(name) {
+        Ok(name) => Some(name),
+        Err(_) => {
+            report.error(place, not_a_label("service", name));
+            None
+        }
+    }
+}
+
+/// The message for a name that is no DNS label.
+pub(crate) fn not_a_label(what: &str, name: &str) -> String {
+    let rename = match label_of(name) {
+        Some(label) => format!(": rename it to {label:?}"),
+        None => String::new(),
+    };
+    format!(
+        "the {what} name {:?} is not a DNS label (1 to 63 of a-z, 0-9 and '-', not at the ends '-'){rename}",
+        cut(name)
+    )
+}
+
+/// `name` made into a DNS label: lower case, anything else becomes `-`. `None` if nothing is left of it.
+pub(crate) fn label_of(name: &str) -> Option<String> {
+    let label: String = name
+        .to_lowercase()
+        .chars()
+        .map(|c| match c {
+            'a'..='z' | '0'..='9' => c,
+            _ => '-',
+        })
+        .take(63)
+        .collect();
+    let label = label.trim_matches('-');
+    is_dns_label(label).then(|| label.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_name_becomes_a_label() {
+        assert_eq!(label_of("My_App.v2").as_deref(), Some("my-app-v2"));
+        assert_eq!(label_of("_x_").as_deref(), Some("x"));
+        assert_eq!(label_of(&"a".repeat(80)).map(|label| label.len()), Some(63));
+        assert_eq!(label_of("___"), None);
+        assert_eq!(label_of(""), None);
+    }
+}

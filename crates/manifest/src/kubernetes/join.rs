@@ -1,0 +1,152 @@
+//! Joins Services to the Deployments whose pods they select.
+
+use layby_model::names::ServiceName;
+use layby_model::spec::{PublishedPort, ServiceSpec};
+
+use crate::draft::{DRAIN_MS, Draft, not_a_label};
+use crate::kubernetes::service::Target;
+use crate::kubernetes::{Deployment, Service};
+use crate::report::Report;
+use crate::tree::cut;
+
+/// Makes a service of each Deployment; a Service gives it a further name, its port and ports of the machine.
+pub(crate) fn join(
+    deployments: Vec<Deployment>,
+    services: Vec<Service>,
+    report: &mut Report,
+) -> Vec<Draft> {
+    let mut drafts: Vec<(Draft, Deployment)> = deployments
+        .into_iter()
+        .map(|mut deployment| (draft(&mut deployment), deployment))
+        .collect();
+    let mut routed = vec![None; drafts.len()];
+    for service in services {
+        let mut selected = drafts
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, deployment))| selects(&service, deployment));
+        let (first, second) = (selected.next(), selected.next());
+        if let (Some((_, (_, one))), Some((_, (_, other)))) = (first, second) {
+            let message = format!(
+                "the Service {:?} selects two Deployments, {:?} ({}) and {:?} ({}): one is supported",
+                cut(&service.name),
+                one.name.as_str(),
+                one.place.short(),
+                other.name.as_str(),
+                other.place.short()
+            );
+            report.error(&service.place, message);
+            continue;
+        }
+        let Some(index) = first.map(|(index, _)| index) else {
+            let message = format!(
+                "the Service {:?} selects no Deployment of this manifest and is ignored",
+                cut(&service.name)
+            );
+            report.warn(&service.place, message);
+            continue;
+        };
+        let (draft, deployment) = &mut drafts[index];
+        let target = lead(service, draft, deployment, report);
+        routed[index] = routed[index].or(target);
+    }
+    drafts
+        .into_iter()
+        .zip(routed)
+        .map(|((mut draft, deployment), routed)| {
+            let exposed = || {
+                let containers = &draft.spec.containers;
+                containers
+                    .iter()
+                    .find_map(|container| container.ports.first().copied())
+            };
+            draft.spec.port = deployment.settings.port.or(routed).or_else(exposed);
+            draft
+        })
+        .collect()
+}
+
+/// The service that a Deployment is, without ports and further names.
+fn draft(deployment: &mut Deployment) -> Draft {
+    Draft {
+        spec: ServiceSpec {
+            name: deployment.name.clone(),
+            containers: std::mem::take(&mut deployment.pod.containers),
+            replicas: deployment.replicas,
+            port: None,
+            aliases: Vec::new(),
+            published: Vec::new(),
+            sleep: deployment.settings.sleep,
+            strategy: deployment.strategy,
+            progress_deadline_ms: deployment.progress_deadline_ms,
+            drain_ms: DRAIN_MS,
+        },
+        place: deployment.place.clone(),
+        published_at: Vec::new(),
+        aliases_at: Vec::new(),
+    }
+}
+
+/// Whether the pods of a Deployment bear all labels that a Service asks for. One that asks for none selects none.
+fn selects(service: &Service, deployment: &Deployment) -> bool {
+    !service.selector.is_empty()
+        && service
+            .selector
+            .iter()
+            .all(|(key, value)| deployment.labels.get(key) == Some(value))
+}
+
+/// Adds what a Service says to what it leads to; hands out the port in the replica that it leads to first.
+fn lead(
+    service: Service,
+    draft: &mut Draft,
+    deployment: &Deployment,
+    report: &mut Report,
+) -> Option<u16> {
+    if service.name != draft.spec.name.as_str() {
+        match ServiceName::new(&service.name) {
+            Ok(alias) => {
+                draft.spec.aliases.push(alias);
+                draft.aliases_at.push(service.place.clone());
+            }
+            Err(_) => report.error(&service.place, not_a_label("Service", &service.name)),
+        }
+    }
+    let mut first = None;
+    for port in service.ports {
+        let target = match &port.target {
+            Target::Number(number) => *number,
+            Target::Name(name) => match deployment.pod.named_ports.get(name) {
+                Some(number) => *number,
+                None => {
+                    let message = format!(
+                        "the Service {:?} leads to the port {:?}, but no container of Deployment {:?} has a port of that name",
+                        cut(&service.name),
+                        cut(name),
+                        draft.spec.name.as_str()
+                    );
+                    report.error(&port.place, message);
+                    continue;
+                }
+            },
+        };
+        first = first.or(Some(target));
+        if port.port != target {
+            let message = format!(
+                "other services reach {:?} at port {target}, not yet at port {} of the Service",
+                cut(&service.name),
+                port.port
+            );
+            report.warn(&port.place, message);
+        }
+        if let Some(node_port) = port.node_port {
+            draft.spec.published.push(PublishedPort {
+                host: None,
+                port: node_port,
+                target,
+            });
+            draft.published_at.push(port.node_port_place);
+        }
+    }
+    first
+}

@@ -1,0 +1,207 @@
+//! Services (`v1`): names and ports for Deployments.
+
+use std::collections::BTreeMap;
+
+use crate::draft::Placed;
+use crate::fields::{Fields, parsed, port};
+use crate::kubernetes::metadata;
+use crate::report::Report;
+use crate::tree::{Node, Place, cut};
+
+/// A Service, before it is joined to what it leads to.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) name: String,
+    /// Where its name stands.
+    pub(crate) place: Place,
+    pub(crate) selector: BTreeMap<String, String>,
+    pub(crate) ports: Vec<ServicePort>,
+}
+
+/// A port of a Service.
+#[derive(Debug)]
+pub(crate) struct ServicePort {
+    pub(crate) place: Place,
+    pub(crate) port: u16,
+    pub(crate) target: Target,
+    /// The port of the machine, if it has one; 0: any free one.
+    pub(crate) node_port: Option<u16>,
+    /// Where the node port stands.
+    pub(crate) node_port_place: Place,
+}
+
+/// A port in the replica.
+#[derive(Debug)]
+pub(crate) enum Target {
+    Number(u16),
+    Name(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Type {
+    ClusterIp,
+    NodePort,
+    LoadBalancer,
+}
+
+/// Reads a Service, and the namespace that it names.
+pub(crate) fn read(
+    mut object: Fields,
+    report: &mut Report,
+) -> (Option<Service>, Option<Placed<String>>) {
+    object.what = "a Service".to_owned();
+    let whole = object.place.clone();
+    let metadata = metadata::read(&mut object, report);
+    let Some(name) = metadata.name else {
+        report.error(&whole, "a Service has no \"name\" in its \"metadata\"");
+        return (None, metadata.namespace);
+    };
+    let what = format!("Service {:?}", cut(&name.value));
+    metadata::warn_unknown(&metadata.annotations, &what, report);
+    object.what.clone_from(&what);
+    object.accept(&["status"]);
+    let spec = object.map("spec", report);
+    object.finish(report);
+    let Some(mut spec) = spec else {
+        report.error(&whole, format!("{what} has no \"spec\""));
+        return (None, metadata.namespace);
+    };
+
+    spec.what.clone_from(&what);
+    let selector = metadata::text_map(&mut spec, "selector", report);
+    let kind = service_type(&mut spec, report);
+    let ports = ports(&mut spec, &what, kind, report);
+    if let Some(entry) = spec.entry("clusterIP")
+        && entry.value.scalar() == Some("None")
+    {
+        report.warn(
+            &entry.place,
+            format!(
+                "{} is \"None\": the name leads to the replicas all the same",
+                spec.name("clusterIP")
+            ),
+        );
+    }
+    if let Some(entry) = spec.entry("sessionAffinity")
+        && entry.value.scalar() != Some("None")
+    {
+        spec.put_back(entry);
+    }
+    spec.refuse(
+        &[
+            ("externalIPs", "the Service would not be reached there"),
+            ("loadBalancerSourceRanges", "what it keeps out would get in"),
+        ],
+        report,
+    );
+    spec.accept(&[
+        "allocateLoadBalancerNodePorts",
+        "clusterIPs",
+        "externalTrafficPolicy",
+        "internalTrafficPolicy",
+        "ipFamilies",
+        "ipFamilyPolicy",
+    ]);
+    spec.unsupported(
+        &[
+            "healthCheckNodePort",
+            "loadBalancerClass",
+            "loadBalancerIP",
+            "publishNotReadyAddresses",
+            "sessionAffinity",
+            "sessionAffinityConfig",
+            "trafficDistribution",
+        ],
+        report,
+    );
+    spec.finish(report);
+    let service = Service {
+        name: name.value,
+        place: name.place,
+        selector: metadata::labels(&selector),
+        ports,
+    };
+    (Some(service), metadata.namespace)
+}
+
+fn service_type(spec: &mut Fields, report: &mut Report) -> Type {
+    let name = spec.name("type");
+    // Together with the type that is refused below.
+    spec.accept(&["externalName"]);
+    let Some(entry) = spec.entry("type") else {
+        return Type::ClusterIp;
+    };
+    let kind = parsed(&entry.value, &name, report, |text| match text {
+        "ClusterIP" => Ok(Type::ClusterIp),
+        "NodePort" => Ok(Type::NodePort),
+        "LoadBalancer" => Ok(Type::LoadBalancer),
+        "ExternalName" => {
+            Err("ClusterIP or NodePort (names of other hosts are not supported yet)".to_owned())
+        }
+        _ => Err("ClusterIP, NodePort or LoadBalancer".to_owned()),
+    });
+    if kind == Some(Type::LoadBalancer) {
+        report.warn(
+            &entry.value.place,
+            format!("{name} is \"LoadBalancer\": it is taken as ClusterIP, reached by host name through the gateway"),
+        );
+    }
+    kind.unwrap_or(Type::ClusterIp)
+}
+
+fn ports(spec: &mut Fields, what: &str, kind: Type, report: &mut Report) -> Vec<ServicePort> {
+    let nodes = spec.list("ports", report).unwrap_or_default();
+    nodes
+        .into_iter()
+        .filter_map(|node| service_port(node, what, kind, report))
+        .collect()
+}
+
+fn service_port(node: Node, what: &str, kind: Type, report: &mut Report) -> Option<ServicePort> {
+    let mut fields = Fields::open(node, format!("a port of {what}"), report)?;
+    let place = fields.place.clone();
+    let given = fields.entry("port");
+    if given.is_none() {
+        report.error(&place, format!("{} has no \"port\"", fields.what));
+    }
+    let name = fields.name("port");
+    let number = given.and_then(|entry| parsed(&entry.value, &name, report, port));
+    let target = fields.parsed("targetPort", report, |text| {
+        if text.bytes().all(|byte| byte.is_ascii_digit()) {
+            port(text).map(Target::Number)
+        } else {
+            Ok(Target::Name(text.to_owned()))
+        }
+    });
+    fields.parsed("protocol", report, |text| match text {
+        "TCP" => Ok(()),
+        _ => Err("TCP (only TCP is supported)".to_owned()),
+    });
+    let mut node_port_place = place.clone();
+    let mut node_port = None;
+    if let Some(entry) = fields.entry("nodePort") {
+        node_port_place = entry.value.place.clone();
+        node_port = parsed(&entry.value, &fields.name("nodePort"), report, port);
+        if kind == Type::ClusterIp {
+            let message = format!("{} needs the type NodePort", fields.name("nodePort"));
+            report.error(&entry.place, message);
+        }
+        if kind == Type::LoadBalancer {
+            let message = format!(
+                "{} is ignored: it needs the type NodePort",
+                fields.name("nodePort")
+            );
+            report.warn(&entry.place, message);
+        }
+    }
+    fields.accept(&["appProtocol", "name"]);
+    fields.finish(report);
+    let number = number?;
+    Some(ServicePort {
+        place,
+        port: number,
+        target: target.unwrap_or(Target::Number(number)),
+        node_port: (kind == Type::NodePort).then(|| node_port.unwrap_or(0)),
+        node_port_place,
+    })
+}

@@ -1,0 +1,64 @@
+//! Where errors and warnings are gathered, so that all are shown at once.
+
+use crate::diagnostic::Diagnostic;
+use crate::tree::Place;
+
+/// The most errors, and the most warnings, that are handed out.
+const MAX_SHOWN: usize = 200;
+
+/// What is there to say so far.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    errors: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
+}
+
+impl Report {
+    /// Something that keeps the manifest from being used.
+    pub(crate) fn error(&mut self, place: &Place, message: impl Into<String>) {
+        self.errors.push(at(place, message.into()));
+    }
+
+    /// Something that is not honoured.
+    pub(crate) fn warn(&mut self, place: &Place, message: impl Into<String>) {
+        self.warnings.push(at(place, message.into()));
+    }
+
+    /// An error that has its place already.
+    pub(crate) fn push_error(&mut self, error: Diagnostic) {
+        self.errors.push(error);
+    }
+
+    /// Whether anything was an error.
+    pub(crate) fn failed(&self) -> bool {
+        !self.errors.is_empty()
+    }
+
+    /// The warnings, by file and line.
+    ///
+    /// # Errors
+    /// The errors, by file and line, if there are any.
+    pub(crate) fn finish(self) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
+        if self.failed() {
+            Err(sorted(self.errors, "errors"))
+        } else {
+            Ok(sorted(self.warnings, "warnings"))
+        }
+    }
+}
+
+fn at(place: &Place, message: String) -> Diagnostic {
+    Diagnostic::new(&*place.file, place.line, place.column, message)
+}
+
+/// Sorted, each once (what stands behind an anchor is read as often as it is named), and not too many.
+fn sorted(mut all: Vec<Diagnostic>, what: &str) -> Vec<Diagnostic> {
+    all.sort();
+    all.dedup();
+    let more = all.len().saturating_sub(MAX_SHOWN);
+    if more > 0 {
+        all.truncate(MAX_SHOWN);
+        all.push(Diagnostic::new("", 0, 0, format!("and {more} more {what}")));
+    }
+    all
+}

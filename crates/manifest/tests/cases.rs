@@ -1,0 +1,134 @@
+//! Reads every folder of `tests/cases` as a manifest and compares what comes of it with `expected.txt`.
+//!
+//! A case may hold an `args.txt`, one option a line: `-f FILE`, `--app NAME`, `folder NAME` (the
+//! manifest's folder; otherwise `demo`), `env KEY=VALUE`, and `include PATH` (a file of this repository
+//! that is read as if it lay in the case). `UPDATE_EXPECTED=1 cargo test -p layby-manifest` writes what
+//! came out: read the diff.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use layby_manifest::{Files, ReadOptions, read};
+use serde_json::Value;
+
+#[test]
+fn every_case_reads_as_its_expected_file_says() {
+    let cases = cases();
+    assert!(cases.len() >= 40, "only {} cases were found", cases.len());
+    let update = env::var_os("UPDATE_EXPECTED").is_some();
+    let mut wrong = Vec::new();
+    for case in cases {
+        let (files, options) = load(&case);
+        let shown = show(&files, &options);
+        let expected = case.join("expected.txt");
+        if update {
+            fs::write(&expected, &shown).unwrap();
+        } else if fs::read_to_string(&expected).unwrap_or_default() != shown {
+            wrong.push(format!("--- {} reads as\n{shown}", case.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_example_is_read_without_a_warning() {
+    let case = root().join("crates/manifest/tests/cases/kubernetes-example-mnist");
+    let (files, options) = load(&case);
+    let manifest = read(&files, &options).unwrap();
+    assert_eq!(manifest.warnings, []);
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn cases() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let mut cases: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    cases.sort();
+    cases
+}
+
+fn load(case: &Path) -> (Files, ReadOptions) {
+    let mut files = Files::default();
+    for entry in fs::read_dir(case).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if name != "args.txt" && name != "expected.txt" {
+            files.0.insert(name, fs::read(&path).unwrap());
+        }
+    }
+    let mut options = ReadOptions {
+        folder: "demo".to_owned(),
+        ..ReadOptions::default()
+    };
+    let args = fs::read_to_string(case.join("args.txt")).unwrap_or_default();
+    for line in args.lines() {
+        let (option, value) = line.split_once(' ').unwrap();
+        match option {
+            "-f" => options.files.push(value.to_owned()),
+            "--app" => options.app = Some(value.to_owned()),
+            "folder" => options.folder = value.to_owned(),
+            "env" => {
+                let (key, value) = value.split_once('=').unwrap();
+                options.env.insert(key.to_owned(), value.to_owned());
+            }
+            "include" => {
+                let name = value.rsplit('/').next().unwrap().to_owned();
+                files.0.insert(name, fs::read(root().join(value)).unwrap());
+            }
+            _ => panic!("{}: unknown option {option}", case.display()),
+        }
+    }
+    (files, options)
+}
+
+/// What was read, as text: the diagnostics, then the app without what is empty or not said.
+fn show(files: &Files, options: &ReadOptions) -> String {
+    let mut shown = String::new();
+    match read(files, options) {
+        Ok(manifest) => {
+            for warning in &manifest.warnings {
+                writeln!(shown, "warning: {warning}").unwrap();
+            }
+            writeln!(shown, "files: {}", manifest.files.join(" ")).unwrap();
+            yaml(&serde_json::to_value(&manifest.app).unwrap(), 0, &mut shown);
+        }
+        Err(errors) => {
+            assert!(!errors.is_empty(), "refused without a reason");
+            for error in &errors {
+                writeln!(shown, "error: {error}").unwrap();
+            }
+        }
+    }
+    shown
+}
+
+fn yaml(value: &Value, indent: usize, out: &mut String) {
+    let Value::Object(map) = value else {
+        unreachable!("only maps are shown")
+    };
+    for (key, value) in map {
+        let pad = " ".repeat(indent);
+        match value {
+            Value::Null | Value::Bool(false) => {}
+            Value::Array(items) if items.is_empty() => {}
+            Value::Object(map) if map.values().all(Value::is_null) => {}
+            Value::Object(_) => {
+                writeln!(out, "{pad}{key}:").unwrap();
+                yaml(value, indent + 2, out);
+            }
+            Value::Array(items) if items.iter().all(Value::is_object) => {
+                for item in items {
+                    writeln!(out, "{pad}{key}:").unwrap();
+                    yaml(item, indent + 2, out);
+                }
+            }
+            value => writeln!(out, "{pad}{key}: {value}").unwrap(),
+        }
+    }
+}
