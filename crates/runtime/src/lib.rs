@@ -7,9 +7,26 @@
 //! *shim*: a process of its own that outlives whoever started it ([`shim`]). The node starts it with
 //! [`shim::spawn`] and talks to it over a socket ([`protocol`]); freezing ([`freezer`]) goes past it.
 
+mod cgroup;
+pub mod client;
+mod container;
 mod error;
+mod exec;
+mod executor;
+pub mod freezer;
+mod image;
+pub mod logs;
+mod oci;
 pub mod protocol;
+mod rootfs;
+pub mod sandbox;
+mod seccomp;
+pub mod shim;
 mod spec;
+mod sys;
+mod user;
 
 pub use error::Error;
+pub use image::ShimImage;
+pub use shim::run_if_shim;
 pub use spec::{Bundle, ContainerConfig, SandboxSpec};

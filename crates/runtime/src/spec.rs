@@ -1,8 +1,12 @@
 //! What a sandbox is to be: plain data, written to `spec.json` in its bundle.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
 
 /// One sandbox: containers that share a network namespace and a parent cgroup, under one shim.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,5 +114,90 @@ impl Bundle {
     /// Where libcontainer keeps its state.
     pub fn state(&self) -> PathBuf {
         self.root.join("state")
+    }
+}
+
+impl SandboxSpec {
+    /// Refuses what no later step could make sense of.
+    pub(crate) fn check(&self) -> Result<()> {
+        let fatal = |message: String| Err(Error::Fatal(message));
+        if self.containers.is_empty() {
+            return fatal(format!("sandbox {} has no container", self.id));
+        }
+        for (index, config) in self.containers.iter().enumerate() {
+            let name = &config.name;
+            let label = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+            if !(1..=63).contains(&name.len()) || !name.bytes().all(label) {
+                return fatal(format!("{name:?} cannot name a container: use 1 to 63 of a-z, 0-9 and '-'"));
+            }
+            if self.containers[..index].iter().any(|other| other.name == *name) {
+                return fatal(format!("two containers of sandbox {} are named {name}", self.id));
+            }
+            if config.argv.is_empty() {
+                return fatal(format!("container {name} has no command: set one in the image or the manifest"));
+            }
+            let zero = |text: &String| text.contains('\0');
+            if config.argv.iter().any(zero) || config.env.iter().any(|(n, v)| zero(n) || zero(v)) {
+                return fatal(format!("the command or environment of container {name} has a zero byte in it"));
+            }
+            if config.env.iter().any(|(n, _)| n.is_empty() || n.contains('=')) {
+                return fatal(format!("a variable of container {name} has no name, or '=' in it"));
+            }
+            if !config.cwd.is_empty() && !config.cwd.starts_with('/') {
+                return fatal(format!("the working directory {:?} of container {name} does not begin with /", config.cwd));
+            }
+            config.signal()?;
+        }
+        Ok(())
+    }
+}
+
+impl ContainerConfig {
+    /// The signal that asks it to end.
+    pub(crate) fn signal(&self) -> Result<Signal> {
+        let text = self.stop_signal.trim();
+        let named = || Signal::from_str(&format!("SIG{}", text.trim_start_matches("SIG"))).ok();
+        let numbered = || text.parse().ok().and_then(|number: i32| Signal::try_from(number).ok());
+        if text.is_empty() {
+            return Ok(Signal::SIGTERM);
+        }
+        numbered().or_else(named).ok_or_else(|| {
+            Error::Fatal(format!("{text:?} is no signal to stop container {} with: use one like SIGTERM", self.name))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(change: impl Fn(&mut ContainerConfig)) -> SandboxSpec {
+        let mut config = ContainerConfig { name: "web".into(), argv: vec!["/web".into()], ..Default::default() };
+        change(&mut config);
+        SandboxSpec { containers: vec![config], ..Default::default() }
+    }
+
+    #[test]
+    fn a_plain_spec_is_taken_and_nonsense_is_not() {
+        assert!(spec(|_| ()).check().is_ok());
+        assert!(SandboxSpec::default().check().is_err());
+        for change in [
+            (|c: &mut ContainerConfig| c.name = "../web".into()) as fn(&mut ContainerConfig),
+            |c| c.argv.clear(),
+            |c| c.env = vec![("A=B".into(), String::new())],
+            |c| c.cwd = "srv".into(),
+            |c| c.stop_signal = "SIGNAL".into(),
+        ] {
+            assert!(spec(change).check().is_err());
+        }
+    }
+
+    #[test]
+    fn a_stop_signal_has_a_name_or_a_number() {
+        for text in ["SIGINT", "INT", "2"] {
+            let spec = spec(|c| c.stop_signal = text.into());
+            assert_eq!(spec.containers[0].signal().expect(text), Signal::SIGINT);
+        }
+        assert_eq!(spec(|_| ()).containers[0].signal().expect("default"), Signal::SIGTERM);
     }
 }

@@ -1,0 +1,422 @@
+//! Control groups: where they are mounted, and one sandbox's share of them.
+//!
+//! Both layouts are served: v1 controllers (also with an empty v2 tree beside them, the hybrid layout) and
+//! v2 alone. A [`Group`] is one relative path below every hierarchy, because v1 has a tree per controller.
+//! libcontainer puts processes into it; limits, freezing, counting and removing happen here, so that they
+//! also work when no shim is left.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::error::{Error, Result, Trying};
+use crate::spec::ContainerConfig;
+
+/// The period of a CPU quota, the kernel's default.
+const CPU_PERIOD_US: u64 = 100_000;
+
+/// How long killing may take until the last process is gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The controllers whose v1 trees are used.
+const V1_CONTROLLERS: [&str; 11] = [
+    "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "perf_event",
+    "net_cls",
+];
+
+/// The cgroup mounts of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Hierarchies {
+    /// v1 trees, each with the controllers on it. A v2 tree beside them is not used.
+    V1(Vec<(Vec<String>, PathBuf)>),
+    /// One v2 tree.
+    V2(PathBuf),
+}
+
+impl Hierarchies {
+    /// The machine's, looked up once: they do not change while it runs.
+    pub(crate) fn get() -> Result<&'static Self> {
+        static FOUND: OnceLock<Hierarchies> = OnceLock::new();
+        if let Some(found) = FOUND.get() {
+            return Ok(found);
+        }
+        let text = fs::read_to_string("/proc/self/mountinfo").trying(|| "read /proc/self/mountinfo".into())?;
+        let found = Self::parse(&text).ok_or_else(|| {
+            Error::Failed("no cgroups are mounted: mount them at /sys/fs/cgroup".to_owned())
+        })?;
+        Ok(FOUND.get_or_init(|| found))
+    }
+
+    /// Reads `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+    fn parse(mountinfo: &str) -> Option<Self> {
+        let mut v1: Vec<(Vec<String>, PathBuf)> = Vec::new();
+        let mut v2 = None;
+        for line in mountinfo.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let mut left = left.split(' ');
+            // Only mounts of a hierarchy's own root: others are bind mounts of a part of it.
+            let (Some("/"), Some(point)) = (left.nth(3), left.next()) else { continue };
+            let mut right = right.split(' ');
+            match (right.next(), right.nth(1)) {
+                (Some("cgroup"), Some(options)) => {
+                    let controllers: Vec<String> = options
+                        .split(',')
+                        .filter(|option| V1_CONTROLLERS.contains(option))
+                        .map(str::to_owned)
+                        .collect();
+                    let known = v1.iter().any(|(seen, _)| *seen == controllers);
+                    if !controllers.is_empty() && !known {
+                        v1.push((controllers, PathBuf::from(point)));
+                    }
+                }
+                (Some("cgroup2"), _) if v2.is_none() => v2 = Some(PathBuf::from(point)),
+                _ => {}
+            }
+        }
+        if v1.is_empty() { v2.map(Self::V2) } else { Some(Self::V1(v1)) }
+    }
+
+    /// Every tree.
+    fn roots(&self) -> Vec<&Path> {
+        match self {
+            Self::V1(trees) => trees.iter().map(|(_, root)| root.as_path()).collect(),
+            Self::V2(root) => vec![root],
+        }
+    }
+
+    /// The tree with this controller; on v2 always the one tree.
+    fn root(&self, controller: &str) -> Option<&Path> {
+        match self {
+            Self::V1(trees) => trees
+                .iter()
+                .find(|(controllers, _)| controllers.iter().any(|c| c == controller))
+                .map(|(_, root)| root.as_path()),
+            Self::V2(root) => Some(root),
+        }
+    }
+
+    /// Whether devices can be fenced here: on v1 by the devices controller. (On v2 it takes a BPF
+    /// program, which libcontainer is built without.)
+    pub(crate) fn fences_devices(&self) -> bool {
+        matches!(self, Self::V1(_)) && self.root("devices").is_some()
+    }
+
+    /// The directories of a process in each tree, except where it is in the tree's root.
+    pub(crate) fn of_process(&self, pid: Pid) -> Result<Vec<PathBuf>> {
+        let file = format!("/proc/{pid}/cgroup");
+        let text = fs::read_to_string(&file).trying(|| format!("read {file}"))?;
+        let mut found = Vec::new();
+        for line in text.lines() {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+            let root = match self {
+                Self::V2(root) if controllers.is_empty() => Some(root.as_path()),
+                Self::V1(_) => controllers.split(',').next().and_then(|c| self.v1_root(c)),
+                Self::V2(_) => None,
+            };
+            if let (Some(root), true) = (root, path != "/") {
+                found.push(root.join(path.trim_start_matches('/')));
+            }
+        }
+        Ok(found)
+    }
+
+    fn v1_root(&self, controller: &str) -> Option<&Path> {
+        if controller.is_empty() { None } else { self.root(controller) }
+    }
+}
+
+/// One path below every hierarchy.
+#[derive(Debug, Clone)]
+pub(crate) struct Group {
+    hierarchies: &'static Hierarchies,
+    path: PathBuf,
+}
+
+impl Group {
+    /// The group `path`, relative to each root; nothing is made.
+    pub(crate) fn new(path: &str) -> Result<Self> {
+        let relative = Path::new(path.trim_start_matches('/'));
+        let plain = relative.components().all(|c| matches!(c, std::path::Component::Normal(_)));
+        if relative.as_os_str().is_empty() || !plain {
+            return Err(Error::Fatal(format!("{path:?} is no cgroup path: name one below the root, without '..'")));
+        }
+        Ok(Self { hierarchies: Hierarchies::get()?, path: relative.to_owned() })
+    }
+
+    /// A group below this one.
+    pub(crate) fn child(&self, name: &str) -> Self {
+        Self { hierarchies: self.hierarchies, path: self.path.join(name) }
+    }
+
+    /// The path as OCI wants it.
+    pub(crate) fn oci_path(&self) -> PathBuf {
+        Path::new("/").join(&self.path)
+    }
+
+    fn dir(&self, controller: &str) -> Option<PathBuf> {
+        self.hierarchies.root(controller).map(|root| root.join(&self.path))
+    }
+
+    /// Whether it stands.
+    pub(crate) fn exists(&self) -> bool {
+        self.dir("memory").or_else(|| self.dir("freezer")).is_some_and(|dir| dir.is_dir())
+    }
+
+    /// Makes it in every tree, but for cpuset's: those need their CPUs filled in, which libcontainer does when it adds the first process.
+    pub(crate) fn create(&self) -> Result<()> {
+        match self.hierarchies {
+            Hierarchies::V1(trees) => {
+                for (controllers, root) in trees.iter().filter(|(c, _)| !c.iter().any(|c| c == "cpuset")) {
+                    let dir = root.join(&self.path);
+                    make_dir(&dir).trying(|| {
+                        format!("make the cgroup {} ({})", dir.display(), controllers.join(","))
+                    })?;
+                }
+            }
+            Hierarchies::V2(root) => self.create_v2(root)?,
+        }
+        Ok(())
+    }
+
+    /// On v2 a controller works in a group only when each group above hands it down.
+    fn create_v2(&self, root: &Path) -> Result<()> {
+        let mut dir = root.to_owned();
+        for part in &self.path {
+            for controller in ["+cpu", "+memory", "+pids"] {
+                // Refused where it does not exist or stands already: writing a limit would say so.
+                let _ = fs::write(dir.join("cgroup.subtree_control"), controller);
+            }
+            dir.push(part);
+            make_dir(&dir).trying(|| format!("make the cgroup {}", dir.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Writes a container's limits. No limit asked: none written.
+    pub(crate) fn limit(&self, config: &ContainerConfig) -> Result<()> {
+        let v1 = matches!(self.hierarchies, Hierarchies::V1(_));
+        if let Some(bytes) = config.memory_bytes {
+            let (max, swap) = if v1 {
+                ("memory.limit_in_bytes", ("memory.memsw.limit_in_bytes", bytes))
+            } else {
+                ("memory.max", ("memory.swap.max", 0))
+            };
+            // A limit with swap may not be under the one without: the order matters when both shrink or
+            // grow. These groups are new or unchanged, so the plain one comes first.
+            self.write("memory", max, &bytes.to_string())?;
+            // Swap accounting may be off; then there is no such file, and nothing to limit.
+            match self.write("memory", swap.0, &swap.1.to_string()) {
+                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+                other => other?,
+            }
+        }
+        if let Some(milli) = config.cpu_milli {
+            // The kernel takes no quota under 1 ms.
+            let quota = (milli * CPU_PERIOD_US / 1000).max(1000);
+            if v1 {
+                self.write("cpu", "cpu.cfs_period_us", &CPU_PERIOD_US.to_string())?;
+                self.write("cpu", "cpu.cfs_quota_us", &quota.to_string())?;
+            } else {
+                self.write("cpu", "cpu.max", &format!("{quota} {CPU_PERIOD_US}"))?;
+            }
+        }
+        if let Some(pids) = config.pids {
+            self.write("pids", "pids.max", &pids.to_string())?;
+        }
+        if self.hierarchies.fences_devices() {
+            self.write("devices", "devices.deny", "a")?;
+            for rule in DEVICE_RULES {
+                self.write("devices", "devices.allow", rule)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many processes in it the kernel has killed for want of memory.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        let file = match self.hierarchies {
+            Hierarchies::V1(_) => "memory.oom_control",
+            Hierarchies::V2(_) => "memory.events",
+        };
+        self.dir("memory")
+            .and_then(|dir| fs::read_to_string(dir.join(file)).ok())
+            .and_then(|text| text.lines().find_map(|l| l.strip_prefix("oom_kill ")?.trim().parse().ok()))
+            .unwrap_or(0)
+    }
+
+    /// The processes in it and below.
+    pub(crate) fn processes(&self) -> Vec<Pid> {
+        let mut found = Vec::new();
+        for root in self.hierarchies.roots() {
+            collect(&root.join(&self.path), &mut found);
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Kills all in it and below, thawed first, again and again until none is left: one may fork meanwhile.
+    pub(crate) fn kill_all(&self) -> Result<()> {
+        let deadline = Instant::now() + KILL_PATIENCE;
+        loop {
+            if !self.signal_all() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Error::Failed(format!(
+                    "processes of the cgroup {} do not end although killed; they may hang in a broken disk",
+                    self.path.display()
+                )));
+            }
+            sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Sends SIGKILL to all in it and below, thawed first. Whether there were any.
+    pub(crate) fn signal_all(&self) -> bool {
+        // What a v1 freezer holds does not even die.
+        let _ = crate::freezer::thaw_group(self);
+        let processes = self.processes();
+        for pid in &processes {
+            // Gone meanwhile is fine.
+            let _ = kill(*pid, Signal::SIGKILL);
+        }
+        !processes.is_empty()
+    }
+
+    /// Removes it with all below, and those above that are empty then. It must hold no process.
+    pub(crate) fn remove(&self) -> Result<(), Vec<Error>> {
+        let mut errors = Vec::new();
+        for root in self.hierarchies.roots() {
+            let dir = root.join(&self.path);
+            if let Err(source) = remove_tree(&dir) {
+                errors.push(Error::Io { what: format!("remove the cgroup {}", dir.display()), source });
+                continue;
+            }
+            let mut above = self.path.parent();
+            while let Some(path) = above.filter(|path| !path.as_os_str().is_empty()) {
+                // Others may still be in there: then it stays.
+                if fs::remove_dir(root.join(path)).is_err() {
+                    break;
+                }
+                above = path.parent();
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// The file that freezes it, and whether it is v2's.
+    pub(crate) fn freezer_file(&self) -> Result<(PathBuf, bool)> {
+        let dir = self
+            .dir("freezer")
+            .ok_or_else(|| Error::Failed("the freezer is not mounted: mount it below /sys/fs/cgroup".to_owned()))?;
+        Ok(match self.hierarchies {
+            Hierarchies::V1(_) => (dir.join("freezer.state"), false),
+            Hierarchies::V2(_) => (dir.join("cgroup.freeze"), true),
+        })
+    }
+
+    fn write(&self, controller: &str, file: &str, value: &str) -> Result<()> {
+        let dir = self.dir(controller).ok_or_else(|| {
+            Error::Failed(format!("the {controller} controller is not mounted, so its limit cannot be kept"))
+        })?;
+        let path = dir.join(file);
+        fs::write(&path, value).trying(|| format!("write {value:?} to {}", path.display()))
+    }
+}
+
+/// What a container may do with devices, as Docker has it: make any node, use only harmless ones.
+const DEVICE_RULES: [&str; 11] = [
+    "c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm",
+    "c 5:1 rwm", "c 5:2 rwm", "c 136:* rwm",
+];
+
+/// `mkdir -p` that survives another's `rmdir` of an empty parent in between.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    for _ in 0..16 {
+        match fs::create_dir_all(dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            other => return other,
+        }
+    }
+    fs::create_dir_all(dir)
+}
+
+fn collect(dir: &Path, found: &mut Vec<Pid>) {
+    if let Ok(text) = fs::read_to_string(dir.join("cgroup.procs")) {
+        found.extend(text.lines().filter_map(|l| l.parse().ok()).map(Pid::from_raw));
+    }
+    for child in children(dir) {
+        collect(&child, found);
+    }
+}
+
+fn children(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    for child in children(dir) {
+        remove_tree(&child)?;
+    }
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        match fs::remove_dir(dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            // A process that ended a moment ago may still be on its way out.
+            Err(error) if error.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                sleep(Duration::from_millis(1));
+            }
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
+37 31 0:34 / /sys/fs/cgroup/freezer rw,relatime - cgroup cgroup rw,freezer
+38 31 0:34 /a /mnt/part rw,relatime - cgroup cgroup rw,freezer
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+";
+
+    #[test]
+    fn on_the_hybrid_layout_the_v1_trees_count() {
+        let found = Hierarchies::parse(HYBRID).expect("hierarchies");
+        assert_eq!(found.root("cpuacct"), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct")));
+        assert_eq!(found.root("freezer"), Some(Path::new("/sys/fs/cgroup/freezer")));
+        assert_eq!(found.roots().len(), 2);
+        assert!(!found.fences_devices());
+    }
+
+    #[test]
+    fn on_a_unified_machine_the_v2_tree_counts() {
+        let line = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
+        assert_eq!(Hierarchies::parse(line), Some(Hierarchies::V2("/sys/fs/cgroup".into())));
+        assert_eq!(Hierarchies::parse(""), None);
+    }
+
+    #[test]
+    fn a_group_never_leaves_its_tree() {
+        for bad in ["", "/", "a/../../b", ".."] {
+            assert!(Group::new(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Starting one container through libcontainer.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::{Gid, Pid, Uid, fchown, pipe2};
+
+use crate::cgroup::Group;
+use crate::error::{Error, Result, Trying};
+use crate::executor::Report;
+use crate::oci;
+use crate::spec::{Bundle, ContainerConfig, SandboxSpec};
+use crate::user::Root;
+
+/// How long an init may take from its start to executing its program: the disk may be slow.
+const EXEC_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a container is started from.
+pub(crate) struct Plan<'a> {
+    pub(crate) bundle: &'a Bundle,
+    pub(crate) sandbox: &'a SandboxSpec,
+    pub(crate) config: &'a ContainerConfig,
+    pub(crate) group: &'a Group,
+    pub(crate) rootfs: &'a Path,
+    pub(crate) netns: &'a OwnedFd,
+    pub(crate) etc: &'a Path,
+}
+
+/// A container whose init has executed its program.
+pub(crate) struct Started {
+    pub(crate) pid: Pid,
+    /// The reading ends of its outputs; they do not block.
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+}
+
+/// Where a container's OCI spec lies.
+pub(crate) fn oci_bundle(bundle: &Bundle, name: &str) -> PathBuf {
+    bundle.container(name)
+}
+
+/// Creates and starts the container; returns when its init has executed the program.
+pub(crate) fn start(plan: &Plan<'_>) -> Result<Started> {
+    let name = &plan.config.name;
+    let root = Root::open(plan.rootfs)?;
+    let user = root.user(&plan.config.user)?;
+    root.make_dirs(&plan.config.cwd)?;
+    forget(plan.bundle, name)?;
+
+    let dir = oci_bundle(plan.bundle, name);
+    let spec = oci::spec(&oci::Parts {
+        sandbox: plan.sandbox,
+        config: plan.config,
+        user: &user,
+        group: plan.group,
+        rootfs: plan.rootfs,
+        netns: PathBuf::from(format!("/proc/self/fd/{}", plan.netns.as_raw_fd())),
+        etc: plan.etc,
+    })
+    .map_err(|error| Error::Failed(format!("the OCI spec of container {name} cannot be made: {error}")))?;
+    let file = dir.join("config.json");
+    let mut out = BufWriter::new(File::create(&file).trying(|| format!("create {}", file.display()))?);
+    serde_json::to_writer(&mut out, &spec)
+        .map_err(std::io::Error::from)
+        .and_then(|()| out.flush())
+        .trying(|| format!("write {}", file.display()))?;
+    drop(out);
+    drop(spec);
+
+    let first_id = plan.sandbox.id_map.map_or(0, |(first, _)| first);
+    let owner = (Uid::from_raw(first_id + user.uid), Gid::from_raw(first_id + user.gid));
+    let (stdout, stdout_end) = output(owner)?;
+    let (stderr, stderr_end) = output(owner)?;
+    let (report, report_end) = pipe2(OFlag::O_CLOEXEC).trying(|| "make a pipe".into())?;
+    let stdin = File::open("/dev/null").trying(|| "open /dev/null".into())?;
+
+    // The builder owns the writing ends of the outputs, and closes them when it is done.
+    let mut container = ContainerBuilder::new(name.clone(), SyscallType::default())
+        .with_executor(Report::new(&report_end))
+        .with_root_path(plan.bundle.state())
+        .map_err(|error| refused(name, &error))?
+        .with_stdin(stdin)
+        .with_stdout(stdout_end)
+        .with_stderr(stderr_end)
+        .as_init(&dir)
+        .with_systemd(false)
+        .with_detach(true)
+        .build()
+        .map_err(|error| refused(name, &error))?;
+    let pid = container
+        .pid()
+        .map(|pid| Pid::from_raw(pid.as_raw()))
+        .ok_or_else(|| Error::Failed(format!("libcontainer gave container {name} no process")))?;
+    let started = container.start().map_err(|error| refused(name, &error));
+    drop(report_end);
+    match started.and_then(|()| executed(name, report)) {
+        Ok(()) => Ok(Started { pid, stdout, stderr }),
+        Err(error) => {
+            // Its init has ended or must; nobody else waits for it.
+            let _ = kill(pid, Signal::SIGKILL);
+            let _ = waitpid(pid, None);
+            Err(error)
+        }
+    }
+}
+
+/// Removes libcontainer's record of an earlier run.
+pub(crate) fn forget(bundle: &Bundle, name: &str) -> Result<()> {
+    let dir = bundle.state().join(name);
+    match fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).trying(|| format!("remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A pipe for one output: our end does not block. The other belongs to the container's user, who may open
+/// it again through /dev/stdout.
+fn output(owner: (Uid, Gid)) -> Result<(OwnedFd, OwnedFd)> {
+    let what = || "make a pipe for a container's output".to_owned();
+    let (ours, theirs) = pipe2(OFlag::O_CLOEXEC).trying(what)?;
+    fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).trying(what)?;
+    fchown(&theirs, Some(owner.0), Some(owner.1)).trying(what)?;
+    Ok((ours, theirs))
+}
+
+/// Waits until the report's writing ends are closed: by executing, or after saying why not.
+fn executed(name: &str, report: OwnedFd) -> Result<()> {
+    let timeout = PollTimeout::try_from(EXEC_PATIENCE).unwrap_or(PollTimeout::MAX);
+    let ready = poll(&mut [PollFd::new(report.as_fd(), PollFlags::POLLIN)], timeout).unwrap_or(0);
+    if ready == 0 {
+        return Err(Error::Failed(format!(
+            "container {name} did not execute its command within {} s",
+            EXEC_PATIENCE.as_secs()
+        )));
+    }
+    let mut sentence = String::new();
+    File::from(report)
+        .take(4096)
+        .read_to_string(&mut sentence)
+        .trying(|| format!("hear from the init of container {name}"))?;
+    if sentence.is_empty() { Ok(()) } else { Err(Error::Fatal(format!("container {name}: {sentence}"))) }
+}
+
+/// libcontainer's errors, with all that lies beneath.
+fn refused(name: &str, error: &dyn std::error::Error) -> Error {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let more = source.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        next = source.source();
+    }
+    Error::Failed(format!("container {name} cannot be made: {text}"))
+}

@@ -1,0 +1,101 @@
+//! The last step of a container's init: executing its program, or saying exactly why not.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+
+use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
+use nix::errno::Errno;
+use nix::unistd::execv;
+use oci_spec::runtime::Spec;
+
+use crate::sys;
+
+/// The exit code of an init whose program could not be executed, as shells have it.
+const NOT_EXECUTED: i32 = 127;
+
+/// Executes the program of the spec. What goes wrong is written to a pipe, which closes on success.
+#[derive(Clone)]
+pub(crate) struct Report {
+    fd: RawFd,
+}
+
+impl Report {
+    /// Reports to `pipe`, which must stay open until the container is built. (libcontainer clones the
+    /// executor and forks, so the descriptor's number is what goes along.)
+    pub(crate) fn new(pipe: &OwnedFd) -> Self {
+        Self { fd: pipe.as_raw_fd() }
+    }
+}
+
+impl Executor for Report {
+    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        let argv = spec.process().as_ref().and_then(|p| p.args().clone()).unwrap_or_default();
+        sys::reset_signals();
+        let Err(sentence) = execute(&argv);
+        fail(self.fd, &sentence)
+    }
+
+    /// Nothing to check before: the kernel says it best.
+    fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
+        Ok(())
+    }
+}
+
+/// Writes why the program was not executed to the pipe `fd`, and ends the process.
+pub(crate) fn fail(fd: RawFd, sentence: &str) -> ! {
+    sys::write_raw(fd, sentence.as_bytes());
+    sys::exit_now(NOT_EXECUTED)
+}
+
+/// Replaces this process by the program, looked up in PATH when its name has no `/`. Returns why it could not.
+pub(crate) fn execute(argv: &[String]) -> Result<Infallible, String> {
+    let Some(program) = argv.first().filter(|program| !program.is_empty()) else {
+        return Err("exec: no command is given: set one in the image or the manifest".to_owned());
+    };
+    let arguments = argv
+        .iter()
+        .map(|argument| CString::new(argument.as_bytes()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| format!("exec: an argument of {program} has a zero byte in it"))?;
+    let mut refused = None;
+    for path in candidates(program) {
+        let Ok(name) = CString::new(path.as_os_str().as_encoded_bytes()) else { continue };
+        let Err(errno) = execv(&name, &arguments);
+        if matches!(errno, Errno::ENOENT | Errno::ENOTDIR) && !path.exists() {
+            continue;
+        }
+        // As execvp(3): what may not be executed does not end the search.
+        let sentence = explain(&path, errno);
+        if errno != Errno::EACCES {
+            return Err(sentence);
+        }
+        refused.get_or_insert(sentence);
+    }
+    Err(refused.unwrap_or_else(|| {
+        let place = if program.contains('/') { "" } else { " in the container's PATH" };
+        format!("exec: no such file{place}: {program}")
+    }))
+}
+
+fn candidates(program: &str) -> Vec<PathBuf> {
+    if program.contains('/') {
+        return vec![PathBuf::from(program)];
+    }
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':').filter(|dir| dir.starts_with('/')).map(|dir| Path::new(dir).join(program)).collect()
+}
+
+fn explain(path: &Path, errno: Errno) -> String {
+    let path = path.display();
+    match errno {
+        Errno::ENOENT => format!("exec: {path} is there, but the interpreter or loader that it needs is not"),
+        Errno::EACCES if std::fs::metadata(path.to_string()).is_ok_and(|m| m.is_dir()) => {
+            format!("exec: {path} is a directory")
+        }
+        Errno::EACCES => format!("exec: {path} may not be executed: set its mode to executable"),
+        Errno::ENOEXEC => format!("exec: {path} is no program for this machine: check its architecture or #! line"),
+        other => format!("exec: {path}: {}", other.desc()),
+    }
+}

@@ -1,0 +1,174 @@
+//! The OCI runtime spec of one container: what libcontainer is told to make.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use nix::sys::resource::{Resource, getrlimit};
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxIdMappingBuilder, LinuxNamespace,
+    LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder, PosixRlimitBuilder, PosixRlimitType,
+    ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder, get_default_maskedpaths,
+    get_default_readonly_paths,
+};
+
+use crate::cgroup::{Group, Hierarchies};
+use crate::seccomp;
+use crate::spec::{ContainerConfig, SandboxSpec};
+use crate::user::User;
+
+/// The PATH of a container whose environment has none, as Docker's.
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The open files that a container may have, where the node itself may have as many.
+const NOFILE: u64 = 1_048_576;
+
+/// What one container is made of, besides its config.
+pub(crate) struct Parts<'a> {
+    pub(crate) sandbox: &'a SandboxSpec,
+    pub(crate) config: &'a ContainerConfig,
+    pub(crate) user: &'a User,
+    pub(crate) group: &'a Group,
+    /// Its mounted root file system.
+    pub(crate) rootfs: &'a Path,
+    /// A path of the network namespace to join.
+    pub(crate) netns: PathBuf,
+    /// The directory of the files for `/etc`.
+    pub(crate) etc: &'a Path,
+}
+
+/// The spec. Limits are not in it: [`Group::limit`] has written them.
+pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec, OciSpecError> {
+    let cwd = if parts.config.cwd.is_empty() { "/" } else { &parts.config.cwd };
+    let process = ProcessBuilder::default()
+        .terminal(false)
+        .args(parts.config.argv.clone())
+        .env(environment(parts.config, &parts.user.home, &parts.sandbox.hostname))
+        .cwd(cwd)
+        .user(
+            UserBuilder::default()
+                .uid(parts.user.uid)
+                .gid(parts.user.gid)
+                .additional_gids(parts.user.groups.clone())
+                .build()?,
+        )
+        .capabilities(capabilities(parts.user)?)
+        .no_new_privileges(true)
+        .rlimits(vec![nofile()?])
+        .build()?;
+    let mut linux = LinuxBuilder::default()
+        .cgroups_path(parts.group.oci_path())
+        .namespaces(namespaces(parts)?)
+        .seccomp(seccomp::profile()?)
+        .masked_paths(masked())
+        .readonly_paths(get_default_readonly_paths());
+    if let Some((first, count)) = parts.sandbox.id_map {
+        let map = LinuxIdMappingBuilder::default().container_id(0u32).host_id(first).size(count).build()?;
+        linux = linux.uid_mappings([map]).gid_mappings([map]);
+    }
+    let mut linux = linux.build()?;
+    // The builder's default has some, which libcontainer would write.
+    linux.set_resources(None);
+    SpecBuilder::default()
+        .version("1.0.2")
+        .hostname(parts.sandbox.hostname.clone())
+        .root(RootBuilder::default().path(parts.rootfs).readonly(false).build()?)
+        .process(process)
+        .mounts(mounts(parts)?)
+        .linux(linux)
+        .build()
+}
+
+/// The container's own, and what every program expects: PATH, HOME, HOSTNAME.
+fn environment(config: &ContainerConfig, home: &str, hostname: &str) -> Vec<String> {
+    let mut env: Vec<String> = config.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    for (name, value) in [("PATH", DEFAULT_PATH), ("HOME", home), ("HOSTNAME", hostname)] {
+        if !config.env.iter().any(|(known, _)| known == name) {
+            env.push(format!("{name}={value}"));
+        }
+    }
+    env
+}
+
+/// Docker's default set. Only root holds them; another user may get them no more, but by no_new_privs.
+fn capabilities(user: &User) -> Result<oci_spec::runtime::LinuxCapabilities, OciSpecError> {
+    use Capability::{
+        AuditWrite, Chown, DacOverride, Fowner, Fsetid, Kill, Mknod, NetBindService, NetRaw, Setfcap, Setgid,
+        Setpcap, Setuid, SysChroot,
+    };
+    let mut set = HashSet::from([
+        AuditWrite, Chown, DacOverride, Fowner, Fsetid, Kill, Mknod, NetBindService, NetRaw, Setfcap, Setgid,
+        Setpcap, Setuid, SysChroot,
+    ]);
+    // Where no cgroup fences devices, making a node would open the host's disks.
+    if !Hierarchies::get().is_ok_and(Hierarchies::fences_devices) {
+        set.remove(&Mknod);
+    }
+    let held = if user.uid == 0 { set.clone() } else { HashSet::new() };
+    LinuxCapabilitiesBuilder::default()
+        .bounding(set)
+        .effective(held.clone())
+        .permitted(held)
+        .inheritable(HashSet::new())
+        .ambient(HashSet::new())
+        .build()
+}
+
+/// More than the caller's own hard limit is refused by the kernel.
+fn nofile() -> Result<oci_spec::runtime::PosixRlimit, OciSpecError> {
+    let hard = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
+    let limit = NOFILE.min(hard);
+    PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(limit).hard(limit).build()
+}
+
+fn namespaces(parts: &Parts<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+    use LinuxNamespaceType as Type;
+    let mut kinds = vec![Type::Pid, Type::Ipc, Type::Uts, Type::Mount, Type::Cgroup];
+    if parts.sandbox.id_map.is_some() {
+        kinds.push(Type::User);
+    }
+    let mut found = kinds
+        .into_iter()
+        .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
+        .collect::<Result<Vec<_>, _>>()?;
+    found.push(LinuxNamespaceBuilder::default().typ(Type::Network).path(parts.netns.clone()).build()?);
+    Ok(found)
+}
+
+fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
+    let plain = [
+        ("/proc", "proc", "proc", "nosuid,noexec,nodev"),
+        ("/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"),
+        ("/dev/pts", "devpts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"),
+        ("/dev/shm", "tmpfs", "shm", "nosuid,noexec,nodev,mode=1777,size=65536k"),
+        ("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev"),
+        ("/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro"),
+    ];
+    let mut found = plain
+        .into_iter()
+        .map(|(destination, kind, source, options)| {
+            let options: Vec<String> = options.split(',').map(str::to_owned).collect();
+            MountBuilder::default().destination(destination).typ(kind).source(source).options(options).build()
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    for name in ["hosts", "hostname", "resolv.conf"] {
+        found.push(
+            MountBuilder::default()
+                .destination(Path::new("/etc").join(name))
+                .typ("bind")
+                .source(parts.etc.join(name))
+                .options(["bind", "rprivate", "nosuid", "nodev", "noexec"].map(str::to_owned))
+                .build()?,
+        );
+    }
+    Ok(found)
+}
+
+/// Docker's list is a little longer than OCI's usual one.
+fn masked() -> Vec<String> {
+    let mut paths = get_default_maskedpaths();
+    for more in ["/proc/interrupts", "/sys/devices/virtual/powercap"] {
+        paths.push(more.to_owned());
+    }
+    paths
+}

@@ -1,0 +1,154 @@
+//! The root file systems of a sandbox: overlays, mounted in the shim's own mount namespace.
+//!
+//! No mount of a sandbox is seen outside its shim, and all of them end with it, however it ends.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::error::{Error, Result, Trying};
+use crate::spec::{Bundle, ContainerConfig, SandboxSpec};
+
+const NONE: Option<&str> = None;
+
+/// Gives this process a mount namespace of its own and drops from it what the sandbox does not need.
+///
+/// A copy of a mount keeps what is mounted busy: each shim would hold the network namespaces of all
+/// others, and every disk of the machine.
+pub(crate) fn enter(needed: &[PathBuf]) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).trying(|| "make a mount namespace".into())?;
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
+        .trying(|| "make the mounts private".into())?;
+    let text = fs::read_to_string("/proc/self/mountinfo").trying(|| "read /proc/self/mountinfo".into())?;
+    let points: Vec<PathBuf> = text.lines().filter_map(|l| l.split(' ').nth(4)).map(unescape).collect();
+    for point in points.iter().rev() {
+        if !is_needed(point, needed) {
+            // Gone with a mount below it, or held by none: nothing depends on it.
+            let _ = umount2(point, MntFlags::MNT_DETACH);
+        }
+    }
+    Ok(())
+}
+
+/// Kept: the system's own file systems with the cgroups, and each mount that a needed path lies on.
+fn is_needed(point: &Path, needed: &[PathBuf]) -> bool {
+    let system = ["/", "/proc", "/sys", "/dev"].iter().any(|p| point == Path::new(p));
+    system || point.starts_with("/sys/fs/cgroup") || needed.iter().any(|path| path.starts_with(point))
+}
+
+/// mountinfo writes space, tab, newline and backslash as three octal digits.
+fn unescape(text: &str) -> PathBuf {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        out.push_str(before);
+        match after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                out.push(char::from(byte));
+                rest = &after[3..];
+            }
+            None => rest = after,
+        }
+    }
+    out.push_str(rest);
+    PathBuf::from(out)
+}
+
+/// Mounts a container's overlay and returns where. What it writes goes to `upper` in its directory of the
+/// bundle and stays there over stops and starts.
+pub(crate) fn mount_overlay(dir: &Path, config: &ContainerConfig) -> Result<PathBuf> {
+    if config.lower.is_empty() {
+        return Err(Error::Fatal(format!("container {} has no image layer to stand on", config.name)));
+    }
+    for part in ["upper", "work", "rootfs"] {
+        make_private_dir(&dir.join(part))?;
+    }
+    // The root directory that a container sees has upper's mode: any user of it must get in.
+    let upper = dir.join("upper");
+    fs::set_permissions(&upper, fs::Permissions::from_mode(0o755))
+        .trying(|| format!("set the mode of {}", upper.display()))?;
+    // A mount's options fit in one page: short links leave room for hundreds of layers, and paths with
+    // ':' or ',' in them do no harm.
+    let mut lower = Vec::with_capacity(config.lower.len());
+    for (number, layer) in config.lower.iter().enumerate() {
+        if !layer.is_dir() {
+            return Err(Error::Fatal(format!("the layer {} is not there: load the image again", layer.display())));
+        }
+        let name = format!("l{number}");
+        let link = dir.join(&name);
+        match fs::remove_file(&link) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).trying(|| format!("remove {}", link.display()));
+            }
+            _ => symlink(layer, &link).trying(|| format!("make the link {}", link.display()))?,
+        }
+        lower.push(name);
+    }
+    let options = format!("lowerdir={},upperdir=upper,workdir=work", lower.join(":"));
+    let before = std::env::current_dir().trying(|| "find the current directory".into())?;
+    std::env::set_current_dir(dir).trying(|| format!("enter {}", dir.display()))?;
+    // Devices come from the container's own /dev; a node in an image opens nothing.
+    let mounted = mount(Some("overlay"), "rootfs", Some("overlay"), MsFlags::MS_NODEV, Some(options.as_str()));
+    std::env::set_current_dir(&before).trying(|| format!("enter {}", before.display()))?;
+    let rootfs = dir.join("rootfs");
+    mounted.trying(|| format!("mount the overlay on {}", rootfs.display()))?;
+    Ok(rootfs)
+}
+
+/// Unmounts a container's overlay.
+pub(crate) fn unmount(rootfs: &Path) -> Result<()> {
+    umount2(rootfs, MntFlags::MNT_DETACH).trying(|| format!("unmount {}", rootfs.display()))
+}
+
+/// Writes the files that containers get for `/etc`, and returns their directory.
+pub(crate) fn write_etc(bundle: &Bundle, spec: &SandboxSpec) -> Result<PathBuf> {
+    let dir = bundle.root().join("etc");
+    make_private_dir(&dir)?;
+    let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    for (address, name) in &spec.hosts {
+        hosts.push_str(&format!("{address}\t{name}\n"));
+    }
+    let resolv: String = spec.dns.iter().map(|server| format!("nameserver {server}\n")).collect();
+    for (name, text) in [("hosts", hosts), ("hostname", format!("{}\n", spec.hostname)), ("resolv.conf", resolv)] {
+        let file = dir.join(name);
+        fs::write(&file, text).trying(|| format!("write {}", file.display()))?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644))
+            .trying(|| format!("set the mode of {}", file.display()))?;
+    }
+    Ok(dir)
+}
+
+/// Makes a directory that only root may enter, with those above it; one that stands is left as it is.
+pub(crate) fn make_private_dir(dir: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .trying(|| format!("make the directory {}", dir.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_that_nothing_lies_on_are_dropped() {
+        let needed = [PathBuf::from("/var/lib/layby/replicas/1")];
+        for kept in ["/", "/proc", "/sys/fs/cgroup/cpu", "/var", "/var/lib/layby"] {
+            assert!(is_needed(Path::new(kept), &needed), "{kept}");
+        }
+        for dropped in ["/run/layby/ab/netns/2", "/home", "/var/lib/layby/replicas/2/x", "/dev/pts"] {
+            assert!(!is_needed(Path::new(dropped), &needed), "{dropped}");
+        }
+    }
+
+    #[test]
+    fn mount_points_are_read_back_as_they_were() {
+        assert_eq!(unescape("/a\\040b\\134c"), PathBuf::from("/a b\\c"));
+        assert_eq!(unescape("/plain"), PathBuf::from("/plain"));
+    }
+}

@@ -1,0 +1,91 @@
+//! Taking down a sandbox from outside.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+
+use crate::cgroup::Group;
+use crate::error::{Error, Result, Trying};
+use crate::shim;
+use crate::spec::{Bundle, SandboxSpec};
+
+/// How long a killed shim may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Removes all that there is of a sandbox whose shim died or does not answer: the shim, every process in
+/// its cgroup (frozen or not), the cgroup, the socket, the bundle. Safe to repeat; no bundle: nothing to do.
+///
+/// # Errors
+/// All that went wrong; what could be removed is removed all the same, and the bundle stays if anything
+/// that it names could not, so that another try finds it.
+pub fn destroy(bundle: &Path) -> Result<(), Vec<Error>> {
+    let root = match fs::canonicalize(bundle) {
+        Ok(root) => root,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).trying(|| format!("find {}", bundle.display())).map_err(|e| vec![e]),
+    };
+    let bundle = Bundle::new(&root);
+    let mut errors = Vec::new();
+    // First, so that it starts nothing behind our back. The mounts end with it.
+    errors.extend(end_shim(&bundle).err());
+    match read_spec(&bundle) {
+        Ok(Some(spec)) => remove_outside(&spec, &mut errors),
+        // It died before its spec was written: then it made nothing.
+        Ok(None) => {}
+        Err(error) => errors.push(error),
+    }
+    if errors.is_empty() {
+        match fs::remove_dir_all(&root) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                errors.extend(Err::<(), _>(error).trying(|| format!("remove {}", root.display())).err());
+            }
+            _ => {}
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+fn remove_outside(spec: &SandboxSpec, errors: &mut Vec<Error>) {
+    match Group::new(&spec.cgroup) {
+        Ok(group) => {
+            errors.extend(group.kill_all().err());
+            if let Err(more) = group.remove() {
+                errors.extend(more);
+            }
+        }
+        Err(error) => errors.push(error),
+    }
+    match fs::remove_file(&spec.socket) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            errors.extend(Err::<(), _>(error).trying(|| format!("remove {}", spec.socket.display())).err());
+        }
+        _ => {}
+    }
+}
+
+fn read_spec(bundle: &Bundle) -> Result<Option<SandboxSpec>> {
+    let file = bundle.spec();
+    match fs::read(&file) {
+        // Cut off by a full disk or a crash: as good as none.
+        Ok(json) => Ok(serde_json::from_slice(&json).ok()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).trying(|| format!("read {}", file.display())),
+    }
+}
+
+fn end_shim(bundle: &Bundle) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while let Some(pid) = shim::find(bundle) {
+        // A zombie has no command line, and is not found.
+        let _ = kill(pid, Signal::SIGKILL);
+        if Instant::now() > deadline {
+            return Err(Error::Failed(format!("the shim {pid} of {} does not end", bundle.root().display())));
+        }
+        sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}

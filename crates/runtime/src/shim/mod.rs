@@ -1,0 +1,210 @@
+//! The shim: one process for each sandbox, which holds its containers and outlives whoever started it.
+//!
+//! It has one thread and one `poll(2)` loop ([`serve`]), runs from sealed memory ([`ShimImage`]), and is nobody's child: the
+//! node may end, crash or be replaced without any container noticing. [`sandbox`] is what it holds, [`prepare`] how it begins.
+
+mod prepare;
+mod sandbox;
+mod serve;
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal, SigmaskHow, kill, sigprocmask};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{ForkResult, Pid, dup2_stdin, dup2_stdout, setsid};
+
+use crate::error::{Error, Result, Trying};
+use crate::image::ShimImage;
+use crate::rootfs::make_private_dir;
+use crate::spec::{Bundle, SandboxSpec};
+use crate::sys;
+
+/// A process with this as its name for itself is a shim.
+const ROLE: &str = "layby-shim";
+
+/// The PATH of a shim. libcontainer reads it.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How long a shim may take to get ready; the disk may be slow.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// If this process was started as a shim, becomes it and never returns; else does nothing.
+///
+/// Call it first in `main`, before any thread exists: a shim forks.
+pub fn run_if_shim() {
+    let mut arguments = std::env::args_os();
+    if arguments.next().as_deref() != Some(OsStr::new(ROLE)) {
+        return;
+    }
+    let bundle = arguments.next().map(PathBuf::from).unwrap_or_default();
+    run(&Bundle::new(&bundle))
+}
+
+/// Starts the shim of a new sandbox and returns when it is prepared: its root file systems are
+/// mounted, its cgroup is made, its socket listens. No container runs yet.
+///
+/// Writes `spec.json` to `bundle`, which is made when it does not exist.
+///
+/// # Errors
+/// Whatever went wrong before the sandbox was prepared, in one sentence; nothing runs then.
+pub fn spawn(image: &ShimImage, bundle: &Path, spec: &SandboxSpec) -> Result<()> {
+    make_private_dir(bundle)?;
+    let bundle = Bundle::new(&fs::canonicalize(bundle).trying(|| format!("find {}", bundle.display()))?);
+    let file = bundle.spec();
+    let json = serde_json::to_vec(spec).map_err(std::io::Error::from).trying(|| format!("write {}", file.display()))?;
+    fs::write(&file, json).trying(|| format!("write {}", file.display()))?;
+    let log = bundle.shim_log();
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(&log)
+        .trying(|| format!("open {}", log.display()))?;
+
+    let mut starter = Command::new(image.program())
+        .arg0(ROLE)
+        .arg(bundle.root())
+        .env_clear()
+        .env("PATH", PATH)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .trying(|| "start the shim of a sandbox".into())?;
+    let words = starter.stdout.take().map(|pipe| listen(OwnedFd::from(pipe)));
+    // What we started only forked the shim: this takes no time.
+    starter.wait().trying(|| "wait for the starter of a shim".into())?;
+    match words {
+        Some(Words { ready: true, .. }) => Ok(()),
+        Some(Words { fatal: Some(sentence), .. }) => Err(Error::Fatal(sentence)),
+        Some(Words { failed: Some(sentence), .. }) => Err(Error::Shim(sentence)),
+        Some(Words { pid, silent: true, .. }) => {
+            if let Some(pid) = pid {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+            Err(Error::Shim(format!("the shim was not ready within {} s", PATIENCE.as_secs())))
+        }
+        _ => Err(Error::Shim(format!("the shim ended before it was ready: see {}", bundle.shim_log().display()))),
+    }
+}
+
+/// What a starting shim says over its stdout: its number, then how it went, a line each.
+#[derive(Debug, Default)]
+struct Words {
+    pid: Option<Pid>,
+    ready: bool,
+    fatal: Option<String>,
+    failed: Option<String>,
+    silent: bool,
+}
+
+fn listen(pipe: OwnedFd) -> Words {
+    let deadline = Instant::now() + PATIENCE;
+    let mut pipe = File::from(pipe);
+    let mut text = Vec::new();
+    let mut silent = false;
+    while text.len() < 64 * 1024 {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) => {
+                silent = true;
+                break;
+            }
+            Err(nix::errno::Errno::EINTR) => continue,
+            _ => {}
+        }
+        let mut buffer = [0; 1024];
+        match pipe.read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(length) => text.extend_from_slice(&buffer[..length]),
+        }
+    }
+    let mut words = Words { silent, ..Words::default() };
+    for line in String::from_utf8_lossy(&text).lines() {
+        match line.split_once(' ').unwrap_or((line, "")) {
+            ("pid", number) => words.pid = number.parse().ok().map(Pid::from_raw),
+            ("ready", _) => words.ready = true,
+            ("fatal", sentence) => words.fatal = Some(sentence.to_owned()),
+            ("failed", sentence) => words.failed = Some(sentence.to_owned()),
+            _ => {}
+        }
+    }
+    words
+}
+
+/// The shim's life.
+fn run(bundle: &Bundle) -> ! {
+    let outcome = detach().and_then(|ready| live(bundle, ready));
+    if let Err(error) = &outcome {
+        eprintln!("{ROLE}: {}", error.sentence());
+    }
+    sys::exit_now(i32::from(outcome.is_err()))
+}
+
+/// Leaves the process that started us, its session and its descriptors. Returns the pipe for [`Words`].
+fn detach() -> Result<File> {
+    let what = || "detach the shim".to_owned();
+    sys::close_inherited();
+    if let ForkResult::Parent { .. } = sys::fork().trying(what)? {
+        sys::exit_now(0);
+    }
+    setsid().trying(what)?;
+    // Its program is a number in /proc otherwise; people look for a name.
+    prctl::set_name(c"layby-shim").trying(what)?;
+    prctl::set_child_subreaper(true).trying(what)?;
+    umask(Mode::from_bits_truncate(0o022));
+    // A shim ends by order or not at all: neither with a terminal nor with a machine that says "terminate"
+    // to everyone before its containers are stopped. What it forks gets its signals back.
+    let mut blocked = SigSet::empty();
+    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        blocked.add(signal);
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&blocked), None).trying(what)?;
+    let mut ready = File::from(std::io::stdout().as_fd().try_clone_to_owned().trying(what)?);
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null").trying(what)?;
+    dup2_stdin(&null).trying(what)?;
+    dup2_stdout(&null).trying(what)?;
+    writeln!(ready, "pid {}", Pid::this()).trying(what)?;
+    Ok(ready)
+}
+
+fn live(bundle: &Bundle, mut ready: File) -> Result<()> {
+    let (sandbox, listener) = match prepare::prepare(bundle) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            let word = if error.fatal() { "fatal" } else { "failed" };
+            let sentence = error.sentence().replace('\n', " ");
+            // The one who asks may be gone; the log has it too.
+            let _ = writeln!(ready, "{word} {sentence}");
+            return Err(error);
+        }
+    };
+    let mut server = serve::Server::new(sandbox, listener)?;
+    // Gone already? Then the next one finds us by the bundle.
+    let _ = writeln!(ready, "ready");
+    drop(ready);
+    server.run()
+}
+
+/// The shim of a bundle, if it lives: its number is in the bundle, and its command line says whose it is.
+pub(crate) fn find(bundle: &Bundle) -> Option<Pid> {
+    let pid: i32 = fs::read_to_string(bundle.pid()).ok()?.trim().parse().ok()?;
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let mut arguments = line.split(|b| *b == 0);
+    let ours = arguments.next() == Some(ROLE.as_bytes())
+        && arguments.next() == Some(bundle.root().as_os_str().as_bytes());
+    ours.then(|| Pid::from_raw(pid))
+}

@@ -1,0 +1,114 @@
+//! How a shim begins: all that a start need not wait for is done here.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::{Mode, umask};
+
+use super::sandbox::{Cell, Sandbox};
+use crate::cgroup::Group;
+use crate::error::{Error, Result, Trying};
+use crate::rootfs;
+use crate::spec::{Bundle, SandboxSpec};
+use crate::sys;
+
+/// Prepares the sandbox of a bundle. On failure nothing of it is left but the bundle.
+pub(super) fn prepare(bundle: &Bundle) -> Result<(Sandbox, UnixListener)> {
+    let file = bundle.spec();
+    let json = fs::read(&file).trying(|| format!("read {}", file.display()))?;
+    let spec: SandboxSpec =
+        serde_json::from_slice(&json).map_err(std::io::Error::from).trying(|| format!("read {}", file.display()))?;
+    spec.check()?;
+    let group = Group::new(&spec.cgroup)?;
+    let prepared = build(bundle, spec, &group);
+    if prepared.is_err() {
+        // The first error is the one to tell.
+        let _ = group.remove();
+    }
+    prepared
+}
+
+fn build(bundle: &Bundle, spec: SandboxSpec, group: &Group) -> Result<(Sandbox, UnixListener)> {
+    for dir in [bundle.logs(), bundle.state()] {
+        rootfs::make_private_dir(&dir)?;
+    }
+    let listener = listen(&spec.socket)?;
+    let netns = network(&spec.netns)?;
+    rootfs::enter(&needed(bundle, &spec)?)?;
+    let etc = rootfs::write_etc(bundle, &spec)?;
+    group.create()?;
+    let mut cells = Vec::with_capacity(spec.containers.len());
+    for config in &spec.containers {
+        let rootfs = rootfs::mount_overlay(&bundle.container(&config.name), config)?;
+        let group = group.child(&config.name);
+        group.create()?;
+        group.limit(config)?;
+        cells.push(Cell::new(config, rootfs, group, bundle.log(&config.name)));
+    }
+    let file = bundle.pid();
+    fs::write(&file, format!("{}\n", nix::unistd::Pid::this())).trying(|| format!("write {}", file.display()))?;
+    let sandbox = Sandbox::new(bundle.clone(), spec, group.clone(), netns, etc, cells);
+    Ok((sandbox, listener))
+}
+
+/// The paths whose mounts must stay: with links followed, as mounts are named by where they are.
+fn needed(bundle: &Bundle, spec: &SandboxSpec) -> Result<Vec<PathBuf>> {
+    let mut paths = vec![bundle.root().to_owned()];
+    paths.extend(spec.socket.parent().map(Path::to_owned));
+    paths.extend(spec.containers.iter().flat_map(|c| c.lower.iter().cloned()));
+    paths
+        .iter()
+        .map(|path| match fs::canonicalize(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(path.clone()),
+            other => other.trying(|| format!("find {}", path.display())),
+        })
+        .collect()
+}
+
+/// Opens the network namespace to join, or makes one with `lo` up, and lets it do what Docker lets it.
+fn network(path: &Path) -> Result<OwnedFd> {
+    let own = Path::new("/proc/self/ns/net");
+    let what = |path: &Path| format!("enter the network namespace {}", path.display());
+    let before = File::open(own).trying(|| what(own))?;
+    let wanted = if path.as_os_str().is_empty() {
+        unshare(CloneFlags::CLONE_NEWNET).trying(|| "make a network namespace".into())?;
+        sys::loopback_up().trying(|| "bring lo up".into())?;
+        File::open(own).trying(|| what(own))?
+    } else {
+        let wanted = File::open(path).trying(|| what(path))?;
+        setns(&wanted, CloneFlags::CLONE_NEWNET).trying(|| what(path))?;
+        wanted
+    };
+    // Any user of a container may take any port of its own namespace, and ping. Kernels that do not know a
+    // setting do without.
+    for (setting, value) in [("ip_unprivileged_port_start", "0"), ("ping_group_range", "0 2147483647")] {
+        let _ = fs::write(Path::new("/proc/sys/net/ipv4").join(setting), value);
+    }
+    setns(&before, CloneFlags::CLONE_NEWNET).trying(|| what(own))?;
+    Ok(wanted.into())
+}
+
+/// Listens where only root may connect.
+fn listen(path: &Path) -> Result<UnixListener> {
+    let what = || format!("listen on {}", path.display());
+    if let Some(dir) = path.parent() {
+        rootfs::make_private_dir(dir)?;
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).trying(what),
+        _ => {}
+    }
+    let before = umask(Mode::from_bits_truncate(0o177));
+    let listener = UnixListener::bind(path).map_err(|error| match error.kind() {
+        ErrorKind::InvalidInput => Error::Fatal(format!("the socket path {} is too long", path.display())),
+        _ => Error::Io { what: what(), source: error },
+    });
+    umask(before);
+    let listener = listener?;
+    listener.set_nonblocking(true).trying(what)?;
+    Ok(listener)
+}

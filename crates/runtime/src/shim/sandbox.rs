@@ -1,0 +1,293 @@
+//! What a shim holds: the containers of one sandbox and their life, without any sockets.
+//!
+//! ```text
+//! Stopped --start--> Running --stop, or one ended unasked--> Stopping --the last has ended--> Stopped
+//! ```
+//!
+//! Nothing here waits, but for starting (some ms) and for the kernel to kill what a failed start left.
+
+use std::mem;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::kill;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::cgroup::Group;
+use crate::container::{self, Plan, Started};
+use crate::error::{Error, Result};
+use crate::exec::{self, Exec};
+use crate::freezer;
+use crate::logs::{Log, Pump};
+use crate::protocol::{ContainerState, Exit, SandboxState, Trouble};
+use crate::rootfs;
+use crate::spec::{Bundle, ContainerConfig, SandboxSpec};
+use crate::sys;
+
+/// What was killed and still is there is killed again after this: it may have been frozen just then.
+const KILL_AGAIN: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Stopped,
+    Running,
+    Stopping,
+}
+
+/// One container's place in the sandbox.
+pub(super) struct Cell {
+    state: ContainerState,
+    rootfs: PathBuf,
+    group: Group,
+    log: Log,
+    pumps: Vec<Pump>,
+    /// The OOM kills in its cgroup before it started.
+    oom_before: u64,
+    /// When to kill it, while it is asked to end.
+    kill_at: Option<Instant>,
+}
+
+impl Cell {
+    pub(super) fn new(config: &ContainerConfig, rootfs: PathBuf, group: Group, log: PathBuf) -> Self {
+        let state = ContainerState { name: config.name.clone(), ..ContainerState::default() };
+        Self { state, rootfs, group, log: Log::new(log), pumps: Vec::new(), oom_before: 0, kill_at: None }
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        self.state.pid.map(Pid::from_raw)
+    }
+
+    pub(super) fn pumps(&self) -> &[Pump] {
+        &self.pumps
+    }
+
+    /// Moves output to the log; an output at its end is dropped.
+    fn turn(&mut self) {
+        let log = &mut self.log;
+        self.pumps.retain_mut(|pump| pump.turn(log));
+    }
+}
+
+/// The sandbox.
+pub(super) struct Sandbox {
+    bundle: Bundle,
+    spec: SandboxSpec,
+    group: Group,
+    netns: OwnedFd,
+    etc: PathBuf,
+    cells: Vec<Cell>,
+    phase: Phase,
+    run: u64,
+    trouble: Option<Trouble>,
+}
+
+impl Sandbox {
+    pub(super) fn new(
+        bundle: Bundle,
+        spec: SandboxSpec,
+        group: Group,
+        netns: OwnedFd,
+        etc: PathBuf,
+        cells: Vec<Cell>,
+    ) -> Self {
+        Self { bundle, spec, group, netns, etc, cells, phase: Phase::Stopped, run: 0, trouble: None }
+    }
+
+    pub(super) fn spec(&self) -> &SandboxSpec {
+        &self.spec
+    }
+
+    pub(super) fn cells(&self) -> &[Cell] {
+        &self.cells
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.phase == Phase::Stopped
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.phase == Phase::Running
+    }
+
+    pub(super) fn state(&self) -> SandboxState {
+        SandboxState {
+            running: self.is_running(),
+            run: self.run,
+            containers: self.cells.iter().map(|cell| cell.state.clone()).collect(),
+            trouble: self.trouble.clone(),
+        }
+    }
+
+    /// Starts all containers of a stopped sandbox. If one cannot be started, none is left.
+    pub(super) fn start(&mut self) -> Result<()> {
+        self.run += 1;
+        self.trouble = None;
+        let outcome = (0..self.cells.len()).try_for_each(|index| self.start_one(index));
+        match outcome {
+            Ok(()) => self.phase = Phase::Running,
+            Err(error) => {
+                self.undo_start();
+                self.trouble = Some(trouble(&error));
+                return Err(error);
+            }
+        }
+        // What was needed to build the containers would stay with us.
+        sys::trim_memory();
+        Ok(())
+    }
+
+    fn start_one(&mut self, index: usize) -> Result<()> {
+        let (cell, config) = (&mut self.cells[index], &self.spec.containers[index]);
+        // libcontainer removes the cgroup of a container that it failed to make.
+        if !cell.group.exists() {
+            cell.group.create()?;
+            cell.group.limit(config)?;
+        }
+        cell.oom_before = cell.group.oom_kills();
+        let Started { pid, stdout, stderr } = container::start(&Plan {
+            bundle: &self.bundle,
+            sandbox: &self.spec,
+            config,
+            group: &cell.group,
+            rootfs: &cell.rootfs,
+            netns: &self.netns,
+            etc: &self.etc,
+        })?;
+        cell.state.pid = Some(pid.as_raw());
+        cell.pumps = vec![Pump::new(stdout, "stdout"), Pump::new(stderr, "stderr")];
+        Ok(())
+    }
+
+    fn undo_start(&mut self) {
+        // Whatever does not die now is killed again by the next stop or by who removes the cgroup.
+        let _ = self.group.kill_all();
+        for cell in &mut self.cells {
+            if let Some(pid) = cell.pid() {
+                let _ = waitpid(pid, None);
+                cell.state.pid = None;
+            }
+            for pump in mem::take(&mut cell.pumps) {
+                pump.finish(&mut cell.log);
+            }
+            cell.log.close();
+            let _ = container::forget(&self.bundle, &cell.state.name);
+        }
+    }
+
+    /// Asks all containers to end; they are killed when their grace is over.
+    pub(super) fn stop(&mut self) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        self.phase = Phase::Stopping;
+        // A frozen process takes no signal, not even the last one.
+        let _ = freezer::thaw_group(&self.group);
+        for (cell, config) in self.cells.iter_mut().zip(&self.spec.containers) {
+            if let Some(pid) = cell.pid() {
+                // It was checked when the sandbox was prepared.
+                let _ = config.signal().map(|signal| kill(pid, signal));
+                cell.kill_at = Some(Instant::now() + Duration::from_millis(config.stop_grace_ms));
+            }
+        }
+        self.settle();
+    }
+
+    /// When [`Sandbox::tick`] has something to do next.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.cells.iter().filter_map(|cell| cell.kill_at).min()
+    }
+
+    /// Kills those whose grace is over.
+    pub(super) fn tick(&mut self, now: Instant) {
+        for cell in &mut self.cells {
+            if cell.kill_at.is_some_and(|at| at <= now) {
+                let _ = freezer::thaw_group(&self.group);
+                cell.group.signal_all();
+                cell.kill_at = Some(now + KILL_AGAIN);
+            }
+        }
+    }
+
+    /// Moves output to the logs.
+    pub(super) fn turn(&mut self) {
+        for cell in &mut self.cells {
+            cell.turn();
+        }
+    }
+
+    /// Takes note of a process that has ended, if it is the init of a container.
+    pub(super) fn ended(&mut self, status: WaitStatus) {
+        let (pid, code) = match status {
+            WaitStatus::Exited(pid, code) => (pid, code),
+            WaitStatus::Signaled(pid, signal, _) => (pid, 128 + signal as i32),
+            _ => return,
+        };
+        let unasked = self.phase == Phase::Running;
+        let Some(cell) = self.cells.iter_mut().find(|cell| cell.pid() == Some(pid)) else { return };
+        let oom = cell.group.oom_kills() > cell.oom_before;
+        cell.state.pid = None;
+        cell.state.last_exit = Some(Exit { code, oom });
+        cell.kill_at = None;
+        // With the init of its PID namespace every writer is gone.
+        for pump in mem::take(&mut cell.pumps) {
+            pump.finish(&mut cell.log);
+        }
+        cell.log.close();
+        if unasked {
+            cell.state.ended = cell.state.ended.saturating_add(1);
+            let name = &cell.state.name;
+            let why = if oom { format!("ran out of its memory and ended with exit code {code}") } else { format!("ended by itself with exit code {code}") };
+            self.trouble = Some(Trouble { fatal: false, message: format!("container {name} {why}") });
+            self.stop();
+        } else {
+            self.settle();
+        }
+    }
+
+    /// The last container has ended: the sandbox is stopped.
+    fn settle(&mut self) {
+        if self.phase == Phase::Stopping && self.cells.iter().all(|cell| cell.state.pid.is_none()) {
+            // Helpers of execs are in there too.
+            self.group.signal_all();
+            for cell in &self.cells {
+                let _ = container::forget(&self.bundle, &cell.state.name);
+            }
+            self.phase = Phase::Stopped;
+            sys::trim_memory();
+        }
+    }
+
+    /// Starts a command in a container; empty: the first.
+    pub(super) fn exec(&self, name: &str, argv: &[String]) -> Result<Exec> {
+        let cell = if name.is_empty() { self.cells.first() } else { self.cells.iter().find(|c| c.state.name == name) };
+        let cell = cell.ok_or_else(|| Error::Fatal(format!("there is no container {name:?} in this sandbox")))?;
+        let pid = cell
+            .pid()
+            .filter(|_| self.is_running())
+            .ok_or_else(|| Error::Failed(format!("container {} does not run", cell.state.name)))?;
+        if freezer::is_frozen(&self.spec.cgroup)? {
+            return Err(Error::Failed(format!("container {} is frozen: thaw it first", cell.state.name)));
+        }
+        exec::start(pid, &container::oci_bundle(&self.bundle, &cell.state.name), argv)
+    }
+
+    /// Takes all down that a stopped sandbox has outside its bundle.
+    pub(super) fn remove(&mut self) -> Result<(), Vec<Error>> {
+        let mut errors = Vec::new();
+        for cell in &self.cells {
+            errors.extend(rootfs::unmount(&cell.rootfs).err());
+        }
+        errors.extend(self.group.kill_all().err());
+        if let Err(more) = self.group.remove() {
+            errors.extend(more);
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+}
+
+/// An error as clients hear it.
+pub(super) fn trouble(error: &Error) -> Trouble {
+    Trouble { fatal: error.fatal(), message: error.sentence() }
+}

@@ -1,0 +1,407 @@
+//! The shim's loop: clients, signals, output and clocks, one at a time. It sleeps in `poll(2)` with no timer
+//! unless a stop or an exec runs.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+
+use super::sandbox::{Sandbox, trouble};
+use crate::error::{Error, Result, Trying};
+use crate::exec::Exec;
+use crate::protocol::{
+    Answer, Do, ExecResult, MAX_CLIENTS, MAX_EXECS, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, Message, Request,
+    SandboxState, VERSION,
+};
+
+/// How many requests may wait for a stop to end.
+const MAX_WAITING: usize = 64;
+
+/// How much may lie unread for a client before it is cut off.
+const MAX_UNREAD_BYTES: usize = 2 * MAX_MESSAGE_BYTES;
+
+/// One connection.
+struct Client {
+    number: u64,
+    stream: UnixStream,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    watches: bool,
+    open: bool,
+}
+
+/// Who waits for what: a client's number and its request's.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    client: u64,
+    id: u64,
+}
+
+/// What waits for a stop to end.
+enum Waiting {
+    Stop(Asked),
+    Start(Asked),
+    Quit(Asked),
+}
+
+/// A command that a client waits for.
+struct Running {
+    asked: Asked,
+    exec: Exec,
+    until: Instant,
+}
+
+/// The shim at work.
+pub(super) struct Server {
+    sandbox: Sandbox,
+    listener: UnixListener,
+    signals: SignalFd,
+    clients: Vec<Client>,
+    next_client: u64,
+    waiting: Vec<Waiting>,
+    execs: Vec<Running>,
+    shown: SandboxState,
+    over: bool,
+}
+
+impl Server {
+    pub(super) fn new(sandbox: Sandbox, listener: UnixListener) -> Result<Self> {
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGCHLD);
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .trying(|| "make a signalfd".into())?;
+        let shown = sandbox.state();
+        Ok(Self {
+            sandbox,
+            listener,
+            signals,
+            clients: Vec::new(),
+            next_client: 0,
+            waiting: Vec::new(),
+            execs: Vec::new(),
+            shown,
+            over: false,
+        })
+    }
+
+    /// Serves until a client says quit.
+    pub(super) fn run(&mut self) -> Result<()> {
+        crate::sys::trim_memory();
+        while !self.over {
+            self.wait()?;
+            self.accept();
+            self.reap();
+            self.sandbox.turn();
+            self.run_clocks(Instant::now());
+            self.read_clients();
+            self.serve_waiting();
+            self.push_state();
+            self.write_clients();
+        }
+        Ok(())
+    }
+
+    /// Sleeps until something can be done. What it is, each step finds out for itself: nothing blocks.
+    fn wait(&mut self) -> Result<()> {
+        let mut fds = vec![
+            PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+        ];
+        for client in &self.clients {
+            let out = if client.output.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
+            fds.push(PollFd::new(client.stream.as_fd(), PollFlags::POLLIN | out));
+        }
+        let pumps = self.sandbox.cells().iter().flat_map(|cell| cell.pumps());
+        fds.extend(pumps.map(|pump| PollFd::new(pump.pipe().as_fd(), PollFlags::POLLIN)));
+        let live = self.execs.iter().filter(|running| !running.exec.at_end());
+        fds.extend(live.map(|running| PollFd::new(running.exec.output().as_fd(), PollFlags::POLLIN)));
+        let due = self.sandbox.due().into_iter().chain(self.execs.iter().map(|running| running.until)).min();
+        let timeout = match due {
+            // Rounded up: woken too early it would only turn once more.
+            Some(at) => {
+                let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+            }
+            None => PollTimeout::NONE,
+        };
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error).trying(|| "wait for something to do".into()),
+        }
+    }
+
+    fn accept(&mut self) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            // One too many is closed at once: it sees the end of the stream.
+            if self.clients.len() < MAX_CLIENTS && stream.set_nonblocking(true).is_ok() {
+                self.next_client += 1;
+                self.clients.push(Client {
+                    number: self.next_client,
+                    stream,
+                    input: Vec::new(),
+                    output: Vec::new(),
+                    watches: false,
+                    open: true,
+                });
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Ok(Some(_)) = self.signals.read_signal() {}
+        loop {
+            // Output first: after the end of a helper, what it wrote is read once more and that is all.
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(_) => return,
+                Ok(status) => {
+                    self.sandbox.ended(status);
+                    self.exec_ended(status);
+                }
+            }
+        }
+    }
+
+    fn exec_ended(&mut self, status: WaitStatus) {
+        let Some(index) = self.execs.iter().position(|running| Some(running.exec.helper()) == status.pid()) else {
+            return;
+        };
+        let code = match status {
+            WaitStatus::Exited(_, code) => code,
+            WaitStatus::Signaled(_, signal, _) => 128 + signal as i32,
+            _ => return,
+        };
+        let Running { asked, exec, .. } = self.execs.swap_remove(index);
+        let outcome = exec.finish().map(|output| Answer::Exec(ExecResult { code, timed_out: false, output }));
+        self.reply(asked, outcome);
+    }
+
+    fn run_clocks(&mut self, now: Instant) {
+        self.sandbox.tick(now);
+        for running in &mut self.execs {
+            running.exec.turn();
+        }
+        while let Some(index) = self.execs.iter().position(|running| running.until <= now) {
+            let Running { asked, exec, .. } = self.execs.swap_remove(index);
+            // The command dies with its helper. In a cgroup frozen meanwhile both wait for the thaw; the
+            // client does not.
+            let _ = kill(exec.helper(), Signal::SIGKILL);
+            let output = exec.finish().unwrap_or_default();
+            let code = 128 + Signal::SIGKILL as i32;
+            self.reply(asked, Ok(Answer::Exec(ExecResult { code, timed_out: true, output })));
+        }
+    }
+
+    fn read_clients(&mut self) {
+        let mut requests = Vec::new();
+        for client in &mut self.clients {
+            client.read(&mut requests);
+        }
+        for (asked, order) in requests {
+            match order {
+                Ok(order) => self.serve(asked, order),
+                Err(error) => self.reply(asked, Err(error)),
+            }
+        }
+        self.clients.retain(|client| client.open);
+        if self.clients.is_empty() {
+            self.clients = Vec::new();
+        }
+    }
+
+    fn serve(&mut self, asked: Asked, order: Do) {
+        match order {
+            Do::State => self.reply_state(asked),
+            Do::Watch => {
+                if let Some(client) = self.clients.iter_mut().find(|client| client.number == asked.client) {
+                    client.watches = true;
+                }
+                self.reply_state(asked);
+            }
+            Do::Start => self.queue(asked, Waiting::Start(asked)),
+            Do::Stop => {
+                self.sandbox.stop();
+                self.queue(asked, Waiting::Stop(asked));
+            }
+            Do::Quit => {
+                self.sandbox.stop();
+                self.queue(asked, Waiting::Quit(asked));
+            }
+            Do::Exec { container, argv, timeout_ms } => {
+                if self.execs.len() >= MAX_EXECS {
+                    let message = format!("{MAX_EXECS} commands run in this sandbox already: wait for one to end");
+                    return self.reply(asked, Err(Error::Failed(message)));
+                }
+                // A year, so that adding it to now cannot fail.
+                let timeout = Duration::from_millis(timeout_ms.min(365 * 24 * 3600 * 1000));
+                match self.sandbox.exec(&container, &argv) {
+                    Ok(exec) => self.execs.push(Running { asked, exec, until: Instant::now() + timeout }),
+                    Err(error) => self.reply(asked, Err(error)),
+                }
+            }
+        }
+    }
+
+    fn queue(&mut self, asked: Asked, what: Waiting) {
+        if self.waiting.len() >= MAX_WAITING {
+            let message = format!("{MAX_WAITING} requests wait for the sandbox to stop already: ask again later");
+            self.reply(asked, Err(Error::Failed(message)));
+        } else {
+            self.waiting.push(what);
+        }
+        self.serve_waiting();
+    }
+
+    /// Serves what can be served now, in the order of asking: while the sandbox stops, all wait.
+    fn serve_waiting(&mut self) {
+        while !self.waiting.is_empty() && !self.over {
+            let ready = self.sandbox.is_stopped()
+                || (self.sandbox.is_running() && matches!(self.waiting[0], Waiting::Start(_)));
+            if !ready {
+                // A stop that waits behind a start is for the sandbox that this start made.
+                if self.sandbox.is_running() {
+                    self.sandbox.stop();
+                    continue;
+                }
+                return;
+            }
+            match self.waiting.remove(0) {
+                Waiting::Stop(asked) => self.reply_state(asked),
+                Waiting::Start(asked) => {
+                    let outcome = if self.sandbox.is_running() { Ok(()) } else { self.sandbox.start() };
+                    let answer = outcome.map(|()| Answer::State(self.sandbox.state()));
+                    self.reply(asked, answer);
+                }
+                Waiting::Quit(asked) => self.quit(asked),
+            }
+        }
+    }
+
+    fn quit(&mut self, asked: Asked) {
+        let removed = self.sandbox.remove();
+        let _ = fs::remove_file(&self.sandbox.spec().socket);
+        let answer = match removed {
+            Ok(()) => Ok(Answer::State(self.sandbox.state())),
+            Err(errors) => {
+                let all: Vec<String> = errors.iter().map(Error::sentence).collect();
+                Err(Error::Failed(all.join("; ")))
+            }
+        };
+        self.reply(asked, answer);
+        self.over = true;
+        // The last words go out before the end, to those who listen.
+        for client in &mut self.clients {
+            let _ = client.stream.set_nonblocking(false);
+            let _ = client.stream.set_write_timeout(Some(Duration::from_secs(1)));
+            let _ = client.stream.write_all(&client.output);
+            client.output.clear();
+        }
+    }
+
+    fn reply_state(&mut self, asked: Asked) {
+        let state = self.sandbox.state();
+        self.reply(asked, Ok(Answer::State(state)));
+    }
+
+    /// A client that is gone hears nothing.
+    fn reply(&mut self, asked: Asked, outcome: Result<Answer>) {
+        let message = match outcome {
+            Ok(ok) => Message::Ok { id: asked.id, ok },
+            Err(error) => Message::Error { id: asked.id, error: trouble(&error) },
+        };
+        // The state goes out before the reply that it comes from.
+        self.push_state();
+        if let Some(client) = self.clients.iter_mut().find(|client| client.number == asked.client) {
+            client.say(&message);
+        }
+    }
+
+    fn push_state(&mut self) {
+        let state = self.sandbox.state();
+        if state != self.shown {
+            self.shown = state;
+            let message = Message::State { state: self.shown.clone() };
+            for client in self.clients.iter_mut().filter(|client| client.watches) {
+                client.say(&message);
+            }
+        }
+    }
+
+    fn write_clients(&mut self) {
+        for client in &mut self.clients {
+            client.write();
+        }
+        self.clients.retain(|client| client.open);
+    }
+}
+
+impl Client {
+    /// Reads what is there and takes whole lines out of it.
+    fn read(&mut self, requests: &mut Vec<(Asked, Result<Do>)>) {
+        let mut buffer = [0; 4096];
+        while self.open {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => self.open = false,
+                Ok(length) => self.input.extend_from_slice(&buffer[..length]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => self.open = false,
+            }
+            while let Some(end) = self.input.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.input.drain(..=end).collect();
+                requests.push(self.parse(&line));
+            }
+            if self.input.len() > MAX_REQUEST_BYTES {
+                self.open = false;
+            }
+        }
+        if self.input.is_empty() {
+            self.input = Vec::new();
+        }
+    }
+
+    fn parse(&self, line: &[u8]) -> (Asked, Result<Do>) {
+        let asked = |id| Asked { client: self.number, id };
+        match serde_json::from_slice::<Request>(line) {
+            Ok(Request { v: VERSION, id, order }) => (asked(id), Ok(order)),
+            Ok(Request { v, id, .. }) => {
+                let message = format!("this shim speaks version {VERSION} of its protocol, not {v}");
+                (asked(id), Err(Error::Failed(message)))
+            }
+            Err(error) => (asked(0), Err(Error::Failed(format!("this is no request: {error}")))),
+        }
+    }
+
+    fn say(&mut self, message: &Message) {
+        // Plain data always serializes.
+        if serde_json::to_writer(&mut self.output, message).is_ok() {
+            self.output.push(b'\n');
+        }
+        if self.output.len() > MAX_UNREAD_BYTES {
+            self.open = false;
+        }
+        self.write();
+    }
+
+    fn write(&mut self) {
+        while !self.output.is_empty() {
+            match self.stream.write(&self.output) {
+                Ok(length) => {
+                    self.output.drain(..length);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.open &= error.kind() == ErrorKind::WouldBlock;
+                    return;
+                }
+            }
+        }
+        self.output = Vec::new();
+    }
+}
