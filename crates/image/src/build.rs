@@ -1,9 +1,25 @@
 //! Building an image from a Dockerfile and a context directory.
+//!
+//! Each step that adds files makes a layer whose content alone is its cache key (see `content`), so an unchanged
+//! build only reads and hashes its files. The stages that the wanted one does not need are not built.
 
-use std::collections::BTreeMap;
+mod content;
+mod copy;
+mod draft;
+mod stage;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::Path;
 
-use crate::{Error, Image, Store};
+use self::draft::Draft;
+use self::stage::StageBuilder;
+use self::view::{Node, View};
+use crate::dockerfile::{self, Dockerfile, Kind, MAX_DOCKERFILE_BYTES, words};
+use crate::dockerignore::Ignore;
+use crate::error::io_error;
+use crate::{Error, Image, Reference, Store, layout};
 
 /// What to build.
 #[derive(Debug, Clone, Default)]
@@ -14,7 +30,7 @@ pub struct BuildOptions {
     pub args: BTreeMap<String, String>,
     /// The stage to build; `None`: the last.
     pub target: Option<String>,
-    /// The name to give to the image.
+    /// The name to give to the image. Without one it is kept only as long as its digest is in use (see `Store::gc`).
     pub tag: Option<String>,
     /// How errors name the Dockerfile, such as `examples/mnist/Dockerfile`; empty: as `dockerfile`.
     pub file_name_shown: String,
@@ -38,13 +54,389 @@ pub enum BuildEvent {
     Output(String),
 }
 
-/// Builds the image and stores it.
+/// What all stages of a build share.
+pub(crate) struct Build<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) options: &'a BuildOptions,
+    pub(crate) file: &'a Dockerfile,
+    /// How errors name the Dockerfile.
+    pub(crate) shown: &'a str,
+    pub(crate) context: &'a View,
+    /// How errors name the context.
+    pub(crate) context_shown: String,
+    pub(crate) ignore: &'a Ignore,
+    /// `ARG`s before the first `FROM`, and the platform's, with their values.
+    pub(crate) globals: BTreeMap<String, String>,
+    pub(crate) epoch_s: u64,
+    /// The same as RFC 3339.
+    pub(crate) created: String,
+}
+
+/// Builds the image, stores it, and unpacks its layers, so that it can start at once.
+///
+/// # Errors
+/// [`Error::Dockerfile`] for all that can be told by a line, `FILE:LINE: INSTRUCTION ...`.
 pub fn build(
     store: &Store,
     context: &Path,
     options: &BuildOptions,
     progress: &mut dyn FnMut(BuildEvent),
 ) -> Result<Image, Error> {
-    let _ = (store, context, options, progress);
-    todo!()
+    let name = options.dockerfile.as_deref().unwrap_or("Dockerfile");
+    let shown = match options.file_name_shown.as_str() {
+        "" => name,
+        shown => shown,
+    };
+    let tag: Option<Reference> = options.tag.as_deref().map(str::parse).transpose()?;
+    let epoch = options
+        .args
+        .get("SOURCE_DATE_EPOCH")
+        .map_or("0", String::as_str);
+    let epoch_s: u64 = epoch
+        .parse()
+        .ok()
+        .filter(|epoch| *epoch < MAX_EPOCH_S)
+        .ok_or_else(|| {
+            Error::Build(format!(
+                "SOURCE_DATE_EPOCH is {epoch:?}, which is no number of seconds"
+            ))
+        })?;
+    let view = View::of_context(context);
+    let text = read_text(&view, name)?
+        .ok_or_else(|| Error::Build(format!("there is no {name} in {}", context.display())))?;
+    let file = dockerfile::parse(&text).map_err(|error| Error::Dockerfile {
+        file: shown.to_owned(),
+        line: error.line,
+        message: error.message,
+    })?;
+    let ignore = match read_text(&view, &format!("{name}.dockerignore"))? {
+        Some(text) => Ignore::parse(&text),
+        None => Ignore::parse(&read_text(&view, ".dockerignore")?.unwrap_or_default()),
+    };
+    let _adding = store.adding()?;
+    let build = Build {
+        store,
+        options,
+        file: &file,
+        shown,
+        context: &view,
+        context_shown: format!("the build context {}", context.display()),
+        ignore: &ignore,
+        globals: global_args(&file, options, shown)?,
+        epoch_s,
+        created: rfc3339(epoch_s),
+    };
+    for (line, note) in &file.notes {
+        progress(BuildEvent::Output(format!("{shown}:{line}: {note}")));
+    }
+    for unknown in unknown_args(&file, options) {
+        progress(BuildEvent::Output(format!(
+            "the build argument {unknown} is not used by {shown}"
+        )));
+    }
+    let draft = build.stages(progress)?;
+    let descriptor = draft.commit(store, &build.created)?;
+    if let Some(tag) = tag {
+        store.put_in_index(&descriptor, &[tag])?;
+    }
+    store.layers(&descriptor.digest)?;
+    store.get(&descriptor.digest)
+}
+
+impl Build<'_> {
+    /// Builds the wanted stage and those that it needs.
+    fn stages(&self, progress: &mut dyn FnMut(BuildEvent)) -> Result<Draft, Error> {
+        let bases: Result<Vec<String>, Error> = self
+            .file
+            .stages
+            .iter()
+            .map(|stage| self.base_of(stage))
+            .collect();
+        let bases = bases?;
+        let target = self.target()?;
+        let needed = self.needed(target, &bases);
+        let steps = needed
+            .iter()
+            .map(|index| 1 + self.file.stages[*index].instructions.len());
+        let of = u32::try_from(steps.sum::<usize>()).unwrap_or(u32::MAX);
+        let mut number = 0;
+        let mut done: BTreeMap<usize, Draft> = BTreeMap::new();
+        for index in needed {
+            let stage = &self.file.stages[index];
+            let base = &bases[index];
+            let draft =
+                match stage_named(self.file, base, index).and_then(|earlier| done.get(&earlier)) {
+                    Some(earlier) => earlier.clone(),
+                    None => self.base_image(stage, base)?,
+                };
+            let mut step = |text: &str, cached: bool| {
+                number += 1;
+                progress(BuildEvent::Step {
+                    number,
+                    of,
+                    text: text.to_owned(),
+                    cached,
+                });
+            };
+            step(&stage.text, true);
+            let mut builder = StageBuilder::new(self, index, draft);
+            for instruction in &stage.instructions {
+                let cached = builder.carry_out(instruction, &done)?;
+                step(&instruction.text, cached);
+            }
+            done.insert(index, builder.into_draft());
+        }
+        done.remove(&target)
+            .ok_or_else(|| Error::Build("there is no stage to build".to_owned()))
+    }
+
+    /// The FROM's image with variables put in.
+    fn base_of(&self, stage: &dockerfile::Stage) -> Result<String, Error> {
+        let lookup = |name: &str| self.globals.get(name).cloned();
+        let expand = |word: &str| {
+            words::expand(word, self.file.escape, &lookup)
+                .map_err(|reason| self.error(stage.line, format!("FROM {word}: {reason}")))
+        };
+        if let Some(platform) = &stage.platform {
+            let platform = expand(platform)?;
+            let ours = format!("linux/{}", layout::architecture());
+            if platform != ours && !platform.starts_with(&format!("{ours}/")) {
+                let text = format!(
+                    "FROM --platform={platform} cannot be built here; this machine is {ours}"
+                );
+                return Err(self.error(stage.line, text));
+            }
+        }
+        let base = expand(&stage.base)?;
+        if base.is_empty() {
+            let text = format!(
+                "FROM {} names no image: its variables are empty",
+                stage.base
+            );
+            return Err(self.error(stage.line, text));
+        }
+        Ok(base)
+    }
+
+    fn base_image(&self, stage: &dockerfile::Stage, base: &str) -> Result<Draft, Error> {
+        if base == "scratch" {
+            return Ok(Draft::scratch());
+        }
+        let image = self.image(stage.line, "FROM", base)?;
+        let draft = Draft::of_image(self.store, &image.digest)?;
+        if draft.has_triggers() {
+            let text = format!("FROM {base} has ONBUILD triggers, which this builder does not run");
+            return Err(self.error(stage.line, text));
+        }
+        Ok(draft)
+    }
+
+    /// An image of the store that an instruction names.
+    pub(crate) fn image(&self, line: u32, keyword: &str, reference: &str) -> Result<Image, Error> {
+        self.store.resolve(reference).map_err(|error| match error {
+            Error::NotFound { .. } | Error::BadReference { .. } => self.error(
+                line,
+                format!("{keyword} {reference}: {error}; load it with `layby image load`"),
+            ),
+            other => other,
+        })
+    }
+
+    fn target(&self) -> Result<usize, Error> {
+        let count = self.file.stages.len();
+        match &self.options.target {
+            None => Ok(count - 1),
+            Some(name) => stage_named(self.file, name, count).ok_or_else(|| {
+                let names = self
+                    .file
+                    .stages
+                    .iter()
+                    .filter_map(|stage| stage.name.as_deref());
+                let names: Vec<&str> = names.collect();
+                Error::Build(format!(
+                    "there is no stage {name:?} in {}; it has: {}",
+                    self.shown,
+                    names.join(", ")
+                ))
+            }),
+        }
+    }
+
+    /// The stages that the target needs, itself included, in order.
+    fn needed(&self, target: usize, bases: &[String]) -> BTreeSet<usize> {
+        let mut needed = BTreeSet::new();
+        let mut open = vec![target];
+        while let Some(index) = open.pop() {
+            if !needed.insert(index) {
+                continue;
+            }
+            open.extend(stage_named(self.file, &bases[index], index));
+            for instruction in &self.file.stages[index].instructions {
+                if let Kind::Copy(copy) = &instruction.kind
+                    && let Some(from) = &copy.from
+                {
+                    open.extend(stage_named(self.file, from, index));
+                }
+            }
+        }
+        needed
+    }
+
+    /// An error at a line of the Dockerfile.
+    pub(crate) fn error(&self, line: u32, message: String) -> Error {
+        Error::Dockerfile {
+            file: self.shown.to_owned(),
+            line,
+            message,
+        }
+    }
+}
+
+/// The stage before `before` that a name or a number means. The last of a name counts.
+pub(crate) fn stage_named(file: &Dockerfile, name: &str, before: usize) -> Option<usize> {
+    let wanted = name.to_ascii_lowercase();
+    let named = file.stages[..before]
+        .iter()
+        .rposition(|stage| stage.name.as_ref() == Some(&wanted));
+    named.or_else(|| name.parse().ok().filter(|number| *number < before))
+}
+
+/// The values of the ARGs before the first FROM.
+fn global_args(
+    file: &Dockerfile,
+    options: &BuildOptions,
+    shown: &str,
+) -> Result<BTreeMap<String, String>, Error> {
+    let architecture = layout::architecture();
+    let platform = format!("linux/{architecture}");
+    let mut globals = BTreeMap::new();
+    for side in ["BUILD", "TARGET"] {
+        globals.insert(format!("{side}PLATFORM"), platform.clone());
+        globals.insert(format!("{side}OS"), "linux".to_owned());
+        globals.insert(format!("{side}ARCH"), architecture.to_owned());
+        globals.insert(format!("{side}VARIANT"), String::new());
+    }
+    for instruction in &file.args {
+        let Kind::Arg(args) = &instruction.kind else {
+            continue;
+        };
+        for (name, default) in args {
+            let value = match (options.args.get(name), default) {
+                (Some(given), _) => Some(given.clone()),
+                (None, Some(default)) => {
+                    let lookup = |name: &str| globals.get(name).cloned();
+                    let value = words::expand(default, file.escape, &lookup).map_err(|reason| {
+                        Error::Dockerfile {
+                            file: shown.to_owned(),
+                            line: instruction.line,
+                            message: format!("ARG {name}: {reason}"),
+                        }
+                    })?;
+                    Some(value)
+                }
+                (None, None) => None,
+            };
+            globals.extend(value.map(|value| (name.clone(), value)));
+        }
+    }
+    Ok(globals)
+}
+
+/// Build arguments that no ARG asks for; those that Docker knows without one do not count.
+fn unknown_args<'a>(file: &Dockerfile, options: &'a BuildOptions) -> Vec<&'a str> {
+    let instructions = file
+        .stages
+        .iter()
+        .flat_map(|stage| &stage.instructions)
+        .chain(&file.args);
+    let declared: BTreeSet<&str> = instructions
+        .filter_map(|instruction| match &instruction.kind {
+            Kind::Arg(args) => Some(args),
+            _ => None,
+        })
+        .flatten()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let given = options.args.keys().map(String::as_str);
+    let predefined = |name: &str| {
+        name == "SOURCE_DATE_EPOCH"
+            || name.starts_with("BUILDKIT_")
+            || name.to_ascii_lowercase().ends_with("_proxy")
+    };
+    given
+        .filter(|name| !declared.contains(name) && !predefined(name))
+        .collect()
+}
+
+/// Reads a text file of the context; `None` when it is not there.
+fn read_text(context: &View, name: &str) -> Result<Option<String>, Error> {
+    let outside = || Error::Build(format!("{name} lies outside of the build context"));
+    let parts = view::clean(name).ok_or_else(outside)?;
+    let failed = io_error("read", Path::new(name));
+    let read = || {
+        let Some(node) = context.resolve(&parts)?.node else {
+            return Ok(None);
+        };
+        read_bounded(&node).map(Some)
+    };
+    let bytes: Option<Vec<u8>> = read().map_err(failed)?;
+    let Some(bytes) = bytes else {
+        return Ok(None);
+    };
+    if bytes.len() as u64 > MAX_DOCKERFILE_BYTES {
+        return Err(Error::Build(format!(
+            "{name} is longer than {MAX_DOCKERFILE_BYTES} bytes"
+        )));
+    }
+    let text =
+        String::from_utf8(bytes).map_err(|_| Error::Build(format!("{name} is not UTF-8 text")))?;
+    Ok(Some(text))
+}
+
+fn read_bounded(node: &Node) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(node.path())?;
+    file.take(MAX_DOCKERFILE_BYTES + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The first second of the year 10000: RFC 3339 ends there. A tar header's field ends later.
+const MAX_EPOCH_S: u64 = 253_402_300_800;
+
+/// Seconds since 1970 as RFC 3339, by the civil-from-days method (Howard Hinnant, chrono-compatible date algorithms).
+fn rfc3339(epoch_s: u64) -> String {
+    let (days, second) = (epoch_s / 86_400 + 719_468, epoch_s % 86_400);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_become_rfc_3339() {
+        for (epoch_s, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_735_689_599, "2024-12-31T23:59:59Z"),
+            (MAX_EPOCH_S - 1, "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(rfc3339(epoch_s), text);
+        }
+    }
 }

@@ -44,6 +44,11 @@ impl<T> Hashing<T> {
         }
     }
 
+    /// What is wrapped.
+    pub(crate) fn get_ref(&self) -> &T {
+        &self.inner
+    }
+
     /// What was wrapped, the digest and the number of bytes that passed.
     pub(crate) fn finish(self) -> (T, String, u64) {
         (self.inner, finish(self.hasher), self.size_bytes)

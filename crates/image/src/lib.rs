@@ -3,13 +3,23 @@
 //! Everything here blocks; callers that must not block run it on a thread of their own. [`Store`] may be
 //! shared by threads, and one directory by processes.
 
+mod archive;
+mod blob;
 pub mod build;
 pub mod config;
 mod digest;
+pub mod dockerfile;
 pub mod dockerignore;
 mod error;
+mod gc;
+mod glob;
+mod layer;
+mod layout;
+mod lock;
 pub mod reference;
 pub mod store;
+mod tarball;
+pub mod unpack;
 
 pub use build::{BuildEvent, BuildOptions};
 pub use config::{Healthcheck, ImageConfig};

@@ -1,9 +1,24 @@
 //! The image store: an OCI image layout (image-spec, image-layout.md) with unpacked layers beside it.
+//!
+//! ```text
+//! oci-layout  index.json  blobs/sha256/<hex>   the layout: what is an image here is what index.json names
+//! layers/<hex of the diff id>/                 unpacked layers, in overlayfs form
+//! cache/<hex of the key>                       which layer a build step made
+//! tmp/  locks/                                 unfinished things; flock files
+//! ```
+//! Everything appears under its name only when it is whole and on disk, so a crash loses nothing that was there.
 
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File};
 use std::io::{Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use crate::{Error, ImageConfig};
+use crate::blob::{self, BlobWriter, Spooled};
+use crate::config::Parsed;
+use crate::error::{io_error, storing};
+use crate::layout::{self, Descriptor, Index, MANIFEST_TYPE, Manifest, REF_NAME};
+use crate::{Error, ImageConfig, Reference, archive, digest, gc, layer, lock};
 
 /// An image as it lies in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,37 +51,131 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store, making the directory when it is not there.
+    /// Opens the store, making the directory (0700) when it is not there. Leftovers of a crash are swept away.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        Ok(Self {
+        let store = Self {
             dir: dir.to_owned(),
-        })
+        };
+        for part in ["", "blobs/sha256", "layers", "cache", "tmp", "locks"] {
+            let path = dir.join(part);
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
+            made.map_err(storing("the image store", &path))?;
+        }
+        if let Some(_alone) = lock::try_exclusive(&store.locks_dir(), lock::CONTENT)? {
+            gc::empty_dir(&store.temp_dir())?;
+        }
+        let _index = lock::exclusive(&store.locks_dir(), lock::INDEX)?;
+        for (name, text) in [
+            ("oci-layout", layout::OCI_LAYOUT.as_bytes()),
+            ("index.json", &layout::to_json(&Index::default())),
+        ] {
+            let path = dir.join(name);
+            if !path.exists() {
+                blob::replace_file(&store.temp_dir(), &path, text, "the image store")?;
+            }
+        }
+        Ok(store)
     }
-    /// The image that a reference (or a digest) means.
+
+    /// The image that a reference means: `mnist`, `mnist:1.1.0`, `mnist@sha256:...` or just `sha256:...`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] names up to three images with a like name.
     pub fn resolve(&self, reference: &str) -> Result<Image, Error> {
-        todo!("{reference} {}", self.dir.display())
+        if digest::hex_of(reference).is_some() {
+            return self.get(reference);
+        }
+        let wanted: Reference = reference.parse()?;
+        if let Some(digest) = &wanted.digest {
+            return self.get(digest);
+        }
+        let index = self.index()?;
+        let name = wanted.to_string();
+        let entry = index
+            .manifests
+            .iter()
+            .find(|entry| entry.ref_name() == Some(&name));
+        match entry {
+            Some(entry) => self.image(&entry.digest, &index),
+            None => Err(Error::NotFound {
+                reference: wanted.short(),
+                similar: similar(&wanted, &index),
+            }),
+        }
     }
+
     /// The image with this manifest digest, tagged or not.
     pub fn get(&self, digest: &str) -> Result<Image, Error> {
-        todo!("{digest}")
+        self.image(digest, &self.index()?)
     }
+
     /// All images of the index, by name.
     pub fn list(&self) -> Result<Vec<Image>, Error> {
-        todo!()
+        let index = self.index()?;
+        let mut digests: Vec<&str> = index
+            .manifests
+            .iter()
+            .map(|entry| entry.digest.as_str())
+            .collect();
+        digests.sort_unstable();
+        digests.dedup();
+        let images: Result<Vec<Image>, Error> = digests
+            .iter()
+            .map(|digest| self.image(digest, &index))
+            .collect();
+        let mut images = images?;
+        images.sort_by(|a, b| (&a.references, &a.digest).cmp(&(&b.references, &b.digest)));
+        Ok(images)
     }
-    /// Takes the name from its image. The content stays until [`Store::gc`].
+
+    /// Takes the name from its image; given a digest, takes all of its names. The content stays until [`Store::gc`].
     pub fn remove(&self, reference: &str) -> Result<(), Error> {
-        todo!("{reference}")
+        let (name, shown) = if digest::hex_of(reference).is_some() {
+            (reference.to_owned(), reference.to_owned())
+        } else {
+            let parsed: Reference = reference.parse()?;
+            (parsed.to_string(), parsed.short())
+        };
+        let not_found = self.update_index(|index| {
+            let before = index.manifests.len();
+            index
+                .manifests
+                .retain(|entry| entry.ref_name() != Some(&name) && entry.digest != name);
+            (index.manifests.len() == before).then(|| match reference.parse() {
+                Ok(parsed) => similar(&parsed, index),
+                Err(_) => Vec::new(),
+            })
+        })?;
+        match not_found {
+            None => Ok(()),
+            Some(similar) => Err(Error::NotFound {
+                reference: shown,
+                similar,
+            }),
+        }
     }
+
     /// Gives the image a (further) name; the name is taken from the image that had it.
     pub fn tag(&self, digest: &str, reference: &str) -> Result<(), Error> {
-        todo!("{digest} {reference}")
+        let reference: Reference = reference.parse()?;
+        if reference.digest.is_some() {
+            return Err(Error::BadReference {
+                reference: reference.to_string(),
+                reason: "a name that is given to an image cannot hold a digest",
+            });
+        }
+        let manifest = self.read_manifest(digest)?;
+        self.put_in_index(&manifest.1, &[reference])
     }
+
     /// Loads all images of an OCI or docker archive (also gzip or zstd compressed).
+    ///
+    /// # Errors
+    /// When anything in it is broken nothing is loaded.
     pub fn load(&self, reader: impl Read) -> Result<Vec<Image>, Error> {
-        drop(reader);
-        todo!()
+        archive::load(self, reader, &archive::Limits::default())
     }
+
     /// Writes images as one archive.
     pub fn save(
         &self,
@@ -74,15 +183,226 @@ impl Store {
         format: Format,
         writer: impl Write,
     ) -> Result<(), Error> {
-        drop(writer);
-        todo!("{references:?} {format:?}")
+        archive::save(self, references, format, writer)
     }
+
     /// The image's unpacked layers for overlayfs `lowerdir=`, topmost first; unpacks what is not unpacked yet.
+    ///
+    /// Never empty: an image without layers has one empty directory.
     pub fn layers(&self, digest: &str) -> Result<Vec<PathBuf>, Error> {
-        todo!("{digest}")
+        let (manifest, _) = self.read_manifest(digest)?;
+        let diff_ids = self.read_config(&manifest)?.diff_ids;
+        layer::unpacked(self, &manifest.layers, &diff_ids)
     }
-    /// Removes what neither the index nor a digest `in_use` reaches. Returns the bytes freed.
+
+    /// Removes what neither the index nor a manifest digest `in_use` reaches. Returns the bytes of the blobs removed.
+    ///
+    /// Waits for builds and loads that run, and they wait for it.
     pub fn gc(&self, in_use: &[String]) -> Result<u64, Error> {
-        todo!("{in_use:?}")
+        gc::collect(self, in_use)
     }
+
+    fn image(&self, digest: &str, index: &Index) -> Result<Image, Error> {
+        let (manifest, descriptor) = self.read_manifest(digest)?;
+        let parsed = self.read_config(&manifest)?;
+        let names = index
+            .manifests
+            .iter()
+            .filter(|entry| entry.digest == digest);
+        let mut references: Vec<String> = names
+            .filter_map(|entry| entry.ref_name())
+            .map(str::to_owned)
+            .collect();
+        references.sort_unstable();
+        let parts = manifest
+            .layers
+            .iter()
+            .chain([&manifest.config, &descriptor]);
+        Ok(Image {
+            references,
+            digest: digest.to_owned(),
+            size_bytes: parts.map(|part| part.size).sum(),
+            created: parsed.created,
+            config: parsed.config,
+        })
+    }
+
+    // What follows is for the other modules of the crate.
+
+    /// Reads the manifest with this digest, checked, and its descriptor.
+    pub(crate) fn read_manifest(&self, digest: &str) -> Result<(Manifest, Descriptor), Error> {
+        let path = self.blob_path(digest)?;
+        if !path.exists() {
+            return Err(Error::NotFound {
+                reference: digest.to_owned(),
+                similar: Vec::new(),
+            });
+        }
+        let what = format!("the manifest {digest}");
+        let bytes = blob::read_document(&path, digest, &what)?;
+        let manifest = Manifest::from_json(&bytes, &what)?;
+        let media_type = if manifest.media_type.is_empty() {
+            MANIFEST_TYPE
+        } else {
+            &manifest.media_type
+        };
+        let descriptor = Descriptor::new(media_type, digest, bytes.len() as u64);
+        Ok((manifest, descriptor))
+    }
+
+    pub(crate) fn read_config(&self, manifest: &Manifest) -> Result<Parsed, Error> {
+        let digest = &manifest.config.digest;
+        let what = format!("the image config {digest}");
+        let bytes = blob::read_document(&self.blob_path(digest)?, digest, &what)?;
+        Parsed::from_json(&bytes, &what)
+    }
+
+    /// Where the blob is, or would be.
+    pub(crate) fn blob_path(&self, digest: &str) -> Result<PathBuf, Error> {
+        let hex = digest::hex_of(digest).ok_or_else(|| Error::BadReference {
+            reference: digest.to_owned(),
+            reason: "it is not sha256: and 64 lower case hex digits",
+        })?;
+        Ok(self.blobs_dir().join(hex))
+    }
+
+    /// Gives a whole blob its name. Overwrites, so that storing something again mends a corrupt blob.
+    pub(crate) fn commit(&self, spooled: Spooled) -> Result<(String, u64), Error> {
+        let path = self.blob_path(&spooled.digest)?;
+        let placed = spooled.path.persist(&path);
+        placed.map_err(|error| storing("a blob", &path)(error.error))?;
+        blob::sync_dir_of(&path)?;
+        Ok((spooled.digest, spooled.size_bytes))
+    }
+
+    /// Stores bytes as a blob; cheap when they are there already.
+    pub(crate) fn put_bytes(&self, bytes: &[u8], what: &str) -> Result<(String, u64), Error> {
+        let digest = digest::of(bytes);
+        let path = self.blob_path(&digest)?;
+        if fs::read(&path).is_ok_and(|there| there == bytes) {
+            return Ok((digest, bytes.len() as u64));
+        }
+        let mut writer = BlobWriter::new(&self.temp_dir(), what)?;
+        writer.put(bytes)?;
+        self.commit(writer.finish()?)
+    }
+
+    pub(crate) fn index(&self) -> Result<Index, Error> {
+        layout::parse(
+            &blob::read_bounded(&self.index_path())?,
+            "index.json of the image store",
+        )
+    }
+
+    /// Enters an image into the index: under each name, or without one when there are none.
+    pub(crate) fn put_in_index(
+        &self,
+        image: &Descriptor,
+        names: &[Reference],
+    ) -> Result<(), Error> {
+        self.update_index(|index| {
+            let names: Vec<String> = names.iter().map(Reference::to_string).collect();
+            index.manifests.retain(|entry| match entry.ref_name() {
+                Some(name) => !names.iter().any(|new| new == name),
+                None => entry.digest != image.digest,
+            });
+            for name in &names {
+                let mut entry = image.clone();
+                entry.annotations = Some(BTreeMap::from([(REF_NAME.to_owned(), name.clone())]));
+                index.manifests.push(entry);
+            }
+            let known = index
+                .manifests
+                .iter()
+                .any(|entry| entry.digest == image.digest);
+            if !known {
+                index.manifests.push(image.clone());
+            }
+            index
+                .manifests
+                .sort_by(|a, b| (a.ref_name(), &a.digest).cmp(&(b.ref_name(), &b.digest)));
+        })
+    }
+
+    fn update_index<T>(&self, change: impl FnOnce(&mut Index) -> T) -> Result<T, Error> {
+        let _locked = lock::exclusive(&self.locks_dir(), lock::INDEX)?;
+        let before = self.index()?;
+        let mut after = before.clone();
+        let result = change(&mut after);
+        if after != before {
+            let bytes = layout::to_json(&after);
+            blob::replace_file(&self.temp_dir(), &self.index_path(), &bytes, "index.json")?;
+        }
+        Ok(result)
+    }
+
+    /// Keeps the garbage collection away while content is added that nothing refers to yet.
+    pub(crate) fn adding(&self) -> Result<File, Error> {
+        lock::shared(&self.locks_dir(), lock::CONTENT)
+    }
+
+    pub(crate) fn open_blob(&self, digest: &str) -> Result<File, Error> {
+        let path = self.blob_path(digest)?;
+        File::open(&path).map_err(io_error("open", &path))
+    }
+
+    pub(crate) fn blobs_dir(&self) -> PathBuf {
+        self.dir.join("blobs/sha256")
+    }
+
+    pub(crate) fn layers_dir(&self) -> PathBuf {
+        self.dir.join("layers")
+    }
+
+    pub(crate) fn cache_dir(&self) -> PathBuf {
+        self.dir.join("cache")
+    }
+
+    pub(crate) fn temp_dir(&self) -> PathBuf {
+        self.dir.join("tmp")
+    }
+
+    pub(crate) fn locks_dir(&self) -> PathBuf {
+        self.dir.join("locks")
+    }
+
+    fn index_path(&self) -> PathBuf {
+        self.dir.join("index.json")
+    }
+}
+
+/// Up to three names in the index that could have been meant: another tag, or a name with the same beginning.
+fn similar(wanted: &Reference, index: &Index) -> Vec<String> {
+    let last = |reference: &Reference| {
+        reference
+            .repository
+            .rsplit('/')
+            .next()
+            .unwrap_or("")
+            .to_owned()
+    };
+    let wanted_last = last(wanted);
+    let known = index
+        .manifests
+        .iter()
+        .filter_map(|entry| entry.ref_name()?.parse().ok());
+    let mut scored: Vec<(u8, String)> = known
+        .filter_map(|known: Reference| {
+            let known_last = last(&known);
+            let score = if known.repository == wanted.repository
+                && known.registry == wanted.registry
+            {
+                0
+            } else if known_last == wanted_last {
+                1
+            } else if known_last.starts_with(&wanted_last) || wanted_last.starts_with(&known_last) {
+                2
+            } else {
+                return None;
+            };
+            Some((score, known.short()))
+        })
+        .collect();
+    scored.sort_unstable();
+    scored.into_iter().take(3).map(|(_, name)| name).collect()
 }

@@ -1,0 +1,76 @@
+//! Garbage collection: what neither the index nor a digest in use reaches is removed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use crate::error::io_error;
+use crate::{Error, Store, lock};
+
+/// Removes unreachable blobs, unpacked layers and cache entries. Returns the bytes of the blobs.
+pub(crate) fn collect(store: &Store, in_use: &[String]) -> Result<u64, Error> {
+    let _alone = lock::exclusive(&store.locks_dir(), lock::CONTENT)?;
+    let index = store.index()?;
+    let mut blobs = BTreeSet::new();
+    let mut layers = BTreeSet::new();
+    let named = index.manifests.iter().map(|entry| &entry.digest);
+    for digest in named.chain(in_use) {
+        // An unreadable image keeps everything: better a full disk than a layer pulled from under a container.
+        let (manifest, _) = match store.read_manifest(digest) {
+            Ok(found) => found,
+            Err(Error::NotFound { .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        layers.extend(store.read_config(&manifest)?.diff_ids);
+        blobs.insert(digest.clone());
+        blobs.insert(manifest.config.digest);
+        blobs.extend(manifest.layers.into_iter().map(|layer| layer.digest));
+    }
+    let mut freed_bytes = 0;
+    remove_others(
+        &store.blobs_dir(),
+        |name| blobs.contains(&format!("sha256:{name}")),
+        &mut freed_bytes,
+    )?;
+    remove_others(
+        &store.layers_dir(),
+        |name| layers.contains(&format!("sha256:{name}")),
+        &mut 0,
+    )?;
+    // An entry whose layer is gone is a miss when it is next read; here it is only swept up.
+    let known = |name: &str| match fs::read_to_string(store.cache_dir().join(name)) {
+        Ok(text) => blobs.iter().any(|digest| text.contains(digest.as_str())),
+        Err(_) => false,
+    };
+    remove_others(&store.cache_dir(), known, &mut 0)?;
+    empty_dir(&store.temp_dir())?;
+    Ok(freed_bytes)
+}
+
+/// Removes all that is in a directory.
+pub(crate) fn empty_dir(dir: &Path) -> Result<(), Error> {
+    remove_others(dir, |_| false, &mut 0)
+}
+
+fn remove_others(
+    dir: &Path,
+    keep: impl Fn(&str) -> bool,
+    freed_bytes: &mut u64,
+) -> Result<(), Error> {
+    for entry in fs::read_dir(dir).map_err(io_error("list", dir))? {
+        let entry = entry.map_err(io_error("list", dir))?;
+        if entry.file_name().to_str().is_some_and(&keep) {
+            continue;
+        }
+        let path = entry.path();
+        let metadata = fs::symlink_metadata(&path).map_err(io_error("look at", &path))?;
+        let removed = if metadata.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            *freed_bytes += metadata.len();
+            fs::remove_file(&path)
+        };
+        removed.map_err(io_error("remove", &path))?;
+    }
+    Ok(())
+}

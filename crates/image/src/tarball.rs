@@ -1,0 +1,301 @@
+//! Reading a tar of unknown origin: every header is bounded, and nothing is held in memory but names.
+//!
+//! Only headers come from the `tar` crate: its own iterator reads long names and pax records of any length into
+//! memory, which a small compressed layer can use to take all of it.
+
+use std::io::{self, Read};
+
+use tar::{EntryType, Header, PaxExtensions};
+
+const BLOCK_BYTES: usize = 512;
+/// The most bytes of extension headers (long names, pax records) before one entry.
+const MAX_EXTENSION_BYTES: u64 = 1 << 20;
+
+/// Reads one entry after the other. After [`Reader::next_entry`], `Read` gives the entry's data.
+pub(crate) struct Reader<R> {
+    inner: R,
+    /// Data of the current entry that was not read yet.
+    left: u64,
+    padding: u64,
+}
+
+/// One entry's metadata.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    /// As written, with `/`.
+    pub(crate) path: Vec<u8>,
+    /// The target of a hard or symbolic link.
+    pub(crate) link: Vec<u8>,
+    pub(crate) kind: EntryType,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mtime_s: i64,
+    pub(crate) mtime_ns: u32,
+    pub(crate) device: (u32, u32),
+    /// Extended attributes from pax records, name and value.
+    pub(crate) xattrs: Vec<(String, Vec<u8>)>,
+}
+
+/// The extension headers that stand before an entry.
+#[derive(Default)]
+struct Extensions {
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    size: Option<u64>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    mtime: Option<(i64, u32)>,
+    xattrs: Vec<(String, Vec<u8>)>,
+}
+
+impl<R: Read> Reader<R> {
+    pub(crate) fn new(inner: R) -> Self {
+        Self {
+            inner,
+            left: 0,
+            padding: 0,
+        }
+    }
+
+    /// The next entry; `None` at the end of the archive. What was not read of the one before is skipped.
+    ///
+    /// # Errors
+    /// `InvalidData` says what is wrong with the archive; other kinds are errors of the reader below.
+    pub(crate) fn next_entry(&mut self) -> io::Result<Option<Entry>> {
+        let mut extensions = Extensions::default();
+        let mut extension_bytes = 0;
+        loop {
+            self.skip()?;
+            let Some(header) = self.read_header()? else {
+                return Ok(None);
+            };
+            let size = header.entry_size()?;
+            let kind = header.entry_type();
+            self.begin_data(size)?;
+            match kind {
+                EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader => {
+                    extension_bytes += size;
+                    if extension_bytes > MAX_EXTENSION_BYTES {
+                        return Err(invalid("a name or pax header is longer than 1 MiB"));
+                    }
+                    let mut data = Vec::new();
+                    self.read_to_end(&mut data)?;
+                    if data.len() as u64 != size {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                    extensions.take(kind, data)?;
+                }
+                EntryType::XGlobalHeader => {}
+                EntryType::GNUSparse => return Err(invalid("sparse entries are not supported")),
+                _ => {
+                    if let Some(size) = extensions.size {
+                        self.begin_data(size)?;
+                    }
+                    return extensions.apply(&header).map(Some);
+                }
+            }
+        }
+    }
+
+    /// Reads what is behind the last entry, and gives the reader back.
+    pub(crate) fn drain(mut self) -> io::Result<R> {
+        io::copy(&mut self.inner, &mut io::sink())?;
+        Ok(self.inner)
+    }
+
+    fn begin_data(&mut self, size: u64) -> io::Result<()> {
+        // Far above any limit, and below where the rounding up could overflow.
+        if size > 1 << 60 {
+            return Err(invalid("an entry claims to be larger than 1 EiB"));
+        }
+        self.left = size;
+        self.padding = size.next_multiple_of(BLOCK_BYTES as u64) - size;
+        Ok(())
+    }
+
+    fn skip(&mut self) -> io::Result<()> {
+        let rest = self.left + self.padding;
+        let skipped = io::copy(&mut (&mut self.inner).take(rest), &mut io::sink())?;
+        // Some writers leave out the padding of the last entry.
+        if skipped < self.left {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        (self.left, self.padding) = (0, 0);
+        Ok(())
+    }
+
+    /// `None` at the end: a zero block, or nothing more.
+    fn read_header(&mut self) -> io::Result<Option<Header>> {
+        let mut header = Header::new_old();
+        let block = header.as_mut_bytes();
+        let mut filled = 0;
+        while filled < BLOCK_BYTES {
+            match self.inner.read(&mut block[filled..]) {
+                Ok(0) if filled == 0 => return Ok(None),
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if block.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        // The checksum field itself counts as spaces.
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        let field: u32 = block[148..156].iter().map(|byte| u32::from(*byte)).sum();
+        if header.cksum().ok() != Some(sum - field + 8 * 32) {
+            return Err(invalid(
+                "a header has a wrong checksum (is it a tar archive?)",
+            ));
+        }
+        Ok(Some(header))
+    }
+}
+
+impl<R: Read> Read for Reader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = buffer
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if most == 0 {
+            return Ok(0);
+        }
+        let n = self.inner.read(&mut buffer[..most])?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left -= n as u64;
+        Ok(n)
+    }
+}
+
+impl Extensions {
+    fn take(&mut self, kind: EntryType, mut data: Vec<u8>) -> io::Result<()> {
+        if kind != EntryType::XHeader {
+            while data.last() == Some(&0) {
+                data.pop();
+            }
+            let field = if kind == EntryType::GNULongName {
+                &mut self.path
+            } else {
+                &mut self.link
+            };
+            field.get_or_insert(data);
+            return Ok(());
+        }
+        for record in PaxExtensions::new(&data) {
+            let record = record?;
+            let (Ok(key), value) = (record.key(), record.value_bytes()) else {
+                continue;
+            };
+            let text =
+                || std::str::from_utf8(value).map_err(|_| invalid("a pax number is not text"));
+            match key {
+                "path" => self.path = Some(value.to_owned()),
+                "linkpath" => self.link = Some(value.to_owned()),
+                "size" => self.size = Some(number(text()?)?),
+                "uid" => self.uid = Some(number(text()?)?),
+                "gid" => self.gid = Some(number(text()?)?),
+                "mtime" => self.mtime = Some(time(text()?)?),
+                _ if key.starts_with("GNU.sparse.") => {
+                    return Err(invalid("sparse entries are not supported"));
+                }
+                _ => {
+                    if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
+                        self.xattrs.push((name.to_owned(), value.to_owned()));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(self, header: &Header) -> io::Result<Entry> {
+        let id =
+            |id: u64| u32::try_from(id).map_err(|_| invalid("an owner is larger than 32 bits"));
+        let (mtime_s, mtime_ns) = match self.mtime {
+            Some(mtime) => mtime,
+            None => (i64::try_from(header.mtime()?).unwrap_or(0), 0),
+        };
+        let path = match self.path {
+            Some(path) => path,
+            None => header.path_bytes().into_owned(),
+        };
+        let kind = match header.entry_type() {
+            // Old archives mark directories only by the slash.
+            EntryType::Regular if path.ends_with(b"/") => EntryType::Directory,
+            kind => kind,
+        };
+        Ok(Entry {
+            path,
+            link: match self.link {
+                Some(link) => link,
+                None => header
+                    .link_name_bytes()
+                    .map(|link| link.into_owned())
+                    .unwrap_or_default(),
+            },
+            kind,
+            mode: header.mode()? & 0o7777,
+            uid: match self.uid {
+                Some(uid) => uid,
+                None => id(header.uid()?)?,
+            },
+            gid: match self.gid {
+                Some(gid) => gid,
+                None => id(header.gid()?)?,
+            },
+            mtime_s,
+            mtime_ns,
+            // Other entries may have anything in these fields.
+            device: match kind {
+                EntryType::Char | EntryType::Block => (
+                    header.device_major()?.unwrap_or(0),
+                    header.device_minor()?.unwrap_or(0),
+                ),
+                _ => (0, 0),
+            },
+            xattrs: self.xattrs,
+        })
+    }
+}
+
+fn invalid(reason: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> io::Result<T> {
+    text.parse()
+        .map_err(|_| invalid("a pax number is not a number"))
+}
+
+/// Seconds with an optional fraction, possibly negative.
+fn time(text: &str) -> io::Result<(i64, u32)> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let ns: String = fraction
+        .chars()
+        .chain("000000000".chars())
+        .take(9)
+        .collect();
+    let (seconds, ns): (i64, u32) = (number(seconds)?, number(&ns)?);
+    Ok(match (text.starts_with('-'), ns) {
+        (true, 1..) => (seconds - 1, 1_000_000_000 - ns),
+        _ => (seconds, ns),
+    })
+}
+
+/// The parts of a path inside a root: no empty ones, no `.`; `None` when it has a `..` or a NUL, or is too long.
+///
+/// A leading `/` means the root itself, as tar readers have it.
+pub(crate) fn components(path: &[u8]) -> Option<Vec<&[u8]>> {
+    if path.len() > 4096 || path.contains(&0) {
+        return None;
+    }
+    let parts: Vec<&[u8]> = path
+        .split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty() && *part != b".")
+        .collect();
+    (!parts.contains(&b"..".as_slice())).then_some(parts)
+}
