@@ -1,0 +1,214 @@
+//! Requests to the kernel's network, each named for what it does.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, RouteMessageBuilder};
+
+use crate::Error;
+use crate::subnet::Subnet;
+
+/// A connection to the network namespace of the calling thread, now and for ever. Its task ends with the handle.
+pub(crate) fn connect() -> Result<Handle, Error> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Socket)?;
+    tokio::spawn(connection);
+    Ok(handle)
+}
+
+/// Says what the kernel was asked to do.
+pub(crate) fn asked(what: &str) -> impl FnOnce(rtnetlink::Error) -> Error {
+    let what = what.to_owned();
+    move |source| Error::Netlink { what, source }
+}
+
+/// A device, as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Device {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    /// What was noted on it.
+    pub(crate) alias: String,
+    /// The bridge that it is a port of; 0: none.
+    pub(crate) bridge: u32,
+}
+
+/// All devices.
+pub(crate) async fn devices(handle: &Handle) -> Result<Vec<Device>, Error> {
+    let links: Vec<LinkMessage> = handle
+        .link()
+        .get()
+        .execute()
+        .try_collect()
+        .await
+        .map_err(asked("list the network devices"))?;
+    Ok(links.into_iter().map(device).collect())
+}
+
+fn device(link: LinkMessage) -> Device {
+    let mut device = Device {
+        index: link.header.index,
+        name: String::new(),
+        alias: String::new(),
+        bridge: 0,
+    };
+    for attribute in link.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => device.name = name,
+            LinkAttribute::IfAlias(alias) => device.alias = alias,
+            LinkAttribute::Controller(index) => device.bridge = index,
+            _ => {}
+        }
+    }
+    device
+}
+
+/// The device called `name`, if there is one.
+pub(crate) async fn find(handle: &Handle, name: &str) -> Result<Option<Device>, Error> {
+    let found = handle.link().get().match_name(name).execute();
+    let mut found = std::pin::pin!(found);
+    match found.try_next().await {
+        Ok(link) => Ok(link.map(device)),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(asked(&format!("look for the device {name}"))(error)),
+    }
+}
+
+/// Makes a bridge that is up, and gives it its address.
+pub(crate) async fn make_bridge(
+    handle: &Handle,
+    name: &str,
+    mac: Vec<u8>,
+    address: Ipv4Addr,
+    prefix: u8,
+) -> Result<u32, Error> {
+    let what = format!("make the bridge {name}");
+    let bridge = LinkBridge::new(name).address(mac).up().build();
+    handle
+        .link()
+        .add(bridge)
+        .execute()
+        .await
+        .map_err(asked(&what))?;
+    let index = find(handle, name).await?.map_or(0, |device| device.index);
+    add_address(handle, index, address, prefix).await?;
+    Ok(index)
+}
+
+/// Gives a device an address, and its subnet a route.
+pub(crate) async fn add_address(
+    handle: &Handle,
+    index: u32,
+    address: Ipv4Addr,
+    prefix: u8,
+) -> Result<(), Error> {
+    let request = handle.address().add(index, IpAddr::V4(address), prefix);
+    let result = request.replace().execute().await;
+    result.map_err(asked(&format!("give a device the address {address}")))
+}
+
+/// Switches a device on.
+pub(crate) async fn set_up(handle: &Handle, index: u32) -> Result<(), Error> {
+    let link = LinkUnspec::new_with_index(index).up().build();
+    let result = handle.link().set(link).execute().await;
+    result.map_err(asked("switch a network device on"))
+}
+
+/// Notes `alias` on a device.
+pub(crate) async fn set_alias(handle: &Handle, name: &str, alias: &str) -> Result<(), Error> {
+    let link = LinkUnspec::new_with_name(name).alias(alias).build();
+    let result = handle.link().set(link).execute().await;
+    result.map_err(asked(&format!("note an alias on the device {name}")))
+}
+
+/// Sends all else through `gateway`.
+pub(crate) async fn add_default_route(handle: &Handle, gateway: Ipv4Addr) -> Result<(), Error> {
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .gateway(gateway)
+        .build();
+    let result = handle.route().add(route).execute().await;
+    result.map_err(asked(&format!("add a default route through {gateway}")))
+}
+
+/// Removes the device called `name` (and its peer, and its addresses); one that is missing is fine.
+pub(crate) async fn remove(handle: &Handle, name: &str) -> Result<(), Error> {
+    let Some(device) = find(handle, name).await? else {
+        return Ok(());
+    };
+    match handle.link().del(device.index).execute().await {
+        Err(error) if !is_missing(&error) => {
+            Err(asked(&format!("remove the device {name}"))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The addresses of the device `index`.
+pub(crate) async fn addresses(handle: &Handle, index: u32) -> Result<Vec<(Ipv4Addr, u8)>, Error> {
+    let all = all_addresses(handle).await?;
+    let own = all.into_iter().filter(|(device, ..)| *device == index);
+    Ok(own.map(|(_, address, prefix)| (address, prefix)).collect())
+}
+
+async fn all_addresses(handle: &Handle) -> Result<Vec<(u32, Ipv4Addr, u8)>, Error> {
+    let messages: Vec<_> = handle
+        .address()
+        .get()
+        .execute()
+        .try_collect()
+        .await
+        .map_err(asked("list the addresses"))?;
+    let mut all = Vec::new();
+    for message in messages {
+        for attribute in &message.attributes {
+            if let AddressAttribute::Address(IpAddr::V4(address))
+            | AddressAttribute::Local(IpAddr::V4(address)) = attribute
+            {
+                all.push((message.header.index, *address, message.header.prefix_len));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// All IPv4 ranges that the machine has an address in or a route to, the default route and the
+/// device `except` left out.
+pub(crate) async fn ranges_in_use(handle: &Handle, except: u32) -> Result<Vec<Subnet>, Error> {
+    let addresses = all_addresses(handle).await?.into_iter();
+    let mut all: Vec<Subnet> = addresses
+        .filter(|(device, ..)| *device != except)
+        .map(|(_, address, prefix)| Subnet::of(address, prefix))
+        .collect();
+    let every = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    let routes: Vec<_> = handle
+        .route()
+        .get(every)
+        .execute()
+        .try_collect()
+        .await
+        .map_err(asked("list the routes"))?;
+    for route in routes {
+        let prefix = route.header.destination_prefix_length;
+        let own = route
+            .attributes
+            .iter()
+            .any(|attribute| *attribute == RouteAttribute::Oif(except));
+        for attribute in &route.attributes {
+            if let RouteAttribute::Destination(RouteAddress::Inet(address)) = attribute
+                && prefix > 0
+                && !own
+            {
+                all.push(Subnet::of(*address, prefix));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Whether the kernel said that there is no such device (ENODEV).
+fn is_missing(error: &rtnetlink::Error) -> bool {
+    let no_such_device = -(nix::errno::Errno::ENODEV as i32);
+    matches!(error, rtnetlink::Error::NetlinkError(message) if message.raw_code() == no_such_device)
+}
