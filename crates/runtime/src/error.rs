@@ -26,7 +26,7 @@ pub enum Error {
 }
 
 /// Shorthand of this crate.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// Whether no later try can succeed.

@@ -4,7 +4,7 @@
 //! that no link in it leads out.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path};
 
@@ -91,11 +91,6 @@ impl Root {
         let group = self.read("/etc/group")?;
         lookup(text, &passwd, &group).map_err(Error::Fatal)
     }
-
-    /// Whether there is such a file, followed to its end inside the root.
-    pub(crate) fn has(&self, path: &Path) -> bool {
-        self.open_inside(path, OFlag::O_PATH).is_ok()
-    }
 }
 
 /// The rules of Docker's USER: a name must exist; a number need not, and then has group 0. Without a group,
@@ -155,11 +150,6 @@ fn lookup(text: &str, passwd: &str, group: &str) -> std::result::Result<User, St
 fn number(text: &str) -> Option<u32> {
     // The highest one means "none" to the kernel.
     text.parse().ok().filter(|n| *n != u32::MAX)
-}
-
-/// Whether a kind of error means that the path is not there.
-pub(crate) fn is_missing(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 #[cfg(test)]

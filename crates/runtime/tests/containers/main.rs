@@ -1,0 +1,42 @@
+//! Real containers. Needs root; prints SKIPPED otherwise.
+//!
+//! There is no test harness: a shim is a copy of the program that starts it, so this program must be able
+//! to become one before it has threads.
+
+mod life;
+mod rig;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+type Test = (&'static str, fn());
+
+fn main() {
+    layby_runtime::run_if_shim();
+    // What cargo's own harness understands is passed over; words are filters.
+    let filters: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let all: Vec<Test> = life::TESTS.to_vec();
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIPPED: containers need root\n\ntest result: ok. 0 passed; 0 failed; {} ignored; 0 measured; 0 filtered out", all.len());
+        return;
+    }
+    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
+    let (chosen, others): (Vec<Test>, Vec<Test>) = all.into_iter().partition(|(name, _)| wanted(name));
+    println!("\nrunning {} tests", chosen.len());
+    let mut failed = Vec::new();
+    for (name, test) in &chosen {
+        let passed = catch_unwind(AssertUnwindSafe(test)).is_ok();
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        if !passed {
+            failed.push(*name);
+        }
+    }
+    rig::remove_layer();
+    println!(
+        "\ntest result: {}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out\n",
+        if failed.is_empty() { "ok" } else { "FAILED" },
+        chosen.len() - failed.len(),
+        failed.len(),
+        others.len()
+    );
+    std::process::exit(i32::from(!failed.is_empty()));
+}

@@ -1,0 +1,144 @@
+//! The program that the tests run in containers: one static binary that does what its arguments say.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread::sleep;
+use std::time::Duration;
+
+unsafe extern "C" {
+    fn signal(number: i32, handler: usize) -> usize;
+    fn _exit(code: i32) -> !;
+    fn kill(pid: i32, number: i32) -> i32;
+    fn syscall(number: i64, ...) -> i64;
+}
+
+const SIGTERM: i32 = 15;
+
+extern "C" fn on_term(_: i32) {
+    unsafe { _exit(42) }
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["exit", code] => std::process::exit(code.parse().unwrap()),
+        ["print", text] => println!("{text}"),
+        ["warn", text] => eprintln!("{text}"),
+        ["say-and-exit", text, code] => {
+            print!("{text}");
+            std::io::stdout().flush().unwrap();
+            std::process::exit(code.parse().unwrap())
+        }
+        // Ends with 42 when asked to.
+        ["polite"] => {
+            unsafe { signal(SIGTERM, on_term as *const () as usize) };
+            println!("ready");
+            forever()
+        }
+        ["stubborn"] => {
+            unsafe { signal(SIGTERM, 1) };
+            println!("ready");
+            forever()
+        }
+        ["shot"] => unsafe {
+            // As PID 1 only a child can be shot: its parent takes over the code.
+            let status = std::process::Command::new("/proc/self/exe").arg("shoot").status().unwrap();
+            use std::os::unix::process::ExitStatusExt;
+            _exit(128 + status.signal().unwrap_or(0))
+        },
+        ["shoot"] => unsafe {
+            kill(std::process::id().cast_signed(), 9);
+        },
+        ["eat", megabytes] => {
+            let mut eaten: Vec<Vec<u8>> = Vec::new();
+            for _ in 0..megabytes.parse::<usize>().unwrap() {
+                eaten.push(vec![1; 1 << 20]);
+            }
+            println!("ate {}", eaten.len());
+        }
+        ["flood", lines] => {
+            let line = format!("{}\n", "f".repeat(200));
+            let mut out = std::io::stdout().lock();
+            for _ in 0..lines.parse::<usize>().unwrap() {
+                out.write_all(line.as_bytes()).unwrap();
+            }
+        }
+        ["count"] => {
+            let mut number = 0u64;
+            loop {
+                number += 1;
+                fs::write("/count", number.to_string()).unwrap();
+                sleep(Duration::from_millis(2));
+            }
+        }
+        ["serve", port] => serve(port.parse().unwrap()),
+        ["get", port] => {
+            let mut stream = TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap();
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            print!("{answer}");
+        }
+        ["cat", path] => print!("{}", fs::read_to_string(path).unwrap_or_else(|e| format!("error: {e}"))),
+        ["write", path, text] => fs::write(path, text).unwrap(),
+        ["where"] => print!("{}", std::env::current_dir().unwrap().display()),
+        ["env"] => std::env::vars().for_each(|(name, value)| println!("{name}={value}")),
+        ["list", path] => {
+            let mut names: Vec<_> = fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name()).collect();
+            names.sort();
+            names.iter().for_each(|name| println!("{}", name.display()));
+        }
+        ["calls"] => calls(),
+        ["sleep"] => forever(),
+        ref other => panic!("unknown arguments {other:?}"),
+    }
+}
+
+fn forever() -> ! {
+    loop {
+        sleep(Duration::from_secs(3600));
+    }
+}
+
+fn serve(port: u16) {
+    let listener = TcpListener::bind(("0.0.0.0", port)).unwrap();
+    println!("ready");
+    for stream in listener.incoming() {
+        let mut stream = stream.unwrap();
+        let mut buffer = [0; 1024];
+        let _ = stream.read(&mut buffer);
+        let _ = stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+    }
+}
+
+/// What the kernel says to calls that a container must not make (x86-64 numbers), and to a few that it may.
+fn calls() {
+    std::thread::spawn(|| println!("thread fine")).join().unwrap();
+    let zero = 0usize;
+    let user_namespace = 0x1000_0000usize;
+    let calls: [(&str, i64, [usize; 5]); 13] = [
+        ("getpid", 39, [zero; 5]),
+        ("mount", 165, [zero; 5]),
+        ("umount2", 166, [zero; 5]),
+        ("unshare", 272, [user_namespace, 0, 0, 0, 0]),
+        ("clone-user", 56, [user_namespace | 17, 0, 0, 0, 0]),
+        ("clone3", 435, [zero; 5]),
+        ("setns", 308, [zero; 5]),
+        ("keyctl", 250, [zero; 5]),
+        ("bpf", 321, [zero; 5]),
+        ("io_uring_setup", 425, [zero; 5]),
+        ("init_module", 175, [zero; 5]),
+        ("vsock", 41, [40, 1, 0, 0, 0]),
+        ("udp", 41, [2, 2, 0, 0, 0]),
+    ];
+    for (name, number, a) in calls {
+        let answer = unsafe { syscall(number, a[0], a[1], a[2], a[3], a[4]) };
+        if name == "clone-user" && answer == 0 {
+            unsafe { _exit(0) }
+        }
+        let error = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
+        println!("{name} {}", if answer >= 0 { 0 } else { error });
+    }
+}
