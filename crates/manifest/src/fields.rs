@@ -5,6 +5,9 @@ use std::ops::RangeInclusive;
 use crate::report::Report;
 use crate::tree::{Entry, Node, Place, Value, cut};
 
+/// For so many unknown keys of a map it is looked for what was meant: more are no typing errors.
+const MAX_SUGGESTIONS: usize = 100;
+
 /// The keys of a map that are not read yet.
 #[derive(Debug)]
 pub(crate) struct Fields {
@@ -62,6 +65,12 @@ impl Fields {
             Value::Scalar { text, .. } => !text.is_empty(),
             Value::List(_) | Value::Map(_) => true,
         })
+    }
+
+    /// Where the value of a key stands that is there and not taken off yet.
+    pub(crate) fn place_of(&self, key: &str) -> Option<Place> {
+        let entry = self.entries.iter().find(|entry| entry.key == key)?;
+        Some(entry.value.place.clone())
     }
 
     /// `"key" in service "web"`, for messages.
@@ -186,8 +195,10 @@ impl Fields {
 
     /// Warns of all that is left.
     pub(crate) fn finish(self, report: &mut Report) {
-        for entry in &self.entries {
-            let meant = similar(&entry.key, &self.asked)
+        for (index, entry) in self.entries.iter().enumerate() {
+            let meant = (index < MAX_SUGGESTIONS)
+                .then(|| similar(&entry.key, &self.asked))
+                .flatten()
                 .map(|key| format!("; did you mean {key:?}?"))
                 .unwrap_or_default();
             let message = format!(

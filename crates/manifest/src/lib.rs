@@ -5,6 +5,16 @@
 //! the reach of the network are touched: nothing is dropped in silence. All errors are shown at once.
 //!
 //! Nothing here touches a disk: the files come in as bytes.
+//!
+//! # What is accepted without a word
+//! What changes nothing that Layby does: labels and annotations that are not Layby's own, `version`
+//! and `x-...` in Compose files, the `status` of Kubernetes objects, and what Kubernetes writes into
+//! `metadata` by itself. Layby's own settings are `x-layby` in Compose services and the annotations
+//! `layby.dev/...` of Deployments; a misspelt one of these is a warning.
+//!
+//! # Bounds
+//! A file may have 1 MiB, 64 levels and 100,000 values with its aliases filled in; a manifest, 2,000
+//! Kubernetes objects. Of more than 200 errors or warnings, the first are handed out.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +23,7 @@ use layby_model::spec::AppSpec;
 use compose::dotenv;
 use discover::Found;
 use report::Report;
+use tree::Place;
 
 mod app;
 mod check;
@@ -77,6 +88,11 @@ pub fn read(files: &Files, options: &ReadOptions) -> Result<Manifest, Vec<Diagno
         }
         Found::Nothing => return Err(report.finish().err().unwrap_or_default()),
     };
+    if draft.services.is_empty() && !report.failed() {
+        let file = names.first().map_or("", String::as_str);
+        let message = "every service is left out: there is nothing to run";
+        report.error(&Place::whole(file), message);
+    }
     check::check(&draft.services, &mut report);
     let name = app::name(options, &draft.names, &mut report);
     let warnings = report.finish()?;

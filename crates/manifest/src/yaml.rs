@@ -295,6 +295,10 @@ fn scalar(
     place: &Place,
 ) -> Result<Value, Wrong> {
     check_tag(tag, place)?;
+    if text.contains('\0') {
+        // Neither a command, a variable nor a name can hold it: all end there.
+        return Err((place.clone(), "the character NUL cannot be used".to_owned()));
+    }
     let core = tag.and_then(Tag::core_suffix);
     let plain = match core {
         Some("str") => false,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::compose::interpolate;
 use crate::report::Report;
 use crate::tree::{Place, cut};
+use crate::yaml::MAX_FILE_BYTES;
 
 /// The file's name.
 pub(crate) const FILE: &str = ".env";
@@ -16,6 +17,13 @@ pub(crate) fn variables(
     report: &mut Report,
 ) -> BTreeMap<String, String> {
     let mut variables = env.clone();
+    let size_bytes = bytes.map_or(0, <[u8]>::len);
+    if size_bytes > MAX_FILE_BYTES {
+        let message =
+            format!("is {size_bytes} bytes long; it may have {MAX_FILE_BYTES} (1 MiB) at most");
+        report.error(&Place::whole(FILE), message);
+        return variables;
+    }
     let mut left_bytes = interpolate::MAX_FILLED_BYTES;
     let text = String::from_utf8_lossy(bytes.unwrap_or_default());
     for (line, number) in text.trim_start_matches('\u{feff}').lines().zip(1..) {

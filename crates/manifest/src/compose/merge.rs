@@ -1,5 +1,7 @@
 //! Lays one Compose file over another, by the Compose Specification's chapter "Merge".
 
+use std::collections::{HashMap, HashSet};
+
 use crate::tree::{Entry, Node, Value};
 
 /// Lays `over` over `base`: maps are merged key by key, lists are joined, anything else is replaced.
@@ -18,13 +20,8 @@ fn merge_key(key: &str, base: Node, over: Node) -> Node {
             };
         }
         (Value::Map(base), Value::Map(over)) => Value::Map(merge_maps(base, over)),
-        (Value::List(mut items), Value::List(more)) if !is_replaced(key) => {
-            for item in more {
-                if !items.iter().any(|known| same(known, &item)) {
-                    items.push(item);
-                }
-            }
-            Value::List(items)
+        (Value::List(items), Value::List(more)) if !is_replaced(key) => {
+            Value::List(join_lists(items, more))
         }
         (_, value) => value,
     };
@@ -34,22 +31,38 @@ fn merge_key(key: &str, base: Node, over: Node) -> Node {
     }
 }
 
-fn merge_maps(mut base: Vec<Entry>, over: Vec<Entry>) -> Vec<Entry> {
+fn merge_maps(base: Vec<Entry>, over: Vec<Entry>) -> Vec<Entry> {
+    let index: HashMap<String, usize> = base
+        .iter()
+        .enumerate()
+        .map(|(index, entry)| (entry.key.clone(), index))
+        .collect();
+    let mut merged: Vec<Option<Entry>> = base.into_iter().map(Some).collect();
     for entry in over {
-        match base.iter().position(|known| known.key == entry.key) {
-            Some(index) => {
-                let known = base.remove(index);
-                let merged = Entry {
+        let known = index.get(&entry.key).copied();
+        match known.and_then(|index| Some((index, merged[index].take()?))) {
+            Some((index, known)) => {
+                merged[index] = Some(Entry {
                     value: merge_key(&entry.key, known.value, entry.value),
                     key: known.key,
                     place: entry.place,
-                };
-                base.insert(index, merged);
+                });
             }
-            None => base.push(entry),
+            None => merged.push(Some(entry)),
         }
     }
-    base
+    merged.into_iter().flatten().collect()
+}
+
+/// Joins two lists; a scalar that is in both is kept once. Maps are left to whoever reads them.
+fn join_lists(mut items: Vec<Node>, more: Vec<Node>) -> Vec<Node> {
+    let known: HashSet<String> = items
+        .iter()
+        .filter_map(|item| item.scalar().map(str::to_owned))
+        .collect();
+    let is_new = |item: &Node| item.scalar().is_none_or(|text| !known.contains(text));
+    items.extend(more.into_iter().filter(is_new));
+    items
 }
 
 /// Lists that make sense only as a whole.
@@ -85,6 +98,7 @@ fn normal(key: &str, node: Node) -> Node {
 /// `[A=1, B]` as `{A: 1, B: }`; of two with one name, the last is kept.
 fn merge_pairs(items: Vec<Node>) -> Value {
     let mut entries: Vec<Entry> = Vec::new();
+    let mut index: HashMap<String, usize> = HashMap::new();
     for item in items {
         let text = item.scalar().unwrap_or_default();
         let (key, value) = match text.split_once('=') {
@@ -105,27 +119,13 @@ fn merge_pairs(items: Vec<Node>) -> Value {
                 value,
             },
         };
-        entries.retain(|known| known.key != entry.key);
-        entries.push(entry);
+        match index.get(&entry.key) {
+            Some(index) => entries[*index] = entry,
+            None => {
+                index.insert(entry.key.clone(), entries.len());
+                entries.push(entry);
+            }
+        }
     }
     Value::Map(entries)
-}
-
-/// Whether two nodes say the same, wherever they stand.
-fn same(one: &Node, other: &Node) -> bool {
-    match (&one.value, &other.value) {
-        (Value::Null, Value::Null) => true,
-        (Value::Scalar { text: one, .. }, Value::Scalar { text: other, .. }) => one == other,
-        (Value::List(one), Value::List(other)) => {
-            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
-        }
-        (Value::Map(one), Value::Map(other)) => {
-            one.len() == other.len()
-                && one
-                    .iter()
-                    .zip(other)
-                    .all(|(one, other)| one.key == other.key && same(&one.value, &other.value))
-        }
-        _ => false,
-    }
 }

@@ -13,6 +13,7 @@ pub(crate) mod interpolate;
 mod build;
 mod deploy;
 mod healthcheck;
+mod leftover;
 mod merge;
 mod pairs;
 mod ports;
@@ -57,7 +58,7 @@ pub(crate) fn read(
         value.map(|value| Placed { value, place })
     });
     if let Some(entry) = top.entry("networks")
-        && !service::is_default_network(&entry.value)
+        && !leftover::is_default_network(&entry.value)
     {
         top.put_back(entry);
     }

@@ -14,7 +14,7 @@ pub(crate) fn read(
 ) -> BTreeMap<String, String> {
     let mut pairs = BTreeMap::new();
     let mut put = |key: &str, value: Option<String>, place: &Place, report: &mut Report| {
-        if key.is_empty() || key.contains('\0') {
+        if key.is_empty() {
             report.error(place, format!("{name} has a variable without a name"));
             return;
         }

@@ -9,11 +9,14 @@ use crate::fields::{Fields, parsed, port};
 use crate::report::Report;
 use crate::tree::{Node, Value};
 
+/// The most ports of a service.
+const MAX_PORTS: usize = 1000;
+
 /// Reads `ports`: the short and the long syntax. What is said twice is kept once.
 pub(crate) fn published(service: &mut Fields, report: &mut Report) -> Vec<Placed<PublishedPort>> {
     let name = service.name("ports");
     let mut all: Vec<Placed<PublishedPort>> = Vec::new();
-    for item in service.list("ports", report).unwrap_or_default() {
+    for item in items(service, "ports", report) {
         let place = item.place.clone();
         let port = match item.value {
             Value::Map(_) => long(item, &service.what, report),
@@ -31,11 +34,21 @@ pub(crate) fn published(service: &mut Fields, report: &mut Report) -> Vec<Placed
 /// Reads `expose`: ports, or `PORT/tcp`.
 pub(crate) fn exposed(service: &mut Fields, report: &mut Report) -> Vec<u16> {
     let name = format!("an item of {}", service.name("expose"));
-    let items = service.list("expose", report).unwrap_or_default();
-    items
+    items(service, "expose", report)
         .iter()
         .filter_map(|item| parsed(item, &name, report, |text| target(without_protocol(text)?)))
         .collect()
+}
+
+/// The items of a list of ports, as many as there may be.
+fn items(service: &mut Fields, key: &'static str, report: &mut Report) -> Vec<Node> {
+    let mut items = service.list(key, report).unwrap_or_default();
+    if items.len() > MAX_PORTS {
+        let message = format!("{} has more than {MAX_PORTS} items", service.name(key));
+        report.error(&items[MAX_PORTS].place, message);
+        items.truncate(MAX_PORTS);
+    }
+    items
 }
 
 /// `[[IP:]HOST:]CONTAINER[/tcp]`; without a host port, any free one.

@@ -29,15 +29,10 @@ const REFUSED: [(&str, &str); 8] = [
 ];
 
 /// Keys that change nothing here.
-const ACCEPTED: [&str; 4] = [
-    "enableServiceLinks",
-    "preemptionPolicy",
-    "schedulerName",
-    "serviceAccount",
-];
+const ACCEPTED: [&str; 3] = ["enableServiceLinks", "preemptionPolicy", "schedulerName"];
 
 /// Keys that are known, and not honoured in this version.
-const UNSUPPORTED: [&str; 21] = [
+const UNSUPPORTED: [&str; 22] = [
     "activeDeadlineSeconds",
     "affinity",
     "dnsConfig",
@@ -53,6 +48,7 @@ const UNSUPPORTED: [&str; 21] = [
     "readinessGates",
     "runtimeClassName",
     "schedulingGates",
+    "serviceAccount",
     "serviceAccountName",
     "setHostnameAsFQDN",
     "shareProcessNamespace",
