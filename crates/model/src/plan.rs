@@ -7,7 +7,7 @@
 //! 2. for each of [`timers`], keep the instant from which it has held without a break: that is `since`;
 //! 3. let [`wakefulness`] replace `Desired::wanted`, in memory;
 //! 4. take the [`next_steps`] in their order, and look again after one that wrote a decision;
-//! 5. sleep until facts or wants change, or until [`next_due`].
+//! 5. once none is left, sleep until facts or wants change, or until [`next_due`].
 //!
 //! The rules: (1) *want* says which replicas there are to be and how awake; (2) *route* says who gets requests;
 //! (3) *go live* and (4) *fail* end a rollout; (5) *stop or freeze* waits until the gateway has let go.
@@ -152,7 +152,12 @@ pub fn next_steps(d: &Desired, o: &Observed, stored_wanted: Wakefulness) -> Vec<
 /// `None`: never, as long as no fact and no want changes.
 pub fn next_due(d: &Desired, o: &Observed) -> Option<u64> {
     let plan = Plan::new(d, o);
-    let due = |timer: Timer, ms: u64| o.since.get(&timer).map(|since| since.saturating_add(ms));
+    let holding = timers(d, o);
+    let due = |timer: Timer, ms: u64| {
+        // One that `since` does not have yet began with a want that changed after `since` was taken.
+        let since = *o.since.get(&timer).unwrap_or(&o.now_ms);
+        holding.contains(&timer).then(|| since.saturating_add(ms))
+    };
     let mut dues = Vec::new();
 
     let verdict = plan.verdict();

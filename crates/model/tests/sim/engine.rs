@@ -1,0 +1,231 @@
+//! The engine of the world: slow, crashing, with good and bad images. An order shows in its facts from the
+//! moment when it is accepted.
+
+use layby_model::plan::{Desired, Step};
+use layby_model::replica::Phase;
+use layby_model::{ReplicaId, RevisionId, plan};
+
+use crate::mutation::Mutation;
+use crate::world::{QUIET, World, note};
+
+/// What a revision's image does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Image {
+    Good,
+    /// It never gets ready.
+    Hangs,
+    /// It ends before it is ready.
+    Exits,
+    /// It ends before it is ready, or soon after.
+    Flaps,
+    /// It cannot be started at all, and the engine knows.
+    Missing,
+}
+
+/// A replica.
+#[derive(Debug, Clone)]
+pub(crate) struct Sandbox {
+    pub(crate) id: ReplicaId,
+    pub(crate) revision: RevisionId,
+    pub(crate) phase: Phase,
+    /// Ticks until it is ready.
+    boot: u64,
+    /// When it has got to where it is on its way to.
+    due: u64,
+    /// It ended unasked since the last order.
+    pub(crate) crashed: bool,
+    /// When that was.
+    pub(crate) crashed_at: u64,
+    /// It was ready since its last start.
+    proved: bool,
+    /// As control counts them: since its own start.
+    pub(crate) failed_starts: u32,
+    /// No later try can succeed.
+    pub(crate) fatal: bool,
+    /// The life of the control plane that made it.
+    pub(crate) life: u32,
+    pub(crate) address: u32,
+}
+
+impl Sandbox {
+    fn end(&mut self, now: u64, phase: Phase) {
+        self.failed_starts = match self.phase {
+            Phase::Starting if !self.proved => self.failed_starts + 1,
+            _ => self.failed_starts,
+        };
+        self.phase = phase;
+        // What lies there already does not end once more.
+        self.crashed_at = if self.crashed { self.crashed_at } else { now };
+        self.crashed = true;
+    }
+}
+
+impl World {
+    /// Takes an order. `d` is what its giver planned with; `None`: it died meanwhile.
+    pub(crate) fn order(&mut self, step: &Step, d: Option<&Desired>) {
+        let (id, lowered) = match *step {
+            Step::Create(revision) => return self.create(revision),
+            Step::Start(id) | Step::Thaw(id) => (id, None),
+            Step::Freeze(id) => (id, Some(Phase::Freezing)),
+            Step::Sleep(id) => (id, Some(Phase::Stopping)),
+            Step::Remove(id) => (id, Some(Phase::Removing)),
+            Step::GoLive(_) | Step::Fail(..) | Step::Publish(_) | Step::WriteWakefulness(_) => {
+                unreachable!("no order for an engine: {step:?}")
+            }
+        };
+        let remove = lowered == Some(Phase::Removing);
+        let Some(replica) = self.engine.get(&id) else {
+            return; // gone meanwhile
+        };
+        if replica.phase == Phase::Removing || replica.phase == Phase::Lost && !remove {
+            return;
+        }
+        let mut id = id;
+        if remove && self.mistake(Mutation::EngineChooses) {
+            let revision = replica.revision;
+            let mine = (self.engine.values())
+                .filter(|r| r.revision == revision && r.phase != Phase::Removing);
+            let mine: Vec<ReplicaId> = mine.map(|r| r.id).collect();
+            id = self.rng.choice(&mine);
+        }
+        let revision = self.engine[&id].revision;
+        note!(self, "{step:?} -> replica {} of revision {revision}", id.0);
+        if matches!(step, Step::Start(_)) {
+            self.a_crash_loop_is_slowed_and_ends(id, d);
+        }
+        if lowered.is_none() {
+            self.stop_first_runs_one_revision(d, revision);
+        }
+        let boot = if matches!(step, Step::Thaw(_)) {
+            1
+        } else {
+            self.rng.between(2, 10)
+        };
+        let due = self.now + self.rng.between(1, 4);
+        let replica = self.engine.get_mut(&id).expect("it was there just now");
+        replica.crashed = false;
+        replica.proved &= !matches!(step, Step::Start(_));
+        match lowered {
+            None => (replica.phase, replica.boot) = (Phase::Starting, boot),
+            Some(phase) => (replica.phase, replica.due) = (phase, due),
+        }
+        if lowered.is_some() {
+            self.no_routed_replica_is_stopped_or_frozen(id);
+            self.no_request_is_cut_before_its_drain_deadline(id);
+        }
+        if let Some(d) = d
+            && d.live == Some(revision)
+            && !remove
+        {
+            let intent = self.ghosts.plan_intent;
+            let needless = if lowered.is_none() {
+                intent < d.wanted
+            } else {
+                intent > d.wanted
+            };
+            self.a_lost_write_costs_one_doze_or_wake(id, needless);
+        }
+    }
+
+    fn create(&mut self, revision: RevisionId) {
+        self.replicas += 1;
+        let id = ReplicaId(self.replicas);
+        // An address is free again only when its replica is removed.
+        let early = self.mistake(Mutation::AddressReused);
+        let uses = |r: &&Sandbox| !(early && r.phase == Phase::Lost);
+        let used: Vec<u32> = self
+            .engine
+            .values()
+            .filter(uses)
+            .map(|r| r.address)
+            .collect();
+        let address = (0..).find(|a| !used.contains(a)).expect("there are enough");
+        self.addresses.insert(id, address);
+        let replica = Sandbox {
+            id,
+            revision,
+            phase: Phase::Stopped,
+            boot: 0,
+            due: 0,
+            crashed: false,
+            crashed_at: 0,
+            proved: false,
+            failed_starts: 0,
+            fatal: false,
+            life: self.lives,
+            address,
+        };
+        self.engine.insert(id, replica);
+        note!(self, "replica {} of revision {revision} is made", id.0);
+    }
+
+    /// A replica ends by itself, or is never to be started again.
+    pub(crate) fn crash(&mut self, id: ReplicaId, phase: Phase) {
+        let now = self.now;
+        let Some(replica) = self.engine.get_mut(&id) else {
+            return;
+        };
+        if plan::depth(replica.phase).is_none() {
+            return;
+        }
+        let before = replica.phase;
+        replica.end(now, phase);
+        let failed = replica.failed_starts;
+        self.ghosts.able_since = now;
+        self.ghosts.needless.remove(&id); // what it costs now is the crash's
+        note!(
+            self,
+            "replica {} ends: {before:?} -> {phase:?}, failed starts {failed}",
+            id.0
+        );
+    }
+
+    pub(crate) fn engine_tick(&mut self) {
+        let now = self.now;
+        let late = std::mem::take(&mut self.late_orders);
+        for (due, step) in late {
+            if due <= now {
+                self.order(&step, None);
+            } else {
+                self.late_orders.push((due, step));
+            }
+        }
+        let all: Vec<ReplicaId> = self.engine.keys().copied().collect();
+        for id in all {
+            let image = self.images[&self.engine[&id].revision];
+            let flaps = image == Image::Flaps && now < QUIET;
+            let ends_starting = image == Image::Exits || flaps && self.rng.one_in(0.6);
+            let ends_ready = flaps && self.rng.one_in(0.05);
+            let replica = self.engine.get_mut(&id).expect("nothing left meanwhile");
+            replica.boot = replica.boot.saturating_sub(1);
+            match replica.phase {
+                Phase::Starting if replica.boot == 0 && image == Image::Missing => {
+                    replica.fatal = true;
+                    self.crash(id, Phase::Stopped);
+                }
+                Phase::Starting if replica.boot == 0 && image != Image::Hangs => {
+                    if ends_starting && !replica.proved {
+                        self.crash(id, Phase::Stopped);
+                    } else {
+                        replica.phase = Phase::Ready;
+                        replica.proved = true;
+                        replica.failed_starts = 0;
+                        self.ghosts.ever_ready.insert(replica.revision);
+                    }
+                }
+                Phase::Ready if ends_ready => self.crash(id, Phase::Stopped),
+                Phase::Removing if now >= replica.due => {
+                    self.engine.remove(&id);
+                    self.ghosts.removed.insert(id);
+                }
+                Phase::Freezing if now >= replica.due => replica.phase = Phase::Frozen,
+                Phase::Stopping if now >= replica.due => replica.phase = Phase::Stopped,
+                _ => {}
+            }
+            if self.chance(0.002) {
+                let phase = self.rng.choice(&[Phase::Stopped, Phase::Lost]);
+                self.crash(id, phase);
+            }
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! The properties, one function each, and the ghosts: what only they read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+
+use layby_model::plan::{self, Desired, Observed, Route};
+use layby_model::replica::Phase;
+use layby_model::spec::SleepPolicy;
+use layby_model::state::{Showing, state};
+use layby_model::{ReplicaId, RevisionId, State, Wakefulness};
+
+use crate::engine::Sandbox;
+use crate::gateway::Request;
+use crate::world::{DRAIN, TICK_MS, Violation, World, named};
+
+macro_rules! properties {
+    ($($variant:ident: $broken:literal,)*) => {
+        /// The properties, each with how it reads when it is broken.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub(crate) enum Property {
+            $(#[doc = $broken] $variant,)*
+        }
+
+        impl Property {
+            pub(crate) const ALL: &[Property] = &[$(Property::$variant,)*];
+
+            pub(crate) fn broken(self) -> &'static str {
+                match self {
+                    $(Property::$variant => $broken,)*
+                }
+            }
+        }
+    };
+}
+
+properties! {
+    RoutedIsLowered: "a routed replica was stopped or frozen",
+    CutBeforeDrained: "a request was cut or frozen before its drain deadline",
+    SentToAnother: "a request reached another replica",
+    SentIntoFrozen: "a request was sent into a frozen replica",
+    AnsweredTwice: "a request was answered or sent twice",
+    HeldTooLong: "a request was held past its deadline",
+    WakingWaits: "a waiting request did not wake the service in time",
+    LiveNeverReady: "a revision went live that was never ready",
+    RouteLost: "the route was lost while live was awake and ready",
+    RefusePublished: "refused although something is live",
+    BadImageRolls: "a bad image still rolls long after its deadline",
+    FailedEarly: "a target failed before its time",
+    FailedReady: "a target failed although it was ready",
+    TwoRevisions: "stop-first ran two revisions at once",
+    LiveRefused: "refused although something is live and enabled",
+    Needless: "a needless doze or wake without a lost write",
+    LoopTooFast: "a crash loop was started faster than its backoff",
+    FourthStart: "a target was started a fourth time",
+    LoopRolls: "a target in a crash loop rolls on",
+    HopelessRolls: "a target without hope rolls on",
+    DueWrong: "next_due missed a change, or named none",
+    UnsettledState: "did not settle: state",
+    UnsettledReplicas: "did not settle: wrong or left-over replicas",
+    UnsettledTable: "did not settle: the table was not applied",
+    UnsettledSteps: "did not settle: steps left",
+    UnsettledIdle: "did not settle: idle but awake",
+}
+
+/// Ticks within which a waiting request wakes a service when nothing is in the way.
+const WAKE_LIMIT: u64 = 40;
+/// Ticks after which a gateway no longer refuses what is live.
+const REFUSE_LIMIT: u64 = 30;
+/// Ticks that a bad image may roll beyond its deadline and a drain.
+const ROLL_SLACK: u64 = 60;
+/// Ticks within which a target without hope is given up.
+const FAIL_LIMIT: u64 = 20;
+/// How long a replica lies after so many failed starts, in milliseconds; the last one stands for all further.
+const BACKOFF_MS: [u64; 9] = [0, 100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000];
+
+/// What only the properties read.
+pub(crate) struct Ghosts {
+    /// Replicas that are gone.
+    pub(crate) removed: BTreeSet<ReplicaId>,
+    /// When the gateway last turned away from a replica.
+    pub(crate) withdrawn: BTreeMap<ReplicaId, u64>,
+    pub(crate) ever_ready: BTreeSet<RevisionId>,
+    /// Needless dozes and wakes of a replica since it last crashed.
+    pub(crate) needless: BTreeMap<ReplicaId, u64>,
+    /// The wakefulness that users, demand and idleness asked for last, lost writes or not; and so when planning.
+    pub(crate) intent: Wakefulness,
+    pub(crate) plan_intent: Wakefulness,
+    /// Since when nothing is in the way of waking.
+    pub(crate) able_since: u64,
+    /// Ticks that the target rolls with all being well; that something is live, likewise.
+    pub(crate) roll_ticks: u64,
+    pub(crate) live_ticks: u64,
+    /// Ticks of its deadline that the target was given.
+    pub(crate) given: u64,
+    /// Ticks in a row that a target in a crash loop, or without hope, was not given up although it could be.
+    loop_ticks: u64,
+    hopeless_ticks: u64,
+}
+
+impl Ghosts {
+    pub(crate) fn new() -> Self {
+        Self {
+            removed: BTreeSet::new(),
+            withdrawn: BTreeMap::new(),
+            ever_ready: BTreeSet::new(),
+            needless: BTreeMap::new(),
+            intent: Wakefulness::Awake,
+            plan_intent: Wakefulness::Awake,
+            able_since: 0,
+            roll_ticks: 0,
+            live_ticks: 0,
+            given: 0,
+            loop_ticks: 0,
+            hopeless_ticks: 0,
+        }
+    }
+
+    pub(crate) fn deployed(&mut self) {
+        self.roll_ticks = 0;
+        self.given = 0;
+    }
+
+    pub(crate) fn control_killed(&mut self) {
+        self.roll_ticks = 0;
+        self.given = 0;
+    }
+}
+
+impl World {
+    fn check(&mut self, ok: bool, property: Property, detail: impl Debug) {
+        if ok || self.violations.iter().any(|v| v.property == property) {
+            return;
+        }
+        let last = self.log.len().saturating_sub(30);
+        self.violations.push(Violation {
+            tick: self.now,
+            property,
+            detail: format!("{detail:?}"),
+            log: self.log[last..].to_vec(),
+        });
+    }
+
+    /// At every order to lower a replica, and for every replica of a table that the gateway turns to.
+    pub(crate) fn no_routed_replica_is_stopped_or_frozen(&mut self, id: ReplicaId) {
+        let up = |phase| matches!(phase, Phase::Starting | Phase::Ready);
+        let lowered = |r: &Sandbox| !r.crashed && !up(r.phase);
+        let down = self.engine.get(&id).is_some_and(lowered) || self.ghosts.removed.contains(&id);
+        let gateway = &self.gateway;
+        let table = if gateway.up {
+            &gateway.table
+        } else {
+            &gateway.disk.0
+        };
+        let routed = named(table).contains(&id);
+        self.check(!(down && routed), Property::RoutedIsLowered, id);
+    }
+
+    pub(crate) fn no_request_is_cut_before_its_drain_deadline(&mut self, id: ReplicaId) {
+        let flying = self
+            .gateway
+            .in_flight
+            .get(&id)
+            .is_some_and(|sent| !sent.is_empty());
+        let withdrawn = *self.ghosts.withdrawn.get(&id).unwrap_or(&self.now);
+        let early = flying && self.now - withdrawn < DRAIN;
+        self.check(!early, Property::CutBeforeDrained, id);
+    }
+
+    /// Not a frozen process (it would hang there), nor another replica at the same address.
+    pub(crate) fn a_request_reaches_only_what_its_table_names(&mut self, id: ReplicaId) {
+        let answers = |r: &&Sandbox| {
+            use Phase::{Freezing, Frozen, Ready, Starting};
+            r.address == self.addresses[&id]
+                && matches!(r.phase, Ready | Starting | Freezing | Frozen)
+        };
+        let there: Vec<(ReplicaId, Phase)> = self
+            .engine
+            .values()
+            .filter(answers)
+            .map(|r| (r.id, r.phase))
+            .collect();
+        for (other, phase) in there {
+            self.check(other == id, Property::SentToAnother, id);
+            let awake = plan::depth(phase) == Some(Wakefulness::Awake);
+            self.check(awake, Property::SentIntoFrozen, id);
+        }
+    }
+
+    pub(crate) fn every_request_ends_once_and_in_time(&mut self, request: &Request) {
+        let once = request.answers <= 1 && request.sent <= 1;
+        self.check(once, Property::AnsweredTwice, request.id);
+        let in_time = request.answers > 0 || request.sent > 0 || self.now <= request.deadline;
+        self.check(in_time, Property::HeldTooLong, request.id);
+    }
+
+    /// For `WAKE_LIMIT` ticks nothing was in the way, and yet the request waits.
+    pub(crate) fn waking_does_not_wait(&mut self, request: &Request) {
+        let late = self.now - request.arrived.max(self.ghosts.able_since) > WAKE_LIMIT;
+        self.check(!late, Property::WakingWaits, request.id);
+    }
+
+    pub(crate) fn nothing_goes_live_that_was_never_ready(&mut self) {
+        let live = self.store.live;
+        let proved = live.is_some_and(|live| self.ghosts.ever_ready.contains(&live));
+        self.check(proved, Property::LiveNeverReady, live);
+    }
+
+    pub(crate) fn start_first_keeps_its_route(&mut self, d: &Desired, route: &Route) {
+        let ready = |r: &Sandbox| Some(r.revision) == d.live && r.phase == Phase::Ready;
+        let due = self.engine.values().any(ready)
+            && d.enabled
+            && d.wanted == Wakefulness::Awake
+            && !(d.stop_first && d.rolling());
+        let kept = !named(route).is_empty() || !due;
+        self.check(kept, Property::RouteLost, route);
+    }
+
+    pub(crate) fn nothing_live_is_published_refused(&mut self, d: &Desired, route: &Route) {
+        let right = *route != Route::Refuse || !d.enabled || d.live.is_none();
+        self.check(right, Property::RefusePublished, "publish");
+    }
+
+    fn a_bad_image_harms_only_until_its_deadline(&mut self) {
+        let limit = self.store.deadline_ms / TICK_MS + DRAIN + ROLL_SLACK;
+        let late = self.ghosts.roll_ticks > limit && !self.is_good(self.store.target);
+        let target = self.store.target;
+        self.check(!late, Property::BadImageRolls, target);
+    }
+
+    pub(crate) fn a_deadline_is_given_in_full(&mut self) {
+        let full = self.ghosts.given >= self.store.deadline_ms / TICK_MS;
+        let given = self.ghosts.given;
+        self.check(full, Property::FailedEarly, (self.store.target, given));
+    }
+
+    pub(crate) fn a_ready_target_does_not_fail(&mut self) {
+        let target = self.store.target;
+        let ready = |r: &&Sandbox| Some(r.revision) == target && r.phase == Phase::Ready;
+        let enough = self.engine.values().filter(ready).count() >= self.store.replicas as usize;
+        self.check(!enough, Property::FailedReady, target);
+    }
+
+    pub(crate) fn stop_first_runs_one_revision(&mut self, d: Option<&Desired>, rev: RevisionId) {
+        let other = |r: &Sandbox| r.revision != rev && r.phase != Phase::Stopped;
+        let both = d.is_some_and(|d| d.stop_first) && self.engine.values().any(other);
+        self.check(!both, Property::TwoRevisions, rev);
+    }
+
+    pub(crate) fn what_is_live_is_never_refused(&mut self) {
+        let ticks = self.ghosts.live_ticks;
+        self.check(ticks <= REFUSE_LIMIT, Property::LiveRefused, ticks);
+    }
+
+    pub(crate) fn a_lost_write_costs_one_doze_or_wake(&mut self, id: ReplicaId, needless: bool) {
+        self.stats.needless += u64::from(needless);
+        let count = self.ghosts.needless.entry(id).or_default();
+        *count += u64::from(needless);
+        let bad = needless && *count > self.stats.lost_writes;
+        self.check(!bad, Property::Needless, id);
+    }
+
+    /// At every start of a replica.
+    pub(crate) fn a_crash_loop_is_slowed_and_ends(&mut self, id: ReplicaId, d: Option<&Desired>) {
+        let replica = &self.engine[&id];
+        let failed = replica.failed_starts as usize;
+        if !replica.crashed || failed == 0 {
+            return;
+        }
+        let rested_ms = (self.now - replica.crashed_at) * TICK_MS;
+        let early = rested_ms < BACKOFF_MS[failed.min(BACKOFF_MS.len() - 1)];
+        let rolls = |d: &Desired| d.rolling() && d.target == Some(replica.revision);
+        let again = failed >= 3 && d.is_some_and(rolls);
+        self.stats.restarts_after_backoff += 1;
+        let detail = (id, failed, rested_ms);
+        self.check(!early, Property::LoopTooFast, detail);
+        self.check(!again, Property::FourthStart, detail);
+    }
+
+    /// At a turn of the driver: between now and `next_due` time alone changes nothing, and then it does.
+    pub(crate) fn the_driver_may_sleep_until_due(&mut self, d: &Desired, o: &Observed) {
+        let at = |now_ms| {
+            let o = Observed {
+                now_ms,
+                ..o.clone()
+            };
+            (plan::wakefulness(d, &o), plan::next_steps(d, &o, d.wanted))
+        };
+        let (now, due) = (at(o.now_ms), self.rules.next_due(d, o));
+        let last = due.unwrap_or(o.now_ms + 1_000_000); // longer than any length there is
+        let right = at(last - 1) == now && due.is_none_or(|due| at(due) != now);
+        self.check(right, Property::DueWrong, (o.now_ms, due));
+    }
+
+    /// The ghosts take a look at the end of every tick.
+    pub(crate) fn look(&mut self) {
+        let revisions = self.revisions();
+        let (store, up) = (&self.store, self.control.up && self.gateway.up);
+        let on = store.enabled && store.live.is_some();
+        let roll = store.enabled && store.rolling();
+        let unstalled = u64::from(up && self.disk());
+        let others = |revision| revisions.iter().any(|r| Some(*r) != revision);
+        let of_live = |r: &&Sandbox| Some(r.revision) == store.live;
+        let resting = |r: &Sandbox| r.crashed && r.phase == Phase::Stopped && r.failed_starts > 0;
+        // A demanding image makes waking slow by itself.
+        let looping = self.engine.values().filter(of_live).any(resting);
+        if !(up && on) || store.stop_first && (roll || others(store.live)) || looping {
+            self.ghosts.able_since = self.now;
+        }
+        let waits = store.stop_first && others(store.target);
+        let ghosts = &mut self.ghosts;
+        ghosts.live_ticks = if on { ghosts.live_ticks + unstalled } else { 0 };
+        ghosts.roll_ticks = if roll {
+            ghosts.roll_ticks + unstalled
+        } else {
+            0
+        };
+        ghosts.given += u64::from(store.rolling() && self.control.up && !waits);
+
+        let of_target = |r: &&Sandbox| Some(r.revision) == store.target;
+        let mine = || self.engine.values().filter(of_target);
+        let enough = mine().filter(|r| r.phase == Phase::Ready).count() >= store.replicas as usize;
+        let due = roll && unstalled > 0 && !enough;
+        let in_loop = due && mine().any(|r| r.failed_starts >= 3);
+        let hopeless = due && mine().any(|r| r.fatal);
+        ghosts.loop_ticks = if in_loop { ghosts.loop_ticks + 1 } else { 0 };
+        ghosts.hopeless_ticks = if hopeless {
+            ghosts.hopeless_ticks + 1
+        } else {
+            0
+        };
+        let (loop_ticks, hopeless_ticks) = (ghosts.loop_ticks, ghosts.hopeless_ticks);
+        let target = store.target;
+        self.check(loop_ticks <= FAIL_LIMIT, Property::LoopRolls, target);
+        self.check(
+            hopeless_ticks <= FAIL_LIMIT,
+            Property::HopelessRolls,
+            target,
+        );
+        if roll {
+            self.a_bad_image_harms_only_until_its_deadline();
+        }
+    }
+
+    /// At the end, long after the last disturbance.
+    pub(crate) fn it_settles(&mut self) {
+        let d = self.desired();
+        let o = self.observe(&d);
+        let shown = state(&d, &o);
+        let phase = match shown.wakefulness {
+            Some(Showing::Awake) => Some(Phase::Ready),
+            Some(Showing::Dozing) => Some(Phase::Frozen),
+            Some(Showing::Asleep) => Some(Phase::Stopped),
+            Some(Showing::Waking) | None => None,
+        };
+        let still = phase.is_some() || matches!(shown.state, State::Disabled | State::Ready);
+        let same = self.control.shown == Some(shown);
+        self.check(same && still, Property::UnsettledState, shown);
+        let is: Vec<_> = self
+            .engine
+            .values()
+            .map(|r| (Some(r.revision), Some(r.phase)))
+            .collect();
+        let count = if phase.is_some() {
+            d.replicas as usize
+        } else {
+            0
+        };
+        let right = is == vec![(d.live, phase); count];
+        self.check(right, Property::UnsettledReplicas, (shown, is));
+        let table = &self.gateway.table;
+        let applied = Some(table) == self.control.published.as_ref()
+            && self.gateway.confirmed == self.control.version;
+        self.check(applied, Property::UnsettledTable, self.control.version);
+        let steps = self
+            .rules
+            .next_steps(&d, &o, self.store.wanted, &self.hints());
+        let done = steps.is_empty() && self.store.wanted == self.control.wanted;
+        self.check(done, Property::UnsettledSteps, steps);
+        let never = SleepPolicy {
+            doze_after_ms: None,
+            sleep_after_ms: None,
+        };
+        let awake = shown.wakefulness == Some(Showing::Awake);
+        let idle = awake && !self.gateway.busy() && d.ladder != never;
+        self.check(!idle, Property::UnsettledIdle, shown);
+    }
+}
