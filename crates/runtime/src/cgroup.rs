@@ -26,7 +26,16 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The controllers whose v1 trees are used.
 const V1_CONTROLLERS: [&str; 11] = [
-    "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "perf_event",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "memory",
+    "devices",
+    "freezer",
+    "blkio",
+    "pids",
+    "hugetlb",
+    "perf_event",
     "net_cls",
 ];
 
@@ -46,7 +55,8 @@ impl Hierarchies {
         if let Some(found) = FOUND.get() {
             return Ok(found);
         }
-        let text = fs::read_to_string("/proc/self/mountinfo").trying(|| "read /proc/self/mountinfo".into())?;
+        let text = fs::read_to_string("/proc/self/mountinfo")
+            .trying(|| "read /proc/self/mountinfo".into())?;
         let found = Self::parse(&text).ok_or_else(|| {
             Error::Failed("no cgroups are mounted: mount them at /sys/fs/cgroup".to_owned())
         })?;
@@ -58,10 +68,14 @@ impl Hierarchies {
         let mut v1: Vec<(Vec<String>, PathBuf)> = Vec::new();
         let mut v2 = None;
         for line in mountinfo.lines() {
-            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let Some((left, right)) = line.split_once(" - ") else {
+                continue;
+            };
             let mut left = left.split(' ');
             // Only mounts of a hierarchy's own root: others are bind mounts of a part of it.
-            let (Some("/"), Some(point)) = (left.nth(3), left.next()) else { continue };
+            let (Some("/"), Some(point)) = (left.nth(3), left.next()) else {
+                continue;
+            };
             let mut right = right.split(' ');
             match (right.next(), right.nth(1)) {
                 (Some("cgroup"), Some(options)) => {
@@ -79,7 +93,11 @@ impl Hierarchies {
                 _ => {}
             }
         }
-        if v1.is_empty() { v2.map(Self::V2) } else { Some(Self::V1(v1)) }
+        if v1.is_empty() {
+            v2.map(Self::V2)
+        } else {
+            Some(Self::V1(v1))
+        }
     }
 
     /// Every tree.
@@ -114,7 +132,9 @@ impl Hierarchies {
         let mut found = Vec::new();
         for line in text.lines() {
             let mut fields = line.splitn(3, ':').skip(1);
-            let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+            let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
+                continue;
+            };
             let root = match self {
                 Self::V2(root) if controllers.is_empty() => Some(root.as_path()),
                 Self::V1(_) => controllers.split(',').next().and_then(|c| self.v1_root(c)),
@@ -128,7 +148,11 @@ impl Hierarchies {
     }
 
     fn v1_root(&self, controller: &str) -> Option<&Path> {
-        if controller.is_empty() { None } else { self.root(controller) }
+        if controller.is_empty() {
+            None
+        } else {
+            self.root(controller)
+        }
     }
 }
 
@@ -143,16 +167,26 @@ impl Group {
     /// The group `path`, relative to each root; nothing is made.
     pub(crate) fn new(path: &str) -> Result<Self> {
         let relative = Path::new(path.trim_start_matches('/'));
-        let plain = relative.components().all(|c| matches!(c, std::path::Component::Normal(_)));
+        let plain = relative
+            .components()
+            .all(|c| matches!(c, std::path::Component::Normal(_)));
         if relative.as_os_str().is_empty() || !plain {
-            return Err(Error::Fatal(format!("{path:?} is no cgroup path: name one below the root, without '..'")));
+            return Err(Error::Fatal(format!(
+                "{path:?} is no cgroup path: name one below the root, without '..'"
+            )));
         }
-        Ok(Self { hierarchies: Hierarchies::get()?, path: relative.to_owned() })
+        Ok(Self {
+            hierarchies: Hierarchies::get()?,
+            path: relative.to_owned(),
+        })
     }
 
     /// A group below this one.
     pub(crate) fn child(&self, name: &str) -> Self {
-        Self { hierarchies: self.hierarchies, path: self.path.join(name) }
+        Self {
+            hierarchies: self.hierarchies,
+            path: self.path.join(name),
+        }
     }
 
     /// The path as OCI wants it.
@@ -161,22 +195,33 @@ impl Group {
     }
 
     fn dir(&self, controller: &str) -> Option<PathBuf> {
-        self.hierarchies.root(controller).map(|root| root.join(&self.path))
+        self.hierarchies
+            .root(controller)
+            .map(|root| root.join(&self.path))
     }
 
     /// Whether it stands.
     pub(crate) fn exists(&self) -> bool {
-        self.dir("memory").or_else(|| self.dir("freezer")).is_some_and(|dir| dir.is_dir())
+        self.dir("memory")
+            .or_else(|| self.dir("freezer"))
+            .is_some_and(|dir| dir.is_dir())
     }
 
     /// Makes it in every tree, but for cpuset's: those need their CPUs filled in, which libcontainer does when it adds the first process.
     pub(crate) fn create(&self) -> Result<()> {
         match self.hierarchies {
             Hierarchies::V1(trees) => {
-                for (controllers, root) in trees.iter().filter(|(c, _)| !c.iter().any(|c| c == "cpuset")) {
+                for (controllers, root) in trees
+                    .iter()
+                    .filter(|(c, _)| !c.iter().any(|c| c == "cpuset"))
+                {
                     let dir = root.join(&self.path);
                     make_dir(&dir).trying(|| {
-                        format!("make the cgroup {} ({})", dir.display(), controllers.join(","))
+                        format!(
+                            "make the cgroup {} ({})",
+                            dir.display(),
+                            controllers.join(",")
+                        )
                     })?;
                 }
             }
@@ -204,7 +249,10 @@ impl Group {
         let v1 = matches!(self.hierarchies, Hierarchies::V1(_));
         if let Some(bytes) = config.memory_bytes {
             let (max, swap) = if v1 {
-                ("memory.limit_in_bytes", ("memory.memsw.limit_in_bytes", bytes))
+                (
+                    "memory.limit_in_bytes",
+                    ("memory.memsw.limit_in_bytes", bytes),
+                )
             } else {
                 ("memory.max", ("memory.swap.max", 0))
             };
@@ -247,7 +295,10 @@ impl Group {
         };
         self.dir("memory")
             .and_then(|dir| fs::read_to_string(dir.join(file)).ok())
-            .and_then(|text| text.lines().find_map(|l| l.strip_prefix("oom_kill ")?.trim().parse().ok()))
+            .and_then(|text| {
+                text.lines()
+                    .find_map(|l| l.strip_prefix("oom_kill ")?.trim().parse().ok())
+            })
             .unwrap_or(0)
     }
 
@@ -297,7 +348,10 @@ impl Group {
         for root in self.hierarchies.roots() {
             let dir = root.join(&self.path);
             if let Err(source) = remove_tree(&dir) {
-                errors.push(Error::Io { what: format!("remove the cgroup {}", dir.display()), source });
+                errors.push(Error::Io {
+                    what: format!("remove the cgroup {}", dir.display()),
+                    source,
+                });
                 continue;
             }
             let mut above = self.path.parent();
@@ -309,14 +363,18 @@ impl Group {
                 above = path.parent();
             }
         }
-        if errors.is_empty() { Ok(()) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(errors)
+        }
     }
 
     /// The file that freezes it, and whether it is v2's.
     pub(crate) fn freezer_file(&self) -> Result<(PathBuf, bool)> {
-        let dir = self
-            .dir("freezer")
-            .ok_or_else(|| Error::Failed("the freezer is not mounted: mount it below /sys/fs/cgroup".to_owned()))?;
+        let dir = self.dir("freezer").ok_or_else(|| {
+            Error::Failed("the freezer is not mounted: mount it below /sys/fs/cgroup".to_owned())
+        })?;
         Ok(match self.hierarchies {
             Hierarchies::V1(_) => (dir.join("freezer.state"), false),
             Hierarchies::V2(_) => (dir.join("cgroup.freeze"), true),
@@ -325,7 +383,9 @@ impl Group {
 
     fn write(&self, controller: &str, file: &str, value: &str) -> Result<()> {
         let dir = self.dir(controller).ok_or_else(|| {
-            Error::Failed(format!("the {controller} controller is not mounted, so its limit cannot be kept"))
+            Error::Failed(format!(
+                "the {controller} controller is not mounted, so its limit cannot be kept"
+            ))
         })?;
         let path = dir.join(file);
         fs::write(&path, value).trying(|| format!("write {value:?} to {}", path.display()))
@@ -334,8 +394,17 @@ impl Group {
 
 /// What a container may do with devices, as Docker has it: make any node, use only harmless ones.
 const DEVICE_RULES: [&str; 11] = [
-    "c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm",
-    "c 5:1 rwm", "c 5:2 rwm", "c 136:* rwm",
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:1 rwm",
+    "c 5:2 rwm",
+    "c 136:* rwm",
 ];
 
 /// `mkdir -p` that survives another's `rmdir` of an empty parent in between.
@@ -351,7 +420,11 @@ fn make_dir(dir: &Path) -> io::Result<()> {
 
 fn collect(dir: &Path, found: &mut Vec<Pid>) {
     if let Ok(text) = fs::read_to_string(dir.join("cgroup.procs")) {
-        found.extend(text.lines().filter_map(|l| l.parse().ok()).map(Pid::from_raw));
+        found.extend(
+            text.lines()
+                .filter_map(|l| l.parse().ok())
+                .map(Pid::from_raw),
+        );
     }
     for child in children(dir) {
         collect(&child, found);
@@ -359,7 +432,9 @@ fn collect(dir: &Path, found: &mut Vec<Pid>) {
 }
 
 fn children(dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
     entries
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
@@ -400,16 +475,26 @@ mod tests {
     #[test]
     fn on_the_hybrid_layout_the_v1_trees_count() {
         let found = Hierarchies::parse(HYBRID).expect("hierarchies");
-        assert_eq!(found.root("cpuacct"), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct")));
-        assert_eq!(found.root("freezer"), Some(Path::new("/sys/fs/cgroup/freezer")));
+        assert_eq!(
+            found.root("cpuacct"),
+            Some(Path::new("/sys/fs/cgroup/cpu,cpuacct"))
+        );
+        assert_eq!(
+            found.root("freezer"),
+            Some(Path::new("/sys/fs/cgroup/freezer"))
+        );
         assert_eq!(found.roots().len(), 2);
         assert!(!found.fences_devices());
     }
 
     #[test]
     fn on_a_unified_machine_the_v2_tree_counts() {
-        let line = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
-        assert_eq!(Hierarchies::parse(line), Some(Hierarchies::V2("/sys/fs/cgroup".into())));
+        let line =
+            "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
+        assert_eq!(
+            Hierarchies::parse(line),
+            Some(Hierarchies::V2("/sys/fs/cgroup".into()))
+        );
         assert_eq!(Hierarchies::parse(""), None);
     }
 

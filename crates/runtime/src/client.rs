@@ -28,7 +28,11 @@ impl Client {
     pub fn connect(socket: &Path) -> Result<Self> {
         let what = || format!("connect to the shim at {}", socket.display());
         let stream = UnixStream::connect(socket).trying(what)?;
-        Ok(Self { stream: BufReader::new(stream), next: 0, states: VecDeque::new() })
+        Ok(Self {
+            stream: BufReader::new(stream),
+            next: 0,
+            states: VecDeque::new(),
+        })
     }
 
     /// Starts the containers.
@@ -77,9 +81,15 @@ impl Client {
     /// [`Error::Fatal`] when it cannot be executed.
     pub fn exec(&mut self, container: &str, argv: &[&str], timeout_ms: u64) -> Result<ExecResult> {
         let argv = argv.iter().map(|&word| word.to_owned()).collect();
-        match self.ask(Do::Exec { container: container.to_owned(), argv, timeout_ms })? {
+        match self.ask(Do::Exec {
+            container: container.to_owned(),
+            argv,
+            timeout_ms,
+        })? {
             Answer::Exec(result) => Ok(result),
-            Answer::State(_) => Err(Error::Failed("the shim answered an exec with a state".to_owned())),
+            Answer::State(_) => Err(Error::Failed(
+                "the shim answered an exec with a state".to_owned(),
+            )),
         }
     }
 
@@ -92,13 +102,20 @@ impl Client {
             return Ok(Some(state));
         }
         let what = || "listen to the shim".to_owned();
-        self.stream.get_ref().set_read_timeout(Some(timeout)).trying(what)?;
+        self.stream
+            .get_ref()
+            .set_read_timeout(Some(timeout))
+            .trying(what)?;
         let read = self.receive();
         self.stream.get_ref().set_read_timeout(None).trying(what)?;
         match read {
             Ok(Message::State { state }) => Ok(Some(state)),
-            Ok(_) => Err(Error::Failed("the shim answered what nobody asked".to_owned())),
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
+            Ok(_) => Err(Error::Failed(
+                "the shim answered what nobody asked".to_owned(),
+            )),
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::WouldBlock => {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -106,22 +123,37 @@ impl Client {
     fn ask_state(&mut self, order: Do) -> Result<SandboxState> {
         match self.ask(order)? {
             Answer::State(state) => Ok(state),
-            Answer::Exec(_) => Err(Error::Failed("the shim answered with an exec's result".to_owned())),
+            Answer::Exec(_) => Err(Error::Failed(
+                "the shim answered with an exec's result".to_owned(),
+            )),
         }
     }
 
     fn ask(&mut self, order: Do) -> Result<Answer> {
         self.next += 1;
-        let request = Request { v: VERSION, id: self.next, order };
+        let request = Request {
+            v: VERSION,
+            id: self.next,
+            order,
+        };
         let what = || "ask the shim".to_owned();
-        let mut line = serde_json::to_vec(&request).map_err(std::io::Error::from).trying(what)?;
+        let mut line = serde_json::to_vec(&request)
+            .map_err(std::io::Error::from)
+            .trying(what)?;
         line.push(b'\n');
         self.stream.get_mut().write_all(&line).trying(what)?;
         loop {
             match self.receive()? {
                 Message::Ok { id, ok } if id == self.next => return Ok(ok),
-                Message::Error { id, error: Trouble { fatal, message } } if id == self.next => {
-                    return Err(if fatal { Error::Fatal(message) } else { Error::Failed(message) });
+                Message::Error {
+                    id,
+                    error: Trouble { fatal, message },
+                } if id == self.next => {
+                    return Err(if fatal {
+                        Error::Fatal(message)
+                    } else {
+                        Error::Failed(message)
+                    });
                 }
                 // At most one for each change, which only our own orders and containers' ends bring.
                 Message::State { state } => self.states.push_back(state),
@@ -134,10 +166,15 @@ impl Client {
         let what = || "hear from the shim".to_owned();
         let mut line = Vec::new();
         let limit = MAX_MESSAGE_BYTES as u64;
-        (&mut self.stream).take(limit).read_until(b'\n', &mut line).trying(what)?;
+        (&mut self.stream)
+            .take(limit)
+            .read_until(b'\n', &mut line)
+            .trying(what)?;
         if line.is_empty() {
             return Err(Error::Failed("the shim has ended".to_owned()));
         }
-        serde_json::from_slice(&line).map_err(std::io::Error::from).trying(what)
+        serde_json::from_slice(&line)
+            .map_err(std::io::Error::from)
+            .trying(what)
     }
 }

@@ -66,9 +66,14 @@ pub(crate) fn start(plan: &Plan<'_>) -> Result<Started> {
         netns: PathBuf::from(format!("/proc/self/fd/{}", plan.netns.as_raw_fd())),
         etc: plan.etc,
     })
-    .map_err(|error| Error::Failed(format!("the OCI spec of container {name} cannot be made: {error}")))?;
+    .map_err(|error| {
+        Error::Failed(format!(
+            "the OCI spec of container {name} cannot be made: {error}"
+        ))
+    })?;
     let file = dir.join("config.json");
-    let mut out = BufWriter::new(File::create(&file).trying(|| format!("create {}", file.display()))?);
+    let mut out =
+        BufWriter::new(File::create(&file).trying(|| format!("create {}", file.display()))?);
     serde_json::to_writer(&mut out, &spec)
         .map_err(std::io::Error::from)
         .and_then(|()| out.flush())
@@ -77,7 +82,10 @@ pub(crate) fn start(plan: &Plan<'_>) -> Result<Started> {
     drop(spec);
 
     let first_id = plan.sandbox.id_map.map_or(0, |(first, _)| first);
-    let owner = (Uid::from_raw(first_id + user.uid), Gid::from_raw(first_id + user.gid));
+    let owner = (
+        Uid::from_raw(first_id + user.uid),
+        Gid::from_raw(first_id + user.gid),
+    );
     let (stdout, stdout_end) = output(owner)?;
     let (stderr, stderr_end) = output(owner)?;
     let (report, report_end) = pipe2(OFlag::O_CLOEXEC).trying(|| "make a pipe".into())?;
@@ -103,7 +111,11 @@ pub(crate) fn start(plan: &Plan<'_>) -> Result<Started> {
     let started = container.start().map_err(|error| refused(name, &error));
     drop(report_end);
     match started.and_then(|()| executed(name, report)) {
-        Ok(()) => Ok(Started { pid, stdout, stderr }),
+        Ok(()) => Ok(Started {
+            pid,
+            stdout,
+            stderr,
+        }),
         Err(error) => {
             // Its init has ended or must; nobody else waits for it.
             let _ = kill(pid, Signal::SIGKILL);
@@ -137,7 +149,11 @@ fn output(owner: (Uid, Gid)) -> Result<(OwnedFd, OwnedFd)> {
 /// Waits until the report's writing ends are closed: by executing, or after saying why not.
 fn executed(name: &str, report: OwnedFd) -> Result<()> {
     let timeout = PollTimeout::try_from(EXEC_PATIENCE).unwrap_or(PollTimeout::MAX);
-    let ready = poll(&mut [PollFd::new(report.as_fd(), PollFlags::POLLIN)], timeout).unwrap_or(0);
+    let ready = poll(
+        &mut [PollFd::new(report.as_fd(), PollFlags::POLLIN)],
+        timeout,
+    )
+    .unwrap_or(0);
     if ready == 0 {
         return Err(Error::Failed(format!(
             "container {name} did not execute its command within {} s",
@@ -149,7 +165,11 @@ fn executed(name: &str, report: OwnedFd) -> Result<()> {
         .take(4096)
         .read_to_string(&mut sentence)
         .trying(|| format!("hear from the init of container {name}"))?;
-    if sentence.is_empty() { Ok(()) } else { Err(Error::Fatal(format!("container {name}: {sentence}"))) }
+    if sentence.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Fatal(format!("container {name}: {sentence}")))
+    }
 }
 
 /// libcontainer's errors, with all that lies beneath.

@@ -16,7 +16,8 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{
-    ForkResult, Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setgroups, setresgid, setresuid, setsid,
+    ForkResult, Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setgroups, setresgid,
+    setresuid, setsid,
 };
 use oci_spec::runtime::Spec;
 
@@ -119,15 +120,21 @@ fn help(
     report: OwnedFd,
 ) -> std::result::Result<i32, String> {
     sys::reset_signals();
-    let say = |what: &'static str| move |error: &dyn std::error::Error| format!("exec: cannot {what}: {error}");
+    let say = |what: &'static str| {
+        move |error: &dyn std::error::Error| format!("exec: cannot {what}: {error}")
+    };
     prctl::set_dumpable(false).map_err(|e| say("hide from the container")(&e))?;
     setsid().map_err(|e| say("make a session")(&e))?;
-    let spec = Spec::load(oci_bundle.join("config.json")).map_err(|e| say("read the container's spec")(&e))?;
+    let spec = Spec::load(oci_bundle.join("config.json"))
+        .map_err(|e| say("read the container's spec")(&e))?;
     let stdin = File::open("/dev/null").map_err(|e| say("open /dev/null")(&e))?;
     let process = sys::pidfd(init).map_err(|e| say("find the container's init")(&e))?;
-    let dirs = Hierarchies::get().and_then(|h| h.of_process(init)).map_err(|e| e.sentence())?;
+    let dirs = Hierarchies::get()
+        .and_then(|h| h.of_process(init))
+        .map_err(|e| e.sentence())?;
     for dir in dirs {
-        fs::write(dir.join("cgroup.procs"), "0").map_err(|e| say("join the container's cgroup")(&e))?;
+        fs::write(dir.join("cgroup.procs"), "0")
+            .map_err(|e| say("join the container's cgroup")(&e))?;
     }
     let mut kinds = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID
@@ -135,7 +142,11 @@ fn help(
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWCGROUP;
-    if spec.linux().as_ref().is_some_and(|linux| linux.uid_mappings().is_some()) {
+    if spec
+        .linux()
+        .as_ref()
+        .is_some_and(|linux| linux.uid_mappings().is_some())
+    {
         kinds |= CloneFlags::CLONE_NEWUSER;
     }
     setns(&process, kinds).map_err(|e| say("join the container's namespaces")(&e))?;
@@ -165,19 +176,31 @@ fn become_command(
     stdin: &File,
     output: &OwnedFd,
 ) -> std::result::Result<std::convert::Infallible, String> {
-    let say = |what: &'static str| move |error: &dyn std::error::Error| format!("exec: cannot {what}: {error}");
+    let say = |what: &'static str| {
+        move |error: &dyn std::error::Error| format!("exec: cannot {what}: {error}")
+    };
     dup2_stdin(stdin).map_err(|e| say("set stdin")(&e))?;
     dup2_stdout(output).map_err(|e| say("set stdout")(&e))?;
     dup2_stderr(output).map_err(|e| say("set stderr")(&e))?;
-    let process = spec.process().as_ref().ok_or("exec: the container's spec has no process")?;
+    let process = spec
+        .process()
+        .as_ref()
+        .ok_or("exec: the container's spec has no process")?;
     let user = process.user();
     let calls = create_syscall();
     for limit in process.rlimits().iter().flatten() {
-        calls.set_rlimit(limit).map_err(|e| say("set the limits")(&e))?;
+        calls
+            .set_rlimit(limit)
+            .map_err(|e| say("set the limits")(&e))?;
     }
     prctl::set_no_new_privs().map_err(|e| say("give up new privileges")(&e))?;
     std::env::set_current_dir(process.cwd()).map_err(|e| say("enter the working directory")(&e))?;
-    let groups: Vec<Gid> = user.additional_gids().iter().flatten().map(|gid| Gid::from_raw(*gid)).collect();
+    let groups: Vec<Gid> = user
+        .additional_gids()
+        .iter()
+        .flatten()
+        .map(|gid| Gid::from_raw(*gid))
+        .collect();
     let (uid, gid) = (Uid::from_raw(user.uid()), Gid::from_raw(user.gid()));
     // Capabilities are dropped below, by name, and not by becoming somebody else.
     prctl::set_keepcaps(true)
@@ -189,10 +212,21 @@ fn become_command(
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| say("tie it to the shim")(&e))?;
     capabilities::reset_effective(calls.as_ref()).map_err(|e| say("set the capabilities")(&e))?;
     if let Some(set) = process.capabilities() {
-        capabilities::drop_privileges(set, calls.as_ref()).map_err(|e| say("drop capabilities")(&e))?;
+        capabilities::drop_privileges(set, calls.as_ref())
+            .map_err(|e| say("drop capabilities")(&e))?;
     }
-    sys::set_environment(process.env().iter().flatten().filter_map(|pair| pair.split_once('=')));
-    if let Some(profile) = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) {
+    sys::set_environment(
+        process
+            .env()
+            .iter()
+            .flatten()
+            .filter_map(|pair| pair.split_once('=')),
+    );
+    if let Some(profile) = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.seccomp().as_ref())
+    {
         seccomp::initialize_seccomp(profile).map_err(|e| say("load the system call filter")(&e))?;
     }
     executor::execute(argv)

@@ -25,13 +25,19 @@ impl Report {
     /// Reports to `pipe`, which must stay open until the container is built. (libcontainer clones the
     /// executor and forks, so the descriptor's number is what goes along.)
     pub(crate) fn new(pipe: &OwnedFd) -> Self {
-        Self { fd: pipe.as_raw_fd() }
+        Self {
+            fd: pipe.as_raw_fd(),
+        }
     }
 }
 
 impl Executor for Report {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let argv = spec.process().as_ref().and_then(|p| p.args().clone()).unwrap_or_default();
+        let argv = spec
+            .process()
+            .as_ref()
+            .and_then(|p| p.args().clone())
+            .unwrap_or_default();
         sys::reset_signals();
         let Err(sentence) = execute(&argv);
         fail(self.fd, &sentence)
@@ -61,7 +67,9 @@ pub(crate) fn execute(argv: &[String]) -> Result<Infallible, String> {
         .map_err(|_| format!("exec: an argument of {program} has a zero byte in it"))?;
     let mut refused = None;
     for path in candidates(program) {
-        let Ok(name) = CString::new(path.as_os_str().as_encoded_bytes()) else { continue };
+        let Ok(name) = CString::new(path.as_os_str().as_encoded_bytes()) else {
+            continue;
+        };
         let Err(errno) = execv(&name, &arguments);
         if matches!(errno, Errno::ENOENT | Errno::ENOTDIR) && !path.exists() {
             continue;
@@ -74,7 +82,11 @@ pub(crate) fn execute(argv: &[String]) -> Result<Infallible, String> {
         refused.get_or_insert(sentence);
     }
     Err(refused.unwrap_or_else(|| {
-        let place = if program.contains('/') { "" } else { " in the container's PATH" };
+        let place = if program.contains('/') {
+            ""
+        } else {
+            " in the container's PATH"
+        };
         format!("exec: no such file{place}: {program}")
     }))
 }
@@ -84,18 +96,25 @@ fn candidates(program: &str) -> Vec<PathBuf> {
         return vec![PathBuf::from(program)];
     }
     let path = std::env::var("PATH").unwrap_or_default();
-    path.split(':').filter(|dir| dir.starts_with('/')).map(|dir| Path::new(dir).join(program)).collect()
+    path.split(':')
+        .filter(|dir| dir.starts_with('/'))
+        .map(|dir| Path::new(dir).join(program))
+        .collect()
 }
 
 fn explain(path: &Path, errno: Errno) -> String {
     let path = path.display();
     match errno {
-        Errno::ENOENT => format!("exec: {path} is there, but the interpreter or loader that it needs is not"),
+        Errno::ENOENT => {
+            format!("exec: {path} is there, but the interpreter or loader that it needs is not")
+        }
         Errno::EACCES if std::fs::metadata(path.to_string()).is_ok_and(|m| m.is_dir()) => {
             format!("exec: {path} is a directory")
         }
         Errno::EACCES => format!("exec: {path} may not be executed: set its mode to executable"),
-        Errno::ENOEXEC => format!("exec: {path} is no program for this machine: check its architecture or #! line"),
+        Errno::ENOEXEC => format!(
+            "exec: {path} is no program for this machine: check its architecture or #! line"
+        ),
         other => format!("exec: {path}: {}", other.desc()),
     }
 }

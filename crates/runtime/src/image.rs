@@ -33,7 +33,10 @@ impl ShimImage {
         let mut to = File::from(memory.try_clone().trying(what)?);
         io::copy(&mut from, &mut to).trying(what)?;
         drop(to);
-        let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
+        let seals = SealFlag::F_SEAL_WRITE
+            | SealFlag::F_SEAL_GROW
+            | SealFlag::F_SEAL_SHRINK
+            | SealFlag::F_SEAL_SEAL;
         fcntl(&memory, FcntlArg::F_ADD_SEALS(seals)).trying(what)?;
         Ok(Self { memory })
     }

@@ -60,9 +60,17 @@ impl Follow {
     ///
     /// # Errors
     /// When a file is there but cannot be read.
-    pub fn after(bundle: &Path, container: &str, tail: Option<usize>) -> Result<(Vec<LogLine>, Self)> {
+    pub fn after(
+        bundle: &Path,
+        container: &str,
+        tail: Option<usize>,
+    ) -> Result<(Vec<LogLine>, Self)> {
         let path = Bundle::new(bundle).log(container);
-        let mut follow = Self { file: open(&path)?, path, partial: Vec::new() };
+        let mut follow = Self {
+            file: open(&path)?,
+            path,
+            partial: Vec::new(),
+        };
         let mut lines = Vec::new();
         loop {
             let more = follow.poll()?;
@@ -97,16 +105,29 @@ impl Follow {
         if self.file.is_none() {
             self.file = open(&self.path)?;
         }
-        let Some(file) = &mut self.file else { return Ok(Vec::new()) };
-        let read = file.take(FOLLOW_BYTES).read_to_end(&mut self.partial).trying(|| what(&self.path))?;
+        let Some(file) = &mut self.file else {
+            return Ok(Vec::new());
+        };
+        let read = file
+            .take(FOLLOW_BYTES)
+            .read_to_end(&mut self.partial)
+            .trying(|| what(&self.path))?;
         if read == 0 && is_replaced(file, &self.path) {
             // The writer has gone on to a new file; the old one is read to its end.
             self.partial.clear();
             self.file = open(&self.path)?;
-            let Some(file) = &mut self.file else { return Ok(Vec::new()) };
-            file.take(FOLLOW_BYTES).read_to_end(&mut self.partial).trying(|| what(&self.path))?;
+            let Some(file) = &mut self.file else {
+                return Ok(Vec::new());
+            };
+            file.take(FOLLOW_BYTES)
+                .read_to_end(&mut self.partial)
+                .trying(|| what(&self.path))?;
         }
-        let end = self.partial.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let end = self
+            .partial
+            .iter()
+            .rposition(|b| *b == b'\n')
+            .map_or(0, |at| at + 1);
         let lines = parse(&self.partial[..end]);
         self.partial.drain(..end);
         Ok(lines)
@@ -114,7 +135,9 @@ impl Follow {
 }
 
 fn is_replaced(file: &File, path: &Path) -> bool {
-    let (Ok(ours), Ok(there)) = (file.metadata(), fs::metadata(path)) else { return false };
+    let (Ok(ours), Ok(there)) = (file.metadata(), fs::metadata(path)) else {
+        return false;
+    };
     (ours.dev(), ours.ino()) != (there.dev(), there.ino())
 }
 
@@ -128,7 +151,10 @@ fn open(path: &Path) -> Result<Option<File>> {
 
 /// A line that a full disk cut off is no JSON, and skipped.
 fn parse(bytes: &[u8]) -> Vec<LogLine> {
-    bytes.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
+    bytes
+        .split(|b| *b == b'\n')
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect()
 }
 
 fn older(path: &Path) -> PathBuf {
@@ -146,16 +172,26 @@ pub(crate) struct Log {
 impl Log {
     /// Nothing is opened before the first line.
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, file: None, size: 0 }
+        Self {
+            path,
+            file: None,
+            size: 0,
+        }
     }
 
     /// Appends lines. A log that cannot be written (a full disk) loses them; the container goes on.
     fn append(&mut self, lines: &[u8]) {
-        if self.size + lines.len() as u64 > MAX_FILE_BYTES && fs::rename(&self.path, older(&self.path)).is_ok() {
+        if self.size + lines.len() as u64 > MAX_FILE_BYTES
+            && fs::rename(&self.path, older(&self.path)).is_ok()
+        {
             self.file = None;
         }
         if self.file.is_none() {
-            let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path);
+            let opened = OpenOptions::new()
+                .create(true)
+                .append(true)
+                .mode(0o600)
+                .open(&self.path);
             let Ok(mut file) = opened else { return };
             self.size = file.seek(SeekFrom::End(0)).unwrap_or(0);
             self.file = Some(file);
@@ -185,7 +221,11 @@ pub(crate) struct Pump {
 impl Pump {
     /// `pipe` must not block.
     pub(crate) fn new(pipe: OwnedFd, stream: &'static str) -> Self {
-        Self { pipe: File::from(pipe), stream, partial: Vec::new() }
+        Self {
+            pipe: File::from(pipe),
+            stream,
+            partial: Vec::new(),
+        }
     }
 
     /// The pipe, to poll.
@@ -238,10 +278,14 @@ impl Pump {
         let mut out = Vec::new();
         let at_ms = now_ms();
         for part in bytes.split_inclusive(|b| *b == b'\n') {
-            let (text, ends) = part.strip_suffix(b"\n").map_or((part, false), |text| (text, true));
+            let (text, ends) = part
+                .strip_suffix(b"\n")
+                .map_or((part, false), |text| (text, true));
             self.partial.extend_from_slice(text);
             while self.partial.len() > MAX_LINE_BYTES {
-                let rest = self.partial.split_off(char_start(&self.partial, MAX_LINE_BYTES));
+                let rest = self
+                    .partial
+                    .split_off(char_start(&self.partial, MAX_LINE_BYTES));
                 self.line(at_ms, &mut out);
                 self.partial = rest;
             }
@@ -280,11 +324,16 @@ impl Pump {
 
 /// The last place up to `at` where a character of UTF-8 begins; `at` itself in other bytes.
 fn char_start(bytes: &[u8], at: usize) -> usize {
-    (at.saturating_sub(3)..=at).rev().find(|i| bytes[*i] & 0xc0 != 0x80).unwrap_or(at)
+    (at.saturating_sub(3)..=at)
+        .rev()
+        .find(|i| bytes[*i] & 0xc0 != 0x80)
+        .unwrap_or(at)
 }
 
 fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -306,7 +355,10 @@ mod tests {
             let dir = tempfile::tempdir().expect("a directory");
             let bundle = Bundle::new(dir.path());
             fs::create_dir(bundle.logs()).expect("logs");
-            Self { log: Log::new(bundle.log("web")), dir }
+            Self {
+                log: Log::new(bundle.log("web")),
+                dir,
+            }
         }
 
         fn write(&mut self, bytes: &[u8]) {

@@ -7,9 +7,9 @@ use nix::sys::resource::{Resource, getrlimit};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxIdMappingBuilder, LinuxNamespace,
-    LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder, PosixRlimitBuilder, PosixRlimitType,
-    ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder, get_default_maskedpaths,
-    get_default_readonly_paths,
+    LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder, PosixRlimitBuilder,
+    PosixRlimitType, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    get_default_maskedpaths, get_default_readonly_paths,
 };
 
 use crate::cgroup::{Group, Hierarchies};
@@ -18,7 +18,8 @@ use crate::spec::{ContainerConfig, SandboxSpec};
 use crate::user::User;
 
 /// The PATH of a container whose environment has none, as Docker's.
-pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The open files that a container may have, where the node itself may have as many.
 const NOFILE: u64 = 1_048_576;
@@ -39,11 +40,19 @@ pub(crate) struct Parts<'a> {
 
 /// The spec. Limits are not in it: [`Group::limit`] has written them.
 pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec, OciSpecError> {
-    let cwd = if parts.config.cwd.is_empty() { "/" } else { &parts.config.cwd };
+    let cwd = if parts.config.cwd.is_empty() {
+        "/"
+    } else {
+        &parts.config.cwd
+    };
     let process = ProcessBuilder::default()
         .terminal(false)
         .args(parts.config.argv.clone())
-        .env(environment(parts.config, &parts.user.home, &parts.sandbox.hostname))
+        .env(environment(
+            parts.config,
+            &parts.user.home,
+            &parts.sandbox.hostname,
+        ))
         .cwd(cwd)
         .user(
             UserBuilder::default()
@@ -63,7 +72,11 @@ pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec, OciSpecError> {
         .masked_paths(masked())
         .readonly_paths(get_default_readonly_paths());
     if let Some((first, count)) = parts.sandbox.id_map {
-        let map = LinuxIdMappingBuilder::default().container_id(0u32).host_id(first).size(count).build()?;
+        let map = LinuxIdMappingBuilder::default()
+            .container_id(0u32)
+            .host_id(first)
+            .size(count)
+            .build()?;
         linux = linux.uid_mappings([map]).gid_mappings([map]);
     }
     let mut linux = linux.build()?;
@@ -72,7 +85,12 @@ pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec, OciSpecError> {
     SpecBuilder::default()
         .version("1.0.2")
         .hostname(parts.sandbox.hostname.clone())
-        .root(RootBuilder::default().path(parts.rootfs).readonly(false).build()?)
+        .root(
+            RootBuilder::default()
+                .path(parts.rootfs)
+                .readonly(false)
+                .build()?,
+        )
         .process(process)
         .mounts(mounts(parts)?)
         .linux(linux)
@@ -81,8 +99,16 @@ pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec, OciSpecError> {
 
 /// The container's own, and what every program expects: PATH, HOME, HOSTNAME.
 fn environment(config: &ContainerConfig, home: &str, hostname: &str) -> Vec<String> {
-    let mut env: Vec<String> = config.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    for (name, value) in [("PATH", DEFAULT_PATH), ("HOME", home), ("HOSTNAME", hostname)] {
+    let mut env: Vec<String> = config
+        .env
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    for (name, value) in [
+        ("PATH", DEFAULT_PATH),
+        ("HOME", home),
+        ("HOSTNAME", hostname),
+    ] {
         if !config.env.iter().any(|(known, _)| known == name) {
             env.push(format!("{name}={value}"));
         }
@@ -93,18 +119,34 @@ fn environment(config: &ContainerConfig, home: &str, hostname: &str) -> Vec<Stri
 /// Docker's default set. Only root holds them; another user may get them no more, but by no_new_privs.
 fn capabilities(user: &User) -> Result<oci_spec::runtime::LinuxCapabilities, OciSpecError> {
     use Capability::{
-        AuditWrite, Chown, DacOverride, Fowner, Fsetid, Kill, Mknod, NetBindService, NetRaw, Setfcap, Setgid,
-        Setpcap, Setuid, SysChroot,
+        AuditWrite, Chown, DacOverride, Fowner, Fsetid, Kill, Mknod, NetBindService, NetRaw,
+        Setfcap, Setgid, Setpcap, Setuid, SysChroot,
     };
     let mut set = HashSet::from([
-        AuditWrite, Chown, DacOverride, Fowner, Fsetid, Kill, Mknod, NetBindService, NetRaw, Setfcap, Setgid,
-        Setpcap, Setuid, SysChroot,
+        AuditWrite,
+        Chown,
+        DacOverride,
+        Fowner,
+        Fsetid,
+        Kill,
+        Mknod,
+        NetBindService,
+        NetRaw,
+        Setfcap,
+        Setgid,
+        Setpcap,
+        Setuid,
+        SysChroot,
     ]);
     // Where no cgroup fences devices, making a node would open the host's disks.
     if !Hierarchies::get().is_ok_and(Hierarchies::fences_devices) {
         set.remove(&Mknod);
     }
-    let held = if user.uid == 0 { set.clone() } else { HashSet::new() };
+    let held = if user.uid == 0 {
+        set.clone()
+    } else {
+        HashSet::new()
+    };
     LinuxCapabilitiesBuilder::default()
         .bounding(set)
         .effective(held.clone())
@@ -118,7 +160,11 @@ fn capabilities(user: &User) -> Result<oci_spec::runtime::LinuxCapabilities, Oci
 fn nofile() -> Result<oci_spec::runtime::PosixRlimit, OciSpecError> {
     let hard = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
     let limit = NOFILE.min(hard);
-    PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(limit).hard(limit).build()
+    PosixRlimitBuilder::default()
+        .typ(PosixRlimitType::RlimitNofile)
+        .soft(limit)
+        .hard(limit)
+        .build()
 }
 
 fn namespaces(parts: &Parts<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
@@ -131,16 +177,36 @@ fn namespaces(parts: &Parts<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
         .into_iter()
         .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
         .collect::<Result<Vec<_>, _>>()?;
-    found.push(LinuxNamespaceBuilder::default().typ(Type::Network).path(parts.netns.clone()).build()?);
+    found.push(
+        LinuxNamespaceBuilder::default()
+            .typ(Type::Network)
+            .path(parts.netns.clone())
+            .build()?,
+    );
     Ok(found)
 }
 
 fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
     let plain = [
         ("/proc", "proc", "proc", "nosuid,noexec,nodev"),
-        ("/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"),
-        ("/dev/pts", "devpts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"),
-        ("/dev/shm", "tmpfs", "shm", "nosuid,noexec,nodev,mode=1777,size=65536k"),
+        (
+            "/dev",
+            "tmpfs",
+            "tmpfs",
+            "nosuid,strictatime,mode=755,size=65536k",
+        ),
+        (
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5",
+        ),
+        (
+            "/dev/shm",
+            "tmpfs",
+            "shm",
+            "nosuid,noexec,nodev,mode=1777,size=65536k",
+        ),
         ("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev"),
         ("/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro"),
     ];
@@ -148,7 +214,12 @@ fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
         .into_iter()
         .map(|(destination, kind, source, options)| {
             let options: Vec<String> = options.split(',').map(str::to_owned).collect();
-            MountBuilder::default().destination(destination).typ(kind).source(source).options(options).build()
+            MountBuilder::default()
+                .destination(destination)
+                .typ(kind)
+                .source(source)
+                .options(options)
+                .build()
         })
         .collect::<Result<Vec<_>, _>>()?;
     for name in ["hosts", "hostname", "resolv.conf"] {

@@ -160,7 +160,8 @@ mod tests {
 
     #[test]
     fn requests_read_as_the_protocol_writes_them() {
-        let line = r#"{"v":1,"id":7,"do":"exec","container":"web","argv":["/bin/true"],"timeout_ms":5}"#;
+        let line =
+            r#"{"v":1,"id":7,"do":"exec","container":"web","argv":["/bin/true"],"timeout_ms":5}"#;
         let request: Request = serde_json::from_str(line).expect("a request");
         assert_eq!(
             request.order,
@@ -187,14 +188,29 @@ mod tests {
             output: "a\nb".into(),
         };
         for message in [
-            Message::Ok { id: 1, ok: Answer::State(state.clone()) },
-            Message::Ok { id: 2, ok: Answer::Exec(exec) },
-            Message::Error { id: 3, error: Trouble { fatal: true, message: "no".into() } },
+            Message::Ok {
+                id: 1,
+                ok: Answer::State(state.clone()),
+            },
+            Message::Ok {
+                id: 2,
+                ok: Answer::Exec(exec),
+            },
+            Message::Error {
+                id: 3,
+                error: Trouble {
+                    fatal: true,
+                    message: "no".into(),
+                },
+            },
             Message::State { state },
         ] {
             let line = serde_json::to_string(&message).expect("json");
             assert!(!line.contains('\n'), "{line}");
-            assert_eq!(serde_json::from_str::<Message>(&line).expect("message"), message);
+            assert_eq!(
+                serde_json::from_str::<Message>(&line).expect("message"),
+                message
+            );
         }
     }
 }

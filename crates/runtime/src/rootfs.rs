@@ -23,8 +23,13 @@ pub(crate) fn enter(needed: &[PathBuf]) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).trying(|| "make a mount namespace".into())?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
         .trying(|| "make the mounts private".into())?;
-    let text = fs::read_to_string("/proc/self/mountinfo").trying(|| "read /proc/self/mountinfo".into())?;
-    let points: Vec<PathBuf> = text.lines().filter_map(|l| l.split(' ').nth(4)).map(unescape).collect();
+    let text =
+        fs::read_to_string("/proc/self/mountinfo").trying(|| "read /proc/self/mountinfo".into())?;
+    let points: Vec<PathBuf> = text
+        .lines()
+        .filter_map(|l| l.split(' ').nth(4))
+        .map(unescape)
+        .collect();
     for point in points.iter().rev() {
         if !is_needed(point, needed) {
             // Gone with a mount below it, or held by none: nothing depends on it.
@@ -36,8 +41,12 @@ pub(crate) fn enter(needed: &[PathBuf]) -> Result<()> {
 
 /// Kept: the system's own file systems with the cgroups, and each mount that a needed path lies on.
 fn is_needed(point: &Path, needed: &[PathBuf]) -> bool {
-    let system = ["/", "/proc", "/sys", "/dev"].iter().any(|p| point == Path::new(p));
-    system || point.starts_with("/sys/fs/cgroup") || needed.iter().any(|path| path.starts_with(point))
+    let system = ["/", "/proc", "/sys", "/dev"]
+        .iter()
+        .any(|p| point == Path::new(p));
+    system
+        || point.starts_with("/sys/fs/cgroup")
+        || needed.iter().any(|path| path.starts_with(point))
 }
 
 /// mountinfo writes space, tab, newline and backslash as three octal digits.
@@ -46,7 +55,10 @@ fn unescape(text: &str) -> PathBuf {
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('\\') {
         out.push_str(before);
-        match after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+        match after
+            .get(..3)
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok())
+        {
             Some(byte) => {
                 out.push(char::from(byte));
                 rest = &after[3..];
@@ -62,7 +74,10 @@ fn unescape(text: &str) -> PathBuf {
 /// bundle and stays there over stops and starts.
 pub(crate) fn mount_overlay(dir: &Path, config: &ContainerConfig) -> Result<PathBuf> {
     if config.lower.is_empty() {
-        return Err(Error::Fatal(format!("container {} has no image layer to stand on", config.name)));
+        return Err(Error::Fatal(format!(
+            "container {} has no image layer to stand on",
+            config.name
+        )));
     }
     for part in ["upper", "work", "rootfs"] {
         make_private_dir(&dir.join(part))?;
@@ -76,7 +91,10 @@ pub(crate) fn mount_overlay(dir: &Path, config: &ContainerConfig) -> Result<Path
     let mut lower = Vec::with_capacity(config.lower.len());
     for (number, layer) in config.lower.iter().enumerate() {
         if !layer.is_dir() {
-            return Err(Error::Fatal(format!("the layer {} is not there: load the image again", layer.display())));
+            return Err(Error::Fatal(format!(
+                "the layer {} is not there: load the image again",
+                layer.display()
+            )));
         }
         let name = format!("l{number}");
         let link = dir.join(&name);
@@ -92,7 +110,13 @@ pub(crate) fn mount_overlay(dir: &Path, config: &ContainerConfig) -> Result<Path
     let before = std::env::current_dir().trying(|| "find the current directory".into())?;
     std::env::set_current_dir(dir).trying(|| format!("enter {}", dir.display()))?;
     // Devices come from the container's own /dev; a node in an image opens nothing.
-    let mounted = mount(Some("overlay"), "rootfs", Some("overlay"), MsFlags::MS_NODEV, Some(options.as_str()));
+    let mounted = mount(
+        Some("overlay"),
+        "rootfs",
+        Some("overlay"),
+        MsFlags::MS_NODEV,
+        Some(options.as_str()),
+    );
     std::env::set_current_dir(&before).trying(|| format!("enter {}", before.display()))?;
     let rootfs = dir.join("rootfs");
     mounted.trying(|| format!("mount the overlay on {}", rootfs.display()))?;
@@ -108,12 +132,21 @@ pub(crate) fn unmount(rootfs: &Path) -> Result<()> {
 pub(crate) fn write_etc(bundle: &Bundle, spec: &SandboxSpec) -> Result<PathBuf> {
     let dir = bundle.root().join("etc");
     make_private_dir(&dir)?;
-    let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    let mut hosts =
+        String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for (address, name) in &spec.hosts {
         hosts.push_str(&format!("{address}\t{name}\n"));
     }
-    let resolv: String = spec.dns.iter().map(|server| format!("nameserver {server}\n")).collect();
-    for (name, text) in [("hosts", hosts), ("hostname", format!("{}\n", spec.hostname)), ("resolv.conf", resolv)] {
+    let resolv: String = spec
+        .dns
+        .iter()
+        .map(|server| format!("nameserver {server}\n"))
+        .collect();
+    for (name, text) in [
+        ("hosts", hosts),
+        ("hostname", format!("{}\n", spec.hostname)),
+        ("resolv.conf", resolv),
+    ] {
         let file = dir.join(name);
         fs::write(&file, text).trying(|| format!("write {}", file.display()))?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644))
@@ -141,7 +174,12 @@ mod tests {
         for kept in ["/", "/proc", "/sys/fs/cgroup/cpu", "/var", "/var/lib/layby"] {
             assert!(is_needed(Path::new(kept), &needed), "{kept}");
         }
-        for dropped in ["/run/layby/ab/netns/2", "/home", "/var/lib/layby/replicas/2/x", "/dev/pts"] {
+        for dropped in [
+            "/run/layby/ab/netns/2",
+            "/home",
+            "/var/lib/layby/replicas/2/x",
+            "/dev/pts",
+        ] {
             assert!(!is_needed(Path::new(dropped), &needed), "{dropped}");
         }
     }

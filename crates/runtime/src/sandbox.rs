@@ -26,7 +26,11 @@ pub fn destroy(bundle: &Path) -> Result<(), Vec<Error>> {
     let root = match fs::canonicalize(bundle) {
         Ok(root) => root,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).trying(|| format!("find {}", bundle.display())).map_err(|e| vec![e]),
+        Err(error) => {
+            return Err(error)
+                .trying(|| format!("find {}", bundle.display()))
+                .map_err(|e| vec![e]);
+        }
     };
     let bundle = Bundle::new(&root);
     let mut errors = Vec::new();
@@ -41,12 +45,20 @@ pub fn destroy(bundle: &Path) -> Result<(), Vec<Error>> {
     if errors.is_empty() {
         match fs::remove_dir_all(&root) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                errors.extend(Err::<(), _>(error).trying(|| format!("remove {}", root.display())).err());
+                errors.extend(
+                    Err::<(), _>(error)
+                        .trying(|| format!("remove {}", root.display()))
+                        .err(),
+                );
             }
             _ => {}
         }
     }
-    if errors.is_empty() { Ok(()) } else { Err(errors) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(errors)
+    }
 }
 
 fn remove_outside(spec: &SandboxSpec, errors: &mut Vec<Error>) {
@@ -61,7 +73,11 @@ fn remove_outside(spec: &SandboxSpec, errors: &mut Vec<Error>) {
     }
     match fs::remove_file(&spec.socket) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
-            errors.extend(Err::<(), _>(error).trying(|| format!("remove {}", spec.socket.display())).err());
+            errors.extend(
+                Err::<(), _>(error)
+                    .trying(|| format!("remove {}", spec.socket.display()))
+                    .err(),
+            );
         }
         _ => {}
     }
@@ -83,7 +99,10 @@ fn end_shim(bundle: &Bundle) -> Result<()> {
         // A zombie has no command line, and is not found.
         let _ = kill(pid, Signal::SIGKILL);
         if Instant::now() > deadline {
-            return Err(Error::Failed(format!("the shim {pid} of {} does not end", bundle.root().display())));
+            return Err(Error::Failed(format!(
+                "the shim {pid} of {} does not end",
+                bundle.root().display()
+            )));
         }
         sleep(Duration::from_millis(1));
     }

@@ -6,8 +6,8 @@
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompBuilder,
-    LinuxSeccompOperator, LinuxSyscall, LinuxSyscallBuilder,
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder,
+    LinuxSeccompBuilder, LinuxSeccompOperator, LinuxSyscall, LinuxSyscallBuilder,
 };
 
 /// Allowed with any arguments, by what they are about.
@@ -76,12 +76,25 @@ const AF_VSOCK: u64 = 40;
 pub(crate) fn profile() -> Result<LinuxSeccomp, OciSpecError> {
     let mut rules = vec![rule(ALLOWED.split_ascii_whitespace(), None)?];
     for personality in PERSONALITIES {
-        rules.push(rule(["personality"], Some(arg(LinuxSeccompOperator::ScmpCmpEq, personality, 0)?))?);
+        rules.push(rule(
+            ["personality"],
+            Some(arg(LinuxSeccompOperator::ScmpCmpEq, personality, 0)?),
+        )?);
     }
-    rules.push(rule(["socket"], Some(arg(LinuxSeccompOperator::ScmpCmpNe, AF_VSOCK, 0)?))?);
+    rules.push(rule(
+        ["socket"],
+        Some(arg(LinuxSeccompOperator::ScmpCmpNe, AF_VSOCK, 0)?),
+    )?);
     // OCI has the mask in `value` and what must remain in `valueTwo`; libcontainer 0.7 takes them the other
     // way round. The test that starts a thread and then asks for a namespace would notice a change.
-    rules.push(rule(["clone"], Some(arg(LinuxSeccompOperator::ScmpCmpMaskedEq, 0, CLONE_NAMESPACES)?))?);
+    rules.push(rule(
+        ["clone"],
+        Some(arg(
+            LinuxSeccompOperator::ScmpCmpMaskedEq,
+            0,
+            CLONE_NAMESPACES,
+        )?),
+    )?);
     rules.push(
         LinuxSyscallBuilder::default()
             // Its flags lie in memory, where a filter cannot look. With ENOSYS libraries fall back to clone.
@@ -114,7 +127,9 @@ fn rule<'a>(
     arg: Option<LinuxSeccompArg>,
 ) -> Result<LinuxSyscall, OciSpecError> {
     let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
-    let rule = LinuxSyscallBuilder::default().names(names).action(LinuxSeccompAction::ScmpActAllow);
+    let rule = LinuxSyscallBuilder::default()
+        .names(names)
+        .action(LinuxSeccompAction::ScmpActAllow);
     match arg {
         Some(arg) => rule.args([arg]).build(),
         None => rule.build(),
@@ -122,8 +137,17 @@ fn rule<'a>(
 }
 
 /// A condition on the first argument.
-fn arg(op: LinuxSeccompOperator, value: u64, value_two: u64) -> Result<LinuxSeccompArg, OciSpecError> {
-    LinuxSeccompArgBuilder::default().index(0usize).value(value).value_two(value_two).op(op).build()
+fn arg(
+    op: LinuxSeccompOperator,
+    value: u64,
+    value_two: u64,
+) -> Result<LinuxSeccompArg, OciSpecError> {
+    LinuxSeccompArgBuilder::default()
+        .index(0usize)
+        .value(value)
+        .value_two(value_two)
+        .op(op)
+        .build()
 }
 
 #[cfg(test)]
@@ -138,7 +162,12 @@ mod tests {
             io_uring_register clock_settime settimeofday sethostname acct quotactl iopl ioperm nfsservctl
             lookup_dcookie move_pages mbind set_mempolicy syslog vhangup fanotify_init kcmp clone clone3";
         for name in forbidden.split_ascii_whitespace() {
-            assert!(!ALLOWED.split_ascii_whitespace().any(|allowed| allowed == name), "{name}");
+            assert!(
+                !ALLOWED
+                    .split_ascii_whitespace()
+                    .any(|allowed| allowed == name),
+                "{name}"
+            );
         }
     }
 

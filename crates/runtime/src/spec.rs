@@ -128,23 +128,44 @@ impl SandboxSpec {
             let name = &config.name;
             let label = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
             if !(1..=63).contains(&name.len()) || !name.bytes().all(label) {
-                return fatal(format!("{name:?} cannot name a container: use 1 to 63 of a-z, 0-9 and '-'"));
+                return fatal(format!(
+                    "{name:?} cannot name a container: use 1 to 63 of a-z, 0-9 and '-'"
+                ));
             }
-            if self.containers[..index].iter().any(|other| other.name == *name) {
-                return fatal(format!("two containers of sandbox {} are named {name}", self.id));
+            if self.containers[..index]
+                .iter()
+                .any(|other| other.name == *name)
+            {
+                return fatal(format!(
+                    "two containers of sandbox {} are named {name}",
+                    self.id
+                ));
             }
             if config.argv.is_empty() {
-                return fatal(format!("container {name} has no command: set one in the image or the manifest"));
+                return fatal(format!(
+                    "container {name} has no command: set one in the image or the manifest"
+                ));
             }
             let zero = |text: &String| text.contains('\0');
             if config.argv.iter().any(zero) || config.env.iter().any(|(n, v)| zero(n) || zero(v)) {
-                return fatal(format!("the command or environment of container {name} has a zero byte in it"));
+                return fatal(format!(
+                    "the command or environment of container {name} has a zero byte in it"
+                ));
             }
-            if config.env.iter().any(|(n, _)| n.is_empty() || n.contains('=')) {
-                return fatal(format!("a variable of container {name} has no name, or '=' in it"));
+            if config
+                .env
+                .iter()
+                .any(|(n, _)| n.is_empty() || n.contains('='))
+            {
+                return fatal(format!(
+                    "a variable of container {name} has no name, or '=' in it"
+                ));
             }
             if !config.cwd.is_empty() && !config.cwd.starts_with('/') {
-                return fatal(format!("the working directory {:?} of container {name} does not begin with /", config.cwd));
+                return fatal(format!(
+                    "the working directory {:?} of container {name} does not begin with /",
+                    config.cwd
+                ));
             }
             config.signal()?;
         }
@@ -157,12 +178,19 @@ impl ContainerConfig {
     pub(crate) fn signal(&self) -> Result<Signal> {
         let text = self.stop_signal.trim();
         let named = || Signal::from_str(&format!("SIG{}", text.trim_start_matches("SIG"))).ok();
-        let numbered = || text.parse().ok().and_then(|number: i32| Signal::try_from(number).ok());
+        let numbered = || {
+            text.parse()
+                .ok()
+                .and_then(|number: i32| Signal::try_from(number).ok())
+        };
         if text.is_empty() {
             return Ok(Signal::SIGTERM);
         }
         numbered().or_else(named).ok_or_else(|| {
-            Error::Fatal(format!("{text:?} is no signal to stop container {} with: use one like SIGTERM", self.name))
+            Error::Fatal(format!(
+                "{text:?} is no signal to stop container {} with: use one like SIGTERM",
+                self.name
+            ))
         })
     }
 }
@@ -172,9 +200,16 @@ mod tests {
     use super::*;
 
     fn spec(change: impl Fn(&mut ContainerConfig)) -> SandboxSpec {
-        let mut config = ContainerConfig { name: "web".into(), argv: vec!["/web".into()], ..Default::default() };
+        let mut config = ContainerConfig {
+            name: "web".into(),
+            argv: vec!["/web".into()],
+            ..Default::default()
+        };
         change(&mut config);
-        SandboxSpec { containers: vec![config], ..Default::default() }
+        SandboxSpec {
+            containers: vec![config],
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -198,6 +233,9 @@ mod tests {
             let spec = spec(|c| c.stop_signal = text.into());
             assert_eq!(spec.containers[0].signal().expect(text), Signal::SIGINT);
         }
-        assert_eq!(spec(|_| ()).containers[0].signal().expect("default"), Signal::SIGTERM);
+        assert_eq!(
+            spec(|_| ()).containers[0].signal().expect("default"),
+            Signal::SIGTERM
+        );
     }
 }

@@ -32,7 +32,8 @@ pub(crate) struct Root(OwnedFd);
 
 impl Root {
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).trying(|| format!("open the root file system {}", path.display()))?;
+        let file =
+            File::open(path).trying(|| format!("open the root file system {}", path.display()))?;
         Ok(Self(file.into()))
     }
 
@@ -56,14 +57,19 @@ impl Root {
             return Ok(String::new());
         }
         let mut bytes = Vec::new();
-        file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).trying(what)?;
+        file.take(MAX_FILE_BYTES)
+            .read_to_end(&mut bytes)
+            .trying(what)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Makes the directory `path` with those above it, where they do not exist.
     pub(crate) fn make_dirs(&self, path: &str) -> Result<()> {
         let fatal = |error: Errno| {
-            Error::Fatal(format!("the working directory {path} cannot be made in the container: {}", error.desc()))
+            Error::Fatal(format!(
+                "the working directory {path} cannot be made in the container: {}",
+                error.desc()
+            ))
         };
         let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let mut done = std::path::PathBuf::from("/");
@@ -74,7 +80,9 @@ impl Root {
                     done.push(name);
                     match self.open_inside(&done, directory) {
                         Ok(_) => {}
-                        Err(Errno::ENOENT) => mkdirat(above, name, Mode::from_bits_truncate(0o755)).map_err(fatal)?,
+                        Err(Errno::ENOENT) => {
+                            mkdirat(above, name, Mode::from_bits_truncate(0o755)).map_err(fatal)?
+                        }
                         Err(error) => return Err(fatal(error)),
                     }
                 }
@@ -102,14 +110,23 @@ fn lookup(text: &str, passwd: &str, group: &str) -> std::result::Result<User, St
     };
     let user = if user.is_empty() { "0" } else { user };
     // name:password:uid:gid:comment:home:shell (passwd(5))
-    let entry = passwd.lines().map(|l| l.split(':').collect::<Vec<_>>()).find(|fields| {
-        fields.len() >= 6 && (fields[0] == user || number(user).is_some_and(|n| number(fields[2]) == Some(n)))
-    });
-    let mut found = User { home: "/".to_owned(), ..User::default() };
+    let entry = passwd
+        .lines()
+        .map(|l| l.split(':').collect::<Vec<_>>())
+        .find(|fields| {
+            fields.len() >= 6
+                && (fields[0] == user || number(user).is_some_and(|n| number(fields[2]) == Some(n)))
+        });
+    let mut found = User {
+        home: "/".to_owned(),
+        ..User::default()
+    };
     match (&entry, number(user)) {
         (Some(fields), _) => {
             let (Some(uid), Some(gid)) = (number(fields[2]), number(fields[3])) else {
-                return Err(format!("the entry of user {user:?} in the container's /etc/passwd has no numbers"));
+                return Err(format!(
+                    "the entry of user {user:?} in the container's /etc/passwd has no numbers"
+                ));
             };
             (found.uid, found.gid) = (uid, gid);
             if fields[5].starts_with('/') {
@@ -123,11 +140,18 @@ fn lookup(text: &str, passwd: &str, group: &str) -> std::result::Result<User, St
             }
         }
         (None, None) => {
-            return Err(format!("there is no user {user:?} in the container's /etc/passwd: name one of the image"));
+            return Err(format!(
+                "there is no user {user:?} in the container's /etc/passwd: name one of the image"
+            ));
         }
     }
     // name:password:gid:members (group(5))
-    let groups = || group.lines().map(|l| l.split(':').collect::<Vec<_>>()).filter(|f| f.len() >= 3);
+    let groups = || {
+        group
+            .lines()
+            .map(|l| l.split(':').collect::<Vec<_>>())
+            .filter(|f| f.len() >= 3)
+    };
     match wanted_group {
         Some(wanted) => {
             let named = groups().find(|f| f[0] == wanted).and_then(|f| number(f[2]));
@@ -138,7 +162,9 @@ fn lookup(text: &str, passwd: &str, group: &str) -> std::result::Result<User, St
         None => {
             let name = entry.map_or("", |fields| fields[0]);
             found.groups = groups()
-                .filter(|f| !name.is_empty() && f.get(3).is_some_and(|m| m.split(',').any(|m| m == name)))
+                .filter(|f| {
+                    !name.is_empty() && f.get(3).is_some_and(|m| m.split(',').any(|m| m == name))
+                })
                 .filter_map(|f| number(f[2]))
                 .take(1024)
                 .collect();
@@ -156,7 +182,8 @@ fn number(text: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:100:101:,,,:/srv/web:/bin/false\nbroken\n";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\nweb:x:100:101:,,,:/srv/web:/bin/false\nbroken\n";
     const GROUP: &str = "root:x:0:\nweb:x:101:\nlogs:x:200:adm,web\n";
 
     fn user(text: &str) -> User {
@@ -165,19 +192,60 @@ mod tests {
 
     #[test]
     fn users_are_found_by_name_and_by_number() {
-        let web = User { uid: 100, gid: 101, groups: vec![200], home: "/srv/web".into() };
+        let web = User {
+            uid: 100,
+            gid: 101,
+            groups: vec![200],
+            home: "/srv/web".into(),
+        };
         assert_eq!(user("web"), web);
         assert_eq!(user("100"), web);
-        assert_eq!(user("web:logs"), User { gid: 200, groups: vec![], ..web.clone() });
-        assert_eq!(user("web:7"), User { gid: 7, groups: vec![], ..web });
-        assert_eq!(user(""), User { home: "/root".into(), ..User::default() });
-        assert_eq!(user("4711:4712"), User { uid: 4711, gid: 4712, groups: vec![], home: "/".into() });
+        assert_eq!(
+            user("web:logs"),
+            User {
+                gid: 200,
+                groups: vec![],
+                ..web.clone()
+            }
+        );
+        assert_eq!(
+            user("web:7"),
+            User {
+                gid: 7,
+                groups: vec![],
+                ..web
+            }
+        );
+        assert_eq!(
+            user(""),
+            User {
+                home: "/root".into(),
+                ..User::default()
+            }
+        );
+        assert_eq!(
+            user("4711:4712"),
+            User {
+                uid: 4711,
+                gid: 4712,
+                groups: vec![],
+                home: "/".into()
+            }
+        );
     }
 
     #[test]
     fn an_unknown_name_is_an_error_that_names_it() {
-        assert!(lookup("nobody", PASSWD, GROUP).expect_err("unknown").contains("\"nobody\""));
-        assert!(lookup("web:wheel", PASSWD, GROUP).expect_err("unknown").contains("\"wheel\""));
+        assert!(
+            lookup("nobody", PASSWD, GROUP)
+                .expect_err("unknown")
+                .contains("\"nobody\"")
+        );
+        assert!(
+            lookup("web:wheel", PASSWD, GROUP)
+                .expect_err("unknown")
+                .contains("\"wheel\"")
+        );
         assert!(lookup("4294967295", PASSWD, GROUP).is_err());
     }
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal, SigmaskHow, kill, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, Pid, dup2_stdin, dup2_stdout, setsid};
 
@@ -60,9 +60,12 @@ pub fn run_if_shim() {
 /// Whatever went wrong before the sandbox was prepared, in one sentence; nothing runs then.
 pub fn spawn(image: &ShimImage, bundle: &Path, spec: &SandboxSpec) -> Result<()> {
     make_private_dir(bundle)?;
-    let bundle = Bundle::new(&fs::canonicalize(bundle).trying(|| format!("find {}", bundle.display()))?);
+    let bundle =
+        Bundle::new(&fs::canonicalize(bundle).trying(|| format!("find {}", bundle.display()))?);
     let file = bundle.spec();
-    let json = serde_json::to_vec(spec).map_err(std::io::Error::from).trying(|| format!("write {}", file.display()))?;
+    let json = serde_json::to_vec(spec)
+        .map_err(std::io::Error::from)
+        .trying(|| format!("write {}", file.display()))?;
     fs::write(&file, json).trying(|| format!("write {}", file.display()))?;
     let log = bundle.shim_log();
     let log = OpenOptions::new()
@@ -83,20 +86,39 @@ pub fn spawn(image: &ShimImage, bundle: &Path, spec: &SandboxSpec) -> Result<()>
         .stderr(log)
         .spawn()
         .trying(|| "start the shim of a sandbox".into())?;
-    let words = starter.stdout.take().map(|pipe| listen(OwnedFd::from(pipe)));
+    let words = starter
+        .stdout
+        .take()
+        .map(|pipe| listen(OwnedFd::from(pipe)));
     // What we started only forked the shim: this takes no time.
-    starter.wait().trying(|| "wait for the starter of a shim".into())?;
+    starter
+        .wait()
+        .trying(|| "wait for the starter of a shim".into())?;
     match words {
         Some(Words { ready: true, .. }) => Ok(()),
-        Some(Words { fatal: Some(sentence), .. }) => Err(Error::Fatal(sentence)),
-        Some(Words { failed: Some(sentence), .. }) => Err(Error::Shim(sentence)),
-        Some(Words { pid, silent: true, .. }) => {
+        Some(Words {
+            fatal: Some(sentence),
+            ..
+        }) => Err(Error::Fatal(sentence)),
+        Some(Words {
+            failed: Some(sentence),
+            ..
+        }) => Err(Error::Shim(sentence)),
+        Some(Words {
+            pid, silent: true, ..
+        }) => {
             if let Some(pid) = pid {
                 let _ = kill(pid, Signal::SIGKILL);
             }
-            Err(Error::Shim(format!("the shim was not ready within {} s", PATIENCE.as_secs())))
+            Err(Error::Shim(format!(
+                "the shim was not ready within {} s",
+                PATIENCE.as_secs()
+            )))
         }
-        _ => Err(Error::Shim(format!("the shim ended before it was ready: see {}", bundle.shim_log().display()))),
+        _ => Err(Error::Shim(format!(
+            "the shim ended before it was ready: see {}",
+            bundle.shim_log().display()
+        ))),
     }
 }
 
@@ -132,7 +154,10 @@ fn listen(pipe: OwnedFd) -> Words {
             Ok(length) => text.extend_from_slice(&buffer[..length]),
         }
     }
-    let mut words = Words { silent, ..Words::default() };
+    let mut words = Words {
+        silent,
+        ..Words::default()
+    };
     for line in String::from_utf8_lossy(&text).lines() {
         match line.split_once(' ').unwrap_or((line, "")) {
             ("pid", number) => words.pid = number.parse().ok().map(Pid::from_raw),
@@ -169,12 +194,27 @@ fn detach() -> Result<File> {
     // A shim ends by order or not at all: neither with a terminal nor with a machine that says "terminate"
     // to everyone before its containers are stopped. What it forks gets its signals back.
     let mut blocked = SigSet::empty();
-    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+    for signal in [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+    ] {
         blocked.add(signal);
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&blocked), None).trying(what)?;
-    let mut ready = File::from(std::io::stdout().as_fd().try_clone_to_owned().trying(what)?);
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null").trying(what)?;
+    let mut ready = File::from(
+        std::io::stdout()
+            .as_fd()
+            .try_clone_to_owned()
+            .trying(what)?,
+    );
+    let null = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .trying(what)?;
     dup2_stdin(&null).trying(what)?;
     dup2_stdout(&null).trying(what)?;
     writeln!(ready, "pid {}", Pid::this()).trying(what)?;

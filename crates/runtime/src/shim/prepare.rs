@@ -20,8 +20,9 @@ use crate::sys;
 pub(super) fn prepare(bundle: &Bundle) -> Result<(Sandbox, UnixListener)> {
     let file = bundle.spec();
     let json = fs::read(&file).trying(|| format!("read {}", file.display()))?;
-    let spec: SandboxSpec =
-        serde_json::from_slice(&json).map_err(std::io::Error::from).trying(|| format!("read {}", file.display()))?;
+    let spec: SandboxSpec = serde_json::from_slice(&json)
+        .map_err(std::io::Error::from)
+        .trying(|| format!("read {}", file.display()))?;
     spec.check()?;
     let group = Group::new(&spec.cgroup)?;
     let prepared = build(bundle, spec, &group);
@@ -50,7 +51,8 @@ fn build(bundle: &Bundle, spec: SandboxSpec, group: &Group) -> Result<(Sandbox, 
         cells.push(Cell::new(config, rootfs, group, bundle.log(&config.name)));
     }
     let file = bundle.pid();
-    fs::write(&file, format!("{}\n", nix::unistd::Pid::this())).trying(|| format!("write {}", file.display()))?;
+    fs::write(&file, format!("{}\n", nix::unistd::Pid::this()))
+        .trying(|| format!("write {}", file.display()))?;
     let sandbox = Sandbox::new(bundle.clone(), spec, group.clone(), netns, etc, cells);
     Ok((sandbox, listener))
 }
@@ -85,7 +87,10 @@ fn network(path: &Path) -> Result<OwnedFd> {
     };
     // Any user of a container may take any port of its own namespace, and ping. Kernels that do not know a
     // setting do without.
-    for (setting, value) in [("ip_unprivileged_port_start", "0"), ("ping_group_range", "0 2147483647")] {
+    for (setting, value) in [
+        ("ip_unprivileged_port_start", "0"),
+        ("ping_group_range", "0 2147483647"),
+    ] {
         let _ = fs::write(Path::new("/proc/sys/net/ipv4").join(setting), value);
     }
     setns(&before, CloneFlags::CLONE_NEWNET).trying(|| what(own))?;
@@ -104,8 +109,13 @@ fn listen(path: &Path) -> Result<UnixListener> {
     }
     let before = umask(Mode::from_bits_truncate(0o177));
     let listener = UnixListener::bind(path).map_err(|error| match error.kind() {
-        ErrorKind::InvalidInput => Error::Fatal(format!("the socket path {} is too long", path.display())),
-        _ => Error::Io { what: what(), source: error },
+        ErrorKind::InvalidInput => {
+            Error::Fatal(format!("the socket path {} is too long", path.display()))
+        }
+        _ => Error::Io {
+            what: what(),
+            source: error,
+        },
     });
     umask(before);
     let listener = listener?;

@@ -50,9 +50,25 @@ pub(super) struct Cell {
 }
 
 impl Cell {
-    pub(super) fn new(config: &ContainerConfig, rootfs: PathBuf, group: Group, log: PathBuf) -> Self {
-        let state = ContainerState { name: config.name.clone(), ..ContainerState::default() };
-        Self { state, rootfs, group, log: Log::new(log), pumps: Vec::new(), oom_before: 0, kill_at: None }
+    pub(super) fn new(
+        config: &ContainerConfig,
+        rootfs: PathBuf,
+        group: Group,
+        log: PathBuf,
+    ) -> Self {
+        let state = ContainerState {
+            name: config.name.clone(),
+            ..ContainerState::default()
+        };
+        Self {
+            state,
+            rootfs,
+            group,
+            log: Log::new(log),
+            pumps: Vec::new(),
+            oom_before: 0,
+            kill_at: None,
+        }
     }
 
     fn pid(&self) -> Option<Pid> {
@@ -92,7 +108,17 @@ impl Sandbox {
         etc: PathBuf,
         cells: Vec<Cell>,
     ) -> Self {
-        Self { bundle, spec, group, netns, etc, cells, phase: Phase::Stopped, run: 0, trouble: None }
+        Self {
+            bundle,
+            spec,
+            group,
+            netns,
+            etc,
+            cells,
+            phase: Phase::Stopped,
+            run: 0,
+            trouble: None,
+        }
     }
 
     pub(super) fn spec(&self) -> &SandboxSpec {
@@ -146,7 +172,11 @@ impl Sandbox {
             cell.group.limit(config)?;
         }
         cell.oom_before = cell.group.oom_kills();
-        let Started { pid, stdout, stderr } = container::start(&Plan {
+        let Started {
+            pid,
+            stdout,
+            stderr,
+        } = container::start(&Plan {
             bundle: &self.bundle,
             sandbox: &self.spec,
             config,
@@ -225,7 +255,9 @@ impl Sandbox {
             _ => return,
         };
         let unasked = self.phase == Phase::Running;
-        let Some(cell) = self.cells.iter_mut().find(|cell| cell.pid() == Some(pid)) else { return };
+        let Some(cell) = self.cells.iter_mut().find(|cell| cell.pid() == Some(pid)) else {
+            return;
+        };
         let oom = cell.group.oom_kills() > cell.oom_before;
         cell.state.pid = None;
         cell.state.last_exit = Some(Exit { code, oom });
@@ -238,8 +270,15 @@ impl Sandbox {
         if unasked {
             cell.state.ended = cell.state.ended.saturating_add(1);
             let name = &cell.state.name;
-            let why = if oom { format!("ran out of its memory and ended with exit code {code}") } else { format!("ended by itself with exit code {code}") };
-            self.trouble = Some(Trouble { fatal: false, message: format!("container {name} {why}") });
+            let why = if oom {
+                format!("ran out of its memory and ended with exit code {code}")
+            } else {
+                format!("ended by itself with exit code {code}")
+            };
+            self.trouble = Some(Trouble {
+                fatal: false,
+                message: format!("container {name} {why}"),
+            });
             self.stop();
         } else {
             self.settle();
@@ -261,16 +300,29 @@ impl Sandbox {
 
     /// Starts a command in a container; empty: the first.
     pub(super) fn exec(&self, name: &str, argv: &[String]) -> Result<Exec> {
-        let cell = if name.is_empty() { self.cells.first() } else { self.cells.iter().find(|c| c.state.name == name) };
-        let cell = cell.ok_or_else(|| Error::Fatal(format!("there is no container {name:?} in this sandbox")))?;
+        let cell = if name.is_empty() {
+            self.cells.first()
+        } else {
+            self.cells.iter().find(|c| c.state.name == name)
+        };
+        let cell = cell.ok_or_else(|| {
+            Error::Fatal(format!("there is no container {name:?} in this sandbox"))
+        })?;
         let pid = cell
             .pid()
             .filter(|_| self.is_running())
             .ok_or_else(|| Error::Failed(format!("container {} does not run", cell.state.name)))?;
         if freezer::is_frozen(&self.spec.cgroup)? {
-            return Err(Error::Failed(format!("container {} is frozen: thaw it first", cell.state.name)));
+            return Err(Error::Failed(format!(
+                "container {} is frozen: thaw it first",
+                cell.state.name
+            )));
         }
-        exec::start(pid, &container::oci_bundle(&self.bundle, &cell.state.name), argv)
+        exec::start(
+            pid,
+            &container::oci_bundle(&self.bundle, &cell.state.name),
+            argv,
+        )
     }
 
     /// Takes all down that a stopped sandbox has outside its bundle.
@@ -283,11 +335,18 @@ impl Sandbox {
         if let Err(more) = self.group.remove() {
             errors.extend(more);
         }
-        if errors.is_empty() { Ok(()) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(errors)
+        }
     }
 }
 
 /// An error as clients hear it.
 pub(super) fn trouble(error: &Error) -> Trouble {
-    Trouble { fatal: error.fatal(), message: error.sentence() }
+    Trouble {
+        fatal: error.fatal(),
+        message: error.sentence(),
+    }
 }

@@ -17,8 +17,8 @@ use super::sandbox::{Sandbox, trouble};
 use crate::error::{Error, Result, Trying};
 use crate::exec::Exec;
 use crate::protocol::{
-    Answer, Do, ExecResult, MAX_CLIENTS, MAX_EXECS, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, Message, Request,
-    SandboxState, VERSION,
+    Answer, Do, ExecResult, MAX_CLIENTS, MAX_EXECS, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, Message,
+    Request, SandboxState, VERSION,
 };
 
 /// How many requests may wait for a stop to end.
@@ -115,14 +115,25 @@ impl Server {
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
         ];
         for client in &self.clients {
-            let out = if client.output.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
+            let out = if client.output.is_empty() {
+                PollFlags::empty()
+            } else {
+                PollFlags::POLLOUT
+            };
             fds.push(PollFd::new(client.stream.as_fd(), PollFlags::POLLIN | out));
         }
         let pumps = self.sandbox.cells().iter().flat_map(|cell| cell.pumps());
         fds.extend(pumps.map(|pump| PollFd::new(pump.pipe().as_fd(), PollFlags::POLLIN)));
         let live = self.execs.iter().filter(|running| !running.exec.at_end());
-        fds.extend(live.map(|running| PollFd::new(running.exec.output().as_fd(), PollFlags::POLLIN)));
-        let due = self.sandbox.due().into_iter().chain(self.execs.iter().map(|running| running.until)).min();
+        fds.extend(
+            live.map(|running| PollFd::new(running.exec.output().as_fd(), PollFlags::POLLIN)),
+        );
+        let due = self
+            .sandbox
+            .due()
+            .into_iter()
+            .chain(self.execs.iter().map(|running| running.until))
+            .min();
         let timeout = match due {
             // Rounded up: woken too early it would only turn once more.
             Some(at) => {
@@ -169,7 +180,11 @@ impl Server {
     }
 
     fn exec_ended(&mut self, status: WaitStatus) {
-        let Some(index) = self.execs.iter().position(|running| Some(running.exec.helper()) == status.pid()) else {
+        let Some(index) = self
+            .execs
+            .iter()
+            .position(|running| Some(running.exec.helper()) == status.pid())
+        else {
             return;
         };
         let code = match status {
@@ -178,7 +193,13 @@ impl Server {
             _ => return,
         };
         let Running { asked, exec, .. } = self.execs.swap_remove(index);
-        let outcome = exec.finish().map(|output| Answer::Exec(ExecResult { code, timed_out: false, output }));
+        let outcome = exec.finish().map(|output| {
+            Answer::Exec(ExecResult {
+                code,
+                timed_out: false,
+                output,
+            })
+        });
         self.reply(asked, outcome);
     }
 
@@ -194,7 +215,14 @@ impl Server {
             let _ = kill(exec.helper(), Signal::SIGKILL);
             let output = exec.finish().unwrap_or_default();
             let code = 128 + Signal::SIGKILL as i32;
-            self.reply(asked, Ok(Answer::Exec(ExecResult { code, timed_out: true, output })));
+            self.reply(
+                asked,
+                Ok(Answer::Exec(ExecResult {
+                    code,
+                    timed_out: true,
+                    output,
+                })),
+            );
         }
     }
 
@@ -219,7 +247,11 @@ impl Server {
         match order {
             Do::State => self.reply_state(asked),
             Do::Watch => {
-                if let Some(client) = self.clients.iter_mut().find(|client| client.number == asked.client) {
+                if let Some(client) = self
+                    .clients
+                    .iter_mut()
+                    .find(|client| client.number == asked.client)
+                {
                     client.watches = true;
                 }
                 self.reply_state(asked);
@@ -233,15 +265,25 @@ impl Server {
                 self.sandbox.stop();
                 self.queue(asked, Waiting::Quit(asked));
             }
-            Do::Exec { container, argv, timeout_ms } => {
+            Do::Exec {
+                container,
+                argv,
+                timeout_ms,
+            } => {
                 if self.execs.len() >= MAX_EXECS {
-                    let message = format!("{MAX_EXECS} commands run in this sandbox already: wait for one to end");
+                    let message = format!(
+                        "{MAX_EXECS} commands run in this sandbox already: wait for one to end"
+                    );
                     return self.reply(asked, Err(Error::Failed(message)));
                 }
                 // A year, so that adding it to now cannot fail.
                 let timeout = Duration::from_millis(timeout_ms.min(365 * 24 * 3600 * 1000));
                 match self.sandbox.exec(&container, &argv) {
-                    Ok(exec) => self.execs.push(Running { asked, exec, until: Instant::now() + timeout }),
+                    Ok(exec) => self.execs.push(Running {
+                        asked,
+                        exec,
+                        until: Instant::now() + timeout,
+                    }),
                     Err(error) => self.reply(asked, Err(error)),
                 }
             }
@@ -250,7 +292,9 @@ impl Server {
 
     fn queue(&mut self, asked: Asked, what: Waiting) {
         if self.waiting.len() >= MAX_WAITING {
-            let message = format!("{MAX_WAITING} requests wait for the sandbox to stop already: ask again later");
+            let message = format!(
+                "{MAX_WAITING} requests wait for the sandbox to stop already: ask again later"
+            );
             self.reply(asked, Err(Error::Failed(message)));
         } else {
             self.waiting.push(what);
@@ -274,7 +318,11 @@ impl Server {
             match self.waiting.remove(0) {
                 Waiting::Stop(asked) => self.reply_state(asked),
                 Waiting::Start(asked) => {
-                    let outcome = if self.sandbox.is_running() { Ok(()) } else { self.sandbox.start() };
+                    let outcome = if self.sandbox.is_running() {
+                        Ok(())
+                    } else {
+                        self.sandbox.start()
+                    };
                     let answer = outcome.map(|()| Answer::State(self.sandbox.state()));
                     self.reply(asked, answer);
                 }
@@ -298,7 +346,9 @@ impl Server {
         // The last words go out before the end, to those who listen.
         for client in &mut self.clients {
             let _ = client.stream.set_nonblocking(false);
-            let _ = client.stream.set_write_timeout(Some(Duration::from_secs(1)));
+            let _ = client
+                .stream
+                .set_write_timeout(Some(Duration::from_secs(1)));
             let _ = client.stream.write_all(&client.output);
             client.output.clear();
         }
@@ -313,11 +363,18 @@ impl Server {
     fn reply(&mut self, asked: Asked, outcome: Result<Answer>) {
         let message = match outcome {
             Ok(ok) => Message::Ok { id: asked.id, ok },
-            Err(error) => Message::Error { id: asked.id, error: trouble(&error) },
+            Err(error) => Message::Error {
+                id: asked.id,
+                error: trouble(&error),
+            },
         };
         // The state goes out before the reply that it comes from.
         self.push_state();
-        if let Some(client) = self.clients.iter_mut().find(|client| client.number == asked.client) {
+        if let Some(client) = self
+            .clients
+            .iter_mut()
+            .find(|client| client.number == asked.client)
+        {
             client.say(&message);
         }
     }
@@ -326,7 +383,9 @@ impl Server {
         let state = self.sandbox.state();
         if state != self.shown {
             self.shown = state;
-            let message = Message::State { state: self.shown.clone() };
+            let message = Message::State {
+                state: self.shown.clone(),
+            };
             for client in self.clients.iter_mut().filter(|client| client.watches) {
                 client.say(&message);
             }
@@ -367,14 +426,25 @@ impl Client {
     }
 
     fn parse(&self, line: &[u8]) -> (Asked, Result<Do>) {
-        let asked = |id| Asked { client: self.number, id };
+        let asked = |id| Asked {
+            client: self.number,
+            id,
+        };
         match serde_json::from_slice::<Request>(line) {
-            Ok(Request { v: VERSION, id, order }) => (asked(id), Ok(order)),
+            Ok(Request {
+                v: VERSION,
+                id,
+                order,
+            }) => (asked(id), Ok(order)),
             Ok(Request { v, id, .. }) => {
-                let message = format!("this shim speaks version {VERSION} of its protocol, not {v}");
+                let message =
+                    format!("this shim speaks version {VERSION} of its protocol, not {v}");
                 (asked(id), Err(Error::Failed(message)))
             }
-            Err(error) => (asked(0), Err(Error::Failed(format!("this is no request: {error}")))),
+            Err(error) => (
+                asked(0),
+                Err(Error::Failed(format!("this is no request: {error}"))),
+            ),
         }
     }
 

@@ -10,16 +10,46 @@ use crate::Test;
 use crate::rig::{PATIENCE, Rig, container, is_alive, wait_for};
 
 pub(crate) const TESTS: &[Test] = &[
-    ("a_container_runs_prints_and_its_exit_code_is_seen", a_container_runs_prints_and_its_exit_code_is_seen),
-    ("a_sandbox_starts_again_and_keeps_what_it_wrote", a_sandbox_starts_again_and_keeps_what_it_wrote),
-    ("a_command_that_does_not_exist_is_fatal_and_named", a_command_that_does_not_exist_is_fatal_and_named),
-    ("a_failed_start_leaves_nothing_and_may_be_tried_again", a_failed_start_leaves_nothing_and_may_be_tried_again),
-    ("a_bad_spec_fails_at_once_and_says_why", a_bad_spec_fails_at_once_and_says_why),
-    ("a_polite_container_is_stopped_by_its_signal", a_polite_container_is_stopped_by_its_signal),
-    ("a_stubborn_container_is_killed_after_its_grace", a_stubborn_container_is_killed_after_its_grace),
-    ("a_frozen_sandbox_stands_still_and_goes_on", a_frozen_sandbox_stands_still_and_goes_on),
-    ("a_frozen_sandbox_can_be_stopped", a_frozen_sandbox_can_be_stopped),
-    ("when_one_container_ends_the_others_are_stopped", when_one_container_ends_the_others_are_stopped),
+    (
+        "a_container_runs_prints_and_its_exit_code_is_seen",
+        a_container_runs_prints_and_its_exit_code_is_seen,
+    ),
+    (
+        "a_sandbox_starts_again_and_keeps_what_it_wrote",
+        a_sandbox_starts_again_and_keeps_what_it_wrote,
+    ),
+    (
+        "a_command_that_does_not_exist_is_fatal_and_named",
+        a_command_that_does_not_exist_is_fatal_and_named,
+    ),
+    (
+        "a_failed_start_leaves_nothing_and_may_be_tried_again",
+        a_failed_start_leaves_nothing_and_may_be_tried_again,
+    ),
+    (
+        "a_bad_spec_fails_at_once_and_says_why",
+        a_bad_spec_fails_at_once_and_says_why,
+    ),
+    (
+        "a_polite_container_is_stopped_by_its_signal",
+        a_polite_container_is_stopped_by_its_signal,
+    ),
+    (
+        "a_stubborn_container_is_killed_after_its_grace",
+        a_stubborn_container_is_killed_after_its_grace,
+    ),
+    (
+        "a_frozen_sandbox_stands_still_and_goes_on",
+        a_frozen_sandbox_stands_still_and_goes_on,
+    ),
+    (
+        "a_frozen_sandbox_can_be_stopped",
+        a_frozen_sandbox_can_be_stopped,
+    ),
+    (
+        "when_one_container_ends_the_others_are_stopped",
+        when_one_container_ends_the_others_are_stopped,
+    ),
 ];
 
 fn ended(code: i32) -> Option<Exit> {
@@ -30,18 +60,30 @@ fn a_container_runs_prints_and_its_exit_code_is_seen() {
     let rig = Rig::one(&["say-and-exit", "one\ntwo", "7"], |_| ());
     let mut client = rig.prepared();
     let state = client.watch().expect("watch");
-    assert_eq!((state.running, state.run, state.containers[0].pid), (false, 0, None));
+    assert_eq!(
+        (state.running, state.run, state.containers[0].pid),
+        (false, 0, None)
+    );
     client.start().expect("start");
     let state = loop {
-        let state = client.next_state(PATIENCE).expect("a state").expect("in time");
+        let state = client
+            .next_state(PATIENCE)
+            .expect("a state")
+            .expect("in time");
         if state.containers[0].last_exit.is_some() {
             break state;
         }
     };
     assert_eq!(state.containers[0].last_exit, ended(7));
-    assert_eq!((state.running, state.run, state.containers[0].ended), (false, 1, 1));
+    assert_eq!(
+        (state.running, state.run, state.containers[0].ended),
+        (false, 1, 1)
+    );
     let trouble = state.trouble.expect("a trouble");
-    assert!(!trouble.fatal && trouble.message.contains("web") && trouble.message.contains('7'), "{trouble:?}");
+    assert!(
+        !trouble.fatal && trouble.message.contains("web") && trouble.message.contains('7'),
+        "{trouble:?}"
+    );
     assert_eq!(rig.log("web"), ["one", "two"]);
 }
 
@@ -49,15 +91,26 @@ fn a_sandbox_starts_again_and_keeps_what_it_wrote() {
     let rig = Rig::one(&["polite"], |_| ());
     let mut client = rig.started();
     rig.wait_for_line("ready");
-    let wrote = client.exec("web", &["/probe", "write", "/kept", "text"], 30_000).expect("exec");
+    let wrote = client
+        .exec("web", &["/probe", "write", "/kept", "text"], 30_000)
+        .expect("exec");
     assert_eq!(wrote.code, 0, "{wrote:?}");
     for run in 2..5 {
         let state = client.stop().expect("stop");
-        assert_eq!((state.running, state.containers[0].pid, state.containers[0].ended), (false, None, 0));
+        assert_eq!(
+            (
+                state.running,
+                state.containers[0].pid,
+                state.containers[0].ended
+            ),
+            (false, None, 0)
+        );
         let state = client.start().expect("start");
         assert_eq!((state.running, state.run), (true, run));
         assert!(is_alive(state.containers[0].pid.expect("a pid")));
-        let read = client.exec("", &["/probe", "cat", "/kept"], 30_000).expect("exec");
+        let read = client
+            .exec("", &["/probe", "cat", "/kept"], 30_000)
+            .expect("exec");
         assert_eq!(read.output, "text");
     }
 }
@@ -71,24 +124,42 @@ fn a_command_that_does_not_exist_is_fatal_and_named() {
     ] {
         let rig = Rig::one(&[], |c| c.argv = vec![argv.to_owned()]);
         let error = rig.prepared().start().expect_err("it cannot start");
-        assert!(matches!(&error, Error::Fatal(text) if text.contains(told)), "{error:?}");
+        assert!(
+            matches!(&error, Error::Fatal(text) if text.contains(told)),
+            "{error:?}"
+        );
         let state = rig.client().state().expect("state");
         assert!(!state.running && state.trouble.is_some_and(|t| t.fatal));
     }
 }
 
 fn a_failed_start_leaves_nothing_and_may_be_tried_again() {
-    let rig = Rig::of(vec![container("web", &["polite"]), container("side", &["polite"])]);
+    let rig = Rig::of(vec![
+        container("web", &["polite"]),
+        container("side", &["polite"]),
+    ]);
     let mut client = rig.prepared();
     // Taken away behind the shim's back, as a full disk or a careless admin would.
     let probe = rig.bundle().join("containers/side/upper/probe");
     fs::write(&probe, "#!/no/such/interpreter\n").expect("shadow the program");
-    std::process::Command::new("chmod").arg("755").arg(&probe).status().expect("chmod");
+    std::process::Command::new("chmod")
+        .arg("755")
+        .arg(&probe)
+        .status()
+        .expect("chmod");
     for _ in 0..2 {
-        let error = client.start().expect_err("the second container cannot start");
-        assert!(matches!(&error, Error::Fatal(text) if text.contains("side")), "{error:?}");
+        let error = client
+            .start()
+            .expect_err("the second container cannot start");
+        assert!(
+            matches!(&error, Error::Fatal(text) if text.contains("side")),
+            "{error:?}"
+        );
         let state = client.state().expect("state");
-        assert!(!state.running && state.containers.iter().all(|c| c.pid.is_none()), "{state:?}");
+        assert!(
+            !state.running && state.containers.iter().all(|c| c.pid.is_none()),
+            "{state:?}"
+        );
         let file = rig.cgroup_file("freezer", "web", "cgroup.procs");
         assert_eq!(fs::read_to_string(file).unwrap_or_default(), "");
     }
@@ -108,7 +179,10 @@ fn a_bad_spec_fails_at_once_and_says_why() {
 
     let rig = Rig::one(&["sleep"], |c| c.user = "stranger".to_owned());
     let error = rig.prepared().start().expect_err("no such user");
-    assert!(matches!(&error, Error::Fatal(text) if text.contains("stranger")), "{error:?}");
+    assert!(
+        matches!(&error, Error::Fatal(text) if text.contains("stranger")),
+        "{error:?}"
+    );
 }
 
 fn a_polite_container_is_stopped_by_its_signal() {
@@ -116,7 +190,10 @@ fn a_polite_container_is_stopped_by_its_signal() {
     let mut client = rig.started();
     rig.wait_for_line("ready");
     let state = client.stop().expect("stop");
-    assert_eq!((state.containers[0].last_exit, state.containers[0].ended), (ended(42), 0));
+    assert_eq!(
+        (state.containers[0].last_exit, state.containers[0].ended),
+        (ended(42), 0)
+    );
     assert_eq!(state.trouble, None);
 }
 
@@ -130,8 +207,13 @@ fn a_stubborn_container_is_killed_after_its_grace() {
         std::thread::spawn(move || client.stop().expect("stop"))
     };
     // Others are served during the grace.
-    wait_for("the stop to begin", || !client.state().expect("state").running);
-    assert!(client.state().expect("state").containers[0].pid.is_some() || begin.elapsed() > Duration::from_millis(300));
+    wait_for("the stop to begin", || {
+        !client.state().expect("state").running
+    });
+    assert!(
+        client.state().expect("state").containers[0].pid.is_some()
+            || begin.elapsed() > Duration::from_millis(300)
+    );
     let state = stopper.join().expect("the stop ends");
     assert!(begin.elapsed() >= Duration::from_millis(300));
     assert_eq!(state.containers[0].last_exit, ended(137));
@@ -141,7 +223,12 @@ fn a_frozen_sandbox_stands_still_and_goes_on() {
     let rig = Rig::one(&["count"], |_| ());
     let _client = rig.started();
     let file = rig.bundle().join("containers/web/upper/count");
-    let count = || fs::read_to_string(&file).ok().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    let count = || {
+        fs::read_to_string(&file)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+            .unwrap_or(0)
+    };
     wait_for("the first count", || count() > 0);
     freezer::freeze(&rig.spec.cgroup).expect("freeze");
     assert!(freezer::is_frozen(&rig.spec.cgroup).expect("is frozen"));
@@ -150,7 +237,10 @@ fn a_frozen_sandbox_stands_still_and_goes_on() {
     assert_eq!(fs::read_to_string(&file).expect("count"), before);
     let state = rig.client().state().expect("the shim is not frozen");
     assert!(state.running);
-    let error = rig.client().exec("", &["/probe", "exit", "0"], 1000).expect_err("frozen");
+    let error = rig
+        .client()
+        .exec("", &["/probe", "exit", "0"], 1000)
+        .expect_err("frozen");
     assert!(error.sentence().contains("thaw"), "{error:?}");
     freezer::thaw(&rig.spec.cgroup).expect("thaw");
     assert!(!freezer::is_frozen(&rig.spec.cgroup).expect("is frozen"));
@@ -171,19 +261,35 @@ fn a_frozen_sandbox_can_be_stopped() {
 }
 
 fn when_one_container_ends_the_others_are_stopped() {
-    let rig = Rig::of(vec![container("web", &["polite"]), container("side", &["polite"])]);
+    let rig = Rig::of(vec![
+        container("web", &["polite"]),
+        container("side", &["polite"]),
+    ]);
     let mut client = rig.started();
     let state = client.watch().expect("watch");
     rig.wait_for_line("ready");
     let pid = state.containers[1].pid.expect("a pid");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("kill");
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pid),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .expect("kill");
     let state = loop {
-        let state = client.next_state(PATIENCE).expect("a state").expect("in time");
+        let state = client
+            .next_state(PATIENCE)
+            .expect("a state")
+            .expect("in time");
         if state.containers.iter().all(|c| c.pid.is_none()) {
             break state;
         }
     };
-    assert_eq!((state.containers[0].ended, state.containers[1].ended), (0, 1));
-    assert_eq!((state.containers[0].last_exit, state.containers[1].last_exit), (ended(42), ended(137)));
+    assert_eq!(
+        (state.containers[0].ended, state.containers[1].ended),
+        (0, 1)
+    );
+    assert_eq!(
+        (state.containers[0].last_exit, state.containers[1].last_exit),
+        (ended(42), ended(137))
+    );
     assert!(state.trouble.is_some_and(|t| t.message.contains("side")));
 }

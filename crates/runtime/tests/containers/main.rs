@@ -3,8 +3,10 @@
 //! There is no test harness: a shim is a copy of the program that starts it, so this program must be able
 //! to become one before it has threads.
 
+mod fences;
 mod life;
 mod rig;
+mod shims;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -12,15 +14,30 @@ type Test = (&'static str, fn());
 
 fn main() {
     layby_runtime::run_if_shim();
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, word, spec, bundle] = &arguments[..]
+        && word == shims::NODE
+    {
+        shims::play_node(spec, bundle);
+    }
     // What cargo's own harness understands is passed over; words are filters.
-    let filters: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let all: Vec<Test> = life::TESTS.to_vec();
+    let filters: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    let all = [life::TESTS, fences::TESTS, shims::TESTS].concat();
     if !nix::unistd::geteuid().is_root() {
-        println!("SKIPPED: containers need root\n\ntest result: ok. 0 passed; 0 failed; {} ignored; 0 measured; 0 filtered out", all.len());
+        println!(
+            "SKIPPED: containers need root\n\ntest result: ok. 0 passed; 0 failed; {} ignored; 0 measured; 0 filtered out",
+            all.len()
+        );
         return;
     }
-    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
-    let (chosen, others): (Vec<Test>, Vec<Test>) = all.into_iter().partition(|(name, _)| wanted(name));
+    let wanted = |name: &str| {
+        filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
+    };
+    let (chosen, others): (Vec<Test>, Vec<Test>) =
+        all.into_iter().partition(|(name, _)| wanted(name));
     println!("\nrunning {} tests", chosen.len());
     let mut failed = Vec::new();
     for (name, test) in &chosen {

@@ -26,11 +26,21 @@ pub(crate) fn image() -> &'static ShimImage {
 pub(crate) fn layer() -> &'static Path {
     static LAYER: OnceLock<PathBuf> = OnceLock::new();
     LAYER.get_or_init(|| {
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("layer-{}", std::process::id()));
+        let root =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("layer-{}", std::process::id()));
         fs::create_dir_all(root.join("etc")).expect("a directory");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/probe.rs");
         let status = Command::new(std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned()))
-            .args(["--edition", "2024", "-O", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"])
+            .args([
+                "--edition",
+                "2024",
+                "-O",
+                "-C",
+                "target-feature=+crt-static",
+                "-C",
+                "strip=symbols",
+                "-o",
+            ])
             .arg(root.join("probe"))
             .arg(&source)
             .status()
@@ -41,7 +51,11 @@ pub(crate) fn layer() -> &'static Path {
             "root:x:0:0:root:/root:/bin/sh\nweb:x:1234:1235:Web:/srv/web:/bin/false\n",
         )
         .expect("passwd");
-        fs::write(root.join("etc/group"), "root:x:0:\nweb:x:1235:\nlogs:x:77:web\n").expect("group");
+        fs::write(
+            root.join("etc/group"),
+            "root:x:0:\nweb:x:1235:\nlogs:x:77:web\n",
+        )
+        .expect("group");
         root
     })
 }
@@ -135,19 +149,31 @@ impl Rig {
 
     /// Waits for a line in the log of container "web".
     pub(crate) fn wait_for_line(&self, text: &str) {
-        wait_for(&format!("the line {text:?}"), || self.log("web").iter().any(|line| line == text));
+        wait_for(&format!("the line {text:?}"), || {
+            self.log("web").iter().any(|line| line == text)
+        });
     }
 
     /// The file of a cgroup controller for a container.
     pub(crate) fn cgroup_file(&self, controller: &str, container: &str, file: &str) -> PathBuf {
-        Path::new("/sys/fs/cgroup").join(controller).join(&self.spec.cgroup).join(container).join(file)
+        Path::new("/sys/fs/cgroup")
+            .join(controller)
+            .join(&self.spec.cgroup)
+            .join(container)
+            .join(file)
     }
 
     /// All that names this sandbox on the machine: cgroups, mounts, processes.
     pub(crate) fn traces(&self) -> Vec<String> {
         let mut found = Vec::new();
-        let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
-        for root in hierarchies.map(|entry| entry.path()).chain([PathBuf::from("/sys/fs/cgroup")]) {
+        let hierarchies = fs::read_dir("/sys/fs/cgroup")
+            .into_iter()
+            .flatten()
+            .flatten();
+        for root in hierarchies
+            .map(|entry| entry.path())
+            .chain([PathBuf::from("/sys/fs/cgroup")])
+        {
             let dir = root.join(&self.spec.cgroup);
             if dir.exists() {
                 found.push(dir.display().to_string());
@@ -155,7 +181,12 @@ impl Rig {
         }
         let place = self.dir.path().display().to_string();
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
-        found.extend(mounts.lines().filter(|line| line.contains(&place)).map(str::to_owned));
+        found.extend(
+            mounts
+                .lines()
+                .filter(|line| line.contains(&place))
+                .map(str::to_owned),
+        );
         for process in fs::read_dir("/proc").expect("/proc").flatten() {
             let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
@@ -190,7 +221,8 @@ pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 /// Whether a process is there and no zombie.
 pub(crate) fn is_alive(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
 /// A layer with a link where `/etc/passwd` would be.
