@@ -1,0 +1,112 @@
+//! Phase 1: accept. One task per listening socket of a worker.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use layby_model::route::Protocol;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::errors::{Answer, Manner};
+use crate::route::Entry;
+use crate::watchdog::Pulse;
+use crate::worker::{Order, Worker};
+use crate::{client, tcp};
+
+/// Connections from clients that one worker has at a time; more are turned away.
+const MAX_CLIENTS: usize = 32_768;
+/// How long accepting rests when the process is out of file descriptors.
+const EXHAUSTED_REST: Duration = Duration::from_millis(100);
+
+/// The sockets that a worker accepts from.
+#[derive(Debug, Default)]
+pub(crate) struct Listeners {
+    open: HashMap<SocketAddr, Rc<Pulse>>,
+}
+
+impl Listeners {
+    /// Carries out an order of the table thread.
+    pub(crate) fn carry_out(&mut self, worker: &Rc<Worker>, order: Order) {
+        match order {
+            Order::Open(entry, socket) => match TcpListener::from_std(socket) {
+                Ok(socket) => {
+                    let stop = Rc::new(Pulse::new());
+                    self.open.insert(entry.addr(), Rc::clone(&stop));
+                    tokio::task::spawn_local(accept(Rc::clone(worker), socket, entry, stop));
+                }
+                Err(error) => tracing::error!("cannot accept on {}: {error}", entry.addr()),
+            },
+            Order::Close(addr) => {
+                if let Some(stop) = self.open.remove(&addr) {
+                    stop.expire();
+                }
+            }
+        }
+    }
+
+    /// Closes all.
+    pub(crate) fn close_all(&mut self) {
+        for (_, stop) in self.open.drain() {
+            stop.expire();
+        }
+    }
+}
+
+async fn accept(worker: Rc<Worker>, socket: TcpListener, entry: Entry, stop: Rc<Pulse>) {
+    loop {
+        let next = poll_fn(|cx| {
+            stop.set_waker(cx);
+            match socket.poll_accept(cx) {
+                Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+                // Only now: connections that the kernel has already taken for us would be reset.
+                Poll::Pending if stop.is_expired() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        match next.await {
+            None => return,
+            Some(Ok((stream, peer))) => serve(&worker, stream, peer, entry),
+            Some(Err(error)) if is_of_one_connection(&error) => {}
+            Some(Err(error)) => {
+                tracing::warn!("cannot accept: {error}; raise the limit of open files");
+                tokio::time::sleep(EXHAUSTED_REST).await;
+            }
+        }
+    }
+}
+
+/// Whether the error concerns only a connection that was gone before it was accepted (accept(2)).
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, entry: Entry) {
+    let protocol = match entry {
+        Entry::Hosts(_) => Protocol::Http,
+        Entry::Port(addr) => match worker.view().listener(&addr) {
+            Some((listener, _)) => listener.protocol,
+            None => return, // withdrawn since
+        },
+    };
+    if worker.watchdog.len() >= MAX_CLIENTS {
+        if protocol == Protocol::Http {
+            let _ = stream.try_write(&Answer::busy().render(Manner::default())); // as far as it goes
+        }
+        return;
+    }
+    let worker = Rc::clone(worker);
+    match protocol {
+        Protocol::Http => tokio::task::spawn_local(client::serve(worker, stream, peer, entry)),
+        Protocol::Tcp => tokio::task::spawn_local(tcp::serve(worker, stream, entry)),
+    };
+}

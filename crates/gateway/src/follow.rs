@@ -1,0 +1,188 @@
+//! Follows the routing tables: serve by the newest at once, then open its ports, write it down, confirm it.
+//!
+//! Waking waits for nothing here but the swap. The confirmation waits for the disk, and until no worker
+//! holds an idle connection to a replica that was withdrawn, because control freezes replicas by it.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use layby_model::route::{Confirmed, Listener, RouteTable, Version};
+use tokio::sync::watch;
+
+use crate::listen;
+use crate::route::Entry;
+use crate::table_file;
+use crate::worker::{Order, Shared};
+
+/// How long after a failure the table is written again.
+const REWRITE: Duration = Duration::from_secs(1);
+/// How long a worker may take to take up a table before that is warned of.
+const SLOW: Duration = Duration::from_secs(5);
+
+/// The follower: runs on a thread of its own.
+pub(crate) struct Follower {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) tables: watch::Receiver<Arc<RouteTable>>,
+    pub(crate) confirmed: watch::Sender<Confirmed>,
+    pub(crate) table_file: PathBuf,
+    pub(crate) ports: Ports,
+}
+
+/// A table that is served by.
+#[derive(Debug, Clone, Default)]
+struct Served {
+    generation: u64,
+    table: Arc<RouteTable>,
+}
+
+impl Follower {
+    /// Follows until the gateway stops, or nobody can send tables any more.
+    pub(crate) async fn run(self) {
+        let Self {
+            shared,
+            mut tables,
+            confirmed,
+            table_file,
+            mut ports,
+        } = self;
+        let (serve, mut served) = watch::channel(Served::default());
+        let swap = async {
+            tables.mark_changed(); // look at the value that is there already
+            while tables.changed().await.is_ok() {
+                let table = Arc::clone(&tables.borrow_and_update());
+                if table.version != Version::default() {
+                    let generation = shared.swap(&table);
+                    serve.send_replace(Served { generation, table });
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        let confirm = async {
+            while served.changed().await.is_ok() {
+                let Served { generation, table } = served.borrow_and_update().clone();
+                let failed_listeners;
+                (ports, failed_listeners) = open_ports(ports, &shared, &table).await;
+                if !write(&table_file, &table, &served).await {
+                    continue;
+                }
+                taken_up(&shared, generation).await;
+                confirmed.send_replace(Confirmed {
+                    version: table.version,
+                    failed_listeners,
+                });
+            }
+        };
+        tokio::select! {
+            () = swap => {}
+            () = confirm => {}
+            () = shared.stopped.notified() => {}
+        }
+    }
+}
+
+/// Opens and closes ports off this thread, where swaps happen: finding out who holds a port takes time.
+async fn open_ports(
+    mut ports: Ports,
+    shared: &Arc<Shared>,
+    table: &Arc<RouteTable>,
+) -> (Ports, Vec<(Listener, String)>) {
+    let (shared, table) = (Arc::clone(shared), Arc::clone(table));
+    let opening = tokio::task::spawn_blocking(move || {
+        let failed = ports.follow(&shared, &table);
+        (ports, failed)
+    });
+    match opening.await {
+        Ok(opened) => opened,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+/// Writes `table` down, trying until it is there; false: a newer one came, this one no longer matters.
+async fn write(
+    path: &Path,
+    table: &Arc<RouteTable>,
+    served: &watch::Receiver<Served>,
+) -> bool {
+    loop {
+        let (to, what) = (path.to_owned(), Arc::clone(table));
+        let writing = tokio::task::spawn_blocking(move || table_file::write(&to, &what));
+        match writing.await {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => tracing::error!(
+                "cannot write the routing table {}: {error}; nothing is put to sleep until this works",
+                path.display()
+            ),
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+        tokio::time::sleep(REWRITE).await;
+        if served.has_changed().unwrap_or(false) {
+            return false;
+        }
+    }
+}
+
+/// Waits until every worker has taken up `generation`.
+async fn taken_up(shared: &Shared, generation: u64) {
+    while !shared.all_took_up(generation) {
+        if tokio::time::timeout(SLOW, shared.taken_up.notified()).await.is_err() {
+            tracing::warn!("a gateway worker has not taken up a table for {SLOW:?}");
+        }
+    }
+}
+
+/// The ports that are open beside the gateway's own.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    own: SocketAddr,
+    open: BTreeSet<SocketAddr>,
+}
+
+impl Ports {
+    /// None yet; `own` is the gateway's own address.
+    pub(crate) fn new(own: SocketAddr) -> Self {
+        Self {
+            own,
+            open: BTreeSet::new(),
+        }
+    }
+
+    /// Opens what `table` asks for and closes the rest; returns what could not be opened, and why.
+    pub(crate) fn follow(
+        &mut self,
+        shared: &Shared,
+        table: &RouteTable,
+    ) -> Vec<(Listener, String)> {
+        let wanted: BTreeSet<SocketAddr> = table.listeners.iter().map(|l| l.addr).collect();
+        for addr in self.open.extract_if(.., |addr| !wanted.contains(addr)) {
+            shared.order((0..shared.workers()).map(|_| Order::Close(addr)));
+        }
+        let mut failed = Vec::new();
+        for listener in &table.listeners {
+            if !self.open.contains(&listener.addr) {
+                match self.open(shared, listener.addr) {
+                    Ok(()) => {}
+                    Err(why) => failed.push((listener.clone(), why)),
+                }
+            }
+        }
+        failed
+    }
+
+    fn open(&mut self, shared: &Shared, addr: SocketAddr) -> Result<(), String> {
+        if addr.port() == 0 {
+            return Err("a listener needs a port; 0 is none".to_owned());
+        }
+        if addr == self.own {
+            return Err(format!("{addr} is the gateway's own HTTP address"));
+        }
+        let opened = listen::open(addr, shared.workers())
+            .map_err(|error| listen::why(addr, &error))?;
+        let entry = Entry::Port(addr);
+        shared.order(opened.sockets.into_iter().map(|socket| Order::Open(entry, socket)));
+        self.open.insert(addr);
+        Ok(())
+    }
+}

@@ -1,0 +1,269 @@
+//! Phase 3: hold. What cannot be served now waits, bounded in number and in time, and says so.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use layby_model::route::{Demand, Limits, WakeTiming};
+use layby_model::{ReplicaId, ServiceId};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::balance::{self, Claim};
+use crate::io::{Peer, poll_peer};
+use crate::service::ServiceState;
+use crate::snapshot::{Snapshot, Way};
+use crate::watchdog::Pulse;
+use crate::worker::{View, Worker};
+
+/// When all replicas that the table names refuse connections, they are tried again after this.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// Why a request gets no replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unserved {
+    /// The table says to refuse it.
+    Refused,
+    /// As many wait as may.
+    Full,
+    /// It waited as long as it may.
+    Late,
+    /// The client went away.
+    ClientGone,
+}
+
+/// The tasks of a worker that wait for a table, by service and in the order of their coming.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    next: u64,
+    wakers: HashMap<ServiceId, BTreeMap<u64, Waker>>,
+}
+
+impl Waiters {
+    /// Wakes those whose service need not wait by `snapshot`. The others sleep on.
+    pub(crate) fn wake(&self, snapshot: &Snapshot) {
+        for (service, wakers) in &self.wakers {
+            let holds = snapshot.service(service).is_some_and(|s| s.way == Way::Hold);
+            if !holds {
+                wakers.values().for_each(Waker::wake_by_ref);
+            }
+        }
+    }
+}
+
+/// One place in the queue of a service; left when dropped.
+#[derive(Debug)]
+pub(crate) struct Place<'w> {
+    worker: &'w Worker,
+    state: Arc<ServiceState>,
+    key: u64,
+}
+
+impl<'w> Place<'w> {
+    /// Takes a place, and says that something waits; `None`: all `limit` places are taken.
+    pub(crate) fn take(
+        worker: &'w Worker,
+        state: &Arc<ServiceState>,
+        limit: u32,
+    ) -> Option<Self> {
+        let waiting = state.waiting.fetch_add(1, SeqCst) + 1;
+        if waiting > limit {
+            state.waiting.fetch_sub(1, SeqCst);
+            return None;
+        }
+        if waiting.is_power_of_two() {
+            tell(&worker.shared.demand, state);
+        }
+        let mut waiters = worker.waiters.borrow_mut();
+        waiters.next += 1;
+        Some(Self {
+            worker,
+            state: Arc::clone(state),
+            key: waiters.next,
+        })
+    }
+
+    /// Has this task woken when a table comes that concerns it.
+    pub(crate) fn set_waker(&self, cx: &Context<'_>) {
+        let mut waiters = self.worker.waiters.borrow_mut();
+        if !waiters.wakers.contains_key(&self.state.id) {
+            waiters.wakers.insert(self.state.id.clone(), BTreeMap::new());
+        }
+        if let Some(wakers) = waiters.wakers.get_mut(&self.state.id) {
+            wakers.entry(self.key).or_insert_with(|| cx.waker().clone());
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut waiters = self.worker.waiters.borrow_mut();
+        if let Some(wakers) = waiters.wakers.get_mut(&self.state.id) {
+            wakers.remove(&self.key);
+            if wakers.is_empty() {
+                waiters.wakers.remove(&self.state.id);
+            }
+        }
+        drop(waiters);
+        if self.state.waiting.fetch_sub(1, SeqCst) == 1 {
+            tell(&self.worker.shared.demand, &self.state);
+        }
+    }
+}
+
+/// Publishes how many wait for a service. The count is read under the watch's lock, so that of two who
+/// publish at once the last one tells the truth.
+fn tell(demand: &watch::Sender<Demand>, state: &ServiceState) {
+    demand.send_if_modified(|demand| {
+        let waiting = match state.waiting.load(SeqCst) {
+            0 => None,
+            count => Some(count),
+        };
+        let before = match waiting {
+            None => demand.waiting.remove(&state.id),
+            Some(count) => demand.waiting.insert(state.id.clone(), count),
+        };
+        before != waiting
+    });
+}
+
+/// How long a request has been held.
+#[derive(Debug)]
+pub(crate) struct Held {
+    since: Instant,
+    state: Arc<ServiceState>,
+    held_ms: f64,
+}
+
+impl Held {
+    fn new(state: &Arc<ServiceState>) -> Self {
+        Self {
+            since: Instant::now(),
+            state: Arc::clone(state),
+            held_ms: 0.0,
+        }
+    }
+
+    fn elapsed_ms(&self) -> f64 {
+        self.since.elapsed().as_secs_f64() * 1000.0
+    }
+
+    /// The first byte of its answer came.
+    pub(crate) fn answered(&self) {
+        self.state.held(WakeTiming {
+            held_ms: self.held_ms,
+            answered_ms: self.elapsed_ms(),
+        });
+    }
+}
+
+/// The search for a replica, for one request or one connection.
+#[derive(Debug, Default)]
+pub(crate) struct Search {
+    /// Replicas that just refused a connection.
+    pub(crate) avoid: Vec<ReplicaId>,
+    /// Set once it has waited.
+    pub(crate) held: Option<Held>,
+}
+
+/// Who waits: to notice that it went away, and to wake it at its deadline.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waiter<'c> {
+    pub(crate) client: &'c TcpStream,
+    pub(crate) pulse: &'c Pulse,
+}
+
+/// Claims a replica for the service with index `service`; waits for one if it must.
+pub(crate) async fn claim(
+    worker: &Rc<Worker>,
+    view: &Rc<View>,
+    service: usize,
+    waiter: Waiter<'_>,
+    search: &mut Search,
+) -> Result<Claim, Unserved> {
+    if let Some(claim) = balance::claim(worker, view, service, &search.avoid) {
+        return Ok(claim);
+    }
+    let service = &view.services[service];
+    // Boxed: few requests wait, and those that do not need not carry the room for it.
+    let wait = wait(worker, &service.state, service.limits, waiter, search);
+    Box::pin(wait).await
+}
+
+async fn wait(
+    worker: &Rc<Worker>,
+    state: &Arc<ServiceState>,
+    limits: Limits,
+    waiter: Waiter<'_>,
+    search: &mut Search,
+) -> Result<Claim, Unserved> {
+    if let Some(answer) = try_now(worker, &state.id, &search.avoid) {
+        return answer;
+    }
+    let held = search.held.get_or_insert_with(|| Held::new(state));
+    let waited_ms = held.elapsed_ms() as u64;
+    let Some(left_ms) = limits.hold_deadline_ms.checked_sub(waited_ms) else {
+        return Err(Unserved::Late);
+    };
+    let place = Place::take(worker, state, limits.hold_queue).ok_or(Unserved::Full)?;
+    waiter.pulse.expire_in(left_ms);
+    let begun = worker.view().generation;
+    let mut retry = pin!(tokio::time::sleep(RETRY));
+    let mut watching = true;
+    let answer = poll_fn(|cx| {
+        place.set_waker(cx);
+        waiter.pulse.set_waker(cx);
+        if !search.avoid.is_empty()
+            && (worker.view().generation != begun || retry.as_mut().poll(cx).is_ready())
+        {
+            search.avoid.clear();
+        }
+        if let Some(answer) = try_now(worker, &state.id, &search.avoid) {
+            return Poll::Ready(answer);
+        }
+        if waiter.pulse.is_expired() {
+            return Poll::Ready(Err(Unserved::Late));
+        }
+        if watching && let Poll::Ready(peer) = poll_peer(waiter.client, cx) {
+            match peer {
+                Peer::Gone | Peer::Finished => return Poll::Ready(Err(Unserved::ClientGone)),
+                Peer::Spoke => watching = false,
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+    waiter.pulse.rest();
+    held.held_ms = held.elapsed_ms();
+    answer // the place is left only now: at every moment the request waits or is in flight
+}
+
+/// What the newest table says; `None`: wait.
+fn try_now(
+    worker: &Rc<Worker>,
+    id: &ServiceId,
+    avoid: &[ReplicaId],
+) -> Option<Result<Claim, Unserved>> {
+    loop {
+        let view = worker.view();
+        let Some(service) = view.service_index(id) else {
+            return Some(Err(Unserved::Refused));
+        };
+        match view.services[service].way {
+            Way::Refuse => return Some(Err(Unserved::Refused)),
+            Way::Hold => return None,
+            Way::Serve(_) => {}
+        }
+        if let Some(claim) = balance::claim(worker, &view, service, avoid) {
+            return Some(Ok(claim));
+        }
+        if worker.shared.generation() == view.generation {
+            return None; // all are to be avoided
+        }
+    }
+}

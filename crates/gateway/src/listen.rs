@@ -1,0 +1,76 @@
+//! Sockets to accept from: one per worker for each address, all on the same port.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
+    sockopt,
+};
+
+use crate::portowner;
+
+/// What may wait in a socket's queue until its worker accepts.
+const BACKLOG: i32 = 1024;
+/// A peer that vanished without a word is noticed after this (and some probes).
+const KEEPALIVE_IDLE_S: u32 = 60;
+const KEEPALIVE_INTERVAL_S: u32 = 10;
+
+/// The sockets of one address.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    /// Where they really listen.
+    pub(crate) addr: SocketAddr,
+    pub(crate) sockets: Vec<TcpListener>,
+}
+
+/// Opens `count` sockets on `addr`; with port 0 all on the same free port.
+pub(crate) fn open(addr: SocketAddr, count: usize) -> io::Result<Sockets> {
+    // SO_REUSEPORT would share the port with any other process of the same user that sets it too: a
+    // socket without it finds out first whether the port is free.
+    let probe = open_one(addr, false)?;
+    let addr = probe.local_addr()?;
+    drop(probe);
+    let sockets = (0..count).map(|_| open_one(addr, true));
+    Ok(Sockets {
+        addr,
+        sockets: sockets.collect::<io::Result<_>>()?,
+    })
+}
+
+/// Accepted sockets inherit what is set here, which saves setting it on each.
+fn open_one(addr: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let family = match addr {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let fd = socket(family, SockType::Stream, flags, None)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    setsockopt(&fd, sockopt::ReusePort, &shared)?;
+    setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
+    setsockopt(&fd, sockopt::KeepAlive, &true)?;
+    setsockopt(&fd, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_S)?;
+    setsockopt(&fd, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_S)?;
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(addr))?;
+    listen(&fd, Backlog::new(BACKLOG)?)?;
+    Ok(TcpListener::from(fd))
+}
+
+/// What stands in the way of listening on `addr`, in a few words, with the culprit if it can be seen.
+pub(crate) fn why(addr: SocketAddr, error: &io::Error) -> String {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EADDRINUSE) => {
+            let owner = portowner::find(addr).map_or_else(
+                || "another process".to_owned(),
+                |owner| format!("{} (pid {})", owner.name, owner.pid),
+            );
+            format!("port {} on {} is in use by {owner}", addr.port(), addr.ip())
+        }
+        Some(Errno::EADDRNOTAVAIL) => format!("this machine does not have the address {}", addr.ip()),
+        Some(Errno::EACCES) => format!("port {} needs root", addr.port()),
+        _ => format!("port {} on {} cannot be opened: {error}", addr.port(), addr.ip()),
+    }
+}

@@ -1,0 +1,111 @@
+//! What the gateway remembers of services and replicas from one table to the next.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use layby_model::route::{Traffic, WakeTiming};
+use layby_model::{ReplicaId, ServiceId};
+
+use crate::clock::now_ms;
+
+/// One replica. Carried over by its id for as long as a table names it or anything is in flight to it.
+#[derive(Debug, Default)]
+pub(crate) struct UpstreamState {
+    /// Claims that were not given back yet. SeqCst: see [`crate::balance`].
+    pub(crate) in_flight: AtomicU32,
+}
+
+/// One service, carried over by its id.
+#[derive(Debug)]
+pub(crate) struct ServiceState {
+    pub(crate) id: ServiceId,
+    uses: AtomicU64,
+    /// 0: never.
+    last_use_ms: AtomicU64,
+    /// How many are held.
+    pub(crate) waiting: AtomicU32,
+    /// Counts its changes from Hold to Serve.
+    wakes: AtomicU64,
+    last_wake: Mutex<Option<(u64, WakeTiming)>>,
+    upstreams: Mutex<BTreeMap<ReplicaId, Arc<UpstreamState>>>,
+}
+
+impl ServiceState {
+    pub(crate) fn new(id: ServiceId) -> Self {
+        Self {
+            id,
+            uses: AtomicU64::new(0),
+            last_use_ms: AtomicU64::new(0),
+            waiting: AtomicU32::new(0),
+            wakes: AtomicU64::new(0),
+            last_wake: Mutex::new(None),
+            upstreams: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// A request arrived, or bytes moved: before anything is done with it, so that whoever reads the
+    /// in-flight counts first and this after cannot miss it.
+    pub(crate) fn used(&self) {
+        self.uses.fetch_add(1, SeqCst);
+        self.touch();
+    }
+
+    /// It is still in use, or just was.
+    pub(crate) fn touch(&self) {
+        self.last_use_ms.store(now_ms(), Relaxed);
+    }
+
+    /// The state of one of its replicas.
+    pub(crate) fn upstream(&self, replica: ReplicaId) -> Arc<UpstreamState> {
+        Arc::clone(lock(&self.upstreams).entry(replica).or_default())
+    }
+
+    /// Forgets replicas that `named` does not name and that nothing is in flight to.
+    pub(crate) fn forget_others(&self, named: impl Fn(ReplicaId) -> bool) {
+        lock(&self.upstreams)
+            .retain(|replica, state| named(*replica) || state.in_flight.load(SeqCst) > 0);
+    }
+
+    /// Whether nothing of it is left to count.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.waiting.load(SeqCst) == 0 && lock(&self.upstreams).is_empty()
+    }
+
+    /// Its route turned from Hold to Serve.
+    pub(crate) fn woke(&self) {
+        self.wakes.fetch_add(1, SeqCst);
+    }
+
+    /// A request that was held got its first answer byte: kept if it was held longest since the wake.
+    pub(crate) fn held(&self, timing: WakeTiming) {
+        let wake = self.wakes.load(SeqCst);
+        let mut last = lock(&self.last_wake);
+        let longest = last.is_none_or(|(of, known)| of != wake || known.held_ms < timing.held_ms);
+        if longest {
+            *last = Some((wake, timing));
+        }
+    }
+
+    /// All that is known of it now: in flight is read first, then uses.
+    pub(crate) fn traffic(&self) -> Traffic {
+        let in_flight = lock(&self.upstreams)
+            .iter()
+            .map(|(replica, state)| (*replica, state.in_flight.load(SeqCst)))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        let uses = self.uses.load(SeqCst);
+        let last_use_ms = self.last_use_ms.load(Relaxed);
+        Traffic {
+            uses,
+            idle_ms: (last_use_ms > 0).then(|| now_ms().saturating_sub(last_use_ms)),
+            in_flight,
+            last_wake: lock(&self.last_wake).map(|(_, timing)| timing),
+        }
+    }
+}
+
+/// Locks, also after a panic elsewhere: what these locks guard is whole at every moment.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,52 @@
+//! A connection from a client to a TCP listener: held and balanced as a whole, then a tunnel.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use crate::forward;
+use crate::hold::{self, Search, Waiter};
+use crate::route::{Entry, route};
+use crate::tunnel::Tunnel;
+use crate::worker::Worker;
+
+/// Serves a connection until it ends. There is no way to say why it cannot be served but to close it.
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
+    let pulse = worker.watchdog.watch();
+    let view = worker.view();
+    let Ok(target) = route(&view, entry, None) else {
+        return;
+    };
+    let service = &view.services[target.service];
+    service.state.used();
+    let mut search = Search::default();
+    loop {
+        let waiter = Waiter {
+            client: &stream,
+            pulse: &pulse,
+        };
+        let claim = match hold::claim(&worker, &view, target.service, waiter, &mut search).await {
+            Ok(claim) => claim,
+            Err(why) => {
+                tracing::debug!(service = %service.state.id, ?why, "a connection is not served");
+                return;
+            }
+        };
+        match forward::open(SocketAddr::new(claim.upstream().ip, target.port)).await {
+            Ok(upstream) => {
+                let tunnel = Tunnel {
+                    upstream,
+                    claim,
+                    service: Arc::clone(&service.state),
+                    limits: service.limits,
+                    early: None,
+                };
+                drop(search);
+                return tunnel.run(Rc::clone(&worker), stream, pulse, None).await;
+            }
+            Err(_) => search.avoid.push(claim.upstream().replica),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Bytes both ways between a client and one replica: TCP connections, and HTTP ones that were upgraded.
+//!
+//! Being open is no use, moving bytes is: the replica is claimed while bytes move and a moment longer. An
+//! idle tunnel thus does not keep its replica awake, and survives when that is frozen. New bytes of the
+//! client then raise demand, and wait here, not in a frozen process, until the table names the replica again.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use layby_model::ReplicaId;
+use layby_model::route::Limits;
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+
+use crate::balance::{self, Claim};
+use crate::buffer::{Buffers, Lent};
+use crate::clock::now_ms;
+use crate::hold::Place;
+use crate::io::{Peer, poll_peer, poll_read};
+use crate::service::ServiceState;
+use crate::snapshot::Way;
+use crate::watchdog::Watched;
+use crate::worker::Worker;
+
+/// How long after a movement the replica stays claimed.
+const ACTIVE_MS: u64 = 1000;
+
+/// A tunnel that is about to begin.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    pub(crate) upstream: TcpStream,
+    pub(crate) claim: Claim,
+    pub(crate) service: Arc<ServiceState>,
+    pub(crate) limits: Limits,
+    /// What the upstream has already said.
+    pub(crate) early: Option<Lent>,
+}
+
+impl Tunnel {
+    /// Passes bytes until both sides have ended, or one is gone. `input`: what the client has already said.
+    pub(crate) async fn run(
+        self,
+        worker: Rc<Worker>,
+        mut client: TcpStream,
+        pulse: Watched,
+        input: Option<Lent>,
+    ) {
+        let mut upstream = self.upstream;
+        let now = now_ms();
+        let mut link = Link {
+            worker: &worker,
+            service: self.service,
+            limits: self.limits,
+            replica: self.claim.upstream().replica,
+            claim: Some(self.claim),
+            place: None,
+            generation: 0,
+            moved_ms: now,
+            counted_ms: now,
+            give_up_ms: u64::MAX,
+        };
+        let mut up = Flow::new(input);
+        let mut down = Flow::new(self.early);
+        pulse.expire_in(ACTIVE_MS);
+        let ended = poll_fn(|cx| {
+            pulse.set_waker(cx);
+            if pulse.is_expired() {
+                if worker.shared.is_stopping() || !link.look_at_the_clock() {
+                    return Poll::Ready(());
+                }
+                if link.claim.is_some() || link.place.is_some() {
+                    pulse.expire_in(ACTIVE_MS);
+                } else {
+                    pulse.rest();
+                }
+            }
+            let before = link.moved_ms;
+            let open = down.poll(cx, &mut upstream, &mut client, &mut link, |_, _| Gate::Open)
+                && up.poll(cx, &mut client, &mut upstream, &mut link, |link, cx| {
+                    if down.finished { Gate::Open } else { link.gate(cx) }
+                });
+            if !open || (up.closed && down.closed) {
+                return Poll::Ready(());
+            }
+            if link.moved_ms != before || link.place.is_some() {
+                pulse.expire_in_at_most(ACTIVE_MS);
+            }
+            Poll::Pending
+        });
+        ended.await;
+    }
+}
+
+/// Whether bytes may be sent to the replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    Open,
+    /// Not now; this task is woken when that may have changed.
+    Shut,
+    /// Never again.
+    Gone,
+}
+
+/// What ties a tunnel to its replica.
+struct Link<'w> {
+    worker: &'w Worker,
+    service: Arc<ServiceState>,
+    limits: Limits,
+    replica: ReplicaId,
+    claim: Option<Claim>,
+    /// Its place among those that wait, while it waits.
+    place: Option<Place<'w>>,
+    /// The table by which the replica was last seen to take bytes.
+    generation: u64,
+    moved_ms: u64,
+    counted_ms: u64,
+    /// When it has waited as long as it may.
+    give_up_ms: u64,
+}
+
+impl Link<'_> {
+    /// Whether bytes of the client may be sent now: only while the newest table names the replica, or it
+    /// is being replaced and this tunnel has not been quiet since.
+    fn gate(&mut self, cx: &Context<'_>) -> Gate {
+        loop {
+            let view = self.worker.view();
+            if self.is_open() {
+                return Gate::Open;
+            }
+            if view.replica(self.replica).is_some() {
+                if self.claim.is_none() {
+                    self.claim = balance::claim_again(self.worker, &view, self.replica);
+                }
+                if self.claim.is_some() {
+                    self.generation = view.generation;
+                    self.place = None;
+                    return Gate::Open;
+                }
+                continue; // withdrawn at this moment
+            }
+            let holds = view.service(&self.service.id).is_some_and(|s| s.way == Way::Hold);
+            return match (holds, self.claim.is_some()) {
+                (true, _) => self.wait(cx),
+                (false, true) => Gate::Open,
+                (false, false) => Gate::Gone,
+            };
+        }
+    }
+
+    /// Whether the replica is claimed by the newest table.
+    fn is_open(&self) -> bool {
+        self.claim.is_some() && self.generation == self.worker.shared.generation()
+    }
+
+    fn wait(&mut self, cx: &Context<'_>) -> Gate {
+        if self.place.is_none() {
+            self.service.used();
+            self.place = Place::take(self.worker, &self.service, self.limits.hold_queue);
+            self.give_up_ms = now_ms().saturating_add(self.limits.hold_deadline_ms);
+        }
+        match &self.place {
+            Some(place) => {
+                place.set_waker(cx);
+                Gate::Shut
+            }
+            None => Gate::Gone, // too many wait
+        }
+    }
+
+    /// Bytes moved.
+    fn moved(&mut self) {
+        let now = now_ms();
+        self.moved_ms = now;
+        if self.claim.is_none() {
+            // The replica speaks by itself. If it was withdrawn meanwhile, what it said is passed on uncounted.
+            let view = self.worker.view();
+            self.claim = balance::claim_again(self.worker, &view, self.replica);
+        } else if now < self.counted_ms + ACTIVE_MS {
+            self.service.touch();
+            return;
+        }
+        self.counted_ms = now;
+        self.service.used();
+    }
+
+    /// Gives the claim back after a quiet moment; false: it has waited too long.
+    fn look_at_the_clock(&mut self) -> bool {
+        let now = now_ms();
+        if now >= self.moved_ms + ACTIVE_MS {
+            self.claim = None;
+        }
+        self.place.is_none() || now < self.give_up_ms
+    }
+}
+
+/// One direction.
+struct Flow {
+    buffer: Option<Lent>,
+    /// The sender will send no more.
+    finished: bool,
+    /// The receiver has been told so.
+    closed: bool,
+}
+
+impl Flow {
+    fn new(buffer: Option<Lent>) -> Self {
+        Self {
+            buffer: buffer.filter(|buffer| !buffer.is_empty()),
+            finished: false,
+            closed: false,
+        }
+    }
+
+    /// Passes on what can be passed on now; false: one of the two is gone.
+    fn poll<'w>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut TcpStream,
+        to: &mut TcpStream,
+        link: &mut Link<'w>,
+        gate: impl Fn(&mut Link<'w>, &Context<'_>) -> Gate,
+    ) -> bool {
+        let buffers: &Rc<Buffers> = &link.worker.buffers;
+        while !self.closed {
+            if self.buffer.is_none() && self.finished {
+                let Poll::Ready(shut) = Pin::new(&mut *to).poll_shutdown(cx) else {
+                    return true;
+                };
+                self.closed = true;
+                return shut.is_ok();
+            }
+            if self.buffer.is_none() && from.poll_read_ready(cx).is_pending() {
+                return true;
+            }
+            // To be closed is no use: a client that leaves wakes nobody.
+            if self.buffer.is_none()
+                && !link.is_open()
+                && poll_peer(from, cx) == Poll::Ready(Peer::Finished)
+            {
+                self.finished = true;
+                continue;
+            }
+            match gate(link, cx) {
+                Gate::Open => {}
+                Gate::Shut => return true,
+                Gate::Gone => return false,
+            }
+            let Some(buffer) = &mut self.buffer else {
+                let mut buffer = buffers.large();
+                match poll_read(from, cx, &mut buffer) {
+                    Poll::Pending => return true,
+                    Poll::Ready(Err(_)) => return false,
+                    Poll::Ready(Ok(0)) => self.finished = true,
+                    Poll::Ready(Ok(_)) => self.buffer = Some(buffer),
+                }
+                continue;
+            };
+            match Pin::new(&mut *to).poll_write(cx, buffer.filled()) {
+                Poll::Pending => return true,
+                Poll::Ready(Ok(len)) if len > 0 => {
+                    buffer.consume(len);
+                    if buffer.is_empty() {
+                        self.buffer = None;
+                    }
+                    link.moved();
+                }
+                Poll::Ready(_) => return false,
+            }
+        }
+        true
+    }
+}

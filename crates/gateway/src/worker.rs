@@ -1,0 +1,324 @@
+//! The worker threads, and the little that they share.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use layby_model::ServiceId;
+use layby_model::route::{Demand, RouteTable, Traffic};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::sync::{Notify, watch};
+
+use crate::accept::Listeners;
+use crate::buffer::Buffers;
+use crate::clock::now_ms;
+use crate::hold::Waiters;
+use crate::listen::{self, Sockets};
+use crate::pool::Pool;
+use crate::route::Entry;
+use crate::service::lock;
+use crate::snapshot::{Service, Snapshot, States, Way};
+use crate::watchdog::Watchdog;
+use crate::{Error, Gateway, GatewayConfig, Wires, follow, table_file};
+
+/// How long requests in flight may go on after [`Gateway::stop`].
+const STOP_GRACE_MS: u64 = 5000;
+
+/// What all threads of a gateway see.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    current: ArcSwap<Snapshot>,
+    /// The generation of `current`: stored after it, so that who sees the number sees the table.
+    generation: AtomicU64,
+    states: Mutex<States>,
+    pub(crate) demand: watch::Sender<Demand>,
+    mailboxes: Vec<Mailbox>,
+    /// Told when a worker has taken up a generation.
+    pub(crate) taken_up: Notify,
+    stopping: AtomicBool,
+    /// Told when the gateway stops.
+    pub(crate) stopped: Notify,
+}
+
+/// What one worker is told.
+#[derive(Debug, Default)]
+struct Mailbox {
+    orders: Mutex<Vec<Order>>,
+    bell: Notify,
+    /// The generation that it has taken up: it holds no idle connection to a replica not named in it.
+    taken_up: AtomicU64,
+}
+
+/// An order to a worker.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Accept from this socket.
+    Open(Entry, std::net::TcpListener),
+    /// Accept what waits on the sockets of this address, then close them.
+    Close(SocketAddr),
+}
+
+impl Shared {
+    fn new(demand: watch::Sender<Demand>, workers: usize) -> Self {
+        Self {
+            current: ArcSwap::default(),
+            generation: AtomicU64::new(0),
+            states: Mutex::new(States::new()),
+            demand,
+            mailboxes: (0..workers).map(|_| Mailbox::default()).collect(),
+            taken_up: Notify::new(),
+            stopping: AtomicBool::new(false),
+            stopped: Notify::new(),
+        }
+    }
+
+    /// Serves by `table` from now on; returns its generation. Called by one thread at a time.
+    pub(crate) fn swap(&self, table: &RouteTable) -> u64 {
+        let mut states = lock(&self.states);
+        let before = self.current.load_full();
+        let generation = before.generation + 1;
+        let next = Arc::new(Snapshot::compile(table, generation, &mut states));
+        for service in &next.services {
+            let held = |s: &Service| !matches!(s.way, Way::Serve(_));
+            let was_held = before.service(&service.state.id).is_none_or(held);
+            if was_held && !held(service) {
+                service.state.woke();
+            }
+        }
+        self.current.store(Arc::clone(&next));
+        self.generation.store(generation, SeqCst);
+        states.retain(|id, state| {
+            state.forget_others(|replica| next.replica(replica).is_some());
+            next.service(id).is_some() || !state.is_quiet()
+        });
+        for mailbox in &self.mailboxes {
+            mailbox.bell.notify_one();
+        }
+        generation
+    }
+
+    /// The newest generation.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(SeqCst)
+    }
+
+    /// The newest snapshot.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Whether every worker has taken up `generation` or a later one.
+    pub(crate) fn all_took_up(&self, generation: u64) -> bool {
+        let up = |m: &Mailbox| m.taken_up.load(SeqCst) >= generation;
+        self.mailboxes.iter().all(up)
+    }
+
+    /// Gives each worker its own order.
+    pub(crate) fn order(&self, orders: impl IntoIterator<Item = Order>) {
+        for (mailbox, order) in self.mailboxes.iter().zip(orders) {
+            lock(&mailbox.orders).push(order);
+            mailbox.bell.notify_one();
+        }
+    }
+
+    /// How many workers there are.
+    pub(crate) fn workers(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    /// See [`Gateway::traffic`].
+    pub(crate) fn traffic(&self, service: &ServiceId) -> Traffic {
+        let state = lock(&self.states).get(service).cloned();
+        state.map_or_else(Traffic::default, |state| state.traffic())
+    }
+
+    /// Asks all threads to end.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, SeqCst);
+        self.stopped.notify_one();
+        for mailbox in &self.mailboxes {
+            mailbox.bell.notify_one();
+        }
+    }
+
+    /// Whether the gateway was asked to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(SeqCst)
+    }
+}
+
+/// A snapshot as one worker holds it: cloning it touches no memory that other threads touch.
+#[derive(Debug)]
+pub(crate) struct View(Arc<Snapshot>);
+
+impl Deref for View {
+    type Target = Snapshot;
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
+/// What belongs to one worker thread.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    index: usize,
+    view: RefCell<Rc<View>>,
+    pub(crate) pool: RefCell<Pool>,
+    pub(crate) buffers: Rc<Buffers>,
+    pub(crate) watchdog: Rc<Watchdog>,
+    pub(crate) waiters: RefCell<Waiters>,
+    /// Where the next search for an upstream begins.
+    pub(crate) turn: Cell<usize>,
+}
+
+impl Worker {
+    /// The newest table.
+    pub(crate) fn view(&self) -> Rc<View> {
+        let view = self.view.borrow();
+        if view.generation == self.shared.generation() {
+            return Rc::clone(&view);
+        }
+        drop(view);
+        self.take_up()
+    }
+
+    /// Takes up the newest table: drops idle connections to replicas that it does not name, before
+    /// those may be frozen, and wakes who waited for it.
+    fn take_up(&self) -> Rc<View> {
+        let view = Rc::new(View(self.shared.snapshot()));
+        *self.view.borrow_mut() = Rc::clone(&view);
+        self.pool.borrow_mut().keep_only(|replica| view.replica(replica).is_some());
+        self.waiters.borrow().wake(&view);
+        view
+    }
+
+    async fn follow(self: Rc<Self>) {
+        let mailbox = &self.shared.mailboxes[self.index];
+        let mut listeners = Listeners::default();
+        loop {
+            mailbox.bell.notified().await;
+            let generation = self.view().generation;
+            mailbox.taken_up.store(generation, SeqCst);
+            self.shared.taken_up.notify_one();
+            let orders = std::mem::take(&mut *lock(&mailbox.orders));
+            for order in orders {
+                listeners.carry_out(&self, order);
+            }
+            if self.shared.is_stopping() {
+                listeners.close_all();
+                return;
+            }
+        }
+    }
+
+    /// Lives until the gateway stops and what was in flight is done, or its grace is over.
+    async fn run(self: Rc<Self>) {
+        let worker = Rc::clone(&self);
+        tokio::task::spawn_local(async move {
+            let watchdog = Rc::clone(&worker.watchdog);
+            watchdog.sweep(|| worker.pool.borrow_mut().sweep()).await;
+        });
+        Rc::clone(&self).follow().await;
+        self.watchdog.expire_all();
+        let end = now_ms() + STOP_GRACE_MS;
+        while self.watchdog.len() > 0 && now_ms() < end {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// Opens the sockets and starts the threads.
+pub(crate) fn start(config: GatewayConfig, wires: Wires) -> Result<Gateway, Error> {
+    let workers = config.workers.max(1);
+    let Sockets { addr, sockets } =
+        listen::open(config.http, workers).map_err(|source| Error::Listen {
+            addr: config.http,
+            why: listen::why(config.http, &source),
+            source,
+        })?;
+    let shared = Arc::new(Shared::new(wires.demand, workers));
+    let mut gateway = Gateway {
+        shared: Arc::clone(&shared),
+        http: addr,
+        threads: Vec::with_capacity(workers + 1),
+    };
+    let opened = sockets
+        .into_iter()
+        .map(|socket| Order::Open(Entry::Hosts(addr), socket));
+    shared.order(opened);
+    let remembered = table_file::read(&config.table_file);
+    let mut ports = follow::Ports::new(addr);
+    if let Some(table) = &remembered {
+        shared.swap(table);
+        for (listener, why) in ports.follow(&shared, table) {
+            tracing::warn!(addr = %listener.addr, service = %listener.service, "{why}");
+        }
+    }
+    for index in 0..workers {
+        let shared = Arc::clone(&shared);
+        let thread = spawn(format!("gateway-{index}"), move |runtime| {
+            let worker = Rc::new(Worker {
+                shared: Arc::clone(&shared),
+                index,
+                view: RefCell::new(Rc::new(View(shared.snapshot()))),
+                pool: RefCell::default(),
+                buffers: Rc::default(),
+                watchdog: Rc::default(),
+                waiters: RefCell::default(),
+                turn: Cell::new(index),
+            });
+            runtime.block_on(worker.run());
+        })?;
+        gateway.threads.push(thread);
+    }
+    let follower = follow::Follower {
+        shared,
+        tables: wires.tables,
+        confirmed: wires.confirmed,
+        table_file: config.table_file,
+        ports,
+    };
+    gateway.threads.push(spawn("gateway-table".to_owned(), move |runtime| {
+        runtime.block_on(follower.run());
+    })?);
+    Ok(gateway)
+}
+
+/// Starts a thread with a runtime of its own; returns once that runtime stands.
+fn spawn(
+    name: String,
+    body: impl FnOnce(LocalRuntime) + Send + 'static,
+) -> Result<JoinHandle<()>, Error> {
+    let (ready, stands) = mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new()
+        .name(name)
+        .spawn(move || {
+            let runtime = Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => {
+                    let _ = ready.send(Ok(()));
+                    body(runtime);
+                }
+                Err(source) => {
+                    let _ = ready.send(Err(source));
+                }
+            }
+        })
+        .map_err(|source| Error::Thread { source })?;
+    match stands.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(source)) => Err(Error::Thread { source }),
+        Err(_) => Err(Error::Thread {
+            source: std::io::ErrorKind::BrokenPipe.into(),
+        }),
+    }
+}

@@ -1,0 +1,401 @@
+//! What the gateway's tests share: a running gateway with its wires, scripted upstreams, raw clients.
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use layby_gateway::{Gateway, GatewayConfig, Wires};
+use layby_model::route::{
+    Confirmed, Demand, Limits, Listener, Mode, Protocol, RouteTable, ServiceRoute, Upstream,
+    Version,
+};
+use layby_model::{ReplicaId, ServiceId};
+use tokio::sync::watch;
+
+/// Long enough for a slow and busy machine; reached only when something is broken.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) const HOST: &str = "web.shop.localhost";
+
+pub(crate) fn service() -> ServiceId {
+    "shop/web".parse().expect("a service id")
+}
+
+pub(crate) fn replica(counter: u32) -> ReplicaId {
+    ReplicaId::new(1, counter)
+}
+
+/// Waits until `check` gives something.
+pub(crate) fn wait_for<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(Instant::now() < end, "timed out waiting for {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A gateway under test, and the other ends of its wires.
+pub(crate) struct World {
+    pub(crate) gateway: Option<Gateway>,
+    pub(crate) tables: watch::Sender<Arc<RouteTable>>,
+    pub(crate) confirmed: watch::Receiver<Confirmed>,
+    pub(crate) demand: watch::Receiver<Demand>,
+    pub(crate) dir: Arc<tempfile::TempDir>,
+    pub(crate) table: RouteTable,
+    life: u32,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        Self::start(Arc::new(dir), 1, 2)
+    }
+
+    pub(crate) fn start(dir: Arc<tempfile::TempDir>, life: u32, workers: usize) -> Self {
+        let (tables, table_receiver) = watch::channel(Arc::new(RouteTable::default()));
+        let (confirmed_sender, confirmed) = watch::channel(Confirmed::default());
+        let (demand_sender, demand) = watch::channel(Demand::default());
+        let config = GatewayConfig {
+            http: "127.0.0.1:0".parse().expect("an address"),
+            workers,
+            table_file: dir.path().join("routes.json"),
+        };
+        let wires = Wires {
+            tables: table_receiver,
+            confirmed: confirmed_sender,
+            demand: demand_sender,
+        };
+        let gateway = Gateway::start(config, wires).expect("the gateway starts");
+        Self {
+            gateway: Some(gateway),
+            tables,
+            confirmed,
+            demand,
+            dir,
+            table: RouteTable {
+                version: Version { life, counter: 0 },
+                ..RouteTable::default()
+            },
+            life,
+        }
+    }
+
+    /// One service, `shop/web`, at [`HOST`], that serves from `upstreams`.
+    pub(crate) fn serving(upstreams: &[(ReplicaId, SocketAddr)]) -> Self {
+        let mut world = Self::new();
+        world.serve(upstreams);
+        world
+    }
+
+    pub(crate) fn serve(&mut self, upstreams: &[(ReplicaId, SocketAddr)]) {
+        let port = upstreams.first().map(|(_, addr)| addr.port());
+        let upstreams = upstreams.iter().map(|(replica, addr)| Upstream {
+            replica: *replica,
+            ip: addr.ip(),
+        });
+        let upstreams = upstreams.collect();
+        self.set(Mode::Serve { upstreams }, port);
+    }
+
+    pub(crate) fn hold(&mut self) {
+        let port = self.table.services.get(&service()).and_then(|s| s.port);
+        self.set(Mode::Hold, port.or(Some(1)));
+    }
+
+    pub(crate) fn set(&mut self, mode: Mode, port: Option<u16>) {
+        let limits = self.table.services.get(&service()).map(|s| s.limits);
+        let route = ServiceRoute {
+            mode,
+            port,
+            limits: limits.unwrap_or_default(),
+        };
+        self.table.hosts.insert(HOST.to_owned(), service());
+        self.table.services.insert(service(), route);
+        self.publish();
+    }
+
+    pub(crate) fn limit(&mut self, hold_queue: u32, hold_deadline_ms: u64) {
+        let route = self.table.services.entry(service()).or_insert(ServiceRoute {
+            mode: Mode::Hold,
+            port: Some(1),
+            limits: Limits::default(),
+        });
+        route.limits = Limits {
+            hold_queue,
+            hold_deadline_ms,
+        };
+    }
+
+    pub(crate) fn listen(&mut self, addr: SocketAddr, target: u16, protocol: Protocol) {
+        self.table.listeners.push(Listener {
+            addr,
+            service: service(),
+            target,
+            protocol,
+        });
+    }
+
+    /// Publishes the table as it is now, with the next version.
+    pub(crate) fn publish(&mut self) {
+        self.table.version.counter += 1;
+        self.tables.send_replace(Arc::new(self.table.clone()));
+    }
+
+    /// Waits until the gateway has confirmed the table published last.
+    pub(crate) fn confirm(&self) -> Confirmed {
+        wait_for("the confirmation", || {
+            let confirmed = self.confirmed.borrow().clone();
+            (confirmed.version == self.table.version).then_some(confirmed)
+        })
+    }
+
+    pub(crate) fn waiting(&self) -> u32 {
+        self.demand.borrow().waiting.get(&service()).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn traffic(&self) -> layby_model::route::Traffic {
+        self.gateway.as_ref().expect("it runs").traffic(&service())
+    }
+
+    pub(crate) fn in_flight(&self, replica: ReplicaId) -> u32 {
+        self.traffic().in_flight.get(&replica).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.gateway.as_ref().expect("it runs").http_addr()
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(self.addr())
+    }
+}
+
+/// A free port that nothing listens on (at this moment).
+pub(crate) fn free_addr(ip: [u8; 4]) -> SocketAddr {
+    let socket = TcpListener::bind((IpAddr::from(ip), 0)).expect("a free port");
+    socket.local_addr().expect("its address")
+}
+
+/// A raw client.
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// A response as it came.
+#[derive(Debug, Clone)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    /// The body, unchunked.
+    pub(crate) body: Vec<u8>,
+}
+
+impl Response {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        header(&self.head, name)
+    }
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+}
+
+/// The value of a header in a head.
+pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().skip(1).find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        key.eq_ignore_ascii_case(name).then_some(value.trim())
+    })
+}
+
+impl Client {
+    pub(crate) fn connect(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).expect("the gateway accepts");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_nodelay(true).expect("no delay");
+        Self {
+            stream,
+            buffer: Vec::new(),
+        }
+    }
+
+    pub(crate) fn send(&mut self, text: &str) -> &mut Self {
+        self.stream.write_all(text.as_bytes()).expect("the gateway reads");
+        self
+    }
+
+    pub(crate) fn get(&mut self, path: &str) -> Response {
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+        self.response()
+    }
+
+    /// Reads one response to a request that was no `HEAD`.
+    pub(crate) fn response(&mut self) -> Response {
+        self.try_response(false).expect("a response")
+    }
+
+    pub(crate) fn head_response(&mut self) -> Response {
+        self.try_response(true).expect("a response")
+    }
+
+    pub(crate) fn try_response(&mut self, bodiless: bool) -> std::io::Result<Response> {
+        let head = self.read_until(b"\r\n\r\n")?;
+        let head = String::from_utf8(head).expect("text");
+        let status: u16 = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
+        let mut body = Vec::new();
+        if bodiless || status < 200 || status == 204 || status == 304 {
+        } else if header(&head, "transfer-encoding").is_some() {
+            loop {
+                let line = self.read_until(b"\r\n")?;
+                let digits = std::str::from_utf8(&line).expect("text").trim();
+                let len = usize::from_str_radix(digits.split(';').next().unwrap_or(digits), 16).expect("a chunk size");
+                if len == 0 {
+                    while self.read_until(b"\r\n")? != b"\r\n" {}
+                    break;
+                }
+                body.extend(self.read_len(len)?);
+                assert_eq!(self.read_len(2)?, b"\r\n");
+            }
+        } else if let Some(len) = header(&head, "content-length") {
+            body = self.read_len(len.parse().expect("a length"))?;
+        } else {
+            body = self.read_to_end()?;
+        }
+        Ok(Response { status, head, body })
+    }
+
+    pub(crate) fn read_until(&mut self, end: &[u8]) -> std::io::Result<Vec<u8>> {
+        loop {
+            if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
+                return Ok(self.buffer.drain(..at + end.len()).collect());
+            }
+            self.fill()?;
+        }
+    }
+
+    pub(crate) fn read_len(&mut self, len: usize) -> std::io::Result<Vec<u8>> {
+        while self.buffer.len() < len {
+            self.fill()?;
+        }
+        Ok(self.buffer.drain(..len).collect())
+    }
+
+    pub(crate) fn read_to_end(&mut self) -> std::io::Result<Vec<u8>> {
+        self.stream.read_to_end(&mut self.buffer)?;
+        Ok(std::mem::take(&mut self.buffer))
+    }
+
+    /// Whether the gateway closed the connection, with nothing more to read.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        self.buffer.is_empty() && matches!(self.stream.read(&mut [0]), Ok(0) | Err(_))
+    }
+
+    fn fill(&mut self) -> std::io::Result<()> {
+        let mut bytes = [0; 65536];
+        match self.stream.read(&mut bytes)? {
+            0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            len => {
+                self.buffer.extend_from_slice(&bytes[..len]);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// An upstream: a listener on an address of its own, whose connections a closure serves.
+pub(crate) struct Server {
+    pub(crate) addr: SocketAddr,
+    pub(crate) connections: Arc<AtomicUsize>,
+    /// The heads of the requests that [`Server::answering`] saw.
+    pub(crate) seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    /// Each connection is served by `serve`, on a thread of its own.
+    pub(crate) fn scripted(serve: impl Fn(&mut Client) + Send + Sync + 'static) -> Self {
+        Self::on("127.0.0.1:0".parse().expect("an address"), serve)
+    }
+
+    pub(crate) fn on(addr: SocketAddr, serve: impl Fn(&mut Client) + Send + Sync + 'static) -> Self {
+        let socket = TcpListener::bind(addr).expect("a free port");
+        let addr = socket.local_addr().expect("its address");
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&connections);
+        let serve = Arc::new(serve);
+        thread::spawn(move || {
+            for stream in socket.incoming().flatten() {
+                counter.fetch_add(1, Ordering::SeqCst);
+                let serve = Arc::clone(&serve);
+                thread::spawn(move || {
+                    let mut client = Client {
+                        stream,
+                        buffer: Vec::new(),
+                    };
+                    serve(&mut client);
+                });
+            }
+        });
+        Self {
+            addr,
+            connections,
+            seen: Arc::default(),
+        }
+    }
+
+    /// Answers each request with its own head and body, and keeps the connection open.
+    pub(crate) fn echo() -> Self {
+        Self::answering(|head, body| {
+            let text = format!("{head}{}", String::from_utf8_lossy(body));
+            let len = text.len();
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n{text}")
+        })
+    }
+
+    /// Answers each request with what `answer` makes of its head and body.
+    pub(crate) fn answering(answer: impl Fn(&str, &[u8]) -> String + Send + Sync + 'static) -> Self {
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+        let log = Arc::clone(&seen);
+        let server = Self::scripted(move |client| {
+            while let Some((head, body)) = request(client) {
+                log.lock().expect("no panic").push(head.clone());
+                let text = answer(&head, &body);
+                if client.stream.write_all(text.as_bytes()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { seen, ..server }
+    }
+
+    pub(crate) fn seen(&self) -> usize {
+        self.seen.lock().expect("no panic").len()
+    }
+}
+
+/// Reads one request with a `Content-Length` or chunked body.
+pub(crate) fn request(client: &mut Client) -> Option<(String, Vec<u8>)> {
+    let head = String::from_utf8(client.read_until(b"\r\n\r\n").ok()?).ok()?;
+    let mut body = Vec::new();
+    if header(&head, "transfer-encoding").is_some() {
+        loop {
+            let line = client.read_until(b"\r\n").ok()?;
+            let len = usize::from_str_radix(std::str::from_utf8(&line).ok()?.trim(), 16).ok()?;
+            if len == 0 {
+                while client.read_until(b"\r\n").ok()? != b"\r\n" {}
+                break;
+            }
+            body.extend(client.read_len(len).ok()?);
+            client.read_len(2).ok()?;
+        }
+    } else if let Some(len) = header(&head, "content-length") {
+        body = client.read_len(len.parse().ok()?).ok()?;
+    }
+    Some((head, body))
+}

@@ -1,0 +1,331 @@
+//! Holding, waking, balancing, withdrawing, retrying.
+
+mod common;
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use common::{Client, HOST, Server, World, free_addr, replica, request, wait_for};
+use layby_model::route::Mode;
+
+/// A world whose service is held.
+fn held() -> World {
+    let mut world = World::new();
+    world.hold();
+    world.confirm();
+    world
+}
+
+fn ask(world: &World, path: &str) -> Client {
+    let mut client = world.client();
+    client.send(&format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+    client
+}
+
+#[test]
+fn held_requests_raise_demand_and_are_answered_once_each_after_the_swap() {
+    let mut world = held();
+    let mut clients: Vec<Client> = (0..40).map(|at| ask(&world, &format!("/{at}"))).collect();
+    wait_for("demand", || (world.waiting() > 0).then_some(()));
+    let server = Server::echo();
+    world.serve(&[(replica(1), server.addr)]);
+    for (at, client) in clients.iter_mut().enumerate() {
+        assert!(client.response().text().starts_with(&format!("GET /{at} ")));
+    }
+    assert_eq!(server.seen(), 40);
+    wait_for("no demand", || (world.waiting() == 0).then_some(()));
+    let traffic = world.traffic();
+    assert_eq!(traffic.uses, 40);
+    let wake = traffic.last_wake.expect("requests were held");
+    assert!(wake.held_ms > 0.0 && wake.answered_ms >= wake.held_ms, "{wake:?}");
+}
+
+#[test]
+fn a_held_body_is_sent_after_the_wake() {
+    let mut world = held();
+    let body = "x".repeat(2_000_000);
+    let addr = world.addr();
+    let client = thread::spawn(move || {
+        let mut client = Client::connect(addr);
+        client.send(&format!(
+            "POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        client.response()
+    });
+    wait_for("demand", || (world.waiting() > 0).then_some(()));
+    let server = Server::answering(|_, body| {
+        let text = body.len().to_string();
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len())
+    });
+    world.serve(&[(replica(1), server.addr)]);
+    assert_eq!(client.join().expect("no panic").text(), "2000000");
+}
+
+#[test]
+fn one_more_than_the_queue_holds_is_answered_503_with_retry_after() {
+    let mut world = World::new();
+    world.limit(3, 60_000);
+    world.hold();
+    world.confirm();
+    let waiting: Vec<Client> = (0..3).map(|_| ask(&world, "/")).collect();
+    wait_for("uses", || (world.traffic().uses == 3).then_some(()));
+    wait_for("demand", || (world.waiting() > 0).then_some(()));
+    // The last of the three may have been counted as a use and not yet as waiting: it is the one turned
+    // away then, so whoever is turned away, three stay.
+    let mut fourth = ask(&world, "/");
+    let response = fourth.response();
+    assert_eq!(response.status, 503);
+    assert_eq!(response.header("retry-after"), Some("1"));
+    drop(waiting);
+    wait_for("an empty queue", || (world.waiting() == 0).then_some(()));
+}
+
+#[test]
+fn a_request_that_waits_too_long_is_answered_504() {
+    let mut world = World::new();
+    world.limit(10, 300);
+    world.hold();
+    world.confirm();
+    let mut client = ask(&world, "/");
+    assert_eq!(client.response().status, 504);
+    wait_for("no demand", || (world.waiting() == 0).then_some(()));
+    let server = Server::echo();
+    world.serve(&[(replica(1), server.addr)]);
+    world.confirm();
+    assert_eq!(client.get("/again").status, 200);
+    assert_eq!(server.seen(), 1);
+}
+
+#[test]
+fn a_client_that_goes_away_leaves_the_queue() {
+    let world = held();
+    let client = ask(&world, "/");
+    wait_for("demand", || (world.waiting() == 1).then_some(()));
+    drop(client);
+    wait_for("no demand", || (world.waiting() == 0).then_some(()));
+}
+
+#[test]
+fn a_held_request_is_refused_when_the_service_is_disabled() {
+    let mut world = held();
+    let mut client = ask(&world, "/");
+    wait_for("demand", || (world.waiting() == 1).then_some(()));
+    world.set(Mode::Refuse, Some(1));
+    assert_eq!(client.response().status, 503);
+}
+
+/// A server that answers each request when told to.
+fn slow_server() -> (Server, mpsc::Sender<()>) {
+    let (go, gone) = mpsc::channel();
+    let gone = std::sync::Mutex::new(gone);
+    let server = Server::answering(move |_, _| {
+        gone.lock().expect("no panic").recv().expect("told");
+        "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow".to_owned()
+    });
+    (server, go)
+}
+
+#[test]
+fn a_withdrawn_replica_finishes_what_is_in_flight_and_gets_nothing_new() {
+    let (old, go) = slow_server();
+    let mut world = World::serving(&[(replica(1), old.addr)]);
+    let mut client = ask(&world, "/");
+    wait_for("the request", || (old.seen() == 1).then_some(()));
+    assert_eq!(world.in_flight(replica(1)), 1);
+    let new = Server::echo();
+    world.serve(&[(replica(2), new.addr)]);
+    world.confirm();
+    assert_eq!(world.in_flight(replica(1)), 1, "still counted after it was withdrawn");
+    assert_eq!(world.client().get("/").status, 200);
+    go.send(()).expect("it waits");
+    assert_eq!(client.response().text(), "slow");
+    wait_for("nothing in flight", || world.traffic().in_flight.is_empty().then_some(()));
+    assert_eq!(client.get("/").status, 200);
+    assert_eq!((old.seen(), new.seen()), (1, 2));
+}
+
+#[test]
+fn idle_connections_to_a_withdrawn_replica_are_closed_when_the_table_is_confirmed() {
+    let closed = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&closed);
+    let server = Server::scripted(move |client| {
+        while request(client).is_some() {
+            client.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+        counter.fetch_add(1, Ordering::SeqCst);
+    });
+    let mut world = World::serving(&[(replica(1), server.addr)]);
+    let mut clients: Vec<Client> = (0..8).map(|_| world.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").status, 200);
+    }
+    world.hold();
+    world.confirm();
+    let opened = server.connections.load(Ordering::SeqCst);
+    wait_for("closed connections", || (closed.load(Ordering::SeqCst) == opened).then_some(()));
+}
+
+#[test]
+fn requests_go_to_the_replica_with_the_least_in_flight() {
+    let (busy, go) = slow_server();
+    let ip: SocketAddr = ([127, 0, 0, 2], busy.addr.port()).into();
+    let free = Server::on(ip, |client| {
+        while request(client).is_some() {
+            client.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfree");
+        }
+    });
+    let world = World::serving(&[(replica(1), busy.addr), (replica(2), free.addr)]);
+    let mut others: Vec<Client> = Vec::new();
+    while busy.seen() == 0 {
+        let mut client = ask(&world, "/");
+        wait_for("either", || {
+            let taken = busy.seen() == 1 || world.traffic().in_flight.is_empty();
+            taken.then_some(())
+        });
+        if busy.seen() == 0 {
+            client.response();
+        } else {
+            others.push(client);
+        }
+    }
+    for _ in 0..20 {
+        assert_eq!(world.client().get("/").text(), "free");
+    }
+    go.send(()).expect("it waits");
+    assert_eq!(others[0].response().text(), "slow");
+}
+
+#[test]
+fn a_replica_that_refuses_connections_is_passed_over_or_waited_for() {
+    let nobody = free_addr([127, 0, 0, 1]);
+    let mut world = World::serving(&[(replica(1), nobody)]);
+    let mut client = ask(&world, "/");
+    wait_for("demand", || (world.waiting() == 1).then_some(()));
+    let ip: SocketAddr = ([127, 0, 0, 2], nobody.port()).into();
+    let socket = TcpListener::bind(ip).expect("a free port");
+    drop(socket);
+    let server = Server::on(ip, |client| {
+        while request(client).is_some() {
+            client.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    world.serve(&[(replica(1), nobody), (replica(2), server.addr)]);
+    assert_eq!(client.response().status, 200);
+    for _ in 0..10 {
+        assert_eq!(world.client().get("/").status, 200);
+    }
+}
+
+#[test]
+fn a_replica_that_refuses_connections_for_too_long_is_answered_504() {
+    let mut world = World::new();
+    world.limit(10, 300);
+    world.serve(&[(replica(1), free_addr([127, 0, 0, 1]))]);
+    world.confirm();
+    assert_eq!(world.client().get("/").status, 504);
+}
+
+/// A server that closes each connection on its second request, having read it.
+fn forgetful() -> (Server, Arc<AtomicUsize>) {
+    let read = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&read);
+    let server = Server::scripted(move |client| {
+        for at in 0..2 {
+            if request(client).is_none() {
+                return;
+            }
+            counter.fetch_add(1, Ordering::SeqCst);
+            if at == 0 {
+                client.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            }
+        }
+    });
+    (server, read)
+}
+
+#[test]
+fn an_idempotent_request_on_a_reused_connection_is_sent_again() {
+    let (server, read) = forgetful();
+    let world = World::serving(&[(replica(1), server.addr)]);
+    let mut client = world.client();
+    assert_eq!(client.get("/").status, 200);
+    assert_eq!(client.get("/").status, 200);
+    assert_eq!(read.load(Ordering::SeqCst), 3);
+}
+
+#[test]
+fn a_request_that_may_have_had_an_effect_is_not_sent_again() {
+    let (server, read) = forgetful();
+    let world = World::serving(&[(replica(1), server.addr)]);
+    let mut client = world.client();
+    assert_eq!(client.get("/").status, 200);
+    client.send(&format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 2\r\n\r\nhi"));
+    assert_eq!(client.response().status, 502);
+    assert_eq!(read.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_new_connection_that_gives_no_answer_is_answered_502() {
+    let server = Server::scripted(|client| {
+        request(client);
+    });
+    let world = World::serving(&[(replica(1), server.addr)]);
+    let response = world.client().get("/");
+    assert_eq!(response.status, 502);
+    assert_eq!(server.connections.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn an_answer_that_is_not_http_is_answered_502() {
+    for answer in [
+        "SSH-2.0-OpenSSH\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+    ] {
+        let server = Server::scripted(move |client| {
+            request(client);
+            let _ = client.stream.write_all(answer.as_bytes());
+            let _ = client.read_to_end();
+        });
+        let world = World::serving(&[(replica(1), server.addr)]);
+        assert_eq!(world.client().get("/").status, 502, "{answer:?}");
+    }
+}
+
+#[test]
+fn no_request_is_lost_or_answered_twice_while_tables_change() {
+    let server = Server::echo();
+    let mut world = World::serving(&[(replica(1), server.addr)]);
+    let addr = world.addr();
+    let clients: Vec<_> = (0..4)
+        .map(|who| {
+            thread::spawn(move || {
+                let mut client = Client::connect(addr);
+                for at in 0..200 {
+                    let response = client.get(&format!("/{who}/{at}"));
+                    let expected = format!("GET /{who}/{at} ");
+                    assert!(response.text().starts_with(&expected), "{}", response.text());
+                }
+            })
+        })
+        .collect();
+    let mut round = 0;
+    while clients.iter().any(|client| !client.is_finished()) {
+        round += 1;
+        world.hold();
+        thread::yield_now();
+        world.serve(&[(replica(1 + round % 2), server.addr)]);
+        thread::yield_now();
+    }
+    for client in clients {
+        client.join().expect("every request was answered");
+    }
+    assert_eq!(server.seen(), 800);
+    wait_for("nothing in flight", || world.traffic().in_flight.is_empty().then_some(()));
+    assert_eq!(world.traffic().uses, 800);
+}
