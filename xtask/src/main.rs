@@ -1,2 +1,73 @@
-//! x
-fn main() {}
+//! `cargo xtask`: every chore of the project, in Rust.
+
+mod binary;
+mod command;
+mod dist;
+mod example;
+mod place;
+mod setup;
+mod sim;
+mod suite;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Install the Debian packages that building and running need; only what is missing.
+    Setup,
+    /// Build the static binary of an example, into examples/NAME/dist.
+    Example {
+        /// The folder in examples/.
+        name: String,
+    },
+    /// Everything that CI runs, with one summary at the end.
+    Test {
+        /// Run only the tests whose names contain this (and no other check).
+        filter: Option<String>,
+    },
+    /// Lint the whole workspace with clippy; a warning fails.
+    Lint,
+    /// Check the rules that a machine can check: crate borders, licences, style.
+    Tidy,
+    /// Run the model's simulation for longer than the tests do.
+    Sim {
+        /// How many random worlds.
+        #[arg(long, default_value_t = 100_000)]
+        runs: u64,
+        /// The first world's seed; another one tries other worlds.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Build the binary that is handed out: one static file, slower to build, faster to run.
+    Dist,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().chore {
+        Chore::Setup => setup::setup(),
+        Chore::Example { name } => example::example(&name),
+        Chore::Test { filter } => suite::test(filter.as_deref()),
+        Chore::Lint => suite::lint(),
+        Chore::Tidy => tidy::tidy(),
+        Chore::Sim { runs, seed } => sim::sim(runs, seed),
+        Chore::Dist => dist::dist(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! `cargo xtask example NAME`: the static binary that an example's Dockerfile copies.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, ensure};
+
+use crate::command::{cargo, run};
+use crate::{binary, place};
+
+/// Builds `examples/NAME` in release and puts its binary into place.
+///
+/// # Errors
+/// When there is no such example, it does not build, or its binary is not static.
+pub(crate) fn example(name: &str) -> anyhow::Result<()> {
+    ensure!(
+        folder(name).join("Cargo.toml").exists(),
+        "there is no example {name} with a Cargo.toml in examples/"
+    );
+    run(&mut cargo(&["build", "--release", "--package", name]))?;
+    put_into_place(name)
+}
+
+/// Puts the built binary, stripped, at `examples/NAME/dist/NAME`.
+///
+/// # Errors
+/// When it is not built, not static, or cannot be written.
+pub(crate) fn put_into_place(name: &str) -> anyhow::Result<()> {
+    let built = place::target().join("release").join(name);
+    binary::require_static(&built)?;
+    let dist = folder(name).join("dist");
+    std::fs::create_dir_all(&dist)
+        .with_context(|| format!("cannot make {}", place::shown(&dist)))?;
+    binary::install(&built, &dist.join(name))
+}
+
+fn folder(name: &str) -> PathBuf {
+    place::root().join("examples").join(name)
+}

@@ -1,0 +1,84 @@
+//! `cargo xtask test`: everything that CI runs, with one summary at the end.
+//!
+//! Each check and each test binary ends in an [`Outcome`]; [`summary`] adds them up. The test
+//! binaries are built by cargo and run from here, one after the other ([`run`]), so that each has a
+//! log of its own, a limit of its own, and a second run when it fails.
+
+mod output;
+mod run;
+mod summary;
+
+use std::time::Instant;
+
+use crate::command::{self, cargo};
+use crate::suite::summary::{Outcome, Summary};
+use crate::{example, setup, tidy};
+
+/// Runs all checks and tests, or, with a filter, the tests whose names contain it.
+///
+/// # Errors
+/// When this is not root, or anything failed; the summary has then said what.
+pub(crate) fn test(filter: Option<&str>) -> anyhow::Result<()> {
+    setup::require_root("cargo xtask test")?;
+    let begun = Instant::now();
+    setup::setup()?;
+    let mut summary = Summary::default();
+    if filter.is_none() {
+        summary.add(check("format", || {
+            command::run(&mut cargo(&["fmt", "--all", "--check"]))
+        }));
+        summary.add(check("tidy", tidy::tidy));
+    }
+    // What cannot be built cannot be tested, but the lint behind it still tells something.
+    let mut binaries = Vec::new();
+    summary.add(check("build", || {
+        binaries = run::build()?;
+        // The whole-binary tests deploy it.
+        example::put_into_place("mnist")
+    }));
+    if !binaries.is_empty() {
+        run::run_all(&binaries, filter, &mut summary)?;
+    }
+    if filter.is_none() {
+        summary.add(check("lint", lint));
+    }
+    println!("\n{}", summary.text(begun.elapsed()));
+    if summary.is_good() {
+        return Ok(());
+    }
+    // The last line says it all; an error message behind it would only hide it.
+    std::process::exit(1);
+}
+
+/// Lints all targets with clippy; a warning fails.
+///
+/// # Errors
+/// When there is a warning.
+pub(crate) fn lint() -> anyhow::Result<()> {
+    command::run(&mut cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--release",
+        "--",
+        "--deny=warnings",
+    ]))
+}
+
+/// Runs one check and turns its result into an outcome.
+fn check(name: &str, check: impl FnOnce() -> anyhow::Result<()>) -> Outcome {
+    println!("\n== {name}");
+    let begun = Instant::now();
+    let result = check();
+    let seconds = begun.elapsed().as_secs_f64();
+    match result {
+        Ok(()) => {
+            println!("== {name}: ok, {seconds:.1} s");
+            Outcome::of_check(name, None)
+        }
+        Err(error) => {
+            println!("== {name}: FAILED, {seconds:.1} s: {error:#}");
+            Outcome::of_check(name, Some(format!("{error:#}")))
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Reads what a test binary prints, line by line, as the test harness of Rust prints it. Tests
+//! without that harness print the same lines: `test NAME ... ok` and `test result: ...`.
+
+use std::collections::BTreeSet;
+
+/// What has been read so far.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    passed: usize,
+    ignored: usize,
+    failed: BTreeSet<String>,
+    skipped: BTreeSet<String>,
+    /// The results of all `test result:` lines: (passed, failed, ignored).
+    results: Option<(usize, usize, usize)>,
+    section: Section,
+}
+
+/// Which part of the output a line belongs to. With `--show-output` the harness shows, after the
+/// tests, what the passed ones printed, then what the failed ones did.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+enum Section {
+    #[default]
+    Tests,
+    /// What the named passed test printed; the name is empty between two of them.
+    Passed(String),
+    Failed,
+}
+
+/// The counts in the end.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// How many passed and were not skipped.
+    pub(crate) passed: usize,
+    /// How many said `SKIPPED:` or are ignored.
+    pub(crate) skipped: usize,
+    /// The names of those that failed.
+    pub(crate) failed: Vec<String>,
+}
+
+impl Output {
+    /// Takes one line, and says whether it is worth showing: what passed tests printed is not.
+    pub(crate) fn take(&mut self, line: &str) -> bool {
+        if line.starts_with("test result: ") {
+            self.section = Section::Tests;
+            self.take_result(line);
+            return true;
+        }
+        match (line, &mut self.section) {
+            ("successes:", _) => {
+                self.section = Section::Passed(String::new());
+                return false;
+            }
+            ("failures:", _) => self.section = Section::Failed,
+            (_, Section::Tests) => {
+                self.take_test(line);
+                if let Some(reason) = skipped(line) {
+                    self.skipped.insert(reason.to_owned());
+                }
+            }
+            (_, Section::Passed(test)) => {
+                if let Some(name) = shown_test(line) {
+                    *test = name.to_owned();
+                } else if skipped(line).is_some() {
+                    self.skipped.insert(test.clone());
+                    return true;
+                }
+                return false;
+            }
+            (_, Section::Failed) => {}
+        }
+        true
+    }
+
+    /// What it came to. A binary that failed without naming a test, or ended before its result, is
+    /// itself what failed.
+    pub(crate) fn counts(mut self, good_exit: bool) -> Counts {
+        let (mut passed, failed, mut ignored) =
+            self.results
+                .unwrap_or((self.passed, self.failed.len(), self.ignored));
+        if self.results.is_none() {
+            (passed, ignored) = (self.passed, self.ignored);
+        }
+        if failed == 0 && self.failed.is_empty() && !good_exit {
+            self.failed.insert("(the test binary itself)".to_owned());
+        }
+        let skipped = self.skipped.len().min(passed);
+        Counts {
+            passed: passed - skipped,
+            skipped: skipped + ignored,
+            failed: self.failed.into_iter().collect(),
+        }
+    }
+
+    /// `test NAME ... ok`, and the like.
+    fn take_test(&mut self, line: &str) {
+        let Some((name, verdict)) = line
+            .strip_prefix("test ")
+            .and_then(|rest| rest.rsplit_once(" ... "))
+        else {
+            return;
+        };
+        match verdict.split([' ', ',', '<']).next() {
+            Some("ok") => self.passed += 1,
+            Some("ignored") => self.ignored += 1,
+            Some("FAILED") => {
+                self.failed.insert(name.to_owned());
+            }
+            _ => {}
+        }
+    }
+
+    /// `test result: ok. 3 passed; 0 failed; 1 ignored; ...`; doctests print one for each crate.
+    fn take_result(&mut self, line: &str) {
+        let count = |word: &str| {
+            let before = line.split(word).next().unwrap_or_default();
+            let number = before.rsplit([' ', '.', ';']).next().unwrap_or_default();
+            number.parse().unwrap_or(0)
+        };
+        let (passed, failed, ignored) = self.results.unwrap_or_default();
+        self.results = Some((
+            passed + count(" passed"),
+            failed + count(" failed"),
+            ignored + count(" ignored"),
+        ));
+    }
+}
+
+/// The reason of a `SKIPPED: reason` line.
+fn skipped(line: &str) -> Option<&str> {
+    line.trim_start().strip_prefix("SKIPPED: ")
+}
+
+/// The name in `---- NAME stdout ----`, the head of what a test printed.
+fn shown_test(line: &str) -> Option<&str> {
+    line.strip_prefix("---- ")?.strip_suffix(" stdout ----")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Counts, Output};
+
+    fn read(text: &str, good_exit: bool) -> (Counts, Vec<&str>) {
+        let mut output = Output::default();
+        let shown = text.lines().filter(|line| output.take(line)).collect();
+        (output.counts(good_exit), shown)
+    }
+
+    #[test]
+    fn passed_failed_and_ignored_tests_are_counted_and_named() {
+        let (counts, _) = read(
+            "running 4 tests\n\
+             test one::is_good ... ok\n\
+             test two::is_bad ... FAILED\n\
+             test three ... ignored, takes an hour\n\
+             test four - should panic ... ok\n\
+             failures:\n\
+             ---- two::is_bad stdout ----\n\
+             assertion failed; SKIPPED: is only a word here\n\
+             failures:\n    two::is_bad\n\
+             test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out\n",
+            false,
+        );
+        let expected = Counts {
+            passed: 2,
+            skipped: 1,
+            failed: vec!["two::is_bad".into()],
+        };
+        assert_eq!(counts, expected);
+    }
+
+    #[test]
+    fn a_passed_test_that_says_skipped_counts_as_skipped_and_only_that_line_is_shown() {
+        let (counts, shown) = read(
+            "test a ... ok\ntest b ... ok\n\
+             successes:\n\
+             ---- a stdout ----\nchatter\nSKIPPED: not root\nSKIPPED: no nft\n\
+             ---- b stdout ----\nmore chatter\n\
+             successes:\n    a\n    b\n\
+             test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured\n",
+            true,
+        );
+        assert_eq!((counts.passed, counts.skipped), (1, 1));
+        assert_eq!(shown[2..4], ["SKIPPED: not root", "SKIPPED: no nft"]);
+        assert_eq!(shown.len(), 5, "{shown:?}");
+    }
+
+    #[test]
+    fn a_binary_that_ends_without_a_result_has_failed_itself() {
+        let (counts, _) = read(
+            "test a ... ok\nthread 'main' has overflowed its stack\n",
+            false,
+        );
+        assert_eq!(counts.passed, 1);
+        assert_eq!(counts.failed, ["(the test binary itself)"]);
+    }
+
+    #[test]
+    fn tests_without_the_harness_are_read_by_their_lines_alone() {
+        let (counts, _) = read("test a ... ok\ntest b ... FAILED\n", false);
+        assert_eq!(counts.passed, 1);
+        assert_eq!(counts.failed, ["b"]);
+    }
+
+    #[test]
+    fn the_results_of_several_crates_are_added() {
+        let (counts, _) = read(
+            "test result: ok. 2 passed; 0 failed; 0 ignored\n\
+             test result: ok. 3 passed; 0 failed; 1 ignored\n",
+            true,
+        );
+        assert_eq!((counts.passed, counts.skipped), (5, 1));
+    }
+}
