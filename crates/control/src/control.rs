@@ -1,14 +1,27 @@
 //! The control plane as one thing: start it, mount its API, wait for its end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use layby_model::engine::Engine;
 
+use crate::api;
 use crate::config::{ControlConfig, StopRequest, Wires};
 use crate::error::Error;
+use crate::plane::{Parts, Plane};
+use crate::store::Store;
+use crate::strays;
+use crate::tables::Tables;
 
-/// The control plane of a node.
-pub struct Control {}
+/// How long [`Control::shutdown`] waits for the last replica to go.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often it looks.
+const STOP_POLL: Duration = Duration::from_millis(50);
+
+/// The control plane of a node. Dropped, it stops at once, as if killed: the next start takes up what it left.
+pub struct Control {
+    plane: Arc<Plane>,
+}
 
 impl Control {
     /// Opens the store, looks at what runs, and starts one driver per service.
@@ -16,27 +29,94 @@ impl Control {
     /// # Errors
     /// When the store cannot be opened (also: it is a newer Layby's) or the engine does not answer.
     pub async fn start(
-        _config: ControlConfig,
-        _engine: Arc<dyn Engine>,
-        _images: Arc<layby_image::Store>,
-        _wires: Wires,
+        config: ControlConfig,
+        engine: Arc<dyn Engine>,
+        images: Arc<layby_image::Store>,
+        wires: Wires,
     ) -> Result<Control, Error> {
-        unimplemented!()
+        let store = Store::open(&config.data_dir.join("layby.db"))?;
+        let life = store.begin_life().await?;
+        let rows = store.services().await?;
+        let services = rows.iter().map(|row| row.service.clone());
+        let tables = Tables::new(wires.tables, config.domain.clone(), life, services);
+        let plane = Arc::new(Plane::new(Parts {
+            config,
+            engine,
+            images,
+            store,
+            tables,
+            confirmed: wires.confirmed,
+            demand: wires.demand,
+            traffic: wires.traffic,
+            life,
+        }));
+        let control = Control { plane };
+        control.begin(rows).await?;
+        Ok(control)
+    }
+
+    async fn begin(&self, rows: Vec<crate::store::Row>) -> Result<(), Error> {
+        let plane = &self.plane;
+        for row in &rows {
+            plane.facts.expect(&row.service);
+        }
+        // Before any driver plans: it must not make anew what is there.
+        let found = plane.facts.look_around().await?;
+        strays::retire(&*plane.engine, found).await;
+        for row in rows {
+            let loaded = plane.load(row).await;
+            plane.start_driver(loaded);
+        }
+        let facts = Arc::clone(plane);
+        plane.spawn(async move { facts.facts.follow().await });
+        plane.spawn(Arc::clone(plane).dispatch_demand());
+        Ok(())
     }
 
     /// The HTTP API; serve it on the node's socket.
     pub fn router(&self) -> axum::Router {
-        unimplemented!()
+        api::router(Arc::clone(&self.plane))
     }
 
     /// Waits until somebody asks over the API that the node ends.
     pub async fn stop_requested(&self) -> StopRequest {
-        unimplemented!()
+        let mut stop = self.plane.stop.subscribe();
+        match stop.wait_for(Option::is_some).await.map(|asked| *asked) {
+            Ok(Some(request)) => request,
+            // The sender lives in the plane, which this borrows.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
     }
 
-    /// Ends the drivers and closes the store. With `all`, every replica is stopped and removed first
-    /// (what is deployed stays deployed: the next start makes them anew); without, they go on running.
-    pub async fn shutdown(self, _all: bool) {
-        unimplemented!()
+    /// Ends the drivers. With `all`, every replica is stopped and removed too (what is deployed stays deployed:
+    /// the next start makes them anew); without, they go on running.
+    pub async fn shutdown(self, all: bool) {
+        let plane = &self.plane;
+        plane.abort_all();
+        if !all {
+            return;
+        }
+        let gone = async {
+            loop {
+                match plane.engine.observe(None).await {
+                    Ok(left) if left.is_empty() => return,
+                    Ok(left) => strays::retire_quietly(&*plane.engine, left).await,
+                    Err(error) => tracing::warn!(%error, "the engine could not say what is left"),
+                }
+                tokio::time::sleep(STOP_POLL).await;
+            }
+        };
+        if tokio::time::timeout(STOP_TIMEOUT, gone).await.is_err() {
+            tracing::warn!(
+                "some replicas are still there after {} s",
+                STOP_TIMEOUT.as_secs()
+            );
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.plane.abort_all();
     }
 }

@@ -1,12 +1,23 @@
 //! The control plane: a table of what should be true, one task per service that takes the next step,
 //! and the HTTP API. It sees engines only through the `Engine` trait, and the gateway only through three wires.
 
+mod addresses;
 pub mod api;
+mod bell;
+mod clock;
 mod config;
 mod control;
+mod deploy;
+mod driver;
 mod error;
+mod facts;
+mod plane;
+mod probes;
 mod store;
+mod strays;
+mod tables;
 
 pub use config::{ControlConfig, StopRequest, Wires};
 pub use control::Control;
 pub use error::Error;
+pub use store::StoreError;

@@ -1,3 +1,92 @@
 //! The HTTP API: its words, its routes, and the one place where an error becomes an answer.
 
+mod apps;
+mod images;
+mod lines;
+mod node;
+mod pipe;
+pub(crate) mod problem;
+mod query;
+mod services;
 pub mod types;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{Method, StatusCode, Uri};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::plane::Plane;
+use types::{Event, LogView, Problem};
+
+/// What the handlers share.
+type Shared = axum::extract::State<Arc<Plane>>;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Layby",
+        description = "The API of a Layby node, on the Unix socket in its run directory. Whoever may use it is as good as root."
+    ),
+    // Named by the lines of a stream, which a path cannot describe.
+    components(schemas(Event, LogView, Problem))
+)]
+struct Doc;
+
+/// All routes, with the document that describes them.
+fn routes() -> OpenApiRouter<Arc<Plane>> {
+    OpenApiRouter::with_openapi(Doc::openapi())
+        .routes(routes!(node::version))
+        .routes(routes!(node::stop))
+        .routes(routes!(apps::manifest))
+        .routes(routes!(apps::up))
+        .routes(routes!(apps::down))
+        .routes(routes!(services::list))
+        .routes(routes!(services::detail))
+        .routes(routes!(services::wake))
+        .routes(routes!(services::doze))
+        .routes(routes!(services::sleep))
+        .routes(routes!(services::deploy))
+        .routes(routes!(services::logs))
+        .routes(routes!(images::list, images::remove))
+        .routes(routes!(images::load))
+        .routes(routes!(images::save))
+}
+
+/// The OpenAPI document, as JSON.
+pub fn openapi() -> String {
+    let mut text = routes().into_openapi().to_pretty_json().unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// The API over a control plane.
+pub(crate) fn router(plane: Arc<Plane>) -> Router {
+    let document = openapi();
+    let (router, _) = routes().split_for_parts();
+    router
+        .route(
+            "/v1/openapi.json",
+            axum::routing::get(async move || {
+                (
+                    [(axum::http::header::CONTENT_TYPE, "application/json")],
+                    document,
+                )
+            }),
+        )
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_method)
+        .with_state(plane)
+}
+
+async fn unknown_path(uri: Uri) -> Problem {
+    let text = format!("there is no {} in this API", uri.path());
+    Problem::new(StatusCode::NOT_FOUND, "not-found", text).hint("see /v1/openapi.json")
+}
+
+async fn unknown_method(method: Method, uri: Uri) -> Problem {
+    let text = format!("{} takes no {method}", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "bad-request", text).hint("see /v1/openapi.json")
+}

@@ -1,0 +1,81 @@
+//! Where a service answers: its host names, its listeners on the machine, and both as URLs for people.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use layby_model::ServiceId;
+use layby_model::route::{Listener, Protocol};
+use layby_model::spec::{ProbeAction, ServiceSpec};
+
+use crate::config::ControlConfig;
+
+/// The host names of a service beside its app's: `<name>.<app>.<domain>` for its name and each alias.
+pub(crate) fn hosts(id: &ServiceId, spec: &ServiceSpec, domain: &str) -> Vec<String> {
+    let names = std::iter::once(&spec.name).chain(&spec.aliases);
+    names
+        .map(|name| format!("{name}.{}.{domain}", id.app))
+        .collect()
+}
+
+/// The listeners that the published ports of a service ask for.
+pub(crate) fn listeners(id: &ServiceId, spec: &ServiceSpec, publish_on: IpAddr) -> Vec<Listener> {
+    let listener = |port: &layby_model::spec::PublishedPort| Listener {
+        addr: SocketAddr::new(port.host.unwrap_or(publish_on), port.port),
+        service: id.clone(),
+        target: port.target,
+        protocol: protocol(spec, port.target),
+    };
+    spec.published.iter().map(listener).collect()
+}
+
+/// HTTP where the manifest says so by probing the routed port with HTTP; TCP carries anything.
+fn protocol(spec: &ServiceSpec, target: u16) -> Protocol {
+    let probes = spec
+        .containers
+        .iter()
+        .flat_map(|c| [&c.readiness, &c.liveness, &c.startup])
+        .flatten();
+    let mut http = probes
+        .filter(|probe| matches!(&probe.action, ProbeAction::Http { port, .. } if *port == target));
+    if spec.port == Some(target) && http.next().is_some() {
+        Protocol::Http
+    } else {
+        Protocol::Tcp
+    }
+}
+
+/// Whether a socket on `a` and one on `b` cannot both be opened.
+pub(crate) fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+}
+
+/// The URLs of a service: the gateway's first, then those of its published ports.
+pub(crate) fn urls(id: &ServiceId, spec: &ServiceSpec, config: &ControlConfig) -> Vec<String> {
+    let mut urls = Vec::new();
+    if spec.port.is_some() {
+        let host = format!("{}.{}.{}", spec.name, id.app, config.domain);
+        urls.push(match config.http.port() {
+            80 => format!("http://{host}"),
+            port => format!("http://{host}:{port}"),
+        });
+    }
+    for listener in listeners(id, spec, config.publish_on) {
+        // The port that requests by host name go to speaks HTTP, however it is balanced on this listener.
+        let scheme = if spec.port == Some(listener.target) {
+            "http"
+        } else {
+            "tcp"
+        };
+        urls.push(format!("{scheme}://{}", reachable(listener.addr)));
+    }
+    urls
+}
+
+/// The address to connect to for one that is listened on: "any" is reached on this machine by loopback.
+fn reachable(addr: SocketAddr) -> SocketAddr {
+    let ip = match addr.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, addr.port())
+}

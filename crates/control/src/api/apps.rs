@@ -1,0 +1,116 @@
+//! Apps: reading, deploying and taking down a manifest.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use layby_model::AppName;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::Shared;
+use super::lines::lines;
+use super::query::{self, Pairs};
+use super::types::{Event, ManifestView, Problem, RemovedView};
+use super::{pipe, problem};
+use crate::deploy::upload::Upload;
+use crate::deploy::{self, Ask};
+use crate::plane::Plane;
+
+/// Says what a manifest describes, and what has to be sent along to deploy it. Changes nothing.
+#[utoipa::path(
+    post,
+    path = "/v1/manifests",
+    params(
+        ("app" = Option<String>, Query, description = "The app's name"),
+        ("folder" = Option<String>, Query, description = "The name of the manifest's folder"),
+        ("file" = Option<Vec<String>>, Query, description = "The files to read, in order; none: look for them"),
+        ("build" = Option<bool>, Query, description = "Build also what is there already"),
+    ),
+    request_body(content_type = "application/x-tar", description = "The manifest's files, and `.layby/env.json`: the caller's environment"),
+    responses(
+        (status = 200, body = ManifestView),
+        (status = 413, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "All that is wrong with it, one line each"),
+    )
+)]
+pub(super) async fn manifest(
+    State(plane): Shared,
+    pairs: Pairs,
+    body: Body,
+) -> Result<Json<ManifestView>, Problem> {
+    let upload = receive(&plane, body, false).await?;
+    Ok(Json(deploy::describe(&plane, upload, &ask(&pairs)).await?))
+}
+
+/// Deploys a manifest, and tells how it goes until every service is live or has failed.
+#[utoipa::path(
+    post,
+    path = "/v1/apps",
+    params(
+        ("app" = Option<String>, Query, description = "The app's name"),
+        ("folder" = Option<String>, Query, description = "The name of the manifest's folder"),
+        ("file" = Option<Vec<String>>, Query, description = "The files to read, in order; none: look for them"),
+        ("build" = Option<bool>, Query, description = "Build also what is there already"),
+        ("dry_run" = Option<bool>, Query, description = "Only tell the steps"),
+        ("detach" = Option<bool>, Query, description = "Do not wait for the outcome"),
+    ),
+    request_body(content_type = "application/x-tar", description = "`manifest/`: its files; `context/<n>/`: the build contexts that `/v1/manifests` asked for"),
+    responses(
+        (status = 200, body = Event, content_type = "application/x-ndjson", description = "One event a line, the last is `done`"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "An image is not there"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "Another service has the port or name"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "All that is wrong with it, one line each"),
+    )
+)]
+pub(super) async fn up(
+    State(plane): Shared,
+    pairs: Pairs,
+    body: Body,
+) -> Result<Response, Problem> {
+    let upload = receive(&plane, body, true).await?;
+    let events = deploy::up(plane, upload, ask(&pairs)).await?;
+    Ok(lines(ReceiverStream::new(events)))
+}
+
+/// Takes an app down, and answers when all of it is gone.
+#[utoipa::path(
+    delete,
+    path = "/v1/apps/{app}",
+    params(("app" = String, Path)),
+    responses(
+        (status = 200, body = RemovedView),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn down(
+    State(plane): Shared,
+    Path(app): Path<String>,
+) -> Result<Json<RemovedView>, Problem> {
+    let app = AppName::new(&app).map_err(|error| Problem::bad_request(error.to_string()))?;
+    let removed = deploy::down(&plane, &app).await?;
+    Ok(Json(RemovedView {
+        removed: removed.iter().map(ToString::to_string).collect(),
+    }))
+}
+
+fn ask(pairs: &Pairs) -> Ask {
+    Ask {
+        app: query::get(pairs, "app").map(str::to_owned),
+        folder: query::get(pairs, "folder").unwrap_or_default().to_owned(),
+        files: query::all(pairs, "file"),
+        build: query::flag(pairs, "build"),
+        dry_run: query::flag(pairs, "dry_run"),
+        detach: query::flag(pairs, "detach"),
+    }
+}
+
+/// Unpacks an upload, off the async threads.
+async fn receive(plane: &Arc<Plane>, body: Body, contexts: bool) -> Result<Upload, Problem> {
+    let reader = pipe::reader(body);
+    let parent = plane.config.data_dir.join("tmp");
+    let read = tokio::task::spawn_blocking(move || Upload::read(reader, &parent, contexts));
+    read.await
+        .map_err(|error| Problem::failed(problem::chain(&error)))?
+}

@@ -1,0 +1,152 @@
+//! Images of the node's store.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use layby_image::{Format, Image, Reference};
+
+use super::Shared;
+use super::pipe;
+use super::problem::chain;
+use super::query::{self, Pairs};
+use super::types::{ImageView, Problem};
+use crate::plane::Plane;
+
+/// Every image of the store.
+#[utoipa::path(get, path = "/v1/images", responses((status = 200, body = [ImageView])))]
+pub(super) async fn list(State(plane): Shared) -> Result<Json<Vec<ImageView>>, Problem> {
+    let images = blocking(&plane, |store| store.list()).await?;
+    Ok(Json(images.iter().map(view).collect()))
+}
+
+/// Takes a name from its image.
+#[utoipa::path(
+    delete,
+    path = "/v1/images",
+    params(("reference" = String, Query)),
+    responses(
+        (status = 204, description = "It is gone"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "A service runs it"),
+    )
+)]
+pub(super) async fn remove(State(plane): Shared, pairs: Pairs) -> Result<StatusCode, Problem> {
+    let reference = required(&pairs)?;
+    let name = reference.clone();
+    let image = blocking(&plane, move |store| store.resolve(&name)).await?;
+    for row in plane.store.services().await? {
+        let mut revisions = row.live.iter().chain([&row.target]);
+        if revisions.any(|revision| revision.spec.images.contains(&image.digest)) {
+            return Err(
+                Problem::conflict(format!("{} runs the image {reference}", row.service))
+                    .hint(format!("`layby down {}` first", row.service.app)),
+            );
+        }
+    }
+    blocking(&plane, move |store| store.remove(&reference)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Loads all images of an OCI or docker archive.
+#[utoipa::path(
+    post,
+    path = "/v1/images/load",
+    request_body(content_type = "application/x-tar"),
+    responses(
+        (status = 200, body = [ImageView]),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+        (status = 507, body = Problem, content_type = "application/problem+json", description = "The disk is full"),
+    )
+)]
+pub(super) async fn load(
+    State(plane): Shared,
+    body: Body,
+) -> Result<Json<Vec<ImageView>>, Problem> {
+    let reader = pipe::reader(body);
+    let images = blocking(&plane, move |store| store.load(reader)).await?;
+    Ok(Json(images.iter().map(view).collect()))
+}
+
+/// Writes images as one archive.
+#[utoipa::path(
+    get,
+    path = "/v1/images/save",
+    params(
+        ("reference" = Vec<String>, Query, description = "The images"),
+        ("format" = Option<String>, Query, description = "`oci` or `docker` (the default)"),
+    ),
+    responses(
+        (status = 200, content_type = "application/x-tar", description = "The archive"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn save(State(plane): Shared, pairs: Pairs) -> Result<Response, Problem> {
+    required(&pairs)?;
+    let references = query::all(&pairs, "reference");
+    let format = match query::get(&pairs, "format") {
+        None | Some("docker") => Format::Docker,
+        Some("oci") => Format::Oci,
+        Some(other) => {
+            let text = format!("there is no archive format {other:?}: use oci or docker");
+            return Err(Problem::bad_request(text));
+        }
+    };
+    // Whether they are there is said before the answer begins.
+    let names = references.clone();
+    blocking(&plane, move |store| {
+        names
+            .iter()
+            .try_for_each(|name| store.resolve(name).map(|_| ()))
+    })
+    .await?;
+    let (mut writer, body) = pipe::writer();
+    let store = Arc::clone(&plane.images);
+    tokio::task::spawn_blocking(move || {
+        let saved = store.save(&references, format, &mut writer);
+        let ended = saved.map_err(|error| chain(&error));
+        let ended = ended.and_then(|()| writer.flush().map_err(|error| error.to_string()));
+        if let Err(text) = ended {
+            tracing::warn!(error = text, "an archive was broken off");
+            writer.fail(io::Error::other(text));
+        }
+    });
+    Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
+}
+
+fn required(pairs: &Pairs) -> Result<String, Problem> {
+    let reference = query::get(pairs, "reference");
+    let missing = || Problem::bad_request("say which image: ?reference=NAME");
+    reference.map(str::to_owned).ok_or_else(missing)
+}
+
+/// Runs something on the image store, off the async threads.
+async fn blocking<T: Send + 'static>(
+    plane: &Plane,
+    work: impl FnOnce(&layby_image::Store) -> Result<T, layby_image::Error> + Send + 'static,
+) -> Result<T, Problem> {
+    let store = Arc::clone(&plane.images);
+    let done = tokio::task::spawn_blocking(move || work(&store)).await;
+    Ok(done.map_err(|error| Problem::failed(chain(&error)))??)
+}
+
+fn view(image: &Image) -> ImageView {
+    ImageView {
+        references: image.references.iter().map(|name| short(name)).collect(),
+        digest: image.digest.clone(),
+        size_bytes: image.size_bytes,
+        created: image.created.clone(),
+    }
+}
+
+/// A name as people write it.
+fn short(name: &str) -> String {
+    name.parse().map_or_else(
+        |_| name.to_owned(),
+        |reference: Reference| reference.short(),
+    )
+}

@@ -1,0 +1,139 @@
+//! Errors as answers: the one place where an error becomes an RFC 9457 problem.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use layby_model::ServiceId;
+use layby_model::engine::EngineError;
+
+use super::types::Problem;
+use crate::store::StoreError;
+
+impl Problem {
+    /// A problem with the status' own title and no hint.
+    pub(crate) fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
+        Self {
+            kind: "about:blank".into(),
+            title: status.canonical_reason().unwrap_or("Error").into(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            code: code.into(),
+            hint: None,
+        }
+    }
+
+    /// The same, saying what to do.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// No such service.
+    pub(crate) fn no_service(id: &ServiceId) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "not-found",
+            format!("there is no service {id} on this node"),
+        )
+        .hint("`layby ls` shows what there is")
+    }
+
+    /// The request itself is wrong.
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", detail)
+    }
+
+    /// It clashes with something that is there.
+    pub(crate) fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", detail)
+    }
+
+    /// Something on the node failed.
+    pub(crate) fn failed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", detail)
+    }
+
+    /// The disk is full.
+    pub(crate) fn full_disk(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "full-disk", detail)
+            .hint("free some space and try again; what runs goes on")
+    }
+
+    /// The answer took too long.
+    pub(crate) fn timed_out(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "timed-out", detail)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self)).into_response();
+        let kind = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full { .. } => Self::full_disk(chain(&error)),
+            StoreError::Closed => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "stopping",
+                error.to_string(),
+            ),
+            StoreError::Newer { .. } | StoreError::Sql { .. } | StoreError::Thread(_) => {
+                Self::failed(chain(&error))
+            }
+        }
+    }
+}
+
+impl From<EngineError> for Problem {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::NotFound(text) => Self::new(StatusCode::NOT_FOUND, "not-found", text),
+            EngineError::Stale { .. } | EngineError::Failed(_) => Self::failed(error.to_string()),
+        }
+    }
+}
+
+impl From<layby_image::Error> for Problem {
+    fn from(error: layby_image::Error) -> Self {
+        let detail = chain(&error);
+        match error {
+            layby_image::Error::NotFound { .. } => {
+                Self::new(StatusCode::NOT_FOUND, "image-not-found", detail)
+                    .hint("give it a build, or load it with `layby image load`")
+            }
+            layby_image::Error::DiskFull { .. } => Self::full_disk(detail),
+            layby_image::Error::BadReference { .. }
+            | layby_image::Error::Archive(_)
+            | layby_image::Error::Corrupt { .. }
+            | layby_image::Error::Malformed { .. }
+            | layby_image::Error::Layer { .. }
+            | layby_image::Error::Dockerfile { .. }
+            | layby_image::Error::Build(_)
+            | layby_image::Error::ArchiveRead(_) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-image", detail)
+            }
+            layby_image::Error::Io { .. } | layby_image::Error::ArchiveWrite(_) => {
+                Self::failed(detail)
+            }
+        }
+    }
+}
+
+/// An error and its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,24 @@
+//! The control plane's clock: milliseconds since its start, on tokio's monotonic time (which tests can pause).
+
+use tokio::time::Instant;
+
+/// A clock that begins at 0.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    /// A clock that begins now.
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Milliseconds since the start.
+    pub(crate) fn now_ms(self) -> u64 {
+        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The instant at which [`Clock::now_ms`] says `ms`.
+    pub(crate) fn at(self, ms: u64) -> Instant {
+        self.0 + std::time::Duration::from_millis(ms)
+    }
+}

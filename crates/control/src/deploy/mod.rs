@@ -1,0 +1,335 @@
+//! Deploying: manifest -> images -> revisions -> one write -> drivers -> outcome.
+
+mod conflict;
+mod dry_run;
+mod images;
+mod outcome;
+mod revision;
+pub(crate) mod upload;
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use layby_manifest::{Manifest, ReadOptions};
+use layby_model::spec::AppSpec;
+use layby_model::{AppName, RevisionId, ServiceId};
+use tokio::sync::{mpsc, watch};
+
+use crate::api::types::{DeployBody, Event, ManifestView, Problem};
+use crate::driver::{Request, Status, rolling};
+use crate::plane::Plane;
+use crate::store::{NewRevision, Row};
+use upload::Upload;
+
+/// So many events may wait for a slow reader; then the deploy waits for it, within [`outcome`]'s limits.
+const EVENTS: usize = 256;
+
+/// How a manifest is to be read and deployed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ask {
+    pub(crate) app: Option<String>,
+    pub(crate) folder: String,
+    pub(crate) files: Vec<String>,
+    /// Build also what is there already.
+    pub(crate) build: bool,
+    /// Only say what would be done.
+    pub(crate) dry_run: bool,
+    /// Do not wait for the outcome.
+    pub(crate) detach: bool,
+}
+
+/// A service whose revision is written, and where to see what becomes of it.
+pub(crate) struct Committed {
+    pub(crate) service: ServiceId,
+    /// `None`: it was live already, just so.
+    pub(crate) revision: Option<RevisionId>,
+    pub(crate) status: watch::Receiver<Arc<Status>>,
+}
+
+/// Says what a manifest describes, and what has to be sent along to deploy it.
+pub(crate) async fn describe(
+    plane: &Plane,
+    upload: Upload,
+    ask: &Ask,
+) -> Result<ManifestView, Problem> {
+    let manifest = read(&upload, ask)?;
+    let builds = images::builds(plane, &manifest.app, ask.build).await?;
+    Ok(ManifestView {
+        app: manifest.app.name.to_string(),
+        services: manifest
+            .app
+            .services
+            .iter()
+            .map(|s| s.name.to_string())
+            .collect(),
+        contexts: images::contexts(&builds),
+        warnings: manifest.warnings.iter().map(ToString::to_string).collect(),
+    })
+}
+
+/// Deploys a manifest. Problems that show before anything is built come as such; later ones as events.
+pub(crate) async fn up(
+    plane: Arc<Plane>,
+    upload: Upload,
+    ask: Ask,
+) -> Result<mpsc::Receiver<Event>, Problem> {
+    let manifest = read(&upload, &ask)?;
+    let rows = plane.store.services().await?;
+    let app = &manifest.app;
+    let id = |service: &layby_model::spec::ServiceSpec| {
+        ServiceId::new(app.name.clone(), service.name.clone())
+    };
+    conflict::check(
+        &plane.config,
+        &rows,
+        app.services.iter().map(|s| (id(s), s)),
+    )?;
+    let builds = images::builds(&plane, app, ask.build).await?;
+    let (events, stream) = mpsc::channel(EVENTS);
+    let warnings = warnings(&manifest, &rows);
+
+    if ask.dry_run {
+        let task_plane = Arc::clone(&plane);
+        plane.spawn(async move {
+            warn(&events, warnings).await;
+            let ended = dry_run::run(&task_plane, &manifest.app, &builds, &events).await;
+            finish(&events, ended.map(|()| 0)).await;
+        });
+        return Ok(stream);
+    }
+    // With nothing to build, all that can be refused is refused before the answer begins.
+    let ready = match builds.is_empty() {
+        true => Some(commit_app(&plane, app).await?),
+        false => None,
+    };
+    let task_plane = Arc::clone(&plane);
+    plane.spawn(async move {
+        let plane = task_plane;
+        warn(&events, warnings).await;
+        let work = async {
+            let committed = match ready {
+                Some(committed) => committed,
+                None => {
+                    images::run(&plane, Arc::new(upload), builds, &events).await?;
+                    commit_app(&plane, &manifest.app).await?
+                }
+            };
+            Ok(outcome::wait(committed, ask.detach, &events).await)
+        };
+        let ended = work.await;
+        finish(&events, ended).await;
+    });
+    Ok(stream)
+}
+
+/// Deploys a service anew with another image or environment.
+pub(crate) async fn change(
+    plane: Arc<Plane>,
+    id: &ServiceId,
+    body: DeployBody,
+    detach: bool,
+) -> Result<mpsc::Receiver<Event>, Problem> {
+    let row = plane
+        .store
+        .service(id)
+        .await?
+        .ok_or_else(|| Problem::no_service(id))?;
+    let mut spec = current(&row).1.spec.service.clone();
+    if let Some(container) = spec.containers.first_mut() {
+        if let Some(image) = body.image {
+            container.image = image;
+        }
+        container.env.extend(body.env);
+    }
+    let new = revision::resolve(&plane, &id.app, &spec, &[row]).await?;
+    let committed = commit(&plane, vec![new]).await?;
+    let (events, stream) = mpsc::channel(EVENTS);
+    plane.spawn(async move {
+        let code = outcome::wait(committed, detach, &events).await;
+        finish(&events, Ok(code)).await;
+    });
+    Ok(stream)
+}
+
+/// The revision that a service is to be at: the target, or what is left when that failed.
+fn current(row: &Row) -> (bool, &crate::store::Revision) {
+    match (&row.live, row.target_failed) {
+        (Some(live), true) => (true, live),
+        (None, true) => (false, &row.target),
+        (_, false) => (true, &row.target),
+    }
+}
+
+/// Reads the manifest; what is wrong with it is told all at once.
+fn read(upload: &Upload, ask: &Ask) -> Result<Manifest, Problem> {
+    let options = ReadOptions {
+        files: ask.files.clone(),
+        app: ask.app.clone(),
+        folder: ask.folder.clone(),
+        env: upload.env.clone(),
+    };
+    layby_manifest::read(&upload.files, &options).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "bad-manifest",
+            lines.join("\n"),
+        )
+    })
+}
+
+/// What the manifest does not say right, and which services it no longer names.
+fn warnings(manifest: &Manifest, rows: &[Row]) -> Vec<String> {
+    let app = &manifest.app;
+    let left_out = rows.iter().filter(|row| {
+        row.service.app == app.name
+            && !row.removing
+            && app.services.iter().all(|s| s.name != row.service.service)
+    });
+    let left_out = left_out.map(|row| {
+        format!(
+            "{} is not in the manifest (any more) and goes on as it is; `layby down {}` takes the whole app down",
+            row.service, app.name
+        )
+    });
+    manifest
+        .warnings
+        .iter()
+        .map(ToString::to_string)
+        .chain(left_out)
+        .collect()
+}
+
+/// Resolves all services of an app and writes them.
+async fn commit_app(plane: &Arc<Plane>, app: &AppSpec) -> Result<Vec<Committed>, Problem> {
+    let rows = plane.store.services().await?;
+    let mut revisions = Vec::new();
+    for service in &app.services {
+        revisions.push(revision::resolve(plane, &app.name, service, &rows).await?);
+    }
+    commit(plane, revisions).await
+}
+
+/// Writes those revisions that change something, all or none, and tells their drivers.
+async fn commit(
+    plane: &Arc<Plane>,
+    revisions: Vec<NewRevision>,
+) -> Result<Vec<Committed>, Problem> {
+    let _turn = plane.deploys.lock().await;
+    let rows = plane.store.services().await?;
+    let row_of = |id: &ServiceId| rows.iter().find(|row| row.service == *id);
+    for new in &revisions {
+        if row_of(&new.service).is_some_and(|row| row.removing) {
+            return Err(
+                Problem::conflict(format!("{} is being taken down", new.service))
+                    .hint("wait until `layby ls` no longer shows it, then run it again"),
+            );
+        }
+    }
+    let specs = revisions
+        .iter()
+        .map(|new| (new.service.clone(), &new.spec.service));
+    conflict::check(&plane.config, &rows, specs)?;
+
+    let services: Vec<ServiceId> = revisions.iter().map(|new| new.service.clone()).collect();
+    let changed = revisions.into_iter().filter(|new| {
+        row_of(&new.service).is_none_or(|row| {
+            let (counts, current) = current(row);
+            !counts || *current.spec != new.spec
+        })
+    });
+    let changed: Vec<NewRevision> = changed.collect();
+    let written = match changed.is_empty() {
+        true => Vec::new(),
+        false => plane.store.deploy(changed).await?,
+    };
+    for row in &written {
+        let loaded = plane.load(row.clone()).await;
+        match plane.driver(&row.service) {
+            // It has not ended: that it would do under the same lock, after the row was gone.
+            Some(driver) => {
+                let _ = driver
+                    .requests
+                    .send(Request::Reload(Box::new(loaded)))
+                    .await;
+            }
+            None => plane.start_driver(loaded),
+        }
+    }
+
+    let mut committed = Vec::new();
+    for service in services {
+        let Some(driver) = plane.driver(&service) else {
+            return Err(Problem::failed(format!(
+                "{service} has no driver: the node is ending"
+            )));
+        };
+        let new = written.iter().find(|row| row.service == service);
+        let rolls = row_of(&service).filter(|row| rolling(row));
+        committed.push(Committed {
+            revision: new.or(rolls).map(|row| row.target.id),
+            service,
+            status: driver.status,
+        });
+    }
+    Ok(committed)
+}
+
+/// Takes an app down: each service is withdrawn, drained, stopped and forgotten.
+pub(crate) async fn down(plane: &Arc<Plane>, app: &AppName) -> Result<Vec<ServiceId>, Problem> {
+    let mut leaving = Vec::new();
+    {
+        let _turn = plane.deploys.lock().await;
+        for row in plane
+            .store
+            .services()
+            .await?
+            .into_iter()
+            .filter(|r| r.service.app == *app)
+        {
+            let Some(driver) = plane.driver(&row.service) else {
+                continue;
+            };
+            if !row.removing
+                && let Some(row) = plane.store.begin_removal(&row.service).await?
+            {
+                let loaded = plane.load(row).await;
+                let _ = driver
+                    .requests
+                    .send(Request::Reload(Box::new(loaded)))
+                    .await;
+            }
+            leaving.push((row.service, driver.status));
+        }
+    }
+    if leaving.is_empty() {
+        let text = format!("there is no app {app} on this node");
+        return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", text)
+            .hint("`layby ls` shows what there is"));
+    }
+    let mut removed = Vec::new();
+    for (service, mut status) in leaving {
+        // An error means that the driver has ended: by then it is gone too.
+        let _ = status.wait_for(|status| status.gone).await;
+        removed.push(service);
+    }
+    Ok(removed)
+}
+
+async fn warn(events: &mpsc::Sender<Event>, texts: Vec<String>) {
+    for text in texts {
+        let _ = events.send(Event::Warning { text }).await;
+    }
+}
+
+/// The last events. Whoever asked may have gone; the deploy was done all the same.
+async fn finish(events: &mpsc::Sender<Event>, ended: Result<i32, Problem>) {
+    let code = match ended {
+        Ok(code) => code,
+        Err(problem) => {
+            let _ = events.send(Event::Error { problem }).await;
+            1
+        }
+    };
+    let _ = events.send(Event::Done { code }).await;
+}

@@ -1,0 +1,59 @@
+//! From a manifest's service to a revision: every name resolved to what it means now, so that a later start
+//! runs the same.
+
+use layby_model::engine::RunSpec;
+use layby_model::spec::ServiceSpec;
+use layby_model::{AppName, ServiceId};
+
+use super::{conflict, current, images};
+use crate::api::types::Problem;
+use crate::plane::Plane;
+use crate::store::{NewRevision, Row};
+
+/// Resolves images to digests, the routed port by the image's EXPOSE, and published ports of which any will do.
+pub(crate) async fn resolve(
+    plane: &Plane,
+    app: &AppName,
+    spec: &ServiceSpec,
+    rows: &[Row],
+) -> Result<NewRevision, Problem> {
+    let service = ServiceId::new(app.clone(), spec.name.clone());
+    let mut spec = spec.clone();
+    let mut digests = Vec::new();
+    for n in 0..spec.containers.len() {
+        let name = images::name(app, &spec, &spec.containers[n]);
+        let image = images::image(plane, &name).await.map_err(|mut problem| {
+            problem.detail = format!("{service}: {}", problem.detail);
+            problem
+        })?;
+        if let (0, None, [port]) = (n, spec.port, &image.config.exposed_ports[..]) {
+            spec.port = Some(*port);
+        }
+        let container = &mut spec.containers[n];
+        container.image = name;
+        // How it was built is no part of what runs: another context with the same result is no new revision.
+        container.build = None;
+        digests.push(image.digest);
+    }
+    let row = rows.iter().find(|row| row.service == service);
+    let before = row.map(|row| &current(row).1.spec.service);
+    for published in spec.published.iter_mut().filter(|p| p.port == 0) {
+        // The port that was picked at the first deploy stays.
+        let kept = before.and_then(|before| {
+            let mut same = before.published.iter();
+            same.find(|p| p.host == published.host && p.target == published.target)
+        });
+        let ip = published.host.unwrap_or(plane.config.publish_on);
+        published.port = match kept {
+            Some(kept) => kept.port,
+            None => conflict::free_port(&plane.config, rows, ip)?,
+        };
+    }
+    Ok(NewRevision {
+        service,
+        spec: RunSpec {
+            service: spec,
+            images: digests,
+        },
+    })
+}

@@ -1,0 +1,232 @@
+//! What a client sends to be deployed: a tar with the manifest's files and the build contexts, unpacked
+//! into a folder of its own within limits, and gone when it is dropped.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
+
+use axum::http::StatusCode;
+use layby_manifest::Files;
+use tar::EntryType;
+use tempfile::TempDir;
+
+use crate::api::problem::chain;
+use crate::api::types::Problem;
+
+/// Most that all files of a manifest may have together.
+pub(crate) const MANIFEST_BYTES: u64 = 2 << 20;
+/// Most files of a manifest.
+const MANIFEST_FILES: usize = 1_000;
+/// Most that a whole upload may have.
+pub(crate) const UPLOAD_BYTES: u64 = 4 << 30;
+/// Most files in all build contexts.
+const CONTEXT_FILES: usize = 200_000;
+/// Where the caller's environment lies among the manifest's files.
+const ENV_FILE: &str = ".layby/env.json";
+
+/// An unpacked upload.
+#[derive(Debug, Default)]
+pub(crate) struct Upload {
+    /// The manifest's files.
+    pub(crate) files: Files,
+    /// The caller's environment.
+    pub(crate) env: BTreeMap<String, String>,
+    folder: Option<TempDir>,
+}
+
+impl Upload {
+    /// Reads a tar. With `contexts`, the manifest's files are below `manifest/`, and folders `context/<n>/` are
+    /// unpacked below `parent`; without, all files are the manifest's. Blocks.
+    ///
+    /// # Errors
+    /// A problem for the client when it is no tar, too large, or reaches out of its folder; or for the node's disk.
+    pub(crate) fn read(body: impl Read, parent: &Path, contexts: bool) -> Result<Self, Problem> {
+        let limit = if contexts {
+            UPLOAD_BYTES
+        } else {
+            MANIFEST_BYTES * 2
+        };
+        let mut archive = tar::Archive::new(body.take(limit));
+        archive.set_preserve_permissions(true);
+        archive.set_overwrite(false);
+        let mut upload = Self::default();
+        let mut left = MANIFEST_BYTES;
+        let mut unpacked = 0;
+        for entry in archive.entries().map_err(unreadable)? {
+            let mut entry = entry.map_err(unreadable)?;
+            let path = inside(&entry.path().map_err(unreadable)?)?;
+            let kind = entry.header().entry_type();
+            if contexts && path.starts_with("context") {
+                unpacked += 1;
+                if unpacked > CONTEXT_FILES {
+                    let text = format!("the build contexts have more than {CONTEXT_FILES} files");
+                    return Err(too_large(text));
+                }
+                let known = [
+                    EntryType::Regular,
+                    EntryType::Directory,
+                    EntryType::Symlink,
+                    EntryType::Link,
+                ];
+                if known.contains(&kind) {
+                    let folder = upload.folder(parent)?;
+                    entry.unpack_in(folder).map_err(|error| storing(&error))?;
+                }
+                continue;
+            }
+            if kind != EntryType::Regular {
+                continue;
+            }
+            let name = if contexts {
+                path.strip_prefix("manifest").unwrap_or(&path)
+            } else {
+                &path
+            };
+            let name = name.to_string_lossy().into_owned();
+            let mut content = Vec::new();
+            let read = (&mut entry).take(left + 1).read_to_end(&mut content);
+            let size = read.map_err(unreadable)? as u64;
+            if size > left || upload.files.0.len() >= MANIFEST_FILES {
+                let text = format!(
+                    "the manifest's files are larger than {} MiB, or more than {MANIFEST_FILES}",
+                    MANIFEST_BYTES >> 20
+                );
+                return Err(too_large(text));
+            }
+            left -= size;
+            if name == ENV_FILE {
+                upload.env = serde_json::from_slice(&content)
+                    .map_err(|error| Problem::bad_request(format!("{ENV_FILE}: {error}")))?;
+            } else {
+                upload.files.0.insert(name, content);
+            }
+        }
+        Ok(upload)
+    }
+
+    /// The n-th build context, if it was sent.
+    pub(crate) fn context(&self, n: usize) -> Option<PathBuf> {
+        let path = self
+            .folder
+            .as_ref()?
+            .path()
+            .join("context")
+            .join(n.to_string());
+        path.is_dir().then_some(path)
+    }
+
+    fn folder(&mut self, parent: &Path) -> Result<&Path, Problem> {
+        let folder = match self.folder.take() {
+            Some(folder) => folder,
+            None => {
+                std::fs::create_dir_all(parent).map_err(|error| storing(&error))?;
+                TempDir::with_prefix_in("upload-", parent).map_err(|error| storing(&error))?
+            }
+        };
+        Ok(self.folder.insert(folder).path())
+    }
+}
+
+/// The path without `.`, if it stays inside.
+fn inside(path: &Path) -> Result<PathBuf, Problem> {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => clean.push(name),
+            Component::CurDir => {}
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
+                let text = format!(
+                    "the upload has a path that leads out of it: {}",
+                    path.display()
+                );
+                return Err(Problem::bad_request(text));
+            }
+        }
+    }
+    Ok(clean)
+}
+
+fn unreadable(error: io::Error) -> Problem {
+    Problem::bad_request(format!("the upload is not a readable tar: {error}"))
+}
+
+fn too_large(text: String) -> Problem {
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", text)
+}
+
+/// An error while unpacking to the node's disk.
+fn storing(error: &io::Error) -> Problem {
+    if matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    ) {
+        Problem::full_disk("the node's disk is full while unpacking a build context")
+    } else {
+        Problem::failed(format!(
+            "a build context could not be unpacked: {}",
+            chain(error)
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (name, content) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o755);
+            // Written raw: the library itself refuses to write `..`.
+            let bytes = name.as_bytes();
+            header.as_gnu_mut().expect("a GNU header").name[..bytes.len()].copy_from_slice(bytes);
+            header.set_cksum();
+            tar.append(&header, *content).expect("to append");
+        }
+        tar.into_inner().expect("to finish")
+    }
+
+    #[test]
+    fn manifest_env_and_contexts_are_told_apart() {
+        let parent = TempDir::new().expect("a folder");
+        let tar = tar_of(&[
+            ("manifest/compose.yaml", b"services: {}"),
+            ("manifest/.layby/env.json", br#"{"TAG":"1"}"#),
+            ("context/0/Dockerfile", b"FROM scratch"),
+        ]);
+        let upload = Upload::read(&tar[..], parent.path(), true).expect("to read");
+        assert_eq!(upload.files.0.keys().collect::<Vec<_>>(), ["compose.yaml"]);
+        assert_eq!(upload.env["TAG"], "1");
+        let context = upload.context(0).expect("a context");
+        assert!(context.join("Dockerfile").is_file());
+        assert!(upload.context(1).is_none());
+        drop(upload);
+        assert!(!context.exists());
+    }
+
+    #[test]
+    fn a_path_that_leads_out_is_refused() {
+        let parent = TempDir::new().expect("a folder");
+        for name in ["../x", "context/0/../../../x", "/etc/x"] {
+            let tar = tar_of(&[(name, b"x")]);
+            let refused = Upload::read(&tar[..], parent.path(), true).expect_err(name);
+            assert_eq!(refused.status, 400, "{name}: {}", refused.detail);
+        }
+    }
+
+    #[test]
+    fn a_manifest_of_100_mb_is_refused() {
+        let big = vec![b'x'; 100 << 20];
+        let tar = tar_of(&[("compose.yaml", &big)]);
+        let refused = Upload::read(&tar[..], Path::new("/nonexistent"), false);
+        assert_eq!(refused.expect_err("too large").status, 413);
+    }
+
+    #[test]
+    fn what_is_no_tar_is_refused() {
+        let refused = Upload::read(&[b'x'; 2048][..], Path::new("/nonexistent"), false);
+        assert_eq!(refused.expect_err("no tar").status, 400);
+    }
+}

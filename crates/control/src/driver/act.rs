@@ -1,0 +1,214 @@
+//! Acting: steps become orders to the engine, tables for the gateway, and decisions to write.
+
+use std::collections::BTreeMap;
+
+use layby_model::engine::{EngineError, Workload};
+use layby_model::plan::{Desired, Observed, Route, Step, depth};
+use layby_model::replica::Phase;
+use layby_model::route::{Limits, Mode, ServiceRoute, Upstream};
+use layby_model::{ReplicaId, RevisionId, Wakefulness};
+
+use super::look::shown_spec;
+use super::{Driver, STUCK_PAUSE_MS, Trouble};
+use crate::addresses;
+use crate::store::Decision;
+use crate::tables::Entry;
+
+/// Orders of one turn, by the revision of their replicas.
+#[derive(Default)]
+struct Orders(BTreeMap<RevisionId, Order>);
+
+#[derive(Default)]
+struct Order {
+    replicas: BTreeMap<ReplicaId, Wakefulness>,
+    retire: Vec<ReplicaId>,
+}
+
+impl Driver {
+    /// Does the steps. `true`: something changed by it, so look again at once.
+    pub(super) async fn act(&mut self, d: &Desired, o: &Observed, steps: Vec<Step>) -> bool {
+        let mut orders = Orders::default();
+        let revision = |id: ReplicaId| o.replicas.iter().find(|r| r.id == id).map(|r| r.revision);
+        let mut published = false;
+        for step in steps {
+            let (replica, level) = match step {
+                Step::GoLive(target) => {
+                    self.decide(d, Decision::GoLive(target));
+                    continue;
+                }
+                Step::Fail(target, reason) => {
+                    self.decide_failure(d, o, target, reason);
+                    continue;
+                }
+                Step::WriteWakefulness(wanted) => {
+                    self.decide(d, Decision::Wakefulness(wanted));
+                    continue;
+                }
+                Step::Publish(route) => {
+                    self.route = Some(route);
+                    self.publish();
+                    published = true;
+                    continue;
+                }
+                Step::Create(revision) => {
+                    let order = orders.0.entry(revision).or_default();
+                    order
+                        .replicas
+                        .insert(self.plane.new_replica(), first_level(d, revision));
+                    continue;
+                }
+                Step::Start(id) | Step::Thaw(id) => (id, Some(Wakefulness::Awake)),
+                Step::Freeze(id) => (id, Some(Wakefulness::Dozing)),
+                Step::Sleep(id) => (id, Some(Wakefulness::Asleep)),
+                Step::Remove(id) => (id, None),
+            };
+            let Some(revision) = revision(replica) else {
+                continue;
+            };
+            let order = orders.0.entry(revision).or_default();
+            match level {
+                Some(level) => {
+                    order.replicas.insert(replica, level);
+                }
+                None => order.retire.push(replica),
+            }
+        }
+        if !published {
+            self.publish(); // hosts and listeners change without the route
+        }
+        let ordered = self.order(d, o, orders).await;
+        published || ordered
+    }
+
+    /// Puts this service's entry into the routing table, if it is another than before.
+    fn publish(&mut self) {
+        let Some(route) = &self.route else {
+            return;
+        };
+        let mode = match route {
+            Route::Refuse => Mode::Refuse,
+            Route::Hold => Mode::Hold,
+            Route::Serve(ids) => {
+                let upstream = |id: &ReplicaId| {
+                    let ip = *self.addresses.get(id)?;
+                    Some(Upstream { replica: *id, ip })
+                };
+                let upstreams: Vec<Upstream> = ids.iter().filter_map(upstream).collect();
+                match upstreams.is_empty() {
+                    true => Mode::Hold,
+                    false => Mode::Serve { upstreams },
+                }
+            }
+        };
+        if matches!(mode, Mode::Serve { .. })
+            && let Some(waking) = self.waking.take()
+        {
+            self.last_wake = Some(self.wake_so_far(&waking));
+        }
+        let spec = shown_spec(self.row());
+        let listeners = self.wanted_listeners();
+        let entry = Entry {
+            hosts: addresses::hosts(&self.id, spec, &self.plane.config.domain),
+            listeners: listeners.clone(),
+            route: ServiceRoute {
+                mode,
+                port: spec.port,
+                limits: Limits::default(),
+            },
+        };
+        self.version = self.plane.tables.set(&self.id, entry);
+        if self.listeners != listeners {
+            self.listeners = listeners;
+            self.listeners_version = self.version;
+        }
+    }
+
+    /// Gives the orders, and looks at what came of them. `true`: some were given.
+    async fn order(&mut self, d: &Desired, o: &Observed, orders: Orders) -> bool {
+        if orders.0.is_empty()
+            || (self.engine_trouble.as_ref()).is_some_and(|t| t.until_ms > o.now_ms)
+        {
+            return false;
+        }
+        if self.stuck_until_ms > o.now_ms {
+            return false;
+        }
+        let before = self.plane.facts.of(&self.id);
+        let mut thawed = Vec::new();
+        let mut failed = None;
+        for (revision, order) in orders.0 {
+            for (&id, &level) in &order.replicas {
+                let phase = o.replicas.iter().find(|r| r.id == id).map(|r| r.phase);
+                // One on its way into the freezer proves nothing: it is probed as one that starts.
+                if level == Wakefulness::Awake && phase == Some(Phase::Frozen) {
+                    thawed.push(id);
+                }
+            }
+            // Replicas of a revision that the row no longer has are only ever removed: any settings do.
+            let spec = self
+                .spec_of(revision)
+                .unwrap_or(&self.row().target.spec)
+                .clone();
+            let workload = Workload {
+                service: self.id.clone(),
+                revision,
+                generation: d.generation,
+                spec,
+                replicas: order.replicas,
+                retire: order.retire,
+            };
+            match self.plane.engine.apply(&workload).await {
+                Ok(()) => {
+                    for (&id, &level) in &workload.replicas {
+                        // One that is frozen still counts as ordered to run: if it ends, that was unasked.
+                        self.tracks.ordered(id, level > Wakefulness::Asleep);
+                    }
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Err(error) = self.plane.facts.look_at(&self.id).await {
+            failed.get_or_insert(error);
+        }
+        let after = self.plane.facts.of(&self.id);
+        for report in after.iter().filter(|report| thawed.contains(&report.id)) {
+            if report.phase == Phase::Starting {
+                self.health.thawed(report.id, report.run);
+            }
+        }
+        if *before == *after {
+            self.stuck_until_ms = o.now_ms + STUCK_PAUSE_MS;
+        }
+        self.note_engine(failed, o.now_ms)
+    }
+
+    /// Remembers what the engine said. `true`: all is well, so look again.
+    fn note_engine(&mut self, failed: Option<EngineError>, now_ms: u64) -> bool {
+        let Some(error) = failed else {
+            self.engine_trouble = None;
+            return true;
+        };
+        tracing::warn!(service = %self.id, %error, "the engine did not take an order; trying again");
+        if matches!(error, EngineError::Stale { .. }) {
+            self.reload();
+        }
+        let trouble = Trouble::again(self.engine_trouble.as_ref(), error.to_string(), now_ms);
+        self.engine_trouble = Some(trouble);
+        true
+    }
+}
+
+/// How awake a new replica begins: a target's, and one that is to freeze once it was ready, run at once.
+fn first_level(d: &Desired, revision: RevisionId) -> Wakefulness {
+    let live = d.live == Some(revision);
+    match d.wanted {
+        Wakefulness::Asleep if live => Wakefulness::Asleep,
+        Wakefulness::Asleep | Wakefulness::Dozing | Wakefulness::Awake => Wakefulness::Awake,
+    }
+}
+
+/// Whether a replica in `phase` rests at `level`.
+pub(super) fn rests_at(phase: Phase, level: Wakefulness) -> bool {
+    let settled = matches!(phase, Phase::Ready | Phase::Frozen | Phase::Stopped);
+    settled && depth(phase) == Some(level)
+}

@@ -1,0 +1,279 @@
+//! Deciding: what a driver writes to the store, beside its other work, and what it does with the answer.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use layby_model::engine::{Engine, LogQuery};
+use layby_model::plan::{CRASH_LOOP_STARTS, Desired, FailReason, Observed};
+use layby_model::replica::{ContainerReport, ReplicaReport};
+use layby_model::{ReplicaId, RevisionId, Wakefulness};
+
+use super::{Driver, Request, Trouble};
+use crate::api::types::Failure;
+use crate::plane::Loaded;
+use crate::store::{Decision, StoreError};
+
+/// So many of the last log lines are kept with a failure.
+const LOG_LINES: usize = 10;
+/// So long may the engine take to hand them out.
+const LOG_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A write (or read) of the store that is under way; one at a time.
+pub(super) type Pending = Pin<Box<dyn Future<Output = Written> + Send>>;
+
+/// What came of it.
+pub(super) enum Written {
+    /// A decision made at `generation`; `Ok(false)`: the row had changed.
+    Decision {
+        generation: u64,
+        decision: Decision,
+        result: Result<bool, StoreError>,
+    },
+    /// The row as it is now.
+    Row(Result<Option<Loaded>, StoreError>),
+}
+
+/// Waits for the store's answer; for ever while nothing was asked.
+pub(super) async fn finished(pending: &mut Option<Pending>) -> Written {
+    match pending {
+        Some(under_way) => {
+            let written = under_way.await;
+            *pending = None;
+            written
+        }
+        None => std::future::pending().await,
+    }
+}
+
+impl Driver {
+    /// Begins to write a decision, unless a write is under way or has to wait: then the step comes again.
+    pub(super) fn decide(&mut self, d: &Desired, decision: Decision) {
+        if self.pending.is_some() || self.store_must_wait() {
+            return;
+        }
+        let (store, id) = (self.plane.store.clone(), self.id.clone());
+        let generation = d.generation;
+        self.pending = Some(Box::pin(async move {
+            let result = store.decide(&id, generation, decision.clone()).await;
+            Written::Decision {
+                generation,
+                decision,
+                result,
+            }
+        }));
+    }
+
+    /// Begins to write that the target failed, with all there is to find the cause.
+    pub(super) fn decide_failure(
+        &mut self,
+        d: &Desired,
+        o: &Observed,
+        target: RevisionId,
+        reason: FailReason,
+    ) {
+        if self.pending.is_some() || self.store_must_wait() {
+            return;
+        }
+        let reports = self.plane.facts.of(&self.id);
+        let of_target: Vec<&ReplicaReport> =
+            reports.iter().filter(|r| r.revision == target).collect();
+        // The one that got the furthest in failing says the most.
+        let worst = of_target.iter().max_by_key(|report| {
+            let ended: u32 = report.containers.iter().map(|c| c.ended).sum();
+            (ended, report.id)
+        });
+        let ended =
+            worst.and_then(|report| report.containers.iter().find(|c| c.last_exit.is_some()));
+        let replica = worst.map(|report| report.id);
+        let failed_starts = (o.replicas.iter().filter(|r| r.revision == target))
+            .map(|r| r.failed_starts)
+            .max();
+        let last_probe = replica.and_then(|id| self.health.last_answer(id));
+        let failure = Failure {
+            revision: target.0,
+            reason: reason_text(
+                &reason,
+                d,
+                ended,
+                failed_starts.unwrap_or(CRASH_LOOP_STARTS),
+            ),
+            hint: hint(&reason, last_probe.is_some(), ended),
+            last_probe,
+            exit: ended
+                .and_then(|container| container.last_exit)
+                .map(Into::into),
+            log: Vec::new(),
+        };
+        let container = ended.map(|container| container.name.clone());
+        let live = self.row().live.as_ref();
+        let replicas = live.map_or(d.replicas, |live| live.spec.service.replicas);
+        let engine = Arc::clone(&self.plane.engine);
+        let (store, id, generation) = (self.plane.store.clone(), self.id.clone(), d.generation);
+        self.pending = Some(Box::pin(async move {
+            // While the replicas are still there: they go when this is written.
+            let mut failure = failure;
+            if let Some(replica) = replica {
+                failure.log = last_lines(&*engine, replica, container).await;
+            }
+            let decision = Decision::Fail {
+                revision: target,
+                failure: Box::new(failure),
+                replicas,
+            };
+            let result = store.decide(&id, generation, decision.clone()).await;
+            Written::Decision {
+                generation,
+                decision,
+                result,
+            }
+        }));
+    }
+
+    /// Begins to read the row again.
+    pub(super) fn reload(&mut self) {
+        let (plane, id) = (Arc::clone(&self.plane), self.id.clone());
+        self.pending = Some(Box::pin(async move {
+            match plane.store.service(&id).await {
+                Ok(Some(row)) => Written::Row(Ok(Some(plane.load(row).await))),
+                Ok(None) => Written::Row(Ok(None)),
+                Err(error) => Written::Row(Err(error)),
+            }
+        }));
+    }
+
+    /// Takes in the store's answer.
+    pub(super) fn written(&mut self, written: Written) {
+        match written {
+            Written::Decision {
+                generation,
+                decision,
+                result: Ok(true),
+            } => {
+                self.store_trouble = None;
+                // A row that was read since has it already.
+                if generation == self.row().generation {
+                    self.decided(decision);
+                }
+            }
+            Written::Decision {
+                result: Ok(false), ..
+            } => self.reload(),
+            Written::Row(Ok(Some(loaded))) => self.take(Request::Reload(Box::new(loaded))),
+            Written::Row(Ok(None)) => {
+                tracing::warn!(service = %self.id, "the store no longer has the service that is driven");
+            }
+            Written::Decision {
+                result: Err(error), ..
+            }
+            | Written::Row(Err(error)) => {
+                tracing::warn!(service = %self.id, %error, "a decision could not be written; trying again");
+                let now_ms = self.plane.clock.now_ms();
+                let trouble =
+                    Trouble::again(self.store_trouble.as_ref(), error.to_string(), now_ms);
+                self.store_trouble = Some(trouble);
+            }
+        }
+    }
+
+    /// What was written holds in memory too.
+    fn decided(&mut self, decision: Decision) {
+        let row = &mut self.loaded.row;
+        match decision {
+            Decision::GoLive(revision) if row.target.id == revision => {
+                tracing::info!(service = %self.id, %revision, "live");
+                row.live = Some(row.target.clone());
+                row.last_failure = None;
+                row.wanted = Wakefulness::Awake;
+                self.stored = Wakefulness::Awake;
+                self.wanted = Wakefulness::Awake;
+            }
+            Decision::Fail {
+                revision,
+                failure,
+                replicas,
+            } if row.target.id == revision => {
+                tracing::warn!(service = %self.id, %revision, reason = failure.reason, "failed");
+                row.target_failed = true;
+                row.last_failure = Some(*failure);
+                row.replicas = replicas;
+            }
+            // A row that was changed has another generation: these do not come.
+            Decision::GoLive(_) | Decision::Fail { .. } => {}
+            Decision::Wakefulness(wanted) => self.stored = wanted,
+        }
+    }
+
+    fn store_must_wait(&self) -> bool {
+        let now_ms = self.plane.clock.now_ms();
+        (self.store_trouble.as_ref()).is_some_and(|trouble| trouble.until_ms > now_ms)
+    }
+}
+
+fn reason_text(
+    reason: &FailReason,
+    d: &Desired,
+    ended: Option<&ContainerReport>,
+    failed_starts: u32,
+) -> String {
+    match (reason, ended.and_then(|c| Some((c, c.last_exit?)))) {
+        (FailReason::Hopeless(why), _) => why.clone(),
+        (FailReason::Deadline, _) => {
+            format!("it was not ready within {}", seconds(d.deadline_ms))
+        }
+        (FailReason::CrashLoop, Some((container, exit))) if exit.oom => format!(
+            "its container {} was ended for want of memory, {failed_starts} times in a row before it was ready",
+            container.name
+        ),
+        (FailReason::CrashLoop, Some((container, exit))) => format!(
+            "its container {} ended with exit code {}, {failed_starts} times in a row before it was ready",
+            container.name, exit.code
+        ),
+        (FailReason::CrashLoop, None) => {
+            format!("it could not be started, {failed_starts} times in a row")
+        }
+    }
+}
+
+fn hint(reason: &FailReason, probed: bool, ended: Option<&ContainerReport>) -> Option<String> {
+    let oom = ended.and_then(|c| c.last_exit).is_some_and(|exit| exit.oom);
+    let text = match reason {
+        FailReason::Hopeless(_) => return None,
+        FailReason::CrashLoop if oom => "raise its memory limit, or have it use less",
+        FailReason::CrashLoop => "see its last log lines for the cause",
+        FailReason::Deadline if probed => {
+            "make the app answer its probe, or give it longer (progressDeadlineSeconds)"
+        }
+        FailReason::Deadline => "give it longer (progressDeadlineSeconds)",
+    };
+    Some(text.into())
+}
+
+/// `300 s`, or `1.5 s`.
+fn seconds(ms: u64) -> String {
+    if ms.is_multiple_of(1000) {
+        format!("{} s", ms / 1000)
+    } else {
+        format!("{:.1} s", ms as f64 / 1000.0)
+    }
+}
+
+/// The last lines of a replica's log; none where the engine does not hand them out in time.
+async fn last_lines(
+    engine: &dyn Engine,
+    replica: ReplicaId,
+    container: Option<String>,
+) -> Vec<String> {
+    let query = LogQuery {
+        container,
+        tail: Some(LOG_LINES),
+        follow: false,
+    };
+    let read = async {
+        let lines = engine.logs(replica, query).await.ok()?;
+        Some(lines.take(LOG_LINES).map(|line| line.text).collect().await)
+    };
+    let lines: Option<Vec<String>> = tokio::time::timeout(LOG_TIMEOUT, read).await.ok().flatten();
+    lines.unwrap_or_default()
+}

@@ -1,0 +1,223 @@
+//! Looking: the wants and facts of one turn, as the model takes them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use layby_model::plan::{Desired, GatewayReport, Observed, Replica, Timer, timers};
+use layby_model::replica::{Phase, ReplicaReport};
+use layby_model::route::{Confirmed, Listener};
+use layby_model::spec::{ServiceSpec, SleepPolicy, Strategy};
+use layby_model::{ReplicaId, RevisionId};
+
+use super::Driver;
+use crate::addresses;
+use crate::probes::Verdict;
+use crate::store::Row;
+
+/// What a row wants, with the wakefulness that is stored.
+pub(crate) fn desired(row: &Row) -> Desired {
+    let shown = shown_spec(row);
+    Desired {
+        enabled: row.enabled,
+        target: Some(row.target.id),
+        live: row.live.as_ref().map(|live| live.id),
+        target_failed: row.target_failed,
+        deadline_ms: row.target.deadline_ms,
+        stop_first: row.target.spec.service.strategy == Strategy::StopFirst,
+        replicas: row.replicas,
+        wanted: row.wanted,
+        ladder: shown.sleep,
+        drain_ms: shown.drain_ms,
+        generation: row.generation,
+    }
+}
+
+/// The settings that count for a service as a whole: live's, before anything is live the target's.
+pub(crate) fn shown_spec(row: &Row) -> &ServiceSpec {
+    let shown = row.live.as_ref().unwrap_or(&row.target);
+    &shown.spec.service
+}
+
+/// Whether the row's target is on its way to be live.
+pub(crate) fn rolling(row: &Row) -> bool {
+    let live = row.live.as_ref().map(|live| live.id);
+    !row.target_failed && live != Some(row.target.id)
+}
+
+impl Driver {
+    /// One look. What the gateway confirmed is read before what is in flight: see [`GatewayReport`].
+    pub(super) fn look(&mut self) -> (Desired, Observed) {
+        let now_ms = self.plane.clock.now_ms();
+        let mut d = desired(self.row());
+        d.wanted = self.wanted;
+        if !self.plane.engine.traits().can_doze {
+            d.ladder = without_dozing(d.ladder);
+        }
+
+        let confirmed = self.confirmed.borrow_and_update().clone();
+        let waiting = self.plane.demand.borrow().waiting.get(&self.id).copied();
+        let traffic = (self.plane.traffic)(&self.id);
+        let gateway = GatewayReport {
+            confirmed: confirmed.version,
+            in_flight: traffic.in_flight,
+            waiting: waiting.unwrap_or(0),
+            uses: traffic.uses,
+        };
+
+        let reports = self.plane.facts.of(&self.id);
+        let ids: BTreeSet<ReplicaId> = reports.iter().map(|r| r.id).collect();
+        let mut o = Observed {
+            now_ms,
+            replicas: self.replicas(&reports, &d, &confirmed),
+            published: self.route.clone(),
+            base: self.plane.tables.base(),
+            named: self.plane.tables.named(&self.id, &ids),
+            gateway: Some(gateway),
+            hopeless: self.hopeless(&reports, &d, &confirmed),
+            since: BTreeMap::new(),
+        };
+        o.since = self.since(&d, &o, traffic.idle_ms);
+        (d, o)
+    }
+
+    /// The reports with what the probes say of them, and what is remembered.
+    fn replicas(
+        &mut self,
+        reports: &[ReplicaReport],
+        d: &Desired,
+        confirmed: &Confirmed,
+    ) -> Vec<Replica> {
+        let asks = !self.plane.engine.traits().reports_health;
+        if asks {
+            self.health.follow(reports, &self.loaded.plans);
+        }
+        self.tracks.keep(reports);
+        self.addresses = reports
+            .iter()
+            .filter_map(|r| Some((r.id, r.address?)))
+            .collect();
+        // A target is no better than the ports that it was deployed to open.
+        let unopened = d.rolling() && confirmed.version < self.listeners_version;
+        let mut replicas = Vec::with_capacity(reports.len());
+        for report in reports {
+            let mut phase = report.phase;
+            if asks {
+                phase = match (phase, self.health.verdict(report.id, report.run)) {
+                    (Phase::Starting, Verdict::Ready) => Phase::Ready,
+                    // It is to be drained and replaced: that is what happens to a lost one.
+                    (Phase::Starting, Verdict::Dead) => Phase::Lost,
+                    (phase, _) => phase,
+                };
+            }
+            if phase == Phase::Ready && report.address.is_none() {
+                phase = Phase::Starting;
+            }
+            let track = self.tracks.see(report, phase);
+            if phase == Phase::Ready && unopened && Some(report.revision) == d.target {
+                phase = Phase::Starting;
+            }
+            replicas.push(Replica {
+                id: report.id,
+                revision: report.revision,
+                phase,
+                failed_starts: track.failed_starts,
+                crashed: track.crashed,
+            });
+        }
+        replicas
+    }
+
+    /// Why the target cannot succeed.
+    fn hopeless(
+        &self,
+        reports: &[ReplicaReport],
+        d: &Desired,
+        confirmed: &Confirmed,
+    ) -> Option<String> {
+        if !d.rolling() {
+            return None;
+        }
+        let of_target = reports.iter().filter(|r| Some(r.revision) == d.target);
+        let fatal = of_target
+            .filter_map(|report| report.trouble.as_ref())
+            .find(|trouble| trouble.fatal);
+        if let Some(trouble) = fatal {
+            return Some(trouble.message.clone());
+        }
+        if confirmed.version < self.listeners_version {
+            return None; // an older table's failures
+        }
+        let row = self.row();
+        let of =
+            |spec: &ServiceSpec| addresses::listeners(&self.id, spec, self.plane.config.publish_on);
+        let live = row.live.as_ref().map(|live| of(&live.spec.service));
+        let live = live.unwrap_or_default();
+        // A port that live has not got either is no reason to keep live.
+        let new: Vec<Listener> = of(&row.target.spec.service)
+            .into_iter()
+            .filter(|listener| live.iter().all(|l| l.addr != listener.addr))
+            .collect();
+        let failed = confirmed.failed_listeners.iter();
+        failed
+            .filter(|(listener, _)| listener.service == self.id)
+            .find(|(listener, _)| new.iter().any(|l| l.addr == listener.addr))
+            .map(|(listener, why)| format!("{} cannot be listened on: {why}", listener.addr))
+    }
+
+    /// Since when each condition holds.
+    fn since(&mut self, d: &Desired, o: &Observed, idle_ms: Option<u64>) -> BTreeMap<Timer, u64> {
+        let keys = timers(d, o);
+        if !keys.iter().any(|key| matches!(key, Timer::Idle(_))) {
+            self.idle_floor_ms = o.now_ms;
+        }
+        // The gateway knows the last use exactly, however rarely it is asked.
+        let last_use_ms = idle_ms.map_or(0, |ms| o.now_ms.saturating_sub(ms));
+        let idle_since_ms = last_use_ms.max(self.idle_floor_ms);
+        let since = |key: &Timer| match key {
+            Timer::Idle(_) => idle_since_ms,
+            Timer::Roll(_) | Timer::Drain(_) | Timer::Backoff(..) => {
+                self.since.get(key).copied().unwrap_or(o.now_ms)
+            }
+        };
+        let since: BTreeMap<Timer, u64> = keys.iter().map(|key| (*key, since(key))).collect();
+        self.since.clone_from(&since);
+        since
+    }
+
+    /// The listeners of live and of a rolling target.
+    pub(super) fn wanted_listeners(&self) -> Vec<Listener> {
+        let row = self.row();
+        if !row.enabled {
+            return Vec::new();
+        }
+        let target = rolling(row).then_some(&row.target);
+        let mut listeners: Vec<Listener> = Vec::new();
+        for revision in row.live.iter().chain(target) {
+            let spec = &revision.spec.service;
+            for listener in addresses::listeners(&self.id, spec, self.plane.config.publish_on) {
+                if listeners.iter().all(|l| l.addr != listener.addr) {
+                    listeners.push(listener);
+                }
+            }
+        }
+        listeners
+    }
+
+    /// The revisions whose replicas may be made, with what they run.
+    pub(super) fn spec_of(&self, id: RevisionId) -> Option<&layby_model::engine::RunSpec> {
+        let row = self.row();
+        let mut revisions = row.live.iter().chain([&row.target]);
+        revisions.find(|r| r.id == id).map(|r| &*r.spec)
+    }
+}
+
+/// Where the engine cannot freeze, a service goes to sleep when it would doze.
+fn without_dozing(ladder: SleepPolicy) -> SleepPolicy {
+    let both = ladder
+        .doze_after_ms
+        .into_iter()
+        .chain(ladder.sleep_after_ms);
+    SleepPolicy {
+        doze_after_ms: None,
+        sleep_after_ms: both.min(),
+    }
+}

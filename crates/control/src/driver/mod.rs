@@ -1,0 +1,341 @@
+//! The driver of one service: the only task that acts on it.
+//!
+//! It looks (wants and facts), lets the model decide, does the steps, shows the state, and waits for
+//! something to change. It never waits for the disk: a decision is written beside, and takes effect when
+//! it is on disk; waking is not among what has to be written first.
+
+mod act;
+mod decide;
+mod look;
+pub(crate) use look::{desired, rolling};
+mod show;
+mod track;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use layby_model::plan::{self, Desired, Observed, Route, Step, Timer};
+use layby_model::route::{Confirmed, Listener, Version};
+use layby_model::{ReplicaId, ServiceId, Wakefulness};
+use tokio::sync::{mpsc, watch};
+
+use crate::bell::Bell;
+use crate::plane::{Loaded, Plane};
+use crate::probes::Health;
+use crate::store::Row;
+use decide::Pending;
+pub(crate) use show::Status;
+use track::Tracks;
+
+/// So many requests of users may wait for one driver.
+const REQUESTS: usize = 32;
+/// How often in-flight counts are looked at while a replica drains, in milliseconds.
+const DRAIN_POLL_MS: u64 = 20;
+/// How often they are looked at while a long request alone keeps a service from being idle, in milliseconds.
+const BUSY_POLL_MS: u64 = 1_000;
+/// The wait before an order is repeated that changed no fact, in milliseconds.
+const STUCK_PAUSE_MS: u64 = 50;
+
+/// What users ask of a driver.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// The row was changed; this is how it is now.
+    Reload(Box<Loaded>),
+    /// Be this awake.
+    Want(Wakefulness),
+}
+
+/// How to reach a driver.
+#[derive(Debug, Clone)]
+pub(crate) struct DriverHandle {
+    /// Makes it look again.
+    pub(crate) bell: Bell,
+    /// Its queue.
+    pub(crate) requests: mpsc::Sender<Request>,
+    /// What it shows.
+    pub(crate) status: watch::Receiver<Arc<Status>>,
+}
+
+/// One service's driver.
+pub(crate) struct Driver {
+    plane: Arc<Plane>,
+    id: ServiceId,
+    bell: Bell,
+    requests: mpsc::Receiver<Request>,
+    status: watch::Sender<Arc<Status>>,
+    confirmed: watch::Receiver<Confirmed>,
+    loaded: Loaded,
+    /// How awake it is wanted: the newest word, written or not.
+    wanted: Wakefulness,
+    /// What the store says of that.
+    stored: Wakefulness,
+    health: Health,
+    tracks: Tracks,
+    since: BTreeMap<Timer, u64>,
+    /// It cannot have been idle since before this, whatever the gateway counts.
+    idle_floor_ms: u64,
+    /// What was published last.
+    route: Option<Route>,
+    listeners: Vec<Listener>,
+    /// The table that first had these listeners.
+    listeners_version: Version,
+    /// The newest table that was made for this service.
+    version: Version,
+    addresses: BTreeMap<ReplicaId, IpAddr>,
+    pending: Option<Pending>,
+    /// What stands in the way of acting, and until when nothing is tried again.
+    engine_trouble: Option<Trouble>,
+    store_trouble: Option<Trouble>,
+    stuck_until_ms: u64,
+    waking: Option<Waking>,
+    last_wake: Option<crate::api::types::LastWake>,
+}
+
+/// Something that failed and is tried again later.
+struct Trouble {
+    text: String,
+    tries: u32,
+    until_ms: u64,
+}
+
+impl Trouble {
+    /// After 100 ms, and twice as long each further time, up to 5 s.
+    fn again(before: Option<&Self>, text: String, now_ms: u64) -> Self {
+        let tries = before.map_or(0, |t| t.tries) + 1;
+        let pause_ms = (100_u64 << tries.min(6).saturating_sub(1)).min(5_000);
+        Self {
+            text,
+            tries,
+            until_ms: now_ms + pause_ms,
+        }
+    }
+}
+
+/// A wake that is under way.
+struct Waking {
+    from: Wakefulness,
+    since: tokio::time::Instant,
+    by_demand: bool,
+}
+
+/// Makes the driver of a service, at rest.
+pub(crate) fn new(plane: Arc<Plane>, loaded: Loaded) -> (DriverHandle, Driver) {
+    let bell = Bell::default();
+    let id = loaded.row.service.clone();
+    plane.facts.subscribe(&id, bell.clone());
+    let (requests, queue) = mpsc::channel(REQUESTS);
+    let status = watch::Sender::new(Arc::new(Status::at_rest(&loaded.row, &plane.config)));
+    let handle = DriverHandle {
+        bell: bell.clone(),
+        requests,
+        status: status.subscribe(),
+    };
+    let driver = Driver {
+        health: Health::new(Arc::clone(&plane.engine), bell.clone()),
+        confirmed: plane.confirmed.clone(),
+        wanted: loaded.row.wanted,
+        stored: loaded.row.wanted,
+        idle_floor_ms: plane.clock.now_ms(),
+        tracks: Tracks::default(),
+        since: BTreeMap::new(),
+        route: None,
+        listeners: Vec::new(),
+        listeners_version: Version::default(),
+        version: Version::default(),
+        addresses: BTreeMap::new(),
+        pending: None,
+        engine_trouble: None,
+        store_trouble: None,
+        stuck_until_ms: 0,
+        waking: None,
+        last_wake: None,
+        plane,
+        id,
+        bell,
+        requests: queue,
+        status,
+        loaded,
+    };
+    (handle, driver)
+}
+
+impl Driver {
+    /// Drives until the service is removed.
+    pub(crate) async fn run(mut self) {
+        self.wanted = self.wanted.max(self.seen_awake());
+        loop {
+            let (mut d, o) = self.look();
+            let wanted = plan::wakefulness(&d, &o);
+            if wanted != d.wanted {
+                self.want(wanted, true);
+                d.wanted = self.wanted;
+            }
+            let steps = plan::next_steps(&d, &o, self.stored);
+            let at_rest = steps.is_empty();
+            if self.act(&d, &o, steps).await {
+                continue;
+            }
+            self.show(&d, &o, at_rest);
+            if self.loaded.row.removing && o.replicas.is_empty() && self.end().await {
+                return;
+            }
+            if !self.wait(&d, &o).await {
+                return;
+            }
+        }
+    }
+
+    fn row(&self) -> &Row {
+        &self.loaded.row
+    }
+
+    /// How awake live's replicas are: a wake that was not written before a kill is not undone.
+    fn seen_awake(&self) -> Wakefulness {
+        let live = self.row().live.as_ref().map(|live| live.id);
+        let reports = self.plane.facts.of(&self.id);
+        let mine = reports.iter().filter(|r| Some(r.revision) == live);
+        let depths = mine.filter_map(|r| plan::depth(r.phase));
+        depths.max().unwrap_or(Wakefulness::Asleep)
+    }
+
+    /// Changes how awake the service is wanted, in memory.
+    fn want(&mut self, wanted: Wakefulness, by_demand: bool) {
+        let wanted = self.possible(wanted);
+        if wanted == Wakefulness::Awake && self.wanted < wanted {
+            self.waking = Some(Waking {
+                from: self.wanted,
+                since: tokio::time::Instant::now(),
+                by_demand,
+            });
+        } else if wanted < Wakefulness::Awake {
+            self.waking = None;
+        }
+        self.wanted = wanted;
+    }
+
+    /// Where the engine cannot freeze, dozing is asleep.
+    fn possible(&self, wanted: Wakefulness) -> Wakefulness {
+        match wanted {
+            Wakefulness::Dozing if !self.plane.engine.traits().can_doze => Wakefulness::Asleep,
+            Wakefulness::Asleep | Wakefulness::Dozing | Wakefulness::Awake => wanted,
+        }
+    }
+
+    /// Takes up a request of a user.
+    fn take(&mut self, request: Request) {
+        match request {
+            Request::Reload(loaded) => {
+                if loaded.row.generation >= self.row().generation {
+                    self.stored = loaded.row.wanted;
+                    self.loaded = *loaded;
+                }
+            }
+            Request::Want(wanted) => {
+                self.idle_floor_ms = self.plane.clock.now_ms();
+                self.want(wanted, false);
+            }
+        }
+    }
+
+    /// Waits until something may have changed. `false`: the control plane is gone.
+    async fn wait(&mut self, d: &Desired, o: &Observed) -> bool {
+        let due_ms = self.due_ms(d, o);
+        let due = due_ms.map(|ms| self.plane.clock.at(ms));
+        // Nobody is woken by a table that another service made, unless it waits for one.
+        let awaiting = o
+            .gateway
+            .as_ref()
+            .is_none_or(|g| g.confirmed < self.version);
+        tokio::select! {
+            () = self.bell.heard() => {}
+            request = self.requests.recv() => match request {
+                Some(request) => self.take(request),
+                None => return false,
+            },
+            changed = self.confirmed.changed(), if awaiting => if changed.is_err() {
+                return false;
+            },
+            written = decide::finished(&mut self.pending) => self.written(written),
+            () = until(due) => {}
+        }
+        while let Ok(request) = self.requests.try_recv() {
+            self.take(request);
+        }
+        true
+    }
+
+    /// When to look again if nothing happens.
+    fn due_ms(&self, d: &Desired, o: &Observed) -> Option<u64> {
+        let in_flight = |id: &ReplicaId| {
+            let gateway = o.gateway.as_ref();
+            gateway.is_some_and(|g| g.in_flight.get(id).is_some_and(|n| *n > 0))
+        };
+        let timers = plan::timers(d, o);
+        let draining = timers
+            .iter()
+            .any(|timer| matches!(timer, Timer::Drain(id) if in_flight(id)));
+        let may_doze = d.ladder.doze_after_ms.or(d.ladder.sleep_after_ms).is_some();
+        let busy = d.wanted > Wakefulness::Asleep
+            && may_doze
+            && o.replicas.iter().any(|replica| in_flight(&replica.id));
+        let troubles = [&self.engine_trouble, &self.store_trouble];
+        let retries = troubles
+            .into_iter()
+            .flatten()
+            .map(|t| t.until_ms.max(o.now_ms + 1));
+        plan::next_due(d, o)
+            .into_iter()
+            .chain(draining.then(|| o.now_ms + DRAIN_POLL_MS))
+            .chain(busy.then(|| o.now_ms + BUSY_POLL_MS))
+            .chain((self.stuck_until_ms > o.now_ms).then_some(self.stuck_until_ms))
+            .chain(retries)
+            .min()
+    }
+
+    /// The last replica of a service on its way out is gone: so is the service. `false`: the store did not do it.
+    async fn end(&mut self) -> bool {
+        let plane = Arc::clone(&self.plane);
+        let _turn = plane.deploys.lock().await;
+        if let Err(error) = self.plane.store.remove(&self.id).await {
+            tracing::warn!(service = %self.id, %error, "the service could not be removed from the store; trying again");
+            let now_ms = self.plane.clock.now_ms();
+            let trouble = Trouble::again(self.store_trouble.as_ref(), error.to_string(), now_ms);
+            self.store_trouble = Some(trouble);
+            return false;
+        }
+        self.plane.tables.remove(&self.id);
+        self.plane.facts.unsubscribe(&self.id);
+        self.plane.forget_driver(&self.id);
+        self.show_gone();
+        true
+    }
+}
+
+/// The revision and settings of a step list, for people: used by the dry run too.
+pub(crate) fn describe(step: &Step) -> String {
+    match step {
+        Step::GoLive(revision) => format!("let revision {revision} go live"),
+        Step::Fail(revision, _) => format!("give revision {revision} up"),
+        Step::Publish(Route::Refuse) => "refuse requests".into(),
+        Step::Publish(Route::Hold) => "hold requests until a replica is ready".into(),
+        Step::Publish(Route::Serve(replicas)) => {
+            let ids: Vec<String> = replicas.iter().map(ReplicaId::to_string).collect();
+            format!("send requests to {}", ids.join(", "))
+        }
+        Step::Create(revision) => format!("make a replica of revision {revision}"),
+        Step::Start(replica) => format!("start replica {replica}"),
+        Step::Thaw(replica) => format!("thaw replica {replica}"),
+        Step::Freeze(replica) => format!("freeze replica {replica}"),
+        Step::Sleep(replica) => format!("stop replica {replica}, and keep it prepared"),
+        Step::Remove(replica) => format!("stop and remove replica {replica}"),
+        Step::WriteWakefulness(wanted) => format!("note that it is wanted {wanted}"),
+    }
+}
+
+async fn until(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,219 @@
+//! Showing: what the API says of a service, published when it changes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use layby_model::plan::{Desired, Observed, Route};
+use layby_model::replica::{Phase, ReplicaReport};
+use layby_model::state::state;
+use layby_model::{ReplicaId, RevisionId, State, Wakefulness};
+
+use super::act::rests_at;
+use super::look::{desired, shown_spec};
+use super::{Driver, Waking};
+use crate::addresses;
+use crate::api::types::{
+    ContainerView, Failure, LastWake, ReplicaView, ServiceDetail, ServiceView,
+};
+use crate::config::ControlConfig;
+use crate::store::{Revision, Row};
+
+/// What a driver shows.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Status {
+    /// What the API says.
+    pub(crate) detail: ServiceDetail,
+    /// The row that this is of.
+    pub(crate) row: Row,
+    /// The level that all of live's replicas have reached and rest at; `None`: on the way.
+    pub(crate) resting: Option<Wakefulness>,
+    /// The service was removed.
+    pub(crate) gone: bool,
+}
+
+impl Status {
+    /// What is shown before the first look.
+    pub(crate) fn at_rest(row: &Row, config: &ControlConfig) -> Self {
+        let d = desired(row);
+        let nothing = Observed {
+            now_ms: 0,
+            replicas: Vec::new(),
+            published: None,
+            base: Default::default(),
+            named: BTreeMap::new(),
+            gateway: None,
+            hopeless: None,
+            since: BTreeMap::new(),
+        };
+        Self {
+            detail: ServiceDetail {
+                view: view(row, &d, &nothing, config),
+                replicas: Vec::new(),
+                conditions: Vec::new(),
+                last_wake: None,
+            },
+            row: row.clone(),
+            resting: None,
+            gone: false,
+        }
+    }
+
+    /// Why the target failed, if it did.
+    pub(crate) fn failure(&self) -> Option<&Failure> {
+        self.row.last_failure.as_ref()
+    }
+}
+
+impl Driver {
+    /// Publishes what the API says, if it changed.
+    pub(super) fn show(&self, d: &Desired, o: &Observed, at_rest: bool) {
+        let row = self.row();
+        let reports = self.plane.facts.of(&self.id);
+        let phases: BTreeMap<ReplicaId, Phase> =
+            o.replicas.iter().map(|r| (r.id, r.phase)).collect();
+        let status = Status {
+            detail: ServiceDetail {
+                view: view(row, d, o, &self.plane.config),
+                replicas: reports.iter().map(|r| replica(r, &phases)).collect(),
+                conditions: self.conditions(d, o, &reports),
+                last_wake: self.last_wake,
+            },
+            row: row.clone(),
+            resting: self.resting(d, o, at_rest),
+            gone: false,
+        };
+        self.status.send_if_modified(|shown| {
+            let changed = **shown != status;
+            if changed {
+                *shown = Arc::new(status);
+            }
+            changed
+        });
+    }
+
+    /// The last thing that is shown.
+    pub(super) fn show_gone(&self) {
+        self.status.send_modify(|shown| {
+            let mut status = Status::clone(shown);
+            status.gone = true;
+            *shown = Arc::new(status);
+        });
+    }
+
+    /// How the wake went, as of now.
+    pub(super) fn wake_so_far(&self, waking: &Waking) -> LastWake {
+        let ready_ms = waking.since.elapsed().as_secs_f64() * 1000.0;
+        LastWake {
+            from: waking.from,
+            // Its request is still held: the gateway knows how long when it is on its way.
+            held_ms: waking.by_demand.then_some(ready_ms),
+            ready_ms,
+        }
+    }
+
+    fn resting(&self, d: &Desired, o: &Observed, at_rest: bool) -> Option<Wakefulness> {
+        let live = o.replicas.iter().filter(|r| Some(r.revision) == d.live);
+        let all = live.map(|r| r.phase).all(|phase| rests_at(phase, d.wanted));
+        let served = d.wanted < Wakefulness::Awake || matches!(o.published, Some(Route::Serve(_)));
+        (at_rest && all && served && d.live.is_some()).then_some(d.wanted)
+    }
+
+    /// What is out of the ordinary.
+    fn conditions(&self, d: &Desired, o: &Observed, reports: &[ReplicaReport]) -> Vec<String> {
+        let row = self.row();
+        let mut conditions = Vec::new();
+        if row.removing {
+            conditions.push("it is being taken down".to_owned());
+        }
+        if let (true, Some(failure)) = (row.target_failed, &row.last_failure) {
+            let revision = failure.revision;
+            conditions.push(format!("revision {revision} failed: {}", failure.reason));
+        }
+        let shown = row.live.as_ref().unwrap_or(&row.target).id;
+        let ready = ready(o, shown);
+        if d.wanted == Wakefulness::Awake && d.enabled && d.live.is_some() && ready < d.replicas {
+            conditions.push(format!("{ready} of {} replicas are ready", d.replicas));
+        }
+        for seen in o
+            .replicas
+            .iter()
+            .filter(|r| r.crashed || r.failed_starts > 0)
+        {
+            let report = reports.iter().find(|r| r.id == seen.id);
+            let exit = report.and_then(|r| r.containers.iter().find_map(|c| c.last_exit));
+            let how = match exit {
+                Some(exit) if exit.oom => " for want of memory".to_owned(),
+                Some(exit) => format!(" with exit code {}", exit.code),
+                None => String::new(),
+            };
+            conditions.push(format!("replica {} ended{how}", seen.id));
+        }
+        for (id, trouble) in reports
+            .iter()
+            .filter_map(|r| Some((r.id, r.trouble.as_ref()?)))
+        {
+            conditions.push(format!("replica {id}: {}", trouble.message));
+        }
+        for (listener, why) in &self.confirmed.borrow().failed_listeners {
+            if listener.service == self.id {
+                conditions.push(format!("{} cannot be listened on: {why}", listener.addr));
+            }
+        }
+        let troubles = [
+            ("engine", &self.engine_trouble),
+            ("store", &self.store_trouble),
+        ];
+        for (who, trouble) in troubles {
+            if let Some(trouble) = trouble {
+                conditions.push(format!("the {who}: {}", trouble.text));
+            }
+        }
+        conditions
+    }
+}
+
+/// A service as lists show it.
+fn view(row: &Row, d: &Desired, o: &Observed, config: &ControlConfig) -> ServiceView {
+    let shown = state(d, o);
+    let revision: &Revision = row.live.as_ref().unwrap_or(&row.target);
+    let spec = shown_spec(row);
+    ServiceView {
+        app: row.service.app.to_string(),
+        service: row.service.service.to_string(),
+        state: shown.state,
+        wakefulness: shown.wakefulness,
+        replicas_ready: ready(o, revision.id),
+        replicas_wanted: match shown.state {
+            State::Disabled => 0,
+            State::Deploying | State::Ready | State::Updating | State::Running => d.replicas,
+        },
+        revision: revision.id.0,
+        image: spec
+            .containers
+            .first()
+            .map(|c| c.image.clone())
+            .unwrap_or_default(),
+        urls: addresses::urls(&row.service, spec, config),
+    }
+}
+
+fn ready(o: &Observed, revision: RevisionId) -> u32 {
+    let of_it = o.replicas.iter().filter(|r| r.revision == revision);
+    let ready = of_it.filter(|r| r.phase == Phase::Ready).count();
+    u32::try_from(ready).unwrap_or(u32::MAX)
+}
+
+fn replica(report: &ReplicaReport, phases: &BTreeMap<ReplicaId, Phase>) -> ReplicaView {
+    let container = |c: &layby_model::replica::ContainerReport| ContainerView {
+        name: c.name.clone(),
+        pid: c.pid,
+        restarts: c.ended,
+    };
+    ReplicaView {
+        id: report.id.to_string(),
+        revision: report.revision.0,
+        phase: phases.get(&report.id).copied().unwrap_or(report.phase),
+        address: report.address.map(|ip| ip.to_string()),
+        containers: report.containers.iter().map(container).collect(),
+    }
+}

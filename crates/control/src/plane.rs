@@ -1,0 +1,195 @@
+//! What the parts of the control plane share, and the register of drivers.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use layby_model::engine::Engine;
+use layby_model::route::{Confirmed, Demand, Traffic};
+use layby_model::{ReplicaId, RevisionId, ServiceId};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::clock::Clock;
+use crate::config::{ControlConfig, StopRequest};
+use crate::driver::{self, DriverHandle};
+use crate::facts::Facts;
+use crate::probes::ProbePlan;
+use crate::store::{Revision, Row, Store};
+use crate::tables::Tables;
+
+/// Reads the traffic of one service.
+pub(crate) type ReadTraffic = Arc<dyn Fn(&ServiceId) -> Traffic + Send + Sync>;
+
+/// What every part of the control plane may use.
+pub(crate) struct Plane {
+    pub(crate) config: ControlConfig,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) images: Arc<layby_image::Store>,
+    pub(crate) store: Store,
+    pub(crate) facts: Facts,
+    pub(crate) tables: Tables,
+    pub(crate) clock: Clock,
+    pub(crate) confirmed: watch::Receiver<Confirmed>,
+    pub(crate) demand: watch::Receiver<Demand>,
+    pub(crate) traffic: ReadTraffic,
+    pub(crate) stop: watch::Sender<Option<StopRequest>>,
+    /// Held from the look for conflicts until the rows are written, so that two deploys cannot claim one port.
+    pub(crate) deploys: tokio::sync::Mutex<()>,
+    life: u32,
+    replicas: AtomicU32,
+    drivers: Mutex<BTreeMap<ServiceId, DriverHandle>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// A row with what its revisions' replicas are to be asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Loaded {
+    pub(crate) row: Row,
+    pub(crate) plans: BTreeMap<RevisionId, Arc<ProbePlan>>,
+}
+
+/// What [`Plane::new`] is made of.
+pub(crate) struct Parts {
+    pub(crate) config: ControlConfig,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) images: Arc<layby_image::Store>,
+    pub(crate) store: Store,
+    pub(crate) tables: Tables,
+    pub(crate) confirmed: watch::Receiver<Confirmed>,
+    pub(crate) demand: watch::Receiver<Demand>,
+    pub(crate) traffic: ReadTraffic,
+    pub(crate) life: u32,
+}
+
+impl Plane {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            facts: Facts::new(Arc::clone(&parts.engine)),
+            config: parts.config,
+            engine: parts.engine,
+            images: parts.images,
+            store: parts.store,
+            tables: parts.tables,
+            clock: Clock::start(),
+            confirmed: parts.confirmed,
+            demand: parts.demand,
+            traffic: parts.traffic,
+            stop: watch::Sender::new(None),
+            deploys: tokio::sync::Mutex::default(),
+            life: parts.life,
+            replicas: AtomicU32::new(0),
+            drivers: Mutex::default(),
+            tasks: Mutex::default(),
+        }
+    }
+
+    /// An id that no replica ever had.
+    pub(crate) fn new_replica(&self) -> ReplicaId {
+        let counter = self.replicas.fetch_add(1, Ordering::Relaxed) + 1;
+        ReplicaId::new(self.life, counter)
+    }
+
+    /// The driver of a service.
+    pub(crate) fn driver(&self, service: &ServiceId) -> Option<DriverHandle> {
+        self.drivers().get(service).cloned()
+    }
+
+    /// All drivers, by service.
+    pub(crate) fn all_drivers(&self) -> Vec<(ServiceId, DriverHandle)> {
+        let drivers = self.drivers();
+        let pairs = drivers.iter();
+        pairs
+            .map(|(id, handle)| (id.clone(), handle.clone()))
+            .collect()
+    }
+
+    /// Starts the driver of a service that has none.
+    pub(crate) fn start_driver(self: &Arc<Self>, loaded: Loaded) {
+        let service = loaded.row.service.clone();
+        let (handle, driver) = driver::new(Arc::clone(self), loaded);
+        self.drivers().insert(service, handle);
+        self.spawn(driver.run());
+    }
+
+    /// Takes a driver that has ended out of the register.
+    pub(crate) fn forget_driver(&self, service: &ServiceId) {
+        self.drivers().remove(service);
+    }
+
+    /// Rings the drivers for whom a request began to wait, or none waits any more. The others hear nothing.
+    pub(crate) async fn dispatch_demand(self: Arc<Self>) {
+        let mut demand = self.demand.clone();
+        let mut before = Demand::default();
+        loop {
+            let now = demand.borrow_and_update().clone();
+            let begun = now
+                .waiting
+                .keys()
+                .filter(|id| !before.waiting.contains_key(id));
+            let ended = before
+                .waiting
+                .keys()
+                .filter(|id| !now.waiting.contains_key(id));
+            {
+                let drivers = self.drivers();
+                for handle in begun.chain(ended).filter_map(|id| drivers.get(id)) {
+                    handle.bell.ring();
+                }
+            }
+            before = now;
+            if demand.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Reads what a row's images say about health. Off the async threads: it reads files.
+    pub(crate) async fn load(&self, row: Row) -> Loaded {
+        let revisions: Vec<Revision> = row.live.iter().chain([&row.target]).cloned().collect();
+        let images = Arc::clone(&self.images);
+        let plans = tokio::task::spawn_blocking(move || {
+            let plan = |revision: Revision| {
+                let configs: Vec<_> = (revision.spec.images.iter())
+                    .map(|digest| images.get(digest).ok().map(|image| image.config))
+                    .collect();
+                let plan = ProbePlan::new(&revision.spec, &configs);
+                (revision.id, Arc::new(plan))
+            };
+            revisions.into_iter().map(plan).collect()
+        });
+        Loaded {
+            row,
+            plans: plans.await.unwrap_or_default(),
+        }
+    }
+
+    /// Runs a task that ends with the control plane at the latest.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks();
+        while let Some(ended) = tasks.try_join_next() {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                tracing::error!(%error, "a task of the control plane broke off; please report this");
+            }
+        }
+        tasks.spawn(task);
+    }
+
+    /// Ends all tasks; what they were in the middle of is taken up by the next start.
+    pub(crate) fn abort_all(&self) {
+        self.tasks().abort_all();
+        // Drivers hold the plane, and the plane their handles: let go of them.
+        self.drivers().clear();
+    }
+
+    fn drivers(&self) -> MutexGuard<'_, BTreeMap<ServiceId, DriverHandle>> {
+        // Nothing panics while it is held; a poisoned lock still holds whole entries.
+        self.drivers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

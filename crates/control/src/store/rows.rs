@@ -1,0 +1,331 @@
+//! The rows of the store, and every statement that reads or writes them.
+
+use std::sync::Arc;
+
+use layby_model::engine::RunSpec;
+use layby_model::{RevisionId, ServiceId, Wakefulness};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::{Store, StoreError};
+use crate::api::types::Failure;
+
+/// So many revisions of a service are kept beside the live one and the target.
+const KEPT_REVISIONS: u32 = 50;
+
+/// What should be true of one service.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Row {
+    /// Which.
+    pub(crate) service: ServiceId,
+    /// It may have replicas.
+    pub(crate) enabled: bool,
+    /// It is on its way out: when its last replica is gone, so is this row.
+    pub(crate) removing: bool,
+    /// The revision deployed last.
+    pub(crate) target: Revision,
+    /// The revision that serves.
+    pub(crate) live: Option<Revision>,
+    /// The target will not go live.
+    pub(crate) target_failed: bool,
+    /// Replicas while awake.
+    pub(crate) replicas: u32,
+    /// How awake it was wanted when that was last written.
+    pub(crate) wanted: Wakefulness,
+    /// Counts up with every change that a user makes; greater than that of any row deleted before.
+    pub(crate) generation: u64,
+    /// Why the last failed target failed; gone when one goes live.
+    pub(crate) last_failure: Option<Failure>,
+}
+
+/// One revision, as it was deployed.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Revision {
+    /// Its number.
+    pub(crate) id: RevisionId,
+    /// What it runs.
+    pub(crate) spec: Arc<RunSpec>,
+    /// How long its rollout may take, in milliseconds.
+    pub(crate) deadline_ms: u64,
+}
+
+/// A revision to deploy.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct NewRevision {
+    /// Of which service.
+    pub(crate) service: ServiceId,
+    /// What it runs.
+    pub(crate) spec: RunSpec,
+}
+
+/// A decision of a driver; it is written only if the row's generation is still the one it was made with.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Decision {
+    /// The target serves from now on, awake.
+    GoLive(RevisionId),
+    /// The target will not serve; this many replicas are wanted again.
+    Fail {
+        /// The target.
+        revision: RevisionId,
+        /// Why.
+        failure: Box<Failure>,
+        /// The live revision's number of replicas.
+        replicas: u32,
+    },
+    /// How awake the service is wanted.
+    Wakefulness(Wakefulness),
+}
+
+impl Store {
+    /// Counts this start of the control plane; greater than all before.
+    pub(crate) async fn begin_life(&self) -> Result<u32, StoreError> {
+        self.call(|db| {
+            db.query_row(
+                "UPDATE meta SET value = value + 1 WHERE key = 'life' RETURNING value",
+                [],
+                |row| row.get(0),
+            )
+        })
+        .await
+    }
+
+    /// Every service.
+    pub(crate) async fn services(&self) -> Result<Vec<Row>, StoreError> {
+        self.call(|db| {
+            let names: Vec<(String, String)> = db
+                .prepare_cached("SELECT app, service FROM services ORDER BY app, service")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<rusqlite::Result<_>>()?;
+            names
+                .into_iter()
+                .map(|(app, service)| {
+                    let id = format!("{app}/{service}").parse().map_err(unreadable)?;
+                    read(db, &id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+                })
+                .collect()
+        })
+        .await
+    }
+
+    /// One service.
+    pub(crate) async fn service(&self, id: &ServiceId) -> Result<Option<Row>, StoreError> {
+        let id = id.clone();
+        self.call(move |db| read(db, &id)).await
+    }
+
+    /// Makes new revisions the targets of their services, all or none.
+    pub(crate) async fn deploy(&self, revisions: Vec<NewRevision>) -> Result<Vec<Row>, StoreError> {
+        let now = jiff::Timestamp::now().to_string();
+        self.call(move |db| {
+            let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let mut rows = Vec::new();
+            for revision in &revisions {
+                insert_revision(&tx, revision, &now)?;
+                rows.extend(read(&tx, &revision.service)?);
+            }
+            tx.commit()?;
+            Ok(rows)
+        })
+        .await
+    }
+
+    /// Writes a decision made at `generation`. `false`: the row has changed since; look again.
+    pub(crate) async fn decide(
+        &self,
+        id: &ServiceId,
+        generation: u64,
+        decision: Decision,
+    ) -> Result<bool, StoreError> {
+        let id = id.clone();
+        self.call(move |db| {
+            let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let written = write_decision(&tx, &id, generation, &decision)?;
+            tx.commit()?;
+            Ok(written)
+        })
+        .await
+    }
+
+    /// Marks a service as on its way out, and gives the row as it then is.
+    pub(crate) async fn begin_removal(&self, id: &ServiceId) -> Result<Option<Row>, StoreError> {
+        let id = id.clone();
+        self.call(move |db| {
+            let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let generation = next_generation(&tx)?;
+            tx.execute(
+                "UPDATE services SET enabled = 0, removing = 1, generation = ?3 WHERE app = ?1 AND service = ?2",
+                params![id.app.as_str(), id.service.as_str(), generation],
+            )?;
+            let row = read(&tx, &id)?;
+            tx.commit()?;
+            Ok(row)
+        })
+        .await
+    }
+
+    /// Forgets a service and its revisions.
+    pub(crate) async fn remove(&self, id: &ServiceId) -> Result<(), StoreError> {
+        let id = id.clone();
+        self.call(move |db| {
+            db.execute(
+                "DELETE FROM services WHERE app = ?1 AND service = ?2",
+                params![id.app.as_str(), id.service.as_str()],
+            )
+            .map(|_| ())
+        })
+        .await
+    }
+}
+
+fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqlite::Result<()> {
+    let (app, service) = (new.service.app.as_str(), new.service.service.as_str());
+    let spec = serde_json::to_string(&new.spec).map_err(unreadable)?;
+    let newest: Option<u32> = tx
+        .query_row(
+            "SELECT target FROM services WHERE app = ?1 AND service = ?2",
+            [app, service],
+            |row| row.get(0),
+        )
+        .optional()?;
+    let revision = newest.unwrap_or(0) + 1;
+    tx.execute(
+        "INSERT INTO services (app, service, enabled, removing, target, live, target_failed, replicas, wanted, generation)
+         VALUES (?1, ?2, 1, 0, ?3, NULL, 0, ?4, 'awake', ?5)
+         ON CONFLICT DO UPDATE SET enabled = 1, target = ?3, target_failed = 0, replicas = ?4, generation = ?5",
+        params![app, service, revision, new.spec.service.replicas, next_generation(tx)?],
+    )?;
+    tx.execute(
+        "INSERT INTO revisions (app, service, revision, spec, created_at, deadline_ms, outcome)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'rolling')",
+        params![
+            app,
+            service,
+            revision,
+            spec,
+            now,
+            i64::try_from(new.spec.service.progress_deadline_ms).unwrap_or(i64::MAX)
+        ],
+    )?;
+    tx.execute(
+        "DELETE FROM revisions WHERE app = ?1 AND service = ?2 AND revision + ?4 < ?3 AND revision IS NOT
+             (SELECT live FROM services WHERE app = ?1 AND service = ?2)",
+        params![app, service, revision, KEPT_REVISIONS],
+    )?;
+    Ok(())
+}
+
+fn write_decision(
+    tx: &Transaction<'_>,
+    id: &ServiceId,
+    generation: u64,
+    decision: &Decision,
+) -> rusqlite::Result<bool> {
+    let generation = i64::try_from(generation).unwrap_or(i64::MAX);
+    let (app, service) = (id.app.as_str(), id.service.as_str());
+    let row = "app = ?1 AND service = ?2 AND generation = ?3";
+    let (changed, outcome) = match decision {
+        Decision::GoLive(revision) => (
+            tx.execute(
+                &format!(
+                    "UPDATE services SET live = target, wanted = 'awake', last_failure = NULL WHERE {row} AND target = ?4"
+                ),
+                params![app, service, generation, revision.0],
+            )?,
+            Some((revision, "live")),
+        ),
+        Decision::Fail {
+            revision,
+            failure,
+            replicas,
+        } => (
+            tx.execute(
+                &format!(
+                    "UPDATE services SET target_failed = 1, last_failure = ?5, replicas = ?6 WHERE {row} AND target = ?4"
+                ),
+                params![
+                    app,
+                    service,
+                    generation,
+                    revision.0,
+                    serde_json::to_string(failure).map_err(unreadable)?,
+                    replicas
+                ],
+            )?,
+            Some((revision, "failed")),
+        ),
+        Decision::Wakefulness(wanted) => (
+            tx.execute(
+                &format!("UPDATE services SET wanted = ?4 WHERE {row}"),
+                params![app, service, generation, wanted.to_string()],
+            )?,
+            None,
+        ),
+    };
+    if let (1, Some((revision, outcome))) = (changed, outcome) {
+        tx.execute(
+            "UPDATE revisions SET outcome = ?4 WHERE app = ?1 AND service = ?2 AND revision = ?3",
+            params![app, service, revision.0, outcome],
+        )?;
+    }
+    Ok(changed == 1)
+}
+
+/// Generations are counted for the whole node, so that a service made anew never has an older one than
+/// an engine may remember.
+fn next_generation(tx: &Transaction<'_>) -> rusqlite::Result<i64> {
+    tx.query_row(
+        "UPDATE meta SET value = value + 1 WHERE key = 'generation' RETURNING value",
+        [],
+        |row| row.get(0),
+    )
+}
+
+fn read(db: &Connection, id: &ServiceId) -> rusqlite::Result<Option<Row>> {
+    let found = db
+        .prepare_cached(
+            "SELECT enabled, removing, target, live, target_failed, replicas, wanted, generation, last_failure
+             FROM services WHERE app = ?1 AND service = ?2",
+        )?
+        .query_row([id.app.as_str(), id.service.as_str()], |row| {
+            let target: u32 = row.get(2)?;
+            let live: Option<u32> = row.get(3)?;
+            let wanted: String = row.get(6)?;
+            let failure: Option<String> = row.get(8)?;
+            Ok(Row {
+                service: id.clone(),
+                enabled: row.get(0)?,
+                removing: row.get(1)?,
+                target: read_revision(db, id, target)?,
+                live: live.map(|live| read_revision(db, id, live)).transpose()?,
+                target_failed: row.get(4)?,
+                replicas: row.get(5)?,
+                wanted: serde_json::from_value(wanted.into()).map_err(unreadable)?,
+                generation: row.get::<_, i64>(7)?.unsigned_abs(),
+                last_failure: failure
+                    .map(|text| serde_json::from_str(&text).map_err(unreadable))
+                    .transpose()?,
+            })
+        });
+    found.optional()
+}
+
+fn read_revision(db: &Connection, id: &ServiceId, revision: u32) -> rusqlite::Result<Revision> {
+    db.prepare_cached(
+        "SELECT spec, deadline_ms FROM revisions WHERE app = ?1 AND service = ?2 AND revision = ?3",
+    )?
+    .query_row(
+        params![id.app.as_str(), id.service.as_str(), revision],
+        |row| {
+            let spec: String = row.get(0)?;
+            let deadline_ms: i64 = row.get(1)?;
+            Ok(Revision {
+                id: RevisionId(revision),
+                spec: Arc::new(serde_json::from_str(&spec).map_err(unreadable)?),
+                deadline_ms: deadline_ms.unsigned_abs(),
+            })
+        },
+    )
+}
+
+fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
+}

@@ -1,0 +1,57 @@
+//! Strays: replicas of services that the store does not know (any more). They are removed.
+
+use std::collections::BTreeMap;
+
+use layby_model::engine::{Engine, RunSpec, Workload};
+use layby_model::replica::{Phase, ReplicaReport};
+use layby_model::spec::{ServiceSpec, SleepPolicy, Strategy};
+
+/// Orders the removal of `replicas`, and says so in the node's log.
+pub(crate) async fn retire(engine: &dyn Engine, replicas: Vec<ReplicaReport>) {
+    for stray in replicas
+        .iter()
+        .filter(|stray| stray.phase != Phase::Removing)
+    {
+        tracing::warn!(replica = %stray.id, service = %stray.service, "removing a replica of a service that is not deployed here");
+    }
+    retire_quietly(engine, replicas).await;
+}
+
+/// Orders the removal of `replicas`.
+pub(crate) async fn retire_quietly(engine: &dyn Engine, replicas: Vec<ReplicaReport>) {
+    for stray in replicas {
+        if stray.phase == Phase::Removing {
+            continue;
+        }
+        let order = Workload {
+            service: stray.service.clone(),
+            revision: stray.revision,
+            generation: stray.generation,
+            spec: nothing(&stray),
+            replicas: BTreeMap::new(),
+            retire: vec![stray.id],
+        };
+        if let Err(error) = engine.apply(&order).await {
+            tracing::warn!(replica = %stray.id, %error, "it could not be removed; trying again later");
+        }
+    }
+}
+
+/// Settings that run nothing: an order that only removes has no use for any.
+fn nothing(stray: &ReplicaReport) -> RunSpec {
+    RunSpec {
+        service: ServiceSpec {
+            name: stray.service.service.clone(),
+            containers: Vec::new(),
+            replicas: 1,
+            port: None,
+            aliases: Vec::new(),
+            published: Vec::new(),
+            sleep: SleepPolicy::default(),
+            strategy: Strategy::StartFirst,
+            progress_deadline_ms: 0,
+            drain_ms: 0,
+        },
+        images: Vec::new(),
+    }
+}

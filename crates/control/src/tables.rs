@@ -1,0 +1,276 @@
+//! The routing table that the gateway gets: every driver puts its service's entry in, and the whole goes
+//! out at once. No hop, no await, no disk: this is on the path of every wake.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use layby_model::route::{Listener, Mode, RouteTable, ServiceRoute, Version};
+use layby_model::{AppName, ReplicaId, ServiceId};
+use tokio::sync::watch;
+
+/// What the table says of one service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Its host names beside its app's.
+    pub(crate) hosts: Vec<String>,
+    /// The sockets that lead to it.
+    pub(crate) listeners: Vec<Listener>,
+    /// How its requests are treated.
+    pub(crate) route: ServiceRoute,
+}
+
+/// The builder of tables.
+pub(crate) struct Tables {
+    out: watch::Sender<Arc<RouteTable>>,
+    domain: String,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    /// Of the newest table; before the first went out, the version that it will have.
+    version: Version,
+    /// Services that have not put their entry in since the start: the first table waits for them, since
+    /// one without them would turn their requests away.
+    missing: BTreeSet<ServiceId>,
+    sent: bool,
+    services: BTreeMap<ServiceId, Slot>,
+}
+
+struct Slot {
+    entry: Entry,
+    /// Replicas that an earlier table named: the version of the last one that did.
+    withdrawn: BTreeMap<ReplicaId, Version>,
+}
+
+impl Tables {
+    /// Tables of the `life`-th start. The first goes out when each of `expected` has its entry in.
+    pub(crate) fn new(
+        out: watch::Sender<Arc<RouteTable>>,
+        domain: String,
+        life: u32,
+        expected: impl IntoIterator<Item = ServiceId>,
+    ) -> Self {
+        let tables = Self {
+            out,
+            domain,
+            inner: Mutex::new(Inner {
+                version: Version { life, counter: 1 },
+                missing: expected.into_iter().collect(),
+                sent: false,
+                services: BTreeMap::new(),
+            }),
+        };
+        tables.send_first(&mut tables.lock());
+        tables
+    }
+
+    /// Less than the version of every table of this start.
+    pub(crate) fn base(&self) -> Version {
+        let life = self.lock().version.life;
+        Version { life, counter: 0 }
+    }
+
+    /// Puts the entry of a service in, and returns the version of the first table that shows it so.
+    pub(crate) fn set(&self, service: &ServiceId, entry: Entry) -> Version {
+        let mut inner = self.lock();
+        let unchanged = inner
+            .services
+            .get(service)
+            .is_some_and(|slot| slot.entry == entry);
+        if !unchanged {
+            let named_until = inner.version;
+            let sent = inner.sent;
+            let slot = inner
+                .services
+                .entry(service.clone())
+                .or_insert_with(|| Slot {
+                    entry: entry.clone(),
+                    withdrawn: BTreeMap::new(),
+                });
+            if sent {
+                let gone = upstreams(&slot.entry).filter(|id| upstreams(&entry).all(|n| n != *id));
+                slot.withdrawn
+                    .extend(gone.map(|id| (id, named_until)).collect::<Vec<_>>());
+            }
+            slot.entry = entry;
+            self.send_next(&mut inner);
+        }
+        inner.missing.remove(service);
+        self.send_first(&mut inner);
+        inner.version
+    }
+
+    /// Takes a service out.
+    pub(crate) fn remove(&self, service: &ServiceId) {
+        let mut inner = self.lock();
+        inner.missing.remove(service);
+        if inner.services.remove(service).is_some() {
+            self.send_next(&mut inner);
+        }
+        self.send_first(&mut inner);
+    }
+
+    /// For each of a service's `replicas` that a table has named: the version of the last one that did. Others
+    /// are forgotten.
+    pub(crate) fn named(
+        &self,
+        service: &ServiceId,
+        replicas: &BTreeSet<ReplicaId>,
+    ) -> BTreeMap<ReplicaId, Version> {
+        let mut inner = self.lock();
+        let newest = inner.version;
+        let Some(slot) = inner.services.get_mut(service) else {
+            return BTreeMap::new();
+        };
+        slot.withdrawn.retain(|id, _| replicas.contains(id));
+        let mut named = slot.withdrawn.clone();
+        // Tables of other services' making name it too, as long as it is in.
+        named.extend(upstreams(&slot.entry).map(|id| (id, newest)));
+        named
+    }
+
+    fn send_first(&self, inner: &mut Inner) {
+        if !inner.sent && inner.missing.is_empty() {
+            inner.sent = true;
+            self.out.send_replace(Arc::new(self.table(inner)));
+        }
+    }
+
+    fn send_next(&self, inner: &mut Inner) {
+        if inner.sent {
+            inner.version.counter += 1;
+            self.out.send_replace(Arc::new(self.table(inner)));
+        }
+    }
+
+    fn table(&self, inner: &Inner) -> RouteTable {
+        let mut table = RouteTable {
+            version: inner.version,
+            ..RouteTable::default()
+        };
+        let mut of_app: BTreeMap<&AppName, Vec<&ServiceId>> = BTreeMap::new();
+        for (id, slot) in &inner.services {
+            of_app.entry(&id.app).or_default().push(id);
+            let hosts = slot.entry.hosts.iter();
+            table
+                .hosts
+                .extend(hosts.map(|host| (host.clone(), id.clone())));
+            table.listeners.extend(slot.entry.listeners.iter().cloned());
+            table.services.insert(id.clone(), slot.entry.route.clone());
+        }
+        for (app, services) in of_app {
+            // The app's own name leads to its only service, or to the one of the same name.
+            let namesake = services
+                .iter()
+                .find(|id| id.service.as_str() == app.as_str());
+            let only = services.first().filter(|_| services.len() == 1);
+            if let Some(id) = namesake.or(only) {
+                table
+                    .hosts
+                    .insert(format!("{app}.{}", self.domain), (*id).clone());
+            }
+        }
+        table
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing panics while it is held; a poisoned lock still holds whole entries.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn upstreams(entry: &Entry) -> impl Iterator<Item = ReplicaId> {
+    let upstreams: &[_] = match &entry.route.mode {
+        Mode::Serve { upstreams } => upstreams,
+        Mode::Refuse | Mode::Hold => &[],
+    };
+    upstreams.iter().map(|upstream| upstream.replica)
+}
+
+#[cfg(test)]
+mod tests {
+    use layby_model::route::{Limits, Upstream};
+
+    use super::*;
+
+    fn id(text: &str) -> ServiceId {
+        text.parse().expect("a service id")
+    }
+
+    fn entry(replicas: &[u64]) -> Entry {
+        let upstreams: Vec<Upstream> = replicas
+            .iter()
+            .map(|n| Upstream {
+                replica: ReplicaId(*n),
+                ip: [127, 0, 0, 1].into(),
+            })
+            .collect();
+        Entry {
+            hosts: Vec::new(),
+            listeners: Vec::new(),
+            route: ServiceRoute {
+                mode: if upstreams.is_empty() {
+                    Mode::Hold
+                } else {
+                    Mode::Serve { upstreams }
+                },
+                port: Some(80),
+                limits: Limits::default(),
+            },
+        }
+    }
+
+    fn version(counter: u64) -> Version {
+        Version { life: 3, counter }
+    }
+
+    #[test]
+    fn the_first_table_waits_for_every_service_and_goes_out_even_when_empty() {
+        let (out, seen) = watch::channel(Arc::default());
+        let _tables = Tables::new(out, "localhost".into(), 3, []);
+        assert_eq!(seen.borrow().version, version(1));
+
+        let (out, seen) = watch::channel(Arc::default());
+        let tables = Tables::new(out, "localhost".into(), 3, [id("a/x"), id("b/y")]);
+        assert_eq!(tables.set(&id("a/x"), entry(&[1])), version(1));
+        assert_eq!(seen.borrow().version, Version::default());
+        tables.set(&id("b/y"), entry(&[]));
+        assert_eq!(seen.borrow().version, version(1));
+        assert_eq!(seen.borrow().services.len(), 2);
+    }
+
+    #[test]
+    fn a_replica_counts_as_named_by_the_tables_of_other_services_too() {
+        let (out, _seen) = watch::channel(Arc::default());
+        let tables = Tables::new(out, "localhost".into(), 3, []);
+        let one = BTreeSet::from([ReplicaId(1)]);
+        tables.set(&id("a/x"), entry(&[1])); // 2
+        tables.set(&id("b/y"), entry(&[2])); // 3 names replica 1 as well
+        assert_eq!(tables.named(&id("a/x"), &one)[&ReplicaId(1)], version(3));
+        assert_eq!(tables.set(&id("a/x"), entry(&[])), version(4));
+        tables.set(&id("b/y"), entry(&[]));
+        assert_eq!(tables.named(&id("a/x"), &one)[&ReplicaId(1)], version(3));
+        assert!(tables.named(&id("a/x"), &BTreeSet::new()).is_empty());
+    }
+
+    #[test]
+    fn an_entry_that_is_there_already_makes_no_table() {
+        let (out, seen) = watch::channel(Arc::default());
+        let tables = Tables::new(out, "localhost".into(), 3, []);
+        tables.set(&id("a/x"), entry(&[1]));
+        tables.set(&id("a/x"), entry(&[1]));
+        assert_eq!(seen.borrow().version, version(2));
+    }
+
+    #[test]
+    fn the_apps_own_name_leads_to_its_only_service_or_its_namesake() {
+        let (out, seen) = watch::channel(Arc::default());
+        let tables = Tables::new(out, "localhost".into(), 3, []);
+        tables.set(&id("shop/web"), entry(&[]));
+        assert_eq!(seen.borrow().hosts["shop.localhost"], id("shop/web"));
+        tables.set(&id("shop/db"), entry(&[]));
+        assert!(!seen.borrow().hosts.contains_key("shop.localhost"));
+        tables.set(&id("shop/shop"), entry(&[]));
+        assert_eq!(seen.borrow().hosts["shop.localhost"], id("shop/shop"));
+    }
+}
