@@ -77,8 +77,9 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     Ok(())
 }
 
-/// Gives freed memory back to the kernel.
+/// Gives back to the kernel what is not needed while nothing happens: freed memory, and the program's pages.
 pub(crate) fn trim_memory() {
+    drop_program_pages();
     // SAFETY: glibc's allocator is thread safe, and this changes no live allocation.
     #[cfg(target_env = "gnu")]
     unsafe {
@@ -104,6 +105,70 @@ pub(crate) fn set_environment<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)
         if !name.is_empty() && !name.contains('\0') && !value.contains('\0') {
             // SAFETY: as above.
             unsafe { std::env::set_var(name, value) };
+        }
+    }
+}
+
+/// Lets go of the program's own pages, which come back from its file when they are touched.
+///
+/// A shim needs most of its code for a few milliseconds in its life.
+fn drop_program_pages() {
+    let Ok(text) = std::fs::read_to_string("/proc/self/smaps") else {
+        return;
+    };
+    let mut range = None;
+    for line in text.lines() {
+        if let Some(found) = clean_candidate(line) {
+            range = found;
+        } else if let Some(rest) = line.strip_prefix("Anonymous:")
+            // What was written to (relocated) has no file to come back from.
+            && rest.trim() == "0 kB"
+            && let Some((start, end)) = range.take()
+        {
+            // SAFETY: the mapping is of a file, not writable, and no page of it was ever written, so each
+            // page reads the same after it was dropped.
+            unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+        }
+    }
+}
+
+/// A mapping's first line (proc_pid_maps(5)): its range if it is of a file, private and not writable. `None`:
+/// the line is no such line.
+fn clean_candidate(line: &str) -> Option<Option<(usize, usize)>> {
+    let mut fields = line.split_ascii_whitespace();
+    let (start, end) = fields.next()?.split_once('-')?;
+    let range = (
+        usize::from_str_radix(start, 16).ok()?,
+        usize::from_str_radix(end, 16).ok()?,
+    );
+    let protection = fields.next()?;
+    let file = fields.nth(3).is_some_and(|path| path.starts_with('/'));
+    let clean =
+        protection.starts_with('r') && !protection.contains('w') && protection.ends_with('p');
+    Some((clean && file).then_some(range))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_unwritten_file_mappings_are_dropped() {
+        let line = "7f0000001000-7f0000003000 r-xp 00001000 00:01 42   /memfd:layby-shim (deleted)";
+        assert_eq!(
+            clean_candidate(line),
+            Some(Some((0x7f00_0000_1000, 0x7f00_0000_3000)))
+        );
+        for kept in [
+            "7f0000001000-7f0000003000 rw-p 00001000 00:01 42   /memfd:layby-shim (deleted)",
+            "7f0000001000-7f0000003000 r--p 00000000 00:00 0 ",
+            "7f0000001000-7f0000003000 r-xp 00000000 00:00 0   [vdso]",
+            "7f0000001000-7f0000003000 r--s 00000000 00:01 42   /shared",
+        ] {
+            assert_eq!(clean_candidate(kept), Some(None), "{kept}");
+        }
+        for other in ["Anonymous:             0 kB", "VmFlags: rd ex mr mw me"] {
+            assert_eq!(clean_candidate(other), None, "{other}");
         }
     }
 }
