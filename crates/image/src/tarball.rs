@@ -4,12 +4,21 @@
 //! memory, which a small compressed layer can use to take all of it.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
-use tar::{EntryType, Header, PaxExtensions};
+use tar::{EntryType, Header};
 
 const BLOCK_BYTES: usize = 512;
 /// The most bytes of extension headers (long names, pax records) before one entry.
 const MAX_EXTENSION_BYTES: u64 = 1 << 20;
+
+// Where the fields stand in a header (POSIX ustar).
+const MODE: Range<usize> = 100..108;
+const UID: Range<usize> = 108..116;
+const GID: Range<usize> = 116..124;
+const MTIME: Range<usize> = 136..148;
+const MAJOR: Range<usize> = 329..337;
+const MINOR: Range<usize> = 337..345;
 
 /// Reads one entry after the other. After [`Reader::next_entry`], `Read` gives the entry's data.
 pub(crate) struct Reader<R> {
@@ -70,7 +79,7 @@ impl<R: Read> Reader<R> {
             let Some(header) = self.read_header()? else {
                 return Ok(None);
             };
-            let size = header.entry_size()?;
+            let size = header.entry_size().map_err(bad_field)?;
             let kind = header.entry_type();
             self.begin_data(size)?;
             match kind {
@@ -185,11 +194,11 @@ impl Extensions {
             field.get_or_insert(data);
             return Ok(());
         }
-        for record in PaxExtensions::new(&data) {
-            let record = record?;
-            let (Ok(key), value) = (record.key(), record.value_bytes()) else {
-                continue;
-            };
+        let mut rest = data.as_slice();
+        while !rest.is_empty() {
+            let (key, value, behind) =
+                pax_record(rest).ok_or_else(|| invalid("a pax record is malformed"))?;
+            rest = behind;
             let text =
                 || std::str::from_utf8(value).map_err(|_| invalid("a pax number is not text"));
             match key {
@@ -213,11 +222,25 @@ impl Extensions {
     }
 
     fn apply(self, header: &Header) -> io::Result<Entry> {
-        let id =
-            |id: u64| u32::try_from(id).map_err(|_| invalid("an owner is larger than 32 bits"));
+        let id = |id: u64| {
+            u32::try_from(id)
+                .map_err(|_| invalid("an owner, mode or device number is larger than 32 bits"))
+        };
+        let bytes = header.as_bytes();
+        // Some writers leave fields blank that they have nothing for.
+        let field = |range: Range<usize>, read: &dyn Fn() -> io::Result<u64>| match &bytes[range] {
+            blank if blank.iter().all(|byte| matches!(byte, 0 | b' ')) => Ok(0),
+            _ => read().map_err(bad_field),
+        };
+        let device = |range, read: &dyn Fn() -> io::Result<Option<u32>>| {
+            field(range, &|| read().map(|number| number.unwrap_or(0).into())).and_then(id)
+        };
         let (mtime_s, mtime_ns) = match self.mtime {
             Some(mtime) => mtime,
-            None => (i64::try_from(header.mtime()?).unwrap_or(0), 0),
+            None => (
+                i64::try_from(field(MTIME, &|| header.mtime())?).unwrap_or(0),
+                0,
+            ),
         };
         let path = match self.path {
             Some(path) => path,
@@ -238,22 +261,22 @@ impl Extensions {
                     .unwrap_or_default(),
             },
             kind,
-            mode: header.mode()? & 0o7777,
+            mode: id(field(MODE, &|| header.mode().map(u64::from))?)? & 0o7777,
             uid: match self.uid {
                 Some(uid) => uid,
-                None => id(header.uid()?)?,
+                None => id(field(UID, &|| header.uid())?)?,
             },
             gid: match self.gid {
                 Some(gid) => gid,
-                None => id(header.gid()?)?,
+                None => id(field(GID, &|| header.gid())?)?,
             },
             mtime_s,
             mtime_ns,
             // Other entries may have anything in these fields.
             device: match kind {
                 EntryType::Char | EntryType::Block => (
-                    header.device_major()?.unwrap_or(0),
-                    header.device_minor()?.unwrap_or(0),
+                    device(MAJOR, &|| header.device_major())?,
+                    device(MINOR, &|| header.device_minor())?,
                 ),
                 _ => (0, 0),
             },
@@ -262,8 +285,24 @@ impl Extensions {
     }
 }
 
+/// The `tar` crate's errors have no kind of their own.
+fn bad_field(error: io::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+}
+
 fn invalid(reason: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+/// The first record of a pax header, `LENGTH KEY=VALUE\n` (pax(1)), and what is behind it. The value may be binary,
+/// so that only the length tells where it ends.
+fn pax_record(data: &[u8]) -> Option<(&str, &[u8], &[u8])> {
+    let space = data.iter().position(|byte| *byte == b' ')?;
+    let length: usize = std::str::from_utf8(&data[..space]).ok()?.parse().ok()?;
+    let record = data.get(space + 1..length)?.strip_suffix(b"\n")?;
+    let equals = record.iter().position(|byte| *byte == b'=')?;
+    let key = std::str::from_utf8(&record[..equals]).ok()?;
+    Some((key, &record[equals + 1..], &data[length..]))
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> io::Result<T> {

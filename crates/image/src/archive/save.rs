@@ -187,5 +187,7 @@ fn header(size_bytes: u64) -> Header {
     header.set_size(size_bytes);
     header.set_mode(0o644);
     header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
     header
 }
