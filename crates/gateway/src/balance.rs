@@ -40,6 +40,11 @@ impl Claim {
         named.then_some(claim)
     }
 
+    /// The table by which it was claimed.
+    pub(crate) fn view(&self) -> &View {
+        &self.view
+    }
+
     /// What was claimed.
     pub(crate) fn upstream(&self) -> &Upstream {
         &self.view.upstreams[self.at]

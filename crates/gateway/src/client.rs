@@ -56,6 +56,14 @@ pub(crate) struct Request {
     pub(crate) rest: Framing,
 }
 
+impl Request {
+    /// The host that it names.
+    fn host(&self) -> Option<&[u8]> {
+        let range = self.head.host.clone()?;
+        self.bytes.get(range)
+    }
+}
+
 /// What becomes of the connection after a request.
 enum Next {
     /// It waits for the next.
@@ -88,12 +96,7 @@ impl From<Refusal> for Unread {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve(
-    worker: Rc<Worker>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    entry: Entry,
-) {
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, entry: Entry) {
     let mut client = Client {
         pulse: worker.watchdog.watch(),
         worker,
@@ -117,7 +120,13 @@ pub(crate) async fn serve(
             Next::Close => return Box::pin(client.linger()).await,
             Next::Drop => return,
             Next::Tunnel(tunnel) => {
-                let Client { worker, stream, pulse, input, .. } = client;
+                let Client {
+                    worker,
+                    stream,
+                    pulse,
+                    input,
+                    ..
+                } = client;
                 return Box::pin(tunnel.run(worker, stream, pulse, input)).await;
             }
         }
@@ -127,7 +136,13 @@ pub(crate) async fn serve(
 impl Client {
     /// Reads the next request. An idle connection has no buffer.
     async fn next_request(&mut self) -> Result<Request, Unread> {
-        let Self { worker, stream, pulse, input, .. } = self;
+        let Self {
+            worker,
+            stream,
+            pulse,
+            input,
+            ..
+        } = self;
         pulse.expire_in(IDLE_MS);
         if input.is_none() {
             if worker.shared.is_stopping() {
@@ -193,8 +208,7 @@ impl Client {
     async fn answer(&mut self, request: &mut Request) -> Next {
         let worker = Rc::clone(&self.worker);
         let view = worker.view();
-        let host = request.head.host.clone().map(|host| &request.bytes[host]);
-        let target = match route(&view, self.entry, host) {
+        let target = match route(&view, self.entry, request.host()) {
             Ok(target) => target,
             Err(lost) => return self.reject(request, &Answer::lost(&lost)).await,
         };
@@ -218,11 +232,20 @@ impl Client {
                     return self.reject(request, &answer).await;
                 }
             };
+            // A table that came while it waited may also have moved the port.
+            let port = if claim.view().generation == view.generation {
+                target.port
+            } else {
+                match route(claim.view(), self.entry, request.host()) {
+                    Ok(target) => target.port,
+                    Err(lost) => return self.reject(request, &Answer::lost(&lost)).await,
+                }
+            };
             let replica = claim.upstream().replica;
-            let mut upstream = match forward::connect(&worker, &claim, target.port, new).await {
+            let mut upstream = match forward::connect(&worker, &claim, port, new).await {
                 Ok(upstream) => upstream,
                 Err(error) => {
-                    tracing::debug!(%replica, port = target.port, %error, "cannot connect");
+                    tracing::debug!(%replica, port, %error, "cannot connect");
                     search.avoid.push(replica);
                     continue;
                 }
@@ -230,7 +253,7 @@ impl Client {
             let end = exchange(self, &mut upstream.stream, request, &mut search.held).await;
             let error = match end {
                 End::Complete { keep, keep_alive } => {
-                    finish(&worker, &service.state, claim, target.port, upstream, keep);
+                    finish(&worker, &service.state, claim, port, upstream, keep);
                     return if keep_alive { Next::Again } else { Next::Close };
                 }
                 End::Switched(early) => {
@@ -245,7 +268,11 @@ impl Client {
                 End::Unanswered { streamed } => {
                     let method = request.head.method;
                     let reused = upstream.reused;
-                    if may_retry(Unanswered { method, reused, streamed }) {
+                    if may_retry(Unanswered {
+                        method,
+                        reused,
+                        streamed,
+                    }) {
                         new = true;
                         continue;
                     }
@@ -283,7 +310,10 @@ impl Client {
 
     /// Answers what is not a request, and ends the connection.
     async fn refuse(mut self, answer: &Answer) {
-        if write_all(&mut self.stream, &answer.render(Manner::default())).await.is_ok() {
+        if write_all(&mut self.stream, &answer.render(Manner::default()))
+            .await
+            .is_ok()
+        {
             Box::pin(self.linger()).await;
         }
     }

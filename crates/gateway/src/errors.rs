@@ -135,7 +135,11 @@ impl Answer {
         };
         let mut text = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
         // Writing to a String cannot fail.
-        let _ = write!(text, "Content-Type: {content_type}\r\nContent-Length: {}\r\n", body.len());
+        let _ = write!(
+            text,
+            "Content-Type: {content_type}\r\nContent-Length: {}\r\n",
+            body.len()
+        );
         text.push_str("Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n");
         let _ = write!(text, "X-Layby-Error: {}; blame={blame}\r\n", self.kind);
         if let Some(seconds) = self.retry_after_s {

@@ -58,7 +58,13 @@ pub(crate) async fn exchange(
     request: &mut Request,
     held: &mut Option<Held>,
 ) -> End {
-    let Client { worker, stream, pulse, input, .. } = client;
+    let Client {
+        worker,
+        stream,
+        pulse,
+        input,
+        ..
+    } = client;
     // If this fails there may still be an answer to be read: the upstream may not want the body.
     let sent = write_all(upstream, &request.bytes).await;
     let (from_client, to_client) = stream.split();
@@ -185,7 +191,10 @@ impl Upload<'_> {
             };
             // While the upstream is slow, the client waits, and that is not its fault.
             pulse.rest();
-            if write_all(&mut self.upstream, &buffer.filled()[..len]).await.is_err() {
+            if write_all(&mut self.upstream, &buffer.filled()[..len])
+                .await
+                .is_err()
+            {
                 return UploadEnd::UpstreamGone;
             }
             buffer.consume(len);
@@ -295,7 +304,11 @@ impl Download<'_> {
         let mut bytes = self.state.buffers.head();
         let head = &buffer.filled()[..len];
         let response = parse_response(head, self.state.terms, &mut bytes).map_err(refuse)?;
-        Ok(Some(Head { response, bytes, len }))
+        Ok(Some(Head {
+            response,
+            bytes,
+            len,
+        }))
     }
 
     fn malformed(&self, refusal: Refusal) -> End {
@@ -315,7 +328,9 @@ impl Download<'_> {
     ) -> Result<(), End> {
         let before = *body;
         let after = &buffer.filled()[head.len..];
-        let taken = body.take(after).map_err(|refusal| self.malformed(refusal))?;
+        let taken = body
+            .take(after)
+            .map_err(|refusal| self.malformed(refusal))?;
         self.state.begun.set(true);
         if head.response.verbatim {
             self.write(&buffer.filled()[..head.len + taken]).await?;
@@ -411,7 +426,9 @@ impl Download<'_> {
                 }
                 state.pulse.rest();
             }
-            if *watch == Watch::Now && let Poll::Ready(peer) = poll_peer(client, cx) {
+            if *watch == Watch::Now
+                && let Poll::Ready(peer) = poll_peer(client, cx)
+            {
                 match peer {
                     Peer::Gone => return Poll::Ready(false),
                     Peer::Spoke => *watch = Watch::Blind,

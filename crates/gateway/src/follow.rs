@@ -101,11 +101,7 @@ async fn open_ports(
 }
 
 /// Writes `table` down, trying until it is there; false: a newer one came, this one no longer matters.
-async fn write(
-    path: &Path,
-    table: &Arc<RouteTable>,
-    served: &watch::Receiver<Served>,
-) -> bool {
+async fn write(path: &Path, table: &Arc<RouteTable>, served: &watch::Receiver<Served>) -> bool {
     loop {
         let (to, what) = (path.to_owned(), Arc::clone(table));
         let writing = tokio::task::spawn_blocking(move || table_file::write(&to, &what));
@@ -127,7 +123,10 @@ async fn write(
 /// Waits until every worker has taken up `generation`.
 async fn taken_up(shared: &Shared, generation: u64) {
     while !shared.all_took_up(generation) {
-        if tokio::time::timeout(SLOW, shared.taken_up.notified()).await.is_err() {
+        if tokio::time::timeout(SLOW, shared.taken_up.notified())
+            .await
+            .is_err()
+        {
             tracing::warn!("a gateway worker has not taken up a table for {SLOW:?}");
         }
     }
@@ -178,10 +177,15 @@ impl Ports {
         if addr == self.own {
             return Err(format!("{addr} is the gateway's own HTTP address"));
         }
-        let opened = listen::open(addr, shared.workers())
-            .map_err(|error| listen::why(addr, &error))?;
+        let opened =
+            listen::open(addr, shared.workers()).map_err(|error| listen::why(addr, &error))?;
         let entry = Entry::Port(addr);
-        shared.order(opened.sockets.into_iter().map(|socket| Order::Open(entry, socket)));
+        shared.order(
+            opened
+                .sockets
+                .into_iter()
+                .map(|socket| Order::Open(entry, socket)),
+        );
         self.open.insert(addr);
         Ok(())
     }

@@ -22,7 +22,10 @@ pub(crate) async fn connect(
     new: bool,
 ) -> io::Result<Upstream> {
     if !new {
-        let idle = worker.pool.borrow_mut().take(claim.upstream().replica, port);
+        let idle = worker
+            .pool
+            .borrow_mut()
+            .take(claim.upstream().replica, port);
         if let Some(upstream) = idle {
             return Ok(upstream);
         }

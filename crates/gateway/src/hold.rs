@@ -48,7 +48,9 @@ impl Waiters {
     /// Wakes those whose service need not wait by `snapshot`. The others sleep on.
     pub(crate) fn wake(&self, snapshot: &Snapshot) {
         for (service, wakers) in &self.wakers {
-            let holds = snapshot.service(service).is_some_and(|s| s.way == Way::Hold);
+            let holds = snapshot
+                .service(service)
+                .is_some_and(|s| s.way == Way::Hold);
             if !holds {
                 wakers.values().for_each(Waker::wake_by_ref);
             }
@@ -66,11 +68,7 @@ pub(crate) struct Place<'w> {
 
 impl<'w> Place<'w> {
     /// Takes a place, and says that something waits; `None`: all `limit` places are taken.
-    pub(crate) fn take(
-        worker: &'w Worker,
-        state: &Arc<ServiceState>,
-        limit: u32,
-    ) -> Option<Self> {
+    pub(crate) fn take(worker: &'w Worker, state: &Arc<ServiceState>, limit: u32) -> Option<Self> {
         let waiting = state.waiting.fetch_add(1, SeqCst) + 1;
         if waiting > limit {
             state.waiting.fetch_sub(1, SeqCst);
@@ -92,7 +90,9 @@ impl<'w> Place<'w> {
     pub(crate) fn set_waker(&self, cx: &Context<'_>) {
         let mut waiters = self.worker.waiters.borrow_mut();
         if !waiters.wakers.contains_key(&self.state.id) {
-            waiters.wakers.insert(self.state.id.clone(), BTreeMap::new());
+            waiters
+                .wakers
+                .insert(self.state.id.clone(), BTreeMap::new());
         }
         if let Some(wakers) = waiters.wakers.get_mut(&self.state.id) {
             wakers.entry(self.key).or_insert_with(|| cx.waker().clone());

@@ -69,8 +69,14 @@ pub(crate) fn why(addr: SocketAddr, error: &io::Error) -> String {
             );
             format!("port {} on {} is in use by {owner}", addr.port(), addr.ip())
         }
-        Some(Errno::EADDRNOTAVAIL) => format!("this machine does not have the address {}", addr.ip()),
+        Some(Errno::EADDRNOTAVAIL) => {
+            format!("this machine does not have the address {}", addr.ip())
+        }
         Some(Errno::EACCES) => format!("port {} needs root", addr.port()),
-        _ => format!("port {} on {} cannot be opened: {error}", addr.port(), addr.ip()),
+        _ => format!(
+            "port {} on {} cannot be opened: {error}",
+            addr.port(),
+            addr.ip()
+        ),
     }
 }

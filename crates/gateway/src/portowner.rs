@@ -19,16 +19,24 @@ pub(crate) fn find(addr: SocketAddr) -> Option<Owner> {
         .filter_map(|path| fs::read_to_string(path).ok())
         .flat_map(|text| listening(&text, addr))
         .collect();
-    let links: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
+    let links: Vec<String> = inodes
+        .iter()
+        .map(|inode| format!("socket:[{inode}]"))
+        .collect();
     if links.is_empty() {
         return None;
     }
     fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let holds = fs::read_dir(entry.path().join("fd")).ok()?.flatten().any(|fd| {
-            let target = fs::read_link(fd.path());
-            target.is_ok_and(|target| links.iter().any(|link| target.as_os_str() == link.as_str()))
-        });
+        let holds = fs::read_dir(entry.path().join("fd"))
+            .ok()?
+            .flatten()
+            .any(|fd| {
+                let target = fs::read_link(fd.path());
+                target.is_ok_and(|target| {
+                    links.iter().any(|link| target.as_os_str() == link.as_str())
+                })
+            });
         if !holds {
             return None;
         }

@@ -86,9 +86,7 @@ impl Snapshot {
                     }
                 }
             };
-            snapshot
-                .by_id
-                .insert(id.clone(), snapshot.services.len());
+            snapshot.by_id.insert(id.clone(), snapshot.services.len());
             snapshot.services.push(Service {
                 state: Arc::clone(state),
                 way,

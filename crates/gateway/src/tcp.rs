@@ -34,6 +34,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
                 return;
             }
         };
+        // A table that came while it waited may also have moved the port.
+        let Ok(target) = route(claim.view(), entry, None) else {
+            return;
+        };
         match forward::open(SocketAddr::new(claim.upstream().ip, target.port)).await {
             Ok(upstream) => {
                 let tunnel = Tunnel {

@@ -80,7 +80,11 @@ impl Tunnel {
             let before = link.moved_ms;
             let open = down.poll(cx, &mut upstream, &mut client, &mut link, |_, _| Gate::Open)
                 && up.poll(cx, &mut client, &mut upstream, &mut link, |link, cx| {
-                    if down.finished { Gate::Open } else { link.gate(cx) }
+                    if down.finished {
+                        Gate::Open
+                    } else {
+                        link.gate(cx)
+                    }
                 });
             if !open || (up.closed && down.closed) {
                 return Poll::Ready(());
@@ -141,7 +145,9 @@ impl Link<'_> {
                 }
                 continue; // withdrawn at this moment
             }
-            let holds = view.service(&self.service.id).is_some_and(|s| s.way == Way::Hold);
+            let holds = view
+                .service(&self.service.id)
+                .is_some_and(|s| s.way == Way::Hold);
             return match (holds, self.claim.is_some()) {
                 (true, _) => self.wait(cx),
                 (false, true) => Gate::Open,

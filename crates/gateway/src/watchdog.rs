@@ -50,7 +50,8 @@ impl Pulse {
     /// Expires in `ms` milliseconds, unless it does so sooner.
     pub(crate) fn expire_in_at_most(&self, ms: u64) {
         let deadline_ms = now_ms().saturating_add(ms);
-        self.deadline_ms.set(self.deadline_ms.get().min(deadline_ms));
+        self.deadline_ms
+            .set(self.deadline_ms.get().min(deadline_ms));
     }
 
     /// Does not expire.

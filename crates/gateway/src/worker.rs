@@ -194,7 +194,9 @@ impl Worker {
     fn take_up(&self) -> Rc<View> {
         let view = Rc::new(View(self.shared.snapshot()));
         *self.view.borrow_mut() = Rc::clone(&view);
-        self.pool.borrow_mut().keep_only(|replica| view.replica(replica).is_some());
+        self.pool
+            .borrow_mut()
+            .keep_only(|replica| view.replica(replica).is_some());
         self.waiters.borrow().wake(&view);
         view
     }
@@ -285,9 +287,11 @@ pub(crate) fn start(config: GatewayConfig, wires: Wires) -> Result<Gateway, Erro
         table_file: config.table_file,
         ports,
     };
-    gateway.threads.push(spawn("gateway-table".to_owned(), move |runtime| {
-        runtime.block_on(follower.run());
-    })?);
+    gateway
+        .threads
+        .push(spawn("gateway-table".to_owned(), move |runtime| {
+            runtime.block_on(follower.run());
+        })?);
     Ok(gateway)
 }
 

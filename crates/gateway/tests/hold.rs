@@ -40,7 +40,10 @@ fn held_requests_raise_demand_and_are_answered_once_each_after_the_swap() {
     let traffic = world.traffic();
     assert_eq!(traffic.uses, 40);
     let wake = traffic.last_wake.expect("requests were held");
-    assert!(wake.held_ms > 0.0 && wake.answered_ms >= wake.held_ms, "{wake:?}");
+    assert!(
+        wake.held_ms > 0.0 && wake.answered_ms >= wake.held_ms,
+        "{wake:?}"
+    );
 }
 
 #[test]
@@ -59,7 +62,10 @@ fn a_held_body_is_sent_after_the_wake() {
     wait_for("demand", || (world.waiting() > 0).then_some(()));
     let server = Server::answering(|_, body| {
         let text = body.len().to_string();
-        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len())
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}",
+            text.len()
+        )
     });
     world.serve(&[(replica(1), server.addr)]);
     assert_eq!(client.join().expect("no panic").text(), "2000000");
@@ -120,9 +126,13 @@ fn a_held_request_is_refused_when_the_service_is_disabled() {
 
 /// A server that answers each request when told to.
 fn slow_server() -> (Server, mpsc::Sender<()>) {
+    slow_server_on("127.0.0.1:0".parse().expect("an address"))
+}
+
+fn slow_server_on(addr: SocketAddr) -> (Server, mpsc::Sender<()>) {
     let (go, gone) = mpsc::channel();
     let gone = std::sync::Mutex::new(gone);
-    let server = Server::answering(move |_, _| {
+    let server = Server::answering_on(addr, move |_, _| {
         gone.lock().expect("no panic").recv().expect("told");
         "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow".to_owned()
     });
@@ -139,11 +149,17 @@ fn a_withdrawn_replica_finishes_what_is_in_flight_and_gets_nothing_new() {
     let new = Server::echo();
     world.serve(&[(replica(2), new.addr)]);
     world.confirm();
-    assert_eq!(world.in_flight(replica(1)), 1, "still counted after it was withdrawn");
+    assert_eq!(
+        world.in_flight(replica(1)),
+        1,
+        "still counted after it was withdrawn"
+    );
     assert_eq!(world.client().get("/").status, 200);
     go.send(()).expect("it waits");
     assert_eq!(client.response().text(), "slow");
-    wait_for("nothing in flight", || world.traffic().in_flight.is_empty().then_some(()));
+    wait_for("nothing in flight", || {
+        world.traffic().in_flight.is_empty().then_some(())
+    });
     assert_eq!(client.get("/").status, 200);
     assert_eq!((old.seen(), new.seen()), (1, 2));
 }
@@ -166,37 +182,31 @@ fn idle_connections_to_a_withdrawn_replica_are_closed_when_the_table_is_confirme
     world.hold();
     world.confirm();
     let opened = server.connections.load(Ordering::SeqCst);
-    wait_for("closed connections", || (closed.load(Ordering::SeqCst) == opened).then_some(()));
+    wait_for("closed connections", || {
+        (closed.load(Ordering::SeqCst) == opened).then_some(())
+    });
 }
 
 #[test]
 fn requests_go_to_the_replica_with_the_least_in_flight() {
-    let (busy, go) = slow_server();
-    let ip: SocketAddr = ([127, 0, 0, 2], busy.addr.port()).into();
-    let free = Server::on(ip, |client| {
-        while request(client).is_some() {
-            client.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfree");
-        }
-    });
-    let world = World::serving(&[(replica(1), busy.addr), (replica(2), free.addr)]);
-    let mut others: Vec<Client> = Vec::new();
-    while busy.seen() == 0 {
-        let mut client = ask(&world, "/");
-        wait_for("either", || {
-            let taken = busy.seen() == 1 || world.traffic().in_flight.is_empty();
-            taken.then_some(())
+    let (one, go_one) = slow_server();
+    let (two, go_two) = slow_server_on(([127, 0, 0, 2], one.addr.port()).into());
+    let world = World::serving(&[(replica(1), one.addr), (replica(2), two.addr)]);
+    let mut clients = Vec::new();
+    for sent in 1..=6 {
+        clients.push(ask(&world, "/"));
+        wait_for("the request", || {
+            (one.seen() + two.seen() == sent).then_some(())
         });
-        if busy.seen() == 0 {
-            client.response();
-        } else {
-            others.push(client);
-        }
     }
-    for _ in 0..20 {
-        assert_eq!(world.client().get("/").text(), "free");
+    assert_eq!((one.seen(), two.seen()), (3, 3));
+    for _ in 0..3 {
+        go_one.send(()).expect("it waits");
+        go_two.send(()).expect("it waits");
     }
-    go.send(()).expect("it waits");
-    assert_eq!(others[0].response().text(), "slow");
+    for client in &mut clients {
+        assert_eq!(client.response().text(), "slow");
+    }
 }
 
 #[test]
@@ -263,7 +273,9 @@ fn a_request_that_may_have_had_an_effect_is_not_sent_again() {
     let world = World::serving(&[(replica(1), server.addr)]);
     let mut client = world.client();
     assert_eq!(client.get("/").status, 200);
-    client.send(&format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 2\r\n\r\nhi"));
+    client.send(&format!(
+        "POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 2\r\n\r\nhi"
+    ));
     assert_eq!(client.response().status, 502);
     assert_eq!(read.load(Ordering::SeqCst), 2);
 }
@@ -309,7 +321,11 @@ fn no_request_is_lost_or_answered_twice_while_tables_change() {
                 for at in 0..200 {
                     let response = client.get(&format!("/{who}/{at}"));
                     let expected = format!("GET /{who}/{at} ");
-                    assert!(response.text().starts_with(&expected), "{}", response.text());
+                    assert!(
+                        response.text().starts_with(&expected),
+                        "{}",
+                        response.text()
+                    );
                 }
             })
         })
@@ -326,6 +342,8 @@ fn no_request_is_lost_or_answered_twice_while_tables_change() {
         client.join().expect("every request was answered");
     }
     assert_eq!(server.seen(), 800);
-    wait_for("nothing in flight", || world.traffic().in_flight.is_empty().then_some(()));
+    wait_for("nothing in flight", || {
+        world.traffic().in_flight.is_empty().then_some(())
+    });
     assert_eq!(world.traffic().uses, 800);
 }

@@ -11,7 +11,6 @@ use layby_model::route::Mode;
 fn world() -> (World, Server) {
     let server = Server::echo();
     let world = World::serving(&[(replica(1), server.addr)]);
-    world.confirm();
     (world, server)
 }
 
@@ -27,7 +26,11 @@ fn a_request_reaches_the_service_of_its_host() {
 #[test]
 fn a_host_is_found_whatever_its_case_and_port() {
     let (world, _server) = world();
-    for host in ["WEB.shop.LocalHost", "web.shop.localhost:8080", "web.shop.localhost."] {
+    for host in [
+        "WEB.shop.LocalHost",
+        "web.shop.localhost:8080",
+        "web.shop.localhost.",
+    ] {
         let mut client = world.client();
         client.send(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
         assert_eq!(client.response().status, 200, "{host}");
@@ -63,9 +66,15 @@ fn a_refused_service_is_answered_503_at_once() {
 fn an_absolute_target_names_the_host_and_goes_on_as_a_path() {
     let (world, _server) = world();
     let mut client = world.client();
-    client.send(&format!("GET http://{HOST}/a?b HTTP/1.1\r\nHost: other.localhost\r\n\r\n"));
+    client.send(&format!(
+        "GET http://{HOST}/a?b HTTP/1.1\r\nHost: other.localhost\r\n\r\n"
+    ));
     let response = client.response();
-    assert!(response.text().starts_with("GET /a?b HTTP/1.1\r\n"), "{}", response.text());
+    assert!(
+        response.text().starts_with("GET /a?b HTTP/1.1\r\n"),
+        "{}",
+        response.text()
+    );
     assert_eq!(header(response.text(), "host"), Some(HOST));
 }
 
@@ -103,8 +112,9 @@ fn connections_are_kept_on_both_sides() {
 fn pipelined_requests_are_answered_in_order() {
     let (world, _server) = world();
     let mut client = world.client();
-    let requests: String =
-        (0..20).map(|at| format!("GET /{at} HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).collect();
+    let requests: String = (0..20)
+        .map(|at| format!("GET /{at} HTTP/1.1\r\nHost: {HOST}\r\n\r\n"))
+        .collect();
     client.send(&requests);
     for at in 0..20 {
         let response = client.response();
@@ -127,14 +137,18 @@ fn bodies_of_all_framings_go_through_both_ways() {
             )
         } else {
             let text = String::from_utf8_lossy(body);
-            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", body.len())
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}",
+                body.len()
+            )
         }
     });
     let world = World::serving(&[(replica(1), server.addr)]);
-    world.confirm();
     let mut client = world.client();
     for len in [2, 1000, 20_000, 3_000_000] {
-        let body: String = (0..len).map(|at| char::from(b'a' + (at % 23) as u8)).collect();
+        let body: String = (0..len)
+            .map(|at| char::from(b'a' + (at % 23) as u8))
+            .collect();
         client.send(&format!(
             "POST /plain HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {len}\r\n\r\n{body}"
         ));
@@ -147,7 +161,10 @@ fn bodies_of_all_framings_go_through_both_ways() {
         client.send(&format!(
             "POST /plain HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n{chunked}0\r\n\r\n"
         ));
-        assert!(client.response().body == body.as_bytes(), "from chunks {len}");
+        assert!(
+            client.response().body == body.as_bytes(),
+            "from chunks {len}"
+        );
         client.send(&format!(
             "POST /chunked HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {len}\r\n\r\n{body}"
         ));
@@ -169,12 +186,14 @@ fn answers_without_a_body_leave_the_connection_usable() {
         }
     });
     let world = World::serving(&[(replica(1), server.addr)]);
-    world.confirm();
     let mut client = world.client();
     assert_eq!(client.get("/204").status, 204);
     assert_eq!(client.get("/304").status, 304);
     client.send(&format!("HEAD / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
-    assert_eq!(client.head_response().header("content-length"), Some("1234"));
+    assert_eq!(
+        client.head_response().header("content-length"),
+        Some("1234")
+    );
     assert_eq!(client.get("/").status, 200);
     assert_eq!(server.connections.load(Ordering::SeqCst), 1);
 }
@@ -186,7 +205,6 @@ fn an_answer_that_ends_by_closing_is_passed_on_and_the_client_told() {
         let _ = client.stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nall of it");
     });
     let world = World::serving(&[(replica(1), server.addr)]);
-    world.confirm();
     let mut client = world.client();
     let response = client.get("/");
     assert!(response.head.starts_with("HTTP/1.1 200"));
@@ -198,10 +216,11 @@ fn an_answer_that_ends_by_closing_is_passed_on_and_the_client_told() {
 fn a_truncated_answer_is_cut_off_for_the_client_too() {
     let server = Server::scripted(|client| {
         request(client);
-        let _ = client.stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort");
+        let _ = client
+            .stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort");
     });
     let world = World::serving(&[(replica(1), server.addr)]);
-    world.confirm();
     let mut client = world.client();
     client.send(&format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
     assert!(client.try_response(false).is_err());
@@ -214,7 +233,6 @@ fn http_1_0_clients_get_no_chunks_and_a_closed_connection() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n".to_owned()
     });
     let world = World::serving(&[(replica(1), server.addr)]);
-    world.confirm();
     let mut client = world.client();
     client.send(&format!("GET / HTTP/1.0\r\nHost: {HOST}\r\n\r\n"));
     let response = client.response();
@@ -233,7 +251,6 @@ fn the_client_is_told_to_continue_by_the_service() {
         client.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     });
     let world = World::serving(&[(replica(1), server.addr)]);
-    world.confirm();
     let mut client = world.client();
     client.send(&format!(
         "POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
@@ -250,7 +267,6 @@ fn an_answer_before_the_body_has_come_reaches_the_client() {
         client.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nno!");
     });
     let world = World::serving(&[(replica(1), server.addr)]);
-    world.confirm();
     let mut client = world.client();
     client.send(&format!(
         "POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 1000000000\r\n\r\nbeginning"
@@ -271,7 +287,6 @@ fn an_upgraded_connection_passes_bytes_both_ways() {
         client.stream.write_all(&ping).expect("the client reads");
     });
     let world = World::serving(&[(replica(1), server.addr)]);
-    world.confirm();
     let mut client = world.client();
     client.send(&format!(
         "GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"

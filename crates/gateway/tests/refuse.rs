@@ -37,45 +37,130 @@ const CORPUS: &[(&str, u16)] = &[
     ("GET / HTTP/1.2\r\nHost: HOST\r\n\r\n", 505),
     ("GET /\r\n\r\n", 400),
     ("CONNECT HOST:80 HTTP/1.1\r\nHost: HOST\r\n\r\n", 501),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na", 400),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na", 400),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 1, 1\r\n\r\na", 400),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: +1\r\n\r\na", 400),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: -1\r\n\r\na", 400),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 0x1\r\n\r\na", 400),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length:\r\n\r\na", 400),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 99999999999999999999\r\n\r\na", 400),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: identity\r\n\r\n", 501),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 501),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n", 501),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n", 400),
-    ("POST / HTTP/1.0\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n0\r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n1\na\r\n0\r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n0\r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", 400),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX : 1\r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n folded\r\n\r\n", 400),
-    ("POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n1;a=\n\r\nb\r\n0\r\n\r\n", 400),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 1, 1\r\n\r\na",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: +1\r\n\r\na",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: -1\r\n\r\na",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 0x1\r\n\r\na",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length:\r\n\r\na",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 99999999999999999999\r\n\r\na",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        501,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: identity\r\n\r\n",
+        501,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        501,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        501,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "POST / HTTP/1.0\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n\r\n",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n\r\n",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n1\na\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX : 1\r\n\r\n",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n folded\r\n\r\n",
+        400,
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n1;a=\n\r\nb\r\n0\r\n\r\n",
+        400,
+    ),
 ];
 
 #[test]
 fn what_could_be_read_in_two_ways_is_refused_and_never_forwarded() {
     let server = Server::echo();
     let world = World::serving(&[(replica(1), server.addr)]);
-    world.confirm();
     for (text, status) in CORPUS {
         let mut client = world.client();
         client.send(&text.replace("HOST", HOST));
         let response = client.response();
-        assert_eq!(response.status, *status, "{text:?} gave {}", response.text());
+        assert_eq!(
+            response.status,
+            *status,
+            "{text:?} gave {}",
+            response.text()
+        );
         assert_eq!(response.header("connection"), Some("close"), "{text:?}");
         assert!(client.is_closed(), "{text:?}");
     }
@@ -86,7 +171,6 @@ fn what_could_be_read_in_two_ways_is_refused_and_never_forwarded() {
 fn a_body_that_turns_out_malformed_ends_both_connections() {
     let server = Server::echo();
     let world = World::serving(&[(replica(1), server.addr)]);
-    world.confirm();
     let mut client = world.client();
     client.send(&format!(
         "POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel"
@@ -101,20 +185,22 @@ fn a_body_that_turns_out_malformed_ends_both_connections() {
 fn what_frames_a_body_goes_on_even_if_connection_names_it() {
     let server = Server::echo();
     let world = World::serving(&[(replica(1), server.addr)]);
-    world.confirm();
     let mut client = world.client();
     client.send(&format!(
         "POST / HTTP/1.1\r\nHost: {HOST}\r\nConnection: content-length, host\r\nContent-Length: 5\r\n\r\nhello"
     ));
     let response = client.response();
-    assert!(response.text().ends_with("\r\n\r\nhello"), "{}", response.text());
+    assert!(
+        response.text().ends_with("\r\n\r\nhello"),
+        "{}",
+        response.text()
+    );
 }
 
 #[test]
 fn heads_that_are_too_large_are_answered_431() {
     let server = Server::echo();
     let world = World::serving(&[(replica(1), server.addr)]);
-    world.confirm();
     let many: String = (0..150).map(|at| format!("X-{at}: 1\r\n")).collect();
     let long = format!("X: {}\r\n", "a".repeat(70_000));
     for headers in [many, long] {
@@ -132,9 +218,12 @@ fn heads_that_are_too_large_are_answered_431() {
 fn empty_lines_before_a_request_are_passed_over() {
     let server = Server::echo();
     let world = World::serving(&[(replica(1), server.addr)]);
-    world.confirm();
     let mut client = world.client();
     client.send(&format!("\r\n\r\nGET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
     let response = client.response();
-    assert!(response.text().starts_with("GET / HTTP/1.1\r\n"), "{}", response.text());
+    assert!(
+        response.text().starts_with("GET / HTTP/1.1\r\n"),
+        "{}",
+        response.text()
+    );
 }

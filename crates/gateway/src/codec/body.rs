@@ -177,7 +177,9 @@ impl Chunks {
             _ => MAX_TRAILER_BYTES,
         };
         if self.line > limit {
-            return Err(Refusal::Malformed("a chunk line or the trailers are too long"));
+            return Err(Refusal::Malformed(
+                "a chunk line or the trailers are too long",
+            ));
         }
         Ok(())
     }

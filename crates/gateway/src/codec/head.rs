@@ -47,7 +47,9 @@ impl HeadFinder {
                     Err(Refusal::TooLarge)
                 };
             } else if self.line > MAX_EMPTY_BYTES {
-                return Err(Refusal::Malformed("too many empty lines before the request"));
+                return Err(Refusal::Malformed(
+                    "too many empty lines before the request",
+                ));
             }
         }
         self.seen = bytes.len();

@@ -62,18 +62,14 @@ pub struct RequestHead {
 ///
 /// # Errors
 /// What breaks RFC 9112 or could be read in two ways, and `CONNECT`. `out` is then of no use.
-pub fn parse_request(
-    head: &[u8],
-    hop: Hop<'_>,
-    out: &mut Vec<u8>,
-) -> Result<RequestHead, Refusal> {
+pub fn parse_request(head: &[u8], hop: Hop<'_>, out: &mut Vec<u8>) -> Result<RequestHead, Refusal> {
     let mut room: Room<'_> = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(head, &mut room) {
         Ok(httparse::Status::Complete(len)) if len == head.len() => {}
         Ok(_) => return Err(Refusal::Malformed("the head is not well formed")),
         Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooLarge),
-        Err(httparse::Error::Version) => return Err(Refusal::Version),
+        Err(httparse::Error::Version) if names_a_version(head) => return Err(Refusal::Version),
         Err(_) => return Err(Refusal::Malformed("the head is not well formed")),
     }
     let (Some(verb), Some(target), Some(minor)) = (request.method, request.path, request.version)
@@ -122,6 +118,13 @@ pub fn parse_request(
     })
 }
 
+/// Whether the request line is three words, of which the last is a version of HTTP.
+fn names_a_version(head: &[u8]) -> bool {
+    let line = head.trim_ascii_start().split(|b| *b == b'\r').next();
+    let mut words = line.unwrap_or_default().split(|b| *b == b' ').skip(2);
+    words.next().is_some_and(|version| version.starts_with(b"HTTP/")) && words.next().is_none()
+}
+
 fn method(verb: &str) -> Method {
     match verb {
         "GET" => Method::Get,
@@ -141,7 +144,9 @@ fn split_target<'a>(verb: &str, target: &'a str) -> Result<(Option<&'a str>, &'a
     }
     let scheme = target.get(..7).unwrap_or_default();
     if !scheme.eq_ignore_ascii_case("http://") {
-        return Err(Refusal::Malformed("the target is neither a path nor an http:// address"));
+        return Err(Refusal::Malformed(
+            "the target is neither a path nor an http:// address",
+        ));
     }
     let rest = &target[7..];
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -185,7 +190,9 @@ impl<'b> Facts<'b> {
                 }
                 Kind::TransferEncoding => {
                     if std::mem::replace(&mut chunked, true) {
-                        return Err(Refusal::Malformed("there are two Transfer-Encoding headers"));
+                        return Err(Refusal::Malformed(
+                            "there are two Transfer-Encoding headers",
+                        ));
                     }
                     if !header.value.eq_ignore_ascii_case(b"chunked") {
                         return Err(Refusal::NotImplemented(
@@ -253,9 +260,9 @@ fn copy_headers(
 ) {
     let end = head.len() - 2;
     let start = |at: usize| {
-        headers
-            .get(at)
-            .map_or(end, |h: &httparse::Header<'_>| span(head, h.name.as_bytes()).start)
+        headers.get(at).map_or(end, |h: &httparse::Header<'_>| {
+            span(head, h.name.as_bytes()).start
+        })
     };
     let mut lines = Lines::new(head, start(0));
     for (at, header) in headers.iter().enumerate() {

@@ -150,13 +150,19 @@ impl Facts {
                     facts.connection.add(header.value);
                 }
                 Kind::ContentLength => {
-                    if facts.length.replace(content_length(header.value)?).is_some() {
+                    if facts
+                        .length
+                        .replace(content_length(header.value)?)
+                        .is_some()
+                    {
                         return Err(Refusal::Malformed("there are two Content-Length headers"));
                     }
                 }
                 Kind::TransferEncoding => {
                     if facts.chunked || !header.value.eq_ignore_ascii_case(b"chunked") {
-                        return Err(Refusal::Malformed("no Transfer-Encoding but chunked is taken"));
+                        return Err(Refusal::Malformed(
+                            "no Transfer-Encoding but chunked is taken",
+                        ));
                     }
                     facts.chunked = true;
                 }
@@ -174,7 +180,9 @@ impl Facts {
             return Ok(Framing::NONE);
         }
         if self.chunked && minor == 0 {
-            return Err(Refusal::Malformed("Transfer-Encoding in an HTTP/1.0 response"));
+            return Err(Refusal::Malformed(
+                "Transfer-Encoding in an HTTP/1.0 response",
+            ));
         }
         Ok(match (self.chunked, self.length) {
             (true, _) => Framing::chunked(),

@@ -91,6 +91,7 @@ impl World {
     pub(crate) fn serving(upstreams: &[(ReplicaId, SocketAddr)]) -> Self {
         let mut world = Self::new();
         world.serve(upstreams);
+        world.confirm();
         world
     }
 
@@ -122,11 +123,15 @@ impl World {
     }
 
     pub(crate) fn limit(&mut self, hold_queue: u32, hold_deadline_ms: u64) {
-        let route = self.table.services.entry(service()).or_insert(ServiceRoute {
-            mode: Mode::Hold,
-            port: Some(1),
-            limits: Limits::default(),
-        });
+        let route = self
+            .table
+            .services
+            .entry(service())
+            .or_insert(ServiceRoute {
+                mode: Mode::Hold,
+                port: Some(1),
+                limits: Limits::default(),
+            });
         route.limits = Limits {
             hold_queue,
             hold_deadline_ms,
@@ -157,7 +162,12 @@ impl World {
     }
 
     pub(crate) fn waiting(&self) -> u32 {
-        self.demand.borrow().waiting.get(&service()).copied().unwrap_or(0)
+        self.demand
+            .borrow()
+            .waiting
+            .get(&service())
+            .copied()
+            .unwrap_or(0)
     }
 
     pub(crate) fn traffic(&self) -> layby_model::route::Traffic {
@@ -227,7 +237,9 @@ impl Client {
     }
 
     pub(crate) fn send(&mut self, text: &str) -> &mut Self {
-        self.stream.write_all(text.as_bytes()).expect("the gateway reads");
+        self.stream
+            .write_all(text.as_bytes())
+            .expect("the gateway reads");
         self
     }
 
@@ -248,14 +260,19 @@ impl Client {
     pub(crate) fn try_response(&mut self, bodiless: bool) -> std::io::Result<Response> {
         let head = self.read_until(b"\r\n\r\n")?;
         let head = String::from_utf8(head).expect("text");
-        let status: u16 = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
+        let status: u16 = head
+            .split(' ')
+            .nth(1)
+            .and_then(|s| s.parse().ok())
+            .expect("a status");
         let mut body = Vec::new();
         if bodiless || status < 200 || status == 204 || status == 304 {
         } else if header(&head, "transfer-encoding").is_some() {
             loop {
                 let line = self.read_until(b"\r\n")?;
                 let digits = std::str::from_utf8(&line).expect("text").trim();
-                let len = usize::from_str_radix(digits.split(';').next().unwrap_or(digits), 16).expect("a chunk size");
+                let len = usize::from_str_radix(digits.split(';').next().unwrap_or(digits), 16)
+                    .expect("a chunk size");
                 if len == 0 {
                     while self.read_until(b"\r\n")? != b"\r\n" {}
                     break;
@@ -273,7 +290,11 @@ impl Client {
 
     pub(crate) fn read_until(&mut self, end: &[u8]) -> std::io::Result<Vec<u8>> {
         loop {
-            if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
+            if let Some(at) = self
+                .buffer
+                .windows(end.len())
+                .position(|window| window == end)
+            {
                 return Ok(self.buffer.drain(..at + end.len()).collect());
             }
             self.fill()?;
@@ -323,7 +344,10 @@ impl Server {
         Self::on("127.0.0.1:0".parse().expect("an address"), serve)
     }
 
-    pub(crate) fn on(addr: SocketAddr, serve: impl Fn(&mut Client) + Send + Sync + 'static) -> Self {
+    pub(crate) fn on(
+        addr: SocketAddr,
+        serve: impl Fn(&mut Client) + Send + Sync + 'static,
+    ) -> Self {
         let socket = TcpListener::bind(addr).expect("a free port");
         let addr = socket.local_addr().expect("its address");
         let connections = Arc::new(AtomicUsize::new(0));
@@ -359,10 +383,19 @@ impl Server {
     }
 
     /// Answers each request with what `answer` makes of its head and body.
-    pub(crate) fn answering(answer: impl Fn(&str, &[u8]) -> String + Send + Sync + 'static) -> Self {
+    pub(crate) fn answering(
+        answer: impl Fn(&str, &[u8]) -> String + Send + Sync + 'static,
+    ) -> Self {
+        Self::answering_on("127.0.0.1:0".parse().expect("an address"), answer)
+    }
+
+    pub(crate) fn answering_on(
+        addr: SocketAddr,
+        answer: impl Fn(&str, &[u8]) -> String + Send + Sync + 'static,
+    ) -> Self {
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();
         let log = Arc::clone(&seen);
-        let server = Self::scripted(move |client| {
+        let server = Self::on(addr, move |client| {
             while let Some((head, body)) = request(client) {
                 log.lock().expect("no panic").push(head.clone());
                 let text = answer(&head, &body);

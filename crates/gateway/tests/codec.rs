@@ -1,0 +1,182 @@
+//! The codec, property by property: no input makes it panic, and how input is split changes nothing.
+
+use layby_gateway::codec::{
+    Framing, HeadFinder, Hop, Refusal, RequestHead, Terms, parse_request, parse_response,
+};
+use proptest::prelude::*;
+
+const HOP: Hop<'_> = Hop {
+    client: "10.0.0.1",
+    host: "127.0.0.1:80",
+};
+
+type Outcome = Result<Option<(RequestHead, Vec<u8>, Vec<u8>, bool)>, Refusal>;
+
+/// Reads a request that arrives in `parts`: its head, what is sent on, its body, whether that is whole.
+fn read(parts: &[&[u8]]) -> Outcome {
+    let mut finder = HeadFinder::default();
+    let mut input = Vec::new();
+    let mut parts = parts.iter();
+    let len = loop {
+        if let Some(len) = finder.find(&input)? {
+            break len;
+        }
+        match parts.next() {
+            Some(part) => input.extend_from_slice(part),
+            None => return Ok(None),
+        }
+    };
+    let mut out = Vec::new();
+    let head = parse_request(&input[..len], HOP, &mut out)?;
+    input.drain(..len);
+    let (mut rest, mut body) = (head.body, Vec::new());
+    loop {
+        let taken = rest.take(&input)?;
+        body.extend_from_slice(&input[..taken]);
+        match parts.next() {
+            Some(part) if !rest.is_done() => input = part.to_vec(),
+            _ => return Ok(Some((head, out, body, rest.is_done()))),
+        }
+    }
+}
+
+/// Requests that are nearly right, so that all parts of the codec are reached.
+fn requests() -> impl Strategy<Value = Vec<u8>> {
+    let line = prop::sample::select(vec![
+        "Host: a.localhost",
+        "Host: b",
+        "Connection: close",
+        "Connection: x-a, keep-alive",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Content-Length: 3",
+        "Content-Length: 07",
+        "Content-Length: 3, 3",
+        "Transfer-Encoding: chunked",
+        "Transfer-Encoding: gzip",
+        "X-A: b",
+        "X-Forwarded-For: 1.2.3.4",
+        "Expect: 100-continue",
+        "Accept: application/json",
+        " folded",
+        "X : y",
+        "Keep-Alive: 3",
+        "TE: trailers",
+        "X-Long: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    ]);
+    let first = prop::sample::select(vec![
+        "GET / HTTP/1.1",
+        "POST /a?b HTTP/1.1",
+        "HEAD * HTTP/1.1",
+        "GET http://a.localhost/x HTTP/1.1",
+        "GET / HTTP/1.0",
+        "CONNECT a:1 HTTP/1.1",
+        "\r\nGET / HTTP/1.1",
+        "GET /",
+    ]);
+    let body = prop::sample::select(vec![
+        "",
+        "abc",
+        "3\r\nabc\r\n0\r\n\r\n",
+        "3;x=y\r\nabc\r\n0\r\nT: 1\r\n\r\nGET",
+        "a\r\n0123456789\r\n",
+        "0\r\n\r\n",
+        "z\r\n",
+        "3\r\nabcd\r\n",
+    ]);
+    let end = prop::sample::select(vec!["\r\n", "\r\n", "\r\n", "\n"]);
+    (first, prop::collection::vec((line, end), 0..8), body).prop_map(|(first, lines, body)| {
+        let mut text = format!("{first}\r\n");
+        for (line, end) in lines {
+            text.push_str(line);
+            text.push_str(end);
+        }
+        format!("{text}\r\n{body}").into_bytes()
+    })
+}
+
+/// Header names in lower case.
+fn names(head: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(head).to_lowercase();
+    let lines = text.lines().skip(1).take_while(|line| !line.is_empty());
+    lines
+        .filter_map(|line| Some(line.split_once(':')?.0.to_owned()))
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn how_a_request_is_split_changes_nothing(text in requests(), cut in any::<prop::sample::Index>()) {
+        let whole = read(&[&text]);
+        let at = cut.index(text.len() + 1);
+        prop_assert_eq!(&read(&[&text[..at], &text[at..]]), &whole);
+        let bytes: Vec<&[u8]> = text.chunks(1).collect();
+        prop_assert_eq!(&read(&bytes), &whole);
+    }
+
+    #[test]
+    fn what_is_sent_on_is_read_as_the_same_request(text in requests()) {
+        let Ok(Some((head, out, _, _))) = read(&[&text]) else { return Ok(()) };
+        let mut again = Vec::new();
+        let second = parse_request(&out, HOP, &mut again).expect("what is sent on is taken");
+        prop_assert_eq!(second.body, head.body);
+        prop_assert_eq!(second.method, head.method);
+        prop_assert!(!second.http10);
+        let names = names(&out);
+        for once in ["host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"] {
+            prop_assert_eq!(names.iter().filter(|name| *name == once).count(), 1, "{} in {:?}", once, names);
+        }
+        for never in ["keep-alive", "te", "x-a", "proxy-connection"] {
+            let named = never != "x-a" || String::from_utf8_lossy(&text).contains("x-a,");
+            prop_assert!(!named || !names.iter().any(|name| name == never), "{} in {:?}", never, names);
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), near in requests(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let _ = read(&[&bytes]);
+        let mut near = near;
+        let at = at.index(near.len());
+        near[at] = byte;
+        let _ = read(&[&near]);
+        let terms = Terms { head: false, http10: byte > 127, keep_alive: true, upgrade: byte % 2 == 0 };
+        let _ = parse_response(&bytes, terms, &mut Vec::new());
+        let answer = [b"HTTP/1.1 200 OK\r\n", near.as_slice()].concat();
+        let _ = parse_response(&answer, terms, &mut Vec::new());
+        let _ = Framing::chunked().take(&bytes);
+    }
+
+    #[test]
+    fn how_chunks_are_split_changes_nothing(parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..6), cut in 1..20usize) {
+        let mut text = Vec::new();
+        let mut content: Vec<u8> = Vec::new();
+        for part in &parts {
+            text.extend(format!("{:x};e=1\r\n", part.len()).bytes());
+            text.extend(part);
+            text.extend(b"\r\n");
+            content.extend(part);
+        }
+        text.extend(b"0\r\nA: b\r\n\r\n");
+        let end = text.len();
+        text.extend(b"GET / HTTP/1.1");
+        let mut framing = Framing::chunked();
+        prop_assert_eq!(framing.take(&text), Ok(end));
+        let mut framing = Framing::chunked();
+        let (mut taken, mut unchunked) = (0, Vec::new());
+        for bytes in text.chunks(cut) {
+            let mut bytes = bytes;
+            while !bytes.is_empty() && !framing.is_done() {
+                let piece = framing.take_piece(bytes).expect("well formed");
+                if piece.content {
+                    unchunked.extend_from_slice(&bytes[..piece.len]);
+                }
+                taken += piece.len;
+                bytes = &bytes[piece.len..];
+            }
+        }
+        prop_assert_eq!(taken, end);
+        prop_assert_eq!(unchunked, content);
+    }
+}

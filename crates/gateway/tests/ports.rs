@@ -1,0 +1,304 @@
+//! Listeners: HTTP and TCP ports, and what happens to them when tables and processes change.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Client, Server, World, free_addr, replica, request, wait_for};
+use layby_model::route::{Protocol, RouteTable};
+
+/// Answers each byte with that byte.
+fn mirror() -> Server {
+    Server::scripted(|client| {
+        let mut bytes = [0; 4096];
+        while let Ok(len) = client.stream.read(&mut bytes)
+            && len > 0
+            && client.stream.write_all(&bytes[..len]).is_ok()
+        {}
+    })
+}
+
+/// A world with a TCP listener on the second address that leads to `server`.
+fn tcp_world(server: &Server) -> (World, SocketAddr) {
+    let mut world = World::new();
+    let addr = free_addr([127, 0, 0, 3]);
+    world.listen(addr, server.addr.port(), Protocol::Tcp);
+    world.serve(&[(replica(1), server.addr)]);
+    let confirmed = world.confirm();
+    assert!(confirmed.failed_listeners.is_empty(), "{confirmed:?}");
+    (world, addr)
+}
+
+fn is_quiet(world: &World) -> Option<()> {
+    world.traffic().in_flight.is_empty().then_some(())
+}
+
+#[test]
+fn an_http_port_leads_to_its_service_whatever_the_host() {
+    let server = Server::echo();
+    let mut world = World::new();
+    let addr = free_addr([127, 0, 0, 3]);
+    world.listen(addr, server.addr.port(), Protocol::Http);
+    world.serve(&[(replica(1), server.addr)]);
+    world.confirm();
+    let mut client = Client::connect(addr);
+    client.send("GET / HTTP/1.1\r\nHost: 10.0.0.1:30001\r\n\r\n");
+    let response = client.response();
+    assert_eq!(
+        common::header(response.text(), "host"),
+        Some("10.0.0.1:30001")
+    );
+    let mut client = Client::connect(addr);
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    let host = addr.to_string();
+    assert_eq!(
+        common::header(client.response().text(), "host"),
+        Some(host.as_str())
+    );
+}
+
+#[test]
+fn a_port_opens_and_closes_with_the_tables() {
+    let server = mirror();
+    let (mut world, addr) = tcp_world(&server);
+    assert_eq!(
+        Client::connect(addr).send("a").read_len(1).expect("a byte"),
+        b"a"
+    );
+    world.table.listeners.clear();
+    world.publish();
+    world.confirm();
+    wait_for("a closed port", || {
+        std::net::TcpStream::connect(addr).is_err().then_some(())
+    });
+    world.listen(addr, server.addr.port(), Protocol::Tcp);
+    world.publish();
+    assert!(world.confirm().failed_listeners.is_empty());
+    assert_eq!(
+        Client::connect(addr).send("b").read_len(1).expect("a byte"),
+        b"b"
+    );
+}
+
+#[test]
+fn a_port_in_use_is_reported_with_its_owner_and_tried_again() {
+    let other = TcpListener::bind("127.0.0.3:0").expect("a free port");
+    let addr = other.local_addr().expect("its address");
+    let server = mirror();
+    let mut world = World::new();
+    world.listen(addr, server.addr.port(), Protocol::Tcp);
+    world.serve(&[(replica(1), server.addr)]);
+    let failed = world.confirm().failed_listeners;
+    let [(listener, why)] = failed.as_slice() else {
+        panic!("one failure was expected: {failed:?}");
+    };
+    assert_eq!(listener.addr, addr);
+    let pid = std::process::id();
+    assert!(
+        why.starts_with(&format!("port {} on 127.0.0.3 is in use by ", addr.port())),
+        "{why}"
+    );
+    assert!(why.ends_with(&format!("(pid {pid})")), "{why}");
+    drop(other);
+    world.publish();
+    assert!(world.confirm().failed_listeners.is_empty());
+    assert_eq!(
+        Client::connect(addr).send("a").read_len(1).expect("a byte"),
+        b"a"
+    );
+}
+
+#[test]
+fn the_gateways_own_address_in_use_is_an_error_that_names_the_owner() {
+    let other = TcpListener::bind("127.0.0.3:0").expect("a free port");
+    let world = World::new();
+    let config = layby_gateway::GatewayConfig {
+        http: other.local_addr().expect("its address"),
+        workers: 1,
+        table_file: world.dir.path().join("other.json"),
+    };
+    let wires = layby_gateway::Wires {
+        tables: tokio::sync::watch::channel(Arc::new(RouteTable::default())).1,
+        confirmed: tokio::sync::watch::channel(Default::default()).0,
+        demand: tokio::sync::watch::channel(Default::default()).0,
+    };
+    let error = layby_gateway::Gateway::start(config, wires).expect_err("the port is taken");
+    let pid = std::process::id();
+    assert!(
+        error.to_string().contains(&format!("(pid {pid})")),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_held_tcp_connection_is_connected_after_the_wake() {
+    let server = mirror();
+    let (mut world, addr) = tcp_world(&server);
+    world.hold();
+    world.confirm();
+    let mut client = Client::connect(addr);
+    client.send("early");
+    wait_for("demand", || (world.waiting() == 1).then_some(()));
+    world.serve(&[(replica(1), server.addr)]);
+    assert_eq!(client.read_len(5).expect("bytes"), b"early");
+    wait_for("no demand", || (world.waiting() == 0).then_some(()));
+}
+
+#[test]
+fn an_open_tcp_connection_counts_only_while_bytes_move() {
+    let server = mirror();
+    let (world, addr) = tcp_world(&server);
+    let mut client = Client::connect(addr);
+    assert_eq!(client.send("a").read_len(1).expect("a byte"), b"a");
+    assert_eq!(world.in_flight(replica(1)), 1);
+    wait_for("a quiet connection", || is_quiet(&world));
+    let before = world.traffic();
+    assert_eq!(client.send("b").read_len(1).expect("a byte"), b"b");
+    let after = world.traffic();
+    assert!(after.uses > before.uses, "bytes are a use");
+    assert_eq!(after.in_flight.get(&replica(1)), Some(&1));
+    wait_for("a quiet connection", || is_quiet(&world));
+    assert_eq!(client.send("c").read_len(1).expect("a byte"), b"c");
+}
+
+#[test]
+fn an_idle_tcp_connection_survives_a_doze_and_its_new_bytes_wake() {
+    let server = mirror();
+    let (mut world, addr) = tcp_world(&server);
+    let mut client = Client::connect(addr);
+    assert_eq!(client.send("a").read_len(1).expect("a byte"), b"a");
+    wait_for("a quiet connection", || is_quiet(&world));
+    world.hold();
+    world.confirm();
+    client.send("while dozing");
+    wait_for("demand", || (world.waiting() == 1).then_some(()));
+    let short = Some(Duration::from_millis(100));
+    client.stream.set_read_timeout(short).expect("a timeout");
+    assert!(
+        client.read_len(1).is_err(),
+        "no byte reached the dozing replica"
+    );
+    client
+        .stream
+        .set_read_timeout(Some(common::PATIENCE))
+        .expect("a timeout");
+    world.serve(&[(replica(1), server.addr)]);
+    assert_eq!(client.read_len(12).expect("bytes"), b"while dozing");
+    wait_for("no demand", || (world.waiting() == 0).then_some(()));
+}
+
+#[test]
+fn a_client_that_closes_its_idle_connection_wakes_nobody() {
+    let server = mirror();
+    let (mut world, addr) = tcp_world(&server);
+    let mut client = Client::connect(addr);
+    assert_eq!(client.send("a").read_len(1).expect("a byte"), b"a");
+    wait_for("a quiet connection", || is_quiet(&world));
+    let uses = world.traffic().uses;
+    world.hold();
+    world.confirm();
+    drop(client);
+    let end = Instant::now() + Duration::from_millis(300);
+    while Instant::now() < end {
+        assert_eq!(world.waiting(), 0);
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(world.traffic().uses, uses);
+}
+
+#[test]
+fn a_tcp_connection_ends_when_its_replica_was_replaced() {
+    let server = mirror();
+    let (mut world, addr) = tcp_world(&server);
+    let mut client = Client::connect(addr);
+    assert_eq!(client.send("a").read_len(1).expect("a byte"), b"a");
+    wait_for("a quiet connection", || is_quiet(&world));
+    world.serve(&[(replica(2), server.addr)]);
+    world.confirm();
+    client.send("b");
+    assert!(client.is_closed());
+    assert_eq!(
+        Client::connect(addr).send("c").read_len(1).expect("a byte"),
+        b"c"
+    );
+}
+
+#[test]
+fn much_goes_through_a_tcp_connection_and_each_side_may_end_first() {
+    let server = Server::scripted(|client| {
+        let mut all = Vec::new();
+        let _ = client.stream.read_to_end(&mut all);
+        let _ = client.stream.write_all(&all);
+    });
+    let (_world, addr) = tcp_world(&server);
+    let mut client = Client::connect(addr);
+    let bytes: Vec<u8> = (0..5_000_000u32).map(|at| (at % 251) as u8).collect();
+    client.stream.write_all(&bytes).expect("the gateway reads");
+    client
+        .stream
+        .shutdown(std::net::Shutdown::Write)
+        .expect("it is open");
+    assert!(client.read_to_end().expect("bytes") == bytes);
+}
+
+#[test]
+fn a_gateway_that_starts_again_serves_by_the_table_of_the_last_run() {
+    let server = Server::echo();
+    let mut world = World::new();
+    let port = free_addr([127, 0, 0, 3]);
+    world.listen(port, server.addr.port(), Protocol::Tcp);
+    world.serve(&[(replica(1), server.addr)]);
+    world.confirm();
+    let dir = Arc::clone(&world.dir);
+    world.gateway.take().expect("it runs").stop();
+    let again = World::start(dir, 2, 2);
+    assert_eq!(again.client().get("/").status, 200);
+    let mut client = Client::connect(port);
+    assert_eq!(client.get("/").status, 200);
+}
+
+#[test]
+fn a_gateway_that_starts_again_holds_what_was_held() {
+    let mut world = World::new();
+    world.hold();
+    world.confirm();
+    let dir = Arc::clone(&world.dir);
+    world.gateway.take().expect("it runs").stop();
+    let mut again = World::start(dir, 2, 2);
+    let mut client = again.client();
+    client.send(&format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", common::HOST));
+    wait_for("demand", || (again.waiting() == 1).then_some(()));
+    let server = Server::echo();
+    again.serve(&[(replica(1), server.addr)]);
+    assert_eq!(client.response().status, 200);
+}
+
+#[test]
+fn a_damaged_table_file_is_ignored() {
+    let dir = Arc::new(tempfile::tempdir().expect("a directory"));
+    std::fs::write(dir.path().join("routes.json"), b"{\"version\": nonsense").expect("written");
+    let world = World::start(dir, 1, 1);
+    assert_eq!(world.client().get("/").status, 404);
+}
+
+#[test]
+fn a_stopping_gateway_finishes_what_is_in_flight() {
+    let server = Server::scripted(|client| {
+        request(client);
+        thread::sleep(Duration::from_millis(200)); // the request is in flight for as long
+        client.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone");
+    });
+    let mut world = World::serving(&[(replica(1), server.addr)]);
+    let mut client = world.client();
+    client.send(&format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", common::HOST));
+    wait_for("the request", || {
+        (world.in_flight(replica(1)) == 1).then_some(())
+    });
+    world.gateway.take().expect("it runs").stop();
+    assert_eq!(client.response().text(), "done");
+    assert!(client.is_closed());
+}
