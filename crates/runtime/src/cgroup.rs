@@ -205,6 +205,29 @@ impl Group {
             .map(|root| root.join(&self.path))
     }
 
+    /// What its processes may see of it: the name of each v1 tree and its directory there. `None` on v2, where
+    /// a mount of the whole tree inside the cgroup namespace shows just that.
+    pub(crate) fn views(&self) -> Option<Vec<(String, PathBuf)>> {
+        let Hierarchies::V1(trees) = self.hierarchies else {
+            return None;
+        };
+        let shown = |controllers: &[String]| {
+            let wanted = ["memory", "cpu", "cpuacct", "pids"];
+            controllers.iter().any(|c| wanted.contains(&c.as_str()))
+        };
+        let view = |root: &PathBuf| {
+            let name = root.file_name()?.to_string_lossy().into_owned();
+            Some((name, root.join(&self.path)))
+        };
+        Some(
+            trees
+                .iter()
+                .filter(|(controllers, _)| shown(controllers))
+                .filter_map(|(_, root)| view(root))
+                .collect(),
+        )
+    }
+
     /// Whether it stands.
     pub(crate) fn exists(&self) -> bool {
         self.dir("memory")

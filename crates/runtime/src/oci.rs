@@ -24,6 +24,9 @@ pub(crate) const DEFAULT_PATH: &str =
 /// The open files that a container may have, where the node itself may have as many.
 const NOFILE: u64 = 1_048_576;
 
+/// Where programs look for their cgroup.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
 /// What one container is made of, besides its config.
 pub(crate) struct Parts<'a> {
     pub(crate) sandbox: &'a SandboxSpec,
@@ -70,7 +73,7 @@ pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec, OciSpecError> {
         .namespaces(namespaces(parts)?)
         .seccomp(seccomp::profile()?)
         .masked_paths(masked())
-        .readonly_paths(get_default_readonly_paths());
+        .readonly_paths(readonly());
     if let Some((first, count)) = parts.sandbox.id_map {
         let map = LinuxIdMappingBuilder::default()
             .container_id(0u32)
@@ -187,52 +190,90 @@ fn namespaces(parts: &Parts<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
 }
 
 fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
-    let plain = [
-        ("/proc", "proc", "proc", "nosuid,noexec,nodev"),
-        (
+    let mut found = vec![
+        mount("/proc", "proc", "proc", "nosuid,noexec,nodev")?,
+        mount(
             "/dev",
             "tmpfs",
             "tmpfs",
             "nosuid,strictatime,mode=755,size=65536k",
-        ),
-        (
+        )?,
+        mount(
             "/dev/pts",
             "devpts",
             "devpts",
             "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5",
-        ),
-        (
+        )?,
+        mount(
             "/dev/shm",
             "tmpfs",
             "shm",
             "nosuid,noexec,nodev,mode=1777,size=65536k",
-        ),
-        ("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev"),
-        ("/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro"),
+        )?,
+        mount("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev")?,
+        mount("/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro")?,
     ];
-    let mut found = plain
-        .into_iter()
-        .map(|(destination, kind, source, options)| {
-            let options: Vec<String> = options.split(',').map(str::to_owned).collect();
-            MountBuilder::default()
-                .destination(destination)
-                .typ(kind)
-                .source(source)
-                .options(options)
-                .build()
-        })
-        .collect::<Result<Vec<_>, _>>()?;
+    found.extend(cgroup_mounts(parts.group)?);
     for name in ["hosts", "hostname", "resolv.conf"] {
-        found.push(
-            MountBuilder::default()
-                .destination(Path::new("/etc").join(name))
-                .typ("bind")
-                .source(parts.etc.join(name))
-                .options(["bind", "rprivate", "nosuid", "nodev", "noexec"].map(str::to_owned))
-                .build()?,
-        );
+        found.push(mount(
+            Path::new("/etc").join(name),
+            "bind",
+            parts.etc.join(name),
+            "bind,rprivate,nosuid,nodev,noexec",
+        )?);
     }
     Ok(found)
+}
+
+/// The container's own cgroup, to read: language runtimes size their heaps and pools by it.
+fn cgroup_mounts(group: &Group) -> Result<Vec<Mount>, OciSpecError> {
+    let Some(views) = group.views() else {
+        return Ok(vec![mount(
+            CGROUPS,
+            "cgroup",
+            "cgroup",
+            "nosuid,noexec,nodev,relatime,ro",
+        )?]);
+    };
+    // Made by hand: libcontainer would show all of the host's named trees, too.
+    let mut found = vec![mount(
+        CGROUPS,
+        "tmpfs",
+        "tmpfs",
+        "nosuid,noexec,nodev,mode=755,size=64k",
+    )?];
+    for (name, dir) in views {
+        let place = Path::new(CGROUPS).join(name);
+        found.push(mount(
+            place,
+            "bind",
+            dir,
+            "bind,rprivate,nosuid,noexec,nodev,ro",
+        )?);
+    }
+    Ok(found)
+}
+
+fn mount(
+    destination: impl AsRef<Path>,
+    kind: &str,
+    source: impl AsRef<Path>,
+    options: &str,
+) -> Result<Mount, OciSpecError> {
+    let options: Vec<String> = options.split(',').map(str::to_owned).collect();
+    MountBuilder::default()
+        .destination(destination.as_ref())
+        .typ(kind)
+        .source(source.as_ref())
+        .options(options)
+        .build()
+}
+
+/// What is there to read only: OCI's usual list, and the directory that the cgroup views stand in.
+fn readonly() -> Vec<String> {
+    let mut paths = get_default_readonly_paths();
+    paths.push(CGROUPS.to_owned());
+    paths
 }
 
 /// Docker's list is a little longer than OCI's usual one.

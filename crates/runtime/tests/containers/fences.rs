@@ -243,7 +243,7 @@ fn system_calls_beyond_a_container_are_refused() {
 }
 
 fn a_container_sees_its_own_machine_only() {
-    let rig = Rig::one(&["polite"], |_| ());
+    let rig = Rig::one(&["polite"], |c| c.memory_bytes = Some(77 << 20));
     let mut client = rig.started();
     assert_eq!(ask(&mut client, &["cat", "/etc/hostname"]), "test-host\n");
     assert_eq!(
@@ -270,6 +270,28 @@ fn a_container_sees_its_own_machine_only() {
         );
     }
     let mounts = ask(&mut client, &["cat", "/proc/self/mountinfo"]);
+    // Its own cgroup is there to read, for those who size themselves by it.
+    let own = mounts
+        .lines()
+        .filter(|line| line.contains(" / /sys/fs/cgroup"));
+    assert!(own.count() >= 2, "{mounts}");
+    let limit = ["memory/memory.limit_in_bytes", "memory.max"]
+        .map(|file| ask(&mut client, &["cat", &format!("/sys/fs/cgroup/{file}")]));
+    assert!(limit.contains(&format!("{}\n", 77 << 20)), "{limit:?}");
+    for path in [
+        "/sys/fs/cgroup/x",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/proc/sys/kernel/hostname",
+    ] {
+        assert_ne!(
+            client
+                .exec("web", &["/probe", "write", path, "1"], 60_000)
+                .expect("exec")
+                .code,
+            0,
+            "{path}"
+        );
+    }
     let host = rig.dir.path().display().to_string();
     let foreign = mounts.lines().filter(|line| {
         line.contains(&host) && !line.contains(" /etc/") && !line.contains("upperdir")
