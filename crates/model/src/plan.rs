@@ -371,3 +371,6 @@ fn rested(o: &Observed, replica: &Replica) -> bool {
             backoff_ms,
         )
 }
+
+#[cfg(test)]
+mod tests;

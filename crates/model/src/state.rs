@@ -92,3 +92,99 @@ pub fn state(d: &Desired, o: &Observed) -> Shown {
     };
     Shown { state, wakefulness }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::names::{ReplicaId, RevisionId};
+    use crate::route::Version;
+    use crate::spec::SleepPolicy;
+
+    fn shown(change: impl Fn(&mut Desired), phase: Phase) -> (State, Option<Showing>) {
+        let mut d = Desired {
+            enabled: true,
+            target: Some(RevisionId(1)),
+            live: Some(RevisionId(1)),
+            target_failed: false,
+            deadline_ms: 1,
+            stop_first: false,
+            replicas: 1,
+            wanted: Wakefulness::Awake,
+            ladder: SleepPolicy::default(),
+            drain_ms: 1,
+            generation: 1,
+        };
+        change(&mut d);
+        let replica = Replica {
+            id: ReplicaId(1),
+            revision: RevisionId(1),
+            phase,
+            failed_starts: 0,
+            crashed: false,
+        };
+        let o = Observed {
+            now_ms: 0,
+            replicas: vec![replica],
+            published: None,
+            base: Version::default(),
+            named: BTreeMap::new(),
+            gateway: None,
+            hopeless: None,
+            since: BTreeMap::new(),
+        };
+        let Shown { state, wakefulness } = state(&d, &o);
+        (state, wakefulness)
+    }
+
+    #[test]
+    fn the_state_is_the_first_rule_that_fits() {
+        use Phase::{Frozen, Ready, Starting};
+        let table = [
+            (shown(|d| d.enabled = false, Ready), (State::Disabled, None)),
+            (shown(|d| d.live = None, Ready), (State::Deploying, None)),
+            (
+                shown(|d| (d.live, d.target_failed) = (None, true), Ready),
+                (State::Ready, None),
+            ),
+            (
+                shown(|d| (d.live, d.target) = (None, None), Ready),
+                (State::Ready, None),
+            ),
+            (
+                shown(|d| d.target = Some(RevisionId(2)), Ready),
+                (State::Updating, None),
+            ),
+            (
+                shown(|d| d.wanted = Wakefulness::Asleep, Ready),
+                (State::Running, Some(Showing::Asleep)),
+            ),
+            (
+                shown(|d| d.wanted = Wakefulness::Dozing, Ready),
+                (State::Running, Some(Showing::Dozing)),
+            ),
+            (shown(|_| {}, Ready), (State::Running, Some(Showing::Awake))),
+            (
+                shown(|_| {}, Starting),
+                (State::Running, Some(Showing::Waking)),
+            ),
+            (
+                shown(|_| {}, Frozen),
+                (State::Running, Some(Showing::Waking)),
+            ),
+        ];
+        for (row, (is, should)) in table.into_iter().enumerate() {
+            assert_eq!(is, should, "row {row}");
+        }
+    }
+
+    #[test]
+    fn a_failed_update_shows_live_running_on() {
+        let failed = |d: &mut Desired| (d.target, d.target_failed) = (Some(RevisionId(2)), true);
+        assert_eq!(
+            shown(failed, Phase::Ready),
+            (State::Running, Some(Showing::Awake))
+        );
+    }
+}

@@ -11,6 +11,7 @@ use layby_model::route::Version;
 use layby_model::state::{Shown, state};
 use layby_model::{ReplicaId, Wakefulness};
 
+use crate::engine::Sandbox;
 use crate::mutation::Mutation;
 use crate::rules::Hints;
 use crate::world::{TICK_MS, World, named, note};
@@ -89,9 +90,6 @@ impl World {
             },
         };
         self.control = Control::new(self.store.wanted, base);
-        if self.mistake(Mutation::FirstTableSkipped) {
-            self.control.published = Some(self.gateway.table.clone());
-        }
         // Failed starts are counted in memory: a new life counts anew.
         self.engine.values_mut().for_each(|r| r.failed_starts = 0);
         note!(self, "the control plane starts, life {}", self.lives);
@@ -163,7 +161,7 @@ impl World {
             waiting: report.waiting,
             uses: report.uses,
         });
-        let fatal = |r: &crate::engine::Sandbox| r.fatal && Some(r.revision) == d.target;
+        let fatal = |r: &Sandbox| r.fatal && Some(r.revision) == d.target;
         let hopeless = self.engine.values().any(fatal);
         let mut o = Observed {
             now_ms: self.now_ms(),

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use layby_model::ReplicaId;
 use layby_model::plan::Route;
 use layby_model::replica::Phase;
 use layby_model::route::Version;
-use layby_model::{ReplicaId, RevisionId};
 
 use crate::control::Report;
 use crate::mutation::Mutation;
@@ -54,6 +54,8 @@ pub(crate) struct Gateway {
     uses: u64,
     /// How many were waiting at the last report; only for a mistake.
     told: usize,
+    /// The version of the table seen last, taken or not; only for a mistake.
+    seen: Version,
 }
 
 impl Gateway {
@@ -71,6 +73,7 @@ impl Gateway {
             in_flight: BTreeMap::new(),
             uses: 0,
             told: 0,
+            seen: Version::default(),
         }
     }
 
@@ -155,14 +158,18 @@ impl World {
                 self.gateway.confirmed = version;
             }
         }
-        let (disk, mistaken) = (self.disk(), self.mistake(Mutation::SwapWaitsForDisk));
+        let (disk, slow) = (self.disk(), self.mistake(Mutation::SwapWaitsForDisk));
+        let edge = self.mistake(Mutation::TableEdge);
         let (control, gateway, rng) = (&self.control, &mut self.gateway, &mut self.rng);
         if let Some((_, table, version)) = gateway.writing.take_if(|(due, ..)| now >= *due && disk)
         {
             gateway.disk = (table, version);
             gateway.confirmed = gateway.confirmed.max(version); // only what is on disk is confirmed
         }
-        let wait = gateway.taking.is_some() || mistaken && gateway.writing.is_some();
+        let wait = gateway.taking.is_some()
+            || slow && gateway.writing.is_some()
+            || edge && gateway.seen == control.version;
+        gateway.seen = control.version;
         if let Some(table) = &control.published
             && control.up
             && control.version > gateway.version
@@ -310,10 +317,5 @@ impl World {
         if !left.is_empty() {
             self.gateway.in_flight.insert(id, left);
         }
-    }
-
-    /// The image of a revision is good.
-    pub(crate) fn is_good(&self, revision: Option<RevisionId>) -> bool {
-        revision.is_some_and(|r| self.images[&r] == crate::engine::Image::Good)
     }
 }

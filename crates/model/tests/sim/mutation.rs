@@ -81,7 +81,7 @@ mutations! {
     HopelessRollsOn: 3000, HopelessRolls, "a target that cannot succeed rolls on until its deadline";
     FailBeforeLive: 3000, FailedReady, "a target that is ready fails for being late";
     // For the properties that nothing above breaks for sure.
-    FirstTableSkipped: 3000, UnsettledTable, "a new control plane publishes nothing if the gateway has that route already";
+    TableEdge: 3000, UnsettledTable, "a table that the gateway cannot take at once is missed";
     HoldForever: 3000, HeldTooLong, "a request is held without a deadline";
     IdleNeverAges: 3000, UnsettledIdle, "idleness starts anew with each look";
     DueForgotten: 3000, DueWrong, "time is not awaited";

@@ -9,7 +9,7 @@ use layby_model::spec::SleepPolicy;
 use layby_model::state::{Showing, state};
 use layby_model::{ReplicaId, RevisionId, State, Wakefulness};
 
-use crate::engine::Sandbox;
+use crate::engine::{Image, Sandbox};
 use crate::gateway::Request;
 use crate::world::{DRAIN, TICK_MS, Violation, World, named};
 
@@ -222,7 +222,11 @@ impl World {
 
     fn a_bad_image_harms_only_until_its_deadline(&mut self) {
         let limit = self.store.deadline_ms / TICK_MS + DRAIN + ROLL_SLACK;
-        let late = self.ghosts.roll_ticks > limit && !self.is_good(self.store.target);
+        let good = self
+            .store
+            .target
+            .is_some_and(|t| self.images[&t] == Image::Good);
+        let late = self.ghosts.roll_ticks > limit && !good;
         let target = self.store.target;
         self.check(!late, Property::BadImageRolls, target);
     }
@@ -301,7 +305,7 @@ impl World {
         let others = |revision| revisions.iter().any(|r| Some(*r) != revision);
         let of_live = |r: &&Sandbox| Some(r.revision) == store.live;
         let resting = |r: &Sandbox| r.crashed && r.phase == Phase::Stopped && r.failed_starts > 0;
-        // A demanding image makes waking slow by itself.
+        // Its crash loop is in the way, not the rules.
         let looping = self.engine.values().filter(of_live).any(resting);
         if !(up && on) || store.stop_first && (roll || others(store.live)) || looping {
             self.ghosts.able_since = self.now;

@@ -1,0 +1,456 @@
+//! Single rules, where one example says more than a run of the simulation; and what holds for any input.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::route::Version;
+use crate::spec::SleepPolicy;
+
+const LIVE: RevisionId = RevisionId(1);
+const TARGET: RevisionId = RevisionId(2);
+const ONE: ReplicaId = ReplicaId(1);
+const TWO: ReplicaId = ReplicaId(2);
+
+/// Revision 1 is live with one replica, awake.
+fn desired() -> Desired {
+    Desired {
+        enabled: true,
+        target: Some(LIVE),
+        live: Some(LIVE),
+        target_failed: false,
+        deadline_ms: 60_000,
+        stop_first: false,
+        replicas: 1,
+        wanted: Awake,
+        ladder: SleepPolicy {
+            doze_after_ms: Some(300_000),
+            sleep_after_ms: Some(3_600_000),
+        },
+        drain_ms: 30_000,
+        generation: 7,
+    }
+}
+
+/// Revision 2 is on its way to replace it.
+fn rolling() -> Desired {
+    Desired {
+        target: Some(TARGET),
+        ..desired()
+    }
+}
+
+fn replica(id: ReplicaId, revision: RevisionId, phase: Phase) -> Replica {
+    Replica {
+        id,
+        revision,
+        phase,
+        failed_starts: 0,
+        crashed: false,
+    }
+}
+
+fn crashed(failed_starts: u32) -> Replica {
+    Replica {
+        failed_starts,
+        crashed: true,
+        ..replica(ONE, LIVE, Phase::Stopped)
+    }
+}
+
+fn version(counter: u64) -> Version {
+    Version { life: 3, counter }
+}
+
+/// The gateway has confirmed all that was published, which named nobody.
+fn observed(replicas: &[Replica]) -> Observed {
+    Observed {
+        now_ms: 10_000_000,
+        replicas: replicas.to_vec(),
+        published: Some(Route::Hold),
+        base: version(0),
+        named: BTreeMap::new(),
+        gateway: Some(GatewayReport {
+            confirmed: version(9),
+            ..GatewayReport::default()
+        }),
+        hopeless: None,
+        since: BTreeMap::new(),
+    }
+}
+
+/// Every condition that holds has held for so many milliseconds.
+fn aged(d: &Desired, mut o: Observed, age_ms: u64) -> Observed {
+    o.since = timers(d, &o)
+        .into_iter()
+        .map(|timer| (timer, o.now_ms - age_ms))
+        .collect();
+    o
+}
+
+fn steps(d: &Desired, o: &Observed) -> Vec<Step> {
+    next_steps(d, o, d.wanted)
+}
+
+#[test]
+fn a_replica_is_not_frozen_before_the_gateway_has_confirmed_a_newer_table() {
+    let d = Desired {
+        wanted: Dozing,
+        ..desired()
+    };
+    let mut o = observed(&[replica(ONE, LIVE, Phase::Ready)]);
+    o.named.insert(ONE, version(9)); // the confirmed table names it
+    assert_eq!(steps(&d, &o), []);
+    o.named.insert(ONE, version(8));
+    assert_eq!(steps(&d, &o), [Step::Freeze(ONE)]);
+    o.gateway = None; // nothing is known yet in this life
+    assert_eq!(steps(&d, &o), []);
+}
+
+#[test]
+fn a_request_in_flight_holds_back_a_freeze_until_the_drain_deadline() {
+    let d = Desired {
+        wanted: Dozing,
+        ..desired()
+    };
+    let mut o = observed(&[replica(ONE, LIVE, Phase::Ready)]);
+    o.gateway
+        .as_mut()
+        .expect("there is one")
+        .in_flight
+        .insert(ONE, 1);
+    let o = aged(&d, o, d.drain_ms - 1);
+    assert_eq!(steps(&d, &o), []);
+    assert_eq!(next_due(&d, &o), Some(o.now_ms + 1));
+    assert_eq!(steps(&d, &aged(&d, o, d.drain_ms)), [Step::Freeze(ONE)]);
+}
+
+#[test]
+fn a_dozing_service_wakes_on_demand() {
+    let d = Desired {
+        wanted: Dozing,
+        ..desired()
+    };
+    let mut o = observed(&[replica(ONE, LIVE, Phase::Frozen)]);
+    o.gateway.as_mut().expect("there is one").waiting = 1;
+    assert_eq!(wakefulness(&d, &o), Awake);
+    let woken = Desired { wanted: Awake, ..d };
+    // The store still says dozing, and that is not waited for.
+    assert_eq!(next_steps(&woken, &o, Dozing), [Step::Thaw(ONE)]);
+}
+
+#[test]
+fn wakefulness_is_written_only_once_it_is_reached() {
+    let d = desired();
+    let starting = observed(&[replica(ONE, LIVE, Phase::Starting)]);
+    let steps = next_steps(&d, &starting, Asleep);
+    assert_eq!(
+        steps,
+        [Step::WriteWakefulness(Awake)],
+        "starting is on the way to awake already"
+    );
+    let frozen = observed(&[replica(ONE, LIVE, Phase::Frozen)]);
+    assert_eq!(next_steps(&d, &frozen, Asleep), [Step::Thaw(ONE)]);
+}
+
+#[test]
+fn an_idle_service_goes_down_the_ladder_and_next_due_names_each_rung() {
+    let d = desired();
+    let o = observed(&[replica(ONE, LIVE, Phase::Ready)]);
+    let at = |age_ms| wakefulness(&d, &aged(&d, o.clone(), age_ms));
+    assert_eq!(
+        [at(299_999), at(300_000), at(3_600_000)],
+        [Awake, Dozing, Asleep]
+    );
+    let o = aged(&d, o.clone(), 0);
+    assert_eq!(next_due(&d, &o), Some(o.now_ms + 300_000));
+    let dozing = Desired {
+        wanted: Dozing,
+        ..d.clone()
+    };
+    assert_eq!(next_due(&dozing, &o), Some(o.now_ms + 3_600_000));
+}
+
+#[test]
+fn requests_wait_while_the_first_revision_rolls_and_are_refused_when_nothing_is_expected() {
+    let route = |d: &Desired| {
+        let unpublished = Observed {
+            published: None,
+            ..observed(&[])
+        };
+        steps(d, &unpublished)
+            .into_iter()
+            .find(|step| matches!(step, Step::Publish(_)))
+    };
+    let first = Desired {
+        live: None,
+        ..rolling()
+    };
+    assert_eq!(route(&first), Some(Step::Publish(Route::Hold)));
+    let failed = Desired {
+        target_failed: true,
+        ..first.clone()
+    };
+    assert_eq!(route(&failed), Some(Step::Publish(Route::Refuse)));
+    let off = Desired {
+        enabled: false,
+        ..first
+    };
+    assert_eq!(route(&off), Some(Step::Publish(Route::Refuse)));
+}
+
+#[test]
+fn a_target_that_is_ready_goes_live_even_after_its_deadline() {
+    let d = rolling();
+    let mut looping = replica(ONE, TARGET, Phase::Stopped);
+    looping.failed_starts = CRASH_LOOP_STARTS;
+    let ready = replica(TWO, TARGET, Phase::Ready);
+    let o = aged(&d, observed(&[looping, ready]), d.deadline_ms);
+    assert_eq!(steps(&d, &o).first(), Some(&Step::GoLive(TARGET)));
+}
+
+#[test]
+fn a_target_fails_at_its_deadline_and_not_before() {
+    let d = rolling();
+    let o = observed(&[
+        replica(ONE, LIVE, Phase::Ready),
+        replica(TWO, TARGET, Phase::Starting),
+    ]);
+    let fails = |o: &Observed| {
+        let step = steps(&d, o).into_iter().next();
+        step == Some(Step::Fail(TARGET, FailReason::Deadline))
+    };
+    let early = aged(&d, o.clone(), d.deadline_ms - 1);
+    assert!(!fails(&early));
+    assert_eq!(next_due(&d, &early), Some(o.now_ms + 1));
+    assert!(fails(&aged(&d, o, d.deadline_ms)));
+}
+
+#[test]
+fn a_target_in_a_crash_loop_fails_at_once_and_is_not_started_again() {
+    let mut looping = replica(TWO, TARGET, Phase::Stopped);
+    looping.failed_starts = CRASH_LOOP_STARTS;
+    looping.crashed = true;
+    let o = observed(&[replica(ONE, LIVE, Phase::Ready), looping]);
+    let o = aged(&rolling(), o, BACKOFF_MAX_MS);
+    let fail = Step::Fail(TARGET, FailReason::CrashLoop);
+    assert_eq!(
+        steps(&rolling(), &o),
+        [fail, Step::Publish(Route::Serve(vec![ONE]))]
+    );
+}
+
+#[test]
+fn a_target_that_cannot_succeed_fails_at_once_and_says_why() {
+    let why = "the image shop:2 is not on this node".to_owned();
+    let mut o = observed(&[replica(ONE, LIVE, Phase::Ready)]);
+    o.hopeless = Some(why.clone());
+    let fail = Step::Fail(TARGET, FailReason::Hopeless(why));
+    assert_eq!(
+        steps(&rolling(), &o),
+        [fail, Step::Publish(Route::Serve(vec![ONE]))]
+    );
+}
+
+#[test]
+fn a_replica_that_crashed_once_is_started_again_at_once() {
+    assert_eq!(
+        steps(&desired(), &observed(&[crashed(0)])),
+        [Step::Start(ONE)]
+    );
+}
+
+#[test]
+fn a_crash_loop_is_started_slower_and_slower_even_on_demand() {
+    let d = desired();
+    for (failed_starts, wait_ms) in [
+        (1, 100),
+        (2, 200),
+        (3, 400),
+        (7, 6_400),
+        (8, 10_000),
+        (99, 10_000),
+    ] {
+        let mut o = observed(&[crashed(failed_starts)]);
+        o.gateway.as_mut().expect("there is one").waiting = 5;
+        let early = aged(&d, o.clone(), wait_ms - 1);
+        assert_eq!(steps(&d, &early), [], "after {failed_starts}");
+        assert_eq!(
+            next_due(&d, &early),
+            Some(o.now_ms + 1),
+            "after {failed_starts}"
+        );
+        assert_eq!(steps(&d, &aged(&d, o, wait_ms)), [Step::Start(ONE)]);
+    }
+}
+
+#[test]
+fn a_replica_that_was_asleep_for_long_has_no_backoff_left() {
+    let asleep = Desired {
+        wanted: Asleep,
+        ..desired()
+    };
+    let o = aged(&asleep, observed(&[crashed(2)]), 200);
+    assert_eq!(steps(&asleep, &o), []);
+    assert_eq!(steps(&desired(), &o), [Step::Start(ONE)]);
+}
+
+#[test]
+fn stop_first_starts_nothing_beside_a_replica_of_another_revision() {
+    let d = Desired {
+        stop_first: true,
+        ..rolling()
+    };
+    let old = observed(&[replica(ONE, LIVE, Phase::Ready)]);
+    assert_eq!(steps(&d, &old), [Step::Remove(ONE)]);
+    let leaving = observed(&[replica(ONE, LIVE, Phase::Removing)]);
+    assert_eq!(steps(&d, &leaving), []);
+    assert!(
+        !timers(&d, &leaving).contains(&Timer::Roll(TARGET)),
+        "its time does not run yet"
+    );
+    assert_eq!(steps(&d, &observed(&[])), [Step::Create(TARGET)]);
+}
+
+#[test]
+fn of_too_many_the_most_awake_and_then_the_oldest_are_kept() {
+    let three = ReplicaId(3);
+    let o = observed(&[
+        replica(ONE, LIVE, Phase::Frozen),
+        replica(TWO, LIVE, Phase::Ready),
+        replica(three, LIVE, Phase::Ready),
+    ]);
+    let serve = Step::Publish(Route::Serve(vec![TWO]));
+    assert_eq!(
+        steps(&desired(), &o),
+        [serve, Step::Remove(ONE), Step::Remove(three)]
+    );
+}
+
+#[test]
+fn a_lost_replica_is_removed_and_replaced() {
+    let o = observed(&[replica(ONE, LIVE, Phase::Lost)]);
+    assert_eq!(
+        steps(&desired(), &o),
+        [Step::Create(LIVE), Step::Remove(ONE)]
+    );
+}
+
+const PHASES: [Phase; 8] = [
+    Phase::Ready,
+    Phase::Starting,
+    Phase::Frozen,
+    Phase::Freezing,
+    Phase::Stopped,
+    Phase::Stopping,
+    Phase::Lost,
+    Phase::Removing,
+];
+
+prop_compose! {
+    fn any_desired()(
+        enabled in prop::bool::weighted(0.9),
+        (target, live) in (prop::option::of(1..4u32), prop::option::of(1..4u32)),
+        target_failed in prop::bool::weighted(0.2),
+        (deadline_ms, drain_ms) in (1..20_000u64, 0..20_000u64),
+        (stop_first, replicas) in (any::<bool>(), 1..4u32),
+        wanted in prop::sample::select(vec![Asleep, Dozing, Awake]),
+        (doze_after_ms, sleep_after_ms) in (prop::option::of(0..20_000u64), prop::option::of(0..20_000u64)),
+    ) -> Desired {
+        Desired {
+            enabled,
+            target: target.map(RevisionId),
+            live: live.map(RevisionId),
+            target_failed,
+            deadline_ms,
+            stop_first,
+            replicas,
+            wanted,
+            ladder: SleepPolicy { doze_after_ms, sleep_after_ms },
+            drain_ms,
+            generation: 0,
+        }
+    }
+}
+
+prop_compose! {
+    fn any_replica()(
+        (id, revision) in (1..9u64, 1..4u32),
+        phase in prop::sample::select(PHASES.to_vec()),
+        (failed_starts, crashed) in (0..10u32, any::<bool>()),
+    ) -> Replica {
+        Replica { id: ReplicaId(id), revision: RevisionId(revision), phase, failed_starts, crashed }
+    }
+}
+
+prop_compose! {
+    fn any_report()(
+        confirmed in 0..4u64,
+        in_flight in prop::collection::btree_map((1..9u64).prop_map(ReplicaId), 0..3u32, 0..3),
+        waiting in prop::sample::select(vec![0, 0, 1]),
+        uses in 0..3u64,
+    ) -> GatewayReport {
+        GatewayReport { confirmed: version(confirmed), in_flight, waiting, uses }
+    }
+}
+
+prop_compose! {
+    /// With each condition that holds for `desired` at some age.
+    fn any_look()(
+        d in any_desired(),
+        mut replicas in prop::collection::vec(any_replica(), 0..6),
+        gateway in prop::option::weighted(0.9, any_report()),
+        named in prop::collection::btree_map((1..9u64).prop_map(ReplicaId), (1..4u64).prop_map(version), 0..6),
+        hopeless in prop::option::weighted(0.1, Just("no image".to_owned())),
+        ages_ms in prop::collection::vec(0..25_000u64, 20),
+    ) -> (Desired, Observed) {
+        replicas.sort_by_key(|r| r.id);
+        replicas.dedup_by_key(|r| r.id);
+        let mut o = Observed { named, gateway, hopeless, ..observed(&replicas) };
+        let ages = ages_ms.into_iter().cycle();
+        o.since = timers(&d, &o).into_iter().zip(ages).map(|(t, age)| (t, o.now_ms - age)).collect();
+        (d, o)
+    }
+}
+
+proptest! {
+    #[test]
+    fn next_due_names_the_tick_at_which_a_decision_changes((d, o) in any_look()) {
+        let at = |now_ms| {
+            let o = Observed { now_ms, ..o.clone() };
+            (wakefulness(&d, &o), steps(&d, &o))
+        };
+        let now = at(o.now_ms);
+        match next_due(&d, &o) {
+            Some(due) => {
+                prop_assert!(due > o.now_ms);
+                prop_assert_eq!(at(due - 1), now.clone());
+                prop_assert_ne!(at(due), now);
+            }
+            None => prop_assert_eq!(at(o.now_ms + 1_000_000), now),
+        }
+    }
+
+    #[test]
+    fn the_order_in_which_the_engine_lists_replicas_does_not_matter((d, o) in any_look()) {
+        let mut turned = o.clone();
+        turned.replicas.reverse();
+        let sorted = |o: &Observed| {
+            let mut steps: Vec<String> = steps(&d, o).iter().map(|step| format!("{step:?}")).collect();
+            steps.sort();
+            steps
+        };
+        prop_assert_eq!(sorted(&o), sorted(&turned));
+    }
+
+    #[test]
+    fn no_replica_gets_two_orders_in_one_plan((d, o) in any_look()) {
+        let mut ordered = BTreeSet::new();
+        for step in steps(&d, &o) {
+            let id = match step {
+                Step::Start(id) | Step::Thaw(id) | Step::Freeze(id) | Step::Sleep(id) | Step::Remove(id) => id,
+                Step::GoLive(_) | Step::Fail(..) | Step::Publish(_) | Step::Create(_) | Step::WriteWakefulness(_) => continue,
+            };
+            prop_assert!(ordered.insert(id), "{:?}", id);
+        }
+    }
+}
