@@ -3,10 +3,12 @@
 //! Each step that adds files makes a layer whose content alone is its cache key (see `content`), so an unchanged
 //! build only reads and hashes its files. The stages that the wanted one does not need are not built.
 
+mod args;
 mod content;
 mod copy;
 mod draft;
 mod stage;
+mod time;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,7 +97,7 @@ pub fn build(
     let epoch_s: u64 = epoch
         .parse()
         .ok()
-        .filter(|epoch| *epoch < MAX_EPOCH_S)
+        .filter(|epoch| *epoch < time::MAX_EPOCH_S)
         .ok_or_else(|| {
             Error::Build(format!(
                 "SOURCE_DATE_EPOCH is {epoch:?}, which is no number of seconds"
@@ -122,14 +124,14 @@ pub fn build(
         context: &view,
         context_shown: format!("the build context {}", context.display()),
         ignore: &ignore,
-        globals: global_args(&file, options, shown)?,
+        globals: args::global_args(&file, options, shown)?,
         epoch_s,
-        created: rfc3339(epoch_s),
+        created: time::rfc3339(epoch_s),
     };
     for (line, note) in &file.notes {
         progress(BuildEvent::Output(format!("{shown}:{line}: {note}")));
     }
-    for unknown in unknown_args(&file, options) {
+    for unknown in args::unknown_args(&file, options) {
         progress(BuildEvent::Output(format!(
             "the build argument {unknown} is not used by {shown}"
         )));
@@ -301,73 +303,6 @@ pub(crate) fn stage_named(file: &Dockerfile, name: &str, before: usize) -> Optio
     named.or_else(|| name.parse().ok().filter(|number| *number < before))
 }
 
-/// The values of the ARGs before the first FROM.
-fn global_args(
-    file: &Dockerfile,
-    options: &BuildOptions,
-    shown: &str,
-) -> Result<BTreeMap<String, String>, Error> {
-    let architecture = layout::architecture();
-    let platform = format!("linux/{architecture}");
-    let mut globals = BTreeMap::new();
-    for side in ["BUILD", "TARGET"] {
-        globals.insert(format!("{side}PLATFORM"), platform.clone());
-        globals.insert(format!("{side}OS"), "linux".to_owned());
-        globals.insert(format!("{side}ARCH"), architecture.to_owned());
-        globals.insert(format!("{side}VARIANT"), String::new());
-    }
-    for instruction in &file.args {
-        let Kind::Arg(args) = &instruction.kind else {
-            continue;
-        };
-        for (name, default) in args {
-            let value = match (options.args.get(name), default) {
-                (Some(given), _) => Some(given.clone()),
-                (None, Some(default)) => {
-                    let lookup = |name: &str| globals.get(name).cloned();
-                    let value = words::expand(default, file.escape, &lookup).map_err(|reason| {
-                        Error::Dockerfile {
-                            file: shown.to_owned(),
-                            line: instruction.line,
-                            message: format!("ARG {name}: {reason}"),
-                        }
-                    })?;
-                    Some(value)
-                }
-                (None, None) => None,
-            };
-            globals.extend(value.map(|value| (name.clone(), value)));
-        }
-    }
-    Ok(globals)
-}
-
-/// Build arguments that no ARG asks for; those that Docker knows without one do not count.
-fn unknown_args<'a>(file: &Dockerfile, options: &'a BuildOptions) -> Vec<&'a str> {
-    let instructions = file
-        .stages
-        .iter()
-        .flat_map(|stage| &stage.instructions)
-        .chain(&file.args);
-    let declared: BTreeSet<&str> = instructions
-        .filter_map(|instruction| match &instruction.kind {
-            Kind::Arg(args) => Some(args),
-            _ => None,
-        })
-        .flatten()
-        .map(|(name, _)| name.as_str())
-        .collect();
-    let given = options.args.keys().map(String::as_str);
-    let predefined = |name: &str| {
-        name == "SOURCE_DATE_EPOCH"
-            || name.starts_with("BUILDKIT_")
-            || name.to_ascii_lowercase().ends_with("_proxy")
-    };
-    given
-        .filter(|name| !declared.contains(name) && !predefined(name))
-        .collect()
-}
-
 /// Reads a text file of the context; `None` when it is not there.
 fn read_text(context: &View, name: &str) -> Result<Option<String>, Error> {
     let outside = || Error::Build(format!("{name} lies outside of the build context"));
@@ -399,44 +334,4 @@ fn read_bounded(node: &Node) -> std::io::Result<Vec<u8>> {
     file.take(MAX_DOCKERFILE_BYTES + 1)
         .read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// The first second of the year 10000: RFC 3339 ends there. A tar header's field ends later.
-const MAX_EPOCH_S: u64 = 253_402_300_800;
-
-/// Seconds since 1970 as RFC 3339, by the civil-from-days method (Howard Hinnant, chrono-compatible date algorithms).
-fn rfc3339(epoch_s: u64) -> String {
-    let (days, second) = (epoch_s / 86_400 + 719_468, epoch_s % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn seconds_become_rfc_3339() {
-        for (epoch_s, text) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_735_689_599, "2024-12-31T23:59:59Z"),
-            (MAX_EPOCH_S - 1, "9999-12-31T23:59:59Z"),
-        ] {
-            assert_eq!(rfc3339(epoch_s), text);
-        }
-    }
 }

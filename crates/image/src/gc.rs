@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::error::io_error;
-use crate::{Error, Store, lock};
+use crate::{Error, Store, layer, lock};
 
 /// Removes unreachable blobs, unpacked layers and cache entries. Returns the bytes of the blobs.
 pub(crate) fn collect(store: &Store, in_use: &[String]) -> Result<u64, Error> {
@@ -34,7 +34,7 @@ pub(crate) fn collect(store: &Store, in_use: &[String]) -> Result<u64, Error> {
     )?;
     remove_others(
         &store.layers_dir(),
-        |name| layers.contains(&format!("sha256:{name}")),
+        |name| name == layer::EMPTY || layers.contains(&format!("sha256:{name}")),
         &mut 0,
     )?;
     // An entry whose layer is gone is a miss when it is next read; here it is only swept up.

@@ -14,8 +14,8 @@ use crate::layout::Descriptor;
 use crate::unpack::{self, Limits, UnpackError, Whiteouts};
 use crate::{Error, Store, lock};
 
-/// The directory that stands for the layers of an image without any.
-const EMPTY: &str = "empty";
+/// The directory that stands for the layers of an image without any. Never collected.
+pub(crate) const EMPTY: &str = "empty";
 
 /// How a stream is compressed, told by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

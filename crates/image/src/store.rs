@@ -8,7 +8,8 @@
 //! ```
 //! Everything appears under its name only when it is whole and on disk, so a crash loses nothing that was there.
 
-use std::collections::BTreeMap;
+mod index;
+
 use std::fs::{self, DirBuilder, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use crate::blob::{self, BlobWriter, Spooled};
 use crate::config::Parsed;
 use crate::error::{io_error, storing};
-use crate::layout::{self, Descriptor, Index, MANIFEST_TYPE, Manifest, REF_NAME};
+use crate::layout::{self, Descriptor, Index, MANIFEST_TYPE, Manifest};
 use crate::{Error, ImageConfig, Reference, archive, digest, gc, layer, lock};
 
 /// An image as it lies in the store.
@@ -64,6 +65,7 @@ impl Store {
         if let Some(_alone) = lock::try_exclusive(&store.locks_dir(), lock::CONTENT)? {
             gc::empty_dir(&store.temp_dir())?;
         }
+        let _adding = store.adding()?;
         let _index = lock::exclusive(&store.locks_dir(), lock::INDEX)?;
         for (name, text) in [
             ("oci-layout", layout::OCI_LAYOUT.as_bytes()),
@@ -99,7 +101,7 @@ impl Store {
             Some(entry) => self.image(&entry.digest, &index),
             None => Err(Error::NotFound {
                 reference: wanted.short(),
-                similar: similar(&wanted, &index),
+                similar: index::similar(&wanted, &index),
             }),
         }
     }
@@ -136,13 +138,14 @@ impl Store {
             let parsed: Reference = reference.parse()?;
             (parsed.to_string(), parsed.short())
         };
+        let _adding = self.adding()?;
         let not_found = self.update_index(|index| {
             let before = index.manifests.len();
             index
                 .manifests
                 .retain(|entry| entry.ref_name() != Some(&name) && entry.digest != name);
             (index.manifests.len() == before).then(|| match reference.parse() {
-                Ok(parsed) => similar(&parsed, index),
+                Ok(parsed) => index::similar(&parsed, index),
                 Err(_) => Vec::new(),
             })
         })?;
@@ -164,8 +167,9 @@ impl Store {
                 reason: "a name that is given to an image cannot hold a digest",
             });
         }
-        let manifest = self.read_manifest(digest)?;
-        self.put_in_index(&manifest.1, &[reference])
+        let _adding = self.adding()?;
+        let (_, descriptor) = self.read_manifest(digest)?;
+        self.put_in_index(&descriptor, &[reference])
     }
 
     /// Loads all images of an OCI or docker archive (also gzip or zstd compressed).
@@ -287,56 +291,7 @@ impl Store {
         self.commit(writer.finish()?)
     }
 
-    pub(crate) fn index(&self) -> Result<Index, Error> {
-        layout::parse(
-            &blob::read_bounded(&self.index_path())?,
-            "index.json of the image store",
-        )
-    }
-
-    /// Enters an image into the index: under each name, or without one when there are none.
-    pub(crate) fn put_in_index(
-        &self,
-        image: &Descriptor,
-        names: &[Reference],
-    ) -> Result<(), Error> {
-        self.update_index(|index| {
-            let names: Vec<String> = names.iter().map(Reference::to_string).collect();
-            index.manifests.retain(|entry| match entry.ref_name() {
-                Some(name) => !names.iter().any(|new| new == name),
-                None => entry.digest != image.digest,
-            });
-            for name in &names {
-                let mut entry = image.clone();
-                entry.annotations = Some(BTreeMap::from([(REF_NAME.to_owned(), name.clone())]));
-                index.manifests.push(entry);
-            }
-            let known = index
-                .manifests
-                .iter()
-                .any(|entry| entry.digest == image.digest);
-            if !known {
-                index.manifests.push(image.clone());
-            }
-            index
-                .manifests
-                .sort_by(|a, b| (a.ref_name(), &a.digest).cmp(&(b.ref_name(), &b.digest)));
-        })
-    }
-
-    fn update_index<T>(&self, change: impl FnOnce(&mut Index) -> T) -> Result<T, Error> {
-        let _locked = lock::exclusive(&self.locks_dir(), lock::INDEX)?;
-        let before = self.index()?;
-        let mut after = before.clone();
-        let result = change(&mut after);
-        if after != before {
-            let bytes = layout::to_json(&after);
-            blob::replace_file(&self.temp_dir(), &self.index_path(), &bytes, "index.json")?;
-        }
-        Ok(result)
-    }
-
-    /// Keeps the garbage collection away while content is added that nothing refers to yet.
+    /// Keeps the garbage collection away: from content that nothing refers to yet, and from temporary files.
     pub(crate) fn adding(&self) -> Result<File, Error> {
         lock::shared(&self.locks_dir(), lock::CONTENT)
     }
@@ -365,44 +320,4 @@ impl Store {
     pub(crate) fn locks_dir(&self) -> PathBuf {
         self.dir.join("locks")
     }
-
-    fn index_path(&self) -> PathBuf {
-        self.dir.join("index.json")
-    }
-}
-
-/// Up to three names in the index that could have been meant: another tag, or a name with the same beginning.
-fn similar(wanted: &Reference, index: &Index) -> Vec<String> {
-    let last = |reference: &Reference| {
-        reference
-            .repository
-            .rsplit('/')
-            .next()
-            .unwrap_or("")
-            .to_owned()
-    };
-    let wanted_last = last(wanted);
-    let known = index
-        .manifests
-        .iter()
-        .filter_map(|entry| entry.ref_name()?.parse().ok());
-    let mut scored: Vec<(u8, String)> = known
-        .filter_map(|known: Reference| {
-            let known_last = last(&known);
-            let score = if known.repository == wanted.repository
-                && known.registry == wanted.registry
-            {
-                0
-            } else if known_last == wanted_last {
-                1
-            } else if known_last.starts_with(&wanted_last) || wanted_last.starts_with(&known_last) {
-                2
-            } else {
-                return None;
-            };
-            Some((score, known.short()))
-        })
-        .collect();
-    scored.sort_unstable();
-    scored.into_iter().take(3).map(|(_, name)| name).collect()
 }

@@ -7,6 +7,8 @@
 //! Layers are turned into what overlayfs understands (image-spec, layer.md; kernel, overlayfs.rst): `.wh.NAME`
 //! becomes a character device 0/0, `.wh..wh..opq` the attribute `trusted.overlay.opaque`.
 
+mod beneath;
+
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -15,11 +17,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 use tar::EntryType;
 
+pub(crate) use self::beneath::{OPAQUE, USER_OPAQUE};
+use self::beneath::{is_kept_xattr, open_beneath, stat};
 use crate::tarball::{self, Entry, components};
 
 /// Where decompression bombs end.
@@ -504,43 +508,11 @@ impl Unpacker {
     }
 }
 
-/// Overlayfs' mark for a directory that hides all below it.
-pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
-pub(crate) const USER_OPAQUE: &str = "user.overlay.opaque";
-
 /// Whether the parent directory may be kept open for the next entry.
 #[derive(PartialEq, Eq)]
 enum Kept {
     Yes,
     No,
-}
-
-/// Capabilities, ACLs and users' own. Not overlayfs' (a `redirect` would reach other layers), not SELinux labels.
-fn is_kept_xattr(name: &str, is_root: bool) -> bool {
-    let plain = (name.starts_with("user.") && !name.starts_with("user.overlay."))
-        || matches!(name, "system.posix_acl_access" | "system.posix_acl_default");
-    plain || (is_root && name == "security.capability")
-}
-
-/// Opens a directory below another, following no link at all.
-fn open_beneath(dir: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    loop {
-        match rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve) {
-            // The kernel could not rule out a rename on the way (openat2(2)).
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            other => return other,
-        }
-    }
-}
-
-fn stat(dir: &OwnedFd, name: &[u8]) -> Result<Option<Stat>, Errno> {
-    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(Some(stat)),
-        Err(Errno::NOENT) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 fn times(entry: &Entry) -> Timestamps {

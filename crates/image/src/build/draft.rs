@@ -103,14 +103,13 @@ impl Draft {
     /// The value of an environment variable.
     pub(crate) fn env(&self, name: &str) -> Option<String> {
         let pairs = self.list("Env");
-        let found = pairs
+        pairs
             .iter()
             .rev()
             .find_map(|pair| match pair.split_once('=') {
                 Some((key, value)) if key == name => Some(value.to_owned()),
                 _ => None,
-            });
-        found
+            })
     }
 
     /// Sets an environment variable where it stands, or at the end.

@@ -232,12 +232,11 @@ fn saving_what_is_not_there_or_decayed_is_an_error() {
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
     assert!(world.store.save(&[], Format::Oci, &mut out).is_err());
     let blobs = world.store_dir().join("blobs/sha256");
-    let largest = fs::read_dir(&blobs)
+    let mut paths = fs::read_dir(&blobs)
         .unwrap()
         .map(|entry| entry.unwrap().path());
-    let layer = largest
-        .filter(|path| fs::read(path).unwrap().starts_with(b"\x1f\x8b"))
-        .next()
+    let layer = paths
+        .find(|path| fs::read(path).unwrap().starts_with(b"\x1f\x8b"))
         .unwrap();
     let mut bytes = fs::read(&layer).unwrap();
     let last = bytes.len() - 1;

@@ -3,9 +3,11 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::process::Command;
 
 use layby_image::Error;
 use layby_image::unpack::{Limits, UnpackError, Whiteouts, unpack};
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 use crate::support::{Tar, World, gzip, is_root, load_layer, oci_archive, sha256};
@@ -441,4 +443,95 @@ fn an_image_never_has_the_same_directory_twice_nor_none() {
     let layers = world.store.layers(&image.digest).unwrap();
     assert_eq!(layers.len(), 1);
     assert_eq!(fs::read_dir(&layers[0]).unwrap().count(), 0);
+}
+
+/// The oracle of the conversion is overlayfs itself, mounted in a mount namespace of the test's own.
+#[test]
+fn overlayfs_shows_the_layers_as_they_were_meant() {
+    if !is_root() {
+        println!("SKIPPED: mounting needs root");
+        return;
+    }
+    let world = World::new();
+    let lower = Tar::new()
+        .file("kept", "")
+        .file("gone", "")
+        .file("dir/old", "")
+        .file("replaced/old", "")
+        .file("sub/gone/deep", "")
+        .finish();
+    let upper = Tar::new()
+        .file(".wh.gone", "")
+        .dir("dir/")
+        .file("dir/.wh..wh..opq", "")
+        .file("dir/new", "")
+        .file(".wh.replaced", "")
+        .file("replaced/new", "")
+        .file("sub/.wh.gone", "")
+        .file("sub/new", "")
+        .finish();
+    let layers = [lower, upper].map(|tar| {
+        let diff_id = sha256(&tar);
+        (gzip(&tar), diff_id)
+    });
+    let archive = oci_archive("overlaid", &layers);
+    let image = world.store.load(archive.as_slice()).unwrap().remove(0);
+    let layers = world.store.layers(&image.digest).unwrap();
+    let lower: Vec<&str> = layers.iter().map(|layer| layer.to_str().unwrap()).collect();
+    let root = world.context();
+    // Read-only: the test's own directory may be on an overlay, which cannot be an upper directory.
+    let script = "mount -t overlay overlay -o ro,lowerdir=\"$1\" \"$2\" && cd \"$2\" && find . -type f | sort";
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, "sh", &lower.join(":")])
+        .arg(root)
+        .output();
+    let output = match output {
+        Ok(output) => output,
+        Err(error) => {
+            println!("SKIPPED: unshare cannot be run: {error}");
+            return;
+        }
+    };
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let files = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(files, "./dir/new\n./kept\n./replaced/new\n./sub/new\n");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever a tar says, nothing appears beside the root, and nothing panics.
+    #[test]
+    fn no_mutated_tar_gets_out(changes in prop::collection::vec((0_usize..6000, any::<u8>()), 0..6), cut in 0_usize..6000) {
+        let outer = TempDir::new().unwrap();
+        let root = outer.path().join("root");
+        fs::create_dir(&root).unwrap();
+        let mut tar = Tar::new()
+            .dir("a/")
+            .file("a/f", "text")
+            .entry(b'2', "a/l", "../..", b"")
+            .entry(b'1', "h", "a/f", b"")
+            .pax(&[("path", b"a/../b"), ("size", b"4")])
+            .file("p", "text")
+            .file("a/.wh.x", "")
+            .finish();
+        let length = tar.len();
+        for (at, byte) in changes {
+            let at = at % length;
+            tar[at] = byte;
+            // With the checksum mended, so that the change is looked at.
+            let header = at / 512 * 512;
+            let block = &mut tar[header..header + 512];
+            let is_header = block[257..262] == *b"ustar";
+            if is_header {
+                block[148..156].copy_from_slice(b"        ");
+                let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+                block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            }
+        }
+        tar.truncate(length.min(length / 2 + cut));
+        let _ = unpack_plain(&tar, &root);
+        prop_assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 1);
+    }
 }

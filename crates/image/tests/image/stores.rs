@@ -79,7 +79,7 @@ fn garbage_is_what_neither_a_name_nor_a_user_reaches() {
     world.store.layers(&second.digest).unwrap();
     assert_eq!((count("blobs/sha256"), count("layers")), (6, 2));
     assert_eq!(
-        world.store.gc(&[first.digest.clone()]).unwrap(),
+        world.store.gc(std::slice::from_ref(&first.digest)).unwrap(),
         0,
         "one in use, one named"
     );
@@ -93,7 +93,7 @@ fn garbage_is_what_neither_a_name_nor_a_user_reaches() {
         world.store.get(&second.digest).is_ok(),
         "its content stays until it is collected"
     );
-    assert!(world.store.gc(&[first.digest.clone()]).unwrap() > 0);
+    assert!(world.store.gc(std::slice::from_ref(&first.digest)).unwrap() > 0);
     assert_eq!((count("blobs/sha256"), count("layers")), (3, 1));
     assert!(world.store.layers(&first.digest).is_ok());
     assert!(matches!(

@@ -1,0 +1,100 @@
+//! index.json: which images the store has, and under which names.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::layout::{self, Descriptor, Index, REF_NAME};
+use crate::{Error, Reference, Store, blob, lock};
+
+impl Store {
+    /// What index.json says now.
+    pub(crate) fn index(&self) -> Result<Index, Error> {
+        layout::parse(
+            &blob::read_bounded(&self.index_path())?,
+            "index.json of the image store",
+        )
+    }
+
+    /// Enters an image into the index: under each name, or without one when there are none.
+    pub(crate) fn put_in_index(
+        &self,
+        image: &Descriptor,
+        names: &[Reference],
+    ) -> Result<(), Error> {
+        self.update_index(|index| {
+            let names: Vec<String> = names.iter().map(Reference::to_string).collect();
+            index.manifests.retain(|entry| match entry.ref_name() {
+                Some(name) => !names.iter().any(|new| new == name),
+                None => entry.digest != image.digest,
+            });
+            for name in &names {
+                let mut entry = image.clone();
+                entry.annotations = Some(BTreeMap::from([(REF_NAME.to_owned(), name.clone())]));
+                index.manifests.push(entry);
+            }
+            let known = index
+                .manifests
+                .iter()
+                .any(|entry| entry.digest == image.digest);
+            if !known {
+                index.manifests.push(image.clone());
+            }
+            index
+                .manifests
+                .sort_by(|a, b| (a.ref_name(), &a.digest).cmp(&(b.ref_name(), &b.digest)));
+        })
+    }
+
+    /// Changes index.json, alone; the caller keeps the garbage collection away (see `adding`).
+    pub(super) fn update_index<T>(&self, change: impl FnOnce(&mut Index) -> T) -> Result<T, Error> {
+        let _locked = lock::exclusive(&self.locks_dir(), lock::INDEX)?;
+        let before = self.index()?;
+        let mut after = before.clone();
+        let result = change(&mut after);
+        if after != before {
+            let bytes = layout::to_json(&after);
+            blob::replace_file(&self.temp_dir(), &self.index_path(), &bytes, "index.json")?;
+        }
+        Ok(result)
+    }
+
+    pub(super) fn index_path(&self) -> PathBuf {
+        self.dir.join("index.json")
+    }
+}
+
+/// Up to three names in the index that could have been meant: another tag, or a name with the same beginning.
+pub(super) fn similar(wanted: &Reference, index: &Index) -> Vec<String> {
+    let last = |reference: &Reference| {
+        reference
+            .repository
+            .rsplit('/')
+            .next()
+            .unwrap_or("")
+            .to_owned()
+    };
+    let wanted_last = last(wanted);
+    let known = index
+        .manifests
+        .iter()
+        .filter_map(|entry| entry.ref_name()?.parse().ok());
+    let mut scored: Vec<(u8, String)> = known
+        .filter_map(|known: Reference| {
+            let known_last = last(&known);
+            let score = if known.repository == wanted.repository
+                && known.registry == wanted.registry
+            {
+                0
+            } else if known_last == wanted_last {
+                1
+            } else if known_last.starts_with(&wanted_last) || wanted_last.starts_with(&known_last) {
+                2
+            } else {
+                return None;
+            };
+            Some((score, known.short()))
+        })
+        .collect();
+    scored.sort_unstable();
+    scored.into_iter().take(3).map(|(_, name)| name).collect()
+}
