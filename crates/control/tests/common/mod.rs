@@ -1,0 +1,412 @@
+//! A whole control plane over the fake engine, with a gateway that only confirms: what the tests drive.
+
+#![allow(dead_code, reason = "each test file uses its own part of it")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use layby_control::api::types::{Event, Failure, Outcome, Problem, ServiceDetail, ServiceView};
+use layby_control::{Control, ControlConfig, Wires};
+use layby_engine::fake::{Fake, FakeOptions};
+use layby_image::{BuildOptions, Store, build};
+use layby_model::ServiceId;
+use layby_model::engine::Engine;
+use layby_model::replica::ReplicaReport;
+use layby_model::route::{Confirmed, Demand, RouteTable, Traffic};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tower::ServiceExt;
+
+/// Long enough for a slow machine; nothing waits so long unless it is broken.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Images that the node has; their names are orders to the fake engine.
+const IMAGES: &[&str] = &[
+    "fake/ok",
+    "fake/ok:2",
+    "fake/slow:300ms",
+    "fake/hangs",
+    "fake/exits:3",
+    "fake/oom",
+    "fake/no-command",
+];
+
+/// The stand-in for the gateway: confirms every table a moment later, and says what it is told to say.
+pub(crate) struct Gateway {
+    pub(crate) confirmed: watch::Sender<Confirmed>,
+    pub(crate) demand: watch::Sender<Demand>,
+    pub(crate) traffic: Arc<Mutex<BTreeMap<ServiceId, Traffic>>>,
+    /// Ports that cannot be listened on.
+    pub(crate) taken: Arc<Mutex<BTreeSet<u16>>>,
+    /// Tables are only looked at while this is true.
+    pub(crate) confirms: watch::Sender<bool>,
+}
+
+impl Gateway {
+    /// Makes so many requests wait for a service.
+    pub(crate) fn ask(&self, id: &str, waiting: u32) {
+        self.demand.send_modify(|demand| {
+            demand.waiting.retain(|known, _| known.to_string() != id);
+            if waiting > 0 {
+                demand.waiting.insert(id.parse().expect("an id"), waiting);
+            }
+        });
+    }
+
+    /// Sets what went through to a service.
+    pub(crate) fn set_traffic(&self, id: &str, traffic: Traffic) {
+        let mut all = self.traffic.lock().expect("no poison");
+        all.insert(id.parse().expect("an id"), traffic);
+    }
+}
+
+/// A node without containers.
+pub(crate) struct World {
+    pub(crate) dir: TempDir,
+    pub(crate) fake: Arc<Fake>,
+    pub(crate) images: Arc<Store>,
+    pub(crate) gateway: Gateway,
+    pub(crate) tables: watch::Receiver<Arc<RouteTable>>,
+    control: Option<Control>,
+    router: Router,
+    confirmer: JoinHandle<()>,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(FakeOptions::default()).await
+    }
+
+    pub(crate) async fn with(options: FakeOptions) -> Self {
+        let dir = TempDir::new().expect("a folder");
+        let images = Arc::new(images(&dir));
+        let fake = Arc::new(Fake::new(options));
+        let gateway = Gateway {
+            confirmed: watch::Sender::default(),
+            demand: watch::Sender::default(),
+            traffic: Arc::default(),
+            taken: Arc::default(),
+            confirms: watch::Sender::new(true),
+        };
+        let (control, tables, confirmer) = start(&dir, &fake, &images, &gateway).await;
+        Self {
+            router: control.router(),
+            dir,
+            fake,
+            images,
+            gateway,
+            tables,
+            control: Some(control),
+            confirmer,
+        }
+    }
+
+    /// Ends the control plane as a kill does, and starts it again over the same engine, store and gateway.
+    pub(crate) async fn restart(&mut self) {
+        self.kill();
+        self.start().await;
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.control = None;
+        self.router = Router::new();
+        self.confirmer.abort();
+    }
+
+    pub(crate) async fn start(&mut self) {
+        let (control, tables, confirmer) =
+            start(&self.dir, &self.fake, &self.images, &self.gateway).await;
+        self.router = control.router();
+        self.control = Some(control);
+        self.tables = tables;
+        self.confirmer = confirmer;
+    }
+
+    pub(crate) fn control(&self) -> &Control {
+        self.control.as_ref().expect("it runs")
+    }
+
+    pub(crate) fn take_control(&mut self) -> Control {
+        self.control.take().expect("it runs")
+    }
+
+    /// One request to the API.
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: Vec<u8>) -> (StatusCode, Bytes) {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.body(Body::from(body)).expect("a request");
+        let answer = self
+            .router
+            .clone()
+            .oneshot(request)
+            .await
+            .expect("an answer");
+        let status = answer.status();
+        let body = tokio::time::timeout(PATIENCE, answer.into_body().collect());
+        let body = body.await.expect("in time").expect("a whole body");
+        (status, body.to_bytes())
+    }
+
+    pub(crate) async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> T {
+        let (status, body) = self.ask("GET", path, Vec::new()).await;
+        assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&body));
+        serde_json::from_slice(&body).expect("JSON of this type")
+    }
+
+    /// Deploys a Compose file as app `shop`.
+    pub(crate) async fn up(&self, compose: &str) -> Deployed {
+        self.up_as("shop", compose, "").await
+    }
+
+    pub(crate) async fn up_as(&self, app: &str, compose: &str, query: &str) -> Deployed {
+        let tar = tar(&[("manifest/compose.yaml", compose.as_bytes())]);
+        let path = format!("/v1/apps?app={app}&folder=folder{query}");
+        let (status, body) = self.ask("POST", &path, tar).await;
+        Deployed::of(status, &body)
+    }
+
+    pub(crate) async fn detail(&self, id: &str) -> ServiceDetail {
+        self.get(&format!("/v1/services/{id}")).await
+    }
+
+    pub(crate) async fn list(&self) -> Vec<ServiceView> {
+        self.get("/v1/services").await
+    }
+
+    /// Waits until a service looks like this.
+    pub(crate) async fn until(
+        &self,
+        id: &str,
+        what: impl Fn(&ServiceDetail) -> bool,
+    ) -> ServiceDetail {
+        let started = tokio::time::Instant::now();
+        loop {
+            let detail = self.detail(id).await;
+            if what(&detail) {
+                return detail;
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "never came about; now {detail:#?}"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until the newest table looks like this.
+    pub(crate) async fn until_table(&self, what: impl Fn(&RouteTable) -> bool) -> Arc<RouteTable> {
+        let mut tables = self.tables.clone();
+        let found = tokio::time::timeout(PATIENCE, tables.wait_for(|table| what(table)));
+        match found.await {
+            Ok(found) => Arc::clone(&found.expect("a control plane")),
+            Err(_) => panic!("never came about; now {:#?}", self.tables.borrow()),
+        }
+    }
+
+    /// What the engine has.
+    pub(crate) async fn replicas(&self) -> Vec<ReplicaReport> {
+        self.fake.observe(None).await.expect("the fake answers")
+    }
+
+    /// Waits until what the engine has looks like this.
+    pub(crate) async fn until_replicas(
+        &self,
+        what: impl Fn(&[ReplicaReport]) -> bool,
+    ) -> Vec<ReplicaReport> {
+        let started = tokio::time::Instant::now();
+        loop {
+            let replicas = self.replicas().await;
+            if what(&replicas) {
+                return replicas;
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "never came about; now {replicas:#?}"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// What a deploy answered.
+#[derive(Debug)]
+pub(crate) struct Deployed {
+    pub(crate) status: StatusCode,
+    pub(crate) events: Vec<Event>,
+    pub(crate) problem: Option<Problem>,
+}
+
+impl Deployed {
+    pub(crate) fn of(status: StatusCode, body: &[u8]) -> Self {
+        if status != 200 {
+            return Self {
+                status,
+                events: Vec::new(),
+                problem: Some(serde_json::from_slice(body).expect("a problem")),
+            };
+        }
+        let lines = body.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        Self {
+            status,
+            events: lines
+                .map(|line| serde_json::from_slice(line).expect("an event"))
+                .collect(),
+            problem: None,
+        }
+    }
+
+    /// The exit code that the last event says.
+    pub(crate) fn code(&self) -> i32 {
+        match self.events.last() {
+            Some(Event::Done { code }) => *code,
+            _ => panic!("no end: {self:#?}"),
+        }
+    }
+
+    pub(crate) fn outcomes(&self) -> Vec<(String, Outcome)> {
+        let outcome = |event: &Event| match event {
+            Event::Service {
+                service, outcome, ..
+            } => Some((service.service.clone(), *outcome)),
+            _ => None,
+        };
+        self.events.iter().filter_map(outcome).collect()
+    }
+
+    pub(crate) fn failure(&self) -> Failure {
+        let failure = |event: &Event| match event {
+            Event::Service { failure, .. } => failure.clone(),
+            _ => None,
+        };
+        self.events
+            .iter()
+            .find_map(failure)
+            .unwrap_or_else(|| panic!("no failure: {self:#?}"))
+    }
+
+    pub(crate) fn problem(&self) -> &Problem {
+        self.problem
+            .as_ref()
+            .unwrap_or_else(|| panic!("no problem: {self:#?}"))
+    }
+}
+
+/// A tar of files.
+pub(crate) fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, *content)
+            .expect("to append");
+    }
+    tar.into_inner().expect("to finish")
+}
+
+/// A Compose file of one service with these lines.
+pub(crate) fn compose(image: &str, more: &str) -> String {
+    let mut text = format!("services:\n  web:\n    image: {image}\n");
+    for line in more.lines() {
+        text.push_str(&format!("    {line}\n"));
+    }
+    text
+}
+
+fn images(dir: &TempDir) -> Store {
+    let context = dir.path().join("context");
+    std::fs::create_dir_all(&context).expect("a folder");
+    let store = Store::open(&dir.path().join("images")).expect("a store");
+    let build = |dockerfile: &str, tag: &str| {
+        std::fs::write(context.join("Dockerfile"), dockerfile).expect("a file");
+        let options = BuildOptions {
+            tag: Some(tag.to_owned()),
+            ..BuildOptions::default()
+        };
+        build::build(&store, &context, &options, &mut |_| {}).expect("an image")
+    };
+    let plain = build(
+        "FROM scratch\nCOPY Dockerfile /it\nCMD [\"/it\"]\nEXPOSE 8080\n",
+        "plain",
+    );
+    for name in IMAGES {
+        store.tag(&plain.digest, name).expect("a name");
+    }
+    build(
+        "FROM scratch\nCOPY Dockerfile /it\nCMD [\"/it\"]\nHEALTHCHECK --interval=1s CMD [\"true\"]\n",
+        "checked",
+    );
+    store
+}
+
+async fn start(
+    dir: &TempDir,
+    fake: &Arc<Fake>,
+    images: &Arc<Store>,
+    gateway: &Gateway,
+) -> (Control, watch::Receiver<Arc<RouteTable>>, JoinHandle<()>) {
+    let (send, tables) = watch::channel(Arc::default());
+    let traffic = Arc::clone(&gateway.traffic);
+    let wires = Wires {
+        tables: send,
+        confirmed: gateway.confirmed.subscribe(),
+        demand: gateway.demand.subscribe(),
+        traffic: Arc::new(move |id: &ServiceId| {
+            let traffic = traffic.lock().expect("no poison");
+            traffic.get(id).cloned().unwrap_or_default()
+        }),
+    };
+    let config = ControlConfig {
+        data_dir: dir.path().to_owned(),
+        domain: "localhost".into(),
+        http: (Ipv4Addr::LOCALHOST, 8080).into(),
+        publish_on: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        version: "0.0.0-test".into(),
+    };
+    let confirmer = tokio::spawn(confirm(
+        tables.clone(),
+        gateway.confirmed.clone(),
+        Arc::clone(&gateway.taken),
+        gateway.confirms.subscribe(),
+    ));
+    let engine: Arc<dyn Engine> = Arc::clone(fake) as _;
+    let control = Control::start(config, engine, Arc::clone(images), wires).await;
+    (control.expect("a control plane"), tables, confirmer)
+}
+
+async fn confirm(
+    mut tables: watch::Receiver<Arc<RouteTable>>,
+    confirmed: watch::Sender<Confirmed>,
+    taken: Arc<Mutex<BTreeSet<u16>>>,
+    mut confirms: watch::Receiver<bool>,
+) {
+    loop {
+        if tables.changed().await.is_err() || confirms.wait_for(|on| *on).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let table = Arc::clone(&tables.borrow_and_update());
+        let taken = taken.lock().expect("no poison").clone();
+        let failed = table
+            .listeners
+            .iter()
+            .filter(|l| taken.contains(&l.addr.port()));
+        confirmed.send_replace(Confirmed {
+            version: table.version,
+            failed_listeners: failed
+                .map(|l| {
+                    (
+                        l.clone(),
+                        "the port is in use by another program".to_owned(),
+                    )
+                })
+                .collect(),
+        });
+    }
+}
