@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,8 +31,15 @@ pub(crate) struct Plan<'a> {
     pub(crate) config: &'a ContainerConfig,
     pub(crate) group: &'a Group,
     pub(crate) rootfs: &'a Path,
-    pub(crate) netns: &'a OwnedFd,
-    pub(crate) etc: &'a Path,
+    pub(crate) shared: &'a Shared,
+}
+
+/// What the containers of a sandbox have in common.
+pub(crate) struct Shared {
+    /// The directory of the files for `/etc`.
+    pub(crate) etc: PathBuf,
+    /// A mounted sysfs to bind, where the container may not mount its own.
+    pub(crate) sysfs: Option<PathBuf>,
 }
 
 /// A container whose init has executed its program.
@@ -53,7 +60,8 @@ pub(crate) fn start(plan: &Plan<'_>) -> Result<Started> {
     let name = &plan.config.name;
     let root = Root::open(plan.rootfs)?;
     let user = root.user(&plan.config.user)?;
-    root.make_dirs(&plan.config.cwd)?;
+    let first_id = plan.sandbox.id_map.map_or(0, |(first, _)| first);
+    root.make_dirs(&plan.config.cwd, first_id)?;
     forget(plan.bundle, name)?;
 
     let dir = oci_bundle(plan.bundle, name);
@@ -63,8 +71,8 @@ pub(crate) fn start(plan: &Plan<'_>) -> Result<Started> {
         user: &user,
         group: plan.group,
         rootfs: plan.rootfs,
-        netns: PathBuf::from(format!("/proc/self/fd/{}", plan.netns.as_raw_fd())),
-        etc: plan.etc,
+        etc: &plan.shared.etc,
+        sysfs: plan.shared.sysfs.as_deref(),
     })
     .map_err(|error| {
         Error::Failed(format!(
@@ -81,7 +89,6 @@ pub(crate) fn start(plan: &Plan<'_>) -> Result<Started> {
     drop(out);
     drop(spec);
 
-    let first_id = plan.sandbox.id_map.map_or(0, |(first, _)| first);
     let owner = (
         Uid::from_raw(first_id + user.uid),
         Gid::from_raw(first_id + user.gid),

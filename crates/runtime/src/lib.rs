@@ -14,6 +14,7 @@ mod error;
 mod exec;
 mod executor;
 pub mod freezer;
+mod idmap;
 mod image;
 pub mod logs;
 mod oci;

@@ -1,7 +1,7 @@
 //! The OCI runtime spec of one container: what libcontainer is told to make.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::sys::resource::{Resource, getrlimit};
 use oci_spec::OciSpecError;
@@ -35,10 +35,10 @@ pub(crate) struct Parts<'a> {
     pub(crate) group: &'a Group,
     /// Its mounted root file system.
     pub(crate) rootfs: &'a Path,
-    /// A path of the network namespace to join.
-    pub(crate) netns: PathBuf,
     /// The directory of the files for `/etc`.
     pub(crate) etc: &'a Path,
+    /// A mounted sysfs to bind, where the container may not mount its own.
+    pub(crate) sysfs: Option<&'a Path>,
 }
 
 /// The spec. Limits are not in it: [`Group::limit`] has written them.
@@ -170,23 +170,17 @@ fn nofile() -> Result<oci_spec::runtime::PosixRlimit, OciSpecError> {
         .build()
 }
 
+/// The network namespace is not among them: the shim lives in it.
 fn namespaces(parts: &Parts<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     use LinuxNamespaceType as Type;
     let mut kinds = vec![Type::Pid, Type::Ipc, Type::Uts, Type::Mount, Type::Cgroup];
     if parts.sandbox.id_map.is_some() {
         kinds.push(Type::User);
     }
-    let mut found = kinds
+    kinds
         .into_iter()
         .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
-        .collect::<Result<Vec<_>, _>>()?;
-    found.push(
-        LinuxNamespaceBuilder::default()
-            .typ(Type::Network)
-            .path(parts.netns.clone())
-            .build()?,
-    );
-    Ok(found)
+        .collect()
 }
 
 fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
@@ -211,7 +205,15 @@ fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
             "nosuid,noexec,nodev,mode=1777,size=65536k",
         )?,
         mount("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev")?,
-        mount("/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro")?,
+        match parts.sysfs {
+            Some(mounted) => mount(
+                "/sys",
+                "bind",
+                mounted,
+                "bind,rprivate,nosuid,noexec,nodev,ro",
+            )?,
+            None => mount("/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro")?,
+        },
     ];
     found.extend(cgroup_mounts(parts.group)?);
     for name in ["hosts", "hostname", "resolv.conf"] {

@@ -11,6 +11,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::error::{Error, Result, Trying};
+use crate::idmap::Stage;
 use crate::spec::{Bundle, ContainerConfig, SandboxSpec};
 
 const NONE: Option<&str> = None;
@@ -72,7 +73,11 @@ fn unescape(text: &str) -> PathBuf {
 
 /// Mounts a container's overlay and returns where. What it writes goes to `upper` in its directory of the
 /// bundle and stays there over stops and starts.
-pub(crate) fn mount_overlay(dir: &Path, config: &ContainerConfig) -> Result<PathBuf> {
+pub(crate) fn mount_overlay(
+    dir: &Path,
+    config: &ContainerConfig,
+    stage: Option<&Stage>,
+) -> Result<PathBuf> {
     if config.lower.is_empty() {
         return Err(Error::Fatal(format!(
             "container {} has no image layer to stand on",
@@ -86,7 +91,14 @@ pub(crate) fn mount_overlay(dir: &Path, config: &ContainerConfig) -> Result<Path
     let upper = dir.join("upper");
     fs::set_permissions(&upper, fs::Permissions::from_mode(0o755))
         .trying(|| format!("set the mode of {}", upper.display()))?;
-    // A mount's options fit in one page: short links leave room for hundreds of layers, and paths with
+    let rootfs = match stage {
+        Some(stage) => {
+            stage.own(&upper)?;
+            stage.rootfs(&config.name)?
+        }
+        None => dir.join("rootfs"),
+    };
+    // A mount's options fit in one page: short names leave room for hundreds of layers, and paths with
     // ':' or ',' in them do no harm.
     let mut lower = Vec::with_capacity(config.lower.len());
     for (number, layer) in config.lower.iter().enumerate() {
@@ -97,13 +109,7 @@ pub(crate) fn mount_overlay(dir: &Path, config: &ContainerConfig) -> Result<Path
             )));
         }
         let name = format!("l{number}");
-        let link = dir.join(&name);
-        match fs::remove_file(&link) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).trying(|| format!("remove {}", link.display()));
-            }
-            _ => symlink(layer, &link).trying(|| format!("make the link {}", link.display()))?,
-        }
+        name_layer(layer, &dir.join(&name), stage)?;
         lower.push(name);
     }
     let options = format!("lowerdir={},upperdir=upper,workdir=work", lower.join(":"));
@@ -112,15 +118,27 @@ pub(crate) fn mount_overlay(dir: &Path, config: &ContainerConfig) -> Result<Path
     // Devices come from the container's own /dev; a node in an image opens nothing.
     let mounted = mount(
         Some("overlay"),
-        "rootfs",
+        &rootfs,
         Some("overlay"),
         MsFlags::MS_NODEV,
         Some(options.as_str()),
     );
     std::env::set_current_dir(&before).trying(|| format!("enter {}", before.display()))?;
-    let rootfs = dir.join("rootfs");
     mounted.trying(|| format!("mount the overlay on {}", rootfs.display()))?;
     Ok(rootfs)
+}
+
+/// Makes a layer known by a short name: a link to it, or a mount of it with its ids shifted.
+fn name_layer(layer: &Path, name: &Path, stage: Option<&Stage>) -> Result<()> {
+    if let Some(stage) = stage {
+        return stage.mount_layer(layer, name);
+    }
+    match fs::remove_file(name) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).trying(|| format!("remove {}", name.display()))
+        }
+        _ => symlink(layer, name).trying(|| format!("make the link {}", name.display())),
+    }
 }
 
 /// Unmounts a container's overlay.
@@ -129,9 +147,16 @@ pub(crate) fn unmount(rootfs: &Path) -> Result<()> {
 }
 
 /// Writes the files that containers get for `/etc`, and returns their directory.
-pub(crate) fn write_etc(bundle: &Bundle, spec: &SandboxSpec) -> Result<PathBuf> {
-    let dir = bundle.root().join("etc");
+pub(crate) fn write_etc(
+    bundle: &Bundle,
+    spec: &SandboxSpec,
+    stage: Option<&Stage>,
+) -> Result<PathBuf> {
+    let dir = stage.map_or_else(|| bundle.root().join("etc"), Stage::etc);
     make_private_dir(&dir)?;
+    if let Some(stage) = stage {
+        stage.own(&dir)?;
+    }
     let mut hosts =
         String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for (address, name) in &spec.hosts {
@@ -151,6 +176,9 @@ pub(crate) fn write_etc(bundle: &Bundle, spec: &SandboxSpec) -> Result<PathBuf> 
         fs::write(&file, text).trying(|| format!("write {}", file.display()))?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644))
             .trying(|| format!("set the mode of {}", file.display()))?;
+        if let Some(stage) = stage {
+            stage.own(&file)?;
+        }
     }
     Ok(dir)
 }

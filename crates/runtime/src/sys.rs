@@ -4,9 +4,11 @@
     reason = "fork, raw system calls and signal handlers have no safe wrapper; each says why it is sound"
 )]
 
+use std::ffi::CString;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, Signal, signal};
@@ -146,6 +148,46 @@ fn clean_candidate(line: &str) -> Option<Option<(usize, usize)>> {
     let clean =
         protection.starts_with('r') && !protection.contains('w') && protection.ends_with('p');
     Some((clean && file).then_some(range))
+}
+
+/// Mounts a copy of the tree at `from`, with its ids shifted by a user namespace, on `to`.
+pub(crate) fn mount_mapped(from: &Path, users: BorrowedFd<'_>, to: &Path) -> io::Result<()> {
+    let path =
+        |path: &Path| CString::new(path.as_os_str().as_encoded_bytes()).map_err(io::Error::from);
+    let (from, to) = (path(from)?, path(to)?);
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    // SAFETY: the kernel reads a string that outlives the call.
+    let tree =
+        owned(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, from.as_ptr(), flags) })?;
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: u64::try_from(users.as_raw_fd()).map_err(io::Error::other)?,
+    };
+    // SAFETY: the kernel reads the empty string and a mount_attr of the size given; both outlive the call.
+    Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    })?;
+    // SAFETY: as above.
+    Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            to.as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    })?;
+    Ok(())
 }
 
 #[cfg(test)]

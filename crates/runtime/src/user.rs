@@ -9,8 +9,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{Gid, Uid, fchownat};
 
 use crate::error::{Error, Result, Trying};
 
@@ -63,8 +64,8 @@ impl Root {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Makes the directory `path` with those above it, where they do not exist.
-    pub(crate) fn make_dirs(&self, path: &str) -> Result<()> {
+    /// Makes the directory `path` with those above it, where they do not exist, for `owner` and its group.
+    pub(crate) fn make_dirs(&self, path: &str, owner: u32) -> Result<()> {
         let fatal = |error: Errno| {
             Error::Fatal(format!(
                 "the working directory {path} cannot be made in the container: {}",
@@ -81,7 +82,17 @@ impl Root {
                     match self.open_inside(&done, directory) {
                         Ok(_) => {}
                         Err(Errno::ENOENT) => {
-                            mkdirat(above, name, Mode::from_bits_truncate(0o755)).map_err(fatal)?
+                            mkdirat(&above, name, Mode::from_bits_truncate(0o755))
+                                .map_err(fatal)?;
+                            let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
+                            fchownat(
+                                &above,
+                                name,
+                                Some(uid),
+                                Some(gid),
+                                AtFlags::AT_SYMLINK_NOFOLLOW,
+                            )
+                            .map_err(fatal)?;
                         }
                         Err(error) => return Err(fatal(error)),
                     }

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +10,9 @@ use nix::sys::stat::{Mode, umask};
 
 use super::sandbox::{Cell, Sandbox};
 use crate::cgroup::Group;
+use crate::container::Shared;
 use crate::error::{Error, Result, Trying};
+use crate::idmap::Stage;
 use crate::rootfs;
 use crate::spec::{Bundle, SandboxSpec};
 use crate::sys;
@@ -38,13 +39,19 @@ fn build(bundle: &Bundle, spec: SandboxSpec, group: &Group) -> Result<(Sandbox, 
         rootfs::make_private_dir(&dir)?;
     }
     let listener = listen(&spec.socket)?;
-    let netns = network(&spec.netns)?;
-    rootfs::enter(&needed(bundle, &spec)?)?;
-    let etc = rootfs::write_etc(bundle, &spec)?;
+    network(&spec.netns)?;
+    let needed = needed(bundle, &spec)?;
+    rootfs::enter(&needed)?;
+    let stage = match spec.id_map {
+        Some(map) => Some(Stage::new(map, &needed)?),
+        None => None,
+    };
+    let etc = rootfs::write_etc(bundle, &spec, stage.as_ref())?;
     group.create()?;
     let mut cells = Vec::with_capacity(spec.containers.len());
     for config in &spec.containers {
-        let rootfs = rootfs::mount_overlay(&bundle.container(&config.name), config)?;
+        let rootfs =
+            rootfs::mount_overlay(&bundle.container(&config.name), config, stage.as_ref())?;
         let group = group.child(&config.name);
         group.create()?;
         group.limit(config)?;
@@ -53,7 +60,14 @@ fn build(bundle: &Bundle, spec: SandboxSpec, group: &Group) -> Result<(Sandbox, 
     let file = bundle.pid();
     fs::write(&file, format!("{}\n", nix::unistd::Pid::this()))
         .trying(|| format!("write {}", file.display()))?;
-    let sandbox = Sandbox::new(bundle.clone(), spec, group.clone(), netns, etc, cells);
+    let sysfs = stage.as_ref().map(Stage::sysfs);
+    let sandbox = Sandbox::new(
+        bundle.clone(),
+        spec,
+        group.clone(),
+        Shared { etc, sysfs },
+        cells,
+    );
     Ok((sandbox, listener))
 }
 
@@ -71,20 +85,19 @@ fn needed(bundle: &Bundle, spec: &SandboxSpec) -> Result<Vec<PathBuf>> {
         .collect()
 }
 
-/// Opens the network namespace to join, or makes one with `lo` up, and lets it do what Docker lets it.
-fn network(path: &Path) -> Result<OwnedFd> {
-    let own = Path::new("/proc/self/ns/net");
-    let what = |path: &Path| format!("enter the network namespace {}", path.display());
-    let before = File::open(own).trying(|| what(own))?;
-    let wanted = if path.as_os_str().is_empty() {
+/// Joins the network namespace, or makes one with `lo` up, and lets it do what Docker lets it.
+///
+/// The shim stays in it, and its containers are born in it: with a user namespace they could not join one
+/// that they do not own. The shim itself speaks over paths only.
+fn network(path: &Path) -> Result<()> {
+    if path.as_os_str().is_empty() {
         unshare(CloneFlags::CLONE_NEWNET).trying(|| "make a network namespace".into())?;
         sys::loopback_up().trying(|| "bring lo up".into())?;
-        File::open(own).trying(|| what(own))?
     } else {
-        let wanted = File::open(path).trying(|| what(path))?;
-        setns(&wanted, CloneFlags::CLONE_NEWNET).trying(|| what(path))?;
-        wanted
-    };
+        let what = || format!("enter the network namespace {}", path.display());
+        let wanted = File::open(path).trying(what)?;
+        setns(&wanted, CloneFlags::CLONE_NEWNET).trying(what)?;
+    }
     // Any user of a container may take any port of its own namespace, and ping. Kernels that do not know a
     // setting do without.
     for (setting, value) in [
@@ -93,8 +106,7 @@ fn network(path: &Path) -> Result<OwnedFd> {
     ] {
         let _ = fs::write(Path::new("/proc/sys/net/ipv4").join(setting), value);
     }
-    setns(&before, CloneFlags::CLONE_NEWNET).trying(|| what(own))?;
-    Ok(wanted.into())
+    Ok(())
 }
 
 /// Listens where only root may connect.

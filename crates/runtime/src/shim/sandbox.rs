@@ -7,7 +7,6 @@
 //! Nothing here waits, but for starting (some ms) and for the kernel to kill what a failed start left.
 
 use std::mem;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::cgroup::Group;
-use crate::container::{self, Plan, Started};
+use crate::container::{self, Plan, Shared, Started};
 use crate::error::{Error, Result};
 use crate::exec::{self, Exec};
 use crate::freezer;
@@ -91,8 +90,7 @@ pub(super) struct Sandbox {
     bundle: Bundle,
     spec: SandboxSpec,
     group: Group,
-    netns: OwnedFd,
-    etc: PathBuf,
+    shared: Shared,
     cells: Vec<Cell>,
     phase: Phase,
     run: u64,
@@ -104,16 +102,14 @@ impl Sandbox {
         bundle: Bundle,
         spec: SandboxSpec,
         group: Group,
-        netns: OwnedFd,
-        etc: PathBuf,
+        shared: Shared,
         cells: Vec<Cell>,
     ) -> Self {
         Self {
             bundle,
             spec,
             group,
-            netns,
-            etc,
+            shared,
             cells,
             phase: Phase::Stopped,
             run: 0,
@@ -182,8 +178,7 @@ impl Sandbox {
             config,
             group: &cell.group,
             rootfs: &cell.rootfs,
-            netns: &self.netns,
-            etc: &self.etc,
+            shared: &self.shared,
         })?;
         cell.state.pid = Some(pid.as_raw());
         cell.pumps = vec![Pump::new(stdout, "stdout"), Pump::new(stderr, "stderr")];

@@ -43,6 +43,10 @@ pub(crate) const TESTS: &[Test] = &[
         containers_of_a_sandbox_share_its_network,
     ),
     (
+        "root_in_a_user_namespace_is_nobody_outside",
+        root_in_a_user_namespace_is_nobody_outside,
+    ),
+    (
         "output_without_end_is_kept_within_bounds",
         output_without_end_is_kept_within_bounds,
     ),
@@ -401,4 +405,63 @@ fn output_without_end_is_kept_within_bounds() {
     );
     assert_eq!(fs::read_dir(logs).expect("logs").count(), 2);
     assert!(rig.log("web").iter().all(|line| line == &"f".repeat(200)));
+}
+
+fn root_in_a_user_namespace_is_nobody_outside() {
+    use std::os::unix::fs::MetadataExt;
+
+    let mut rig = Rig::of(vec![
+        crate::rig::container("web", &["polite"]),
+        crate::rig::container("side", &["serve", "80"]),
+    ]);
+    rig.spec.id_map = Some((500_000, 65_536));
+    rig.spec.containers[0].cwd = "/srv/made".to_owned();
+    rig.spec.containers[1].user = "web".to_owned();
+    let mut client = rig.started();
+    rig.wait_for_line("ready");
+    let state = client.state().expect("state");
+    for (container, uid) in [(0, 500_000), (1, 501_234)] {
+        let pid = state.containers[container].pid.expect("a pid");
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+        assert!(
+            status.contains(&format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\n")),
+            "{status}"
+        );
+    }
+    // Inside it is root, with the image's files its own.
+    let status = ask(&mut client, &["cat", "/proc/self/status"]);
+    for line in [
+        "Uid:\t0\t0\t0\t0",
+        "CapEff:\t00000000a80425fb",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+    ] {
+        assert!(status.contains(line), "{status}");
+    }
+    ask(&mut client, &["write", "/etc/passwd", "changed"]);
+    ask(&mut client, &["write", "made", "text"]);
+    ask(&mut client, &["write", "/etc/hosts", "text"]);
+    ask(&mut client, &["write", "/dev/null", "text"]);
+    let upper = rig.bundle().join("containers/web/upper");
+    for path in ["etc/passwd", "srv/made", "srv/made/made"] {
+        let meta = fs::metadata(upper.join(path)).expect("written");
+        assert_eq!((meta.uid(), meta.gid()), (500_000, 500_000), "{path}");
+    }
+    assert!(
+        fs::read_to_string(layer().join("etc/passwd"))
+            .expect("passwd")
+            .contains("Web")
+    );
+    assert!(ask(&mut client, &["get", "80"]).ends_with("hello"));
+    assert_eq!(ask(&mut client, &["list", "/sys/class/net"]), "lo\n");
+    let calls = ask(&mut client, &["calls"]);
+    assert!(
+        calls.contains("mount 1\n") && calls.contains("unshare 1\n"),
+        "{calls}"
+    );
+    assert!(rig.log("side").contains(&"ready".to_owned()));
+    // It sleeps and wakes as others do.
+    client.stop().expect("stop");
+    client.start().expect("start");
+    assert_eq!(ask(&mut client, &["cat", "/etc/passwd"]), "changed");
 }
