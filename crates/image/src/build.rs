@@ -34,7 +34,8 @@ pub struct BuildOptions {
     pub target: Option<String>,
     /// The name to give to the image. Without one it is kept only as long as its digest is in use (see `Store::gc`).
     pub tag: Option<String>,
-    /// How errors name the Dockerfile, such as `examples/mnist/Dockerfile`; empty: as `dockerfile`.
+    /// How errors name the Dockerfile, such as `examples/mnist/Dockerfile`; empty: as `dockerfile`. Where it ends with
+    /// `dockerfile`, what stands before that names the context.
     pub file_name_shown: String,
 }
 
@@ -104,8 +105,15 @@ pub fn build(
             ))
         })?;
     let view = View::of_context(context);
+    // Where the context was sent from says more than where it happens to lie.
+    let context_shown = match shown.strip_suffix(name) {
+        _ if options.file_name_shown.is_empty() => context.display().to_string(),
+        Some("") => ".".to_owned(),
+        Some(folder) => folder.trim_end_matches('/').to_owned(),
+        None => context.display().to_string(),
+    };
     let text = read_text(&view, name)?
-        .ok_or_else(|| Error::Build(format!("there is no {name} in {}", context.display())))?;
+        .ok_or_else(|| Error::Build(format!("there is no {name} in {context_shown}")))?;
     let file = dockerfile::parse(&text).map_err(|error| Error::Dockerfile {
         file: shown.to_owned(),
         line: error.line,
@@ -122,7 +130,7 @@ pub fn build(
         file: &file,
         shown,
         context: &view,
-        context_shown: format!("the build context {}", context.display()),
+        context_shown: format!("the build context {context_shown}"),
         ignore: &ignore,
         globals: args::global_args(&file, options, shown)?,
         epoch_s,

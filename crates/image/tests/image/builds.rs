@@ -283,11 +283,11 @@ fn errors_name_the_file_the_line_and_the_instruction() {
         ),
         (
             "FROM scratch\nCOPY nope /\n",
-            "shown/Dockerfile:2: COPY does not find \"nope\" in the build context /",
+            "shown/Dockerfile:2: COPY does not find \"nope\" in the build context shown",
         ),
         (
             "FROM scratch\nCOPY n*pe /\n",
-            "shown/Dockerfile:2: COPY finds nothing that matches \"n*pe\" in the build context",
+            "shown/Dockerfile:2: COPY finds nothing that matches \"n*pe\" in the build context shown",
         ),
         (
             "FROM scratch\nCOPY ../x /\n",

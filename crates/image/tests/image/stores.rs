@@ -1,7 +1,9 @@
 //! The store: names, garbage, decay, several users at once, a full disk.
 
 use std::fs;
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use layby_image::build::build;
 use layby_image::{BuildOptions, Error, Store};
@@ -184,6 +186,56 @@ fn threads_and_stores_on_one_directory_do_not_disturb_each_other() {
         fs::read_dir(world.store_dir().join("tmp")).unwrap().count(),
         0
     );
+}
+
+/// Runs itself again, and kills that in the middle of a load.
+#[test]
+fn a_kill_in_the_middle_of_a_load_loses_nothing() {
+    const INSIDE: &str = "LAYBY_TEST_LOAD_INTO";
+    if let Some(dir) = std::env::var_os(INSIDE) {
+        let store = Store::open(std::path::Path::new(&dir)).unwrap();
+        let loaded = store.load(std::io::stdin());
+        panic!("killed before the archive ended: {loaded:?}");
+    }
+    let world = World::new();
+    let kept = load_layer(&world.store, &Tar::new().file("f", "kept").finish());
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "stores::a_kill_in_the_middle_of_a_load_loses_nothing",
+            "--nocapture",
+        ])
+        .env(INSIDE, world.store_dir())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let tar = Tar::new().file("large", &"text ".repeat(100_000)).finish();
+    let archive = crate::support::oci_archive("x", &[(tar.clone(), crate::support::sha256(&tar))]);
+    // The pipe stays open, so that the child waits for the rest.
+    let mut pipe = child.stdin.take().unwrap();
+    pipe.write_all(&archive[..archive.len() / 2]).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let temp_dir = world.store_dir().join("tmp");
+    while fs::read_dir(&temp_dir).unwrap().count() == 0 {
+        assert!(Instant::now() < deadline, "the child never began to load");
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "the child ended by itself"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // While the child is at it, its files are left alone.
+    let store = Store::open(&world.store_dir()).unwrap();
+    assert!(fs::read_dir(&temp_dir).unwrap().count() > 0);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(store);
+    let store = Store::open(&world.store_dir()).unwrap();
+    assert_eq!(fs::read_dir(&temp_dir).unwrap().count(), 0);
+    assert_eq!(store.list().unwrap(), [kept]);
+    assert_eq!(store.load(archive.as_slice()).unwrap().len(), 1);
 }
 
 /// Runs itself again in a mount namespace of its own, with a small tmpfs in the store's place.
