@@ -74,6 +74,11 @@ impl Entry {
         self.doing.is_some()
     }
 
+    /// Wakes the replica's task: a fact has changed that it must see to.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
     fn report(&self, id: ReplicaId) -> ReplicaReport {
         ReplicaReport {
             id,

@@ -1,0 +1,303 @@
+//! The embedded engine: containers on this machine, one shim process for each replica.
+//!
+//! A replica is a folder (its *bundle*, `DIR/replicas/<id>/`), a place in the network, and a shim that holds its
+//! containers and outlives the node. All that a restart must find again stands there: who the replica is in the
+//! bundle's `replica.json` ([`record`]), how it is with the shim, its address in the kernel.
+//!
+//! Each replica has one task, which carries out its orders one after another ([`replica`]). Only a thaw goes past
+//! the task: it is one small write, and a request is waiting for it.
+
+mod blocking;
+mod logs;
+mod merge;
+mod record;
+mod reopen;
+mod replica;
+mod shim;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use layby_image::Store;
+use layby_model::engine::{
+    BoxFuture, BoxStream, Engine, EngineError, EngineTraits, ExecOutput, LogLine, LogQuery,
+    Workload,
+};
+use layby_model::replica::ReplicaReport;
+use layby_model::{ReplicaId, ServiceId, Wakefulness};
+use layby_net::{Network, NetworkConfig};
+use layby_runtime::{ShimImage, protocol};
+
+use crate::lifecycle::{Action, Actual};
+use crate::roster::{Entry, Roster};
+use blocking::{blocking, sentence};
+use shim::Shim;
+
+/// How long [`Embedded::close`] waits for replicas to end.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(120);
+
+/// Where an embedded engine is, and what it uses.
+#[derive(Debug)]
+pub struct EmbeddedConfig {
+    /// The node's name on the machine (8 hex digits): it names the bridge, the nft table and the cgroups.
+    pub node: String,
+    /// The node's data directory; the bundles are in `replicas/` below it.
+    pub data_dir: PathBuf,
+    /// The node's folder for sockets and namespaces, `/run/layby/<node>`; short, since sockets' paths are limited.
+    pub run_dir: PathBuf,
+    /// The images.
+    pub images: Arc<Store>,
+}
+
+/// The embedded engine.
+#[derive(Debug)]
+pub struct Embedded {
+    shared: Arc<Shared>,
+}
+
+/// What the engine and its replicas' tasks share.
+#[derive(Debug)]
+struct Shared {
+    node: String,
+    replicas_dir: PathBuf,
+    sockets_dir: PathBuf,
+    images: Arc<Store>,
+    network: Network,
+    program: ShimImage,
+    roster: Roster,
+    /// The shims that are connected; each replica that is prepared has one.
+    shims: Mutex<BTreeMap<ReplicaId, Arc<Shim>>>,
+}
+
+impl Embedded {
+    /// Opens the engine and finds every replica that was left running, frozen or stopped. What was left half made,
+    /// or without its shim, is removed; the latter is reported as lost.
+    ///
+    /// # Errors
+    /// [`EngineError::Failed`], in one sentence, when the network or the folders cannot be made.
+    pub async fn open(config: EmbeddedConfig) -> Result<Self, EngineError> {
+        let replicas_dir = config.data_dir.join("replicas");
+        let sockets_dir = config.run_dir.join("shims");
+        for dir in [&replicas_dir, &sockets_dir] {
+            std::fs::create_dir_all(dir).map_err(|error| {
+                let text = format!("cannot make the folder {}: {error}", dir.display());
+                EngineError::Failed(text)
+            })?;
+        }
+        let program = blocking(ShimImage::of_self)
+            .await
+            .map_err(|error| EngineError::Failed(sentence(&error)))?;
+        let network = Network::open(NetworkConfig {
+            node: config.node.clone(),
+            run_dir: config.run_dir,
+            data_dir: config.data_dir,
+        })
+        .await
+        .map_err(|error| EngineError::Failed(sentence(&error)))?;
+        let shared = Arc::new(Shared {
+            node: config.node,
+            replicas_dir,
+            sockets_dir,
+            images: config.images,
+            network,
+            program,
+            roster: Roster::default(),
+            shims: Mutex::default(),
+        });
+        reopen::reopen(&shared).await?;
+        Ok(Self { shared })
+    }
+
+    /// Closes the engine. With `all`, stops and removes every replica and the network; without, leaves all as it is
+    /// for the next start.
+    ///
+    /// # Errors
+    /// [`EngineError::Failed`] with what could not be removed; closing it again may help.
+    pub async fn close(&self, all: bool) -> Result<(), EngineError> {
+        if !all {
+            return Ok(());
+        }
+        self.shared.roster.retire_all();
+        let ended = tokio::time::timeout(CLOSE_PATIENCE, async {
+            while !self.shared.roster.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        if ended.await.is_err() {
+            let left = self.shared.roster.reports(None);
+            let texts: Vec<String> = left.iter().map(describe_leftover).collect();
+            return Err(EngineError::Failed(format!(
+                "not all replicas could be removed: {}",
+                texts.join("; ")
+            )));
+        }
+        let closed = self.shared.network.close().await;
+        closed.map_err(|error| EngineError::Failed(sentence(&error)))
+    }
+}
+
+fn describe_leftover(report: &ReplicaReport) -> String {
+    let why = report.trouble.as_ref();
+    let why = why.map_or("it is still stopping", |trouble| trouble.message.as_str());
+    format!("{} of {}: {why}", report.id, report.service)
+}
+
+impl Shared {
+    fn bundle(&self, id: ReplicaId) -> PathBuf {
+        self.replicas_dir.join(id.to_string())
+    }
+
+    fn socket(&self, id: ReplicaId) -> PathBuf {
+        self.sockets_dir.join(format!("{id}.sock"))
+    }
+
+    fn cgroup(&self, id: ReplicaId) -> String {
+        format!("layby/{}/{id}", self.node)
+    }
+
+    fn shim(&self, id: ReplicaId) -> Option<Arc<Shim>> {
+        let shims = self.shims.lock().unwrap_or_else(PoisonError::into_inner);
+        shims.get(&id).cloned()
+    }
+
+    fn set_shim(&self, id: ReplicaId, shim: Option<Arc<Shim>>) {
+        let mut shims = self.shims.lock().unwrap_or_else(PoisonError::into_inner);
+        match shim {
+            Some(shim) => shims.insert(id, shim),
+            None => shims.remove(&id),
+        };
+    }
+
+    /// A replica that takes commands now, and its shim.
+    fn running(&self, id: ReplicaId) -> Result<(Entry, Arc<Shim>), EngineError> {
+        let entry = self.roster.get(id).ok_or_else(|| missing(id))?;
+        match (entry.actual, self.shim(id)) {
+            (Actual::Running | Actual::Ready, Some(shim)) => Ok((entry, shim)),
+            // A command in a frozen cgroup would wait for the thaw.
+            _ => Err(EngineError::NotFound(format!(
+                "replica {id} of {} does not run: wake its service first",
+                entry.service
+            ))),
+        }
+    }
+}
+
+impl Engine for Embedded {
+    fn traits(&self) -> EngineTraits {
+        EngineTraits {
+            can_doze: true,
+            reports_health: false,
+            can_exec: true,
+        }
+    }
+
+    fn apply<'a>(&'a self, workload: &'a Workload) -> BoxFuture<'a, Result<(), EngineError>> {
+        Box::pin(async move {
+            let shared = &self.shared;
+            let new = shared.roster.accept(workload)?;
+            for (&id, _) in depths(workload, Wakefulness::Awake) {
+                if shared.roster.claim(id, Action::Thaw) {
+                    replica::thaw(shared, id);
+                }
+            }
+            for id in new {
+                tokio::spawn(replica::run(Arc::clone(shared), id));
+            }
+            Ok(())
+        })
+    }
+
+    fn observe<'a>(
+        &'a self,
+        service: Option<&'a ServiceId>,
+    ) -> BoxFuture<'a, Result<Vec<ReplicaReport>, EngineError>> {
+        Box::pin(async move { Ok(self.shared.roster.reports(service)) })
+    }
+
+    fn changes(&self) -> BoxStream<'static, Option<ServiceId>> {
+        self.shared.roster.changes()
+    }
+
+    fn logs<'a>(
+        &'a self,
+        replica: ReplicaId,
+        query: LogQuery,
+    ) -> BoxFuture<'a, Result<BoxStream<'static, LogLine>, EngineError>> {
+        Box::pin(async move {
+            let entry = self.shared.roster.get(replica);
+            let entry = entry.ok_or_else(|| missing(replica))?;
+            let container = container(&entry, replica, query.container.as_deref())?;
+            logs::open(&self.shared, replica, container, &query).await
+        })
+    }
+
+    fn exec<'a>(
+        &'a self,
+        replica: ReplicaId,
+        container_name: Option<&'a str>,
+        argv: &'a [String],
+        timeout_ms: u64,
+    ) -> BoxFuture<'a, Result<ExecOutput, EngineError>> {
+        Box::pin(async move {
+            let (entry, shim) = self.shared.running(replica)?;
+            let container = container(&entry, replica, container_name)?;
+            let result = shim.exec(container, argv.to_vec(), timeout_ms).await;
+            let result = result.map_err(|trouble| EngineError::Failed(trouble.message))?;
+            if result.timed_out {
+                return Err(EngineError::Failed(format!(
+                    "the command {argv:?} in replica {replica} took longer than {timeout_ms} ms"
+                )));
+            }
+            Ok(ExecOutput {
+                code: result.code,
+                output: result.output.into_bytes(),
+            })
+        })
+    }
+}
+
+/// The replicas of an order that are to be at `depth`.
+fn depths(
+    workload: &Workload,
+    depth: Wakefulness,
+) -> impl Iterator<Item = (&ReplicaId, &Wakefulness)> {
+    workload
+        .replicas
+        .iter()
+        .filter(move |(_, wanted)| **wanted == depth)
+}
+
+/// The name of the container that is meant: the first, if none is named.
+fn container(entry: &Entry, id: ReplicaId, name: Option<&str>) -> Result<String, EngineError> {
+    let found = match name {
+        Some(name) => entry.containers.iter().find(|known| known.name == name),
+        None => entry.containers.first(),
+    };
+    let found = found.ok_or_else(|| {
+        let name = name.unwrap_or("at all");
+        EngineError::NotFound(format!("replica {id} has no container {name}"))
+    })?;
+    Ok(found.name.clone())
+}
+
+fn missing(replica: ReplicaId) -> EngineError {
+    EngineError::NotFound(format!("there is no replica {replica}"))
+}
+
+/// What the shim says of a replica, in the model's words.
+fn containers(state: &protocol::SandboxState) -> Vec<layby_model::replica::ContainerReport> {
+    let containers = state.containers.iter();
+    containers
+        .map(|container| layby_model::replica::ContainerReport {
+            name: container.name.clone(),
+            pid: container.pid,
+            ended: container.ended,
+            last_exit: container.last_exit.map(|exit| layby_model::replica::Exit {
+                code: exit.code,
+                oom: exit.oom,
+            }),
+        })
+        .collect()
+}

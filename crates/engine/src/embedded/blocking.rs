@@ -1,0 +1,27 @@
+//! Calls that block, off the async threads; and errors as one sentence.
+
+use std::error::Error;
+
+/// Runs `call` where it may block. A panic in it goes on in the caller.
+pub(super) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(call).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only a runtime that shuts down cancels; nobody waits for the answer then.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+/// An error with its causes in one line: what crosses to the model is text.
+pub(super) fn sentence(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,160 @@
+//! What a container runs: the image's settings with the service's on top.
+
+use std::path::PathBuf;
+
+use layby_image::ImageConfig;
+use layby_model::spec::ContainerSpec;
+use layby_runtime::ContainerConfig;
+
+/// The PATH of a container whose image names none; Docker's.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Merges as Docker and Kubernetes do.
+///
+/// An entrypoint given by the service replaces the image's and drops its CMD; a command given by the service
+/// replaces the image's CMD alone (Kubernetes: "Define a Command and Arguments for a Container"). Variables of the
+/// service replace those of the image by name. HOSTNAME and PATH are set when neither names them.
+pub(super) fn merge(
+    spec: &ContainerSpec,
+    image: &ImageConfig,
+    lower: Vec<PathBuf>,
+    hostname: &str,
+) -> ContainerConfig {
+    let own = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let signal = own(&spec.stop_signal).or_else(|| own(&image.stop_signal));
+    ContainerConfig {
+        name: spec.name.clone(),
+        lower,
+        argv: argv(spec, image),
+        env: env(spec, image, hostname),
+        cwd: own(&spec.working_dir).unwrap_or_else(|| image.working_dir.clone()),
+        user: own(&spec.user).unwrap_or_else(|| image.user.clone()),
+        memory_bytes: spec.resources.memory_limit_bytes,
+        cpu_milli: spec.resources.cpu_limit_milli,
+        pids: spec.resources.pids_limit,
+        stop_signal: signal.unwrap_or_else(|| "SIGTERM".to_owned()),
+        stop_grace_ms: spec.stop_grace_ms,
+    }
+}
+
+fn argv(spec: &ContainerSpec, image: &ImageConfig) -> Vec<String> {
+    let (entrypoint, cmd) = match (&spec.entrypoint, &spec.command) {
+        (Some(entrypoint), command) => (entrypoint, command.as_ref()),
+        (None, Some(command)) => (&image.entrypoint, Some(command)),
+        (None, None) => (&image.entrypoint, Some(&image.cmd)),
+    };
+    let cmd = cmd.into_iter().flatten();
+    entrypoint.iter().chain(cmd).cloned().collect()
+}
+
+fn env(spec: &ContainerSpec, image: &ImageConfig, hostname: &str) -> Vec<(String, String)> {
+    let mut env: Vec<(String, String)> = Vec::new();
+    let mut set = |name: &str, value: &str| match env.iter_mut().find(|(n, _)| n == name) {
+        Some((_, known)) => value.clone_into(known),
+        None => env.push((name.to_owned(), value.to_owned())),
+    };
+    set("PATH", PATH);
+    set("HOSTNAME", hostname);
+    for (name, value) in &image.env {
+        set(name, value);
+    }
+    for (name, value) in &spec.env {
+        set(name, value);
+    }
+    env
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use layby_model::spec::Resources;
+
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn spec(entrypoint: Option<&str>, command: Option<&str>) -> ContainerSpec {
+        ContainerSpec {
+            name: "web".to_owned(),
+            image: "web".to_owned(),
+            build: None,
+            entrypoint: entrypoint.map(words),
+            command: command.map(words),
+            env: BTreeMap::new(),
+            working_dir: None,
+            user: None,
+            resources: Resources::default(),
+            ports: Vec::new(),
+            readiness: None,
+            liveness: None,
+            startup: None,
+            no_healthcheck: false,
+            stop_signal: None,
+            stop_grace_ms: 10_000,
+        }
+    }
+
+    fn image() -> ImageConfig {
+        ImageConfig {
+            entrypoint: words("/entry -e"),
+            cmd: words("serve all"),
+            env: vec![
+                ("PATH".to_owned(), "/image".to_owned()),
+                ("LEVEL".to_owned(), "low".to_owned()),
+            ],
+            working_dir: "/srv".to_owned(),
+            user: "app".to_owned(),
+            stop_signal: Some("SIGINT".to_owned()),
+            ..ImageConfig::default()
+        }
+    }
+
+    #[test]
+    fn the_command_follows_dockers_and_kubernetes_table() {
+        for (entrypoint, command, expected) in [
+            (None, None, "/entry -e serve all"),
+            (None, Some("one"), "/entry -e one"),
+            (None, Some(""), "/entry -e"),
+            (Some("/own"), None, "/own"),
+            (Some("/own"), Some("one"), "/own one"),
+        ] {
+            let argv = argv(&spec(entrypoint, command), &image());
+            assert_eq!(argv, words(expected), "{entrypoint:?} {command:?}");
+        }
+    }
+
+    #[test]
+    fn the_services_variables_replace_the_images_by_name() {
+        let mut spec = spec(None, None);
+        spec.env.insert("LEVEL".to_owned(), "high".to_owned());
+        spec.env.insert("NEW".to_owned(), String::new());
+        let merged = merge(&spec, &image(), Vec::new(), "0001");
+        let shown: Vec<String> = merged.env.iter().map(|(n, v)| format!("{n}={v}")).collect();
+        assert_eq!(
+            shown,
+            ["PATH=/image", "HOSTNAME=0001", "LEVEL=high", "NEW="]
+        );
+    }
+
+    #[test]
+    fn what_the_service_leaves_open_the_image_decides() {
+        let merged = merge(&spec(None, None), &image(), Vec::new(), "x");
+        assert_eq!(merged.cwd, "/srv");
+        assert_eq!(merged.user, "app");
+        assert_eq!(merged.stop_signal, "SIGINT");
+        let mut own = spec(None, None);
+        own.user = Some("0".to_owned());
+        own.working_dir = Some("/".to_owned());
+        own.stop_signal = Some("SIGQUIT".to_owned());
+        let merged = merge(&own, &image(), Vec::new(), "x");
+        assert_eq!(
+            (&*merged.cwd, &*merged.user, &*merged.stop_signal),
+            ("/", "0", "SIGQUIT")
+        );
+        let merged = merge(&own, &ImageConfig::default(), Vec::new(), "x");
+        assert_eq!(merged.env[0], ("PATH".to_owned(), PATH.to_owned()));
+    }
+}

@@ -1,0 +1,391 @@
+//! One replica's task: carries out its orders, one after another, until it is gone.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use layby_image::Error as ImageError;
+use layby_model::engine::RunSpec;
+use layby_model::replica::Trouble;
+use layby_model::{ReplicaId, RevisionId, ServiceId};
+use layby_net::Attachment;
+use layby_runtime::{ContainerConfig, SandboxSpec, freezer, sandbox};
+
+use super::blocking::{blocking, sentence};
+use super::merge::merge;
+use super::record::Record;
+use super::shim::Shim;
+use super::{Shared, containers};
+use crate::lifecycle::{Action, Actual};
+use crate::roster::{Entry, Next};
+
+/// From one try to remove a replica to the next.
+const REMOVE_AGAIN: Duration = Duration::from_secs(1);
+/// The grace of replicas whose settings are not known any more: those found at a restart. The shim knows the
+/// true one; this only bounds the wait for it.
+const GRACE: Duration = Duration::from_secs(600);
+/// The container's view of who resolves names.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Carries out the orders for one replica.
+pub(super) async fn run(shared: Arc<Shared>, id: ReplicaId) {
+    let mut written = None;
+    let mut cleaned = false;
+    loop {
+        match shared.roster.next(id) {
+            Next::Gone => return,
+            Next::Wait(wake) => {
+                if !cleaned && is_lost(&shared, id) {
+                    cleaned = true;
+                    clean(&shared, id).await;
+                } else {
+                    keep_record(&shared, id, &mut written).await;
+                    wake.notified().await;
+                }
+            }
+            Next::Do(Action::Remove) => match remove(&shared, id).await {
+                Ok(()) => shared.roster.remove(id),
+                Err(trouble) => {
+                    shared.roster.done(id, Err(trouble));
+                    tokio::time::sleep(REMOVE_AGAIN).await;
+                }
+            },
+            Next::Do(Action::Thaw) => thaw(&shared, id),
+            Next::Do(action) => {
+                let outcome = act(&shared, id, action).await;
+                shared.roster.done(id, outcome);
+                look(&shared, id);
+            }
+        }
+    }
+}
+
+/// Thaws a replica of which [`Action::Thaw`] was claimed: one small write, short enough for an async thread.
+pub(super) fn thaw(shared: &Shared, id: ReplicaId) {
+    let outcome = match freezer::thaw(&shared.cgroup(id)) {
+        Ok(()) => Ok(Actual::Running),
+        Err(error) => Err(from_runtime(&error)),
+    };
+    shared.roster.done(id, outcome);
+    look(shared, id);
+}
+
+/// Connects a replica with its shim: what the shim says is written down from now on.
+pub(super) async fn connect(shared: &Arc<Shared>, id: ReplicaId) -> Result<Arc<Shim>, Trouble> {
+    // Not counted: the connection's task must not keep an engine alive that was dropped.
+    let engine = Arc::downgrade(shared);
+    let changed = move || {
+        if let Some(shared) = engine.upgrade() {
+            look(&shared, id);
+        }
+    };
+    let shim = Shim::connect(&shared.socket(id), changed).await;
+    let shim = Arc::new(shim.map_err(from_shim)?);
+    shared.set_shim(id, Some(Arc::clone(&shim)));
+    Ok(shim)
+}
+
+/// Takes over what the shim says. Safe to repeat: whoever comes last sees the latest.
+pub(super) fn look(shared: &Shared, id: ReplicaId) {
+    let Some(shim) = shared.shim(id) else {
+        return;
+    };
+    shared.roster.change(id, |entry| match shim.state() {
+        Some(state) => {
+            entry.containers = containers(&state);
+            if let Some(trouble) = state.trouble {
+                entry.trouble = Some(from_shim(trouble));
+            }
+            // While an action is under way its end says what the replica is.
+            if !state.running && !entry.busy() && runs(entry.actual) {
+                entry.actual = Actual::Stopped;
+            }
+        }
+        None if entry.retiring() => {}
+        None if entry.actual != Actual::Lost => {
+            lose(entry, format!("the shim of replica {id} has ended"));
+            entry.wake();
+        }
+        None => {}
+    });
+}
+
+fn runs(actual: Actual) -> bool {
+    matches!(actual, Actual::Running | Actual::Ready | Actual::Frozen)
+}
+
+/// Writes down that a replica cannot be used any more.
+pub(super) fn lose(entry: &mut Entry, message: String) {
+    entry.actual = Actual::Lost;
+    for container in &mut entry.containers {
+        container.pid = None;
+    }
+    entry.trouble = Some(Trouble {
+        fatal: false,
+        message,
+    });
+}
+
+fn is_lost(shared: &Shared, id: ReplicaId) -> bool {
+    let entry = shared.roster.get(id);
+    entry.is_some_and(|entry| entry.actual == Actual::Lost)
+}
+
+/// Ends what a lost replica left: its processes must not go on where nobody sees them. Its address stays taken until
+/// it is retired.
+async fn clean(shared: &Shared, id: ReplicaId) {
+    shared.set_shim(id, None);
+    let bundle = shared.bundle(id);
+    if let Err(errors) = blocking(move || sandbox::destroy(&bundle)).await {
+        // Retiring it tries again, and tells then.
+        tracing::warn!("after replica {id} was lost: {}", all(&errors));
+    }
+}
+
+/// Brings the record's generation up to date, when nothing else is to be done.
+async fn keep_record(shared: &Shared, id: ReplicaId, written: &mut Option<u64>) {
+    let Some(entry) = shared.roster.get(id) else {
+        return;
+    };
+    if entry.actual == Actual::Absent || *written == Some(entry.generation) {
+        return;
+    }
+    let bundle = shared.bundle(id);
+    let result = blocking(move || Record::set_generation(&bundle, entry.generation)).await;
+    if let Err(error) = result {
+        tracing::warn!("cannot bring the record of replica {id} up to date: {error}");
+    }
+    *written = Some(entry.generation);
+}
+
+fn record(id: ReplicaId, entry: &Entry) -> Record {
+    let service: ServiceId = entry.service.clone();
+    let revision: RevisionId = entry.revision;
+    let images = entry.spec.as_ref().map(|spec| spec.images.clone());
+    Record {
+        generation: entry.generation,
+        images: images.unwrap_or_default(),
+        ..Record::new(id, service, revision)
+    }
+}
+
+/// Does one thing, and says what the replica is then.
+async fn act(shared: &Arc<Shared>, id: ReplicaId, action: Action) -> Result<Actual, Trouble> {
+    match action {
+        Action::Prepare => {
+            let prepared = prepare(shared, id).await;
+            if prepared.is_err() {
+                undo(shared, id).await;
+            }
+            prepared.map(|()| Actual::Stopped)
+        }
+        Action::Start => {
+            let shim = shim(shared, id)?;
+            shim.start().await.map_err(from_shim)?;
+            Ok(Actual::Running)
+        }
+        Action::Stop | Action::Remove => {
+            let shim = shim(shared, id)?;
+            shim.stop(GRACE).await.map_err(from_shim)?;
+            Ok(Actual::Stopped)
+        }
+        Action::Freeze => {
+            let cgroup = shared.cgroup(id);
+            blocking(move || freezer::freeze(&cgroup))
+                .await
+                .map_err(|error| from_runtime(&error))?;
+            Ok(Actual::Frozen)
+        }
+        Action::Thaw => {
+            freezer::thaw(&shared.cgroup(id)).map_err(|error| from_runtime(&error))?;
+            Ok(Actual::Running)
+        }
+    }
+}
+
+fn shim(shared: &Shared, id: ReplicaId) -> Result<Arc<Shim>, Trouble> {
+    shared.shim(id).ok_or_else(|| Trouble {
+        fatal: false,
+        message: format!("replica {id} has no shim"),
+    })
+}
+
+/// Makes all that a replica needs but its processes. What was made stays if it fails: the caller removes it.
+async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
+    let entry = shared.roster.get(id);
+    let entry = entry.ok_or_else(|| failed(format!("replica {id} is gone")))?;
+    let spec = entry.spec.clone();
+    let spec = spec.ok_or_else(|| failed(format!("the settings of replica {id} are lost")))?;
+
+    // First of all: what has no record is half made.
+    let bundle = shared.bundle(id);
+    let record = record(id, &entry);
+    let written = {
+        let bundle = bundle.clone();
+        blocking(move || record.write(&bundle)).await
+    };
+    written.map_err(|error| failed(format!("cannot write to {}: {error}", bundle.display())))?;
+
+    let hostname = id.to_string();
+    let unpacked = {
+        let (shared, hostname) = (Arc::clone(shared), hostname.clone());
+        blocking(move || merge_all(&shared, &spec, &hostname))
+    };
+    let attached = async {
+        let attached = shared.network.attach(&hostname).await;
+        attached.map_err(|error| failed(sentence(&error)))
+    };
+    let (containers, attachment) = futures_util::future::try_join(unpacked, attached).await?;
+    let Attachment { netns, address, .. } = attachment;
+    shared
+        .roster
+        .change(id, |entry| entry.address = Some(IpAddr::V4(address)));
+
+    let sandbox = SandboxSpec {
+        id: hostname.clone(),
+        hosts: vec![(address.to_string(), hostname.clone())],
+        hostname,
+        netns,
+        dns: name_servers(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()),
+        cgroup: shared.cgroup(id),
+        socket: shared.socket(id),
+        containers,
+        ..SandboxSpec::default()
+    };
+    let spawned = {
+        let shared = Arc::clone(shared);
+        blocking(move || layby_runtime::shim::spawn(&shared.program, &bundle, &sandbox))
+    };
+    spawned.await.map_err(|error| from_runtime(&error))?;
+    connect(shared, id).await?;
+    Ok(())
+}
+
+/// Finds and unpacks every container's image, and merges its settings. Blocks.
+fn merge_all(
+    shared: &Shared,
+    spec: &RunSpec,
+    hostname: &str,
+) -> Result<Vec<ContainerConfig>, Trouble> {
+    let mut all = Vec::new();
+    for (n, container) in spec.service.containers.iter().enumerate() {
+        let digest = spec.images.get(n).map_or("", String::as_str);
+        let explain = |error: ImageError| from_image(&container.image, &error);
+        let image = shared.images.get(digest).map_err(explain)?;
+        let lower = shared.images.layers(digest).map_err(explain)?;
+        all.push(merge(container, &image.config, lower, hostname));
+    }
+    Ok(all)
+}
+
+/// Removes what a failed preparation left.
+async fn undo(shared: &Shared, id: ReplicaId) {
+    shared.set_shim(id, None);
+    shared.roster.change(id, |entry| entry.address = None);
+    if let Err(trouble) = take_down(shared, id).await {
+        tracing::warn!(
+            "after replica {id} could not be prepared: {}",
+            trouble.message
+        );
+    }
+}
+
+/// Ends a replica and removes all that was made of it.
+async fn remove(shared: &Shared, id: ReplicaId) -> Result<(), Trouble> {
+    if let Some(shim) = shared.shim(id)
+        && let Err(trouble) = shim.quit(GRACE).await
+    {
+        // What it could not do is done from outside.
+        tracing::warn!("the shim of replica {id}: {}", trouble.message);
+    }
+    shared.set_shim(id, None);
+    take_down(shared, id).await
+}
+
+/// Removes the shim, if it still lives, the bundle and the place in the network; tries all of it.
+async fn take_down(shared: &Shared, id: ReplicaId) -> Result<(), Trouble> {
+    let bundle = shared.bundle(id);
+    let destroyed = blocking(move || sandbox::destroy(&bundle)).await;
+    let detached = shared.network.detach(&id.to_string()).await;
+    let mut texts = Vec::new();
+    texts.extend(destroyed.err().map(|errors| all(&errors)));
+    texts.extend(detached.err().map(|error| sentence(&error)));
+    if texts.is_empty() {
+        Ok(())
+    } else {
+        Err(failed(texts.join("; ")))
+    }
+}
+
+/// The name servers that a container can reach too: those of the machine that are not on its loopback.
+fn name_servers(resolv_conf: &str) -> Vec<String> {
+    let lines = resolv_conf.lines();
+    let named = lines.filter_map(|line| line.trim().strip_prefix("nameserver"));
+    named
+        .map(str::trim)
+        .filter(|server| {
+            server
+                .parse::<Ipv4Addr>()
+                .is_ok_and(|address| !address.is_loopback())
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+fn failed(message: String) -> Trouble {
+    Trouble {
+        fatal: false,
+        message,
+    }
+}
+
+fn from_shim(trouble: layby_runtime::protocol::Trouble) -> Trouble {
+    Trouble {
+        fatal: trouble.fatal,
+        message: trouble.message,
+    }
+}
+
+fn from_runtime(error: &layby_runtime::Error) -> Trouble {
+    Trouble {
+        fatal: error.fatal(),
+        message: error.sentence(),
+    }
+}
+
+/// A full disk may be cleared; an image that is missing or broken stays so until it is loaded again.
+fn from_image(reference: &str, error: &ImageError) -> Trouble {
+    let fatal = match error {
+        ImageError::NotFound { .. }
+        | ImageError::BadReference { .. }
+        | ImageError::Corrupt { .. }
+        | ImageError::Malformed { .. }
+        | ImageError::Layer { .. } => true,
+        ImageError::DiskFull { .. } | ImageError::Io { .. } => false,
+        _ => false,
+    };
+    let message = match error {
+        ImageError::NotFound { .. } => {
+            format!("the image {reference} is not there: build or load it, then deploy again")
+        }
+        other => format!("the image {reference}: {}", sentence(other)),
+    };
+    Trouble { fatal, message }
+}
+
+fn all(errors: &[layby_runtime::Error]) -> String {
+    let texts: Vec<String> = errors.iter().map(layby_runtime::Error::sentence).collect();
+    texts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_server_on_the_machines_loopback_is_of_no_use_inside() {
+        let text =
+            "# made by hand\nnameserver 127.0.0.53\nnameserver 9.9.9.9\nsearch example.org\n";
+        assert_eq!(name_servers(text), ["9.9.9.9"]);
+    }
+}

@@ -1,0 +1,200 @@
+//! The async client of one replica's shim: one connection, which also tells every change of its state.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use layby_runtime::protocol::{
+    Answer, Do, ExecResult, MAX_MESSAGE_BYTES, Message, Request, SandboxState, Trouble, VERSION,
+};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::oneshot;
+
+/// How long a shim may take beyond what an order itself takes. It is one process with nothing else to do, but the
+/// machine may be slow.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A connection to a shim.
+#[derive(Debug)]
+pub(super) struct Shim {
+    writer: tokio::sync::Mutex<OwnedWriteHalf>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Who waits for which reply.
+    waiting: BTreeMap<u64, oneshot::Sender<Result<Answer, Trouble>>>,
+    next: u64,
+    state: SandboxState,
+    gone: bool,
+}
+
+impl Shared {
+    fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
+        act(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Shim {
+    /// Connects to the shim that listens at `socket`, and asks for its state. From then on `changed` is called after
+    /// each change of it, and once when the connection ends; a state is known before the reply that it comes from.
+    pub(super) async fn connect(
+        socket: &Path,
+        changed: impl Fn() + Send + 'static,
+    ) -> Result<Self, Trouble> {
+        let stream = UnixStream::connect(socket).await.map_err(|error| {
+            trouble(format!("no shim answers at {}: {error}", socket.display()))
+        })?;
+        let (read, write) = stream.into_split();
+        let shared = Arc::new(Shared::default());
+        tokio::spawn(listen(read, Arc::clone(&shared), changed));
+        let shim = Self {
+            writer: tokio::sync::Mutex::new(write),
+            shared,
+        };
+        let state = shim.ask_state(Do::Watch, Duration::ZERO).await?;
+        // A newer one may have come with a change in between; it is told again then.
+        shim.shared.with(|inner| {
+            if inner.state == SandboxState::default() {
+                inner.state = state;
+            }
+        });
+        Ok(shim)
+    }
+
+    /// The state as last heard; `None` once the shim is gone.
+    pub(super) fn state(&self) -> Option<SandboxState> {
+        self.shared
+            .with(|inner| (!inner.gone).then(|| inner.state.clone()))
+    }
+
+    /// Starts the containers.
+    pub(super) async fn start(&self) -> Result<SandboxState, Trouble> {
+        self.ask_state(Do::Start, Duration::ZERO).await
+    }
+
+    /// Stops the containers; `grace`: how long they may take.
+    pub(super) async fn stop(&self, grace: Duration) -> Result<SandboxState, Trouble> {
+        self.ask_state(Do::Stop, grace).await
+    }
+
+    /// Stops the containers and ends the shim.
+    pub(super) async fn quit(&self, grace: Duration) -> Result<SandboxState, Trouble> {
+        self.ask_state(Do::Quit, grace).await
+    }
+
+    /// Runs a command.
+    pub(super) async fn exec(
+        &self,
+        container: String,
+        argv: Vec<String>,
+        timeout_ms: u64,
+    ) -> Result<ExecResult, Trouble> {
+        let order = Do::Exec {
+            container,
+            argv,
+            timeout_ms,
+        };
+        match self.ask(order, Duration::from_millis(timeout_ms)).await? {
+            Answer::Exec(result) => Ok(result),
+            Answer::State(_) => Err(trouble("the shim answered an exec with a state".to_owned())),
+        }
+    }
+
+    async fn ask_state(&self, order: Do, takes: Duration) -> Result<SandboxState, Trouble> {
+        match self.ask(order, takes).await? {
+            Answer::State(state) => Ok(state),
+            Answer::Exec(_) => Err(trouble(
+                "the shim answered with an exec's result".to_owned(),
+            )),
+        }
+    }
+
+    async fn ask(&self, order: Do, takes: Duration) -> Result<Answer, Trouble> {
+        let (send, receive) = oneshot::channel();
+        let id = self.shared.with(|inner| {
+            inner.next += 1;
+            if !inner.gone {
+                inner.waiting.insert(inner.next, send);
+            }
+            inner.next
+        });
+        let request = Request {
+            v: VERSION,
+            id,
+            order,
+        };
+        let written = async {
+            let mut line = serde_json::to_vec(&request)?;
+            line.push(b'\n');
+            self.writer.lock().await.write_all(&line).await
+        };
+        let answered = async {
+            written
+                .await
+                .map_err(|error: io::Error| trouble(format!("cannot ask the shim: {error}")))?;
+            receive
+                .await
+                .unwrap_or_else(|_| Err(trouble("the shim has ended".to_owned())))
+        };
+        let answered = tokio::time::timeout(takes.saturating_add(PATIENCE), answered).await;
+        self.shared.with(|inner| inner.waiting.remove(&id));
+        answered.unwrap_or_else(|_| Err(trouble("the shim does not answer".to_owned())))
+    }
+}
+
+/// Reads what the shim says, until it ends.
+async fn listen(read: OwnedReadHalf, shared: Arc<Shared>, changed: impl Fn()) {
+    let mut read = BufReader::new(read);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let limit = MAX_MESSAGE_BYTES as u64;
+        let got = (&mut read).take(limit).read_until(b'\n', &mut line).await;
+        if !got.is_ok_and(|bytes| bytes > 0) {
+            break;
+        }
+        match serde_json::from_slice(&line) {
+            Ok(Message::Ok { id, ok }) => answer(&shared, id, Ok(ok)),
+            Ok(Message::Error { id, error }) => answer(&shared, id, Err(error)),
+            Ok(Message::State { state }) => {
+                shared.with(|inner| inner.state = state);
+                changed();
+            }
+            Err(error) => {
+                tracing::warn!("a shim said what cannot be understood: {error}");
+                break;
+            }
+        }
+    }
+    shared.with(|inner| {
+        inner.gone = true;
+        inner.waiting.clear();
+    });
+    changed();
+}
+
+fn answer(shared: &Shared, id: u64, answer: Result<Answer, Trouble>) {
+    if let Some(waiting) = shared.with(|inner| inner.waiting.remove(&id)) {
+        // Who gave up waiting need not be told.
+        let _ = waiting.send(answer);
+    }
+}
+
+/// Trouble that another try may overcome.
+fn trouble(message: String) -> Trouble {
+    Trouble {
+        fatal: false,
+        message,
+    }
+}

@@ -1,0 +1,149 @@
+//! What only the embedded engine can be asked: how it is with shims, bundles and real addresses.
+
+use std::fs;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use layby_model::replica::Phase;
+use layby_model::{ReplicaId, Wakefulness};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::Promise;
+use crate::kit::{Kit, Order, runs, stopped};
+
+const ONE: ReplicaId = ReplicaId(0x1_000001);
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What only the embedded engine promises.
+pub(crate) const EMBEDDED_ONLY: &[Promise] = &[
+    (
+        "a_replica_answers_at_its_address",
+        a_replica_answers_at_its_address,
+    ),
+    (
+        "a_replica_without_its_shim_is_lost",
+        a_replica_without_its_shim_is_lost,
+    ),
+    (
+        "a_shim_that_died_with_the_node_is_cleared_away",
+        a_shim_that_died_with_the_node_is_cleared_away,
+    ),
+    (
+        "a_bundle_that_is_half_made_is_cleared_away",
+        a_bundle_that_is_half_made_is_cleared_away,
+    ),
+    (
+        "a_process_that_dies_while_the_node_is_down_is_seen",
+        a_process_that_dies_while_the_node_is_down_is_seen,
+    ),
+];
+
+/// Asks until the program listens.
+fn ask(address: IpAddr) -> String {
+    let begun = Instant::now();
+    loop {
+        let connected = TcpStream::connect_timeout(&SocketAddr::new(address, 8000), DEADLINE);
+        match connected {
+            Ok(mut connection) => {
+                let mut answer = String::new();
+                connection.set_read_timeout(Some(DEADLINE)).expect("set");
+                connection.read_to_string(&mut answer).expect("answered");
+                return answer;
+            }
+            Err(error) if begun.elapsed() < DEADLINE => {
+                let refused = error.kind() == std::io::ErrorKind::ConnectionRefused;
+                assert!(refused, "{error}");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn shim_pid(bundle: &Path) -> Pid {
+    let text = fs::read_to_string(bundle.join("shim.pid")).expect("read");
+    Pid::from_raw(text.trim().parse().expect("a number"))
+}
+
+fn is_alive(pid: i32) -> bool {
+    kill(Pid::from_raw(pid), None).is_ok()
+}
+
+fn a_replica_answers_at_its_address(kit: Kit) {
+    kit.order(&Order::one(ONE, Wakefulness::Awake));
+    let report = kit.until(ONE, "running", runs);
+    let address = report.address.expect("an address");
+    assert_eq!(ask(address), "ok");
+    for depth in [Wakefulness::Dozing, Wakefulness::Asleep] {
+        kit.order(&Order::one(ONE, depth));
+        let at_rest = [Phase::Frozen, Phase::Stopped];
+        kit.until(ONE, "at rest", |report| at_rest.contains(&report.phase));
+        kit.order(&Order::one(ONE, Wakefulness::Awake));
+        kit.until(ONE, "running", runs);
+        assert_eq!(ask(address), "ok", "after {depth}");
+    }
+    kit.close();
+}
+
+fn a_replica_without_its_shim_is_lost(kit: Kit) {
+    kit.order(&Order::one(ONE, Wakefulness::Awake));
+    let report = kit.until(ONE, "running", runs);
+    let pid = report.containers[0].pid.expect("a process");
+    let bundle = kit.bundles().join(ONE.to_string());
+    kill(shim_pid(&bundle), Signal::SIGKILL).expect("killed");
+    let lost = kit.until(ONE, "lost", |report| report.phase == Phase::Lost);
+    assert_eq!(lost.address, report.address, "it keeps its address");
+    assert!(lost.trouble.is_some());
+    kit.order(&Order::one(ONE, Wakefulness::Awake));
+    assert_eq!(kit.see(ONE).expect("there").phase, Phase::Lost);
+    kit.order(&Order::retire(&[ONE]));
+    kit.until_gone(ONE);
+    assert!(!is_alive(pid), "its processes ended with it");
+    kit.close();
+}
+
+fn a_shim_that_died_with_the_node_is_cleared_away(kit: Kit) {
+    kit.order(&Order::one(ONE, Wakefulness::Awake));
+    let report = kit.until(ONE, "running", runs);
+    let kit = kit.reopen(|bundles| {
+        let bundle = bundles.join(ONE.to_string());
+        kill(shim_pid(&bundle), Signal::SIGKILL).expect("killed");
+    });
+    let lost = kit.see(ONE).expect("it is told of");
+    assert_eq!(lost.phase, Phase::Lost);
+    assert_eq!(lost.address, report.address);
+    kit.order(&Order::retire(&[ONE]));
+    kit.until_gone(ONE);
+    kit.close();
+}
+
+fn a_bundle_that_is_half_made_is_cleared_away(kit: Kit) {
+    let kit = kit.reopen(|bundles| {
+        let bundle = bundles.join(ONE.to_string());
+        fs::create_dir_all(bundle.join("containers")).expect("a folder");
+        fs::write(bundle.join("replica.json.new"), "{").expect("written");
+    });
+    assert_eq!(kit.all(), []);
+    assert!(!kit.bundles().join(ONE.to_string()).exists());
+    kit.close();
+}
+
+fn a_process_that_dies_while_the_node_is_down_is_seen(kit: Kit) {
+    kit.order(&Order::one(ONE, Wakefulness::Awake));
+    let report = kit.until(ONE, "running", runs);
+    let pid = report.containers[0].pid.expect("a process");
+    let kit = kit.reopen(|_| {
+        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("killed");
+    });
+    let ended = kit.until(ONE, "stopped", stopped);
+    assert_eq!(ended.containers[0].ended, 1);
+    let exit = ended.containers[0].last_exit.expect("an exit");
+    assert_eq!(exit.code, 137);
+    kit.order(&Order::one(ONE, Wakefulness::Awake));
+    let again = kit.until(ONE, "running", runs);
+    assert_ne!(again.containers[0].pid, Some(pid));
+    kit.close();
+}
