@@ -83,7 +83,6 @@ pub(crate) fn unpacked(
             ),
         });
     }
-    let _adding = store.adding()?;
     let mut dirs: Vec<PathBuf> = Vec::new();
     for (layer, diff_id) in layers.iter().zip(diff_ids).rev() {
         let dir = unpacked_one(store, &layer.digest, diff_id)?;
@@ -110,6 +109,8 @@ fn unpacked_one(store: &Store, digest: &str, diff_id: &str) -> Result<PathBuf, E
     if dir.exists() {
         return Ok(dir);
     }
+    // Only now, so that a wake, whose layers are all there, never waits for a garbage collection.
+    let _adding = store.adding()?;
     // One lock for each first hex digit: a bounded number of files, and most layers do not wait for each other.
     let _one_at_a_time = lock::exclusive(&store.locks_dir(), &format!("unpack-{}", &hex[..1]))?;
     if dir.exists() {

@@ -188,6 +188,18 @@ fn threads_and_stores_on_one_directory_do_not_disturb_each_other() {
     );
 }
 
+#[test]
+fn layers_that_are_there_are_had_while_the_garbage_collection_runs() {
+    let world = World::new();
+    let image = load_layer(&world.store, &Tar::new().file("f", "").finish());
+    let layers = world.store.layers(&image.digest).unwrap();
+    // As the garbage collection holds it.
+    let lock = fs::File::open(world.store_dir().join("locks/content")).unwrap();
+    lock.lock().unwrap();
+    assert_eq!(world.store.layers(&image.digest).unwrap(), layers);
+    assert_eq!(world.store.resolve("layered").unwrap(), image);
+}
+
 /// Runs itself again, and kills that in the middle of a load.
 #[test]
 fn a_kill_in_the_middle_of_a_load_loses_nothing() {
