@@ -229,6 +229,8 @@ fn live(bundle: &Bundle, mut ready: File) -> Result<()> {
             let sentence = error.sentence().replace('\n', " ");
             // The one who asks may be gone; the log has it too.
             let _ = writeln!(ready, "{word} {sentence}");
+            // Left open: its end tells the one who waits that this process is gone.
+            std::mem::forget(ready);
             return Err(error);
         }
     };
