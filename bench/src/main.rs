@@ -1,2 +1,32 @@
-//! x
-fn main() {}
+//! `layby-bench`: the parts of the benchmarks that have to be programs of their own.
+//!
+//! `cargo xtask bench` runs them; each may be run by hand. The first argument names the part.
+
+mod args;
+mod gateway;
+mod pump;
+mod upstream;
+
+use anyhow::bail;
+use args::Args;
+
+const USAGE: &str = "usage: layby-bench PART [--OPTION VALUE]...
+  pump      --upstream ADDR --gateway NAME=ADDR=PID [--gateway ...] [--clients 64] [--rounds 10]
+            [--seconds 1] [--hosts 100] [--body 600] [--cpu N]
+            saturates each gateway in turn, answers as their upstream, prints their CPU time per request
+  upstream  --listen ADDR [--body 600] [--cpu N]
+            answers every request with a body of so many bytes
+  gateway   --listen ADDR --upstream ADDR [--hosts 100] [--workers 1] [--cpu N]
+            Layby's gateway alone, with a fixed table";
+
+fn main() -> anyhow::Result<()> {
+    let mut words = std::env::args().skip(1);
+    let part = words.next().unwrap_or_default();
+    let mut args = Args::parse(words)?;
+    match part.as_str() {
+        "pump" => pump::run(&mut args),
+        "upstream" => upstream::run(&mut args),
+        "gateway" => gateway::run(&mut args),
+        _ => bail!("{USAGE}"),
+    }
+}
