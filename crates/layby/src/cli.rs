@@ -1,0 +1,226 @@
+//! The command line, defined once: parser and help come from here.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs a team's containerised services on a machine it owns.
+///
+/// Hand it a Compose file or Kubernetes manifests: Layby builds the images, runs them in real
+/// containers, gives each service an address, and puts to sleep what nobody uses until a request comes.
+#[derive(Debug, Parser)]
+#[command(name = "layby", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// The node's data directory.
+    #[arg(
+        long,
+        global = true,
+        env = "LAYBY_DATA",
+        default_value = "/var/lib/layby",
+        value_name = "DIR"
+    )]
+    pub(crate) data: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 the rollout failed and what was live is kept, \
+    4 not found, 5 timed out.";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the node in the foreground.
+    Serve(Serve),
+    /// Deploy a Compose file or Kubernetes manifests, and wait until they are live.
+    Up(Up),
+    /// List the services.
+    Ls(Json),
+    /// Show one service whole: replicas, conditions, the last wake.
+    Status {
+        #[command(flatten)]
+        name: Name,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show what a service wrote.
+    Logs(Logs),
+    /// Put a service to sleep: stopped, but prepared; the next request wakes it.
+    Sleep(Name),
+    /// Let a service doze: frozen in memory; the next request wakes it.
+    Doze(Name),
+    /// Wake a service.
+    Wake(Name),
+    /// Deploy a service that is there again, with another image or other settings.
+    Deploy(Deploy),
+    /// Take an app down: drained, stopped and removed, with its history.
+    Down {
+        /// The app.
+        app: String,
+    },
+    /// Look after the node's images.
+    #[command(subcommand)]
+    Image(Image),
+    /// Look after the node itself.
+    #[command(subcommand)]
+    Node(Node),
+    /// Print the versions of this program and of the node.
+    Version(Json),
+}
+
+/// A service by its name.
+#[derive(Debug, Args)]
+pub(crate) struct Name {
+    /// The service: its name where that is unique, else `app/service`.
+    pub(crate) name: String,
+}
+
+/// The form of the answer.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Json {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `layby serve`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Serve {
+    /// Where the gateway listens.
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
+    pub(crate) http: SocketAddr,
+    /// The address that node ports and published ports listen on.
+    #[arg(long, default_value = "0.0.0.0", value_name = "ADDR")]
+    pub(crate) publish_on: IpAddr,
+    /// The domain that services are names of.
+    #[arg(long, default_value = "localhost", value_name = "NAME")]
+    pub(crate) domain: String,
+    /// Threads of the gateway; 0: one for each core.
+    #[arg(long, default_value_t = 0, value_name = "N", hide = true)]
+    pub(crate) workers: usize,
+}
+
+/// `layby up`.
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// A manifest, or a folder with compose.yaml or Kubernetes YAML in it.
+    #[arg(default_value = ".")]
+    pub(crate) path: PathBuf,
+    /// A manifest; may be given several times.
+    #[arg(short, long = "file", value_name = "FILE", conflicts_with = "path")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The app's name; otherwise the manifest's, otherwise the folder's.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) app: Option<String>,
+    /// Build images again that are there.
+    #[arg(long)]
+    pub(crate) build: bool,
+    /// Print the steps that would be taken, and take none.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not wait until live or failed.
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+}
+
+/// `layby deploy`.
+#[derive(Debug, Args)]
+pub(crate) struct Deploy {
+    #[command(flatten)]
+    pub(crate) name: Name,
+    /// The image to run instead.
+    #[arg(long, value_name = "REF")]
+    pub(crate) image: Option<String>,
+    /// A variable to set, as KEY=VALUE; may be given several times.
+    #[arg(long, value_name = "K=V", value_parser = key_value)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Do not wait until live or failed.
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+}
+
+/// `layby logs`.
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    #[command(flatten)]
+    pub(crate) name: Name,
+    /// Go on with new lines.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only so many of the last lines.
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) tail: Option<usize>,
+    /// Only of this container; otherwise the first.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) container: Option<String>,
+    #[command(flatten)]
+    pub(crate) json: Json,
+}
+
+/// `layby image`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Image {
+    /// List the images.
+    Ls(Json),
+    /// Take in an image archive (OCI, or `docker save`).
+    Load {
+        /// The archive; standard input if left out or `-`.
+        file: Option<PathBuf>,
+    },
+    /// Write images into an archive.
+    Save {
+        /// The images.
+        #[arg(required = true)]
+        references: Vec<String>,
+        /// Where to; standard output if left out.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// The form of the archive.
+        #[arg(long, value_enum, default_value_t = ArchiveFormat::Oci)]
+        format: ArchiveFormat,
+    },
+    /// Forget an image's name.
+    Rm {
+        /// The image.
+        reference: String,
+    },
+}
+
+/// The form of an image archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ArchiveFormat {
+    /// The OCI image layout, in a tar.
+    Oci,
+    /// As `docker save` writes it.
+    Docker,
+}
+
+/// `layby node`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Node {
+    /// End the node that runs in the background; its containers go on running.
+    Stop {
+        /// End the containers too, and remove the node's networks.
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write it as KEY=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+}

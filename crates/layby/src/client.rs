@@ -1,0 +1,332 @@
+//! The CLI's side of the API: HTTP/1.1 on the node's socket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use futures_util::TryStreamExt;
+use http_body_util::{BodyExt, BodyStream, Full, StreamBody, combinators::BoxBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use layby_control::api::types::Problem;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::net::UnixStream;
+use tokio_util::io::{ReaderStream, StreamReader};
+
+use crate::exit::{Code, Exit};
+
+type Body = BoxBody<Bytes, io::Error>;
+
+/// A node, by its socket. Each request has a connection of its own.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    socket: PathBuf,
+    data_dir: PathBuf,
+}
+
+/// One of the values that can follow a `?`.
+pub(crate) type Query<'a> = (&'a str, String);
+
+impl Client {
+    /// The node whose API is on `socket`; `data_dir` is named in errors.
+    pub(crate) fn new(socket: &Path, data_dir: &Path) -> Self {
+        Self {
+            socket: socket.to_owned(),
+            data_dir: data_dir.to_owned(),
+        }
+    }
+
+    /// Whether a node answers.
+    pub(crate) async fn answers(&self) -> bool {
+        self.send(Method::GET, "/v1/version", &[], empty())
+            .await
+            .is_ok()
+    }
+
+    /// `GET path`, read as JSON.
+    ///
+    /// # Errors
+    /// As [`Client::send`]; or the answer is not what was expected.
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[Query<'_>],
+    ) -> Result<T> {
+        json(self.send(Method::GET, path, query, empty()).await?).await
+    }
+
+    /// `POST path` with a JSON body or none, read as JSON.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[Query<'_>],
+    ) -> Result<T> {
+        json(self.send(Method::POST, path, query, empty()).await?).await
+    }
+
+    /// `POST path`; that it was accepted is all that matters.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub(crate) async fn order(&self, path: &str, query: &[Query<'_>]) -> Result<()> {
+        self.send(Method::POST, path, query, empty())
+            .await
+            .map(drop)
+    }
+
+    /// `DELETE path`; that it was done is all that matters.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub(crate) async fn forget(&self, path: &str, query: &[Query<'_>]) -> Result<()> {
+        self.send(Method::DELETE, path, query, empty())
+            .await
+            .map(drop)
+    }
+
+    /// `DELETE path`, read as JSON.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn delete<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[Query<'_>],
+    ) -> Result<T> {
+        json(self.send(Method::DELETE, path, query, empty()).await?).await
+    }
+
+    /// `POST path` with `body` streamed, read as JSON.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[Query<'_>],
+        body: impl AsyncRead + Send + Sync + 'static,
+    ) -> Result<T> {
+        json(self.send(Method::POST, path, query, streamed(body)).await?).await
+    }
+
+    /// `POST path` with `body` streamed; the answer's lines as they come.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub(crate) async fn upload_for_lines(
+        &self,
+        path: &str,
+        query: &[Query<'_>],
+        body: impl AsyncRead + Send + Sync + 'static,
+    ) -> Result<Lines> {
+        Ok(lines(
+            self.send(Method::POST, path, query, streamed(body)).await?,
+        ))
+    }
+
+    /// `POST path` with a JSON body; the answer's lines as they come.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub(crate) async fn post_for_lines(
+        &self,
+        path: &str,
+        query: &[Query<'_>],
+        body: &impl serde::Serialize,
+    ) -> Result<Lines> {
+        let body = Full::new(Bytes::from(serde_json::to_vec(body)?))
+            .map_err(|never| match never {})
+            .boxed();
+        Ok(lines(self.send(Method::POST, path, query, body).await?))
+    }
+
+    /// `GET path`; the answer's lines as they come.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub(crate) async fn get_lines(&self, path: &str, query: &[Query<'_>]) -> Result<Lines> {
+        Ok(lines(self.send(Method::GET, path, query, empty()).await?))
+    }
+
+    /// `GET path`; the answer's bytes as they come.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub(crate) async fn download(
+        &self,
+        path: &str,
+        query: &[Query<'_>],
+    ) -> Result<impl AsyncRead + Send + Unpin + use<>> {
+        Ok(reader(self.send(Method::GET, path, query, empty()).await?))
+    }
+
+    /// Sends a request and turns an error answer (RFC 9457) into an [`Exit`].
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[Query<'_>],
+        body: Body,
+    ) -> Result<Response<Incoming>> {
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{path}{}", encode_query(query)))
+            .header("host", "layby")
+            .header("content-type", "application/json")
+            .body(body)?;
+        let response = sender
+            .send_request(request)
+            .await
+            .context("the node closed the connection: see its log")?;
+        if response.status().is_success() {
+            Ok(response)
+        } else {
+            Err(problem(response).await)
+        }
+    }
+
+    fn unreachable(&self, error: &io::Error) -> anyhow::Error {
+        let dir = self.data_dir.display();
+        let message = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                format!(
+                    "the node of {dir} may be used by root and the group layby: run this as one of them"
+                )
+            }
+            _ => format!("no node runs for {dir}: start one with `layby serve` or `layby up`"),
+        };
+        Exit::new(Code::NotFound, message).into()
+    }
+}
+
+/// Lines of JSON as they come.
+pub(crate) struct Lines(Box<dyn AsyncBufRead + Send + Unpin>);
+
+impl Lines {
+    /// The next one; `None` at the end.
+    ///
+    /// # Errors
+    /// The connection broke, or the line is not what was expected.
+    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if self
+                .0
+                .read_line(&mut line)
+                .await
+                .context("the node closed the connection: see its log")?
+                == 0
+            {
+                return Ok(None);
+            }
+            if !line.trim().is_empty() {
+                return serde_json::from_str(&line)
+                    .map(Some)
+                    .with_context(|| format!("the node said {line:?}"));
+            }
+        }
+    }
+}
+
+fn empty() -> Body {
+    Full::new(Bytes::new())
+        .map_err(|never| match never {})
+        .boxed()
+}
+
+fn streamed(body: impl AsyncRead + Send + Sync + 'static) -> Body {
+    StreamBody::new(ReaderStream::with_capacity(body, 64 * 1024).map_ok(Frame::data)).boxed()
+}
+
+fn reader(response: Response<Incoming>) -> impl AsyncBufRead + Send + Unpin + use<> {
+    let frames = TryStreamExt::map_err(BodyStream::new(response.into_body()), io::Error::other)
+        .try_filter_map(|frame| async { Ok(frame.into_data().ok()) });
+    StreamReader::new(Box::pin(frames))
+}
+
+fn lines(response: Response<Incoming>) -> Lines {
+    Lines(Box::new(BufReader::new(reader(response))))
+}
+
+async fn json<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T> {
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .context("the node closed the connection: see its log")?
+        .to_bytes();
+    serde_json::from_slice(&body)
+        .with_context(|| format!("the node said {:?}", String::from_utf8_lossy(&body)))
+}
+
+async fn problem(response: Response<Incoming>) -> anyhow::Error {
+    let status = response.status();
+    let problem = match json::<Problem>(response).await {
+        Ok(problem) => problem,
+        Err(_) => {
+            return anyhow!(
+                "the node answered {status}: is it of another version? (`layby version`)"
+            );
+        }
+    };
+    let code = match status {
+        StatusCode::NOT_FOUND => Code::NotFound,
+        StatusCode::GATEWAY_TIMEOUT => Code::TimedOut,
+        _ => Code::Failed,
+    };
+    let message = match problem.hint {
+        Some(hint) => format!("{}\n  {hint}", problem.detail),
+        None => problem.detail,
+    };
+    Exit::new(code, message).into()
+}
+
+/// `?a=b&c=d` in the form of RFC 3986; nothing for no values.
+fn encode_query(query: &[Query<'_>]) -> String {
+    let mut text = String::new();
+    for (key, value) in query {
+        text.push(if text.is_empty() { '?' } else { '&' });
+        text.push_str(key);
+        text.push('=');
+        text.push_str(&encode(value));
+    }
+    text
+}
+
+/// Percent-encodes all but the unreserved characters (RFC 3986, section 2.3).
+pub(crate) fn encode(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                text.push(byte as char)
+            }
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_percent_encoded() {
+        let query = [("file", "a b/ä".to_owned()), ("build", "true".to_owned())];
+        assert_eq!(encode_query(&query), "?file=a%20b%2F%C3%A4&build=true");
+        assert_eq!(encode_query(&[]), "");
+    }
+}

@@ -1,0 +1,163 @@
+//! A deploy as it goes on: in place on a terminal, as plain lines elsewhere.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use anyhow::Result;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use layby_control::api::types::{Event, Failure, Outcome, ServiceView};
+
+use crate::client::Lines;
+use crate::exit::{Code, Exit};
+use crate::show;
+
+/// Shows the events until the last one.
+///
+/// # Errors
+/// The code that the node ended with, if it is not 0.
+pub(crate) async fn show(mut lines: Lines) -> Result<()> {
+    let mut screen = Screen::new();
+    let mut code = None;
+    while let Some(event) = lines.next::<Event>().await? {
+        match event {
+            Event::Warning { text } => screen.note(&format!("warning: {text}")),
+            Event::Build { service, text } => screen.line(&service, "building", &text),
+            Event::Progress {
+                service,
+                state,
+                text,
+            } => screen.line(&service, &show::text(&state), &text),
+            Event::Step { service, text } => screen.say(&format!("{service}  {text}")),
+            Event::Service {
+                service,
+                outcome,
+                failure,
+            } => screen.outcome(&service, outcome, failure.as_ref()),
+            Event::Error { problem } => {
+                screen.note(&format!("layby: {}", problem.detail));
+                problem
+                    .hint
+                    .iter()
+                    .for_each(|hint| screen.note(&format!("  {hint}")));
+            }
+            Event::Done { code: last } => code = Some(last),
+        }
+    }
+    screen.clear();
+    let code = match code {
+        Some(0) => return Ok(()),
+        Some(3) => Code::Kept,
+        Some(4) => Code::NotFound,
+        Some(5) => Code::TimedOut,
+        Some(_) => Code::Failed,
+        None => anyhow::bail!(
+            "the node ended in the middle of the deploy: `layby ls` shows how it stands, its log why"
+        ),
+    };
+    Err(Exit::new(code, "").into())
+}
+
+/// One line a service while it moves; what is settled stands above for good.
+struct Screen {
+    live: Option<MultiProgress>,
+    bars: BTreeMap<String, ProgressBar>,
+}
+
+impl Screen {
+    fn new() -> Self {
+        Self {
+            live: std::io::stderr().is_terminal().then(MultiProgress::new),
+            bars: BTreeMap::new(),
+        }
+    }
+
+    /// Something that moves on: replaces the service's line on a terminal.
+    fn line(&mut self, service: &str, what: &str, text: &str) {
+        let Some(live) = &self.live else {
+            println!("{service}  {what}  {text}");
+            return;
+        };
+        let bar = self.bars.entry(service.to_owned()).or_insert_with(|| {
+            let style = ProgressStyle::with_template("{spinner} {prefix}  {wide_msg}");
+            let bar = live.add(ProgressBar::new_spinner());
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar.with_prefix(service.to_owned())
+        });
+        bar.set_message(format!("{what}  {text}"));
+    }
+
+    fn outcome(&mut self, service: &ServiceView, outcome: Outcome, failure: Option<&Failure>) {
+        let name = format!("{}/{}", service.app, service.service);
+        for key in [name.as_str(), service.service.as_str()] {
+            if let Some(bar) = self.bars.remove(key) {
+                bar.finish_and_clear();
+            }
+        }
+        let said = match outcome {
+            Outcome::Live => format!("live, revision {}", service.revision),
+            Outcome::Unchanged => format!("unchanged, revision {}", service.revision),
+            Outcome::Failed => "failed".to_owned(),
+            Outcome::Kept => format!("failed; revision {} serves on", service.revision),
+            Outcome::Pending => "goes on in the background: `layby status` shows how".to_owned(),
+        };
+        self.say(&format!("{name}  {said}"));
+        for line in failure.into_iter().flat_map(explain) {
+            self.say(&line);
+        }
+        if !matches!(outcome, Outcome::Failed) {
+            for address in show::addresses(service) {
+                self.say(&format!("  {address}"));
+            }
+        }
+    }
+
+    /// A line that stays, on standard output.
+    fn say(&self, line: &str) {
+        self.suspended(|| println!("{line}"));
+    }
+
+    /// A line that stays, on standard error.
+    fn note(&self, line: &str) {
+        self.suspended(|| eprintln!("{line}"));
+    }
+
+    fn suspended(&self, print: impl FnOnce()) {
+        match &self.live {
+            Some(live) => live.suspend(print),
+            None => print(),
+        }
+    }
+
+    fn clear(&mut self) {
+        if let Some(live) = &self.live {
+            let _ = live.clear(); // nothing is lost where a terminal has gone
+        }
+        self.bars.clear();
+    }
+}
+
+/// A failure in lines: the reason, then what there is to find its cause.
+fn explain(failure: &Failure) -> Vec<String> {
+    let mut lines = vec![format!(
+        "  revision {}: {}",
+        failure.revision, failure.reason
+    )];
+    if let Some(exit) = &failure.exit {
+        let oom = if exit.oom { ", out of memory" } else { "" };
+        lines.push(format!("  exit code: {}{oom}", exit.code));
+    }
+    lines.extend(
+        failure
+            .last_probe
+            .iter()
+            .map(|probe| format!("  last probe: {probe}")),
+    );
+    if !failure.log.is_empty() {
+        lines.push("  last log lines:".to_owned());
+        lines.extend(failure.log.iter().map(|line| format!("    {line}")));
+    }
+    lines.extend(failure.hint.iter().map(|hint| format!("  hint: {hint}")));
+    lines
+}

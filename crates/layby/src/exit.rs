@@ -1,0 +1,69 @@
+//! Exit codes, and the one place where an error becomes a line for the person at the terminal.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// How a command ended, beside 0 (done) and 2 (usage, which clap answers).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Code {
+    /// It failed.
+    Failed = 1,
+    /// The rollout failed, and what was live is kept.
+    Kept = 3,
+    /// There is no such service, app, image or node.
+    NotFound = 4,
+    /// It did not happen in time.
+    TimedOut = 5,
+}
+
+/// An error that ends the program with a code of its own. `message` may be empty: all was said before.
+#[derive(Debug)]
+pub(crate) struct Exit {
+    /// The exit code.
+    pub(crate) code: Code,
+    /// What happened, where, and what to do next.
+    pub(crate) message: String,
+}
+
+impl Exit {
+    /// Ends with `code` and says `message`.
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Exit {}
+
+/// Says what went wrong, if anything did, and gives the exit code for it.
+pub(crate) fn report(result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    if error.chain().any(is_broken_pipe) {
+        return ExitCode::SUCCESS; // the reader has seen enough
+    }
+    let text = format!("{error:#}");
+    if !text.is_empty() {
+        eprintln!("layby: {text}");
+    }
+    let code = error
+        .downcast_ref::<Exit>()
+        .map_or(Code::Failed, |exit| exit.code);
+    ExitCode::from(code as u8)
+}
+
+fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}

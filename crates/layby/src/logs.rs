@@ -1,0 +1,31 @@
+//! `layby logs`.
+
+use anyhow::Result;
+use layby_control::api::types::LogView;
+
+use crate::cli::Logs;
+use crate::client::Client;
+use crate::services;
+
+/// Prints what a service wrote, the oldest line first.
+///
+/// # Errors
+/// No node answers, or the name fits no service.
+pub(crate) async fn logs(client: &Client, options: &Logs) -> Result<()> {
+    let path = services::find(client, &options.name.name).await?;
+    let mut query = vec![("follow", options.follow.to_string())];
+    query.extend(options.tail.map(|tail| ("tail", tail.to_string())));
+    query.extend(options.container.clone().map(|name| ("container", name)));
+    let mut lines = client.get_lines(&format!("{path}/logs"), &query).await?;
+    let mut out = std::io::stdout().lock();
+    while let Some(entry) = lines.next::<LogView>().await? {
+        use std::io::Write;
+        if options.json.json {
+            writeln!(out, "{}", serde_json::to_string(&entry)?)?;
+        } else {
+            writeln!(out, "{}", entry.text)?;
+        }
+        out.flush()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! The node as a process: started in the background, asked for its version, ended.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use layby_control::api::types::VersionView;
+
+use crate::client::Client;
+use crate::exit::{Code, Exit};
+use crate::paths::Paths;
+
+/// How long a node may take until it answers.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a node may take to end; with `--all` its containers end first, each within its grace.
+const STOP_DEADLINE: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(10);
+
+/// Starts a node in the background and waits until it answers.
+///
+/// # Errors
+/// Not root; or the node ended at once: its last words.
+pub(crate) async fn start(paths: &Paths, client: &Client) -> Result<()> {
+    require_root()?;
+    paths.create()?;
+    let log = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(paths.log())?;
+    let before = log.metadata()?.len();
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg("serve")
+        .arg("--data")
+        .arg(&paths.data_dir)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .current_dir("/")
+        .process_group(0) // a Ctrl-C at this terminal is not for the node
+        .spawn()
+        .context("cannot start a node")?;
+    wait_until_it_answers(paths, client, &mut child, before).await?;
+    let version: VersionView = client.get("/v1/version", &[]).await?;
+    eprintln!(
+        "Started a node in the background (pid {}, data in {}, gateway on {}; `layby node stop` ends it).",
+        version.pid,
+        paths.data_dir.display(),
+        version.http
+    );
+    Ok(())
+}
+
+async fn wait_until_it_answers(
+    paths: &Paths,
+    client: &Client,
+    child: &mut Child,
+    log_from: u64,
+) -> Result<()> {
+    let started = Instant::now();
+    while !client.answers().await {
+        // Another `up` may have started one at the same moment: then this child gives way, and that node answers.
+        if let Some(status) = child.try_wait()?
+            && !lock_is_held(paths)
+        {
+            let log = fs::read(paths.log()).unwrap_or_default();
+            let said = String::from_utf8_lossy(log.get(log_from as usize..).unwrap_or_default())
+                .into_owned();
+            let last = said
+                .lines()
+                .rev()
+                .take(5)
+                .collect::<Vec<_>>()
+                .into_iter()
+                .rev()
+                .collect::<Vec<_>>()
+                .join("\n  ");
+            bail!("the node ended at once ({status}):\n  {last}");
+        }
+        if started.elapsed() > START_DEADLINE {
+            let message = format!(
+                "the node does not answer yet: see {}",
+                paths.log().display()
+            );
+            return Err(Exit::new(Code::TimedOut, message).into());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
+}
+
+/// Whether some node runs on this data directory.
+fn lock_is_held(paths: &Paths) -> bool {
+    fs::File::open(paths.lock())
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
+}
+
+/// Ends the node, and with `all` its containers too; waits until it is gone.
+///
+/// # Errors
+/// No node answers, or it does not end in time.
+pub(crate) async fn stop(paths: &Paths, client: &Client, all: bool) -> Result<()> {
+    client
+        .order("/v1/node/stop", &[("all", all.to_string())])
+        .await?;
+    let started = Instant::now();
+    while lock_is_held(paths) {
+        if started.elapsed() > STOP_DEADLINE {
+            let message = format!("the node did not end yet: see {}", paths.log().display());
+            return Err(Exit::new(Code::TimedOut, message).into());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    println!(
+        "{}",
+        if all {
+            "The node and its containers are stopped."
+        } else {
+            "The node is stopped; its containers go on."
+        }
+    );
+    Ok(())
+}
+
+/// Prints the versions of this program and, if one answers, of the node.
+///
+/// # Errors
+/// Where standard output cannot be written.
+pub(crate) async fn version(client: &Client, json: bool) -> Result<()> {
+    let node: Option<VersionView> = client.get("/v1/version", &[]).await.ok();
+    let own = env!("CARGO_PKG_VERSION");
+    if json {
+        println!("{}", serde_json::json!({ "client": own, "node": node }));
+        return Ok(());
+    }
+    println!("layby {own}");
+    match node {
+        Some(node) => println!(
+            "node  {} (pid {}, gateway on {}, data in {})",
+            node.version, node.pid, node.http, node.data_dir
+        ),
+        None => println!("node  none answers"),
+    }
+    Ok(())
+}
+
+/// Ends with one sentence unless this runs as root.
+///
+/// # Errors
+/// Not root.
+pub(crate) fn require_root() -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    bail!(
+        "a node needs root, for containers and networks: run this as root, or ask one that runs already"
+    )
+}

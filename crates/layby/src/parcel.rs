@@ -1,0 +1,370 @@
+//! What the CLI sends to the node: manifests and build contexts as tars. It reads none of it itself.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use layby_image::dockerignore::Ignore;
+use tokio::io::AsyncRead;
+use tokio_util::io::SyncIoBridge;
+
+/// A manifest is at most so long; the node refuses longer ones too.
+const MANIFEST_MAX_BYTES: u64 = 1024 * 1024;
+/// All manifests together are at most so long.
+const MANIFESTS_MAX_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The manifests of one app, as they lie in a folder.
+#[derive(Debug)]
+pub(crate) struct Manifests {
+    /// The folder that all paths in them are relative to.
+    pub(crate) folder: PathBuf,
+    /// The files asked for by name, relative to the folder; none: the node chooses.
+    pub(crate) chosen: Vec<String>,
+    /// What is sent, by path relative to the folder.
+    pub(crate) files: BTreeMap<String, Vec<u8>>,
+}
+
+impl Manifests {
+    /// Reads `files` if any are given, else the file or folder `path`.
+    ///
+    /// # Errors
+    /// What is missing, too large, or outside of the first file's folder.
+    pub(crate) fn read(path: &Path, files: &[PathBuf]) -> Result<Self> {
+        if files.is_empty() && path.is_dir() {
+            return Self::read_folder(path);
+        }
+        let given = if files.is_empty() {
+            std::slice::from_ref(&path.to_path_buf()).to_vec()
+        } else {
+            files.to_vec()
+        };
+        let folder = parent_of(&given[0])?;
+        let mut manifests = Self {
+            folder,
+            chosen: Vec::new(),
+            files: BTreeMap::new(),
+        };
+        for file in &given {
+            let name = manifests.relative(file)?;
+            let text = read_bounded(file)?;
+            manifests.files.insert(name.clone(), text);
+            manifests.chosen.push(name);
+        }
+        let dotenv = manifests.folder.join(".env");
+        if dotenv.is_file() {
+            manifests
+                .files
+                .insert(".env".to_owned(), read_bounded(&dotenv)?);
+        }
+        manifests.bounded()
+    }
+
+    fn read_folder(path: &Path) -> Result<Self> {
+        let folder = path
+            .canonicalize()
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let mut manifests = Self {
+            folder,
+            chosen: Vec::new(),
+            files: BTreeMap::new(),
+        };
+        for entry in fs::read_dir(path)
+            .with_context(|| format!("cannot read the folder {}", path.display()))?
+        {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            let wanted = name == ".env" || name.ends_with(".yaml") || name.ends_with(".yml");
+            if wanted && entry.path().is_file() {
+                manifests.files.insert(name, read_bounded(&entry.path())?);
+            }
+        }
+        manifests.bounded()
+    }
+
+    /// The folder's own name.
+    pub(crate) fn folder_name(&self) -> String {
+        self.folder.file_name().map_or_else(
+            || "app".to_owned(),
+            |name| name.to_string_lossy().into_owned(),
+        )
+    }
+
+    fn relative(&self, file: &Path) -> Result<String> {
+        let real = parent_of(file)?.join(file.file_name().unwrap_or_default());
+        let Ok(inside) = real.strip_prefix(&self.folder) else {
+            bail!(
+                "{} is not below {}: give the files of one folder",
+                file.display(),
+                self.folder.display()
+            );
+        };
+        Ok(inside.to_string_lossy().into_owned())
+    }
+
+    fn bounded(self) -> Result<Self> {
+        let total: u64 = self.files.values().map(|text| text.len() as u64).sum();
+        if total > MANIFESTS_MAX_BYTES {
+            bail!(
+                "the YAML files of {} are {total} bytes together, and at most {MANIFESTS_MAX_BYTES} are read: \
+                 name the manifest with -f",
+                self.folder.display()
+            );
+        }
+        Ok(self)
+    }
+
+    /// The manifests and the caller's environment as a tar, for the node to say what it needs.
+    pub(crate) fn tar(&self) -> Result<Vec<u8>> {
+        let mut tar = tar::Builder::new(Vec::new());
+        self.append(&mut tar, "")?;
+        append_bytes(&mut tar, ".layby/env.json", &environment()?)?;
+        Ok(tar.into_inner()?)
+    }
+
+    fn append(&self, tar: &mut tar::Builder<impl Write>, prefix: &str) -> Result<()> {
+        for (name, text) in &self.files {
+            append_bytes(tar, &format!("{prefix}{name}"), text)?;
+        }
+        Ok(())
+    }
+}
+
+/// A build context to send: its folder, relative to the manifests', and its Dockerfile in it.
+#[derive(Debug, Clone)]
+pub(crate) struct ContextFolder {
+    /// The folder on this machine.
+    pub(crate) folder: PathBuf,
+    /// The Dockerfile, relative to the folder.
+    pub(crate) dockerfile: String,
+}
+
+/// The tar of an `up`: the manifests and the contexts, written while it is read.
+pub(crate) fn stream(
+    manifests: Manifests,
+    contexts: Vec<ContextFolder>,
+) -> impl AsyncRead + Send + Sync + 'static {
+    let (near, far) = tokio::io::duplex(256 * 1024);
+    let writer = SyncIoBridge::new(far);
+    tokio::task::spawn_blocking(move || {
+        // Where writing fails in the middle the node sees a cut tar and says so; the cause is told here.
+        if let Err(error) = write_parcel(writer, &manifests, &contexts)
+            && !is_broken_pipe(&error)
+        {
+            eprintln!("layby: {error:#}");
+        }
+    });
+    near
+}
+
+fn write_parcel(
+    writer: impl Write,
+    manifests: &Manifests,
+    contexts: &[ContextFolder],
+) -> Result<()> {
+    let mut tar = tar::Builder::new(io::BufWriter::with_capacity(128 * 1024, writer));
+    tar.follow_symlinks(false);
+    manifests.append(&mut tar, "manifest/")?;
+    append_bytes(&mut tar, "manifest/.layby/env.json", &environment()?)?;
+    for (number, context) in contexts.iter().enumerate() {
+        append_context(&mut tar, &format!("context/{number}"), context)?;
+    }
+    tar.into_inner()?.flush()?;
+    Ok(())
+}
+
+/// Appends the context below `prefix`, without what its `.dockerignore` excludes.
+fn append_context(
+    tar: &mut tar::Builder<impl Write>,
+    prefix: &str,
+    context: &ContextFolder,
+) -> Result<()> {
+    let specific = context
+        .folder
+        .join(format!("{}.dockerignore", context.dockerfile));
+    let ignore_file = if specific.is_file() {
+        specific
+    } else {
+        context.folder.join(".dockerignore")
+    };
+    let ignore = Ignore::parse(&fs::read_to_string(ignore_file).unwrap_or_default());
+    let always = [context.dockerfile.as_str(), ".dockerignore"];
+    tar.append_dir(prefix, &context.folder)
+        .with_context(|| format!("cannot read the build context {}", context.folder.display()))?;
+    let mut folders = vec![String::new()];
+    while let Some(folder) = folders.pop() {
+        for entry in sorted_entries(&context.folder.join(&folder))? {
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else {
+                bail!("{} has a name that is not UTF-8", entry.path().display());
+            };
+            let path = if folder.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{folder}/{name}")
+            };
+            let kind = entry.file_type()?;
+            let excluded =
+                ignore.excludes(&path, kind.is_dir()) && !always.contains(&path.as_str());
+            // A folder that is excluded is still walked: a later `!` line, or the Dockerfile, may lie in it.
+            if kind.is_dir() {
+                folders.push(path.clone());
+            }
+            let special = !(kind.is_dir() || kind.is_file() || kind.is_symlink());
+            if excluded || special {
+                continue;
+            }
+            tar.append_path_with_name(entry.path(), format!("{prefix}/{path}"))
+                .with_context(|| format!("cannot send {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn sorted_entries(folder: &Path) -> Result<Vec<fs::DirEntry>> {
+    let mut entries = fs::read_dir(folder)
+        .and_then(Iterator::collect::<io::Result<Vec<_>>>)
+        .with_context(|| format!("cannot read the folder {}", folder.display()))?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    Ok(entries)
+}
+
+fn append_bytes(tar: &mut tar::Builder<impl Write>, name: &str, bytes: &[u8]) -> Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(0o600);
+    tar.append_data(&mut header, name, bytes)
+        .with_context(|| format!("cannot send {name}"))
+}
+
+/// The caller's environment, for `${...}` in Compose files; the node never stores it.
+fn environment() -> Result<Vec<u8>> {
+    let variables: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    Ok(serde_json::to_vec(&variables)?)
+}
+
+fn read_bounded(file: &Path) -> Result<Vec<u8>> {
+    let cannot = || format!("cannot read {}", file.display());
+    let length = File::open(file)
+        .and_then(|open| open.metadata())
+        .with_context(cannot)?
+        .len();
+    if length > MANIFEST_MAX_BYTES {
+        bail!(
+            "{} is {length} bytes, and a manifest is at most {MANIFEST_MAX_BYTES}: is it the right file?",
+            file.display()
+        );
+    }
+    fs::read(file).with_context(cannot)
+}
+
+/// The folder that `file` lies in, without links and `..`.
+fn parent_of(file: &Path) -> Result<PathBuf> {
+    if matches!(
+        file.components().next_back(),
+        None | Some(Component::ParentDir | Component::CurDir)
+    ) {
+        bail!("{} is not a file", file.display());
+    }
+    let parent = match file.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    parent
+        .canonicalize()
+        .with_context(|| format!("cannot read {}: no such folder", parent.display()))
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(tar: &[u8]) -> Vec<String> {
+        let mut archive = tar::Archive::new(tar);
+        let entries = archive.entries().expect("entries");
+        entries
+            .map(|e| {
+                e.expect("entry")
+                    .path()
+                    .expect("path")
+                    .to_string_lossy()
+                    .into_owned()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_context_is_sent_without_what_it_ignores_and_with_its_dockerfile() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir_all(dir.path().join("big/keep")).expect("folders");
+        for file in ["Dockerfile", ".dockerignore", "big/1", "big/keep/2", "app"] {
+            fs::write(dir.path().join(file), "x").expect("a file");
+        }
+        fs::write(dir.path().join(".dockerignore"), "*\n!app\n!big/keep\n").expect("a file");
+        let mut tar = tar::Builder::new(Vec::new());
+        let context = ContextFolder {
+            folder: dir.path().to_owned(),
+            dockerfile: "Dockerfile".to_owned(),
+        };
+        append_context(&mut tar, "context/0", &context).expect("a context");
+        let mut names = names(&tar.into_inner().expect("a tar"));
+        names.sort();
+        let files: Vec<_> = names
+            .iter()
+            .map(|n| n.trim_start_matches("context/0").trim_matches('/'))
+            .collect();
+        assert_eq!(
+            files,
+            [
+                "",
+                ".dockerignore",
+                "Dockerfile",
+                "app",
+                "big/keep",
+                "big/keep/2"
+            ]
+        );
+    }
+
+    #[test]
+    fn files_of_another_folder_are_refused() {
+        let (one, two) = (
+            tempfile::tempdir().expect("a"),
+            tempfile::tempdir().expect("b"),
+        );
+        let files = [one.path().join("a.yaml"), two.path().join("b.yaml")];
+        for file in &files {
+            fs::write(file, "x: 1").expect("a file");
+        }
+        let error = Manifests::read(Path::new("."), &files)
+            .expect_err("refused")
+            .to_string();
+        assert!(error.contains("b.yaml is not below"), "{error}");
+    }
+
+    #[test]
+    fn a_manifest_of_100_megabytes_is_refused_before_it_is_read() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("compose.yaml");
+        File::create(&file)
+            .and_then(|f| f.set_len(100 << 20))
+            .expect("a sparse file");
+        let error = Manifests::read(dir.path(), &[])
+            .expect_err("refused")
+            .to_string();
+        assert!(error.contains("is 104857600 bytes"), "{error}");
+    }
+}

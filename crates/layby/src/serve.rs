@@ -1,0 +1,200 @@
+//! `layby serve`: opens the parts of a node in order, wires them, and closes them in reverse.
+
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use layby_control::{Control, ControlConfig, StopRequest};
+use layby_engine::embedded::{Embedded, EmbeddedConfig};
+use layby_gateway::{Gateway, GatewayConfig};
+use layby_image::Store;
+use layby_model::engine::Engine;
+use layby_model::names::is_dns_label;
+use layby_model::route::{Confirmed, Demand, RouteTable};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::cli::Serve;
+use crate::node::require_root;
+use crate::paths::{Paths, give_to_group};
+
+/// How long open API connections (followed logs, say) may go on while the node ends.
+const API_GRACE: Duration = Duration::from_secs(1);
+
+/// Runs the node until it is asked to end: by SIGTERM, SIGINT or over the API.
+///
+/// # Errors
+/// Not root, a wrong option, a node that runs on the same data already, or a part that cannot be opened.
+pub(crate) fn serve(paths: &Paths, options: &Serve) -> Result<()> {
+    require_root()?;
+    check(options)?;
+    paths.create()?;
+    let _lock = lock(paths)?;
+    log_to_stderr();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .thread_name("layby-control")
+        .enable_all()
+        .build()?;
+    runtime.block_on(run(paths, options))
+}
+
+/// Everything that is wrong with the options, before any port opens.
+fn check(options: &Serve) -> Result<()> {
+    let mut wrong = Vec::new();
+    if !options.domain.split('.').all(is_dns_label) {
+        wrong.push(format!(
+            "--domain {:?} is not a domain name in lower case",
+            options.domain
+        ));
+    }
+    if options.publish_on.is_multicast() {
+        wrong.push(format!(
+            "--publish-on {} is no address that one can listen on",
+            options.publish_on
+        ));
+    }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        bail!(wrong.join("; "))
+    }
+}
+
+/// Keeps a second node from the same data; the lock goes with the process, however it ends.
+fn lock(paths: &Paths) -> Result<File> {
+    let file = File::create(paths.lock())
+        .with_context(|| format!("cannot open {}", paths.lock().display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!(
+                "a node runs on {} already: use it, or end it with `layby node stop`",
+                paths.data_dir.display()
+            )
+        }
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", paths.lock().display()))
+        }
+    }
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("LAYBY_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,layby=info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+}
+
+async fn run(paths: &Paths, options: &Serve) -> Result<()> {
+    let images = Arc::new(Store::open(&paths.data_dir.join("images"))?);
+
+    // The gateway opens first, with the table of its last run: it holds what comes before the rest is up.
+    let (tables, tables_in) = watch::channel(Arc::new(RouteTable::default()));
+    let (confirmed_out, confirmed) = watch::channel(Confirmed::default());
+    let (demand_out, demand) = watch::channel(Demand::default());
+    let gateway = Gateway::start(
+        GatewayConfig {
+            http: options.http,
+            workers: workers(options),
+            table_file: paths.data_dir.join("routes.json"),
+        },
+        layby_gateway::Wires {
+            tables: tables_in,
+            confirmed: confirmed_out,
+            demand: demand_out,
+        },
+    )?;
+    let gateway = Arc::new(gateway);
+
+    let engine = Embedded::open(EmbeddedConfig {
+        node: paths.node.clone(),
+        data_dir: paths.data_dir.clone(),
+        run_dir: paths.run_dir.clone(),
+        images: Arc::clone(&images),
+    })
+    .await?;
+    let engine = Arc::new(engine);
+
+    let traffic = Arc::clone(&gateway);
+    let wires = layby_control::Wires {
+        tables,
+        confirmed,
+        demand,
+        traffic: Arc::new(move |id| traffic.traffic(id)),
+    };
+    let config = ControlConfig {
+        data_dir: paths.data_dir.clone(),
+        domain: options.domain.clone(),
+        http: gateway.http_addr(),
+        publish_on: options.publish_on,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let control = Control::start(
+        config,
+        Arc::clone(&engine) as Arc<dyn Engine>,
+        images,
+        wires,
+    )
+    .await?;
+
+    let listener = listen(paths)?;
+    let (close, closed) = tokio::sync::oneshot::channel::<()>();
+    let api = axum::serve(listener, control.router())
+        .with_graceful_shutdown(async { drop(closed.await) });
+    let api = tokio::spawn(api.into_future());
+    tracing::info!(gateway = %gateway.http_addr(), data = %paths.data_dir.display(), "the node is ready");
+
+    let stop = until_asked_to_end(&control).await?;
+    tracing::info!(all = stop.all, "the node ends");
+    let _ = fs::remove_file(paths.socket()); // nobody is to be sent to a node that ends
+    drop(close);
+    control.shutdown(stop.all).await;
+    let _ = tokio::time::timeout(API_GRACE, api).await; // those who still follow a log are cut
+    engine.close(stop.all).await?;
+    drop(gateway);
+    Ok(())
+}
+
+fn workers(options: &Serve) -> usize {
+    match options.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    }
+}
+
+/// The API's socket: for root and the `layby` group, who are as good as root on this node.
+fn listen(paths: &Paths) -> Result<UnixListener> {
+    let socket = paths.socket();
+    match fs::remove_file(&socket) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot replace {}", socket.display()));
+        }
+        _ => {} // left by a node that was killed: the lock says that none runs
+    }
+    let listener = UnixListener::bind(&socket)
+        .with_context(|| format!("cannot listen on {}", socket.display()))?;
+    give_to_group(&socket)?;
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
+}
+
+async fn until_asked_to_end(control: &Control) -> Result<StopRequest> {
+    let (mut term, mut int) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    Ok(tokio::select! {
+        request = control.stop_requested() => request,
+        _ = term.recv() => StopRequest { all: false },
+        _ = int.recv() => StopRequest { all: false },
+    })
+}

@@ -1,0 +1,118 @@
+//! The commands that are about one service, or list them.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use layby_control::api::types::{DeployBody, RemovedView, ServiceDetail, ServiceView};
+
+use crate::cli::Deploy;
+use crate::client::{Client, encode};
+use crate::events;
+use crate::exit::{Code, Exit};
+use crate::show;
+
+/// Lists the services.
+///
+/// # Errors
+/// No node answers.
+pub(crate) async fn ls(client: &Client, json: bool) -> Result<()> {
+    let services: Vec<ServiceView> = client.get("/v1/services", &[]).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&services)?);
+    } else if services.is_empty() {
+        println!("No services yet: `layby up` deploys a Compose file or Kubernetes manifests.");
+    } else {
+        show::services(&services);
+    }
+    Ok(())
+}
+
+/// Shows one service whole.
+///
+/// # Errors
+/// No node answers, or the name fits none or several.
+pub(crate) async fn status(client: &Client, name: &str, json: bool) -> Result<()> {
+    let detail: ServiceDetail = client.get(&find(client, name).await?, &[]).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&detail)?);
+    } else {
+        show::detail(&detail);
+    }
+    Ok(())
+}
+
+/// `wake`, `doze` or `sleep`: asks for it and waits until it is so.
+///
+/// # Errors
+/// As [`status`]; the service is not live; or it did not get there in time.
+pub(crate) async fn turn(client: &Client, name: &str, verb: &str) -> Result<()> {
+    let path = find(client, name).await?;
+    let view: ServiceView = client.post(&format!("{path}/{verb}"), &[]).await?;
+    println!("{}/{}  {}", view.app, view.service, show::state(&view));
+    Ok(())
+}
+
+/// Deploys a service again, with another image or other settings.
+///
+/// # Errors
+/// As [`status`]; or the rollout failed.
+pub(crate) async fn deploy(client: &Client, options: &Deploy) -> Result<()> {
+    let path = find(client, &options.name.name).await?;
+    let request = DeployBody {
+        image: options.image.clone(),
+        env: options.env.iter().cloned().collect::<BTreeMap<_, _>>(),
+    };
+    let query = [("detach", options.detach.to_string())];
+    let lines = client
+        .post_for_lines(&format!("{path}/deploy"), &query, &request)
+        .await?;
+    events::show(lines).await
+}
+
+/// Takes an app down.
+///
+/// # Errors
+/// No node answers, or it knows no such app.
+pub(crate) async fn down(client: &Client, app: &str) -> Result<()> {
+    let removed: RemovedView = client
+        .delete(&format!("/v1/apps/{}", encode(app)), &[])
+        .await?;
+    for service in removed.removed {
+        println!("{service}  removed");
+    }
+    Ok(())
+}
+
+/// The API path of the service called `name`: `service` where that is unique, else `app/service`.
+///
+/// # Errors
+/// The name fits none (which there are is said) or several (which is said).
+pub(crate) async fn find(client: &Client, name: &str) -> Result<String> {
+    let services: Vec<ServiceView> = client.get("/v1/services", &[]).await?;
+    let full = |view: &ServiceView| format!("{}/{}", view.app, view.service);
+    let fits = |view: &&ServiceView| full(view) == name || view.service == name;
+    let found: Vec<String> = services.iter().filter(fits).map(full).collect();
+    match found.as_slice() {
+        [one] => Ok(format!("/v1/services/{one}")),
+        [] => {
+            let all: Vec<String> = services.iter().map(full).collect();
+            let known = if all.is_empty() {
+                "there are none yet".to_owned()
+            } else {
+                format!("there are {}", all.join(", "))
+            };
+            Err(Exit::new(
+                Code::NotFound,
+                format!("no service is called {name}: {known}"),
+            )
+            .into())
+        }
+        several => {
+            let message = format!(
+                "several services are called {name}, say which: {}",
+                several.join(", ")
+            );
+            Err(Exit::new(Code::Failed, message).into())
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! How services look on a terminal.
+
+use comfy_table::{ContentArrangement, Table, presets};
+use layby_control::api::types::{ServiceDetail, ServiceView};
+
+/// A plain table: columns apart by spaces, as other tools of the kind print them.
+pub(crate) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header.to_vec());
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+/// Prints the table without spaces at line ends.
+pub(crate) fn print(table: &Table) {
+    for line in table.to_string().lines() {
+        println!("{}", line.trim_end());
+    }
+}
+
+/// `RUNNING, awake` or just the state.
+pub(crate) fn state(service: &ServiceView) -> String {
+    let state = text(&service.state);
+    match &service.wakefulness {
+        Some(wakefulness) => format!("{state}, {}", text(wakefulness)),
+        None => state,
+    }
+}
+
+/// What serde calls a plain enum value.
+pub(crate) fn text(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(text)) => text,
+        Ok(other) => other.to_string(),
+        Err(_) => String::new(),
+    }
+}
+
+/// The lines that say where a service is reached.
+pub(crate) fn addresses(service: &ServiceView) -> Vec<String> {
+    let mut lines = service.urls.clone();
+    if let Some(url) = service.urls.first()
+        && let Some(host) = url.strip_prefix("http://")
+        && let Some((name, port)) = host.trim_end_matches('/').rsplit_once(':')
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+    {
+        lines.insert(
+            1,
+            format!("curl -H 'Host: {name}' http://127.0.0.1:{port}/"),
+        );
+    }
+    lines
+}
+
+/// Prints the services as a table.
+pub(crate) fn services(services: &[ServiceView]) {
+    let mut table = table(&[
+        "APP", "SERVICE", "STATE", "READY", "REVISION", "IMAGE", "URL",
+    ]);
+    for service in services {
+        table.add_row(vec![
+            service.app.to_string(),
+            service.service.to_string(),
+            state(service),
+            format!("{}/{}", service.replicas_ready, service.replicas_wanted),
+            service.revision.to_string(),
+            service.image.clone(),
+            service
+                .urls
+                .first()
+                .cloned()
+                .unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    print(&table);
+}
+
+/// Prints one service whole.
+pub(crate) fn detail(detail: &ServiceDetail) {
+    let view = &detail.view;
+    println!("{}/{}", view.app, view.service);
+    println!("  state     {}", state(view));
+    println!("  revision  {}, image {}", view.revision, view.image);
+    println!(
+        "  ready     {} of {}",
+        view.replicas_ready, view.replicas_wanted
+    );
+    for (number, line) in addresses(view).iter().enumerate() {
+        println!("  {:<8}  {line}", if number == 0 { "address" } else { "" });
+    }
+    if let Some(wake) = &detail.last_wake {
+        let held = wake.held_ms.map_or_else(
+            || "by command".to_owned(),
+            |ms| format!("a request was held {ms:.1} ms"),
+        );
+        println!(
+            "  last wake from {}, ready in {:.1} ms ({held})",
+            text(&wake.from),
+            wake.ready_ms
+        );
+    }
+    for condition in &detail.conditions {
+        println!("  ! {condition}");
+    }
+    if detail.replicas.is_empty() {
+        return;
+    }
+    let mut replicas = table(&[
+        "REPLICA",
+        "PHASE",
+        "ADDRESS",
+        "CONTAINER",
+        "PID",
+        "RESTARTS",
+    ]);
+    for replica in &detail.replicas {
+        for container in &replica.containers {
+            replicas.add_row(vec![
+                replica.id.to_string(),
+                text(&replica.phase),
+                replica.address.clone().unwrap_or_else(|| "-".to_owned()),
+                container.name.clone(),
+                container
+                    .pid
+                    .map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+                container.restarts.to_string(),
+            ]);
+        }
+    }
+    print(&replicas);
+}

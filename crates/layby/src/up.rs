@@ -1,0 +1,55 @@
+//! `layby up`: sends manifests and contexts, and shows what becomes of them.
+
+use anyhow::{Result, bail};
+use layby_control::api::types::{ContextView, ManifestView};
+
+use crate::cli::Up;
+use crate::client::{Client, Query};
+use crate::events;
+use crate::node;
+use crate::parcel::{self, ContextFolder, Manifests};
+use crate::paths::Paths;
+
+/// Deploys what `options` names. Starts a node in the background if none answers.
+///
+/// # Errors
+/// What the node refused, and each failed rollout, with the exit code for it.
+pub(crate) async fn up(paths: &Paths, client: &Client, options: Up) -> Result<()> {
+    let manifests = Manifests::read(&options.path, &options.files)?;
+    if !client.answers().await {
+        node::start(paths, client).await?;
+    }
+    let mut query: Vec<Query<'_>> = vec![("folder", manifests.folder_name())];
+    query.extend(options.app.map(|app| ("app", app)));
+    query.extend(manifests.chosen.iter().map(|file| ("file", file.clone())));
+    if options.build {
+        query.push(("build", true.to_string()));
+    }
+    let tar = manifests.tar()?;
+    let reply: ManifestView = client
+        .upload("/v1/manifests", &query, std::io::Cursor::new(tar))
+        .await?;
+    let contexts = context_folders(&manifests, &reply)?;
+    query.push(("dry_run", options.dry_run.to_string()));
+    query.push(("detach", options.detach.to_string()));
+    let body = parcel::stream(manifests, contexts);
+    let lines = client.upload_for_lines("/v1/apps", &query, body).await?;
+    events::show(lines).await
+}
+
+fn context_folders(manifests: &Manifests, reply: &ManifestView) -> Result<Vec<ContextFolder>> {
+    let folder_of = |context: &ContextView| {
+        let folder = manifests.folder.join(&context.path);
+        if !folder.is_dir() {
+            bail!("the build context {} is not a folder", folder.display());
+        }
+        Ok(ContextFolder {
+            folder,
+            dockerfile: context
+                .dockerfile
+                .clone()
+                .unwrap_or_else(|| "Dockerfile".to_owned()),
+        })
+    };
+    reply.contexts.iter().map(folder_of).collect()
+}

@@ -1,0 +1,10 @@
+//! Whole-binary tests: the real `layby` with real containers, as a user would use it. They need root.
+
+mod apps;
+mod bad_input;
+mod life;
+mod node;
+mod restart;
+mod rollout;
+mod sleep;
+mod tcp;

@@ -1,0 +1,129 @@
+//! Dozing, sleeping and waking: by command, by waiting, by a request.
+
+use std::collections::BTreeSet;
+
+use crate::apps::{App, WEB};
+use crate::node::{Node, get, is_root};
+
+#[test]
+fn a_dozing_service_answers_from_the_same_process() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start();
+    let app = App::compose(WEB);
+    node.run_in(app.path(), &["up"]).ok();
+    let pids = node.pids("web");
+    node.run(&["doze", "web"]).ok().says("RUNNING, dozing");
+    assert_eq!(node.pids("web"), pids);
+    assert_eq!(node.get("web.shop.localhost", "/").body, "hello world");
+    assert_eq!(node.pids("web"), pids);
+    let status = node.status("web");
+    assert_eq!(status["wakefulness"], "awake");
+    assert_eq!(status["last_wake"]["from"], "dozing");
+    assert!(status["last_wake"]["held_ms"].is_number(), "{status}");
+}
+
+#[test]
+fn a_sleeping_service_has_no_process_and_answers_from_a_new_one() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start();
+    let app = App::compose(WEB);
+    node.run_in(app.path(), &["up"]).ok();
+    let pids = node.pids("web");
+    node.run(&["sleep", "web"]).ok().says("RUNNING, asleep");
+    assert_eq!(node.pids("web"), Vec::<i64>::new());
+    let published = (node.publish_on, 8100).into();
+    assert_eq!(
+        get(published, "any", "/").expect("an answer").body,
+        "hello world"
+    );
+    assert_ne!(node.pids("web"), pids);
+    assert_eq!(node.status("web")["last_wake"]["from"], "asleep");
+
+    // Down the ladder and up again by command.
+    node.run(&["doze", "web"]).ok();
+    node.run(&["sleep", "web"]).ok().says("asleep");
+    node.run(&["wake", "web"]).ok().says("RUNNING, awake");
+}
+
+#[test]
+fn waiting_puts_it_to_doze_then_to_sleep_and_a_request_wakes_it() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start();
+    let app = App::compose(&WEB.replace(
+        "doze_after: never, sleep_after: never",
+        "doze_after: 1s, sleep_after: 3s",
+    ));
+    node.run_in(app.path(), &["up"]).ok();
+    node.wait_until("web", "dozing");
+    node.wait_until("web", "asleep");
+    assert_eq!(node.get("web.shop.localhost", "/").body, "hello world");
+    node.wait_until("web", "dozing");
+    assert_eq!(node.get("web.shop.localhost", "/").body, "hello world");
+}
+
+#[test]
+fn a_crowd_at_a_sleeping_service_is_answered_each_once() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start();
+    let app = App::compose(WEB);
+    node.run_in(app.path(), &["up"]).ok();
+    let gateway = node.gateway();
+    for depth in ["sleep", "doze"] {
+        let before: u64 = node
+            .get("web.shop.localhost", "/count")
+            .body
+            .parse()
+            .expect("a number");
+        node.run(&[depth, "web"]).ok();
+        let before = if depth == "sleep" { 0 } else { before };
+        let bodies: Vec<String> = std::thread::scope(|scope| {
+            let ask = || {
+                get(gateway, "web.shop.localhost", "/")
+                    .expect("an answer")
+                    .body
+            };
+            let threads: Vec<_> = (0..100).map(|_| scope.spawn(ask)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().expect("no panic"))
+                .collect()
+        });
+        assert_eq!(
+            bodies.iter().collect::<BTreeSet<_>>().len(),
+            1,
+            "{bodies:?}"
+        );
+        let after: u64 = node
+            .get("web.shop.localhost", "/count")
+            .body
+            .parse()
+            .expect("a number");
+        assert_eq!(after - before, 100, "after {depth}");
+    }
+}
+
+#[test]
+fn a_request_in_flight_keeps_it_awake() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start();
+    let app = App::compose(WEB);
+    node.run_in(app.path(), &["up"]).ok();
+    let gateway = node.gateway();
+    let slow = std::thread::spawn(move || get(gateway, "web.shop.localhost", "/slow?1500"));
+    std::thread::sleep(std::time::Duration::from_millis(300)); // the request is to be under way, not merely sent
+    node.run(&["sleep", "web"]).ok();
+    assert_eq!(
+        slow.join().expect("no panic").expect("an answer").body,
+        "slow"
+    );
+}

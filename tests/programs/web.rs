@@ -1,0 +1,123 @@
+//! A small web server for whole-binary tests: std alone, linked statically, put on `scratch`.
+//!
+//! `web serve` answers HTTP/1.1 on PORT (8000) and echoes TCP lines on 7000; other words misbehave on purpose:
+//! `web exit N` says so and ends, `web mute` never listens, `web eat` uses memory until it is stopped.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+static ANSWERED: AtomicU64 = AtomicU64::new(0);
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] | ["serve"] => serve(),
+        ["exit", code] => {
+            println!("about to exit with {code}");
+            std::process::exit(code.parse().expect("a number"));
+        }
+        ["mute"] => loop {
+            thread::sleep(Duration::from_secs(3600));
+        },
+        ["eat"] => eat(),
+        ["health"] => std::process::exit(i32::from(TcpStream::connect(("127.0.0.1", port())).is_err())),
+        ref other => panic!("what is {other:?}?"),
+    }
+}
+
+fn port() -> u16 {
+    std::env::var("PORT").ok().and_then(|text| text.parse().ok()).unwrap_or(8000)
+}
+
+fn serve() {
+    let slow = std::env::var("BOOT_MS").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    thread::sleep(Duration::from_millis(slow));
+    let echo = TcpListener::bind("0.0.0.0:7000").expect("port 7000");
+    thread::spawn(move || echo.incoming().flatten().for_each(|stream| drop(thread::spawn(|| copy(stream)))));
+    let listener = TcpListener::bind(("0.0.0.0", port())).expect("the port");
+    println!("listening on {}", port());
+    listener.incoming().flatten().for_each(|stream| drop(thread::spawn(|| answer_all(stream))));
+}
+
+fn copy(stream: TcpStream) {
+    let mut writer = stream.try_clone().expect("a second handle");
+    let mut buffer = [0; 4096];
+    let mut reader = stream;
+    while let Ok(n @ 1..) = reader.read(&mut buffer) {
+        if writer.write_all(&buffer[..n]).is_err() {
+            return;
+        }
+    }
+}
+
+fn answer_all(stream: TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let mut writer = stream.try_clone().expect("a second handle");
+    let mut reader = BufReader::new(stream);
+    while let Some((path, length)) = read_head(&mut reader) {
+        let mut body = vec![0; length];
+        if reader.read_exact(&mut body).is_err() {
+            return;
+        }
+        let (status, text) = respond(&path, &body);
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", text.len());
+        if writer.write_all(&[head.as_bytes(), text.as_bytes()].concat()).is_err() {
+            return;
+        }
+    }
+}
+
+fn read_head(reader: &mut impl BufRead) -> Option<(String, usize)> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let path = line.split(' ').nth(1)?.to_owned();
+    let mut length = 0;
+    loop {
+        line.clear();
+        if reader.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        if line == "\r\n" {
+            return Some((path, length));
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+    }
+}
+
+fn respond(path: &str, body: &[u8]) -> (&'static str, String) {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    match path {
+        "/healthz" => ("200 OK", "ok".to_owned()),
+        "/count" => ("200 OK", ANSWERED.load(Ordering::SeqCst).to_string()),
+        "/slow" => {
+            thread::sleep(Duration::from_millis(query.parse().unwrap_or(1000)));
+            ("200 OK", "slow".to_owned())
+        }
+        "/crash" => {
+            println!("crashing as asked");
+            std::process::exit(7);
+        }
+        "/whoami" => ("200 OK", std::fs::read_to_string("/proc/self/status").unwrap_or_default()),
+        "/echo" => ("200 OK", String::from_utf8_lossy(body).into_owned()),
+        _ => {
+            ANSWERED.fetch_add(1, Ordering::SeqCst);
+            ("200 OK", format!("hello {}", std::env::var("GREETING").unwrap_or_else(|_| "world".to_owned())))
+        }
+    }
+}
+
+fn eat() {
+    println!("eating memory");
+    let mut kept: Vec<Vec<u8>> = Vec::new();
+    loop {
+        kept.push(vec![1; 1 << 20]);
+        if kept.len() > 1 << 14 {
+            return;
+        }
+    }
+}
