@@ -228,7 +228,7 @@ impl Engine for Embedded {
         Box::pin(async move {
             let entry = self.shared.roster.get(replica);
             let entry = entry.ok_or_else(|| missing(replica))?;
-            let container = container(&entry, replica, query.container.as_deref())?;
+            let container = entry.container(replica, query.container.as_deref())?;
             logs::open(&self.shared, replica, container, &query).await
         })
     }
@@ -236,13 +236,13 @@ impl Engine for Embedded {
     fn exec<'a>(
         &'a self,
         replica: ReplicaId,
-        container_name: Option<&'a str>,
+        container: Option<&'a str>,
         argv: &'a [String],
         timeout_ms: u64,
     ) -> BoxFuture<'a, Result<ExecOutput, EngineError>> {
         Box::pin(async move {
             let (entry, shim) = self.shared.running(replica)?;
-            let container = container(&entry, replica, container_name)?;
+            let container = entry.container(replica, container)?;
             let result = shim.exec(container, argv.to_vec(), timeout_ms).await;
             let result = result.map_err(|trouble| EngineError::Failed(trouble.message))?;
             if result.timed_out {
@@ -267,19 +267,6 @@ fn depths(
         .replicas
         .iter()
         .filter(move |(_, wanted)| **wanted == depth)
-}
-
-/// The name of the container that is meant: the first, if none is named.
-fn container(entry: &Entry, id: ReplicaId, name: Option<&str>) -> Result<String, EngineError> {
-    let found = match name {
-        Some(name) => entry.containers.iter().find(|known| known.name == name),
-        None => entry.containers.first(),
-    };
-    let found = found.ok_or_else(|| {
-        let name = name.unwrap_or("at all");
-        EngineError::NotFound(format!("replica {id} has no container {name}"))
-    })?;
-    Ok(found.name.clone())
 }
 
 fn missing(replica: ReplicaId) -> EngineError {

@@ -230,7 +230,11 @@ impl Engine for Fake {
         query: LogQuery,
     ) -> BoxFuture<'a, Result<BoxStream<'static, LogLine>, EngineError>> {
         Box::pin(async move {
-            let body = self.shared.body(replica).ok_or_else(|| missing(replica))?;
+            let entry = self.shared.roster.get(replica);
+            let entry = entry.ok_or_else(|| missing(replica))?;
+            entry.container(replica, query.container.as_deref())?;
+            let body = self.shared.body(replica);
+            let body = body.ok_or_else(|| missing(replica))?;
             Ok(body.log.read(query.tail, query.follow))
         })
     }
@@ -245,12 +249,7 @@ impl Engine for Fake {
         Box::pin(async move {
             let entry = self.shared.roster.get(replica);
             let entry = entry.ok_or_else(|| missing(replica))?;
-            if let Some(name) = container
-                && !entry.containers.iter().any(|known| known.name == name)
-            {
-                let text = format!("replica {replica} has no container {name:?}");
-                return Err(EngineError::NotFound(text));
-            }
+            entry.container(replica, container)?;
             if !matches!(entry.actual, Actual::Running | Actual::Ready) {
                 let text = format!("replica {replica} does not run: wake its service first");
                 return Err(EngineError::NotFound(text));

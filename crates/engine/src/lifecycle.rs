@@ -79,7 +79,15 @@ pub fn phase(actual: Actual, pending: Option<Pending>, doing: Option<Action>) ->
         Some(Pending::Depth(depth)) => Some(depth),
         None => None,
     };
-    // An action that goes down cannot be called off: until it is over, `actual` no longer holds.
+    // What is under way is carried out, whatever was ordered since.
+    let actual = match doing {
+        Some(Action::Start | Action::Thaw) => Actual::Running,
+        _ => actual,
+    };
+    if doing == Some(Action::Stop) && depth != Some(Wakefulness::Awake) {
+        return Phase::Stopping;
+    }
+    // Until an action that goes down is over, `actual` no longer holds.
     let going_down = matches!(doing, Some(Action::Freeze | Action::Stop));
     match (actual, depth) {
         (Actual::Lost, _) => Phase::Lost,
@@ -158,6 +166,19 @@ mod tests {
         assert_eq!(phase(Actual::Stopped, awake, None), Phase::Starting);
         assert_eq!(phase(Actual::Ready, dozing, None), Phase::Freezing);
         assert_eq!(phase(Actual::Frozen, asleep, None), Phase::Stopping);
+    }
+
+    #[test]
+    fn an_order_shows_while_a_start_that_came_before_it_ends() {
+        let asleep = Some(Pending::Depth(Wakefulness::Asleep));
+        let dozing = Some(Pending::Depth(Wakefulness::Dozing));
+        let start = Some(Action::Start);
+        assert_eq!(phase(Actual::Stopped, asleep, start), Phase::Stopping);
+        assert_eq!(phase(Actual::Stopped, dozing, start), Phase::Freezing);
+        assert_eq!(
+            phase(Actual::Frozen, dozing, Some(Action::Stop)),
+            Phase::Stopping
+        );
     }
 
     #[test]

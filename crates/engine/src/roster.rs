@@ -69,9 +69,25 @@ impl Entry {
         self.pending == Some(Pending::Retire)
     }
 
-    /// Whether an action is under way.
-    pub fn busy(&self) -> bool {
-        self.doing.is_some()
+    /// The action under way.
+    pub fn doing(&self) -> Option<Action> {
+        self.doing.map(|(action, _)| action)
+    }
+
+    /// The name of the container that is meant by `name`: the first, if none is named. `id`: the replica's.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`] if it has no such container.
+    pub fn container(&self, id: ReplicaId, name: Option<&str>) -> Result<String, EngineError> {
+        let found = match name {
+            Some(name) => self.containers.iter().find(|known| known.name == name),
+            None => self.containers.first(),
+        };
+        let found = found.ok_or_else(|| {
+            let name = name.unwrap_or("at all");
+            EngineError::NotFound(format!("replica {id} has no container {name}"))
+        })?;
+        Ok(found.name.clone())
     }
 
     /// Wakes the replica's task: a fact has changed that it must see to.
@@ -85,7 +101,7 @@ impl Entry {
             service: self.service.clone(),
             revision: self.revision,
             generation: self.generation,
-            phase: lifecycle::phase(self.actual, self.pending, self.doing.map(|(a, _)| a)),
+            phase: lifecycle::phase(self.actual, self.pending, self.doing()),
             address: self.address,
             containers: self.containers.clone(),
             run: self.run,

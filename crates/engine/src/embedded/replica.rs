@@ -96,9 +96,18 @@ pub(super) fn look(shared: &Shared, id: ReplicaId) {
             if let Some(trouble) = state.trouble {
                 entry.trouble = Some(from_shim(trouble));
             }
-            // While an action is under way its end says what the replica is.
-            if !state.running && !entry.busy() && runs(entry.actual) {
-                entry.actual = Actual::Stopped;
+            match entry.doing() {
+                // While an action is under way its end says what the replica is. A start is over when the shim says
+                // so, a moment before its reply is read; until then its processes are not yet the container's.
+                Some(Action::Start) if state.running => entry.actual = Actual::Running,
+                Some(Action::Start) => hide_pids(entry),
+                Some(_) => {}
+                None if !state.running && runs(entry.actual) => entry.actual = Actual::Stopped,
+                // A start that was asked for before a restart of the node, or that took longer than was waited for.
+                None if state.running && entry.actual == Actual::Stopped => {
+                    entry.actual = Actual::Running;
+                }
+                None => {}
             }
         }
         None if entry.retiring() => {}
@@ -110,6 +119,12 @@ pub(super) fn look(shared: &Shared, id: ReplicaId) {
     });
 }
 
+fn hide_pids(entry: &mut Entry) {
+    for container in &mut entry.containers {
+        container.pid = None;
+    }
+}
+
 fn runs(actual: Actual) -> bool {
     matches!(actual, Actual::Running | Actual::Ready | Actual::Frozen)
 }
@@ -117,9 +132,7 @@ fn runs(actual: Actual) -> bool {
 /// Writes down that a replica cannot be used any more.
 pub(super) fn lose(entry: &mut Entry, message: String) {
     entry.actual = Actual::Lost;
-    for container in &mut entry.containers {
-        container.pid = None;
-    }
+    hide_pids(entry);
     entry.trouble = Some(Trouble {
         fatal: false,
         message,

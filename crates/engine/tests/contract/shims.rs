@@ -68,8 +68,10 @@ fn shim_pid(bundle: &Path) -> Pid {
     Pid::from_raw(text.trim().parse().expect("a number"))
 }
 
+/// Whether a process runs; one that ended and is not reaped yet does not.
 fn is_alive(pid: i32) -> bool {
-    kill(Pid::from_raw(pid), None).is_ok()
+    let status = fs::read_to_string(format!("/proc/{pid}/status"));
+    status.is_ok_and(|status| !status.contains("State:\tZ"))
 }
 
 fn a_replica_answers_at_its_address(kit: Kit) {
