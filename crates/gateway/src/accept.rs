@@ -32,11 +32,15 @@ impl Listeners {
     /// Carries out an order of the table thread.
     pub(crate) fn carry_out(&mut self, worker: &Rc<Worker>, order: Order) {
         match order {
-            Order::Open(entry, socket) => match TcpListener::from_std(socket) {
+            Order::Open(entry, socket, in_use) => match TcpListener::from_std(socket) {
                 Ok(socket) => {
                     let stop = Rc::new(Pulse::new());
                     self.open.insert(entry.addr(), Rc::clone(&stop));
-                    tokio::task::spawn_local(accept(Rc::clone(worker), socket, entry, stop));
+                    let worker = Rc::clone(worker);
+                    tokio::task::spawn_local(async move {
+                        accept(worker, socket, entry, stop).await;
+                        drop(in_use);
+                    });
                 }
                 Err(error) => tracing::error!("cannot accept on {}: {error}", entry.addr()),
             },

@@ -228,24 +228,32 @@ struct Download<'a> {
 
 impl Download<'_> {
     async fn run(mut self, held: &mut Option<Held>) -> End {
+        if !self.upstream_ready().await {
+            return End::ClientGone;
+        }
+        // Taken only now: requests that wait for their answers share the few buffers that are in use.
         let mut buffer = self.state.buffers.small();
+        let mut ready = true;
         loop {
-            let head = match self.read_head(&mut buffer).await {
+            let mut head = match self.read_head(&mut buffer, ready).await {
                 Ok(head) => head,
                 Err(end) => return end,
             };
+            ready = false;
             if let Some(held) = held.take() {
                 held.answered();
             }
             let interim = head.response.status < 200;
             if interim && self.state.terms.http10 {
                 buffer.consume(head.len);
+                self.state.buffers.give_back(head.bytes);
                 continue;
             }
             let mut body = head.response.body;
-            if let Err(end) = self.write_head(&head, &mut body, &mut buffer).await {
+            if let Err(end) = self.write_head(&mut head, &mut body, &mut buffer).await {
                 return end;
             }
+            self.state.buffers.give_back(head.bytes);
             if head.response.status == 101 {
                 return End::Switched(buffer);
             }
@@ -269,8 +277,8 @@ impl Download<'_> {
         }
     }
 
-    /// Reads a head into `buffer`, and leaves it there.
-    async fn read_head(&mut self, buffer: &mut Lent) -> Result<Head, End> {
+    /// Reads a head into `buffer`, and leaves it there; `ready`: there is something to be read.
+    async fn read_head(&mut self, buffer: &mut Lent, mut ready: bool) -> Result<Head, End> {
         let mut finder = HeadFinder::default();
         loop {
             // An interim response may have brought the next head with it.
@@ -279,9 +287,10 @@ impl Download<'_> {
             {
                 return Ok(head);
             }
-            if !self.upstream_ready().await {
+            if !ready && !self.upstream_ready().await {
                 return Err(End::ClientGone);
             }
+            ready = false;
             let read = poll_fn(|cx| poll_read(&mut self.upstream, cx, buffer)).await;
             if !matches!(read, Ok(len) if len > 0) {
                 return Err(if self.state.begun.get() {
@@ -322,7 +331,7 @@ impl Download<'_> {
     /// Sends the head, and in the same write what of the body came with it.
     async fn write_head(
         &mut self,
-        head: &Head,
+        head: &mut Head,
         body: &mut Framing,
         buffer: &mut Lent,
     ) -> Result<(), End> {
@@ -335,11 +344,8 @@ impl Download<'_> {
         if head.response.verbatim {
             self.write(&buffer.filled()[..head.len + taken]).await?;
         } else {
-            let mut bytes = self.state.buffers.head();
-            bytes.extend_from_slice(&head.bytes);
-            append(&head.response, before, &after[..taken], &mut bytes);
-            self.write(&bytes).await?;
-            self.state.buffers.give_back(bytes);
+            append(&head.response, before, &after[..taken], &mut head.bytes);
+            self.write(&head.bytes).await?;
         }
         buffer.consume(head.len + taken);
         Ok(())

@@ -3,11 +3,11 @@
 //! Waking waits for nothing here but the swap. The confirmation waits for the disk, and until no worker
 //! holds an idle connection to a replica that was withdrawn, because control freezes replicas by it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use layby_model::route::{Confirmed, Listener, RouteTable, Version};
 use tokio::sync::watch;
@@ -15,12 +15,14 @@ use tokio::sync::watch;
 use crate::listen;
 use crate::route::Entry;
 use crate::table_file;
-use crate::worker::{Order, Shared};
+use crate::worker::{InUse, Order, Shared};
 
 /// How long after a failure the table is written again.
 const REWRITE: Duration = Duration::from_secs(1);
 /// How long a worker may take to take up a table before that is warned of.
 const SLOW: Duration = Duration::from_secs(5);
+/// How often is looked whether a port is closed that is to be opened again.
+const CLOSING: Duration = Duration::from_millis(1);
 
 /// The follower: runs on a thread of its own.
 pub(crate) struct Follower {
@@ -102,15 +104,20 @@ async fn open_ports(
 
 /// Writes `table` down, trying until it is there; false: a newer one came, this one no longer matters.
 async fn write(path: &Path, table: &Arc<RouteTable>, served: &watch::Receiver<Served>) -> bool {
+    let mut said = false;
     loop {
         let (to, what) = (path.to_owned(), Arc::clone(table));
         let writing = tokio::task::spawn_blocking(move || table_file::write(&to, &what));
         match writing.await {
             Ok(Ok(())) => return true,
-            Ok(Err(error)) => tracing::error!(
-                "cannot write the routing table {}: {error}; nothing is put to sleep until this works",
-                path.display()
-            ),
+            Ok(Err(_)) if said => {}
+            Ok(Err(error)) => {
+                let path = path.display();
+                tracing::error!(
+                    "cannot write the routing table {path}: {error}; nothing is put to sleep until this works"
+                );
+                said = true;
+            }
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
         tokio::time::sleep(REWRITE).await;
@@ -136,7 +143,9 @@ async fn taken_up(shared: &Shared, generation: u64) {
 #[derive(Debug)]
 pub(crate) struct Ports {
     own: SocketAddr,
-    open: BTreeSet<SocketAddr>,
+    open: BTreeMap<SocketAddr, InUse>,
+    /// Those that workers were told to close and may not have closed yet.
+    closing: BTreeMap<SocketAddr, InUse>,
 }
 
 impl Ports {
@@ -144,27 +153,31 @@ impl Ports {
     pub(crate) fn new(own: SocketAddr) -> Self {
         Self {
             own,
-            open: BTreeSet::new(),
+            open: BTreeMap::new(),
+            closing: BTreeMap::new(),
         }
     }
 
-    /// Opens what `table` asks for and closes the rest; returns what could not be opened, and why.
+    /// Opens what `table` asks for and closes the rest; returns what could not be opened, and why. Blocks
+    /// for a moment when a port is asked for again that is just being closed.
     pub(crate) fn follow(
         &mut self,
         shared: &Shared,
         table: &RouteTable,
     ) -> Vec<(Listener, String)> {
         let wanted: BTreeSet<SocketAddr> = table.listeners.iter().map(|l| l.addr).collect();
-        for addr in self.open.extract_if(.., |addr| !wanted.contains(addr)) {
+        self.closing
+            .retain(|_, in_use| Arc::strong_count(in_use) > 1);
+        for (addr, in_use) in self.open.extract_if(.., |addr, _| !wanted.contains(addr)) {
             shared.order((0..shared.workers()).map(|_| Order::Close(addr)));
+            self.closing.insert(addr, in_use);
         }
         let mut failed = Vec::new();
         for listener in &table.listeners {
-            if !self.open.contains(&listener.addr) {
-                match self.open(shared, listener.addr) {
-                    Ok(()) => {}
-                    Err(why) => failed.push((listener.clone(), why)),
-                }
+            if !self.open.contains_key(&listener.addr)
+                && let Err(why) = self.open(shared, listener.addr)
+            {
+                failed.push((listener.clone(), why));
             }
         }
         failed
@@ -177,16 +190,18 @@ impl Ports {
         if addr == self.own {
             return Err(format!("{addr} is the gateway's own HTTP address"));
         }
+        if let Some(in_use) = self.closing.remove(&addr) {
+            let end = Instant::now() + SLOW;
+            while Arc::strong_count(&in_use) > 1 && Instant::now() < end {
+                std::thread::sleep(CLOSING);
+            }
+        }
         let opened =
             listen::open(addr, shared.workers()).map_err(|error| listen::why(addr, &error))?;
-        let entry = Entry::Port(addr);
-        shared.order(
-            opened
-                .sockets
-                .into_iter()
-                .map(|socket| Order::Open(entry, socket)),
-        );
-        self.open.insert(addr);
+        let in_use = InUse::default();
+        let order = |socket| Order::Open(Entry::Port(addr), socket, Arc::clone(&in_use));
+        shared.order(opened.sockets.into_iter().map(order));
+        self.open.insert(addr, in_use);
         Ok(())
     }
 }

@@ -37,12 +37,14 @@ mod worker;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use layby_model::ServiceId;
 use layby_model::route::{Confirmed, Demand, RouteTable, Traffic};
 use tokio::sync::watch;
+
+use service::lock;
 
 pub use error::Error;
 
@@ -73,7 +75,8 @@ pub struct Wires {
 pub struct Gateway {
     shared: Arc<worker::Shared>,
     http: SocketAddr,
-    threads: Vec<JoinHandle<()>>,
+    /// Empty once it was stopped.
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Gateway {
@@ -99,13 +102,11 @@ impl Gateway {
     }
 
     /// Stops accepting, gives what is in flight a moment to finish (5 s), and ends the threads. Blocks.
-    pub fn stop(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
+    /// Once it was stopped, stopping does nothing.
+    pub fn stop(&self) {
         self.shared.stop();
-        for thread in self.threads.drain(..) {
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a gateway thread panicked; restart the node and report this");
             }
@@ -115,6 +116,6 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        self.end();
+        self.stop();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -29,19 +29,24 @@ pub(crate) struct Sockets {
 /// Opens `count` sockets on `addr`; with port 0 all on the same free port.
 pub(crate) fn open(addr: SocketAddr, count: usize) -> io::Result<Sockets> {
     // SO_REUSEPORT would share the port with any other process of the same user that sets it too: a
-    // socket without it finds out first whether the port is free.
-    let probe = open_one(addr, false)?;
+    // socket without it finds out first whether the port is free. It never listens: what came to it
+    // would be reset when it closes.
+    let probe = TcpListener::from(bound(addr, false)?);
     let addr = probe.local_addr()?;
     drop(probe);
-    let sockets = (0..count).map(|_| open_one(addr, true));
+    let sockets = (0..count).map(|_| {
+        let fd = bound(addr, true)?;
+        listen(&fd, Backlog::new(BACKLOG)?)?;
+        Ok(TcpListener::from(fd))
+    });
     Ok(Sockets {
         addr,
         sockets: sockets.collect::<io::Result<_>>()?,
     })
 }
 
-/// Accepted sockets inherit what is set here, which saves setting it on each.
-fn open_one(addr: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+/// A bound socket. Accepted ones inherit what is set here, which saves setting it on each.
+fn bound(addr: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
     let family = match addr {
         SocketAddr::V4(_) => AddressFamily::Inet,
         SocketAddr::V6(_) => AddressFamily::Inet6,
@@ -55,8 +60,7 @@ fn open_one(addr: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     setsockopt(&fd, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_S)?;
     setsockopt(&fd, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_S)?;
     bind(fd.as_raw_fd(), &SockaddrStorage::from(addr))?;
-    listen(&fd, Backlog::new(BACKLOG)?)?;
-    Ok(TcpListener::from(fd))
+    Ok(fd)
 }
 
 /// What stands in the way of listening on `addr`, in a few words, with the culprit if it can be seen.

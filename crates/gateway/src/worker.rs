@@ -59,10 +59,13 @@ struct Mailbox {
 #[derive(Debug)]
 pub(crate) enum Order {
     /// Accept from this socket.
-    Open(Entry, std::net::TcpListener),
+    Open(Entry, std::net::TcpListener, InUse),
     /// Accept what waits on the sockets of this address, then close them.
     Close(SocketAddr),
 }
+
+/// Held by all who accept on an address: when only one is left, the address is closed.
+pub(crate) type InUse = Arc<()>;
 
 impl Shared {
     fn new(demand: watch::Sender<Demand>, workers: usize) -> Self {
@@ -246,14 +249,14 @@ pub(crate) fn start(config: GatewayConfig, wires: Wires) -> Result<Gateway, Erro
             source,
         })?;
     let shared = Arc::new(Shared::new(wires.demand, workers));
-    let mut gateway = Gateway {
+    let gateway = Gateway {
         shared: Arc::clone(&shared),
         http: addr,
-        threads: Vec::with_capacity(workers + 1),
+        threads: Mutex::default(),
     };
     let opened = sockets
         .into_iter()
-        .map(|socket| Order::Open(Entry::Hosts(addr), socket));
+        .map(|socket| Order::Open(Entry::Hosts(addr), socket, InUse::default()));
     shared.order(opened);
     let remembered = table_file::read(&config.table_file);
     let mut ports = follow::Ports::new(addr);
@@ -278,7 +281,7 @@ pub(crate) fn start(config: GatewayConfig, wires: Wires) -> Result<Gateway, Erro
             });
             runtime.block_on(worker.run());
         })?;
-        gateway.threads.push(thread);
+        lock(&gateway.threads).push(thread);
     }
     let follower = follow::Follower {
         shared,
@@ -287,11 +290,10 @@ pub(crate) fn start(config: GatewayConfig, wires: Wires) -> Result<Gateway, Erro
         table_file: config.table_file,
         ports,
     };
-    gateway
-        .threads
-        .push(spawn("gateway-table".to_owned(), move |runtime| {
-            runtime.block_on(follower.run());
-        })?);
+    let thread = spawn("gateway-table".to_owned(), move |runtime| {
+        runtime.block_on(follower.run());
+    })?;
+    lock(&gateway.threads).push(thread);
     Ok(gateway)
 }
 

@@ -85,6 +85,53 @@ fn a_port_opens_and_closes_with_the_tables() {
 }
 
 #[test]
+fn a_port_that_is_closed_can_be_opened_again_at_once() {
+    let server = mirror();
+    let (mut world, addr) = tcp_world(&server);
+    for _ in 0..20 {
+        let listeners = std::mem::take(&mut world.table.listeners);
+        world.publish();
+        world.confirm();
+        world.table.listeners = listeners;
+        world.publish();
+        let failed = world.confirm().failed_listeners;
+        assert!(failed.is_empty(), "{failed:?}");
+    }
+    let mut client = Client::connect(addr);
+    assert_eq!(client.send("b").read_len(1).expect("a byte"), b"b");
+}
+
+#[test]
+fn a_websocket_survives_a_doze_and_its_new_bytes_wake() {
+    let server = Server::scripted(|client| {
+        request(client).expect("a request");
+        client.send(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        );
+        while let Ok(byte) = client.read_len(1) {
+            if client.stream.write_all(&byte).is_err() {
+                return;
+            }
+        }
+    });
+    let mut world = World::serving(&[(replica(1), server.addr)]);
+    let mut client = world.client();
+    client.send(&format!(
+        "GET / HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        common::HOST
+    ));
+    assert_eq!(client.response().status, 101);
+    assert_eq!(client.send("a").read_len(1).expect("a byte"), b"a");
+    wait_for("a quiet connection", || is_quiet(&world));
+    world.hold();
+    world.confirm();
+    client.send("b");
+    wait_for("demand", || (world.waiting() == 1).then_some(()));
+    world.serve(&[(replica(1), server.addr)]);
+    assert_eq!(client.read_len(1).expect("a byte"), b"b");
+}
+
+#[test]
 fn a_port_in_use_is_reported_with_its_owner_and_tried_again() {
     let other = TcpListener::bind("127.0.0.3:0").expect("a free port");
     let addr = other.local_addr().expect("its address");

@@ -122,7 +122,10 @@ pub fn parse_request(head: &[u8], hop: Hop<'_>, out: &mut Vec<u8>) -> Result<Req
 fn names_a_version(head: &[u8]) -> bool {
     let line = head.trim_ascii_start().split(|b| *b == b'\r').next();
     let mut words = line.unwrap_or_default().split(|b| *b == b' ').skip(2);
-    words.next().is_some_and(|version| version.starts_with(b"HTTP/")) && words.next().is_none()
+    words
+        .next()
+        .is_some_and(|version| version.starts_with(b"HTTP/"))
+        && words.next().is_none()
 }
 
 fn method(verb: &str) -> Method {
