@@ -23,7 +23,6 @@ use crate::logs::{Log, Pump};
 use crate::protocol::{ContainerState, Exit, SandboxState, Trouble};
 use crate::rootfs;
 use crate::spec::{Bundle, ContainerConfig, SandboxSpec};
-use crate::sys;
 
 /// What was killed and still is there is killed again after this: it may have been frozen just then.
 const KILL_AGAIN: Duration = Duration::from_millis(500);
@@ -146,6 +145,8 @@ impl Sandbox {
     pub(super) fn start(&mut self) -> Result<()> {
         self.run += 1;
         self.trouble = None;
+        // Left frozen by a node that died meanwhile, it would hold the new processes too, and us with them.
+        freezer::thaw_group(&self.group)?;
         let outcome = (0..self.cells.len()).try_for_each(|index| self.start_one(index));
         match outcome {
             Ok(()) => self.phase = Phase::Running,
@@ -155,8 +156,6 @@ impl Sandbox {
                 return Err(error);
             }
         }
-        // What was needed to build the containers would stay with us.
-        sys::trim_memory();
         Ok(())
     }
 
@@ -289,7 +288,6 @@ impl Sandbox {
                 let _ = container::forget(&self.bundle, &cell.state.name);
             }
             self.phase = Phase::Stopped;
-            sys::trim_memory();
         }
     }
 

@@ -20,6 +20,10 @@ use crate::protocol::{
     Answer, Do, ExecResult, MAX_CLIENTS, MAX_EXECS, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, Message,
     Request, SandboxState, VERSION,
 };
+use crate::sys;
+
+/// How long after a start or stop its memory is given back: not while the container needs the processor.
+const TRIM_AFTER: Duration = Duration::from_secs(1);
 
 /// How many requests may wait for a stop to end.
 const MAX_WAITING: usize = 64;
@@ -68,6 +72,8 @@ pub(super) struct Server {
     waiting: Vec<Waiting>,
     execs: Vec<Running>,
     shown: SandboxState,
+    /// When to give memory back.
+    trim_at: Option<Instant>,
     over: bool,
 }
 
@@ -87,13 +93,14 @@ impl Server {
             waiting: Vec::new(),
             execs: Vec::new(),
             shown,
+            trim_at: None,
             over: false,
         })
     }
 
     /// Serves until a client says quit.
     pub(super) fn run(&mut self) -> Result<()> {
-        crate::sys::trim_memory();
+        sys::trim_memory();
         while !self.over {
             self.wait()?;
             self.accept();
@@ -133,6 +140,7 @@ impl Server {
             .due()
             .into_iter()
             .chain(self.execs.iter().map(|running| running.until))
+            .chain(self.trim_at)
             .min();
         let timeout = match due {
             // Rounded up: woken too early it would only turn once more.
@@ -205,6 +213,10 @@ impl Server {
 
     fn run_clocks(&mut self, now: Instant) {
         self.sandbox.tick(now);
+        if self.trim_at.is_some_and(|at| at <= now) {
+            self.trim_at = None;
+            sys::trim_memory();
+        }
         for running in &mut self.execs {
             running.exec.turn();
         }
@@ -383,6 +395,7 @@ impl Server {
         let state = self.sandbox.state();
         if state != self.shown {
             self.shown = state;
+            self.trim_at = Some(Instant::now() + TRIM_AFTER);
             let message = Message::State {
                 state: self.shown.clone(),
             };
