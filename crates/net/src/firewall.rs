@@ -33,10 +33,15 @@ table ip {table} {{
     )
 }
 
-/// Puts the fence up, in place of one that stands there.
-pub(crate) async fn raise(names: &Names, subnet: Subnet) -> Result<(), Error> {
+/// Puts the fence up, in place of one that stands there. Whether another program's chain had to be opened for it.
+pub(crate) async fn raise(names: &Names, subnet: Subnet) -> Result<bool, Error> {
     nft("add the node's table", &["-f", "-"], &table(names, subnet)).await?;
-    Ok(())
+    if !forward_chain().await.contains("policy drop") {
+        return Ok(false);
+    }
+    close_foreign_chain(names).await?;
+    open_foreign_chain(names).await?;
+    Ok(true)
 }
 
 /// Takes the fence down; one that is missing is fine.
@@ -44,15 +49,50 @@ pub(crate) async fn lower(names: &Names) -> Result<(), Error> {
     let table = &names.table;
     let script = format!("add table ip {table}\ndelete table ip {table}\n");
     nft("remove the node's table", &["-f", "-"], &script).await?;
+    close_foreign_chain(names).await
+}
+
+/// Docker (and many a hand-made firewall) drops what is forwarded unless its own table allows it, and an accept in
+/// this node's table cannot overrule a drop in another's: so two rules are put at the top of that chain.
+async fn open_foreign_chain(names: &Names) -> Result<(), Error> {
+    let Names { bridge, table, .. } = names;
+    let script = format!(
+        "insert rule ip filter FORWARD iifname \"{bridge}\" accept comment \"{table}\"
+insert rule ip filter FORWARD oifname \"{bridge}\" ct state established,related accept comment \"{table}\"
+"
+    );
+    nft("open the chain FORWARD", &["-f", "-"], &script).await?;
     Ok(())
 }
 
-/// Whether another program (Docker, most often) drops what is forwarded unless it allows it itself: an accept in
-/// this node's table cannot overrule a drop in another's.
-pub(crate) async fn forwarding_is_dropped() -> bool {
-    let args = ["list", "chain", "ip", "filter", "FORWARD"];
+/// Takes those rules out again, where there are any.
+async fn close_foreign_chain(names: &Names) -> Result<(), Error> {
+    let listed = forward_chain().await;
+    let handles = own_handles(&listed, &names.table);
+    if handles.is_empty() {
+        return Ok(());
+    }
+    let deletions = handles
+        .iter()
+        .map(|handle| format!("delete rule ip filter FORWARD handle {handle}\n"));
+    let script: String = deletions.collect();
+    nft("take rules out of the chain FORWARD", &["-f", "-"], &script).await?;
+    Ok(())
+}
+
+/// The chain that iptables calls FORWARD, with its handles; empty if there is none.
+async fn forward_chain() -> String {
+    let args = ["-a", "list", "chain", "ip", "filter", "FORWARD"];
     let listed = nft("list the chain FORWARD", &args, "").await;
-    listed.is_ok_and(|text| text.contains("policy drop"))
+    listed.unwrap_or_default()
+}
+
+/// The handles of the rules in a listing that bear `comment`.
+fn own_handles(listed: &str, comment: &str) -> Vec<u64> {
+    let mark = format!("comment \"{comment}\"");
+    let own = listed.lines().filter(|line| line.contains(&mark));
+    own.filter_map(|line| line.rsplit_once("# handle ")?.1.trim().parse().ok())
+        .collect()
 }
 
 /// Runs nft with `input` and returns what it printed.
@@ -80,5 +120,24 @@ async fn nft(what: &'static str, args: &[&str], input: &str) -> Result<String, E
         let said = String::from_utf8_lossy(&output.stderr);
         let first = said.lines().next().unwrap_or("it said nothing");
         Err(failed(first.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_rules_with_the_nodes_own_comment_are_its_own() {
+        let listed = "table ip filter { # handle 1
+    chain FORWARD { # handle 2
+        type filter hook forward priority filter; policy drop;
+        iifname \"lyb-a\" accept comment \"layby_a\" # handle 9
+        iifname \"lyb-ab\" accept comment \"layby_ab\" # handle 8
+        counter accept # handle 7
+    }
+}";
+        assert_eq!(own_handles(listed, "layby_a"), [9]);
+        assert_eq!(own_handles("", "layby_a"), [] as [u64; 0]);
     }
 }

@@ -191,10 +191,7 @@ pub(crate) async fn ranges_in_use(handle: &Handle, except: u32) -> Result<Vec<Su
         .map_err(asked("list the routes"))?;
     for route in routes {
         let prefix = route.header.destination_prefix_length;
-        let own = route
-            .attributes
-            .iter()
-            .any(|attribute| *attribute == RouteAttribute::Oif(except));
+        let own = route.attributes.contains(&RouteAttribute::Oif(except));
         for attribute in &route.attributes {
             if let RouteAttribute::Destination(RouteAddress::Inet(address)) = attribute
                 && prefix > 0

@@ -103,16 +103,13 @@ impl Network {
                 link::make_bridge(&handle, &names.bridge, mac, subnet.gateway(), PREFIX).await?
             }
         };
-        firewall::raise(&names, subnet).await?;
-        drop(claims);
-        if firewall::forwarding_is_dropped().await {
+        if firewall::raise(&names, subnet).await? {
             tracing::warn!(
-                "the machine's chain FORWARD drops by default (Docker does that): containers of this node cannot \
-                 reach other machines until `iptables -I FORWARD -i {bridge} -j ACCEPT` and `iptables -I FORWARD -o \
-                 {bridge} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT`",
-                bridge = names.bridge
+                "the machine's chain FORWARD drops by default (Docker does that): opened it for the bridge {}",
+                names.bridge
             );
         }
+        drop(claims);
 
         let attached = sweep(&handle, &names, subnet, &survey.ports, &netns).await;
         let started = SystemTime::now().duration_since(UNIX_EPOCH);

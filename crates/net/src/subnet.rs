@@ -28,7 +28,7 @@ impl Subnet {
 
     /// The n-th candidate for a node's subnet.
     fn candidate(n: u32) -> Self {
-        let base = u32::from(Ipv4Addr::new(10, 0, 0, 0)) + (n % CANDIDATES << (32 - PREFIX));
+        let base = u32::from(Ipv4Addr::new(10, 0, 0, 0)) + ((n % CANDIDATES) << (32 - PREFIX));
         Self {
             base,
             prefix: PREFIX,

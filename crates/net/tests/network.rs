@@ -41,6 +41,10 @@ const TESTS: &[Test] = &[
         a_replica_reaches_another_machine_under_the_address_of_its_own,
     ),
     (
+        "a_firewall_that_drops_by_default_is_opened_and_left_as_it_was",
+        a_firewall_that_drops_by_default_is_opened_and_left_as_it_was,
+    ),
+    (
         "attaching_again_gives_the_same_also_after_a_restart",
         attaching_again_gives_the_same_also_after_a_restart,
     ),
@@ -258,6 +262,35 @@ fn a_replica_reaches_another_machine_under_the_address_of_its_own(dir: &Path) {
         network.close().await.expect("closed");
         other.close().await.expect("closed");
     });
+}
+
+fn a_firewall_that_drops_by_default_is_opened_and_left_as_it_was(dir: &Path) {
+    let nft = |script: &str| {
+        let output = std::process::Command::new("nft").arg(script).output();
+        let output = output.expect("nft runs");
+        assert!(output.status.success(), "{script}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    nft("table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }");
+    let chain = "list chain ip filter FORWARD";
+    let before = nft(chain).lines().count();
+    block_on(async {
+        let network = Network::open(config(dir, "ii1")).await.expect("opened");
+        drop(network);
+        let network = Network::open(config(dir, "ii1")).await.expect("opened");
+        assert_eq!(nft(chain).lines().count(), before + 2, "{}", nft(chain));
+        let replica = network.attach("x").await.expect("attached");
+        let other = Network::open(config(dir, "ii2")).await.expect("opened");
+        let machine = other.attach("machine").await.expect("attached");
+        nft("delete table ip layby_ii2");
+        serve(&machine.netns);
+        let asked = within(&replica.netns, move || ask(machine.address, DEADLINE));
+        assert_eq!(asked.expect("answered"), other.gateway().to_string());
+        network.close().await.expect("closed");
+        other.close().await.expect("closed");
+    });
+    assert_eq!(nft(chain).lines().count(), before, "{}", nft(chain));
+    nft("delete table ip filter");
 }
 
 fn attaching_again_gives_the_same_also_after_a_restart(dir: &Path) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt, stream};
 use layby_model::ReplicaId;
 use layby_model::engine::EngineError;
-use layby_runtime::{freezer, sandbox};
+use layby_runtime::{Bundle, freezer, sandbox};
 
 use super::blocking::{blocking, sentence};
 use super::record::Record;
@@ -77,7 +77,9 @@ async fn take_over(
             None
         }
     };
-    let Some(record) = record else {
+    // The shim writes its number when it has prepared all: what has none was never ordered to run.
+    let prepared = Bundle::new(&bundle).pid().exists();
+    let Some(record) = record.filter(|_| prepared) else {
         destroy(id, &bundle).await;
         return None;
     };

@@ -199,7 +199,7 @@ async fn act(shared: &Arc<Shared>, id: ReplicaId, action: Action) -> Result<Actu
         }
         Action::Stop | Action::Remove => {
             let shim = shim(shared, id)?;
-            shim.stop(GRACE).await.map_err(from_shim)?;
+            shim.stop(grace(shared, id)).await.map_err(from_shim)?;
             Ok(Actual::Stopped)
         }
         Action::Freeze => {
@@ -214,6 +214,14 @@ async fn act(shared: &Arc<Shared>, id: ReplicaId, action: Action) -> Result<Actu
             Ok(Actual::Running)
         }
     }
+}
+
+/// How long its containers may take to stop.
+fn grace(shared: &Shared, id: ReplicaId) -> Duration {
+    let spec = shared.roster.get(id).and_then(|entry| entry.spec);
+    let containers = spec.iter().flat_map(|spec| &spec.service.containers);
+    let longest = containers.map(|container| container.stop_grace_ms).max();
+    longest.map_or(GRACE, Duration::from_millis)
 }
 
 fn shim(shared: &Shared, id: ReplicaId) -> Result<Arc<Shim>, Trouble> {
@@ -306,7 +314,7 @@ async fn undo(shared: &Shared, id: ReplicaId) {
 /// Ends a replica and removes all that was made of it.
 async fn remove(shared: &Shared, id: ReplicaId) -> Result<(), Trouble> {
     if let Some(shim) = shared.shim(id)
-        && let Err(trouble) = shim.quit(GRACE).await
+        && let Err(trouble) = shim.quit(grace(shared, id)).await
     {
         // What it could not do is done from outside.
         tracing::warn!("the shim of replica {id}: {}", trouble.message);

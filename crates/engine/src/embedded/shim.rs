@@ -52,7 +52,7 @@ impl Shim {
         socket: &Path,
         changed: impl Fn() + Send + 'static,
     ) -> Result<Self, Trouble> {
-        let stream = UnixStream::connect(socket).await.map_err(|error| {
+        let stream = open(socket).await.map_err(|error| {
             trouble(format!("no shim answers at {}: {error}", socket.display()))
         })?;
         let (read, write) = stream.into_split();
@@ -153,6 +153,21 @@ impl Shim {
     }
 }
 
+/// Opens a connection; waits while the shim is too busy to take one more, which is no sign that it is gone.
+async fn open(socket: &Path) -> io::Result<UnixStream> {
+    let begun = tokio::time::Instant::now();
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock && begun.elapsed() < PATIENCE =>
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Reads what the shim says, until it ends.
 async fn listen(read: OwnedReadHalf, shared: Arc<Shared>, changed: impl Fn()) {
     let mut read = BufReader::new(read);
@@ -171,10 +186,8 @@ async fn listen(read: OwnedReadHalf, shared: Arc<Shared>, changed: impl Fn()) {
                 shared.with(|inner| inner.state = state);
                 changed();
             }
-            Err(error) => {
-                tracing::warn!("a shim said what cannot be understood: {error}");
-                break;
-            }
+            // Not a reason to give its containers up.
+            Err(error) => tracing::warn!("a shim said what cannot be understood: {error}"),
         }
     }
     shared.with(|inner| {

@@ -1,5 +1,6 @@
 //! The promises. What each says is its name.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -32,6 +33,10 @@ pub(crate) const EVERY_ENGINE: &[Promise] = &[
     (
         "exactly_those_that_are_named_are_retired",
         exactly_those_that_are_named_are_retired,
+    ),
+    (
+        "many_replicas_come_and_go_at_once",
+        many_replicas_come_and_go_at_once,
     ),
     ("the_latest_order_wins", the_latest_order_wins),
     ("a_missing_image_is_fatal", a_missing_image_is_fatal),
@@ -167,6 +172,28 @@ fn exactly_those_that_are_named_are_retired(kit: Kit) {
     assert_ne!(three.address, two.address);
     let left = kit.until(TWO, "running", runs);
     assert_eq!(left.containers[0].pid, two.containers[0].pid);
+    kit.close();
+}
+
+fn many_replicas_come_and_go_at_once(kit: Kit) {
+    let ids: Vec<ReplicaId> = (1..=12).map(ReplicaId).collect();
+    let mut all = awake(ids[0]);
+    all.replicas = ids.iter().map(|id| (*id, Wakefulness::Awake)).collect();
+    kit.order(&all);
+    let reports: Vec<_> = ids
+        .iter()
+        .map(|id| kit.until(*id, "running", runs))
+        .collect();
+    let addresses: BTreeSet<_> = reports.iter().map(|report| report.address).collect();
+    let pids: BTreeSet<_> = reports
+        .iter()
+        .map(|report| report.containers[0].pid)
+        .collect();
+    assert_eq!((addresses.len(), pids.len()), (ids.len(), ids.len()));
+    kit.order(&Order::retire(&ids));
+    for id in ids {
+        kit.until_gone(id);
+    }
     kit.close();
 }
 

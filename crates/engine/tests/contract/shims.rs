@@ -15,6 +15,7 @@ use crate::Promise;
 use crate::kit::{Kit, Order, runs, stopped};
 
 const ONE: ReplicaId = ReplicaId(0x1_000001);
+const TWO: ReplicaId = ReplicaId(0x1_000002);
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What only the embedded engine promises.
@@ -127,9 +128,18 @@ fn a_bundle_that_is_half_made_is_cleared_away(kit: Kit) {
         let bundle = bundles.join(ONE.to_string());
         fs::create_dir_all(bundle.join("containers")).expect("a folder");
         fs::write(bundle.join("replica.json.new"), "{").expect("written");
+        // Killed after the record was written, and before the shim had prepared anything.
+        let bundle = bundles.join(TWO.to_string());
+        fs::create_dir_all(&bundle).expect("a folder");
+        let record = format!(
+            r#"{{"v":1,"id":"{TWO}","service":"shop/web","revision":1,"generation":1,"images":[]}}"#
+        );
+        fs::write(bundle.join("replica.json"), record).expect("written");
     });
     assert_eq!(kit.all(), []);
-    assert!(!kit.bundles().join(ONE.to_string()).exists());
+    for id in [ONE, TWO] {
+        assert!(!kit.bundles().join(id.to_string()).exists());
+    }
     kit.close();
 }
 
