@@ -7,7 +7,9 @@ use anyhow::{Context, ensure};
 use crate::command::{cargo, run};
 use crate::{binary, place};
 
-/// Builds `examples/NAME` in release and puts its binary into place.
+/// Builds `examples/NAME` in release and puts its binary into place. Cargo chooses the features of
+/// shared crates by the packages selected: with the whole workspace selected, as the tests have it,
+/// nothing is built twice.
 ///
 /// # Errors
 /// When there is no such example, it does not build, or its binary is not static.
@@ -16,7 +18,13 @@ pub(crate) fn example(name: &str) -> anyhow::Result<()> {
         folder(name).join("Cargo.toml").exists(),
         "there is no example {name} with a Cargo.toml in examples/"
     );
-    run(&mut cargo(&["build", "--release", "--package", name]))?;
+    run(&mut cargo(&[
+        "build",
+        "--release",
+        "--workspace",
+        "--bin",
+        name,
+    ]))?;
     put_into_place(name)
 }
 

@@ -26,7 +26,7 @@ const AFTER_END: Duration = Duration::from_secs(2);
 /// One test binary.
 #[derive(Debug)]
 pub(super) struct TestBinary {
-    /// `package/target`.
+    /// `package/test`, `package (lib)`, `package (bin)`.
     name: String,
     executable: PathBuf,
     /// The package's folder, in which cargo runs tests, too.
@@ -49,6 +49,7 @@ struct Message {
 #[derive(Debug, Deserialize)]
 struct Target {
     name: String,
+    kind: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -137,7 +138,7 @@ fn test_binaries(messages: &str) -> anyhow::Result<Vec<TestBinary>> {
         let manifest: toml::Table = toml::from_str(&manifest)?;
         let folder = message.manifest_path.parent().map(Path::to_path_buf);
         binaries.push(TestBinary {
-            name: format!("{}/{}", package_name(&manifest), target.name),
+            name: shown_name(package_name(&manifest), &target),
             executable,
             folder: folder.unwrap_or_default(),
             harness: has_harness(&manifest, &target.name),
@@ -152,6 +153,17 @@ fn package_name(manifest: &toml::Table) -> &str {
     name.and_then(toml::Value::as_str).unwrap_or("?")
 }
 
+/// A package has one library, and mostly one binary of its own name: those are told apart by kind.
+fn shown_name(package: &str, target: &Target) -> String {
+    match target.kind.first().map(String::as_str) {
+        Some("test") => format!("{package}/{}", target.name),
+        Some(kind) if target.name.replace('-', "_") == package.replace('-', "_") => {
+            format!("{package} ({kind})")
+        }
+        kind => format!("{package}/{} ({})", target.name, kind.unwrap_or("?")),
+    }
+}
+
 /// Whether no `[[test]]` (or `[[bench]]`) of that name says `harness = false`.
 fn has_harness(manifest: &toml::Table, target: &str) -> bool {
     let tables = ["test", "bench"].map(|kind| manifest.get(kind).and_then(toml::Value::as_array));
@@ -163,7 +175,8 @@ fn has_harness(manifest: &toml::Table, target: &str) -> bool {
 
 /// Runs one test binary, and once more if it fails. What passes then was flaky; the second run counts.
 fn run_twice(name: &str, start: impl Fn() -> Command, logs: &Path) -> anyhow::Result<Outcome> {
-    let path = logs.join(format!("{}.log", name.replace('/', "-")));
+    let file = name.replace(['/', ' '], "-").replace(['(', ')'], "");
+    let path = logs.join(format!("{file}.log"));
     let mut log =
         File::create(&path).with_context(|| format!("cannot write {}", place::shown(&path)))?;
     println!("\n== {name}");
@@ -296,7 +309,7 @@ mod tests {
         let artifact = |name: &str, test: bool| {
             serde_json::json!({
                 "reason": "compiler-artifact", "manifest_path": manifest,
-                "target": {"name": name}, "profile": {"test": test}, "executable": "/x/y",
+                "target": {"name": name, "kind": ["bin"]}, "profile": {"test": test}, "executable": "/x/y",
             })
             .to_string()
         };
@@ -307,7 +320,7 @@ mod tests {
         ];
         let binaries = test_binaries(&messages.join("\n")).unwrap();
         assert_eq!(binaries.len(), 1);
-        assert_eq!(binaries[0].name, "xtask/xtask");
+        assert_eq!(binaries[0].name, "xtask (bin)");
         assert!(binaries[0].harness);
     }
 
@@ -319,8 +332,8 @@ mod tests {
             "if [ -e {mark} ]; then echo 'test it ... ok'; \
              else touch {mark}; echo 'test it ... FAILED'; exit 101; fi"
         );
-        let outcome = run_twice("net/lib", || shell(&script), &folder.0).unwrap();
-        assert_eq!(outcome.flaky, ["net/lib: it"]);
+        let outcome = run_twice("net (lib)", || shell(&script), &folder.0).unwrap();
+        assert_eq!(outcome.flaky, ["net (lib): it"]);
         assert!(outcome.failed.is_empty());
         assert_eq!(outcome.passed, 1);
         let log = std::fs::read_to_string(folder.0.join("net-lib.log")).unwrap();
