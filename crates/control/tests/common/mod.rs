@@ -387,10 +387,13 @@ async fn confirm(
     mut confirms: watch::Receiver<bool>,
 ) {
     loop {
-        if tables.changed().await.is_err() || confirms.wait_for(|on| *on).await.is_err() {
+        if tables.changed().await.is_err() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
+        if confirms.wait_for(|on| *on).await.is_err() {
+            return;
+        }
         let table = Arc::clone(&tables.borrow_and_update());
         let taken = taken.lock().expect("no poison").clone();
         let failed = table

@@ -1,0 +1,278 @@
+//! The API: every endpoint answers, its document is current, and errors are problems.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use common::{Deployed, World, compose, tar};
+use layby_control::api;
+use layby_control::api::types::{
+    ImageView, LogView, ManifestView, Outcome, Problem, RemovedView, ServiceDetail, ServiceView,
+    VersionView,
+};
+
+#[test]
+fn the_committed_document_is_the_one_that_the_code_makes() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.json");
+    let made = api::openapi();
+    if std::env::var_os("UPDATE_OPENAPI").is_some() {
+        std::fs::write(&path, &made).expect("to write it");
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == made,
+        "crates/control/openapi.json is not current: run the test once with UPDATE_OPENAPI=1"
+    );
+}
+
+/// Calls, remembering which endpoint of the document each is.
+struct Caller {
+    world: World,
+    called: BTreeSet<String>,
+}
+
+impl Caller {
+    async fn call<T: serde::de::DeserializeOwned>(
+        &mut self,
+        endpoint: &str,
+        path: &str,
+        body: Vec<u8>,
+    ) -> T {
+        let bytes = self.raw(endpoint, path, body).await;
+        serde_json::from_slice(&bytes)
+            .unwrap_or_else(|e| panic!("{endpoint}: {e}: {}", String::from_utf8_lossy(&bytes)))
+    }
+
+    async fn raw(&mut self, endpoint: &str, path: &str, body: Vec<u8>) -> Vec<u8> {
+        let method = endpoint.split(' ').next().expect("a method");
+        let (status, body) = self.world.ask(method, path, body).await;
+        let text = String::from_utf8_lossy(&body);
+        assert!(status.is_success(), "{endpoint}: {status}: {text}");
+        self.called.insert(endpoint.to_owned());
+        body.to_vec()
+    }
+}
+
+#[tokio::test]
+async fn every_endpoint_of_the_document_answers() {
+    let world = World::new().await;
+    let mut api = Caller {
+        world,
+        called: BTreeSet::new(),
+    };
+    let version: VersionView = api.call("GET /v1/version", "/v1/version", vec![]).await;
+    assert_eq!(
+        (version.version.as_str(), version.http.as_str()),
+        ("0.0.0-test", "127.0.0.1:8080")
+    );
+    assert_eq!(version.pid, std::process::id());
+
+    let manifest = compose("fake/ok", "colour: red");
+    let files = tar(&[("compose.yaml", manifest.as_bytes())]);
+    let path = "/v1/manifests?app=shop&folder=x";
+    let view: ManifestView = api.call("POST /v1/manifests", path, files).await;
+    assert_eq!(
+        (view.app.as_str(), &view.services[..]),
+        ("shop", &["web".to_owned()][..])
+    );
+    assert_eq!(view.contexts, []);
+    assert!(
+        view.warnings.iter().any(|w| w.contains("compose.yaml:4")),
+        "{:?}",
+        view.warnings
+    );
+
+    let files = tar(&[("manifest/compose.yaml", manifest.as_bytes())]);
+    let events = api
+        .raw("POST /v1/apps", "/v1/apps?app=shop&folder=x", files)
+        .await;
+    let up = Deployed::of(axum::http::StatusCode::OK, &events);
+    assert_eq!(up.outcomes(), [("web".into(), Outcome::Live)]);
+
+    let services: Vec<ServiceView> = api.call("GET /v1/services", "/v1/services", vec![]).await;
+    assert_eq!(services.len(), 1);
+    let one = "/v1/services/{app}/{service}";
+    let at = "/v1/services/shop/web";
+    let detail: ServiceDetail = api.call(&format!("GET {one}"), at, vec![]).await;
+    assert_eq!(detail.view, services[0]);
+    assert!(detail.replicas[0].containers[0].pid.is_some());
+    for what in ["doze", "sleep", "wake"] {
+        let endpoint = format!("POST {one}/{what}");
+        let _: ServiceView = api.call(&endpoint, &format!("{at}/{what}"), vec![]).await;
+    }
+    let events = api
+        .raw(
+            &format!("POST {one}/deploy"),
+            &format!("{at}/deploy"),
+            vec![],
+        )
+        .await;
+    let same = Deployed::of(axum::http::StatusCode::OK, &events);
+    assert_eq!(same.outcomes(), [("web".into(), Outcome::Unchanged)]);
+    let log = api
+        .raw(
+            &format!("GET {one}/logs"),
+            &format!("{at}/logs?tail=1"),
+            vec![],
+        )
+        .await;
+    let line: LogView = serde_json::from_slice(&log).expect("one line");
+    assert_eq!(
+        (line.text.as_str(), line.stream.as_str()),
+        ("ready", "stdout")
+    );
+
+    let images: Vec<ImageView> = api.call("GET /v1/images", "/v1/images", vec![]).await;
+    let named = |name: &str| {
+        images
+            .iter()
+            .any(|i| i.references.iter().any(|r| r == name))
+    };
+    assert!(
+        named("fake/ok:latest") && named("checked:latest"),
+        "{images:#?}"
+    );
+    for format in ["oci", "docker"] {
+        let path = format!("/v1/images/save?reference=checked&format={format}");
+        let archive = api.raw("GET /v1/images/save", &path, vec![]).await;
+        let loaded: Vec<ImageView> = api
+            .call("POST /v1/images/load", "/v1/images/load", archive)
+            .await;
+        assert_eq!(loaded[0].references, ["checked:latest"], "{format}");
+    }
+    api.raw("DELETE /v1/images", "/v1/images?reference=checked", vec![])
+        .await;
+    let images: Vec<ImageView> = api.call("GET /v1/images", "/v1/images", vec![]).await;
+    assert!(
+        !images
+            .iter()
+            .any(|i| i.references.contains(&"checked:latest".to_owned()))
+    );
+
+    let removed: RemovedView = api
+        .call("DELETE /v1/apps/{app}", "/v1/apps/shop", vec![])
+        .await;
+    assert_eq!(removed.removed, ["shop/web"]);
+    api.raw("POST /v1/node/stop", "/v1/node/stop", vec![]).await;
+    assert!(!api.world.control().stop_requested().await.all);
+
+    let document = api
+        .raw("GET /v1/openapi.json", "/v1/openapi.json", vec![])
+        .await;
+    api.called.remove("GET /v1/openapi.json");
+    let document: serde_json::Value = serde_json::from_slice(&document).expect("JSON");
+    let mut described = BTreeSet::new();
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for method in methods.as_object().expect("methods").keys() {
+            described.insert(format!("{} {path}", method.to_uppercase()));
+        }
+    }
+    assert_eq!(api.called, described);
+}
+
+#[tokio::test]
+async fn errors_are_problems() {
+    let world = World::new().await;
+    let big = vec![b'#'; 3 << 20];
+    let cases: Vec<(&str, &str, Vec<u8>, u16, &str)> = vec![
+        ("GET", "/v1/nothing", vec![], 404, "not-found"),
+        ("PUT", "/v1/services", vec![], 405, "bad-request"),
+        ("GET", "/v1/services/shop/web", vec![], 404, "not-found"),
+        ("GET", "/v1/services/Shop/web", vec![], 400, "bad-request"),
+        (
+            "GET",
+            "/v1/services/shop/web/logs",
+            vec![],
+            404,
+            "not-found",
+        ),
+        ("DELETE", "/v1/apps/shop", vec![], 404, "not-found"),
+        ("DELETE", "/v1/images", vec![], 400, "bad-request"),
+        (
+            "DELETE",
+            "/v1/images?reference=none",
+            vec![],
+            404,
+            "image-not-found",
+        ),
+        (
+            "GET",
+            "/v1/images/save?reference=none",
+            vec![],
+            404,
+            "image-not-found",
+        ),
+        (
+            "GET",
+            "/v1/images/save?reference=plain&format=zip",
+            vec![],
+            400,
+            "bad-request",
+        ),
+        (
+            "POST",
+            "/v1/images/load",
+            b"no archive".to_vec(),
+            422,
+            "bad-image",
+        ),
+        (
+            "POST",
+            "/v1/manifests",
+            b"no tar".repeat(100),
+            400,
+            "bad-request",
+        ),
+        (
+            "POST",
+            "/v1/manifests",
+            tar(&[("compose.yaml", b"a: [")]),
+            422,
+            "bad-manifest",
+        ),
+        (
+            "POST",
+            "/v1/manifests",
+            tar(&[("compose.yaml", &big)]),
+            413,
+            "too-large",
+        ),
+        (
+            "POST",
+            "/v1/services/shop/web/deploy",
+            b"{".to_vec(),
+            400,
+            "bad-request",
+        ),
+        (
+            "POST",
+            "/v1/services/shop/web/deploy",
+            vec![],
+            404,
+            "not-found",
+        ),
+    ];
+    for (method, path, body, status, code) in cases {
+        let (got, answer) = world.ask(method, path, body).await;
+        let problem: Problem = serde_json::from_slice(&answer).unwrap_or_else(|e| {
+            panic!("{method} {path}: {e}: {}", String::from_utf8_lossy(&answer))
+        });
+        assert_eq!(
+            (got.as_u16(), problem.status, problem.code.as_str()),
+            (status, status, code),
+            "{method} {path}: {problem:?}"
+        );
+        assert!(!problem.detail.is_empty(), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_runs_cannot_be_removed() {
+    let world = World::new().await;
+    world.up(&compose("fake/ok", "")).await;
+    let (status, body) = world
+        .ask("DELETE", "/v1/images?reference=fake/ok", vec![])
+        .await;
+    assert_eq!(status, 409, "{}", String::from_utf8_lossy(&body));
+}

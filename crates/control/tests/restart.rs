@@ -1,0 +1,207 @@
+//! The control plane killed and started again, over the same engine, store and gateway.
+
+mod common;
+
+use common::{World, compose};
+use layby_control::{Control, ControlConfig, Error, StoreError, Wires};
+use layby_engine::fake::{Fake, FakeOptions};
+use layby_model::engine::Engine;
+use layby_model::replica::Phase;
+use layby_model::route::Mode;
+use layby_model::state::Showing;
+
+const ID: &str = "shop/web";
+const NEVER: &str = "x-layby: {sleep: {doze_after: never, sleep_after: never}}";
+
+#[tokio::test]
+async fn what_ran_is_found_again_untouched() {
+    let mut world = World::new().await;
+    world.up(&compose("fake/ok", NEVER)).await;
+    let before = world.replicas().await;
+    let version = world.tables.borrow().version;
+    world.restart().await;
+    let id = ID.parse().expect("an id");
+    let table = world
+        .until_table(|t| {
+            t.services
+                .get(&id)
+                .is_some_and(|s| matches!(s.mode, Mode::Serve { .. }))
+        })
+        .await;
+    assert!(
+        table.version > version,
+        "{:?} after {version:?}",
+        table.version
+    );
+    assert_eq!(world.replicas().await, before);
+    assert_eq!(world.up(&compose("fake/ok", NEVER)).await.code(), 0);
+}
+
+#[tokio::test]
+async fn a_rollout_that_was_cut_short_goes_on() {
+    let mut world = World::new().await;
+    world.up(&compose("fake/ok", NEVER)).await;
+    let up = world
+        .up_as("shop", &compose("fake/slow:300ms", NEVER), "&detach=1")
+        .await;
+    assert_eq!(up.code(), 0);
+    world.until_replicas(|all| all.len() == 2).await;
+    world.restart().await;
+    let detail = world.until(ID, |d| d.view.revision == 2).await;
+    assert_eq!(detail.view.image, "fake/slow:300ms");
+    world
+        .until_replicas(|all| all.len() == 1 && all[0].revision.0 == 2)
+        .await;
+}
+
+#[tokio::test]
+async fn why_the_last_deploy_failed_is_still_known() {
+    let mut world = World::new().await;
+    world.up(&compose("fake/ok", NEVER)).await;
+    world.up(&compose("fake/exits:3", NEVER)).await;
+    world.restart().await;
+    let detail = world
+        .until(ID, |d| d.view.wakefulness == Some(Showing::Awake))
+        .await;
+    assert!(
+        detail.conditions.iter().any(|c| c.contains("exit code 3")),
+        "{detail:#?}"
+    );
+    world.until_replicas(|all| all.len() == 1).await;
+}
+
+#[tokio::test]
+async fn who_sleeps_is_not_woken_by_it_and_who_was_woken_is_not_put_to_sleep() {
+    let mut world = World::new().await;
+    world.up(&compose("fake/ok", NEVER)).await;
+    world
+        .ask("POST", "/v1/services/shop/web/doze", Vec::new())
+        .await;
+    world.restart().await;
+    world
+        .until(ID, |d| d.view.wakefulness == Some(Showing::Dozing))
+        .await;
+    assert_eq!(world.replicas().await[0].phase, Phase::Frozen);
+
+    // Woken while nobody looks: the more awake of stored and observed wins.
+    world.kill();
+    let replica = world.replicas().await[0].clone();
+    let order = layby_model::engine::Workload {
+        service: replica.service.clone(),
+        revision: replica.revision,
+        generation: replica.generation,
+        spec: layby_model::engine::RunSpec {
+            service: spec(),
+            images: vec!["sha256:0".into()],
+        },
+        replicas: [(replica.id, layby_model::Wakefulness::Awake)].into(),
+        retire: Vec::new(),
+    };
+    world.fake.apply(&order).await.expect("the fake obeys");
+    world.start().await;
+    world
+        .until(ID, |d| d.view.wakefulness == Some(Showing::Awake))
+        .await;
+}
+
+fn spec() -> layby_model::spec::ServiceSpec {
+    layby_model::spec::ServiceSpec {
+        name: layby_model::ServiceName::new("web").expect("a label"),
+        containers: Vec::new(),
+        replicas: 1,
+        port: None,
+        aliases: Vec::new(),
+        published: Vec::new(),
+        sleep: Default::default(),
+        strategy: layby_model::spec::Strategy::StartFirst,
+        progress_deadline_ms: 1,
+        drain_ms: 1,
+    }
+}
+
+#[tokio::test]
+async fn replicas_of_no_service_are_removed() {
+    let mut world = World::new().await;
+    world.kill();
+    let order = layby_model::engine::Workload {
+        service: "gone/web".parse().expect("an id"),
+        revision: layby_model::RevisionId(1),
+        generation: 1,
+        spec: layby_model::engine::RunSpec {
+            service: spec(),
+            images: Vec::new(),
+        },
+        replicas: [(layby_model::ReplicaId(9), layby_model::Wakefulness::Awake)].into(),
+        retire: Vec::new(),
+    };
+    world.fake.apply(&order).await.expect("the fake obeys");
+    world.start().await;
+    world.until_replicas(<[_]>::is_empty).await;
+}
+
+#[tokio::test]
+async fn a_removal_that_was_cut_short_goes_on() {
+    let mut world = World::new().await;
+    world.up(&compose("fake/ok", NEVER)).await;
+    world.gateway.confirms.send_replace(false);
+    let down = world.ask("DELETE", "/v1/apps/shop", Vec::new());
+    let early = tokio::time::timeout(std::time::Duration::from_millis(200), down).await;
+    assert!(early.is_err(), "the gateway has not let go yet");
+    let up = world.up(&compose("fake/ok", NEVER)).await;
+    assert_eq!(up.status, 409, "it is on its way out");
+    world.kill();
+    world.gateway.confirms.send_replace(true);
+    world.start().await;
+    world.until_replicas(<[_]>::is_empty).await;
+    world.until_table(|t| t.services.is_empty()).await;
+}
+
+#[tokio::test]
+async fn stopping_all_removes_the_replicas_and_the_next_start_makes_them_anew() {
+    let mut world = World::new().await;
+    world.up(&compose("fake/ok", NEVER)).await;
+    let (status, _) = world.ask("POST", "/v1/node/stop?all=1", Vec::new()).await;
+    assert_eq!(status, 202);
+    let asked = world.control().stop_requested().await;
+    assert!(asked.all);
+    world.take_control().shutdown(asked.all).await;
+    assert_eq!(world.replicas().await, []);
+    world.kill();
+    world.start().await;
+    world.until(ID, |d| d.view.replicas_ready == 1).await;
+}
+
+#[tokio::test]
+async fn the_data_of_a_newer_layby_is_left_alone() {
+    let mut world = World::new().await;
+    world.kill();
+    let file = world.dir.path().join("layby.db");
+    let db = rusqlite::Connection::open(&file).expect("the store");
+    db.pragma_update(None, "user_version", 99)
+        .expect("to write");
+    drop(db);
+    let bytes = std::fs::read(&file).expect("the file");
+    let (tables, _keep) = tokio::sync::watch::channel(Default::default());
+    let wires = Wires {
+        tables,
+        confirmed: world.gateway.confirmed.subscribe(),
+        demand: world.gateway.demand.subscribe(),
+        traffic: std::sync::Arc::new(|_| Default::default()),
+    };
+    let config = ControlConfig {
+        data_dir: world.dir.path().to_owned(),
+        domain: "localhost".into(),
+        http: ([127, 0, 0, 1], 8080).into(),
+        publish_on: [127, 0, 0, 1].into(),
+        version: "0.0.0-test".into(),
+    };
+    let fake = std::sync::Arc::new(Fake::new(FakeOptions::default()));
+    let refused = Control::start(config, fake, world.images.clone(), wires).await;
+    match refused.err() {
+        Some(Error::Store(error @ StoreError::Newer { found: 99, .. })) => {
+            assert!(error.to_string().contains("newer Layby"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(std::fs::read(&file).expect("the file"), bytes);
+}
