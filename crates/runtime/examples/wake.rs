@@ -89,7 +89,10 @@ fn measure(dir: &Path, program: &str, arguments: Vec<String>) -> Result<(), Box<
         );
     }
     // On a busy machine the times above are mostly waiting; this is what it costs.
-    println!("processor for {RUNS} starts and stops: {}", processor(&bundle)?);
+    println!(
+        "processor for {RUNS} starts and stops: {}",
+        processor(&bundle)?
+    );
     let trimmed = || std::thread::sleep(Duration::from_millis(1500));
     trimmed();
     show_memory(&bundle, "asleep again")?;
@@ -126,7 +129,18 @@ fn show_memory(bundle: &Path, when: &str) -> Result<(), Box<dyn Error>> {
 fn processor(bundle: &Path) -> Result<String, Box<dyn Error>> {
     let pid = fs::read_to_string(Bundle::new(bundle).pid())?;
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim()))?;
-    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let fields: Vec<&str> = stat
+        .rsplit(") ")
+        .next()
+        .unwrap_or_default()
+        .split(' ')
+        .collect();
     let of = |index: usize| fields.get(index).copied().unwrap_or("?");
-    Ok(format!("shim {} + {}, children {} + {} ticks", of(11), of(12), of(13), of(14)))
+    Ok(format!(
+        "shim {} + {}, children {} + {} ticks",
+        of(11),
+        of(12),
+        of(13),
+        of(14)
+    ))
 }

@@ -16,7 +16,7 @@ use nix::unistd::{Gid, Pid, Uid, fchown, pipe2};
 
 use crate::cgroup::Group;
 use crate::error::{Error, Result, Trying};
-use crate::executor::Report;
+use crate::executor::Last;
 use crate::oci;
 use crate::spec::{Bundle, ContainerConfig, SandboxSpec};
 use crate::user::Root;
@@ -50,11 +50,6 @@ pub(crate) struct Started {
     pub(crate) stderr: OwnedFd,
 }
 
-/// Where a container's OCI spec lies.
-pub(crate) fn oci_bundle(bundle: &Bundle, name: &str) -> PathBuf {
-    bundle.container(name)
-}
-
 /// Creates and starts the container; returns when its init has executed the program.
 pub(crate) fn start(plan: &Plan<'_>) -> Result<Started> {
     let name = &plan.config.name;
@@ -64,7 +59,7 @@ pub(crate) fn start(plan: &Plan<'_>) -> Result<Started> {
     root.make_dirs(&plan.config.cwd, first_id)?;
     forget(plan.bundle, name)?;
 
-    let dir = oci_bundle(plan.bundle, name);
+    let dir = plan.bundle.container(name);
     let spec = oci::spec(&oci::Parts {
         sandbox: plan.sandbox,
         config: plan.config,
@@ -96,11 +91,12 @@ pub(crate) fn start(plan: &Plan<'_>) -> Result<Started> {
     let (stdout, stdout_end) = output(owner)?;
     let (stderr, stderr_end) = output(owner)?;
     let (report, report_end) = pipe2(OFlag::O_CLOEXEC).trying(|| "make a pipe".into())?;
+    let filter = read_filter(plan.bundle)?;
     let stdin = File::open("/dev/null").trying(|| "open /dev/null".into())?;
 
     // The builder owns the writing ends of the outputs, and closes them when it is done.
     let mut container = ContainerBuilder::new(name.clone(), SyscallType::default())
-        .with_executor(Report::new(&report_end))
+        .with_executor(Last::new(&report_end, filter))
         .with_root_path(plan.bundle.state())
         .map_err(|error| refused(name, &error))?
         .with_stdin(stdin)
@@ -130,6 +126,12 @@ pub(crate) fn start(plan: &Plan<'_>) -> Result<Started> {
             Err(error)
         }
     }
+}
+
+/// The system call filter that the node has put into the bundle.
+pub(crate) fn read_filter(bundle: &Bundle) -> Result<Vec<u8>> {
+    let file = bundle.filter();
+    fs::read(&file).trying(|| format!("read {}", file.display()))
 }
 
 /// Removes libcontainer's record of an earlier run.

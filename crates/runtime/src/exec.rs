@@ -1,15 +1,14 @@
 //! Running a command in a running container, as its user and within its fences.
 //!
-//! libcontainer's own way in would block the shim, and leaves seccomp and the user out. So the shim forks a
+//! libcontainer's own way in would block the shim, and leaves the system call filter and the user out. So the shim forks a
 //! helper, which joins the container's cgroups and namespaces and forks the command; the shim only
 //! reads pipes and waits for the helper. The helper runs from sealed memory and cannot be traced from inside.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
 
-use libcontainer::{capabilities, seccomp, syscall::syscall::create_syscall};
+use libcontainer::{capabilities, syscall::syscall::create_syscall};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
@@ -22,9 +21,11 @@ use nix::unistd::{
 use oci_spec::runtime::Spec;
 
 use crate::cgroup::Hierarchies;
+use crate::container;
 use crate::error::{Error, Result, Trying};
 use crate::executor;
 use crate::protocol::MAX_EXEC_OUTPUT_BYTES;
+use crate::spec::Bundle;
 use crate::sys;
 
 /// A command on its way.
@@ -36,8 +37,8 @@ pub(crate) struct Exec {
     at_end: bool,
 }
 
-/// Starts `argv` in the container whose init is `init` and whose OCI spec lies in `oci_bundle`.
-pub(crate) fn start(init: Pid, oci_bundle: &Path, argv: &[String]) -> Result<Exec> {
+/// Starts `argv` in the container `name` of the bundle, whose init is `init`.
+pub(crate) fn start(init: Pid, bundle: &Bundle, name: &str, argv: &[String]) -> Result<Exec> {
     let what = || "start a command in the container".to_owned();
     let (output, output_end) = pipe2(OFlag::O_CLOEXEC).trying(what)?;
     let (report, report_end) = pipe2(OFlag::O_CLOEXEC).trying(what)?;
@@ -54,7 +55,7 @@ pub(crate) fn start(init: Pid, oci_bundle: &Path, argv: &[String]) -> Result<Exe
         }),
         ForkResult::Child => {
             let fd = report_end.as_raw_fd();
-            match help(init, oci_bundle, argv, output_end, report_end) {
+            match help(init, bundle, name, argv, output_end, report_end) {
                 Ok(code) => sys::exit_now(code),
                 Err(sentence) => executor::fail(fd, &sentence),
             }
@@ -114,7 +115,8 @@ impl Exec {
 /// The helper: joins, forks the command, waits for it, returns its exit code.
 fn help(
     init: Pid,
-    oci_bundle: &Path,
+    bundle: &Bundle,
+    name: &str,
     argv: &[String],
     output: OwnedFd,
     report: OwnedFd,
@@ -125,8 +127,9 @@ fn help(
     };
     prctl::set_dumpable(false).map_err(|e| say("hide from the container")(&e))?;
     setsid().map_err(|e| say("make a session")(&e))?;
-    let spec = Spec::load(oci_bundle.join("config.json"))
+    let spec = Spec::load(bundle.container(name).join("config.json"))
         .map_err(|e| say("read the container's spec")(&e))?;
+    let filter = container::read_filter(bundle).map_err(|e| e.sentence())?;
     let stdin = File::open("/dev/null").map_err(|e| say("open /dev/null")(&e))?;
     let process = sys::pidfd(init).map_err(|e| say("find the container's init")(&e))?;
     let dirs = Hierarchies::get()
@@ -161,7 +164,7 @@ fn help(
         }
         ForkResult::Child => {
             let fd = report.as_raw_fd();
-            let outcome = become_command(&spec, argv, &stdin, &output);
+            let outcome = become_command(&spec, &filter, argv, &stdin, &output);
             let Err(sentence) = outcome;
             executor::fail(fd, &sentence)
         }
@@ -172,6 +175,7 @@ fn help(
 /// The order is libcontainer's.
 fn become_command(
     spec: &Spec,
+    filter: &[u8],
     argv: &[String],
     stdin: &File,
     output: &OwnedFd,
@@ -222,12 +226,5 @@ fn become_command(
             .flatten()
             .filter_map(|pair| pair.split_once('=')),
     );
-    if let Some(profile) = spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.seccomp().as_ref())
-    {
-        seccomp::initialize_seccomp(profile).map_err(|e| say("load the system call filter")(&e))?;
-    }
-    executor::execute(argv)
+    executor::execute(argv, filter)
 }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 use nix::errno::Errno;
@@ -15,23 +16,26 @@ use crate::sys;
 /// The exit code of an init whose program could not be executed, as shells have it.
 const NOT_EXECUTED: i32 = 127;
 
-/// Executes the program of the spec. What goes wrong is written to a pipe, which closes on success.
+/// Loads the system call filter and executes the program of the spec. What goes wrong is written to a
+/// pipe, which closes on success.
 #[derive(Clone)]
-pub(crate) struct Report {
-    fd: RawFd,
+pub(crate) struct Last {
+    report: RawFd,
+    filter: Rc<[u8]>,
 }
 
-impl Report {
+impl Last {
     /// Reports to `pipe`, which must stay open until the container is built. (libcontainer clones the
     /// executor and forks, so the descriptor's number is what goes along.)
-    pub(crate) fn new(pipe: &OwnedFd) -> Self {
+    pub(crate) fn new(pipe: &OwnedFd, filter: Vec<u8>) -> Self {
         Self {
-            fd: pipe.as_raw_fd(),
+            report: pipe.as_raw_fd(),
+            filter: filter.into(),
         }
     }
 }
 
-impl Executor for Report {
+impl Executor for Last {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let argv = spec
             .process()
@@ -39,8 +43,8 @@ impl Executor for Report {
             .and_then(|p| p.args().clone())
             .unwrap_or_default();
         sys::reset_signals();
-        let Err(sentence) = execute(&argv);
-        fail(self.fd, &sentence)
+        let Err(sentence) = execute(&argv, &self.filter);
+        fail(self.report, &sentence)
     }
 
     /// Nothing to check before: the kernel says it best.
@@ -55,8 +59,9 @@ pub(crate) fn fail(fd: RawFd, sentence: &str) -> ! {
     sys::exit_now(NOT_EXECUTED)
 }
 
-/// Replaces this process by the program, looked up in PATH when its name has no `/`. Returns why it could not.
-pub(crate) fn execute(argv: &[String]) -> Result<Infallible, String> {
+/// Loads the system call filter and replaces this process by the program, looked up in PATH when its name
+/// has no `/`. Returns why it could not.
+pub(crate) fn execute(argv: &[String], filter: &[u8]) -> Result<Infallible, String> {
     let Some(program) = argv.first().filter(|program| !program.is_empty()) else {
         return Err("exec: no command is given: set one in the image or the manifest".to_owned());
     };
@@ -65,6 +70,8 @@ pub(crate) fn execute(argv: &[String]) -> Result<Infallible, String> {
         .map(|argument| CString::new(argument.as_bytes()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| format!("exec: an argument of {program} has a zero byte in it"))?;
+    sys::load_filter(filter)
+        .map_err(|error| format!("exec: cannot load the system call filter: {error}"))?;
     let mut refused = None;
     for path in candidates(program) {
         let Ok(name) = CString::new(path.as_os_str().as_encoded_bytes()) else {

@@ -14,11 +14,13 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::error::{Result, Trying};
+use crate::seccomp;
 
-/// A sealed copy of the running program. Make it once; every shim runs from it.
+/// A sealed copy of the running program, and what else every shim needs. Make it once.
 #[derive(Debug)]
 pub struct ShimImage {
     memory: OwnedFd,
+    filter: Vec<u8>,
 }
 
 impl ShimImage {
@@ -38,7 +40,15 @@ impl ShimImage {
             | SealFlag::F_SEAL_SHRINK
             | SealFlag::F_SEAL_SEAL;
         fcntl(&memory, FcntlArg::F_ADD_SEALS(seals)).trying(what)?;
-        Ok(Self { memory })
+        Ok(Self {
+            memory,
+            filter: seccomp::program()?,
+        })
+    }
+
+    /// The system call filter of every container, ready for the kernel.
+    pub(crate) fn filter(&self) -> &[u8] {
+        &self.filter
     }
 
     /// What to execute, in a process that inherits this one's descriptors.

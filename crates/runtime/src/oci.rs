@@ -13,7 +13,6 @@ use oci_spec::runtime::{
 };
 
 use crate::cgroup::{Group, Hierarchies};
-use crate::seccomp;
 use crate::spec::{ContainerConfig, SandboxSpec};
 use crate::user::User;
 
@@ -41,7 +40,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) sysfs: Option<&'a Path>,
 }
 
-/// The spec. Limits are not in it: [`Group::limit`] has written them.
+/// The spec. Limits are not in it, as [`Group::limit`] has written them, nor the system call filter, which
+/// [`crate::executor`] loads.
 pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec, OciSpecError> {
     let cwd = if parts.config.cwd.is_empty() {
         "/"
@@ -71,7 +71,6 @@ pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec, OciSpecError> {
     let mut linux = LinuxBuilder::default()
         .cgroups_path(parts.group.oci_path())
         .namespaces(namespaces(parts)?)
-        .seccomp(seccomp::profile()?)
         .masked_paths(masked())
         .readonly_paths(readonly());
     if let Some((first, count)) = parts.sandbox.id_map {

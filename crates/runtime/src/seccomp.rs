@@ -4,11 +4,16 @@
 //! io_uring, the clock, reboot, swap, tracing of the kernel. The names are of all ABIs of the machine;
 //! libseccomp leaves out what an ABI does not have.
 
-use oci_spec::OciSpecError;
-use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder,
-    LinuxSeccompBuilder, LinuxSeccompOperator, LinuxSyscall, LinuxSyscallBuilder,
+use std::fs::File;
+use std::io::{Read, Seek};
+
+use libseccomp::error::SeccompError;
+use libseccomp::{
+    ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
 };
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::error::{Error, Result, Trying};
 
 /// Allowed with any arguments, by what they are about.
 const ALLOWED: &str = "
@@ -72,82 +77,66 @@ const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 /// AF_VSOCK: from a virtual machine it reaches the host, past every network namespace.
 const AF_VSOCK: u64 = 40;
 
-/// The profile.
-pub(crate) fn profile() -> Result<LinuxSeccomp, OciSpecError> {
-    let mut rules = vec![rule(ALLOWED.split_ascii_whitespace(), None)?];
-    for personality in PERSONALITIES {
-        rules.push(rule(
-            ["personality"],
-            Some(arg(LinuxSeccompOperator::ScmpCmpEq, personality, 0)?),
-        )?);
+/// The profile as a program for the kernel (classic BPF, as seccomp(2) takes it).
+///
+/// Making it costs more than all else in a container's start, so it is made once in the life of a node.
+pub(crate) fn program() -> Result<Vec<u8>> {
+    let context = compile().map_err(|error| {
+        Error::Failed(format!("the system call filter cannot be made: {error}"))
+    })?;
+    let what = || "read the system call filter".to_owned();
+    let memory = memfd_create(c"layby-seccomp", MFdFlags::MFD_CLOEXEC).trying(what)?;
+    context.export_bpf(&memory).map_err(|error| {
+        Error::Failed(format!("the system call filter cannot be written: {error}"))
+    })?;
+    let mut file = File::from(memory);
+    let mut program = Vec::new();
+    file.rewind()
+        .and_then(|()| file.read_to_end(&mut program))
+        .trying(what)?;
+    Ok(program)
+}
+
+fn compile() -> std::result::Result<ScmpFilterContext, SeccompError> {
+    let mut context = ScmpFilterContext::new(ScmpAction::Errno(libc::EPERM))?;
+    for arch in architectures() {
+        context.add_arch(*arch)?;
     }
-    rules.push(rule(
-        ["socket"],
-        Some(arg(LinuxSeccompOperator::ScmpCmpNe, AF_VSOCK, 0)?),
-    )?);
-    // OCI has the mask in `value` and what must remain in `valueTwo`; libcontainer 0.7 takes them the other
-    // way round. The test that starts a thread and then asks for a namespace would notice a change.
-    rules.push(rule(
-        ["clone"],
-        Some(arg(
-            LinuxSeccompOperator::ScmpCmpMaskedEq,
-            0,
-            CLONE_NAMESPACES,
-        )?),
-    )?);
-    rules.push(
-        LinuxSyscallBuilder::default()
-            // Its flags lie in memory, where a filter cannot look. With ENOSYS libraries fall back to clone.
-            .names(["clone3".to_owned()])
-            .action(LinuxSeccompAction::ScmpActErrno)
-            .errno_ret(libc::ENOSYS.cast_unsigned())
-            .build()?,
-    );
-    LinuxSeccompBuilder::default()
-        .default_action(LinuxSeccompAction::ScmpActErrno)
-        .default_errno_ret(libc::EPERM.cast_unsigned())
-        .architectures(architectures())
-        .syscalls(rules)
-        .build()
+    let mut allow = |name: &str, conditions: &[ScmpArgCompare]| match ScmpSyscall::from_name(name) {
+        Ok(call) => context
+            .add_rule_conditional(ScmpAction::Allow, call, conditions)
+            .map(drop),
+        // Newer than this libseccomp: it stays forbidden, and programs fall back.
+        Err(_) => Ok(()),
+    };
+    for name in ALLOWED.split_ascii_whitespace() {
+        allow(name, &[])?;
+    }
+    let first = |op, value| [ScmpArgCompare::new(0, op, value)];
+    for personality in PERSONALITIES {
+        allow("personality", &first(ScmpCompareOp::Equal, personality))?;
+    }
+    allow("socket", &first(ScmpCompareOp::NotEqual, AF_VSOCK))?;
+    allow(
+        "clone",
+        &first(ScmpCompareOp::MaskedEqual(CLONE_NAMESPACES), 0),
+    )?;
+    // Its flags lie in memory, where a filter cannot look. With ENOSYS libraries fall back to clone.
+    if let Ok(call) = ScmpSyscall::from_name("clone3") {
+        context.add_rule(ScmpAction::Errno(libc::ENOSYS), call)?;
+    }
+    Ok(context)
 }
 
 /// The machine's own ABI and those it also runs.
-fn architectures() -> Vec<Arch> {
+fn architectures() -> &'static [ScmpArch] {
     if cfg!(target_arch = "x86_64") {
-        vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32]
+        &[ScmpArch::X8664, ScmpArch::X86, ScmpArch::X32]
     } else if cfg!(target_arch = "aarch64") {
-        vec![Arch::ScmpArchAarch64, Arch::ScmpArchArm]
+        &[ScmpArch::Aarch64, ScmpArch::Arm]
     } else {
-        vec![Arch::ScmpArchNative]
+        &[ScmpArch::Native]
     }
-}
-
-fn rule<'a>(
-    names: impl IntoIterator<Item = &'a str>,
-    arg: Option<LinuxSeccompArg>,
-) -> Result<LinuxSyscall, OciSpecError> {
-    let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
-    let rule = LinuxSyscallBuilder::default()
-        .names(names)
-        .action(LinuxSeccompAction::ScmpActAllow);
-    match arg {
-        Some(arg) => rule.args([arg]).build(),
-        None => rule.build(),
-    }
-}
-
-/// A condition on the first argument.
-fn arg(
-    op: LinuxSeccompOperator,
-    value: u64,
-    value_two: u64,
-) -> Result<LinuxSeccompArg, OciSpecError> {
-    LinuxSeccompArgBuilder::default()
-        .index(0usize)
-        .value(value)
-        .value_two(value_two)
-        .op(op)
-        .build()
 }
 
 #[cfg(test)]
@@ -169,6 +158,17 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn the_program_is_whole_instructions_within_the_kernels_limit() {
+        let program = program().expect("a program");
+        // BPF_MAXINSNS, of 8 bytes each.
+        assert!(
+            program.len() % 8 == 0 && (100..4096).contains(&(program.len() / 8)),
+            "{}",
+            program.len()
+        );
     }
 
     #[test]

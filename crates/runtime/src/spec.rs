@@ -86,6 +86,11 @@ impl Bundle {
         self.root.join("spec.json")
     }
 
+    /// The system call filter of its containers.
+    pub fn filter(&self) -> PathBuf {
+        self.root.join("seccomp.bpf")
+    }
+
     /// The number of the shim's process, written when the sandbox is prepared.
     pub fn pid(&self) -> PathBuf {
         self.root.join("shim.pid")

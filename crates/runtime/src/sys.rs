@@ -190,6 +190,34 @@ pub(crate) fn mount_mapped(from: &Path, users: BorrowedFd<'_>, to: &Path) -> io:
     Ok(())
 }
 
+/// Loads a system call filter (seccomp(2)) for this process and what it executes. It must have given up new
+/// privileges.
+pub(crate) fn load_filter(program: &[u8]) -> io::Result<()> {
+    let instructions: Vec<libc::sock_filter> = program
+        .chunks_exact(size_of::<libc::sock_filter>())
+        .map(|bytes| libc::sock_filter {
+            code: u16::from_ne_bytes([bytes[0], bytes[1]]),
+            jt: bytes[2],
+            jf: bytes[3],
+            k: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+        })
+        .collect();
+    let filter = libc::sock_fprog {
+        len: u16::try_from(instructions.len()).map_err(io::Error::other)?,
+        filter: instructions.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel copies the program, checks it, and writes nothing; all outlives the call.
+    Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0,
+            &raw const filter,
+        )
+    })?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

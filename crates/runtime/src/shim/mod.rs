@@ -67,6 +67,8 @@ pub fn spawn(image: &ShimImage, bundle: &Path, spec: &SandboxSpec) -> Result<()>
         .map_err(std::io::Error::from)
         .trying(|| format!("write {}", file.display()))?;
     fs::write(&file, json).trying(|| format!("write {}", file.display()))?;
+    let file = bundle.filter();
+    fs::write(&file, image.filter()).trying(|| format!("write {}", file.display()))?;
     let log = bundle.shim_log();
     let log = OpenOptions::new()
         .create(true)

@@ -311,11 +311,7 @@ impl Sandbox {
                 cell.state.name
             )));
         }
-        exec::start(
-            pid,
-            &container::oci_bundle(&self.bundle, &cell.state.name),
-            argv,
-        )
+        exec::start(pid, &self.bundle, &cell.state.name, argv)
     }
 
     /// Takes all down that a stopped sandbox has outside its bundle.
