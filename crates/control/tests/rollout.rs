@@ -140,6 +140,7 @@ async fn a_first_deploy_that_fails_leaves_no_replicas_and_says_why() {
     for (image, says) in [
         ("fake/oom", "want of memory"),
         ("fake/no-command", "command"),
+        ("fake/full-disk", "full"),
     ] {
         let up = world.up(&compose(image, "")).await;
         assert_eq!(
@@ -274,6 +275,16 @@ async fn two_services_cannot_claim_one_port() {
     );
     assert!(detail.contains("31997"), "{detail}");
     assert_eq!(world.list().await.len(), 1);
+
+    let up = world
+        .up_as("two", &compose("fake/ok", "ports: ['8080:8080']"), "")
+        .await;
+    assert_eq!(up.status, 409);
+    assert!(
+        up.problem().detail.contains("gateway"),
+        "{:?}",
+        up.problem()
+    );
 
     let both = "services:\n  a: {image: fake/ok, ports: ['31996:1']}\n  b: {image: fake/ok, ports: ['31996:1']}\n";
     let up = world.up_as("three", both, "").await;

@@ -218,3 +218,43 @@ async fn a_crashed_replica_is_started_again_and_a_lost_one_replaced() {
         .until_replicas(|all| all.len() == 1 && all[0].id != id && all[0].phase == Phase::Ready)
         .await;
 }
+
+#[tokio::test]
+async fn neither_dozing_nor_waking_waits_for_the_disk() {
+    let world = World::new().await;
+    let ladder = "x-layby: {sleep: {doze_after: 200ms, sleep_after: never}}";
+    world.up(&compose("fake/ok", ladder)).await;
+    // Another connection holds the write lock: no decision can be written.
+    let store = rusqlite::Connection::open(world.dir.path().join("layby.db")).expect("the store");
+    store.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    for _ in 0..2 {
+        world
+            .until_replicas(|all| all[0].phase == Phase::Frozen)
+            .await;
+        world.gateway.ask(ID, 1);
+        let id = ID.parse().expect("an id");
+        world
+            .until_table(|t| matches!(t.services[&id].mode, Mode::Serve { .. }))
+            .await;
+        world.gateway.ask(ID, 0);
+    }
+    store.execute_batch("ROLLBACK").expect("to let go");
+    drop(store);
+    // And it is written once it can be.
+    world
+        .until(ID, |d| d.view.wakefulness == Some(Showing::Dozing))
+        .await;
+    let written = || {
+        let store =
+            rusqlite::Connection::open(world.dir.path().join("layby.db")).expect("the store");
+        let read = store.query_row("SELECT wanted FROM services", [], |row| {
+            row.get::<_, String>(0)
+        });
+        read.expect("a row")
+    };
+    let started = std::time::Instant::now();
+    while written() != "dozing" {
+        assert!(started.elapsed() < common::PATIENCE, "never written");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}

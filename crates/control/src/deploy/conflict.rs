@@ -35,6 +35,17 @@ pub(crate) fn check<'a>(
         .collect();
     for (id, spec) in services {
         let new = claims(config, &id, spec);
+        if let Some(port) = new
+            .ports
+            .iter()
+            .find(|port| addresses::collide(**port, config.http))
+        {
+            return Err(Problem::conflict(format!(
+                "{id} asks for port {port}, where the node's own gateway answers ({})",
+                config.http
+            ))
+            .hint("give it another port, or start the node with another --http"));
+        }
         for other in &taken {
             compare(&new, other)?;
         }

@@ -90,15 +90,12 @@ impl Driver {
         let failed_starts = (o.replicas.iter().filter(|r| r.revision == target))
             .map(|r| r.failed_starts)
             .max();
+        let failed_starts = failed_starts.unwrap_or(CRASH_LOOP_STARTS);
+        let trouble = worst.and_then(|report| Some(report.trouble.as_ref()?.message.as_str()));
         let last_probe = replica.and_then(|id| self.health.last_answer(id));
         let failure = Failure {
             revision: target.0,
-            reason: reason_text(
-                &reason,
-                d,
-                ended,
-                failed_starts.unwrap_or(CRASH_LOOP_STARTS),
-            ),
+            reason: reason_text(&reason, d, ended, trouble, failed_starts),
             hint: hint(&reason, last_probe.is_some(), ended),
             last_probe,
             exit: ended
@@ -215,6 +212,7 @@ fn reason_text(
     reason: &FailReason,
     d: &Desired,
     ended: Option<&ContainerReport>,
+    trouble: Option<&str>,
     failed_starts: u32,
 ) -> String {
     match (reason, ended.and_then(|c| Some((c, c.last_exit?)))) {
@@ -230,9 +228,10 @@ fn reason_text(
             "its container {} ended with exit code {}, {failed_starts} times in a row before it was ready",
             container.name, exit.code
         ),
-        (FailReason::CrashLoop, None) => {
-            format!("it could not be started, {failed_starts} times in a row")
-        }
+        (FailReason::CrashLoop, None) => match trouble {
+            Some(why) => format!("it could not be started, {failed_starts} times in a row: {why}"),
+            None => format!("it could not be started, {failed_starts} times in a row"),
+        },
     }
 }
 
@@ -241,6 +240,7 @@ fn hint(reason: &FailReason, probed: bool, ended: Option<&ContainerReport>) -> O
     let text = match reason {
         FailReason::Hopeless(_) => return None,
         FailReason::CrashLoop if oom => "raise its memory limit, or have it use less",
+        FailReason::CrashLoop if ended.is_none() => return None,
         FailReason::CrashLoop => "see its last log lines for the cause",
         FailReason::Deadline if probed => {
             "make the app answer its probe, or give it longer (progressDeadlineSeconds)"

@@ -14,15 +14,17 @@ mod track;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use layby_model::plan::{self, Desired, Observed, Route, Step, Timer};
+use layby_model::replica::Phase;
 use layby_model::route::{Confirmed, Listener, Version};
 use layby_model::{ReplicaId, ServiceId, Wakefulness};
 use tokio::sync::{mpsc, watch};
 
 use crate::bell::Bell;
 use crate::plane::{Loaded, Plane};
-use crate::probes::Health;
+use crate::probes::{Health, Verdict};
 use crate::store::Row;
 use decide::Pending;
 pub(crate) use show::Status;
@@ -36,6 +38,9 @@ const DRAIN_POLL_MS: u64 = 20;
 const BUSY_POLL_MS: u64 = 1_000;
 /// The wait before an order is repeated that changed no fact, in milliseconds.
 const STUCK_PAUSE_MS: u64 = 50;
+
+/// How long the first look after a start waits for replicas that run to answer their probes.
+const FIRST_ANSWER: Duration = Duration::from_millis(250);
 
 /// What users ask of a driver.
 #[derive(Debug)]
@@ -164,6 +169,7 @@ impl Driver {
     /// Drives until the service is removed.
     pub(crate) async fn run(mut self) {
         self.wanted = self.wanted.max(self.seen_awake());
+        self.ask_first().await;
         loop {
             let (mut d, o) = self.look();
             let wanted = plan::wakefulness(&d, &o);
@@ -184,6 +190,27 @@ impl Driver {
                 return;
             }
         }
+    }
+
+    /// Finds out who is ready before the first table: the gateway goes on by its last one until then, and need
+    /// not hold requests for replicas that ran all the time.
+    async fn ask_first(&mut self) {
+        if self.plane.engine.traits().reports_health {
+            return;
+        }
+        let asked = async {
+            loop {
+                let reports = self.plane.facts.of(&self.id);
+                self.health.follow(&reports, &self.loaded.plans);
+                let mut running = reports.iter().filter(|r| r.phase == Phase::Starting);
+                if running.all(|r| self.health.verdict(r.id, r.run) != Verdict::NotReady) {
+                    return;
+                }
+                self.bell.heard().await;
+            }
+        };
+        // Who is not ready by then is held for as usual.
+        let _ = tokio::time::timeout(FIRST_ANSWER, asked).await;
     }
 
     fn row(&self) -> &Row {

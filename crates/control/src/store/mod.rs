@@ -159,3 +159,237 @@ fn explain(path: &Path, source: rusqlite::Error) -> StoreError {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use layby_model::engine::RunSpec;
+    use layby_model::spec::{ServiceSpec, SleepPolicy, Strategy};
+    use layby_model::{RevisionId, ServiceId, ServiceName, Wakefulness};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::api::types::Failure;
+
+    fn id() -> ServiceId {
+        "shop/web".parse().expect("an id")
+    }
+
+    fn new(replicas: u32, alias: &str) -> NewRevision {
+        NewRevision {
+            service: id(),
+            spec: RunSpec {
+                service: ServiceSpec {
+                    name: ServiceName::new("web").expect("a label"),
+                    containers: Vec::new(),
+                    replicas,
+                    port: Some(80),
+                    aliases: vec![ServiceName::new(alias).expect("a label")],
+                    published: Vec::new(),
+                    sleep: SleepPolicy::default(),
+                    strategy: Strategy::StartFirst,
+                    progress_deadline_ms: 7,
+                    drain_ms: 8,
+                },
+                images: vec!["sha256:0".into()],
+            },
+        }
+    }
+
+    fn open(dir: &TempDir) -> Store {
+        Store::open(&dir.path().join("layby.db")).expect("a store")
+    }
+
+    async fn row(store: &Store) -> Row {
+        store
+            .service(&id())
+            .await
+            .expect("an answer")
+            .expect("a row")
+    }
+
+    #[tokio::test]
+    async fn what_was_deployed_is_read_again_whole() {
+        let dir = TempDir::new().expect("a folder");
+        let store = open(&dir);
+        assert_eq!(store.begin_life().await.expect("a life"), 1);
+        let written = store.deploy(vec![new(2, "x")]).await.expect("to write");
+        drop(store);
+        let store = open(&dir);
+        assert_eq!(store.begin_life().await.expect("a life"), 2);
+        assert_eq!(store.services().await.expect("rows"), written);
+        let row = &written[0];
+        assert_eq!(*row.target.spec, new(2, "x").spec);
+        assert_eq!((row.target.id, row.target.deadline_ms), (RevisionId(1), 7));
+        assert_eq!((row.live.as_ref(), row.replicas), (None, 2));
+    }
+
+    #[tokio::test]
+    async fn a_decision_made_with_an_older_row_is_not_written() {
+        let dir = TempDir::new().expect("a folder");
+        let store = open(&dir);
+        let old = store
+            .deploy(vec![new(1, "x")])
+            .await
+            .expect("to write")
+            .remove(0);
+        let new = store
+            .deploy(vec![new(1, "y")])
+            .await
+            .expect("to write")
+            .remove(0);
+        let live = Decision::GoLive(old.target.id);
+        assert!(
+            !store
+                .decide(&id(), old.generation, live)
+                .await
+                .expect("an answer")
+        );
+        assert_eq!(row(&store).await, new);
+        let live = Decision::GoLive(new.target.id);
+        assert!(
+            store
+                .decide(&id(), new.generation, live)
+                .await
+                .expect("an answer")
+        );
+        assert_eq!(row(&store).await.live, Some(new.target));
+    }
+
+    #[tokio::test]
+    async fn a_failure_and_the_wakefulness_are_kept_and_a_success_clears_the_failure() {
+        let dir = TempDir::new().expect("a folder");
+        let store = open(&dir);
+        let first = store
+            .deploy(vec![new(1, "x")])
+            .await
+            .expect("to write")
+            .remove(0);
+        let failure = Failure {
+            revision: 1,
+            reason: "no".into(),
+            last_probe: None,
+            exit: None,
+            log: vec!["line".into()],
+            hint: None,
+        };
+        let fail = Decision::Fail {
+            revision: RevisionId(1),
+            failure: Box::new(failure.clone()),
+            replicas: 1,
+        };
+        assert!(
+            store
+                .decide(&id(), first.generation, fail)
+                .await
+                .expect("an answer")
+        );
+        let doze = Decision::Wakefulness(Wakefulness::Dozing);
+        assert!(
+            store
+                .decide(&id(), first.generation, doze)
+                .await
+                .expect("an answer")
+        );
+        let read = row(&store).await;
+        assert_eq!(
+            (read.target_failed, read.wanted),
+            (true, Wakefulness::Dozing)
+        );
+        assert_eq!(read.last_failure, Some(failure));
+        let next = store
+            .deploy(vec![new(1, "y")])
+            .await
+            .expect("to write")
+            .remove(0);
+        assert!(!next.target_failed && next.last_failure.is_some());
+        let live = Decision::GoLive(next.target.id);
+        assert!(
+            store
+                .decide(&id(), next.generation, live)
+                .await
+                .expect("an answer")
+        );
+        let read = row(&store).await;
+        assert_eq!((read.last_failure, read.wanted), (None, Wakefulness::Awake));
+    }
+
+    #[tokio::test]
+    async fn a_service_made_anew_has_a_newer_generation() {
+        let dir = TempDir::new().expect("a folder");
+        let store = open(&dir);
+        let old = store
+            .deploy(vec![new(1, "x")])
+            .await
+            .expect("to write")
+            .remove(0);
+        let leaving = store
+            .begin_removal(&id())
+            .await
+            .expect("to write")
+            .expect("a row");
+        assert!(leaving.removing && !leaving.enabled && leaving.generation > old.generation);
+        store.remove(&id()).await.expect("to write");
+        assert_eq!(store.services().await.expect("rows"), []);
+        let again = store
+            .deploy(vec![new(1, "x")])
+            .await
+            .expect("to write")
+            .remove(0);
+        assert_eq!(again.target.id, RevisionId(1));
+        assert!(again.generation > leaving.generation);
+    }
+
+    #[tokio::test]
+    async fn only_so_many_revisions_are_kept_and_live_among_them() {
+        let dir = TempDir::new().expect("a folder");
+        let store = open(&dir);
+        let first = store
+            .deploy(vec![new(1, "x")])
+            .await
+            .expect("to write")
+            .remove(0);
+        let live = Decision::GoLive(first.target.id);
+        assert!(
+            store
+                .decide(&id(), first.generation, live)
+                .await
+                .expect("an answer")
+        );
+        for _ in 0..60 {
+            store.deploy(vec![new(1, "x")]).await.expect("to write");
+        }
+        let kept: u32 = store
+            .call(|db| db.query_row("SELECT count(*) FROM revisions", [], |row| row.get(0)))
+            .await
+            .expect("a count");
+        assert_eq!(kept, 52);
+        assert_eq!(
+            row(&store).await.live.map(|live| live.id),
+            Some(RevisionId(1))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_as_such_and_what_was_written_stays() {
+        let dir = TempDir::new().expect("a folder");
+        let store = open(&dir);
+        store.deploy(vec![new(1, "x")]).await.expect("to write");
+        let pages = |n: u32| format!("PRAGMA max_page_count = {n}");
+        let limit = pages(1); // SQLite takes it as: no more than there are
+        store
+            .call(move |db| db.query_row(&limit, [], |_| Ok(())))
+            .await
+            .expect("a limit");
+        let mut big = new(1, "y");
+        big.spec.images = vec!["x".repeat(1 << 20)];
+        let full = store.deploy(vec![big.clone()]).await.expect_err("no room");
+        assert!(matches!(full, StoreError::Full { .. }), "{full:?}");
+        assert_eq!(row(&store).await.target.id, RevisionId(1));
+        let limit = pages(1 << 20);
+        store
+            .call(move |db| db.query_row(&limit, [], |_| Ok(())))
+            .await
+            .expect("a limit");
+        store.deploy(vec![big]).await.expect("room again");
+    }
+}

@@ -36,6 +36,7 @@ const IMAGES: &[&str] = &[
     "fake/exits:3",
     "fake/oom",
     "fake/no-command",
+    "fake/full-disk",
 ];
 
 /// The stand-in for the gateway: confirms every table a moment later, and says what it is told to say.
