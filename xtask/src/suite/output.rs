@@ -9,9 +9,13 @@ pub(crate) struct Output {
     passed: usize,
     ignored: usize,
     failed: BTreeSet<String>,
+    /// Passed tests that said `SKIPPED:`, by name.
     skipped: BTreeSet<String>,
-    /// The results of all `test result:` lines: (passed, failed, ignored).
-    results: Option<(usize, usize, usize)>,
+    /// All `SKIPPED:` lines outside of a test: what was left out stands in no other count.
+    left_out: usize,
+    reasons: Vec<String>,
+    /// The sums of all `test result:` lines: passed, ignored.
+    results: Option<(usize, usize)>,
     section: Section,
 }
 
@@ -33,6 +37,8 @@ pub(crate) struct Counts {
     pub(crate) passed: usize,
     /// How many said `SKIPPED:` or are ignored.
     pub(crate) skipped: usize,
+    /// Why, for those that said so.
+    pub(crate) reasons: Vec<String>,
     /// The names of those that failed.
     pub(crate) failed: Vec<String>,
 }
@@ -54,13 +60,15 @@ impl Output {
             (_, Section::Tests) => {
                 self.take_test(line);
                 if let Some(reason) = skipped(line) {
-                    self.skipped.insert(reason.to_owned());
+                    self.left_out += 1;
+                    self.reasons.push(reason.to_owned());
                 }
             }
             (_, Section::Passed(test)) => {
                 if let Some(name) = shown_test(line) {
                     *test = name.to_owned();
-                } else if skipped(line).is_some() {
+                } else if let Some(reason) = skipped(line) {
+                    self.reasons.push(format!("{test}: {reason}"));
                     self.skipped.insert(test.clone());
                     return true;
                 }
@@ -71,22 +79,18 @@ impl Output {
         true
     }
 
-    /// What it came to. A binary that failed without naming a test, or ended before its result, is
-    /// itself what failed.
+    /// What it came to. A binary that failed without naming a test, or ended (well, even) before it
+    /// said its result, is itself what failed.
     pub(crate) fn counts(mut self, good_exit: bool) -> Counts {
-        let (mut passed, failed, mut ignored) =
-            self.results
-                .unwrap_or((self.passed, self.failed.len(), self.ignored));
-        if self.results.is_none() {
-            (passed, ignored) = (self.passed, self.ignored);
-        }
-        if failed == 0 && self.failed.is_empty() && !good_exit {
+        if self.failed.is_empty() && (self.results.is_none() || !good_exit) {
             self.failed.insert("(the test binary itself)".to_owned());
         }
+        let (passed, ignored) = self.results.unwrap_or((self.passed, self.ignored));
         let skipped = self.skipped.len().min(passed);
         Counts {
             passed: passed - skipped,
-            skipped: skipped + ignored,
+            skipped: skipped + self.left_out + ignored,
+            reasons: self.reasons,
             failed: self.failed.into_iter().collect(),
         }
     }
@@ -116,12 +120,8 @@ impl Output {
             let number = before.rsplit([' ', '.', ';']).next().unwrap_or_default();
             number.parse().unwrap_or(0)
         };
-        let (passed, failed, ignored) = self.results.unwrap_or_default();
-        self.results = Some((
-            passed + count(" passed"),
-            failed + count(" failed"),
-            ignored + count(" ignored"),
-        ));
+        let (passed, ignored) = self.results.unwrap_or_default();
+        self.results = Some((passed + count(" passed"), ignored + count(" ignored")));
     }
 }
 
@@ -163,6 +163,7 @@ mod tests {
         let expected = Counts {
             passed: 2,
             skipped: 1,
+            reasons: Vec::new(),
             failed: vec!["two::is_bad".into()],
         };
         assert_eq!(counts, expected);
@@ -180,8 +181,20 @@ mod tests {
             true,
         );
         assert_eq!((counts.passed, counts.skipped), (1, 1));
+        assert_eq!(counts.reasons, ["a: not root", "a: no nft"]);
         assert_eq!(shown[2..4], ["SKIPPED: not root", "SKIPPED: no nft"]);
         assert_eq!(shown.len(), 5, "{shown:?}");
+    }
+
+    #[test]
+    fn what_is_left_out_as_a_whole_is_skipped_beside_those_that_passed() {
+        let (counts, _) = read(
+            "test fake::a ... ok\nSKIPPED: the embedded engine: not root\n\
+             test result: ok. 1 passed; 0 failed; 0 ignored\n",
+            true,
+        );
+        assert_eq!((counts.passed, counts.skipped), (1, 1));
+        assert_eq!(counts.reasons, ["the embedded engine: not root"]);
     }
 
     #[test]
@@ -195,10 +208,13 @@ mod tests {
     }
 
     #[test]
-    fn tests_without_the_harness_are_read_by_their_lines_alone() {
-        let (counts, _) = read("test a ... ok\ntest b ... FAILED\n", false);
-        assert_eq!(counts.passed, 1);
-        assert_eq!(counts.failed, ["b"]);
+    fn a_binary_that_fails_after_a_good_result_has_failed_itself() {
+        let text = "test a ... ok\ntest result: ok. 1 passed; 0 failed; 0 ignored\n";
+        let (counts, _) = read(text, false);
+        assert_eq!(counts.failed, ["(the test binary itself)"]);
+        assert_eq!(read(text, true).0.failed, [""; 0]);
+        // A test that ends the whole process, however well, hides those behind it.
+        assert_eq!(read("test a ... ok\n", true).0.failed.len(), 1);
     }
 
     #[test]

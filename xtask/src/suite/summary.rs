@@ -19,6 +19,8 @@ pub(crate) struct Outcome {
     pub(crate) passed: usize,
     /// How many were skipped or ignored.
     pub(crate) skipped: usize,
+    /// Which were skipped and why, for those that said so.
+    pub(crate) reasons: Vec<String>,
     /// Those that failed.
     pub(crate) failed: Vec<Failure>,
     /// The names of those that failed first and passed when run again.
@@ -51,6 +53,7 @@ impl Summary {
     pub(crate) fn add(&mut self, outcome: Outcome) {
         self.total.passed += outcome.passed;
         self.total.skipped += outcome.skipped;
+        self.total.reasons.extend(outcome.reasons);
         self.total.failed.extend(outcome.failed);
         self.total.flaky.extend(outcome.flaky);
     }
@@ -65,10 +68,14 @@ impl Summary {
         let Outcome {
             passed,
             skipped,
+            reasons,
             failed,
             flaky,
         } = &self.total;
         let mut text = String::new();
+        for reason in reasons {
+            let _ = writeln!(text, "skipped: {reason}");
+        }
         for Failure { name, see } in failed {
             let _ = writeln!(text, "failed: {name} (see {see})");
         }
@@ -98,6 +105,7 @@ mod tests {
         summary.add(Outcome {
             passed: 3,
             skipped: 2,
+            reasons: vec!["image/layers: not root".into()],
             failed: vec![Failure {
                 name: "model/sim: it settles".into(),
                 see: "target/test-logs/model-sim.log".into(),
@@ -105,7 +113,8 @@ mod tests {
             flaky: vec!["net/lib: it is up".into()],
         });
         assert!(!summary.is_good());
-        let expected = "failed: model/sim: it settles (see target/test-logs/model-sim.log)\n\
+        let expected = "skipped: image/layers: not root\n\
+                        failed: model/sim: it settles (see target/test-logs/model-sim.log)\n\
                         flaky: net/lib: it is up passed on its second run\n\
                         took 2 min 5 s\n\
                         4 passed, 1 failed, 2 skipped";
