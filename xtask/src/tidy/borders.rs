@@ -119,6 +119,7 @@ const BORDERS: [Border; 12] = [
             "nix",
             "serde",
             "serde_json",
+            "tempfile",
             "toml",
         ]),
         never: &[ASYNC],
