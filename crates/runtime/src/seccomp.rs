@@ -99,6 +99,8 @@ pub(crate) fn program() -> Result<Vec<u8>> {
 
 fn compile() -> std::result::Result<ScmpFilterContext, SeccompError> {
     let mut context = ScmpFilterContext::new(ScmpAction::Errno(libc::EPERM))?;
+    // A tree of comparisons and not a list: the kernel walks it for each system call number when it is loaded.
+    context.set_ctl_optimize(2)?;
     for arch in architectures() {
         context.add_arch(*arch)?;
     }
