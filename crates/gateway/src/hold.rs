@@ -110,13 +110,15 @@ impl Drop for Place<'_> {
             }
         }
         drop(waiters);
-        if self.state.waiting.fetch_sub(1, SeqCst) == 1 {
+        let left = self.state.waiting.fetch_sub(1, SeqCst) - 1;
+        if left == 0 || left.is_power_of_two() {
             tell(&self.worker.shared.demand, &self.state);
         }
     }
 }
 
-/// Publishes how many wait for a service. The count is read under the watch's lock, so that of two who
+/// Publishes how many wait for a service: always when that turns to some or to none, else now and then.
+/// The count is read under the watch's lock, so that of two who
 /// publish at once the last one tells the truth.
 fn tell(demand: &watch::Sender<Demand>, state: &ServiceState) {
     demand.send_if_modified(|demand| {

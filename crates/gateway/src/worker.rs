@@ -233,8 +233,11 @@ impl Worker {
         Rc::clone(&self).follow().await;
         self.watchdog.expire_all();
         let end = now_ms() + STOP_GRACE_MS;
-        while self.watchdog.len() > 0 && now_ms() < end {
+        loop {
             tokio::time::sleep(Duration::from_millis(10)).await;
+            if self.watchdog.len() == 0 || now_ms() >= end {
+                return;
+            }
         }
     }
 }
