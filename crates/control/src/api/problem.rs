@@ -6,14 +6,14 @@ use axum::response::{IntoResponse, Response};
 use layby_model::ServiceId;
 use layby_model::engine::EngineError;
 
-use super::types::Problem;
+use super::types::{Problem, ProblemType};
 use crate::store::StoreError;
 
 impl Problem {
     /// A problem with the status' own title and no hint.
     pub(crate) fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
         Self {
-            kind: "about:blank".into(),
+            kind: ProblemType::Blank,
             title: status.canonical_reason().unwrap_or("Error").into(),
             status: status.as_u16(),
             detail: detail.into(),

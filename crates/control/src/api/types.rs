@@ -275,12 +275,21 @@ pub struct ImageView {
     pub created: Option<String>,
 }
 
+/// The `type` of a problem (RFC 9457, section 4.2.1).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum ProblemType {
+    /// It has no more meaning than its status.
+    #[default]
+    #[serde(rename = "about:blank")]
+    Blank,
+}
+
 /// An error, as RFC 9457 has it (`application/problem+json`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// `about:blank`: the code says it all.
+    /// What kind of problem the status does not tell: none, see `code`.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: ProblemType,
     /// The HTTP status in words.
     pub title: String,
     /// The HTTP status.

@@ -46,6 +46,8 @@ pub(crate) struct Gateway {
     pub(crate) traffic: Arc<Mutex<BTreeMap<ServiceId, Traffic>>>,
     /// Ports that cannot be listened on.
     pub(crate) taken: Arc<Mutex<BTreeSet<u16>>>,
+    /// The table that it serves by.
+    pub(crate) applied: Arc<Mutex<Arc<RouteTable>>>,
     /// Tables are only looked at while this is true.
     pub(crate) confirms: watch::Sender<bool>,
 }
@@ -94,6 +96,7 @@ impl World {
             demand: watch::Sender::default(),
             traffic: Arc::default(),
             taken: Arc::default(),
+            applied: Arc::default(),
             confirms: watch::Sender::new(true),
         };
         let (control, tables, confirmer) = start(&dir, &fake, &images, &gateway).await;
@@ -374,6 +377,7 @@ async fn start(
         tables.clone(),
         gateway.confirmed.clone(),
         Arc::clone(&gateway.taken),
+        Arc::clone(&gateway.applied),
         gateway.confirms.subscribe(),
     ));
     let engine: Arc<dyn Engine> = Arc::clone(fake) as _;
@@ -385,6 +389,7 @@ async fn confirm(
     mut tables: watch::Receiver<Arc<RouteTable>>,
     confirmed: watch::Sender<Confirmed>,
     taken: Arc<Mutex<BTreeSet<u16>>>,
+    applied: Arc<Mutex<Arc<RouteTable>>>,
     mut confirms: watch::Receiver<bool>,
 ) {
     loop {
@@ -396,6 +401,8 @@ async fn confirm(
             return;
         }
         let table = Arc::clone(&tables.borrow_and_update());
+        *applied.lock().expect("no poison") = Arc::clone(&table);
+        tokio::time::sleep(Duration::from_millis(1)).await; // the table goes to the disk first
         let taken = taken.lock().expect("no poison").clone();
         let failed = table
             .listeners
