@@ -59,7 +59,7 @@ pub(crate) fn start(plan: &Plan<'_>) -> Result<Started> {
     root.make_dirs(&plan.config.cwd, first_id)?;
     forget(plan.bundle, name)?;
 
-    let dir = plan.bundle.container(name);
+    let dir = plan.bundle.oci(name);
     let spec = oci::spec(&oci::Parts {
         sandbox: plan.sandbox,
         config: plan.config,

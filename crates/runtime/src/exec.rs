@@ -127,7 +127,7 @@ fn help(
     };
     prctl::set_dumpable(false).map_err(|e| say("hide from the container")(&e))?;
     setsid().map_err(|e| say("make a session")(&e))?;
-    let spec = Spec::load(bundle.container(name).join("config.json"))
+    let spec = Spec::load(bundle.oci(name).join("config.json"))
         .map_err(|e| say("read the container's spec")(&e))?;
     let filter = container::read_filter(bundle).map_err(|e| e.sentence())?;
     let stdin = File::open("/dev/null").map_err(|e| say("open /dev/null")(&e))?;

@@ -141,6 +141,20 @@ fn name_layer(layer: &Path, name: &Path, stage: Option<&Stage>) -> Result<()> {
     }
 }
 
+/// Mounts a small tmpfs for what need not be on disk.
+pub(crate) fn mount_memory(dir: &Path) -> Result<()> {
+    make_private_dir(dir)?;
+    let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    mount(
+        Some("tmpfs"),
+        dir,
+        Some("tmpfs"),
+        flags,
+        Some("mode=700,size=4m"),
+    )
+    .trying(|| format!("mount tmpfs on {}", dir.display()))
+}
+
 /// Unmounts a container's overlay.
 pub(crate) fn unmount(rootfs: &Path) -> Result<()> {
     umount2(rootfs, MntFlags::MNT_DETACH).trying(|| format!("unmount {}", rootfs.display()))

@@ -116,9 +116,19 @@ impl Bundle {
         self.root.join("containers").join(name)
     }
 
+    /// What is only needed while the shim lives; seen by it alone, in memory: waking may not wait for the disk.
+    pub fn memory(&self) -> PathBuf {
+        self.root.join("memory")
+    }
+
     /// Where libcontainer keeps its state.
-    pub fn state(&self) -> PathBuf {
-        self.root.join("state")
+    pub(crate) fn state(&self) -> PathBuf {
+        self.memory().join("state")
+    }
+
+    /// The directory of a container's OCI spec.
+    pub(crate) fn oci(&self, name: &str) -> PathBuf {
+        self.memory().join("oci").join(name)
     }
 }
 

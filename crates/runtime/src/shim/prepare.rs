@@ -35,13 +35,13 @@ pub(super) fn prepare(bundle: &Bundle) -> Result<(Sandbox, UnixListener)> {
 }
 
 fn build(bundle: &Bundle, spec: SandboxSpec, group: &Group) -> Result<(Sandbox, UnixListener)> {
-    for dir in [bundle.logs(), bundle.state()] {
-        rootfs::make_private_dir(&dir)?;
-    }
+    rootfs::make_private_dir(&bundle.logs())?;
     let listener = listen(&spec.socket)?;
     network(&spec.netns)?;
     let needed = needed(bundle, &spec)?;
     rootfs::enter(&needed)?;
+    rootfs::mount_memory(&bundle.memory())?;
+    rootfs::make_private_dir(&bundle.state())?;
     let stage = match spec.id_map {
         Some(map) => Some(Stage::new(map, &needed)?),
         None => None,
@@ -52,6 +52,7 @@ fn build(bundle: &Bundle, spec: SandboxSpec, group: &Group) -> Result<(Sandbox, 
     for config in &spec.containers {
         let rootfs =
             rootfs::mount_overlay(&bundle.container(&config.name), config, stage.as_ref())?;
+        rootfs::make_private_dir(&bundle.oci(&config.name))?;
         let group = group.child(&config.name);
         group.create()?;
         group.limit(config)?;
