@@ -55,11 +55,13 @@ impl Args {
         if let Some((name, _)) = self.0.first() {
             bail!("there is no option --{name} here");
         }
-        if let Some(cpu) = cpu {
-            let mut set = CpuSet::new();
-            set.set(cpu)?;
-            sched_setaffinity(Pid::from_raw(0), &set).context("cannot pin to that CPU")?;
-        }
-        Ok(())
+        cpu.map_or(Ok(()), pin)
     }
+}
+
+/// Pins this process to one CPU.
+pub(crate) fn pin(cpu: usize) -> anyhow::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &set).context("cannot pin to that CPU")
 }

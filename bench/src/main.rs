@@ -6,6 +6,7 @@ mod args;
 mod gateway;
 mod pump;
 mod upstream;
+mod versus;
 
 use anyhow::bail;
 use args::Args;
@@ -17,7 +18,9 @@ const USAGE: &str = "usage: layby-bench PART [--OPTION VALUE]...
   upstream  --listen ADDR [--body 600] [--cpu N]
             answers every request with a body of so many bytes
   gateway   --listen ADDR --upstream ADDR [--hosts 100] [--workers 1] [--cpu N]
-            Layby's gateway alone, with a fixed table";
+            Layby's gateway alone, with a fixed table
+  versus-nginx [--clients 64] [--rounds 21] [--seconds 0.5] [--hosts 100]
+            starts both with one pinned worker each and compares them";
 
 fn main() -> anyhow::Result<()> {
     let mut words = std::env::args().skip(1);
@@ -27,6 +30,7 @@ fn main() -> anyhow::Result<()> {
         "pump" => pump::run(&mut args),
         "upstream" => upstream::run(&mut args),
         "gateway" => gateway::run(&mut args),
+        "versus-nginx" => versus::run(&mut args),
         _ => bail!("{USAGE}"),
     }
 }

@@ -22,9 +22,10 @@ const WARM_UP: Duration = Duration::from_millis(300);
 
 /// A proxy under measurement.
 #[derive(Debug)]
-struct Gateway {
+pub(crate) struct Gateway {
     name: String,
     addr: SocketAddr,
+    /// The process whose threads do the work.
     pid: u32,
     rounds: Vec<Round>,
 }
@@ -39,75 +40,107 @@ struct Round {
     busy: f64,
 }
 
+/// What is sent in a round.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    /// Connections, each with one request under way at any time.
+    pub(crate) clients: usize,
+    /// Over how many virtual hosts they are spread.
+    pub(crate) hosts: usize,
+    /// How long a round takes.
+    pub(crate) round: Duration,
+}
+
+impl Gateway {
+    /// One that was not measured yet.
+    pub(crate) fn new(name: &str, addr: SocketAddr, pid: u32) -> Self {
+        Self {
+            name: name.to_owned(),
+            addr,
+            pid,
+            rounds: Vec::new(),
+        }
+    }
+
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let parts: Vec<&str> = text.split('=').collect();
+        let [name, addr, pid] = parts.as_slice() else {
+            bail!("--gateway {text:?} is not NAME=ADDR=PID");
+        };
+        let addr = addr
+            .parse()
+            .with_context(|| format!("{addr:?} is not an address"))?;
+        let pid = pid
+            .parse()
+            .with_context(|| format!("{pid:?} is not a process id"))?;
+        Ok(Self::new(name, addr, pid))
+    }
+
+    /// CPU time per request in microseconds: the median of the rounds.
+    pub(crate) fn cpu_us(&self) -> f64 {
+        self.median(|round| round.cpu_us)
+    }
+
+    fn median(&self, of: impl Fn(&Round) -> f64) -> f64 {
+        let mut values: Vec<f64> = self.rounds.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+}
+
 /// `layby-bench pump`.
 pub(crate) fn run(args: &mut Args) -> anyhow::Result<()> {
     let upstream: SocketAddr = args.need("upstream")?;
     let gateways = args.all("gateway");
-    let gateways = gateways.iter().map(|text| parse_gateway(text));
+    let gateways = gateways.iter().map(|text| Gateway::parse(text));
     let mut gateways = gateways.collect::<anyhow::Result<Vec<Gateway>>>()?;
-    let clients = args.get("clients")?.unwrap_or(64);
-    let rounds: usize = args.get("rounds")?.unwrap_or(10);
-    let seconds: f64 = args.get("seconds")?.unwrap_or(1.0);
-    let hosts = args.get("hosts")?.unwrap_or(100);
-    let body = args.get("body")?.unwrap_or(600);
+    let rounds = args.get("rounds")?.unwrap_or(10);
+    let body_bytes = args.get("body")?.unwrap_or(600);
+    let load = Load {
+        clients: args.get("clients")?.unwrap_or(64),
+        hosts: args.get("hosts")?.unwrap_or(100),
+        round: Duration::from_secs_f64(args.get("seconds")?.unwrap_or(1.0)),
+    };
     args.finish()?;
     if gateways.is_empty() {
         bail!("--gateway NAME=ADDR=PID is missing");
     }
-    let mut pump = Pump::new(upstream, body)?;
-    for _ in 0..rounds {
-        for gateway in &mut gateways {
-            let length = Duration::from_secs_f64(seconds);
-            let round = pump.round(gateway, clients, hosts, length)?;
-            gateway.rounds.push(round);
-        }
-    }
+    measure(&mut gateways, upstream, body_bytes, load, rounds)?;
     print(&gateways);
     Ok(())
 }
 
-fn parse_gateway(text: &str) -> anyhow::Result<Gateway> {
-    let parts: Vec<&str> = text.split('=').collect();
-    let [name, addr, pid] = parts.as_slice() else {
-        bail!("--gateway {text:?} is not NAME=ADDR=PID");
-    };
-    Ok(Gateway {
-        name: (*name).to_owned(),
-        addr: addr
-            .parse()
-            .with_context(|| format!("{addr:?} is not an address"))?,
-        pid: pid
-            .parse()
-            .with_context(|| format!("{pid:?} is not a process id"))?,
-        rounds: Vec::new(),
-    })
+/// Measures the gateways in turn, `rounds` times, answering at `upstream` with so many bytes of body.
+pub(crate) fn measure(
+    gateways: &mut [Gateway],
+    upstream: SocketAddr,
+    body_bytes: usize,
+    load: Load,
+    rounds: usize,
+) -> anyhow::Result<()> {
+    let mut pump = Pump::new(upstream, body_bytes)?;
+    for _ in 0..rounds {
+        for gateway in &mut *gateways {
+            let round = pump.round(gateway, load)?;
+            gateway.rounds.push(round);
+        }
+    }
+    Ok(())
 }
 
-fn print(gateways: &[Gateway]) {
-    let last = gateways
-        .last()
-        .map_or(0.0, |gateway| median(gateway, |round| round.cpu_us));
+/// Prints what was measured; ratios are to the last gateway.
+pub(crate) fn print(gateways: &[Gateway]) {
+    let last = gateways.last().map_or(f64::NAN, Gateway::cpu_us);
     println!(
         "{:<12} {:>14} {:>8} {:>12} {:>6}",
         "gateway", "CPU us/request", "ratio", "requests", "busy"
     );
     for gateway in gateways {
-        let cpu_us = median(gateway, |round| round.cpu_us);
-        let busy = median(gateway, |round| round.busy);
+        let (cpu_us, busy) = (gateway.cpu_us(), gateway.median(|round| round.busy));
         let requests: u64 = gateway.rounds.iter().map(|round| round.requests).sum();
-        let ratio = cpu_us / last;
-        println!(
-            "{:<12} {cpu_us:>14.3} {ratio:>8.3} {requests:>12} {busy:>6.2}",
-            gateway.name
-        );
+        let (name, ratio) = (&gateway.name, cpu_us / last);
+        println!("{name:<12} {cpu_us:>14.3} {ratio:>8.3} {requests:>12} {busy:>6.2}");
     }
-    println!("(medians of the rounds; the ratio is to the last gateway)");
-}
-
-fn median(gateway: &Gateway, of: impl Fn(&Round) -> f64) -> f64 {
-    let mut values: Vec<f64> = gateway.rounds.iter().map(of).collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// CPU time that all threads of a process have used, in nanoseconds (proc_pid_schedstat(5)).
@@ -256,16 +289,10 @@ impl Pump {
     }
 
     /// One round on one gateway, with connections of its own.
-    fn round(
-        &mut self,
-        gateway: &Gateway,
-        count: usize,
-        hosts: usize,
-        length: Duration,
-    ) -> anyhow::Result<Round> {
-        let mut clients = Vec::with_capacity(count);
-        for at in 0..count {
-            let mut client = Client::connect(gateway.addr, at % hosts)?;
+    fn round(&mut self, gateway: &Gateway, load: Load) -> anyhow::Result<Round> {
+        let mut clients = Vec::with_capacity(load.clients);
+        for at in 0..load.clients {
+            let mut client = Client::connect(gateway.addr, at % load.hosts)?;
             client.stream.set_nonblocking(true)?;
             let token = Socket::Client(at).token();
             let interest = EpollEvent::new(EpollFlags::EPOLLIN, token);
@@ -275,7 +302,7 @@ impl Pump {
         }
         self.turn_until(&mut clients, Instant::now() + WARM_UP)?;
         let (cpu_before, begun) = (cpu_ns(gateway.pid)?, Instant::now());
-        let requests = self.turn_until(&mut clients, begun + length)?;
+        let requests = self.turn_until(&mut clients, begun + load.round)?;
         let (cpu_after, elapsed) = (cpu_ns(gateway.pid)?, begun.elapsed());
         let cpu_ns = cpu_after.saturating_sub(cpu_before) as f64;
         Ok(Round {
