@@ -167,7 +167,7 @@ mod tests {
         let program = program().expect("a program");
         // BPF_MAXINSNS, of 8 bytes each.
         assert!(
-            program.len() % 8 == 0 && (100..4096).contains(&(program.len() / 8)),
+            program.len().is_multiple_of(8) && (100..4096).contains(&(program.len() / 8)),
             "{}",
             program.len()
         );

@@ -69,7 +69,7 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     // SAFETY: ifreq is plain data, for which all zeros is a value.
     let mut request: libc::ifreq = unsafe { MaybeUninit::zeroed().assume_init() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed().into();
+        *to = *from as libc::c_char;
     }
     request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP).unwrap_or_default();
     // SAFETY: SIOCSIFFLAGS reads an ifreq, which outlives the call.

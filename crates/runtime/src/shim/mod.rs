@@ -62,6 +62,12 @@ pub fn spawn(image: &ShimImage, bundle: &Path, spec: &SandboxSpec) -> Result<()>
     make_private_dir(bundle)?;
     let bundle =
         Bundle::new(&fs::canonicalize(bundle).trying(|| format!("find {}", bundle.display()))?);
+    if let Some(pid) = find(&bundle) {
+        return Err(Error::Failed(format!(
+            "the shim {pid} holds the sandbox in {} already: talk to it, or destroy it first",
+            bundle.root().display()
+        )));
+    }
     let file = bundle.spec();
     let json = serde_json::to_vec(spec)
         .map_err(std::io::Error::from)

@@ -314,7 +314,10 @@ fn a_shim_keeps_no_mount_that_it_does_not_need() {
 
 fn the_shims_program_cannot_be_written() {
     let rig = Rig::one(&["polite"], |_| ());
-    let _client = rig.prepared();
+    let mut client = rig.prepared();
+    let error = rig.spawn().expect_err("there is one already");
+    assert!(error.sentence().contains("already"), "{error:?}");
+    assert!(client.state().is_ok());
     let program = format!("/proc/{}/exe", rig.shim_pid());
     let target = fs::read_link(&program)
         .expect("a link")
