@@ -23,6 +23,8 @@ use upload::{Upload, UploadEnd};
 
 /// How long a client may let a body, or the reading of its answer, rest.
 const STALL_MS: u64 = 60_000;
+/// A client that will send no more (it closed, or only its sending half) is taken for gone after this.
+const FINISHED_MS: u64 = 10_000;
 /// When an answer is not there after this, the client is watched: it may have gone away.
 const WATCH_AFTER_MS: u64 = 1000;
 
@@ -105,6 +107,8 @@ pub(crate) async fn exchange(
             keep: keep.filter(|_| sent.is_ok() && state.uploaded.get()),
             keep_alive: keep_alive && state.uploaded.get(),
         },
+        // Bytes of the other protocol cannot follow half a body.
+        End::Switched(_) if !state.uploaded.get() => End::Broken,
         end => end,
     }
 }

@@ -109,3 +109,52 @@ impl ServiceState {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timing(held_ms: f64) -> WakeTiming {
+        WakeTiming {
+            held_ms,
+            answered_ms: held_ms + 1.0,
+        }
+    }
+
+    #[test]
+    fn the_longest_hold_since_the_last_wake_is_kept() {
+        let state = ServiceState::new("a/b".parse().expect("a service id"));
+        assert_eq!(state.traffic().last_wake, None);
+        for held_ms in [3.0, 9.0, 5.0] {
+            state.held(timing(held_ms));
+        }
+        assert_eq!(state.traffic().last_wake, Some(timing(9.0)));
+        state.woke();
+        state.held(timing(2.0));
+        assert_eq!(state.traffic().last_wake, Some(timing(2.0)));
+    }
+
+    #[test]
+    fn a_replica_is_remembered_while_anything_is_in_flight_to_it() {
+        let state = ServiceState::new("a/b".parse().expect("a service id"));
+        let replica = ReplicaId::new(1, 1);
+        let upstream = state.upstream(replica);
+        upstream.in_flight.fetch_add(1, SeqCst);
+        state.forget_others(|_| false);
+        assert_eq!(state.traffic().in_flight.get(&replica), Some(&1));
+        upstream.in_flight.fetch_sub(1, SeqCst);
+        assert!(!state.is_quiet());
+        state.forget_others(|_| false);
+        assert!(state.is_quiet());
+    }
+
+    #[test]
+    fn a_service_that_was_never_used_has_no_idle_time() {
+        let state = ServiceState::new("a/b".parse().expect("a service id"));
+        assert_eq!(state.traffic().idle_ms, None);
+        state.used();
+        let traffic = state.traffic();
+        assert_eq!(traffic.uses, 1);
+        assert!(traffic.idle_ms.is_some());
+    }
+}

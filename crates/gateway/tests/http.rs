@@ -5,7 +5,7 @@ mod common;
 use std::io::Write;
 use std::sync::atomic::Ordering;
 
-use common::{Client, HOST, Server, World, header, replica, request};
+use common::{Client, HOST, Server, World, header, replica, request, wait_for};
 use layby_model::route::Mode;
 
 fn world() -> (World, Server) {
@@ -313,4 +313,29 @@ fn sixty_four_slow_clients_are_served_at_once() {
     for client in &mut clients {
         assert_eq!(client.response().status, 200);
     }
+}
+
+#[test]
+fn a_request_whose_client_reset_the_connection_is_given_up() {
+    let server = Server::scripted(|client| {
+        let _ = request(client);
+        let _ = client.read_to_end(); // never answers; ends when the gateway closes
+    });
+    let world = World::serving(&[(replica(1), server.addr)]);
+    let mut client = world.client();
+    client.send(&format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+    wait_for("the request", || {
+        (world.in_flight(replica(1)) == 1).then_some(())
+    });
+    // With a linger time of 0, closing resets the connection (socket(7)).
+    let reset = nix::libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    let linger = nix::sys::socket::sockopt::Linger;
+    nix::sys::socket::setsockopt(&client.stream, linger, &reset).expect("a socket option");
+    drop(client);
+    wait_for("nothing in flight", || {
+        world.traffic().in_flight.is_empty().then_some(())
+    });
 }

@@ -7,6 +7,9 @@ use super::head::{
 };
 use super::{Framing, Refusal};
 
+/// What each response begins with; what this sends does too.
+const STATUS_LINE: &[u8] = b"HTTP/1.";
+
 /// What the request settled for its response.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
@@ -49,6 +52,9 @@ pub fn parse_response(
     terms: Terms,
     out: &mut Vec<u8>,
 ) -> Result<ResponseHead, Refusal> {
+    if !head.starts_with(STATUS_LINE) {
+        return Err(Refusal::Malformed("it does not begin with a status line"));
+    }
     let mut room: Room<'_> = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
@@ -84,7 +90,8 @@ pub fn parse_response(
     let verbatim = minor == 1 && !facts.drops && !unchunk && connection.is_empty();
     if !verbatim {
         out.reserve(head.len() + 64);
-        out.extend_from_slice(b"HTTP/1.1");
+        out.extend_from_slice(STATUS_LINE);
+        out.push(b'1');
         let end = head.len() - 2;
         let start = |at: usize| {
             response
@@ -92,7 +99,7 @@ pub fn parse_response(
                 .get(at)
                 .map_or(end, |h| span(head, h.name.as_bytes()).start)
         };
-        let mut lines = Lines::new(head, b"HTTP/1.1".len());
+        let mut lines = Lines::new(head, STATUS_LINE.len() + 1);
         for (at, header) in response.headers.iter().enumerate() {
             if !keeps(header, response.headers, &facts, unchunk, status) {
                 lines.skip(start(at)..start(at + 1), out);

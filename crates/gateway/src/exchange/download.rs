@@ -8,7 +8,7 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
-use super::{End, STALL_MS, State, WATCH_AFTER_MS};
+use super::{End, FINISHED_MS, STALL_MS, State, WATCH_AFTER_MS};
 use crate::buffer::Lent;
 use crate::codec::{Framing, HeadFinder, Refusal, ResponseHead, parse_response};
 use crate::hold::Held;
@@ -230,7 +230,7 @@ impl<'a> Download<'a> {
         let (state, client) = (self.state, self.client.as_ref());
         if state.uploaded.get() {
             state.pulse.expire_in(match self.watch {
-                Watch::Finished => STALL_MS,
+                Watch::Finished => FINISHED_MS,
                 Watch::Later | Watch::Now | Watch::Blind => WATCH_AFTER_MS,
             });
         }
@@ -259,7 +259,7 @@ impl<'a> Download<'a> {
                     Peer::Spoke => *watch = Watch::Blind,
                     Peer::Finished => {
                         *watch = Watch::Finished;
-                        state.pulse.expire_in(STALL_MS);
+                        state.pulse.expire_in(FINISHED_MS);
                     }
                 }
             }
