@@ -20,10 +20,10 @@ use nix::unistd::{
 };
 use oci_spec::runtime::Spec;
 
-use crate::cgroup::Hierarchies;
 use crate::container;
 use crate::error::{Error, Result, Trying};
 use crate::executor;
+use crate::hierarchy::Hierarchies;
 use crate::protocol::MAX_EXEC_OUTPUT_BYTES;
 use crate::spec::Bundle;
 use crate::sys;

@@ -87,7 +87,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::cgroup::Hierarchies;
+    use crate::hierarchy::Hierarchies;
 
     /// The machine's v2 tree, wherever it is mounted: on the hybrid layout it freezes as well as alone.
     fn v2() -> Option<&'static Hierarchies> {

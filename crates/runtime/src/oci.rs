@@ -12,7 +12,8 @@ use oci_spec::runtime::{
     get_default_maskedpaths, get_default_readonly_paths,
 };
 
-use crate::cgroup::{Group, Hierarchies};
+use crate::cgroup::Group;
+use crate::hierarchy::Hierarchies;
 use crate::spec::{ContainerConfig, SandboxSpec};
 use crate::user::User;
 

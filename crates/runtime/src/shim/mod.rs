@@ -3,6 +3,7 @@
 //! It has one thread and one `poll(2)` loop ([`serve`]), runs from sealed memory ([`ShimImage`]), and is nobody's child: the
 //! node may end, crash or be replaced without any container noticing. [`sandbox`] is what it holds, [`prepare`] how it begins.
 
+mod connection;
 mod prepare;
 mod sandbox;
 mod serve;

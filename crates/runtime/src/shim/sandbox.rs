@@ -19,8 +19,8 @@ use crate::container::{self, Plan, Shared, Started};
 use crate::error::{Error, Result};
 use crate::exec::{self, Exec};
 use crate::freezer;
-use crate::logs::{Log, Pump};
 use crate::protocol::{ContainerState, Exit, SandboxState, Trouble};
+use crate::pump::{Log, Pump};
 use crate::rootfs;
 use crate::spec::{Bundle, ContainerConfig, SandboxSpec};
 

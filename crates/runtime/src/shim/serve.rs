@@ -2,9 +2,8 @@
 //! unless a stop or an exec runs.
 
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -13,13 +12,11 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
+use super::connection::{Asked, Connection};
 use super::sandbox::{Sandbox, trouble};
 use crate::error::{Error, Result, Trying};
 use crate::exec::Exec;
-use crate::protocol::{
-    Answer, Do, ExecResult, MAX_CLIENTS, MAX_EXECS, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, Message,
-    Request, SandboxState, VERSION,
-};
+use crate::protocol::{Answer, Do, ExecResult, MAX_CLIENTS, MAX_EXECS, Message, SandboxState};
 use crate::sys;
 
 /// How long after a start or stop its memory is given back: not while the container needs the processor.
@@ -27,26 +24,6 @@ const TRIM_AFTER: Duration = Duration::from_secs(1);
 
 /// How many requests may wait for a stop to end.
 const MAX_WAITING: usize = 64;
-
-/// How much may lie unread for a client before it is cut off.
-const MAX_UNREAD_BYTES: usize = 2 * MAX_MESSAGE_BYTES;
-
-/// One connection.
-struct Client {
-    number: u64,
-    stream: UnixStream,
-    input: Vec<u8>,
-    output: Vec<u8>,
-    watches: bool,
-    open: bool,
-}
-
-/// Who waits for what: a client's number and its request's.
-#[derive(Debug, Clone, Copy)]
-struct Asked {
-    client: u64,
-    id: u64,
-}
 
 /// What waits for a stop to end.
 enum Waiting {
@@ -67,7 +44,7 @@ pub(super) struct Server {
     sandbox: Sandbox,
     listener: UnixListener,
     signals: SignalFd,
-    clients: Vec<Client>,
+    clients: Vec<Connection>,
     next_client: u64,
     waiting: Vec<Waiting>,
     execs: Vec<Running>,
@@ -121,14 +98,7 @@ impl Server {
             PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
         ];
-        for client in &self.clients {
-            let out = if client.output.is_empty() {
-                PollFlags::empty()
-            } else {
-                PollFlags::POLLOUT
-            };
-            fds.push(PollFd::new(client.stream.as_fd(), PollFlags::POLLIN | out));
-        }
+        fds.extend(self.clients.iter().map(Connection::poll_fd));
         let pumps = self.sandbox.cells().iter().flat_map(|cell| cell.pumps());
         fds.extend(pumps.map(|pump| PollFd::new(pump.pipe().as_fd(), PollFlags::POLLIN)));
         let live = self.execs.iter().filter(|running| !running.exec.at_end());
@@ -159,16 +129,10 @@ impl Server {
     fn accept(&mut self) {
         while let Ok((stream, _)) = self.listener.accept() {
             // One too many is closed at once: it sees the end of the stream.
-            if self.clients.len() < MAX_CLIENTS && stream.set_nonblocking(true).is_ok() {
+            if self.clients.len() < MAX_CLIENTS {
                 self.next_client += 1;
-                self.clients.push(Client {
-                    number: self.next_client,
-                    stream,
-                    input: Vec::new(),
-                    output: Vec::new(),
-                    watches: false,
-                    open: true,
-                });
+                self.clients
+                    .extend(Connection::new(self.next_client, stream));
             }
         }
     }
@@ -249,7 +213,7 @@ impl Server {
                 Err(error) => self.reply(asked, Err(error)),
             }
         }
-        self.clients.retain(|client| client.open);
+        self.clients.retain(Connection::is_open);
         if self.clients.is_empty() {
             self.clients = Vec::new();
         }
@@ -356,14 +320,7 @@ impl Server {
         self.reply(asked, answer);
         self.over = true;
         // The last words go out before the end, to those who listen.
-        for client in &mut self.clients {
-            let _ = client.stream.set_nonblocking(false);
-            let _ = client
-                .stream
-                .set_write_timeout(Some(Duration::from_secs(1)));
-            let _ = client.stream.write_all(&client.output);
-            client.output.clear();
-        }
+        self.clients.iter_mut().for_each(Connection::flush);
     }
 
     fn reply_state(&mut self, asked: Asked) {
@@ -409,82 +366,6 @@ impl Server {
         for client in &mut self.clients {
             client.write();
         }
-        self.clients.retain(|client| client.open);
-    }
-}
-
-impl Client {
-    /// Reads what is there and takes whole lines out of it.
-    fn read(&mut self, requests: &mut Vec<(Asked, Result<Do>)>) {
-        let mut buffer = [0; 4096];
-        while self.open {
-            match self.stream.read(&mut buffer) {
-                Ok(0) => self.open = false,
-                Ok(length) => self.input.extend_from_slice(&buffer[..length]),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => self.open = false,
-            }
-            while let Some(end) = self.input.iter().position(|b| *b == b'\n') {
-                let line: Vec<u8> = self.input.drain(..=end).collect();
-                requests.push(self.parse(&line));
-            }
-            if self.input.len() > MAX_REQUEST_BYTES {
-                self.open = false;
-            }
-        }
-        if self.input.is_empty() {
-            self.input = Vec::new();
-        }
-    }
-
-    fn parse(&self, line: &[u8]) -> (Asked, Result<Do>) {
-        let asked = |id| Asked {
-            client: self.number,
-            id,
-        };
-        match serde_json::from_slice::<Request>(line) {
-            Ok(Request {
-                v: VERSION,
-                id,
-                order,
-            }) => (asked(id), Ok(order)),
-            Ok(Request { v, id, .. }) => {
-                let message =
-                    format!("this shim speaks version {VERSION} of its protocol, not {v}");
-                (asked(id), Err(Error::Failed(message)))
-            }
-            Err(error) => (
-                asked(0),
-                Err(Error::Failed(format!("this is no request: {error}"))),
-            ),
-        }
-    }
-
-    fn say(&mut self, message: &Message) {
-        // Plain data always serializes.
-        if serde_json::to_writer(&mut self.output, message).is_ok() {
-            self.output.push(b'\n');
-        }
-        if self.output.len() > MAX_UNREAD_BYTES {
-            self.open = false;
-        }
-        self.write();
-    }
-
-    fn write(&mut self) {
-        while !self.output.is_empty() {
-            match self.stream.write(&self.output) {
-                Ok(length) => {
-                    self.output.drain(..length);
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.open &= error.kind() == ErrorKind::WouldBlock;
-                    return;
-                }
-            }
-        }
-        self.output = Vec::new();
+        self.clients.retain(Connection::is_open);
     }
 }
