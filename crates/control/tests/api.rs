@@ -139,7 +139,11 @@ async fn every_endpoint_of_the_document_answers() {
         let loaded: Vec<ImageView> = api
             .call("POST /v1/images/load", "/v1/images/load", archive)
             .await;
-        assert_eq!(loaded[0].references, ["checked:latest"], "{format}");
+        let names = &loaded[0].references;
+        assert!(
+            names.contains(&"checked:latest".to_owned()),
+            "{format}: {names:?}"
+        );
     }
     api.raw("DELETE /v1/images", "/v1/images?reference=checked", vec![])
         .await;

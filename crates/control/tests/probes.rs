@@ -202,3 +202,15 @@ async fn a_dozing_replica_is_not_probed_and_a_thawed_one_is_ready_at_once() {
         .until(ID, |d| d.view.wakefulness == Some(Showing::Waking))
         .await;
 }
+
+#[tokio::test]
+async fn without_probe_and_port_it_is_ready_when_it_runs_and_does_not_exit_at_once() {
+    let world = World::with(UNASKED).await;
+    let unasked = "healthcheck: {disable: true}";
+    let up = world.up(&compose("checked", unasked)).await;
+    assert_eq!(up.code(), 0, "{up:#?}");
+    assert_eq!(world.detail(ID).await.view.urls, Vec::<String>::new());
+    let up = world.up(&compose("fake/exits:4", unasked)).await;
+    assert_eq!(up.code(), 3, "{up:#?}");
+    assert_eq!(up.failure().exit.map(|exit| exit.code), Some(4));
+}

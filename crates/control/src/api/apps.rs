@@ -82,6 +82,7 @@ pub(super) async fn up(
     responses(
         (status = 200, body = RemovedView),
         (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 504, body = Problem, content_type = "application/problem+json", description = "It takes longer: it goes on"),
     )
 )]
 pub(super) async fn down(

@@ -8,6 +8,7 @@ mod revision;
 pub(crate) mod upload;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use layby_manifest::{Manifest, ReadOptions};
@@ -23,6 +24,9 @@ use upload::Upload;
 
 /// So many events may wait for a slow reader; then the deploy waits for it, within [`outcome`]'s limits.
 const EVENTS: usize = 256;
+
+/// Beside the drain, taking a service down may take this long: its containers have to stop.
+const DOWN_SLACK: Duration = Duration::from_secs(60);
 
 /// How a manifest is to be read and deployed.
 #[derive(Debug, Clone, Default)]
@@ -309,8 +313,18 @@ pub(crate) async fn down(plane: &Arc<Plane>, app: &AppName) -> Result<Vec<Servic
     }
     let mut removed = Vec::new();
     for (service, mut status) in leaving {
-        // An error means that the driver has ended: by then it is gone too.
-        let _ = status.wait_for(|status| status.gone).await;
+        let drain = Duration::from_millis(status.borrow().row.target.spec.service.drain_ms);
+        let gone = status.wait_for(|status| status.gone);
+        // An error of the inner kind means that the driver has ended: by then it is gone too.
+        if tokio::time::timeout(drain + DOWN_SLACK, gone)
+            .await
+            .is_err()
+        {
+            return Err(
+                Problem::timed_out(format!("{service} is still being taken down"))
+                    .hint(format!("`layby status {service}` says what it waits for")),
+            );
+        }
         removed.push(service);
     }
     Ok(removed)

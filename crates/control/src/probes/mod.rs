@@ -25,6 +25,8 @@ pub(crate) use plan::{Check, ProbePlan};
 const FAST: Duration = Duration::from_millis(5);
 /// From one command to the next until the first success: a process costs more than a packet.
 const FAST_EXEC: Duration = Duration::from_millis(200);
+/// Where there is nothing to ask, a replica that has run this long is ready: one that exits at once is not.
+const SETTLED: Duration = Duration::from_millis(500);
 /// How long one early attempt may take to connect: a packet lost while the address comes up is sent again
 /// by the kernel only after a second.
 const FAST_CONNECT: Duration = Duration::from_millis(200);
@@ -98,6 +100,11 @@ impl Health {
             let (Some(plan), Some(address)) = (plans.get(&report.revision), report.address) else {
                 continue;
             };
+            // "Starting" begins with the order. Whether it runs shows by itself where there is something to ask.
+            let runs = report.containers.iter().all(|c| c.pid.is_some());
+            if plan.first.is_empty() && !runs {
+                continue;
+            }
             let known = states.get(&report.id);
             if known.is_some_and(|state| state.run == report.run && state.task.is_some()) {
                 continue;
@@ -172,6 +179,9 @@ struct Prober {
 impl Prober {
     async fn run(self, answered: bool) {
         if !answered {
+            if self.plan.first.is_empty() {
+                tokio::time::sleep(SETTLED).await;
+            }
             for check in &self.plan.first {
                 self.until_it_answers(check).await;
             }

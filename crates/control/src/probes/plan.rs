@@ -17,7 +17,7 @@ pub(crate) struct Check {
 /// The checks of one revision.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ProbePlan {
-    /// Each has to succeed, one after the other, before a replica is ready. None: running is ready.
+    /// Each has to succeed, one after the other, before a replica is ready. None: running for a moment is ready.
     pub(crate) first: Vec<Check>,
     /// Asked from then on; one that fails takes the replica out of the route.
     pub(crate) readiness: Vec<Check>,

@@ -342,10 +342,12 @@ fn images(dir: &TempDir) -> Store {
     for name in IMAGES {
         store.tag(&plain.digest, name).expect("a name");
     }
-    build(
+    let checked = build(
         "FROM scratch\nCOPY Dockerfile /it\nCMD [\"/it\"]\nHEALTHCHECK --interval=1s CMD [\"true\"]\n",
         "checked",
     );
+    // The same, but it ends as soon as it is started.
+    store.tag(&checked.digest, "fake/exits:4").expect("a name");
     store
 }
 
