@@ -34,6 +34,13 @@ impl Control {
         images: Arc<layby_image::Store>,
         wires: Wires,
     ) -> Result<Control, Error> {
+        // What uploads left there that a kill cut short.
+        let left = tokio::fs::remove_dir_all(config.data_dir.join("tmp")).await;
+        if let Err(error) = left
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "old uploads could not be removed");
+        }
         let store = Store::open(&config.data_dir.join("layby.db"))?;
         let life = store.begin_life().await?;
         let rows = store.services().await?;

@@ -19,7 +19,10 @@ async fn what_ran_is_found_again_untouched() {
     world.up(&compose("fake/ok", NEVER)).await;
     let before = world.replicas().await;
     let version = world.tables.borrow().version;
+    let left = world.dir.path().join("tmp").join("upload-cut-short");
+    std::fs::create_dir_all(&left).expect("a folder");
     world.restart().await;
+    assert!(!left.exists());
     let id = ID.parse().expect("an id");
     let table = world
         .until_table(|t| {
@@ -149,6 +152,10 @@ async fn a_removal_that_was_cut_short_goes_on() {
     assert!(early.is_err(), "the gateway has not let go yet");
     let up = world.up(&compose("fake/ok", NEVER)).await;
     assert_eq!(up.status, 409, "it is on its way out");
+    let (status, _) = world
+        .ask("POST", "/v1/services/shop/web/wake", Vec::new())
+        .await;
+    assert_eq!(status, 409);
     world.kill();
     world.gateway.confirms.send_replace(true);
     world.start().await;

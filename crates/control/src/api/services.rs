@@ -225,6 +225,9 @@ async fn reach(
     wanted: Wakefulness,
 ) -> Result<Json<ServiceView>, Problem> {
     let (id, mut driver) = find(plane, names)?;
+    if driver.status.borrow().row.removing {
+        return Err(Problem::conflict(format!("{id} is being taken down")));
+    }
     if driver.status.borrow().row.live.is_none() {
         return Err(Problem::conflict(format!("nothing of {id} is live yet"))
             .hint(format!("`layby status {id}` says why")));
