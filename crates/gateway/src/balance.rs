@@ -91,3 +91,87 @@ fn next_turn(turn: &Cell<usize>) -> usize {
     turn.set(turn.get().wrapping_add(1));
     turn.get()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use layby_model::route::{Demand, Limits, Mode, RouteTable, ServiceRoute, Upstream};
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::worker::Shared;
+
+    const REPLICA: ReplicaId = ReplicaId(1);
+
+    fn table(mode: Mode) -> RouteTable {
+        let route = ServiceRoute {
+            mode,
+            port: Some(80),
+            limits: Limits::default(),
+        };
+        let mut table = RouteTable::default();
+        let service = "a/b".parse().expect("a service id");
+        table.services.insert(service, route);
+        table
+    }
+
+    fn serving() -> RouteTable {
+        let upstreams = vec![Upstream {
+            replica: REPLICA,
+            ip: [127, 0, 0, 1].into(),
+        }];
+        table(Mode::Serve { upstreams })
+    }
+
+    fn worker() -> (Arc<Shared>, Worker) {
+        let shared = Arc::new(Shared::new(watch::channel(Demand::default()).0, 1));
+        shared.swap(&serving());
+        (Arc::clone(&shared), Worker::new(shared, 0))
+    }
+
+    fn in_flight(shared: &Shared) -> u32 {
+        let traffic = shared.traffic(&"a/b".parse().expect("a service id"));
+        traffic.in_flight.get(&REPLICA).copied().unwrap_or(0)
+    }
+
+    #[test]
+    fn a_claim_counts_until_it_is_dropped() {
+        let (shared, worker) = worker();
+        let claim = claim(&worker, &worker.view(), 0, &[]).expect("it is served");
+        assert_eq!(in_flight(&shared), 1);
+        drop(claim);
+        assert_eq!(in_flight(&shared), 0);
+    }
+
+    #[test]
+    fn a_claim_by_an_old_table_goes_back_if_the_newest_withdrew_the_replica() {
+        let (shared, worker) = worker();
+        let old = worker.view();
+        shared.swap(&table(Mode::Hold));
+        assert!(claim(&worker, &old, 0, &[]).is_none());
+        assert_eq!(in_flight(&shared), 0);
+        shared.swap(&serving());
+        assert!(
+            claim(&worker, &old, 0, &[]).is_none(),
+            "its counts were forgotten meanwhile, so that nobody would see this one"
+        );
+        assert!(claim(&worker, &worker.view(), 0, &[]).is_some());
+    }
+
+    #[test]
+    fn a_claim_by_an_old_table_holds_if_the_newest_names_the_replica_too() {
+        let (shared, worker) = worker();
+        let old = worker.view();
+        shared.swap(&serving());
+        let claim = claim(&worker, &old, 0, &[]);
+        assert!(claim.is_some());
+        assert_eq!(in_flight(&shared), 1);
+    }
+
+    #[test]
+    fn a_replica_to_be_avoided_is_not_claimed() {
+        let (_, worker) = worker();
+        assert!(claim(&worker, &worker.view(), 0, &[REPLICA]).is_none());
+    }
+}

@@ -18,12 +18,13 @@ pub(crate) fn finish(
     keep: Option<Option<u64>>,
 ) {
     let replica = claim.upstream().replica;
-    if let Some(keep_alive_s) = keep
-        && worker.view().replica(replica).is_some()
-    {
-        let mut pool = worker.pool.borrow_mut();
-        pool.put(replica, port, upstream, keep_alive_s);
+    match keep {
+        Some(keep_alive_s) if worker.view().replica(replica).is_some() => {
+            let mut pool = worker.pool.borrow_mut();
+            pool.put(replica, port, upstream, keep_alive_s);
+        }
+        _ => drop(upstream),
     }
     service.touch();
-    drop(claim); // last: until here the replica is in use
+    drop(claim); // last: until here the replica is in use, its connection included
 }

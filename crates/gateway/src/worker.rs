@@ -68,7 +68,7 @@ pub(crate) enum Order {
 pub(crate) type InUse = Arc<()>;
 
 impl Shared {
-    fn new(demand: watch::Sender<Demand>, workers: usize) -> Self {
+    pub(crate) fn new(demand: watch::Sender<Demand>, workers: usize) -> Self {
         Self {
             current: ArcSwap::default(),
             generation: AtomicU64::new(0),
@@ -182,6 +182,20 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    /// The worker with number `index`.
+    pub(crate) fn new(shared: Arc<Shared>, index: usize) -> Self {
+        Self {
+            index,
+            view: RefCell::new(Rc::new(View(shared.snapshot()))),
+            shared,
+            pool: RefCell::default(),
+            buffers: Rc::default(),
+            watchdog: Rc::default(),
+            waiters: RefCell::default(),
+            turn: Cell::new(index),
+        }
+    }
+
     /// The newest table.
     pub(crate) fn view(&self) -> Rc<View> {
         let view = self.view.borrow();
@@ -272,16 +286,7 @@ pub(crate) fn start(config: GatewayConfig, wires: Wires) -> Result<Gateway, Erro
     for index in 0..workers {
         let shared = Arc::clone(&shared);
         let thread = spawn(format!("gateway-{index}"), move |runtime| {
-            let worker = Rc::new(Worker {
-                shared: Arc::clone(&shared),
-                index,
-                view: RefCell::new(Rc::new(View(shared.snapshot()))),
-                pool: RefCell::default(),
-                buffers: Rc::default(),
-                watchdog: Rc::default(),
-                waiters: RefCell::default(),
-                turn: Cell::new(index),
-            });
+            let worker = Rc::new(Worker::new(shared, index));
             runtime.block_on(worker.run());
         })?;
         lock(&gateway.threads).push(thread);

@@ -4,11 +4,12 @@ mod common;
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
-use common::{Client, HOST, Server, World, free_addr, replica, request, wait_for};
+use common::{Client, HOST, Server, World, established_to, free_addr, replica, request, wait_for};
 use layby_model::route::Mode;
 
 /// A world whose service is held.
@@ -166,25 +167,16 @@ fn a_withdrawn_replica_finishes_what_is_in_flight_and_gets_nothing_new() {
 
 #[test]
 fn idle_connections_to_a_withdrawn_replica_are_closed_when_the_table_is_confirmed() {
-    let closed = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&closed);
-    let server = Server::scripted(move |client| {
-        while request(client).is_some() {
-            client.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-        }
-        counter.fetch_add(1, Ordering::SeqCst);
-    });
+    let server = Server::echo();
     let mut world = World::serving(&[(replica(1), server.addr)]);
     let mut clients: Vec<Client> = (0..8).map(|_| world.client()).collect();
     for client in &mut clients {
         assert_eq!(client.get("/").status, 200);
     }
+    assert!(established_to(server.addr) > 0, "kept for the next request");
     world.hold();
     world.confirm();
-    let opened = server.connections.load(Ordering::SeqCst);
-    wait_for("closed connections", || {
-        (closed.load(Ordering::SeqCst) == opened).then_some(())
-    });
+    assert_eq!(established_to(server.addr), 0);
 }
 
 #[test]
@@ -349,4 +341,60 @@ fn no_request_is_lost_or_answered_twice_while_tables_change() {
         world.traffic().in_flight.is_empty().then_some(())
     });
     assert_eq!(world.traffic().uses, 800);
+}
+
+#[test]
+fn no_request_and_no_connection_reaches_a_replica_that_control_may_freeze() {
+    let frozen = Arc::new(AtomicBool::new(false));
+    let open = Arc::new(AtomicUsize::new(0));
+    let violations = Arc::new(AtomicUsize::new(0));
+    let (ice, connections, counter) = (frozen.clone(), open.clone(), violations.clone());
+    let server = Server::scripted(move |client| {
+        connections.fetch_add(1, Ordering::SeqCst);
+        loop {
+            let came = request(client).is_some();
+            counter.fetch_add(usize::from(ice.load(Ordering::SeqCst)), Ordering::SeqCst);
+            if !came {
+                break;
+            }
+            client.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+        connections.fetch_sub(1, Ordering::SeqCst);
+    });
+    let mut world = World::serving(&[(replica(1), server.addr)]);
+    let addr = world.addr();
+    let done = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..6)
+        .map(|_| {
+            let done = Arc::clone(&done);
+            thread::spawn(move || {
+                let mut client = Client::connect(addr);
+                while !done.load(Ordering::SeqCst) {
+                    assert_eq!(client.get("/").status, 200);
+                }
+            })
+        })
+        .collect();
+    for _ in 0..60 {
+        let uses = world.traffic().uses;
+        world.hold();
+        world.confirm();
+        wait_for("nothing in flight", || {
+            world.traffic().in_flight.is_empty().then_some(())
+        });
+        assert_eq!(established_to(server.addr), 0);
+        wait_for("closed connections", || {
+            (open.load(Ordering::SeqCst) == 0).then_some(())
+        });
+        frozen.store(true, Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(2));
+        frozen.store(false, Ordering::SeqCst);
+        world.serve(&[(replica(1), server.addr)]);
+        wait_for("requests", || (world.traffic().uses > uses).then_some(()));
+    }
+    done.store(true, Ordering::SeqCst);
+    for client in clients {
+        client.join().expect("every request was answered");
+    }
+    assert_eq!(violations.load(Ordering::SeqCst), 0);
 }

@@ -432,3 +432,23 @@ pub(crate) fn request(client: &mut Client) -> Option<(String, Vec<u8>)> {
     }
     Some((head, body))
 }
+
+/// How many connections to `addr` are established, as the kernel sees them (proc_net(5), IPv4 only).
+pub(crate) fn established_to(addr: SocketAddr) -> usize {
+    const ESTABLISHED: &str = "01";
+    let IpAddr::V4(ip) = addr.ip() else {
+        panic!("the tests use IPv4");
+    };
+    let remote = format!(
+        "{:08X}:{:04X}",
+        u32::from_ne_bytes(ip.octets()),
+        addr.port()
+    );
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+    let lines = table
+        .lines()
+        .map(|line| line.split_ascii_whitespace().skip(2).take(2));
+    lines
+        .filter(|fields| fields.clone().eq([remote.as_str(), ESTABLISHED]))
+        .count()
+}
