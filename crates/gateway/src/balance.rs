@@ -104,7 +104,7 @@ mod tests {
 
     const REPLICA: ReplicaId = ReplicaId(1);
 
-    fn table(mode: Mode) -> RouteTable {
+    fn table(mode: Mode) -> Arc<RouteTable> {
         let route = ServiceRoute {
             mode,
             port: Some(80),
@@ -113,10 +113,10 @@ mod tests {
         let mut table = RouteTable::default();
         let service = "a/b".parse().expect("a service id");
         table.services.insert(service, route);
-        table
+        Arc::new(table)
     }
 
-    fn serving() -> RouteTable {
+    fn serving() -> Arc<RouteTable> {
         let upstreams = vec![Upstream {
             replica: REPLICA,
             ip: [127, 0, 0, 1].into(),

@@ -45,91 +45,194 @@ pub(crate) struct Snapshot {
     pub(crate) generation: u64,
     pub(crate) services: Vec<Service>,
     pub(crate) upstreams: Vec<Upstream>,
+    table: Arc<RouteTable>,
+    names: Arc<Names>,
+    by_replica: HashMap<ReplicaId, usize>,
+}
+
+/// All by which a service is found; values are indices in [`Snapshot::services`].
+#[derive(Debug, Default)]
+struct Names {
     hosts: HashMap<Box<str>, usize>,
     listeners: HashMap<SocketAddr, (Listener, usize)>,
-    by_id: HashMap<ServiceId, usize>,
-    by_replica: HashMap<ReplicaId, usize>,
+    ids: HashMap<ServiceId, usize>,
+}
+
+impl Names {
+    fn of(table: &RouteTable) -> Self {
+        let ids = table.services.keys().cloned().zip(0..);
+        let ids: HashMap<ServiceId, usize> = ids.collect();
+        let host = |(host, id): (&String, _)| Some((host.as_str().into(), *ids.get(id)?));
+        let listener = |l: &Listener| Some((l.addr, (l.clone(), *ids.get(&l.service)?)));
+        Self {
+            hosts: table.hosts.iter().filter_map(host).collect(),
+            listeners: table.listeners.iter().filter_map(listener).collect(),
+            ids,
+        }
+    }
 }
 
 /// The states of all services, by their ids.
 pub(crate) type States = BTreeMap<ServiceId, Arc<ServiceState>>;
 
 impl Snapshot {
-    /// Compiles `table`, taking over from `states` what is known of its services and replicas.
-    pub(crate) fn compile(table: &RouteTable, generation: u64, states: &mut States) -> Self {
+    /// Compiles `table`, the one after `before`, taking over from `states` what is known of its services
+    /// and replicas.
+    ///
+    /// A service that wakes waits for this, and the others may be a thousand that sleep: what is the same
+    /// as before is not made again.
+    pub(crate) fn compile(table: &Arc<RouteTable>, before: &Self, states: &mut States) -> Self {
+        let same_services = before.table.services.keys().eq(table.services.keys());
+        let same_names = same_services
+            && before.table.hosts == table.hosts
+            && before.table.listeners == table.listeners;
         let mut snapshot = Self {
-            generation,
-            ..Self::default()
+            generation: before.generation + 1,
+            services: Vec::with_capacity(table.services.len()),
+            upstreams: Vec::new(),
+            table: Arc::clone(table),
+            names: if same_names {
+                Arc::clone(&before.names)
+            } else {
+                Arc::new(Names::of(table))
+            },
+            by_replica: HashMap::new(),
         };
-        for (id, route) in &table.services {
-            let state = states
-                .entry(id.clone())
-                .or_insert_with(|| Arc::new(ServiceState::new(id.clone())));
+        for (at, (id, route)) in table.services.iter().enumerate() {
+            let state = if same_services {
+                Arc::clone(&before.services[at].state)
+            } else {
+                let new = || Arc::new(ServiceState::new(id.clone()));
+                Arc::clone(states.entry(id.clone()).or_insert_with(new))
+            };
             let way = match &route.mode {
                 Mode::Refuse => Way::Refuse,
                 Mode::Hold => Way::Hold,
-                Mode::Serve { upstreams } => {
-                    let start = snapshot.upstreams.len();
-                    for upstream in upstreams {
-                        let at = snapshot.upstreams.len();
-                        snapshot.by_replica.insert(upstream.replica, at);
-                        snapshot.upstreams.push(Upstream {
-                            replica: upstream.replica,
-                            ip: upstream.ip,
-                            state: state.upstream(upstream.replica),
-                        });
-                    }
-                    if upstreams.is_empty() {
-                        Way::Hold
-                    } else {
-                        Way::Serve(start..snapshot.upstreams.len())
-                    }
-                }
+                Mode::Serve { upstreams } => snapshot.add_upstreams(&state, upstreams),
             };
-            snapshot.by_id.insert(id.clone(), snapshot.services.len());
             snapshot.services.push(Service {
-                state: Arc::clone(state),
+                state,
                 way,
                 port: route.port,
                 limits: route.limits,
             });
         }
-        for (host, id) in &table.hosts {
-            if let Some(at) = snapshot.by_id.get(id) {
-                snapshot.hosts.insert(host.as_str().into(), *at);
-            }
-        }
-        for listener in &table.listeners {
-            if let Some(at) = snapshot.by_id.get(&listener.service) {
-                let leads = (listener.clone(), *at);
-                snapshot.listeners.insert(listener.addr, leads);
-            }
-        }
         snapshot
+    }
+
+    fn add_upstreams(
+        &mut self,
+        state: &ServiceState,
+        upstreams: &[layby_model::route::Upstream],
+    ) -> Way {
+        let start = self.upstreams.len();
+        for upstream in upstreams {
+            self.by_replica
+                .insert(upstream.replica, self.upstreams.len());
+            self.upstreams.push(Upstream {
+                replica: upstream.replica,
+                ip: upstream.ip,
+                state: state.upstream(upstream.replica),
+            });
+        }
+        if upstreams.is_empty() {
+            return Way::Hold; // such a table is not made; to wait is the harmless reading
+        }
+        Way::Serve(start..self.upstreams.len())
     }
 
     /// The service of a host name in lower case.
     pub(crate) fn host(&self, name: &str) -> Option<usize> {
-        self.hosts.get(name).copied()
+        self.names.hosts.get(name).copied()
     }
 
     /// What the listener on `addr` leads to, and the index of that service.
     pub(crate) fn listener(&self, addr: &SocketAddr) -> Option<&(Listener, usize)> {
-        self.listeners.get(addr)
+        self.names.listeners.get(addr)
     }
 
     /// The service with `id`.
     pub(crate) fn service(&self, id: &ServiceId) -> Option<&Service> {
-        self.by_id.get(id).map(|at| &self.services[*at])
+        self.names.ids.get(id).map(|at| &self.services[*at])
     }
 
     /// The index of the service with `id`.
     pub(crate) fn service_index(&self, id: &ServiceId) -> Option<usize> {
-        self.by_id.get(id).copied()
+        self.names.ids.get(id).copied()
     }
 
     /// The index of a replica that takes requests.
     pub(crate) fn replica(&self, replica: ReplicaId) -> Option<usize> {
         self.by_replica.get(&replica).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use layby_model::route::ServiceRoute;
+
+    use super::*;
+
+    /// A table of services that hold, each with the hosts given.
+    fn table(services: &[(&str, &[&str])]) -> Arc<RouteTable> {
+        let mut table = RouteTable::default();
+        for (id, hosts) in services {
+            let id: ServiceId = id.parse().expect("a service id");
+            for host in *hosts {
+                table.hosts.insert((*host).to_owned(), id.clone());
+            }
+            let route = ServiceRoute {
+                mode: Mode::Hold,
+                port: Some(80),
+                limits: Limits::default(),
+            };
+            table.services.insert(id, route);
+        }
+        Arc::new(table)
+    }
+
+    /// The id of the service that `host` leads to.
+    fn leads(snapshot: &Snapshot, host: &str) -> Option<String> {
+        let at = snapshot.host(host)?;
+        Some(snapshot.services[at].state.id.to_string())
+    }
+
+    #[test]
+    fn names_follow_the_tables_and_states_stay() {
+        let mut states = States::new();
+        let mut next = |table: &Arc<RouteTable>, before: &Snapshot| {
+            Snapshot::compile(table, before, &mut states)
+        };
+        let tables = [
+            table(&[("b/b", &["b.x"])]),
+            table(&[("b/b", &["b.x"]), ("c/c", &["c.x"])]),
+            table(&[("a/a", &["a.x"]), ("b/b", &["b.x"]), ("c/c", &["c.x"])]),
+            table(&[
+                ("a/a", &["a.x"]),
+                ("b/b", &["new.x"]),
+                ("c/c", &["b.x", "c.x"]),
+            ]),
+            table(&[
+                ("a/a", &["a.x"]),
+                ("b/b", &["new.x"]),
+                ("c/c", &["b.x", "c.x"]),
+            ]),
+            table(&[("b/b", &["new.x"])]),
+        ];
+        let mut snapshot = Snapshot::default();
+        let mut first = None;
+        for table in &tables {
+            snapshot = next(table, &snapshot);
+            for (host, id) in &table.hosts {
+                assert_eq!(leads(&snapshot, host), Some(id.to_string()), "{host}");
+            }
+            let id = "b/b".parse().expect("a service id");
+            let state = &snapshot.service(&id).expect("it is in all tables").state;
+            let first = first.get_or_insert_with(|| Arc::clone(state));
+            assert!(Arc::ptr_eq(first, state));
+        }
+        assert_eq!(leads(&snapshot, "b.x"), None);
+        assert_eq!(leads(&snapshot, "a.x"), None);
+        assert_eq!(snapshot.generation, 6);
     }
 }

@@ -82,28 +82,26 @@ impl Shared {
     }
 
     /// Serves by `table` from now on; returns its generation. Called by one thread at a time.
-    pub(crate) fn swap(&self, table: &RouteTable) -> u64 {
+    pub(crate) fn swap(&self, table: &Arc<RouteTable>) -> u64 {
         let mut states = lock(&self.states);
         let before = self.current.load_full();
-        let generation = before.generation + 1;
-        let next = Arc::new(Snapshot::compile(table, generation, &mut states));
-        for service in &next.services {
-            let held = |s: &Service| !matches!(s.way, Way::Serve(_));
-            let was_held = before.service(&service.state.id).is_none_or(held);
-            if was_held && !held(service) {
+        let next = Arc::new(Snapshot::compile(table, &before, &mut states));
+        let serves = |service: &Service| matches!(service.way, Way::Serve(_));
+        for service in next.services.iter().filter(|service| serves(service)) {
+            if !before.service(&service.state.id).is_some_and(serves) {
                 service.state.woke();
             }
         }
         self.current.store(Arc::clone(&next));
-        self.generation.store(generation, SeqCst);
+        self.generation.store(next.generation, SeqCst);
+        for mailbox in &self.mailboxes {
+            mailbox.bell.notify_one();
+        }
         states.retain(|id, state| {
             state.forget_others(|replica| next.replica(replica).is_some());
             next.service(id).is_some() || !state.is_quiet()
         });
-        for mailbox in &self.mailboxes {
-            mailbox.bell.notify_one();
-        }
-        generation
+        next.generation
     }
 
     /// The newest generation.
@@ -275,7 +273,7 @@ pub(crate) fn start(config: GatewayConfig, wires: Wires) -> Result<Gateway, Erro
         .into_iter()
         .map(|socket| Order::Open(Entry::Hosts(addr), socket, InUse::default()));
     shared.order(opened);
-    let remembered = table_file::read(&config.table_file);
+    let remembered = table_file::read(&config.table_file).map(Arc::new);
     let mut ports = follow::Ports::new(addr);
     if let Some(table) = &remembered {
         shared.swap(table);
