@@ -242,12 +242,15 @@ impl Flow {
                 return true;
             }
             // To be closed is no use: a client that leaves wakes nobody.
-            if self.buffer.is_none()
-                && !link.is_open()
-                && poll_peer(from, cx) == Poll::Ready(Peer::Finished)
-            {
-                self.finished = true;
-                continue;
+            if self.buffer.is_none() && !link.is_open() {
+                match poll_peer(from, cx) {
+                    Poll::Ready(Peer::Gone) => return false,
+                    Poll::Ready(Peer::Finished) => {
+                        self.finished = true;
+                        continue;
+                    }
+                    Poll::Ready(Peer::Spoke) | Poll::Pending => {}
+                }
             }
             match gate(link, cx) {
                 Gate::Open => {}

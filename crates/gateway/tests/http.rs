@@ -327,14 +327,7 @@ fn a_request_whose_client_reset_the_connection_is_given_up() {
     wait_for("the request", || {
         (world.in_flight(replica(1)) == 1).then_some(())
     });
-    // With a linger time of 0, closing resets the connection (socket(7)).
-    let reset = nix::libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
-    let linger = nix::sys::socket::sockopt::Linger;
-    nix::sys::socket::setsockopt(&client.stream, linger, &reset).expect("a socket option");
-    drop(client);
+    client.reset();
     wait_for("nothing in flight", || {
         world.traffic().in_flight.is_empty().then_some(())
     });

@@ -239,16 +239,20 @@ fn an_idle_tcp_connection_survives_a_doze_and_its_new_bytes_wake() {
 }
 
 #[test]
-fn a_client_that_closes_its_idle_connection_wakes_nobody() {
+fn a_client_that_closes_or_resets_its_idle_connection_wakes_nobody() {
     let server = mirror();
     let (mut world, addr) = tcp_world(&server);
-    let mut client = Client::connect(addr);
-    assert_eq!(client.send("a").read_len(1).expect("a byte"), b"a");
+    let mut closing = Client::connect(addr);
+    let mut resetting = Client::connect(addr);
+    for client in [&mut closing, &mut resetting] {
+        assert_eq!(client.send("a").read_len(1).expect("a byte"), b"a");
+    }
     wait_for("a quiet connection", || is_quiet(&world));
     let uses = world.traffic().uses;
     world.hold();
     world.confirm();
-    drop(client);
+    drop(closing);
+    resetting.reset();
     let end = Instant::now() + Duration::from_millis(300);
     while Instant::now() < end {
         assert_eq!(world.waiting(), 0);

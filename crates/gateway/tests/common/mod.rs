@@ -318,6 +318,16 @@ impl Client {
         self.buffer.is_empty() && matches!(self.stream.read(&mut [0]), Ok(0) | Err(_))
     }
 
+    /// Closes the connection with a reset: that is what a linger time of 0 does (socket(7)).
+    pub(crate) fn reset(self) {
+        let reset = nix::libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        let linger = nix::sys::socket::sockopt::Linger;
+        nix::sys::socket::setsockopt(&self.stream, linger, &reset).expect("a socket option");
+    }
+
     fn fill(&mut self) -> std::io::Result<()> {
         let mut bytes = [0; 65536];
         match self.stream.read(&mut bytes)? {
