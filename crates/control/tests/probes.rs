@@ -213,4 +213,20 @@ async fn without_probe_and_port_it_is_ready_when_it_runs_and_does_not_exit_at_on
     let up = world.up(&compose("fake/exits:4", unasked)).await;
     assert_eq!(up.code(), 3, "{up:#?}");
     assert_eq!(up.failure().exit.map(|exit| exit.code), Some(4));
+    assert_eq!(up.failure().last_probe, None);
+}
+
+#[tokio::test]
+async fn that_nobody_listens_is_said_where_nobody_ever_did() {
+    let world = World::with(UNASKED).await;
+    let app = App::new().await;
+    let port = app.port;
+    let manifest = app.kubernetes("").replace(&port.to_string(), "9"); // discard: nobody is there
+    let failed = up(&world, &manifest).await;
+    assert_eq!(failed.code(), 1, "{failed:#?}");
+    let last_probe = failed.failure().last_probe.expect("it was probed");
+    assert!(
+        last_probe.contains(":9") && last_probe.contains("refused"),
+        "{last_probe}"
+    );
 }

@@ -269,9 +269,11 @@ impl Prober {
         };
         let mut states = lock(&self.states);
         if let Some(state) = states.get_mut(&self.replica).filter(|s| s.run == self.run) {
-            // What a failed rollout shows is the last word from the app itself, not that nobody was there yet.
+            // What a failed rollout shows is the last word of the app itself. That no container runs is no word
+            // at all, and that nobody listens is one only until somebody did.
             let early = answer.as_ref().err().is_some_and(|failed| failed.early);
-            if !(early && state.last_answer.is_some()) {
+            let mute = matches!(check.probe.action, ProbeAction::Exec { .. });
+            if !early || !mute && state.last_answer.is_none() {
                 state.last_answer = Some(text);
             }
         }
