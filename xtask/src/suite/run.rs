@@ -17,7 +17,7 @@ use crate::command::{cargo, command, read};
 use crate::place;
 
 /// How long one test binary may run.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// How long output is still read after a binary has ended: one that left a process behind, which
 /// holds the pipe open, must not hold up the suite.
