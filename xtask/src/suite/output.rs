@@ -46,7 +46,9 @@ pub(crate) struct Counts {
 impl Output {
     /// Takes one line, and says whether it is worth showing: what passed tests printed is not.
     pub(crate) fn take(&mut self, line: &str) -> bool {
-        if line.starts_with("test result: ") {
+        // A passed test may itself have run tests, and shown their result.
+        let is_shown = matches!(&self.section, Section::Passed(test) if !test.is_empty());
+        if line.starts_with("test result: ") && !is_shown {
             self.section = Section::Tests;
             self.take_result(line);
             return true;
@@ -175,7 +177,7 @@ mod tests {
             "test a ... ok\ntest b ... ok\n\
              successes:\n\
              ---- a stdout ----\nchatter\nSKIPPED: not root\nSKIPPED: no nft\n\
-             ---- b stdout ----\nmore chatter\n\
+             ---- b stdout ----\nmore chatter\ntest result: ok. 9 passed; 9 failed\n\
              successes:\n    a\n    b\n\
              test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured\n",
             true,
