@@ -3,10 +3,17 @@
 //! `cargo xtask bench` runs them; each may be run by hand. The first argument names the part.
 
 mod args;
+mod docker;
+mod figures;
+mod footprint;
 mod gateway;
+mod http;
+mod node;
 mod pump;
+mod services;
 mod upstream;
 mod versus;
+mod wake;
 
 use anyhow::bail;
 use args::Args;
@@ -20,7 +27,9 @@ const USAGE: &str = "usage: layby-bench PART [--OPTION VALUE]...
   gateway   --listen ADDR --upstream ADDR [--hosts 100] [--workers 1] [--cpu N]
             Layby's gateway alone, with a fixed table
   versus-nginx [--clients 64] [--rounds 21] [--seconds 0.5] [--hosts 100]
-            starts both with one pinned worker each and compares them";
+            starts both with one pinned worker each and compares them
+  services  --layby FILE --example DIR [--runs 50] [--idle-seconds 60] [--docker true]
+            waking, deploying and idling of the example's service, with Docker beside it";
 
 fn main() -> anyhow::Result<()> {
     let mut words = std::env::args().skip(1);
@@ -30,6 +39,7 @@ fn main() -> anyhow::Result<()> {
         "pump" => pump::run(&mut args),
         "upstream" => upstream::run(&mut args),
         "gateway" => gateway::run(&mut args),
+        "services" => services::run(&mut args),
         "versus-nginx" => versus::run(&mut args),
         _ => bail!("{USAGE}"),
     }

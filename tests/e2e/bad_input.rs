@@ -116,7 +116,7 @@ fn bad_yaml_is_shown_with_line_column_and_text() {
 fn an_image_that_does_not_exist_is_named() {
     up_fails(
         "name: ghost\nservices:\n  web:\n    image: nowhere/nothing:9\n",
-        1,
+        4,
         &["nowhere/nothing:9"],
     );
 }
@@ -231,7 +231,7 @@ fn a_full_disk_is_said_and_what_ran_before_runs_on() {
     fs::write(big.path().join("web"), noise).expect("a big file");
     node.run_in(big.path(), &["up"])
         .exits(1)
-        .says("no space left");
+        .says("disk is full");
     assert_eq!(node.get("web.shop.localhost", "/").body, "hello world");
     node.run_in(shop.path(), &["up"]).ok().says("unchanged");
 }

@@ -1,7 +1,9 @@
 //! `cargo xtask`: every chore of the project, in Rust.
 
+mod bench;
 mod binary;
 mod command;
+mod demo;
 mod dist;
 mod example;
 mod place;
@@ -31,6 +33,21 @@ enum Chore {
         /// The folder in examples/.
         name: String,
     },
+    /// Deploy the example, use it, let it doze and sleep and wake it; leaves the node running.
+    Demo {
+        /// Take down all that it made.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Measure every figure of SPECIFICATION.md, with peers beside.
+    Bench {
+        /// How often what is repeated.
+        #[arg(long, default_value_t = 50)]
+        runs: u32,
+        /// How long to watch an idle node.
+        #[arg(long, default_value_t = 60)]
+        idle_seconds: u32,
+    },
     /// Everything that CI runs, with one summary at the end.
     Test {
         /// Run only the tests whose names contain this (and no other check).
@@ -57,6 +74,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().chore {
         Chore::Setup => setup::setup(),
         Chore::Example { name } => example::example(&name),
+        Chore::Demo { once } => demo::demo(once),
+        Chore::Bench { runs, idle_seconds } => bench::bench(runs, idle_seconds),
         Chore::Test { filter } => suite::test(filter.as_deref()),
         Chore::Lint => suite::lint(),
         Chore::Tidy => tidy::tidy(),

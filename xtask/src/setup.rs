@@ -24,14 +24,22 @@ const PACKAGES: [(&str, &str); 5] = [
     ),
 ];
 
-/// Installs what is missing; does nothing, and needs no root, when nothing is.
+/// Installs what building and running need.
+///
+/// # Errors
+/// As [`install`].
+pub(crate) fn setup() -> anyhow::Result<()> {
+    install(&PACKAGES)
+}
+
+/// Installs what is missing of `packages`; does nothing, and needs no root, when nothing is.
 ///
 /// # Errors
 /// When something is missing and this is not root, not Debian, or apt fails.
-pub(crate) fn setup() -> anyhow::Result<()> {
-    let missing = missing()?;
+pub(crate) fn install(packages: &[(&'static str, &'static str)]) -> anyhow::Result<()> {
+    let missing = missing(packages)?;
     if missing.is_empty() {
-        println!("setup: all {} Debian packages are there", PACKAGES.len());
+        println!("setup: all {} Debian packages are there", packages.len());
         return Ok(());
     }
     require_root("cargo xtask setup")?;
@@ -60,9 +68,11 @@ pub(crate) fn require_root(what: &str) -> anyhow::Result<()> {
     bail!("`{what}` needs root, because it installs packages and runs containers: run it as root")
 }
 
-fn missing() -> anyhow::Result<Vec<(&'static str, &'static str)>> {
+fn missing(
+    packages: &[(&'static str, &'static str)],
+) -> anyhow::Result<Vec<(&'static str, &'static str)>> {
     let mut missing = Vec::new();
-    for (name, why) in PACKAGES {
+    for &(name, why) in packages {
         let output = command("dpkg-query")
             .args(["--show", "--showformat", "${db:Status-Status}", name])
             .stderr(Stdio::null())

@@ -176,24 +176,32 @@ fn write_parcel(
     Ok(())
 }
 
-/// Appends the context below `prefix`, without what its `.dockerignore` excludes.
+/// Appends the context below `prefix`, without what its `.dockerignore` excludes; the Dockerfile and the
+/// ignore files are sent in any case, since the builder reads them.
 fn append_context(
     tar: &mut tar::Builder<impl Write>,
     prefix: &str,
     context: &ContextFolder,
 ) -> Result<()> {
-    let specific = context
-        .folder
-        .join(format!("{}.dockerignore", context.dockerfile));
-    let ignore_file = if specific.is_file() {
-        specific
-    } else {
-        context.folder.join(".dockerignore")
-    };
-    let ignore = Ignore::parse(&fs::read_to_string(ignore_file).unwrap_or_default());
-    let always = [context.dockerfile.as_str(), ".dockerignore"];
+    let specific = format!("{}.dockerignore", context.dockerfile);
+    let needed = [context.dockerfile.as_str(), &specific, ".dockerignore"];
+    let ignore_file = needed[1..]
+        .iter()
+        .map(|name| context.folder.join(name))
+        .find(|path| path.is_file());
+    let text = ignore_file
+        .map(fs::read_to_string)
+        .transpose()
+        .context("cannot read the .dockerignore")?;
+    let ignore = Ignore::parse(&text.unwrap_or_default());
     tar.append_dir(prefix, &context.folder)
         .with_context(|| format!("cannot read the build context {}", context.folder.display()))?;
+    for name in needed
+        .iter()
+        .filter(|name| context.folder.join(name).is_file())
+    {
+        append_path(tar, prefix, context, name)?;
+    }
     let mut folders = vec![String::new()];
     while let Some(folder) = folders.pop() {
         for entry in sorted_entries(&context.folder.join(&folder))? {
@@ -207,21 +215,28 @@ fn append_context(
                 format!("{folder}/{name}")
             };
             let kind = entry.file_type()?;
-            let excluded =
-                ignore.excludes(&path, kind.is_dir()) && !always.contains(&path.as_str());
-            // A folder that is excluded is still walked: a later `!` line, or the Dockerfile, may lie in it.
-            if kind.is_dir() {
-                folders.push(path.clone());
-            }
             let special = !(kind.is_dir() || kind.is_file() || kind.is_symlink());
-            if excluded || special {
+            if special || needed.contains(&path.as_str()) || ignore.excludes(&path, kind.is_dir()) {
                 continue;
             }
-            tar.append_path_with_name(entry.path(), format!("{prefix}/{path}"))
-                .with_context(|| format!("cannot send {}", entry.path().display()))?;
+            append_path(tar, prefix, context, &path)?;
+            if kind.is_dir() {
+                folders.push(path);
+            }
         }
     }
     Ok(())
+}
+
+fn append_path(
+    tar: &mut tar::Builder<impl Write>,
+    prefix: &str,
+    context: &ContextFolder,
+    path: &str,
+) -> Result<()> {
+    let file = context.folder.join(path);
+    tar.append_path_with_name(&file, format!("{prefix}/{path}"))
+        .with_context(|| format!("cannot send {}", file.display()))
 }
 
 fn sorted_entries(folder: &Path) -> Result<Vec<fs::DirEntry>> {
@@ -333,6 +348,7 @@ mod tests {
                 ".dockerignore",
                 "Dockerfile",
                 "app",
+                "big",
                 "big/keep",
                 "big/keep/2"
             ]

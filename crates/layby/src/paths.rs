@@ -53,6 +53,13 @@ impl Paths {
         self.data_dir.join("lock")
     }
 
+    /// Removes the run directory of a node whose containers are gone; what is not empty stays.
+    pub(crate) fn remove_run_dir(&self) {
+        for below in ["shims", "netns", ""] {
+            let _ = fs::remove_dir(self.run_dir.join(below)); // an empty folder that stays harms nobody
+        }
+    }
+
     /// Makes the directories: the data directory 0700; of the run directory only the socket is
     /// for others, so the way to it may be walked by the `layby` group.
     ///

@@ -14,6 +14,7 @@ use layby_image::Store;
 use layby_model::engine::Engine;
 use layby_model::names::is_dns_label;
 use layby_model::route::{Confirmed, Demand, RouteTable};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -35,6 +36,7 @@ pub(crate) fn serve(paths: &Paths, options: &Serve) -> Result<()> {
     paths.create()?;
     let _lock = lock(paths)?;
     log_to_stderr();
+    allow_many_connections();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(16)
@@ -81,6 +83,15 @@ fn lock(paths: &Paths) -> Result<File> {
         Err(TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("cannot lock {}", paths.lock().display()))
         }
+    }
+}
+
+/// Each connection of the gateway is a file; the usual soft limit of 1,024 is for programs that use select(2).
+fn allow_many_connections() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit on open files stays as it is");
     }
 }
 
@@ -160,6 +171,9 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
     control.shutdown(stop.all).await;
     let _ = tokio::time::timeout(API_GRACE, api).await; // those who still follow a log are cut
     engine.close(stop.all).await?;
+    if stop.all {
+        paths.remove_run_dir();
+    }
     drop(gateway);
     Ok(())
 }

@@ -23,6 +23,10 @@ pub(crate) use plan::{Check, ProbePlan};
 
 /// From one HTTP or TCP attempt to the next until the first success.
 const FAST: Duration = Duration::from_millis(5);
+/// The same for the first attempts: what boots within milliseconds is not to wait for the prober.
+const EAGER: Duration = Duration::from_millis(1);
+/// So many attempts are eager.
+const EAGER_ATTEMPTS: u32 = 10;
 /// From one command to the next until the first success: a process costs more than a packet.
 const FAST_EXEC: Duration = Duration::from_millis(200);
 /// Where there is nothing to ask, a replica that has run this long is ready: one that exits at once is not.
@@ -100,9 +104,8 @@ impl Health {
             let (Some(plan), Some(address)) = (plans.get(&report.revision), report.address) else {
                 continue;
             };
-            // "Starting" begins with the order. Whether it runs shows by itself where there is something to ask.
-            let runs = report.containers.iter().all(|c| c.pid.is_some());
-            if plan.first.is_empty() && !runs {
+            // "Starting" begins with the order; before there is a process nobody can answer.
+            if report.containers.iter().any(|c| c.pid.is_none()) {
                 continue;
             }
             let known = states.get(&report.id);
@@ -202,14 +205,19 @@ impl Prober {
 
     async fn until_it_answers(&self, check: &Check) {
         let mut successes = 0;
-        loop {
+        for attempt in 0_u32.. {
+            let fast = if attempt < EAGER_ATTEMPTS {
+                EAGER
+            } else {
+                FAST
+            };
             let pause = match self.ask(check, FAST_CONNECT).await {
                 Ok(()) => {
                     successes += 1;
                     if successes >= check.probe.success_threshold.max(1) {
                         return;
                     }
-                    FAST
+                    fast
                 }
                 Err(failed) => {
                     successes = 0;
@@ -217,7 +225,7 @@ impl Prober {
                         ProbeAction::Exec { .. } if !failed.early => FAST_EXEC,
                         ProbeAction::Exec { .. }
                         | ProbeAction::Http { .. }
-                        | ProbeAction::Tcp { .. } => FAST,
+                        | ProbeAction::Tcp { .. } => fast,
                     }
                 }
             };

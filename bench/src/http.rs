@@ -1,0 +1,76 @@
+//! A warm HTTP client: one connection, one request at a time, timed to the last byte.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// No answer takes longer.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A connection that stays open.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    reader: BufReader<TcpStream>,
+}
+
+impl Connection {
+    /// Connects.
+    pub(crate) fn open(addr: SocketAddr) -> Result<Self> {
+        let stream =
+            TcpStream::connect(addr).with_context(|| format!("cannot connect to {addr}"))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self {
+            reader: BufReader::new(stream),
+        })
+    }
+
+    /// `GET path`: the time until the whole answer, which has to be a 200.
+    pub(crate) fn get(&mut self, host: &str, path: &str) -> Result<Duration> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let started = Instant::now();
+        self.reader.get_mut().write_all(request.as_bytes())?;
+        let mut line = String::new();
+        self.reader.read_line(&mut line)?;
+        let status = line.split(' ').nth(1).unwrap_or_default().to_owned();
+        let mut length = 0;
+        loop {
+            line.clear();
+            self.reader.read_line(&mut line)?;
+            if line.trim().is_empty() {
+                break;
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse()?;
+            }
+        }
+        let mut body = vec![0; length];
+        self.reader.read_exact(&mut body)?;
+        let taken = started.elapsed();
+        if status != "200" {
+            bail!(
+                "{host}{path} answered {status}: {}",
+                String::from_utf8_lossy(&body)
+            );
+        }
+        Ok(taken)
+    }
+}
+
+/// Asks `addr` again and again until it answers for the first time.
+pub(crate) fn first_answer(addr: SocketAddr, host: &str, path: &str) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        if let Ok(mut connection) = Connection::open(addr)
+            && connection.get(host, path).is_ok()
+        {
+            return Ok(());
+        }
+        if started.elapsed() > PATIENCE {
+            bail!("{addr} never answered");
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    }
+}
