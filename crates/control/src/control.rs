@@ -1,5 +1,6 @@
 //! The control plane as one thing: start it, mount its API, wait for its end.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::api;
 use crate::config::{ControlConfig, StopRequest, Wires};
 use crate::error::Error;
 use crate::plane::{Parts, Plane};
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::strays;
 use crate::tables::Tables;
 
@@ -17,6 +18,18 @@ use crate::tables::Tables;
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often it looks.
 const STOP_POLL: Duration = Duration::from_millis(50);
+
+/// The store's place in a data directory.
+const STORE: &str = "layby.db";
+
+/// Refuses the data directory of a newer Layby, and touches nothing of it. To be called before any part of a
+/// node is opened: the others write to it too.
+///
+/// # Errors
+/// [`StoreError::Newer`](crate::StoreError::Newer); and when there is a store that cannot be read.
+pub fn check_data_dir(data_dir: &Path) -> Result<(), Error> {
+    Ok(store::format::check(&data_dir.join(STORE))?)
+}
 
 /// The control plane of a node. Dropped, it stops at once, as if killed: the next start takes up what it left.
 pub struct Control {
@@ -34,6 +47,7 @@ impl Control {
         images: Arc<layby_image::Store>,
         wires: Wires,
     ) -> Result<Control, Error> {
+        check_data_dir(&config.data_dir)?;
         // What uploads left there that a kill cut short.
         let left = tokio::fs::remove_dir_all(config.data_dir.join("tmp")).await;
         if let Err(error) = left
@@ -41,7 +55,7 @@ impl Control {
         {
             tracing::warn!(%error, "old uploads could not be removed");
         }
-        let store = Store::open(&config.data_dir.join("layby.db"))?;
+        let store = Store::open(&config.data_dir.join(STORE))?;
         let life = store.begin_life().await?;
         let rows = store.services().await?;
         let services = rows.iter().map(|row| row.service.clone());

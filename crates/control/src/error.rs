@@ -12,13 +12,4 @@ pub enum Error {
     /// The engine could not say what runs.
     #[error("the engine could not say what runs")]
     Engine(#[from] EngineError),
-    /// A folder of the data directory could not be made.
-    #[error("the folder {path} could not be made")]
-    Folder {
-        /// Which.
-        path: std::path::PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
 }

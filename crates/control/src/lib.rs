@@ -18,6 +18,6 @@ mod strays;
 mod tables;
 
 pub use config::{ControlConfig, StopRequest, Wires};
-pub use control::Control;
+pub use control::{Control, check_data_dir};
 pub use error::Error;
 pub use store::StoreError;

@@ -84,9 +84,10 @@ impl From<StoreError> for Problem {
                 "stopping",
                 error.to_string(),
             ),
-            StoreError::Newer { .. } | StoreError::Sql { .. } | StoreError::Thread(_) => {
-                Self::failed(chain(&error))
-            }
+            StoreError::Newer { .. }
+            | StoreError::Unreadable { .. }
+            | StoreError::Sql { .. }
+            | StoreError::Thread(_) => Self::failed(chain(&error)),
         }
     }
 }

@@ -3,22 +3,21 @@
 //! Callers queue closures and await their answers, so that no async task ever blocks on the disk. Only
 //! the control plane writes here; what is observed is never stored.
 
+pub(crate) mod format;
 mod rows;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use rusqlite_migration::{M, Migrations};
+use rusqlite_migration::Migrations;
 use tokio::sync::{mpsc, oneshot};
 
+use format::MIGRATIONS;
 pub(crate) use rows::{Decision, NewRevision, Revision, Row};
 
 /// So many closures may wait for the disk; a caller beyond that waits for a place.
 const QUEUE: usize = 256;
-
-/// The migrations, oldest first; the store's `user_version` says how many were applied.
-const MIGRATIONS: &[M<'static>] = &[M::up(include_str!("0001_services.sql"))];
 
 /// Why the store could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +40,15 @@ pub enum StoreError {
     Full {
         /// The database file.
         path: PathBuf,
+    },
+    /// The file could not even be looked at.
+    #[error("{path} could not be read")]
+    Unreadable {
+        /// The database file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
     /// SQLite said no.
     #[error("{path} could not be read or written")]
@@ -119,14 +127,7 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     let found: u32 = connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .map_err(failed)?;
-    let found = found as usize;
-    if found > MIGRATIONS.len() {
-        return Err(StoreError::Newer {
-            path: path.to_owned(),
-            found,
-            known: MIGRATIONS.len(),
-        });
-    }
+    format::refuse_newer(path, found)?;
     connection
         .pragma_update(None, "journal_mode", "WAL")
         .map_err(failed)?;

@@ -213,6 +213,15 @@ impl World {
         }
     }
 
+    /// Waits until a file is gone.
+    pub(crate) async fn until_gone(&self, path: &std::path::Path) {
+        let started = tokio::time::Instant::now();
+        while path.exists() {
+            assert!(started.elapsed() < PATIENCE, "{} stays", path.display());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// What the engine has.
     pub(crate) async fn replicas(&self) -> Vec<ReplicaReport> {
         self.fake.observe(None).await.expect("the fake answers")
