@@ -5,6 +5,7 @@ mod common;
 use common::{World, compose};
 use layby_control::{Control, ControlConfig, Error, StoreError, Wires};
 use layby_engine::fake::{Fake, FakeOptions};
+use layby_model::State;
 use layby_model::engine::Engine;
 use layby_model::replica::Phase;
 use layby_model::route::Mode;
@@ -55,6 +56,60 @@ async fn a_rollout_that_was_cut_short_goes_on() {
     world
         .until_replicas(|all| all.len() == 1 && all[0].revision.0 == 2)
         .await;
+}
+
+#[tokio::test]
+async fn a_rollout_that_was_cut_short_does_not_go_live_before_its_port_was_tried() {
+    let mut world = World::new().await;
+    world
+        .gateway
+        .taken
+        .lock()
+        .expect("no poison")
+        .insert(31_995);
+    world.gateway.confirms.send_replace(false);
+    let manifest = compose("fake/ok", &format!("ports: ['31995:8080']\n{NEVER}"));
+    world.up_as("shop", &manifest, "&detach=1").await;
+    world
+        .until_replicas(|all| all.len() == 1 && all[0].phase == Phase::Ready)
+        .await;
+    world.restart().await;
+    let first = world.until_table(|t| !t.listeners.is_empty()).await;
+    assert!(first.version.life > 1);
+    world.gateway.confirms.send_replace(true);
+    let detail = world.until(ID, |d| d.view.state != State::Deploying).await;
+    assert_eq!(detail.view.state, State::Ready, "{detail:#?}");
+    assert!(
+        detail
+            .conditions
+            .iter()
+            .any(|c| c.contains("cannot be listened on")),
+        "{detail:#?}"
+    );
+}
+
+#[tokio::test]
+async fn a_port_that_is_opened_later_is_no_condition_any_more() {
+    let mut world = World::new().await;
+    let manifest = compose("fake/ok", &format!("ports: ['31994:8080']\n{NEVER}"));
+    assert_eq!(world.up(&manifest).await.code(), 0);
+    // While the node was down, another program took the port.
+    world.kill();
+    world
+        .gateway
+        .taken
+        .lock()
+        .expect("no poison")
+        .insert(31_994);
+    world.start().await;
+    let failed = |c: &String| c.contains("31994 cannot be listened on");
+    let detail = world.until(ID, |d| d.conditions.iter().any(failed)).await;
+    assert_eq!(detail.view.state, State::Running);
+    world
+        .gateway
+        .confirmed
+        .send_modify(|confirmed| confirmed.failed_listeners.clear());
+    world.until(ID, |d| d.conditions.is_empty()).await;
 }
 
 #[tokio::test]

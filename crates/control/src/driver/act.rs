@@ -117,9 +117,9 @@ impl Driver {
             },
         };
         self.version = self.plane.tables.set(&self.id, entry);
-        if self.listeners != listeners {
+        if self.listeners_version.is_none() || self.listeners != listeners {
             self.listeners = listeners;
-            self.listeners_version = self.version;
+            self.listeners_version = Some(self.version);
         }
     }
 
@@ -179,14 +179,15 @@ impl Driver {
         if *before == *after {
             self.stuck_until_ms = o.now_ms + STUCK_PAUSE_MS;
         }
-        self.note_engine(failed, o.now_ms)
+        self.note_engine(failed, o.now_ms);
+        true
     }
 
-    /// Remembers what the engine said. `true`: all is well, so look again.
-    fn note_engine(&mut self, failed: Option<EngineError>, now_ms: u64) -> bool {
+    /// Remembers what the engine said.
+    fn note_engine(&mut self, failed: Option<EngineError>, now_ms: u64) {
         let Some(error) = failed else {
             self.engine_trouble = None;
-            return true;
+            return;
         };
         tracing::warn!(service = %self.id, %error, "the engine did not take an order; trying again");
         if matches!(error, EngineError::Stale { .. }) {
@@ -194,7 +195,6 @@ impl Driver {
         }
         let trouble = Trouble::again(self.engine_trouble.as_ref(), error.to_string(), now_ms);
         self.engine_trouble = Some(trouble);
-        true
     }
 }
 

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use layby_model::plan::{Desired, GatewayReport, Observed, Replica, Timer, timers};
 use layby_model::replica::{Phase, ReplicaReport};
-use layby_model::route::{Confirmed, Listener};
+use layby_model::route::{Listener, Version};
 use layby_model::spec::{ServiceSpec, SleepPolicy, Strategy};
 use layby_model::{ReplicaId, RevisionId};
 
-use super::Driver;
+use super::{Driver, failed_of};
 use crate::addresses;
 use crate::probes::Verdict;
 use crate::store::Row;
@@ -53,11 +53,15 @@ impl Driver {
             d.ladder = without_dozing(d.ladder);
         }
 
-        let confirmed = self.confirmed.borrow_and_update().clone();
+        let confirmed = {
+            let confirmed = self.confirmed.borrow_and_update();
+            self.failed_listeners = failed_of(&confirmed, &self.id);
+            confirmed.version
+        };
         let waiting = self.plane.demand.borrow().waiting.get(&self.id).copied();
         let traffic = (self.plane.traffic)(&self.id);
         let gateway = GatewayReport {
-            confirmed: confirmed.version,
+            confirmed,
             in_flight: traffic.in_flight,
             waiting: waiting.unwrap_or(0),
             uses: traffic.uses,
@@ -67,12 +71,12 @@ impl Driver {
         let ids: BTreeSet<ReplicaId> = reports.iter().map(|r| r.id).collect();
         let mut o = Observed {
             now_ms,
-            replicas: self.replicas(&reports, &d, &confirmed),
+            replicas: self.replicas(&reports, &d, confirmed),
             published: self.route.clone(),
             base: self.plane.tables.base(),
             named: self.plane.tables.named(&self.id, &ids),
             gateway: Some(gateway),
-            hopeless: self.hopeless(&reports, &d, &confirmed),
+            hopeless: self.hopeless(&reports, &d, confirmed),
             since: BTreeMap::new(),
         };
         o.since = self.since(&d, &o, traffic.idle_ms);
@@ -84,7 +88,7 @@ impl Driver {
         &mut self,
         reports: &[ReplicaReport],
         d: &Desired,
-        confirmed: &Confirmed,
+        confirmed: Version,
     ) -> Vec<Replica> {
         let asks = !self.plane.engine.traits().reports_health;
         if asks {
@@ -96,7 +100,9 @@ impl Driver {
             .filter_map(|r| Some((r.id, r.address?)))
             .collect();
         // A target is no better than the ports that it was deployed to open.
-        let unopened = d.rolling() && confirmed.version < self.listeners_version;
+        let unopened = d.rolling()
+            && !self.wanted_listeners().is_empty()
+            && (!self.tried_to_open(confirmed) || self.port_refused().is_some());
         let mut replicas = Vec::with_capacity(reports.len());
         for report in reports {
             let mut phase = report.phase;
@@ -131,7 +137,7 @@ impl Driver {
         &self,
         reports: &[ReplicaReport],
         d: &Desired,
-        confirmed: &Confirmed,
+        confirmed: Version,
     ) -> Option<String> {
         if !d.rolling() {
             return None;
@@ -143,24 +149,34 @@ impl Driver {
         if let Some(trouble) = fatal {
             return Some(trouble.message.clone());
         }
-        if confirmed.version < self.listeners_version {
+        if !self.tried_to_open(confirmed) {
             return None; // an older table's failures
         }
+        self.port_refused()
+            .map(|(listener, why)| format!("{} cannot be listened on: {why}", listener.addr))
+    }
+
+    /// A port of a rolling target that could not be opened, and why. One that live has not got either is no reason
+    /// to keep live.
+    fn port_refused(&self) -> Option<&(Listener, String)> {
         let row = self.row();
         let of =
             |spec: &ServiceSpec| addresses::listeners(&self.id, spec, self.plane.config.publish_on);
         let live = row.live.as_ref().map(|live| of(&live.spec.service));
         let live = live.unwrap_or_default();
-        // A port that live has not got either is no reason to keep live.
         let new: Vec<Listener> = of(&row.target.spec.service)
             .into_iter()
             .filter(|listener| live.iter().all(|l| l.addr != listener.addr))
             .collect();
-        let failed = confirmed.failed_listeners.iter();
-        failed
-            .filter(|(listener, _)| listener.service == self.id)
-            .find(|(listener, _)| new.iter().any(|l| l.addr == listener.addr))
-            .map(|(listener, why)| format!("{} cannot be listened on: {why}", listener.addr))
+        let mut failed = self.failed_listeners.iter();
+        failed.find(|(listener, _)| new.iter().any(|l| l.addr == listener.addr))
+    }
+
+    /// Whether a gateway that has come to table `confirmed` tried to open the listeners that are wanted. What it did
+    /// in an earlier life of the control plane does not count: it may not have had the newest table of that.
+    fn tried_to_open(&self, confirmed: Version) -> bool {
+        self.listeners_version
+            .is_some_and(|version| version <= confirmed)
     }
 
     /// Since when each condition holds.

@@ -83,8 +83,10 @@ pub(crate) struct Driver {
     /// What was published last.
     route: Option<Route>,
     listeners: Vec<Listener>,
-    /// The table that first had these listeners.
-    listeners_version: Version,
+    /// The table of this life that first had these listeners; `None`: there was none yet.
+    listeners_version: Option<Version>,
+    /// This service's listeners that could not be opened, and why, as of the last look.
+    failed_listeners: Vec<(Listener, String)>,
     /// The newest table that was made for this service.
     version: Version,
     addresses: BTreeMap<ReplicaId, IpAddr>,
@@ -146,7 +148,8 @@ pub(crate) fn new(plane: Arc<Plane>, loaded: Loaded) -> (DriverHandle, Driver) {
         since: BTreeMap::new(),
         route: None,
         listeners: Vec::new(),
-        listeners_version: Version::default(),
+        listeners_version: None,
+        failed_listeners: Vec::new(),
         version: Version::default(),
         addresses: BTreeMap::new(),
         pending: None,
@@ -280,7 +283,7 @@ impl Driver {
                 Some(request) => self.take(request),
                 None => return false,
             },
-            changed = self.confirmed.changed(), if awaiting => if changed.is_err() {
+            heard = news(&mut self.confirmed, awaiting, &self.id, &self.failed_listeners) => if !heard {
                 return false;
             },
             written = decide::finished(&mut self.pending) => self.written(written),
@@ -358,6 +361,31 @@ pub(crate) fn describe(step: &Step) -> String {
         Step::Remove(replica) => format!("stop and remove replica {replica}"),
         Step::WriteWakefulness(wanted) => format!("note that it is wanted {wanted}"),
     }
+}
+
+/// Waits for a word of the gateway that concerns a service: any, if it waits for one, or a change of what `failed`
+/// of its listeners. `false`: the gateway is gone.
+async fn news(
+    confirmed: &mut watch::Receiver<Confirmed>,
+    awaiting: bool,
+    id: &ServiceId,
+    failed: &[(Listener, String)],
+) -> bool {
+    while confirmed.changed().await.is_ok() {
+        if awaiting || failed_of(&confirmed.borrow_and_update(), id) != failed {
+            return true;
+        }
+    }
+    false
+}
+
+/// The listeners of a service that could not be opened, and why.
+fn failed_of(confirmed: &Confirmed, id: &ServiceId) -> Vec<(Listener, String)> {
+    let failed = confirmed.failed_listeners.iter();
+    failed
+        .filter(|(listener, _)| listener.service == *id)
+        .cloned()
+        .collect()
 }
 
 async fn until(due: Option<tokio::time::Instant>) {

@@ -154,10 +154,8 @@ impl Driver {
         {
             conditions.push(format!("replica {id}: {}", trouble.message));
         }
-        for (listener, why) in &self.confirmed.borrow().failed_listeners {
-            if listener.service == self.id {
-                conditions.push(format!("{} cannot be listened on: {why}", listener.addr));
-            }
+        for (listener, why) in &self.failed_listeners {
+            conditions.push(format!("{} cannot be listened on: {why}", listener.addr));
         }
         let troubles = [
             ("engine", &self.engine_trouble),
