@@ -76,7 +76,8 @@ impl Embedded {
     /// or without its shim, is removed; the latter is reported as lost.
     ///
     /// # Errors
-    /// [`EngineError::Failed`], in one sentence, when the network or the folders cannot be made.
+    /// [`EngineError::Failed`], in one sentence, when the network or the folders cannot be made, or when a replica was
+    /// made by another version of Layby: nothing is touched then.
     pub async fn open(config: EmbeddedConfig) -> Result<Self, EngineError> {
         let replicas_dir = config.data_dir.join("replicas");
         let sockets_dir = config.run_dir.join("shims");
@@ -86,6 +87,10 @@ impl Embedded {
                 EngineError::Failed(text)
             })?;
         }
+        let found = {
+            let replicas_dir = replicas_dir.clone();
+            blocking(move || reopen::survey(&replicas_dir)).await?
+        };
         let program = blocking(ShimImage::of_self)
             .await
             .map_err(|error| EngineError::Failed(sentence(&error)))?;
@@ -106,7 +111,7 @@ impl Embedded {
             roster: Roster::default(),
             shims: Mutex::default(),
         });
-        reopen::reopen(&shared).await?;
+        reopen::reopen(&shared, found).await?;
         Ok(Self { shared })
     }
 

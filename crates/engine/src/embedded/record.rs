@@ -5,16 +5,34 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use layby_model::{ReplicaId, RevisionId, ServiceId};
+use layby_runtime::protocol;
 use serde::{Deserialize, Serialize};
 
 /// The version of the file's format.
 const VERSION: u32 = 1;
+
+/// The versions of a bundle, read before all else of its record: the rest may mean something else in another version.
+#[derive(Deserialize)]
+struct Versions {
+    v: u32,
+    #[serde(default = "first")]
+    shim_v: u32,
+}
+
+/// Records did not name the shim's version while there was only one.
+fn first() -> u32 {
+    1
+}
 
 /// What is written down of a replica before anything of it is made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     /// [`VERSION`].
     pub(super) v: u32,
+    /// The version of the protocol that its shim speaks, as long as the shim lives: [`protocol::VERSION`] of the
+    /// node that began it.
+    #[serde(default = "first")]
+    pub(super) shim_v: u32,
     pub(super) id: ReplicaId,
     pub(super) service: ServiceId,
     pub(super) revision: RevisionId,
@@ -28,6 +46,7 @@ impl Record {
     pub(super) fn new(id: ReplicaId, service: ServiceId, revision: RevisionId) -> Self {
         Self {
             v: VERSION,
+            shim_v: protocol::VERSION,
             id,
             service,
             revision,
@@ -36,16 +55,27 @@ impl Record {
         }
     }
 
-    /// Reads the record of a bundle; `None` if there is none, or one that is not whole or not of this version.
+    /// Reads the record of a bundle; `None` if there is none, or one that is not whole: the replica is half made.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] if the record or the shim is of a version that this node does not know: the
+    /// replica may well run, under another Layby's rules.
     pub(super) fn read(bundle: &Path) -> io::Result<Option<Self>> {
-        match fs::read(path(bundle)) {
-            Ok(text) => {
-                let record = serde_json::from_slice(&text).ok();
-                Ok(record.filter(|record: &Self| record.v == VERSION))
+        let text = match fs::read(path(bundle)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        if let Ok(Versions { v, shim_v }) = serde_json::from_slice(&text) {
+            for (what, found, known) in
+                [("record", v, VERSION), ("shim", shim_v, protocol::VERSION)]
+            {
+                if found != known {
+                    let text = format!("its {what} is of version {found}, and not of {known}");
+                    return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+                }
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
         }
+        Ok(serde_json::from_slice(&text).ok())
     }
 
     /// Writes the record; makes the bundle if it is not there.
@@ -93,12 +123,15 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_another_version_is_not_read() {
+    fn a_record_of_another_version_is_an_error_and_not_none() {
         let dir = tempfile::tempdir().expect("a folder");
-        let service = "shop/web".parse().expect("a service");
-        let mut record = Record::new(ReplicaId(7), service, RevisionId(3));
-        record.v = 2;
-        record.write(dir.path()).expect("written");
-        assert_eq!(Record::read(dir.path()).expect("read"), None);
+        for text in [
+            r#"{"v":2,"who":"unheard of"}"#,
+            r#"{"v":1,"shim_v":2,"id":"000000000007","service":"shop/web","revision":1,"generation":1,"images":[]}"#,
+        ] {
+            fs::write(path(dir.path()), text).expect("written");
+            let error = Record::read(dir.path()).expect_err(text);
+            assert_eq!(error.kind(), io::ErrorKind::Unsupported, "{error}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What a start finds: every bundle is taken over, or cleared away.
 
 use std::fs;
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,30 +20,65 @@ use crate::roster::Entry;
 /// How many bundles are looked at at once.
 const AT_ONCE: usize = 16;
 
-/// Takes over all there is, and begins each replica's task.
-pub(super) async fn reopen(shared: &Arc<Shared>) -> Result<(), EngineError> {
-    let bundles = fs::read_dir(&shared.replicas_dir).map_err(|error| {
-        let path = shared.replicas_dir.display();
+/// A bundle that was found.
+pub(super) struct Found {
+    id: ReplicaId,
+    /// `None`: it is half made.
+    record: Option<Record>,
+}
+
+/// Looks at every bundle, and changes nothing. Blocks.
+///
+/// # Errors
+/// [`EngineError::Failed`] if there is one that cannot be read, or that another version of Layby made. Its containers
+/// may run and serve: they are not this node's to end.
+pub(super) fn survey(replicas_dir: &Path) -> Result<Vec<Found>, EngineError> {
+    let explain = |error: io::Error| {
+        let path = replicas_dir.display();
         EngineError::Failed(format!("cannot read the folder {path}: {error}"))
-    })?;
-    let found = bundles.flatten().filter_map(|bundle| {
-        let id = bundle.file_name().to_str()?.parse::<ReplicaId>().ok();
-        if id.is_none() {
-            tracing::warn!("{} is no replica of this node", bundle.path().display());
-        }
-        id
-    });
-    let found: Vec<ReplicaId> = found.collect();
+    };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(replicas_dir).map_err(explain)? {
+        let bundle = entry.map_err(explain)?.path();
+        let name = bundle.file_name().and_then(|name| name.to_str());
+        let Some(id) = name.and_then(|name| name.parse::<ReplicaId>().ok()) else {
+            tracing::warn!("{} is no replica of this node", bundle.display());
+            continue;
+        };
+        let record = Record::read(&bundle).map_err(|error| {
+            let path = bundle.display();
+            let todo = match error.kind() {
+                io::ErrorKind::Unsupported => {
+                    "start the version of Layby that made it, or end it there with \"layby node stop --all\""
+                }
+                _ => "see to it that this can be read, and start again",
+            };
+            EngineError::Failed(format!(
+                "the replica in {path} cannot be taken over: {error}: {todo}"
+            ))
+        })?;
+        // The shim writes its number when it has prepared all: what has none was never ordered to run.
+        let prepared = Bundle::new(&bundle).pid().exists();
+        found.push(Found {
+            id,
+            record: record.filter(|_| prepared),
+        });
+    }
+    Ok(found)
+}
+
+/// Takes over what was found, and begins each replica's task.
+pub(super) async fn reopen(shared: &Arc<Shared>, found: Vec<Found>) -> Result<(), EngineError> {
     let attached = shared.network.attached();
     let attached = attached.map_err(|error| EngineError::Failed(sentence(&error)))?;
 
     stream::iter(found)
-        .for_each_concurrent(AT_ONCE, |id| {
+        .for_each_concurrent(AT_ONCE, |Found { id, record }| {
             let name = id.to_string();
             let address = attached.iter().find(|(of, _)| *of == name);
             let address = address.map(|(_, address)| *address);
             async move {
-                if let Some(entry) = take_over(shared, id, address).await {
+                if let Some(entry) = take_over(shared, id, record, address).await {
                     shared.roster.adopt(id, entry);
                     // What changed since it was asked was told to nobody.
                     replica::look(shared, id);
@@ -67,19 +103,11 @@ pub(super) async fn reopen(shared: &Arc<Shared>) -> Result<(), EngineError> {
 async fn take_over(
     shared: &Arc<Shared>,
     id: ReplicaId,
+    record: Option<Record>,
     address: Option<Ipv4Addr>,
 ) -> Option<Entry> {
     let bundle = shared.bundle(id);
-    let record = match Record::read(&bundle) {
-        Ok(record) => record,
-        Err(error) => {
-            tracing::warn!("cannot read the record of replica {id}: {error}");
-            None
-        }
-    };
-    // The shim writes its number when it has prepared all: what has none was never ordered to run.
-    let prepared = Bundle::new(&bundle).pid().exists();
-    let Some(record) = record.filter(|_| prepared) else {
+    let Some(record) = record else {
         destroy(id, &bundle).await;
         return None;
     };

@@ -130,12 +130,12 @@ impl Maker {
                 let node = format!("t{:x}n{number}", std::process::id() & 0xf_ffff);
                 let dir = root.path().join(format!("n{number}"));
                 fs::create_dir_all(dir.join("data")).expect("a folder");
-                self.open(runtime, node, dir)
+                self.open(runtime, node, dir).expect("opened")
             }
         }
     }
 
-    fn open(&self, runtime: Runtime, node: String, dir: PathBuf) -> Kit {
+    fn open(&self, runtime: Runtime, node: String, dir: PathBuf) -> Result<Kit, EngineError> {
         let Self::Embedded { images, root, .. } = self else {
             panic!("only an embedded engine can be opened again");
         };
@@ -145,30 +145,54 @@ impl Maker {
             run_dir: root.path().join("run").join(&node),
             images: Arc::clone(images),
         };
-        let engine = runtime.block_on(Embedded::open(config)).expect("opened");
-        let engine = Arc::new(engine);
-        Kit {
+        let engine = Arc::new(runtime.block_on(Embedded::open(config))?);
+        Ok(Kit {
             maker: self.clone(),
             runtime,
             engine: Arc::clone(&engine) as Arc<dyn Engine>,
             embedded: Some(Place { engine, node, dir }),
-        }
+        })
+    }
+}
+
+/// An embedded engine whose node was killed.
+pub(crate) struct Shut {
+    maker: Maker,
+    node: String,
+    dir: PathBuf,
+}
+
+impl Shut {
+    /// The folder of the bundles.
+    pub(crate) fn bundles(&self) -> PathBuf {
+        self.dir.join("data/replicas")
+    }
+
+    /// Opens it again.
+    pub(crate) fn open(&self) -> Result<Kit, EngineError> {
+        let (node, dir) = (self.node.clone(), self.dir.clone());
+        self.maker.open(runtime(), node, dir)
     }
 }
 
 impl Kit {
     /// Opens the engine again, as after a kill of the node: nothing of the old one runs on. `between`: what happens
     /// in the meantime.
-    pub(crate) fn reopen(mut self, between: impl FnOnce(&Path)) -> Kit {
+    pub(crate) fn reopen(self, between: impl FnOnce(&Path)) -> Kit {
+        let shut = self.shut();
+        between(&shut.bundles());
+        shut.open().expect("opened")
+    }
+
+    /// Ends the engine as a kill of the node does: nothing of it runs on, and its replicas do.
+    pub(crate) fn shut(mut self) -> Shut {
         let place = self.embedded.take().expect("an embedded engine");
         let (node, dir) = (place.node.clone(), place.dir.clone());
         let maker = self.maker.clone();
         drop(place);
         let old = std::mem::replace(&mut self.runtime, runtime());
         old.shutdown_timeout(DEADLINE);
-        drop(self);
-        between(&dir.join("data/replicas"));
-        maker.open(runtime(), node, dir)
+        Shut { maker, node, dir }
     }
 
     /// The folder of the bundles.

@@ -37,6 +37,10 @@ pub(crate) const EMBEDDED_ONLY: &[Promise] = &[
         a_bundle_that_is_half_made_is_cleared_away,
     ),
     (
+        "a_replica_of_another_version_is_left_alone",
+        a_replica_of_another_version_is_left_alone,
+    ),
+    (
         "a_process_that_dies_while_the_node_is_down_is_seen",
         a_process_that_dies_while_the_node_is_down_is_seen,
     ),
@@ -140,6 +144,29 @@ fn a_bundle_that_is_half_made_is_cleared_away(kit: Kit) {
     for id in [ONE, TWO] {
         assert!(!kit.bundles().join(id.to_string()).exists());
     }
+    kit.close();
+}
+
+fn a_replica_of_another_version_is_left_alone(kit: Kit) {
+    kit.order(&Order::one(ONE, Wakefulness::Awake));
+    let report = kit.until(ONE, "running", runs);
+    let pid = report.containers[0].pid.expect("a process");
+    let shut = kit.shut();
+    let bundle = shut.bundles().join(ONE.to_string());
+    let file = bundle.join("replica.json");
+    let record = fs::read_to_string(&file).expect("read");
+    for (ours, other) in [("\"v\":1", "\"v\":2"), ("\"shim_v\":1", "\"shim_v\":2")] {
+        assert!(record.contains(ours), "{record}");
+        fs::write(&file, record.replace(ours, other)).expect("written");
+        let refused = shut.open().err().expect("it is not opened").to_string();
+        let named = refused.contains(&bundle.display().to_string());
+        assert!(named && refused.contains("version 2"), "{refused}");
+        assert!(is_alive(pid), "its process goes on");
+    }
+    fs::write(&file, record).expect("written");
+    let kit = shut.open().expect("opened");
+    let again = kit.see(ONE).expect("there");
+    assert_eq!(again.containers[0].pid, Some(pid));
     kit.close();
 }
 
