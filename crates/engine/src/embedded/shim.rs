@@ -7,21 +7,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use layby_runtime::protocol::{
-    Answer, Do, ExecResult, MAX_MESSAGE_BYTES, Message, Request, SandboxState, Trouble, VERSION,
+    Answer, Do, ExecResult, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, Message, Request, SandboxState,
+    Trouble, VERSION,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// How long a shim may take beyond what an order itself takes. It is one process with nothing else to do, but the
 /// machine may be slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How many requests may wait to be written; who has one more waits itself.
+const QUEUE: usize = 16;
+
 /// A connection to a shim.
 #[derive(Debug)]
 pub(super) struct Shim {
-    writer: tokio::sync::Mutex<OwnedWriteHalf>,
+    /// To [`write_lines`], which alone writes: whoever asks may give up at any moment, and a line cut short would spoil
+    /// every later one.
+    lines: mpsc::Sender<Vec<u8>>,
     shared: Arc<Shared>,
 }
 
@@ -57,11 +63,10 @@ impl Shim {
         })?;
         let (read, write) = stream.into_split();
         let shared = Arc::new(Shared::default());
+        let (lines, queue) = mpsc::channel(QUEUE);
         tokio::spawn(listen(read, Arc::clone(&shared), changed));
-        let shim = Self {
-            writer: tokio::sync::Mutex::new(write),
-            shared,
-        };
+        tokio::spawn(write_lines(write, queue));
+        let shim = Self { lines, shared };
         let state = shim.ask_state(Do::Watch, Duration::ZERO).await?;
         // A newer one may have come with a change in between; it is told again then.
         shim.shared.with(|inner| {
@@ -122,6 +127,7 @@ impl Shim {
 
     async fn ask(&self, order: Do, takes: Duration) -> Result<Answer, Trouble> {
         let (send, receive) = oneshot::channel();
+        let gone = || trouble("the shim has ended".to_owned());
         let id = self.shared.with(|inner| {
             inner.next += 1;
             if !inner.gone {
@@ -134,18 +140,10 @@ impl Shim {
             id,
             order,
         };
-        let written = async {
-            let mut line = serde_json::to_vec(&request)?;
-            line.push(b'\n');
-            self.writer.lock().await.write_all(&line).await
-        };
         let answered = async {
-            written
-                .await
-                .map_err(|error: io::Error| trouble(format!("cannot ask the shim: {error}")))?;
-            receive
-                .await
-                .unwrap_or_else(|_| Err(trouble("the shim has ended".to_owned())))
+            let line = line(&request)?;
+            self.lines.send(line).await.map_err(|_| gone())?;
+            receive.await.unwrap_or_else(|_| Err(gone()))
         };
         let answered = tokio::time::timeout(takes.saturating_add(PATIENCE), answered).await;
         self.shared.with(|inner| inner.waiting.remove(&id));
@@ -164,6 +162,30 @@ async fn open(socket: &Path) -> io::Result<UnixStream> {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             result => return result,
+        }
+    }
+}
+
+/// A request as it goes over the wire. One that is too long is refused here: the shim would cut the connection, and
+/// a replica without one counts as lost.
+fn line(request: &Request) -> Result<Vec<u8>, Trouble> {
+    let line = serde_json::to_vec(request);
+    let mut line = line.map_err(|error| trouble(format!("cannot ask the shim: {error}")))?;
+    line.push(b'\n');
+    if line.len() > MAX_REQUEST_BYTES {
+        return Err(trouble(format!(
+            "the command is too long: it may take {MAX_REQUEST_BYTES} bytes at most"
+        )));
+    }
+    Ok(line)
+}
+
+/// Writes whole lines, until nobody asks any more or the shim does not listen.
+async fn write_lines(mut write: OwnedWriteHalf, mut queue: mpsc::Receiver<Vec<u8>>) {
+    while let Some(line) = queue.recv().await {
+        // What went wrong, [`listen`] sees too, and tells those who wait.
+        if write.write_all(&line).await.is_err() {
+            return;
         }
     }
 }
@@ -209,5 +231,69 @@ fn trouble(message: String) -> Trouble {
     Trouble {
         fatal: false,
         message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_order_given_up_in_the_midst_spoils_no_later_one() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let socket = dir.path().join("shim.sock");
+        let listener = UnixListener::bind(&socket).expect("bound");
+        let state = || Answer::State(SandboxState::default());
+        let (resume, resumed) = oneshot::channel::<()>();
+        // A shim that answers the first order and then is busy, until it is told to go on.
+        let busy = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("accepted");
+            let (read, mut write) = stream.into_split();
+            let mut lines = BufReader::new(read).lines();
+            let mut resumed = Some(resumed);
+            while let Some(line) = lines.next_line().await.expect("read") {
+                let request: Request = serde_json::from_str(&line).expect("a whole request");
+                let reply = Message::Ok {
+                    id: request.id,
+                    ok: state(),
+                };
+                let mut reply = serde_json::to_vec(&reply).expect("json");
+                reply.push(b'\n');
+                write.write_all(&reply).await.expect("written");
+                if let Some(resumed) = resumed.take() {
+                    resumed.await.expect("told");
+                }
+            }
+        });
+        let shim = Shim::connect(&socket, || ()).await.expect("connected");
+        // Together more than a socket takes, so that one is cut in the midst of its line.
+        for _ in 0..12 {
+            let argv = vec!["x".repeat(MAX_REQUEST_BYTES - 1024)];
+            let asked = shim.exec(String::new(), argv, 60_000);
+            let given_up = tokio::time::timeout(Duration::from_millis(20), asked).await;
+            assert!(given_up.is_err(), "nobody answers yet");
+        }
+        resume.send(()).expect("it waits");
+        let answer = shim.start().await.expect("an answer");
+        assert_eq!(answer, SandboxState::default());
+        drop(shim);
+        busy.await.expect("every line was whole");
+    }
+
+    #[test]
+    fn a_request_longer_than_a_shim_reads_is_refused() {
+        let request = |words: usize| Request {
+            v: VERSION,
+            id: 1,
+            order: Do::Exec {
+                container: String::new(),
+                argv: vec!["x".repeat(words)],
+                timeout_ms: 1,
+            },
+        };
+        assert!(line(&request(MAX_REQUEST_BYTES - 1024)).is_ok());
+        assert!(line(&request(MAX_REQUEST_BYTES)).is_err());
     }
 }
