@@ -43,7 +43,7 @@ pub struct ContainerConfig {
     pub lower: Vec<PathBuf>,
     /// What its init executes: the program (looked up in its PATH when without a `/`) and its arguments.
     pub argv: Vec<String>,
-    /// Its environment; a PATH is added when there is none.
+    /// Its environment; PATH (Docker's), HOME and HOSTNAME are added where they are missing.
     pub env: Vec<(String, String)>,
     /// Where init starts; made when it does not exist. Empty: `/`.
     pub cwd: String,

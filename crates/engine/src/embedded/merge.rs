@@ -6,19 +6,19 @@ use layby_image::ImageConfig;
 use layby_model::spec::ContainerSpec;
 use layby_runtime::ContainerConfig;
 
-/// The PATH of a container whose image names none; Docker's.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The processes and threads that a container may have whose service sets no limit: far more than an app needs, and
+/// few enough that a fork bomb takes one container down and not the machine, whose `kernel.pid_max` is 32768 at least.
+const PIDS: u32 = 4096;
 
 /// Merges as Docker and Kubernetes do.
 ///
 /// An entrypoint given by the service replaces the image's and drops its CMD; a command given by the service
 /// replaces the image's CMD alone (Kubernetes: "Define a Command and Arguments for a Container"). Variables of the
-/// service replace those of the image by name. HOSTNAME and PATH are set when neither names them.
+/// service replace those of the image by name.
 pub(super) fn merge(
     spec: &ContainerSpec,
     image: &ImageConfig,
     lower: Vec<PathBuf>,
-    hostname: &str,
 ) -> ContainerConfig {
     let own = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let signal = own(&spec.stop_signal).or_else(|| own(&image.stop_signal));
@@ -26,12 +26,12 @@ pub(super) fn merge(
         name: spec.name.clone(),
         lower,
         argv: argv(spec, image),
-        env: env(spec, image, hostname),
+        env: env(spec, image),
         cwd: own(&spec.working_dir).unwrap_or_else(|| image.working_dir.clone()),
         user: own(&spec.user).unwrap_or_else(|| image.user.clone()),
         memory_bytes: spec.resources.memory_limit_bytes,
         cpu_milli: spec.resources.cpu_limit_milli,
-        pids: spec.resources.pids_limit,
+        pids: Some(spec.resources.pids_limit.unwrap_or(PIDS)),
         stop_signal: signal.unwrap_or_else(|| "SIGTERM".to_owned()),
         stop_grace_ms: spec.stop_grace_ms,
     }
@@ -47,14 +47,12 @@ fn argv(spec: &ContainerSpec, image: &ImageConfig) -> Vec<String> {
     entrypoint.iter().chain(cmd).cloned().collect()
 }
 
-fn env(spec: &ContainerSpec, image: &ImageConfig, hostname: &str) -> Vec<(String, String)> {
+fn env(spec: &ContainerSpec, image: &ImageConfig) -> Vec<(String, String)> {
     let mut env: Vec<(String, String)> = Vec::new();
     let mut set = |name: &str, value: &str| match env.iter_mut().find(|(n, _)| n == name) {
         Some((_, known)) => value.clone_into(known),
         None => env.push((name.to_owned(), value.to_owned())),
     };
-    set("PATH", PATH);
-    set("HOSTNAME", hostname);
     for (name, value) in &image.env {
         set(name, value);
     }
@@ -131,30 +129,28 @@ mod tests {
         let mut spec = spec(None, None);
         spec.env.insert("LEVEL".to_owned(), "high".to_owned());
         spec.env.insert("NEW".to_owned(), String::new());
-        let merged = merge(&spec, &image(), Vec::new(), "0001");
+        let merged = merge(&spec, &image(), Vec::new());
         let shown: Vec<String> = merged.env.iter().map(|(n, v)| format!("{n}={v}")).collect();
-        assert_eq!(
-            shown,
-            ["PATH=/image", "HOSTNAME=0001", "LEVEL=high", "NEW="]
-        );
+        assert_eq!(shown, ["PATH=/image", "LEVEL=high", "NEW="]);
     }
 
     #[test]
     fn what_the_service_leaves_open_the_image_decides() {
-        let merged = merge(&spec(None, None), &image(), Vec::new(), "x");
+        let merged = merge(&spec(None, None), &image(), Vec::new());
         assert_eq!(merged.cwd, "/srv");
         assert_eq!(merged.user, "app");
         assert_eq!(merged.stop_signal, "SIGINT");
+        assert_eq!(merged.pids, Some(PIDS));
         let mut own = spec(None, None);
         own.user = Some("0".to_owned());
         own.working_dir = Some("/".to_owned());
         own.stop_signal = Some("SIGQUIT".to_owned());
-        let merged = merge(&own, &image(), Vec::new(), "x");
+        own.resources.pids_limit = Some(9);
+        let merged = merge(&own, &image(), Vec::new());
+        assert_eq!(merged.pids, Some(9));
         assert_eq!(
             (&*merged.cwd, &*merged.user, &*merged.stop_signal),
             ("/", "0", "SIGQUIT")
         );
-        let merged = merge(&own, &ImageConfig::default(), Vec::new(), "x");
-        assert_eq!(merged.env[0], ("PATH".to_owned(), PATH.to_owned()));
     }
 }

@@ -249,8 +249,8 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
 
     let hostname = id.to_string();
     let unpacked = {
-        let (shared, hostname) = (Arc::clone(shared), hostname.clone());
-        blocking(move || merge_all(&shared, &spec, &hostname))
+        let shared = Arc::clone(shared);
+        blocking(move || merge_all(&shared, &spec))
     };
     let attached = async {
         let attached = shared.network.attach(&hostname).await;
@@ -283,18 +283,14 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
 }
 
 /// Finds and unpacks every container's image, and merges its settings. Blocks.
-fn merge_all(
-    shared: &Shared,
-    spec: &RunSpec,
-    hostname: &str,
-) -> Result<Vec<ContainerConfig>, Trouble> {
+fn merge_all(shared: &Shared, spec: &RunSpec) -> Result<Vec<ContainerConfig>, Trouble> {
     let mut all = Vec::new();
     for (n, container) in spec.service.containers.iter().enumerate() {
         let digest = spec.images.get(n).map_or("", String::as_str);
         let explain = |error: ImageError| from_image(&container.image, &error);
         let image = shared.images.get(digest).map_err(explain)?;
         let lower = shared.images.layers(digest).map_err(explain)?;
-        all.push(merge(container, &image.config, lower, hostname));
+        all.push(merge(container, &image.config, lower));
     }
     Ok(all)
 }
@@ -383,7 +379,12 @@ fn from_image(reference: &str, error: &ImageError) -> Trouble {
         | ImageError::Malformed { .. }
         | ImageError::Layer { .. } => true,
         ImageError::DiskFull { .. } | ImageError::Io { .. } => false,
-        _ => false,
+        // Of other work than running: loading, saving, building.
+        ImageError::Archive(_)
+        | ImageError::ArchiveRead(_)
+        | ImageError::ArchiveWrite(_)
+        | ImageError::Dockerfile { .. }
+        | ImageError::Build(_) => false,
     };
     let message = match error {
         ImageError::NotFound { .. } => {

@@ -33,15 +33,13 @@ use nix::unistd::{ForkResult, Pid, dup2_stdin, dup2_stdout, setsid};
 
 use crate::error::{Error, Result, Trying};
 use crate::image::ShimImage;
+use crate::oci::DEFAULT_PATH;
 use crate::rootfs::make_private_dir;
 use crate::spec::{Bundle, SandboxSpec};
 use crate::sys;
 
 /// A process with this as its name for itself is a shim.
 const ROLE: &str = "layby-shim";
-
-/// The PATH of a shim. libcontainer reads it.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How long a shim may take to get ready; the disk may be slow.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -94,7 +92,8 @@ pub fn spawn(image: &ShimImage, bundle: &Path, spec: &SandboxSpec) -> Result<()>
         .arg0(ROLE)
         .arg(bundle.root())
         .env_clear()
-        .env("PATH", PATH)
+        // libcontainer reads it.
+        .env("PATH", DEFAULT_PATH)
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
