@@ -15,7 +15,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{Gid, Pid, Uid, fchown, pipe2};
 
 use crate::cgroup::Group;
-use crate::error::{Error, Result, Trying};
+use crate::error::{Error, Result, Trying, whole};
 use crate::executor::Last;
 use crate::oci;
 use crate::spec::{Bundle, ContainerConfig, SandboxSpec};
@@ -183,14 +183,5 @@ fn executed(name: &str, report: OwnedFd) -> Result<()> {
 
 /// libcontainer's errors, with all that lies beneath.
 fn refused(name: &str, error: &dyn std::error::Error) -> Error {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let more = source.to_string();
-        if !text.ends_with(&more) {
-            text = format!("{text}: {more}");
-        }
-        next = source.source();
-    }
-    Error::Failed(format!("container {name} cannot be made: {text}"))
+    Error::Failed(format!("container {name} cannot be made: {}", whole(error)))
 }

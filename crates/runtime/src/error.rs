@@ -36,15 +36,23 @@ impl Error {
 
     /// The whole sentence, sources included, for a protocol that carries only text.
     pub fn sentence(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(source) = next {
-            text.push_str(": ");
-            text.push_str(&source.to_string());
-            next = source.source();
-        }
-        text
+        whole(self)
     }
+}
+
+/// An error with its causes in one line; a cause that its effect names already stands once.
+pub(crate) fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let more = source.to_string();
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        next = source.source();
+    }
+    text
 }
 
 /// Says what was tried when a call to the kernel fails.
