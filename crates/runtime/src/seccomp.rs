@@ -77,6 +77,9 @@ const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 /// AF_VSOCK: from a virtual machine it reaches the host, past every network namespace.
 const AF_VSOCK: u64 = 40;
 
+/// The bits of a socket's family, an int, that no family sets that Linux knows: AF_MAX is 46.
+const NO_FAMILY: u64 = 0xffff_ffc0;
+
 /// The profile as a program for the kernel (classic BPF, as seccomp(2) takes it).
 ///
 /// Making it costs more than all else in a container's start, so it is made once in the life of a node.
@@ -118,7 +121,12 @@ fn compile() -> std::result::Result<ScmpFilterContext, SeccompError> {
     for personality in PERSONALITIES {
         allow("personality", &first(ScmpCompareOp::Equal, personality))?;
     }
-    allow("socket", &first(ScmpCompareOp::NotEqual, AF_VSOCK))?;
+    // Every family under 64 that differs from it in one of the six low bits. "Not equal" would compare 64 bits, of
+    // which the kernel reads 32: with a higher one set, it would pass.
+    for bit in (0..6).map(|n| 1 << n) {
+        let differs = ScmpCompareOp::MaskedEqual(NO_FAMILY | bit);
+        allow("socket", &first(differs, !AF_VSOCK & bit))?;
+    }
     allow(
         "clone",
         &first(ScmpCompareOp::MaskedEqual(CLONE_NAMESPACES), 0),

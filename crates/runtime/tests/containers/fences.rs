@@ -221,7 +221,7 @@ fn system_calls_beyond_a_container_are_refused() {
             .filter_map(|line| line.split_once(' '))
             .collect();
         assert_eq!(said["thread"], "fine");
-        for fine in ["getpid", "udp"] {
+        for fine in ["getpid", "udp", "netlink"] {
             assert_eq!(said[fine], "0", "{fine}: {text}");
         }
         for refused in [
@@ -235,6 +235,7 @@ fn system_calls_beyond_a_container_are_refused() {
             "io_uring_setup",
             "init_module",
             "vsock",
+            "vsock-in-disguise",
         ] {
             assert_eq!(
                 said[refused],

@@ -118,7 +118,7 @@ fn calls() {
     std::thread::spawn(|| println!("thread fine")).join().unwrap();
     let zero = 0usize;
     let user_namespace = 0x1000_0000usize;
-    let calls: [(&str, i64, [usize; 5]); 13] = [
+    let calls: [(&str, i64, [usize; 5]); 15] = [
         ("getpid", 39, [zero; 5]),
         ("mount", 165, [zero; 5]),
         ("umount2", 166, [zero; 5]),
@@ -131,7 +131,10 @@ fn calls() {
         ("io_uring_setup", 425, [zero; 5]),
         ("init_module", 175, [zero; 5]),
         ("vsock", 41, [40, 1, 0, 0, 0]),
+        // The kernel reads the low 32 bits only.
+        ("vsock-in-disguise", 41, [40 | 1 << 32, 1, 0, 0, 0]),
         ("udp", 41, [2, 2, 0, 0, 0]),
+        ("netlink", 41, [16, 3, 0, 0, 0]),
     ];
     for (name, number, a) in calls {
         let answer = unsafe { syscall(number, a[0], a[1], a[2], a[3], a[4]) };
