@@ -119,7 +119,7 @@ fn an_exec_that_takes_too_long_is_killed() {
     let before =
         fs::read_to_string(rig.cgroup_file("freezer", "web", "cgroup.procs")).expect("processes");
     let result = client
-        .exec("web", &["/probe", "stubborn"], 500)
+        .exec("web", &["/probe", "stubborn"], 5_000)
         .expect("exec");
     assert!(result.timed_out, "{result:?}");
     assert_eq!(result.output, "ready\n");
