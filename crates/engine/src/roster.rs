@@ -295,13 +295,16 @@ impl Roster {
 
     /// Tells how the claimed action ended: what the replica is now, or what stood in the way.
     ///
-    /// A failed action ends the order that it was begun for, unless another came since; nothing is tried
+    /// What stood in the way of an earlier action is over when one succeeds. A failed action ends the order that it was begun for, unless another came since; nothing is tried
     /// again unasked. Retiring is: it must not be given up. The caller waits before its next try.
     pub fn done(&self, id: ReplicaId, outcome: Result<Actual, Trouble>) {
         self.change(id, |entry| {
             let begun_for = entry.doing.take().and_then(|(_, pending)| pending);
             match outcome {
-                Ok(actual) => entry.actual = actual,
+                Ok(actual) => {
+                    entry.actual = actual;
+                    entry.trouble = None;
+                }
                 Err(trouble) => {
                     entry.trouble = Some(trouble);
                     if entry.pending == begun_for && !entry.retiring() {
@@ -357,4 +360,49 @@ fn containers(spec: &RunSpec) -> Vec<ContainerReport> {
             last_exit: None,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use layby_model::ServiceName;
+    use layby_model::spec::ServiceSpec;
+
+    use super::*;
+
+    const ID: ReplicaId = ReplicaId(1);
+
+    fn order(roster: &Roster, depth: Wakefulness) {
+        let name = ServiceName::new("web").expect("a label");
+        let workload = Workload {
+            service: "shop/web".parse().expect("a service"),
+            revision: RevisionId(1),
+            generation: 1,
+            spec: RunSpec {
+                service: ServiceSpec::new(name),
+                images: Vec::new(),
+            },
+            replicas: BTreeMap::from([(ID, depth)]),
+            retire: Vec::new(),
+        };
+        roster.accept(&workload).expect("accepted");
+    }
+
+    #[test]
+    fn trouble_is_over_when_the_action_succeeds_that_it_stood_in_the_way_of() {
+        let roster = Roster::default();
+        order(&roster, Wakefulness::Dozing);
+        roster.change(ID, |entry| entry.actual = Actual::Running);
+        let trouble = Trouble {
+            fatal: false,
+            message: "the freezer is stuck".to_owned(),
+        };
+        let shown = || roster.get(ID).expect("there").trouble;
+        assert!(matches!(roster.next(ID), Next::Do(Action::Freeze)));
+        roster.done(ID, Err(trouble.clone()));
+        assert_eq!(shown(), Some(trouble));
+        order(&roster, Wakefulness::Dozing);
+        assert!(matches!(roster.next(ID), Next::Do(Action::Freeze)));
+        roster.done(ID, Ok(Actual::Frozen));
+        assert_eq!(shown(), None);
+    }
 }

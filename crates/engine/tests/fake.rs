@@ -7,41 +7,16 @@ use futures_util::StreamExt;
 use layby_engine::fake::{Fake, FakeOptions};
 use layby_model::engine::{Engine, LogQuery, RunSpec, Workload};
 use layby_model::replica::{Exit, Phase, ReplicaReport};
-use layby_model::spec::{ContainerSpec, Resources, ServiceSpec, SleepPolicy, Strategy};
+use layby_model::spec::{ContainerSpec, ServiceSpec};
 use layby_model::{ReplicaId, RevisionId, ServiceId, ServiceName, Wakefulness};
 
 const ID: ReplicaId = ReplicaId(1);
 
 fn spec(image: &str) -> RunSpec {
-    let container = ContainerSpec {
-        name: "main".to_owned(),
-        image: image.to_owned(),
-        build: None,
-        entrypoint: None,
-        command: None,
-        env: BTreeMap::new(),
-        working_dir: None,
-        user: None,
-        resources: Resources::default(),
-        ports: Vec::new(),
-        readiness: None,
-        liveness: None,
-        startup: None,
-        no_healthcheck: false,
-        stop_signal: None,
-        stop_grace_ms: 10_000,
-    };
+    let web = ServiceName::new("web").expect("a label");
     let service = ServiceSpec {
-        name: ServiceName::new("web").expect("a label"),
-        containers: vec![container],
-        replicas: 1,
-        port: None,
-        aliases: Vec::new(),
-        published: Vec::new(),
-        sleep: SleepPolicy::default(),
-        strategy: Strategy::StartFirst,
-        progress_deadline_ms: 300_000,
-        drain_ms: 30_000,
+        containers: vec![ContainerSpec::new("web", image)],
+        ..ServiceSpec::new(web)
     };
     RunSpec {
         service,

@@ -6,10 +6,6 @@ use layby_model::spec::ServiceSpec;
 use crate::report::Report;
 use crate::tree::{Place, cut};
 
-/// How long a rollout may take where the manifest does not say, in milliseconds.
-pub(crate) const PROGRESS_DEADLINE_MS: u64 = 300_000;
-/// How long requests in flight may go on after a replica was withdrawn, in milliseconds.
-pub(crate) const DRAIN_MS: u64 = 30_000;
 /// The most replicas that a manifest may ask for.
 pub(crate) const MAX_REPLICAS: u32 = 1000;
 

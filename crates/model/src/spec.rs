@@ -7,6 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{AppName, ServiceName};
 
+/// How long a rollout may take to be ready where nothing is said, in milliseconds: 5 minutes.
+pub const PROGRESS_DEADLINE_MS: u64 = 300_000;
+
+/// How long requests in flight may go on after a replica was withdrawn, in milliseconds: 30 seconds.
+pub const DRAIN_MS: u64 = 30_000;
+
+/// How long a container may take to stop where nothing is said, in milliseconds: 10 seconds, as Docker's.
+pub const STOP_GRACE_MS: u64 = 10_000;
+
 /// An app as a manifest describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppSpec {
@@ -39,6 +48,24 @@ pub struct ServiceSpec {
     pub progress_deadline_ms: u64,
     /// How long requests in flight may go on after a replica was withdrawn, in milliseconds.
     pub drain_ms: u64,
+}
+
+impl ServiceSpec {
+    /// One replica that runs nothing, and in all else what holds where nothing is said.
+    pub fn new(name: ServiceName) -> Self {
+        Self {
+            name,
+            containers: Vec::new(),
+            replicas: 1,
+            port: None,
+            aliases: Vec::new(),
+            published: Vec::new(),
+            sleep: SleepPolicy::default(),
+            strategy: Strategy::StartFirst,
+            progress_deadline_ms: PROGRESS_DEADLINE_MS,
+            drain_ms: DRAIN_MS,
+        }
+    }
 }
 
 /// How the next revision takes over.
@@ -116,6 +143,30 @@ pub struct ContainerSpec {
     pub stop_signal: Option<String>,
     /// How long it may take to stop before it is killed, in milliseconds.
     pub stop_grace_ms: u64,
+}
+
+impl ContainerSpec {
+    /// A container that runs an image just as it is, without limits and probes.
+    pub fn new(name: &str, image: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            image: image.to_owned(),
+            build: None,
+            entrypoint: None,
+            command: None,
+            env: BTreeMap::new(),
+            working_dir: None,
+            user: None,
+            resources: Resources::default(),
+            ports: Vec::new(),
+            readiness: None,
+            liveness: None,
+            startup: None,
+            no_healthcheck: false,
+            stop_signal: None,
+            stop_grace_ms: STOP_GRACE_MS,
+        }
+    }
 }
 
 /// How to build an image.

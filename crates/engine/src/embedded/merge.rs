@@ -64,10 +64,6 @@ fn env(spec: &ContainerSpec, image: &ImageConfig) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use layby_model::spec::Resources;
-
     use super::*;
 
     fn words(text: &str) -> Vec<String> {
@@ -76,22 +72,9 @@ mod tests {
 
     fn spec(entrypoint: Option<&str>, command: Option<&str>) -> ContainerSpec {
         ContainerSpec {
-            name: "web".to_owned(),
-            image: "web".to_owned(),
-            build: None,
             entrypoint: entrypoint.map(words),
             command: command.map(words),
-            env: BTreeMap::new(),
-            working_dir: None,
-            user: None,
-            resources: Resources::default(),
-            ports: Vec::new(),
-            readiness: None,
-            liveness: None,
-            startup: None,
-            no_healthcheck: false,
-            stop_signal: None,
-            stop_grace_ms: 10_000,
+            ..ContainerSpec::new("web", "web")
         }
     }
 

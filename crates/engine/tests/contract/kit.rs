@@ -14,7 +14,7 @@ use layby_engine::fake::{Fake, FakeOptions};
 use layby_image::{BuildOptions, Image, Store, build};
 use layby_model::engine::{Engine, EngineError, RunSpec, Workload};
 use layby_model::replica::{Phase, ReplicaReport};
-use layby_model::spec::{ContainerSpec, Resources, ServiceSpec, SleepPolicy, Strategy};
+use layby_model::spec::{ContainerSpec, Resources, ServiceSpec};
 use layby_model::{ReplicaId, RevisionId, ServiceId, ServiceName, Wakefulness};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -398,37 +398,20 @@ pub(crate) fn service() -> ServiceId {
 
 fn service_spec(image: &str, entrypoint: Option<Vec<String>>) -> ServiceSpec {
     let container = ContainerSpec {
-        name: "web".to_owned(),
-        image: image.to_owned(),
-        build: None,
         entrypoint,
-        command: None,
         env: BTreeMap::from([("LEVEL".to_owned(), "high".to_owned())]),
-        working_dir: None,
-        user: None,
         resources: Resources {
             memory_limit_bytes: Some(64 << 20),
             pids_limit: Some(64),
             ..Resources::default()
         },
         ports: vec![8000],
-        readiness: None,
-        liveness: None,
-        startup: None,
-        no_healthcheck: false,
         stop_signal: Some("SIGKILL".to_owned()),
         stop_grace_ms: 2_000,
+        ..ContainerSpec::new("web", image)
     };
     ServiceSpec {
-        name: ServiceName::new("web").expect("a label"),
         containers: vec![container],
-        replicas: 1,
-        port: None,
-        aliases: Vec::new(),
-        published: Vec::new(),
-        sleep: SleepPolicy::default(),
-        strategy: Strategy::StartFirst,
-        progress_deadline_ms: 300_000,
-        drain_ms: 30_000,
+        ..ServiceSpec::new(ServiceName::new("web").expect("a label"))
     }
 }

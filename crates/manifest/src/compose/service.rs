@@ -2,18 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use layby_model::spec::{ContainerSpec, ServiceSpec, SleepPolicy};
+use layby_model::spec::{
+    ContainerSpec, DRAIN_MS, PROGRESS_DEADLINE_MS, STOP_GRACE_MS, ServiceSpec, SleepPolicy,
+};
 
 use crate::compose::deploy::Deploy;
 use crate::compose::{build, deploy, healthcheck, leftover, pairs, ports, shell};
-use crate::draft::{DRAIN_MS, Draft, PROGRESS_DEADLINE_MS, service_name};
+use crate::draft::{Draft, service_name};
 use crate::fields::{Expected, Fields, parsed, texts};
 use crate::report::Report;
 use crate::tree::{Entry, Value, cut};
 use crate::units::{duration_ms, sleep_after_ms};
-
-/// How long Docker waits for a container to stop, in milliseconds.
-const STOP_GRACE_MS: u64 = 10_000;
 
 /// Reads a service. `None` if it has no usable name, or is left out.
 pub(crate) fn read(

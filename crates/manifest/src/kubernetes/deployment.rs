@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use layby_model::names::ServiceName;
-use layby_model::spec::{BuildSpec, SleepPolicy, Strategy};
+use layby_model::spec::{BuildSpec, PROGRESS_DEADLINE_MS, SleepPolicy, Strategy};
 
-use crate::draft::{MAX_REPLICAS, PROGRESS_DEADLINE_MS, Placed, service_name};
+use crate::draft::{MAX_REPLICAS, Placed, service_name};
 use crate::fields::{Fields, port};
 use crate::kubernetes::metadata::{self, Metadata};
 use crate::kubernetes::pod::{self, Pod};

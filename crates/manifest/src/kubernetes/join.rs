@@ -1,9 +1,9 @@
 //! Joins Services to the Deployments whose pods they select.
 
 use layby_model::names::ServiceName;
-use layby_model::spec::{PublishedPort, ServiceSpec};
+use layby_model::spec::{DRAIN_MS, PublishedPort, ServiceSpec};
 
-use crate::draft::{DRAIN_MS, Draft, not_a_label};
+use crate::draft::{Draft, not_a_label};
 use crate::kubernetes::service::Target;
 use crate::kubernetes::{Deployment, Service};
 use crate::report::Report;
