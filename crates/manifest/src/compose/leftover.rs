@@ -28,14 +28,17 @@ const REFUSED: [(&str, &str); 25] = [
     ("gpus", "the service would miss the device"),
     ("ipc", "a service has its own IPC namespace"),
     ("models", "the service would miss the model"),
-    ("network_mode", "all services of an app share one network"),
-    ("networks", "all services of an app share one network"),
+    ("network_mode", "all apps of a node share one network"),
+    ("networks", "all apps of a node share one network"),
     ("pid", "a service has its own process namespace"),
     ("privileged", "a service is never privileged"),
     ("provider", "nothing would provide it"),
     ("secrets", "the service would miss its files"),
     ("use_api_socket", "there is no Docker socket"),
-    ("userns_mode", "a service has its own user namespace"),
+    (
+        "userns_mode",
+        "a service runs in the user namespace of its node",
+    ),
     ("uts", "a service has its own host name"),
     ("volumes_from", "data written there would be lost"),
 ];
@@ -143,7 +146,8 @@ fn restart(service: &mut Fields, report: &mut Report) {
     }
 }
 
-/// A link that only says what is so anyway is a warning; one that gives another name is not.
+/// A link that gives another name is an error; one that does not is a warning, as Compose files name services without
+/// links, too.
 fn links(entry: Entry, what: &str, report: &mut Report) {
     let items = match &entry.value.value {
         Value::List(items) => items.as_slice(),
@@ -156,11 +160,11 @@ fn links(entry: Entry, what: &str, report: &mut Report) {
     match items.iter().find(|item| renamed(item)) {
         Some(item) => report.error(
             &item.place,
-            format!("\"links\" in {what} is not supported yet: a service is reached by its own name only"),
+            format!("\"links\" in {what} is not supported yet: services do not reach each other by name"),
         ),
         None => report.warn(
             &entry.place,
-            format!("\"links\" in {what} is ignored: services of an app reach each other by name anyway"),
+            format!("\"links\" in {what} is ignored: services do not reach each other by name yet, only by address"),
         ),
     }
 }

@@ -24,7 +24,7 @@ mod shell;
 const REFUSED: [(&str, &str); 5] = [
     ("configs", "the services would miss their files"),
     ("include", "write its services into this file"),
-    ("networks", "all services of an app share one network"),
+    ("networks", "all apps of a node share one network"),
     ("secrets", "the services would miss their files"),
     ("volumes", "data written to them would be lost"),
 ];
