@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -17,8 +18,6 @@ use crate::subnet::Subnet;
 pub(crate) struct Remembered {
     /// Its subnet, as `10.1.16.0/20`.
     pub(crate) subnet: String,
-    /// It found the machine's `net.ipv4.ip_forward` off and switched it on.
-    pub(crate) switched_ip_forward_on: bool,
 }
 
 impl Remembered {
@@ -42,6 +41,8 @@ impl Remembered {
 #[derive(Debug)]
 pub(crate) struct Claims {
     folder: PathBuf,
+    /// The lock's file; it must go while the lock is held.
+    path: PathBuf,
     // Its lock goes when it is closed.
     _lock: File,
 }
@@ -49,13 +50,21 @@ pub(crate) struct Claims {
 impl Claims {
     /// Waits until no other node is choosing. `shared`: the folder that all nodes of the machine share.
     pub(crate) fn lock(shared: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(shared).map_err(file("make the folder", shared))?;
+        let path = shared.join("subnets.lock");
+        let lock = loop {
+            let lock = File::create(&path).map_err(file("open", &path))?;
+            lock.lock().map_err(file("lock", &path))?;
+            if is_still(&lock, &path).map_err(file("look at", &path))? {
+                break lock;
+            }
+            // Who held it was the last node and removed it: that lock keeps nobody out any more.
+        };
         let folder = shared.join("subnets");
         fs::create_dir_all(&folder).map_err(file("make the folder", &folder))?;
-        let path = shared.join("subnets.lock");
-        let lock = File::create(&path).map_err(file("open", &path))?;
-        lock.lock().map_err(file("lock", &path))?;
         Ok(Self {
             folder,
+            path,
             _lock: lock,
         })
     }
@@ -82,15 +91,30 @@ impl Claims {
         fs::write(&path, format!("{subnet}\n")).map_err(file("write", &path))
     }
 
-    /// Gives the claim of `node` up.
-    pub(crate) fn release(&self, node: &str) -> Result<(), Error> {
+    /// Gives the claim of `node` up, and the lock. With the last claim the folder and the lock's file go.
+    pub(crate) fn give_up(self, node: &str) -> Result<(), Error> {
         let path = self.folder.join(node);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(file("remove", &path)(error))
+                return Err(file("remove", &path)(error));
             }
-            _ => Ok(()),
+            _ => {}
         }
+        match fs::remove_dir(&self.folder) {
+            Ok(()) => fs::remove_file(&self.path).map_err(file("remove", &self.path)),
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            Err(error) => Err(file("remove", &self.folder)(error)),
+        }
+    }
+}
+
+/// Whether `path` still names the file that was opened.
+fn is_still(opened: &File, path: &Path) -> io::Result<bool> {
+    let opened = opened.metadata()?;
+    match fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (opened.dev(), opened.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -102,19 +126,48 @@ pub(crate) fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) ->
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
     #[test]
-    fn a_claim_is_seen_by_others_until_released() {
+    fn a_claim_is_seen_by_others_until_it_is_given_up() {
         let dir = tempfile::tempdir().expect("a folder");
+        let lock = || Claims::lock(dir.path()).expect("locked");
         let subnet: Subnet = "10.0.16.0/20".parse().expect("a subnet");
-        let claims = Claims::lock(dir.path()).expect("locked");
+        let other: Subnet = "10.0.32.0/20".parse().expect("a subnet");
+        let claims = lock();
         claims.claim("a", subnet).expect("claimed");
+        claims.claim("b", other).expect("claimed");
         assert_eq!(claims.of_others("b").expect("read"), vec![subnet]);
-        assert_eq!(claims.of_others("a").expect("read"), vec![]);
-        claims.release("a").expect("released");
-        claims.release("a").expect("released twice");
-        assert_eq!(claims.of_others("b").expect("read"), vec![]);
+        assert_eq!(claims.of_others("a").expect("read"), vec![other]);
+        claims.give_up("a").expect("given up");
+        assert_eq!(lock().of_others("b").expect("read"), vec![]);
+        lock().give_up("a").expect("given up twice");
+        assert_eq!(lock().of_others("a").expect("read"), vec![other]);
+        lock().give_up("b").expect("given up");
+        let left = fs::read_dir(dir.path()).expect("read").count();
+        assert_eq!(left, 0, "the last one leaves nothing");
+    }
+
+    #[test]
+    fn nobody_holds_the_lock_together_with_another_though_its_file_goes_and_comes() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let holders = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for name in ["a", "b", "c", "d"] {
+                let (dir, holders) = (dir.path(), &holders);
+                scope.spawn(move || {
+                    for _ in 0..200 {
+                        let claims = Claims::lock(dir).expect("locked");
+                        assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0);
+                        std::thread::yield_now();
+                        holders.fetch_sub(1, Ordering::SeqCst);
+                        claims.give_up(name).expect("given up");
+                    }
+                });
+            }
+        });
     }
 
     #[test]
@@ -125,9 +178,8 @@ mod tests {
         assert_eq!(Remembered::read(&path).subnet, "");
         let remembered = Remembered {
             subnet: "10.0.0.0/20".to_owned(),
-            switched_ip_forward_on: true,
         };
         remembered.write(&path).expect("written");
-        assert!(Remembered::read(&path).switched_ip_forward_on);
+        assert_eq!(Remembered::read(&path).subnet, "10.0.0.0/20");
     }
 }

@@ -63,7 +63,6 @@ struct Survey {
     bridge: Option<Device>,
     ports: Vec<Device>,
     subnet: Subnet,
-    remembered: Remembered,
 }
 
 impl Network {
@@ -88,10 +87,11 @@ impl Network {
 
         let subnet = survey.subnet;
         claims.claim(&names.node, subnet)?;
-        let mut remembered = survey.remembered;
-        remembered.subnet = subnet.to_string();
-        remembered.switched_ip_forward_on |= switch_ip_forward_on()?;
+        let remembered = Remembered {
+            subnet: subnet.to_string(),
+        };
         remembered.write(&memory)?;
+        switch_ip_forward_on()?;
         let bridge = match survey.bridge {
             Some(bridge) => {
                 link::add_address(&handle, bridge.index, subnet.gateway(), PREFIX).await?;
@@ -185,7 +185,8 @@ impl Network {
         self.subnet.gateway()
     }
 
-    /// Removes all of it: every namespace, the bridge, the fence, the claim on the subnet.
+    /// Removes all of it: every namespace, the bridge, the fence, the claim on the subnet. The machine's
+    /// `net.ipv4.ip_forward` stays on: what was started since (Docker, a VPN) may have found it on, and rely on it.
     ///
     /// # Errors
     /// [`Error`], with all that could not be removed; closing it again may help.
@@ -213,7 +214,7 @@ impl Network {
         }
         let shared = self.run_dir.parent().unwrap_or(Path::new("/")).to_owned();
         let node = self.names.node.clone();
-        let released = tokio::task::spawn_blocking(move || Claims::lock(&shared)?.release(&node));
+        let released = tokio::task::spawn_blocking(move || Claims::lock(&shared)?.give_up(&node));
         errors.add(
             released
                 .await
@@ -286,7 +287,6 @@ async fn survey(
         bridge: bridge.cloned(),
         ports: ports.cloned().collect(),
         subnet,
-        remembered,
     })
 }
 
@@ -336,16 +336,16 @@ fn parse_alias(text: &str) -> Option<(String, Ipv4Addr)> {
     Some((id.to_owned(), address.parse().ok()?))
 }
 
-/// Lets the machine forward packets, if it does not yet. Whether it was switched on by this.
-fn switch_ip_forward_on() -> Result<bool, Error> {
+/// Lets the machine forward packets, if it does not yet.
+fn switch_ip_forward_on() -> Result<(), Error> {
     let path = Path::new(IP_FORWARD);
     let now = fs::read_to_string(path).map_err(file("read", path))?;
     if now.trim() != "0" {
-        return Ok(false);
+        return Ok(());
     }
     fs::write(path, "1").map_err(file("write", path))?;
     tracing::info!("switched net.ipv4.ip_forward on, so that containers reach other machines");
-    Ok(true)
+    Ok(())
 }
 
 #[cfg(test)]
