@@ -19,6 +19,8 @@ use crate::worker::{InUse, Order, Shared};
 
 /// How long after a failure the table is written again.
 const REWRITE: Duration = Duration::from_secs(1);
+/// How long after that listeners that could not be opened are tried again.
+const REOPEN: Duration = Duration::from_secs(2);
 /// How long a worker may take to take up a table before that is warned of.
 const SLOW: Duration = Duration::from_secs(5);
 /// How often is looked whether a port is closed that is to be opened again.
@@ -63,17 +65,37 @@ impl Follower {
             std::future::pending::<()>().await;
         };
         let confirm = async {
-            while served.changed().await.is_ok() {
-                let Served { generation, table } = served.borrow_and_update().clone();
-                let failed_listeners;
-                (ports, failed_listeners) = open_ports(ports, &shared, &table).await;
-                if !write(&table_file, &table, &served).await {
-                    continue;
+            let mut newest = Served::default();
+            let mut failed: Vec<Failed> = Vec::new();
+            loop {
+                // A port may be freed at any time, and nobody tells: only while one is missed is it looked.
+                let again = tokio::select! {
+                    changed = served.changed() => match changed {
+                        Ok(()) => false,
+                        Err(_) => break,
+                    },
+                    () = tokio::time::sleep(REOPEN), if !failed.is_empty() => true,
+                };
+                if !again {
+                    newest = served.borrow_and_update().clone();
                 }
-                taken_up(&shared, generation).await;
+                let Served { generation, table } = &newest;
+                let failed_now;
+                (ports, failed_now) = open_ports(ports, &shared, table).await;
+                if again {
+                    if failed_now == failed {
+                        continue;
+                    }
+                } else {
+                    if !write(&table_file, table, &served).await {
+                        continue;
+                    }
+                    taken_up(&shared, *generation).await;
+                }
+                failed.clone_from(&failed_now);
                 confirmed.send_replace(Confirmed {
                     version: table.version,
-                    failed_listeners,
+                    failed_listeners: failed_now,
                 });
             }
         };
@@ -85,12 +107,15 @@ impl Follower {
     }
 }
 
+/// A listener that could not be opened, and why.
+type Failed = (Listener, String);
+
 /// Opens and closes ports off this thread, where swaps happen: finding out who holds a port takes time.
 async fn open_ports(
     mut ports: Ports,
     shared: &Arc<Shared>,
     table: &Arc<RouteTable>,
-) -> (Ports, Vec<(Listener, String)>) {
+) -> (Ports, Vec<Failed>) {
     let (shared, table) = (Arc::clone(shared), Arc::clone(table));
     let opening = tokio::task::spawn_blocking(move || {
         let failed = ports.follow(&shared, &table);
@@ -160,11 +185,7 @@ impl Ports {
 
     /// Opens what `table` asks for and closes the rest; returns what could not be opened, and why. Blocks
     /// for a moment when a port is asked for again that is just being closed.
-    pub(crate) fn follow(
-        &mut self,
-        shared: &Shared,
-        table: &RouteTable,
-    ) -> Vec<(Listener, String)> {
+    pub(crate) fn follow(&mut self, shared: &Shared, table: &RouteTable) -> Vec<Failed> {
         let wanted: BTreeSet<SocketAddr> = table.listeners.iter().map(|l| l.addr).collect();
         self.closing
             .retain(|_, in_use| Arc::strong_count(in_use) > 1);
@@ -189,6 +210,9 @@ impl Ports {
         }
         if addr == self.own {
             return Err(format!("{addr} is the gateway's own HTTP address"));
+        }
+        if shared.is_stopping() {
+            return Err("the node ends".to_owned()); // the workers may have ended already
         }
         if let Some(in_use) = self.closing.remove(&addr) {
             let end = Instant::now() + SLOW;
