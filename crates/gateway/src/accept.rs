@@ -12,6 +12,7 @@ use layby_model::route::Protocol;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::errors::{Answer, Manner};
+use crate::fatal::FatalPanic;
 use crate::route::Entry;
 use crate::watchdog::Pulse;
 use crate::worker::{Order, Worker};
@@ -38,6 +39,7 @@ impl Listeners {
                     self.open.insert(entry.addr(), Rc::clone(&stop));
                     let worker = Rc::clone(worker);
                     tokio::task::spawn_local(async move {
+                        let _fatal = FatalPanic("a gateway task that accepts");
                         accept(worker, socket, entry, stop).await;
                         drop(in_use);
                     });

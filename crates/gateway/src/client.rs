@@ -17,7 +17,7 @@ use crate::exchange::{End, exchange};
 use crate::finish::finish;
 use crate::forward;
 use crate::hold::{self, Search, Unserved, Waiter};
-use crate::io::{poll_read, write_all};
+use crate::io::{has_input, poll_read, write_all};
 use crate::retry::{Unanswered, may_retry};
 use crate::route::{Entry, route};
 use crate::tunnel::Tunnel;
@@ -145,17 +145,23 @@ impl Client {
         } = self;
         pulse.expire_in(IDLE_MS);
         if input.is_none() {
-            if worker.shared.is_stopping() {
+            if worker.shared.is_stopping() && !has_input(stream) {
                 return Err(Unread::Closed);
             }
-            poll_fn(|cx| {
+            pulse.set_idle(true);
+            let readable = poll_fn(|cx| {
                 pulse.set_waker(cx);
                 if pulse.is_expired() {
-                    return Poll::Ready(Err(Unread::Closed));
+                    if !has_input(stream) {
+                        return Poll::Ready(Err(Unread::Closed));
+                    }
+                    pulse.expire_in(IDLE_MS); // a request came at the last moment
                 }
                 stream.poll_read_ready(cx).map_err(Unread::from)
-            })
-            .await?;
+            });
+            let readable = readable.await;
+            pulse.set_idle(false);
+            readable?;
         }
         let buffer = input.get_or_insert_with(|| worker.buffers.small());
         let mut finder = HeadFinder::default();
@@ -219,6 +225,7 @@ impl Client {
         loop {
             let waiter = Waiter {
                 client: &self.stream,
+                asked: request.rest.is_done(),
                 pulse: &self.pulse,
             };
             let claim = hold::claim(&worker, &view, target.service, waiter, &mut search).await;

@@ -87,6 +87,10 @@ impl Answer {
                 let sentence = format!("The service {service} is disabled or was never live.");
                 Self::new(503, "not_live", Blame::Service, sentence)
             }
+            Unserved::Stopping => {
+                let sentence = format!("The service {service} is not awake and the node ends.");
+                Self::new(503, "stopping", Blame::Layby, sentence).retry(1)
+            }
             Unserved::Full => {
                 let sentence = format!("The service {service} is waking and too many wait for it.");
                 Self::new(503, "hold_queue_full", Blame::Service, sentence).retry(1)

@@ -23,8 +23,6 @@ use upload::{Upload, UploadEnd};
 
 /// How long a client may let a body, or the reading of its answer, rest.
 const STALL_MS: u64 = 60_000;
-/// A client that will send no more (it closed, or only its sending half) is taken for gone after this.
-const FINISHED_MS: u64 = 10_000;
 /// When an answer is not there after this, the client is watched: it may have gone away.
 const WATCH_AFTER_MS: u64 = 1000;
 

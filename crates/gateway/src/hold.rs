@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::balance::{self, Claim};
-use crate::io::{Peer, poll_peer};
+use crate::io::Departure;
 use crate::service::ServiceState;
 use crate::snapshot::{Snapshot, Way};
 use crate::watchdog::Pulse;
@@ -35,6 +35,8 @@ pub(crate) enum Unserved {
     Late,
     /// The client went away.
     ClientGone,
+    /// The gateway stops.
+    Stopping,
 }
 
 /// The tasks of a worker that wait for a table, by service and in the order of their coming.
@@ -45,6 +47,12 @@ pub(crate) struct Waiters {
 }
 
 impl Waiters {
+    /// Wakes all.
+    pub(crate) fn wake_all(&self) {
+        let wakers = self.wakers.values().flat_map(BTreeMap::values);
+        wakers.for_each(Waker::wake_by_ref);
+    }
+
     /// Wakes those whose service need not wait by `snapshot`. The others sleep on.
     pub(crate) fn wake(&self, snapshot: &Snapshot) {
         for (service, wakers) in &self.wakers {
@@ -177,6 +185,8 @@ pub(crate) struct Search {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Waiter<'c> {
     pub(crate) client: &'c TcpStream,
+    /// It has sent a request whole: it may be done with sending and still wait for the answer.
+    pub(crate) asked: bool,
     pub(crate) pulse: &'c Pulse,
 }
 
@@ -216,7 +226,7 @@ async fn wait(
     waiter.pulse.expire_in(left_ms);
     let begun = worker.view().generation;
     let mut retry = pin!(tokio::time::sleep(RETRY));
-    let mut watching = true;
+    let mut departure = Departure::of(waiter.client, waiter.asked);
     let answer = poll_fn(|cx| {
         place.set_waker(cx);
         waiter.pulse.set_waker(cx);
@@ -231,13 +241,10 @@ async fn wait(
         if waiter.pulse.is_expired() {
             return Poll::Ready(Err(Unserved::Late));
         }
-        if watching && let Poll::Ready(peer) = poll_peer(waiter.client, cx) {
-            match peer {
-                Peer::Gone | Peer::Finished => return Poll::Ready(Err(Unserved::ClientGone)),
-                Peer::Spoke => watching = false,
-            }
+        if worker.grace_over.get() {
+            return Poll::Ready(Err(Unserved::Stopping));
         }
-        Poll::Pending
+        departure.poll(cx).map(|()| Err(Unserved::ClientGone))
     })
     .await;
     waiter.pulse.rest();

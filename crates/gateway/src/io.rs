@@ -1,11 +1,13 @@
 //! Reading and writing without a system call too many.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::buffer::Buffer;
@@ -62,5 +64,56 @@ pub(crate) fn poll_peer(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<Peer> 
         Ok(0) => Poll::Ready(Peer::Finished),
         Ok(_) => Poll::Ready(Peer::Spoke),
         Err(_) => Poll::Ready(Peer::Gone),
+    }
+}
+
+/// Whether there is something to be read now, asked of the kernel: tokio may not have heard of it yet.
+pub(crate) fn has_input(stream: &TcpStream) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    recv(stream.as_raw_fd(), &mut [0], flags).is_ok_and(|len| len > 0)
+}
+
+/// The watch over a peer that waits for an answer.
+///
+/// One that will send no more may still be reading (`nc -N`, or shutdown(2)), and has a right to its
+/// answer. It looks the same as one that closed, until the kernel of that answers a keepalive probe with a
+/// reset: that takes up to two minutes.
+pub(crate) struct Departure<'s> {
+    stream: &'s TcpStream,
+    /// It asked for all that it wants: it need not send more.
+    asked: bool,
+    /// Waits for an error: all that can be seen once it has finished, or sent what is not read yet.
+    /// Boxed: few are watched for so long.
+    broken: Option<Pin<Box<dyn Future<Output = ()> + 's>>>,
+}
+
+impl<'s> Departure<'s> {
+    /// Of the peer of `stream`; `asked`: it has sent a request whole, and may finish.
+    pub(crate) fn of(stream: &'s TcpStream, asked: bool) -> Self {
+        Self {
+            stream,
+            asked,
+            broken: None,
+        }
+    }
+
+    /// Waits until the peer is gone.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.broken.is_none() {
+            match ready!(poll_peer(self.stream, cx)) {
+                Peer::Gone => return Poll::Ready(()),
+                Peer::Finished if !self.asked => return Poll::Ready(()),
+                Peer::Finished | Peer::Spoke => {}
+            }
+        }
+        let stream = self.stream;
+        self.broken
+            .get_or_insert_with(|| {
+                Box::pin(async move {
+                    let _ = stream.ready(Interest::ERROR).await;
+                })
+            })
+            .as_mut()
+            .poll(cx)
     }
 }

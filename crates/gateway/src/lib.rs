@@ -17,6 +17,7 @@ pub mod codec;
 mod error;
 mod errors;
 mod exchange;
+mod fatal;
 mod finish;
 mod follow;
 mod forward;
@@ -76,7 +77,15 @@ pub struct Gateway {
     shared: Arc<worker::Shared>,
     http: SocketAddr,
     /// Empty once it was stopped.
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Mutex<Threads>,
+}
+
+/// The threads of a gateway.
+#[derive(Debug, Default)]
+struct Threads {
+    workers: Vec<JoinHandle<()>>,
+    /// Follows the tables, until the workers have ended.
+    follower: Option<JoinHandle<()>>,
 }
 
 impl Gateway {
@@ -101,15 +110,19 @@ impl Gateway {
         self.http
     }
 
-    /// Stops accepting, gives what is in flight a moment to finish (5 s), and ends the threads. Blocks.
-    /// Once it was stopped, stopping does nothing.
+    /// Stops accepting, closes idle connections, gives what is in flight or held a moment to finish (5 s,
+    /// with new tables if there are any), and ends the threads. Blocks. Once it was stopped, stopping does
+    /// nothing.
     pub fn stop(&self) {
         self.shared.stop();
-        let threads = std::mem::take(&mut *lock(&self.threads));
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a gateway thread panicked; restart the node and report this");
-            }
+        let Threads { workers, follower } = std::mem::take(&mut *lock(&self.threads));
+        // None has panicked: that aborts the process.
+        for worker in workers {
+            let _ = worker.join();
+        }
+        self.shared.stopped.notify_one();
+        if let Some(follower) = follower {
+            let _ = follower.join();
         }
     }
 }

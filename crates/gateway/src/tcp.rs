@@ -25,6 +25,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
     loop {
         let waiter = Waiter {
             client: &stream,
+            asked: false, // one that said nothing and finished wants nothing
             pulse: &pulse,
         };
         let claim = match hold::claim(&worker, &view, target.service, waiter, &mut search).await {

@@ -68,13 +68,16 @@ impl Tunnel {
         let ended = poll_fn(|cx| {
             pulse.set_waker(cx);
             if pulse.is_expired() {
-                if worker.shared.is_stopping() || !link.look_at_the_clock() {
+                if !link.look_at_the_clock() {
                     return Poll::Ready(());
                 }
                 if link.claim.is_some() || link.place.is_some() {
                     pulse.expire_in(ACTIVE_MS);
+                } else if worker.shared.is_stopping() {
+                    return Poll::Ready(());
                 } else {
                     pulse.rest();
+                    pulse.set_idle(true);
                 }
             }
             let before = link.moved_ms;
@@ -91,6 +94,7 @@ impl Tunnel {
             }
             if link.moved_ms != before || link.place.is_some() {
                 pulse.expire_in_at_most(ACTIVE_MS);
+                pulse.set_idle(false);
             }
             Poll::Pending
         });

@@ -20,6 +20,7 @@ const NEVER: u64 = u64::MAX;
 pub(crate) struct Pulse {
     deadline_ms: Cell<u64>,
     expired: Cell<bool>,
+    idle: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -29,6 +30,7 @@ impl Pulse {
         Self {
             deadline_ms: Cell::new(NEVER),
             expired: Cell::new(false),
+            idle: Cell::new(false),
             waker: RefCell::new(None),
         }
     }
@@ -58,6 +60,11 @@ impl Pulse {
     pub(crate) fn rest(&self) {
         self.deadline_ms.set(NEVER);
         self.expired.set(false);
+    }
+
+    /// Notes whether its task is in the middle of nothing: those alone end at once when the gateway stops.
+    pub(crate) fn set_idle(&self, idle: bool) {
+        self.idle.set(idle);
     }
 
     /// Whether the deadline has passed.
@@ -134,10 +141,12 @@ impl Watchdog {
         }
     }
 
-    /// Expires all, so that idle tasks end.
-    pub(crate) fn expire_all(&self) {
+    /// Expires those that are idle, so that their tasks end; the others go on.
+    pub(crate) fn expire_idle(&self) {
         for pulse in self.pulses.borrow().iter().flatten() {
-            pulse.expire();
+            if pulse.idle.get() {
+                pulse.expire();
+            }
         }
     }
 }

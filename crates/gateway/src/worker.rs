@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use crate::accept::Listeners;
 use crate::buffer::Buffers;
 use crate::clock::now_ms;
+use crate::fatal::FatalPanic;
 use crate::hold::Waiters;
 use crate::listen::{self, Sockets};
 use crate::pool::Pool;
@@ -29,6 +30,10 @@ use crate::{Error, Gateway, GatewayConfig, Wires, follow, table_file};
 
 /// How long requests in flight may go on after [`Gateway::stop`].
 const STOP_GRACE_MS: u64 = 5000;
+/// How long after that the answers to those still held may take to be sent.
+const LAST_WORDS_MS: u64 = 250;
+/// How often is looked whether all is done.
+const STOP_LOOK: Duration = Duration::from_millis(10);
 
 /// What all threads of a gateway see.
 #[derive(Debug)]
@@ -42,7 +47,7 @@ pub(crate) struct Shared {
     /// Told when a worker has taken up a generation.
     pub(crate) taken_up: Notify,
     stopping: AtomicBool,
-    /// Told when the gateway stops.
+    /// Told when the workers have ended.
     pub(crate) stopped: Notify,
 }
 
@@ -139,10 +144,9 @@ impl Shared {
         state.map_or_else(Traffic::default, |state| state.traffic())
     }
 
-    /// Asks all threads to end.
+    /// Asks the workers to end. Tables are followed until they have: those who are held wait for them.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, SeqCst);
-        self.stopped.notify_one();
         for mailbox in &self.mailboxes {
             mailbox.bell.notify_one();
         }
@@ -175,6 +179,8 @@ pub(crate) struct Worker {
     pub(crate) buffers: Rc<Buffers>,
     pub(crate) watchdog: Rc<Watchdog>,
     pub(crate) waiters: RefCell<Waiters>,
+    /// The grace is over: nobody is held any longer.
+    pub(crate) grace_over: Cell<bool>,
     /// Where the next search for an upstream begins.
     pub(crate) turn: Cell<usize>,
 }
@@ -190,6 +196,7 @@ impl Worker {
             buffers: Rc::default(),
             watchdog: Rc::default(),
             waiters: RefCell::default(),
+            grace_over: Cell::new(false),
             turn: Cell::new(index),
         }
     }
@@ -216,7 +223,8 @@ impl Worker {
         view
     }
 
-    async fn follow(self: Rc<Self>) {
+    /// Takes up tables and carries out orders, for ever; `stopping` is told when the gateway stops.
+    async fn follow(self: &Rc<Self>, stopping: &Notify) {
         let mailbox = &self.shared.mailboxes[self.index];
         let mut listeners = Listeners::default();
         loop {
@@ -226,11 +234,11 @@ impl Worker {
             self.shared.taken_up.notify_one();
             let orders = std::mem::take(&mut *lock(&mailbox.orders));
             for order in orders {
-                listeners.carry_out(&self, order);
+                listeners.carry_out(self, order);
             }
             if self.shared.is_stopping() {
                 listeners.close_all();
-                return;
+                stopping.notify_one();
             }
         }
     }
@@ -239,16 +247,39 @@ impl Worker {
     async fn run(self: Rc<Self>) {
         let worker = Rc::clone(&self);
         tokio::task::spawn_local(async move {
+            let _fatal = FatalPanic("the sweep of a gateway worker");
             let watchdog = Rc::clone(&worker.watchdog);
             watchdog.sweep(|| worker.pool.borrow_mut().sweep()).await;
         });
-        Rc::clone(&self).follow().await;
-        self.watchdog.expire_all();
-        let end = now_ms() + STOP_GRACE_MS;
+        let stopping = Notify::new();
+        tokio::select! {
+            () = self.follow(&stopping) => {}
+            () = self.end(&stopping) => {}
+        }
+    }
+
+    /// Waits until the gateway stops; then until nothing is in flight, or the grace is over. Idle
+    /// connections end at once, those that are still held at the end are told that this was it.
+    async fn end(&self, stopping: &Notify) {
+        stopping.notified().await;
+        self.watchdog.expire_idle();
+        if !self.done_within(STOP_GRACE_MS).await {
+            self.grace_over.set(true);
+            self.waiters.borrow().wake_all();
+            self.done_within(LAST_WORDS_MS).await;
+        }
+    }
+
+    /// Waits until no connection is left; false: some are after `ms` milliseconds.
+    async fn done_within(&self, ms: u64) -> bool {
+        let end = now_ms() + ms;
         loop {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            if self.watchdog.len() == 0 || now_ms() >= end {
-                return;
+            tokio::time::sleep(STOP_LOOK).await;
+            if self.watchdog.len() == 0 {
+                return true;
+            }
+            if now_ms() >= end {
+                return false;
             }
         }
     }
@@ -287,7 +318,7 @@ pub(crate) fn start(config: GatewayConfig, wires: Wires) -> Result<Gateway, Erro
             let worker = Rc::new(Worker::new(shared, index));
             runtime.block_on(worker.run());
         })?;
-        lock(&gateway.threads).push(thread);
+        lock(&gateway.threads).workers.push(thread);
     }
     let follower = follow::Follower {
         shared,
@@ -299,7 +330,7 @@ pub(crate) fn start(config: GatewayConfig, wires: Wires) -> Result<Gateway, Erro
     let thread = spawn("gateway-table".to_owned(), move |runtime| {
         runtime.block_on(follower.run());
     })?;
-    lock(&gateway.threads).push(thread);
+    lock(&gateway.threads).follower = Some(thread);
     Ok(gateway)
 }
 
@@ -312,6 +343,7 @@ fn spawn(
     let thread = std::thread::Builder::new()
         .name(name)
         .spawn(move || {
+            let _fatal = FatalPanic("a gateway thread");
             let runtime = Builder::new_current_thread()
                 .enable_all()
                 .build_local(LocalOptions::default());

@@ -8,30 +8,19 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
-use super::{End, FINISHED_MS, STALL_MS, State, WATCH_AFTER_MS};
+use super::{End, STALL_MS, State, WATCH_AFTER_MS};
 use crate::buffer::Lent;
 use crate::codec::{Framing, HeadFinder, Refusal, ResponseHead, parse_response};
 use crate::hold::Held;
-use crate::io::{Peer, poll_peer, poll_read};
-
-/// Whether the client is watched while its answer is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Watch {
-    /// Not yet: most answers come soon.
-    Later,
-    Now,
-    /// It will send no more, and may be gone: a while longer, from one movement to the next.
-    Finished,
-    /// It has sent something: what comes after that cannot be seen.
-    Blind,
-}
+use crate::io::{Departure, poll_read};
 
 /// The response, from the upstream to the client.
 pub(super) struct Download<'a> {
     state: &'a State<'a>,
     upstream: ReadHalf<'a>,
     client: WriteHalf<'a>,
-    watch: Watch,
+    /// The client is watched while its answer is waited for: not at first, as most answers come soon.
+    watching: bool,
 }
 
 impl<'a> Download<'a> {
@@ -41,7 +30,7 @@ impl<'a> Download<'a> {
             state,
             upstream,
             client,
-            watch: Watch::Later,
+            watching: false,
         }
     }
 
@@ -229,12 +218,10 @@ impl<'a> Download<'a> {
     async fn upstream_ready(&mut self) -> bool {
         let (state, client) = (self.state, self.client.as_ref());
         if state.uploaded.get() {
-            state.pulse.expire_in(match self.watch {
-                Watch::Finished => FINISHED_MS,
-                Watch::Later | Watch::Now | Watch::Blind => WATCH_AFTER_MS,
-            });
+            state.pulse.expire_in(WATCH_AFTER_MS);
         }
-        let watch = &mut self.watch;
+        let watching = &mut self.watching;
+        let mut departure = Departure::of(client, true);
         let upstream: &TcpStream = self.upstream.as_ref();
         poll_fn(|cx| {
             if upstream.poll_read_ready(cx).is_ready() {
@@ -244,24 +231,11 @@ impl<'a> Download<'a> {
                 return Poll::Pending; // the upload watches the client
             }
             if state.pulse.is_expired() {
-                match watch {
-                    Watch::Finished => return Poll::Ready(false),
-                    Watch::Later => *watch = Watch::Now,
-                    Watch::Now | Watch::Blind => {}
-                }
+                *watching = true;
                 state.pulse.rest();
             }
-            if *watch == Watch::Now
-                && let Poll::Ready(peer) = poll_peer(client, cx)
-            {
-                match peer {
-                    Peer::Gone => return Poll::Ready(false),
-                    Peer::Spoke => *watch = Watch::Blind,
-                    Peer::Finished => {
-                        *watch = Watch::Finished;
-                        state.pulse.expire_in(FINISHED_MS);
-                    }
-                }
+            if *watching && departure.poll(cx).is_ready() {
+                return Poll::Ready(false);
             }
             Poll::Pending
         })
