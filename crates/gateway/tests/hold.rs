@@ -3,13 +3,15 @@
 mod common;
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use common::{Client, HOST, Server, World, established_to, free_addr, replica, request, wait_for};
+use common::{
+    Client, HOST, Nobody, Server, World, established_to, lonely_ip, replica, request, wait_for,
+};
 use layby_model::route::Mode;
 
 /// A world whose service is held.
@@ -75,19 +77,17 @@ fn a_held_body_is_sent_after_the_wake() {
 #[test]
 fn one_more_than_the_queue_holds_is_answered_503_with_retry_after() {
     let mut world = World::new();
-    world.limit(3, 60_000);
+    world.limit(4, 60_000);
     world.hold();
     world.confirm();
-    let waiting: Vec<Client> = (0..3).map(|_| ask(&world, "/")).collect();
-    wait_for("uses", || (world.traffic().uses == 3).then_some(()));
-    wait_for("demand", || (world.waiting() > 0).then_some(()));
-    // The last of the three may have been counted as a use and not yet as waiting: it is the one turned
-    // away then, so whoever is turned away, three stay.
-    let mut fourth = ask(&world, "/");
-    let response = fourth.response();
+    let waiting: Vec<Client> = (0..4).map(|_| ask(&world, "/")).collect();
+    // How many wait is told when that is a power of two.
+    wait_for("a full queue", || (world.waiting() == 4).then_some(()));
+    let mut fifth = ask(&world, "/");
+    let response = fifth.response();
     assert_eq!(response.status, 503);
     assert_eq!(response.header("retry-after"), Some("1"));
-    drop(waiting);
+    waiting.into_iter().for_each(Client::reset);
     wait_for("an empty queue", || (world.waiting() == 0).then_some(()));
 }
 
@@ -108,11 +108,64 @@ fn a_request_that_waits_too_long_is_answered_504() {
 }
 
 #[test]
-fn a_client_that_goes_away_leaves_the_queue() {
+fn a_client_that_resets_its_connection_leaves_the_queue() {
     let world = held();
     let client = ask(&world, "/");
     wait_for("demand", || (world.waiting() == 1).then_some(()));
+    client.reset();
+    wait_for("no demand", || (world.waiting() == 0).then_some(()));
+}
+
+#[test]
+fn a_client_that_closes_before_its_body_has_come_leaves_the_queue() {
+    let world = held();
+    let mut client = world.client();
+    client.send(&format!(
+        "POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 2\r\n\r\n"
+    ));
+    wait_for("demand", || (world.waiting() == 1).then_some(()));
     drop(client);
+    wait_for("no demand", || (world.waiting() == 0).then_some(()));
+}
+
+#[test]
+fn a_held_client_that_will_send_no_more_is_answered_after_the_wake() {
+    let mut world = held();
+    let mut before = world.client();
+    before
+        .send(&format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"))
+        .finish();
+    let mut during = ask(&world, "/");
+    wait_for("demand", || (world.waiting() == 2).then_some(()));
+    during.finish();
+    // So that the gateway most likely hears of it before the table; it must not matter.
+    thread::sleep(Duration::from_millis(100));
+    let server = Server::echo();
+    world.serve(&[(replica(1), server.addr)]);
+    for client in [&mut before, &mut during] {
+        assert_eq!(client.response().status, 200);
+    }
+}
+
+#[test]
+fn a_held_client_that_will_send_no_more_is_answered_504_at_the_deadline() {
+    let mut world = World::new();
+    world.limit(10, 300);
+    world.hold();
+    world.confirm();
+    let mut client = ask(&world, "/");
+    client.finish();
+    assert_eq!(client.response().status, 504);
+    wait_for("no demand", || (world.waiting() == 0).then_some(()));
+}
+
+#[test]
+fn a_held_client_that_finished_and_then_resets_leaves_the_queue() {
+    let world = held();
+    let mut client = ask(&world, "/");
+    client.finish();
+    wait_for("demand", || (world.waiting() == 1).then_some(()));
+    client.reset();
     wait_for("no demand", || (world.waiting() == 0).then_some(()));
 }
 
@@ -182,7 +235,7 @@ fn idle_connections_to_a_withdrawn_replica_are_closed_when_the_table_is_confirme
 #[test]
 fn requests_go_to_the_replica_with_the_least_in_flight() {
     let (one, go_one) = slow_server();
-    let (two, go_two) = slow_server_on(([127, 0, 0, 2], one.addr.port()).into());
+    let (two, go_two) = slow_server_on(SocketAddr::new(lonely_ip(), one.addr.port()));
     let world = World::serving(&[(replica(1), one.addr), (replica(2), two.addr)]);
     let mut clients = Vec::new();
     for sent in 1..=6 {
@@ -203,19 +256,17 @@ fn requests_go_to_the_replica_with_the_least_in_flight() {
 
 #[test]
 fn a_replica_that_refuses_connections_is_passed_over_or_waited_for() {
-    let nobody = free_addr([127, 0, 0, 1]);
-    let mut world = World::serving(&[(replica(1), nobody)]);
+    let nobody = Nobody::new();
+    let mut world = World::serving(&[(replica(1), nobody.addr)]);
     let mut client = ask(&world, "/");
     wait_for("demand", || (world.waiting() == 1).then_some(()));
-    let ip: SocketAddr = ([127, 0, 0, 2], nobody.port()).into();
-    let socket = TcpListener::bind(ip).expect("a free port");
-    drop(socket);
-    let server = Server::on(ip, |client| {
+    let beside = SocketAddr::new(lonely_ip(), nobody.addr.port());
+    let server = Server::on(beside, |client| {
         while request(client).is_some() {
             client.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
         }
     });
-    world.serve(&[(replica(1), nobody), (replica(2), server.addr)]);
+    world.serve(&[(replica(1), nobody.addr), (replica(2), server.addr)]);
     assert_eq!(client.response().status, 200);
     for _ in 0..10 {
         assert_eq!(world.client().get("/").status, 200);
@@ -226,7 +277,8 @@ fn a_replica_that_refuses_connections_is_passed_over_or_waited_for() {
 fn a_replica_that_refuses_connections_for_too_long_is_answered_504() {
     let mut world = World::new();
     world.limit(10, 300);
-    world.serve(&[(replica(1), free_addr([127, 0, 0, 1]))]);
+    let nobody = Nobody::new();
+    world.serve(&[(replica(1), nobody.addr)]);
     world.confirm();
     assert_eq!(world.client().get("/").status, 504);
 }

@@ -4,6 +4,9 @@ mod common;
 
 use std::io::Write;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use common::{Client, HOST, Server, World, header, replica, request, wait_for};
 use layby_model::route::Mode;
@@ -322,13 +325,43 @@ fn a_request_whose_client_reset_the_connection_is_given_up() {
         let _ = client.read_to_end(); // never answers; ends when the gateway closes
     });
     let world = World::serving(&[(replica(1), server.addr)]);
+    for finishes_first in [false, true] {
+        let mut client = world.client();
+        client.send(&format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+        wait_for("the request", || {
+            (world.in_flight(replica(1)) == 1).then_some(())
+        });
+        if finishes_first {
+            client.finish();
+        }
+        client.reset();
+        wait_for("nothing in flight", || {
+            world.traffic().in_flight.is_empty().then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_request_whose_client_will_send_no_more_is_answered_however_long_that_takes() {
+    let (go, told) = mpsc::channel();
+    let told = Mutex::new(told);
+    let server = Server::answering(move |_, _| {
+        let () = told.lock().expect("no panic").recv().expect("told");
+        "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate".to_owned()
+    });
+    let world = World::serving(&[(replica(1), server.addr)]);
     let mut client = world.client();
-    client.send(&format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
-    wait_for("the request", || {
-        (world.in_flight(replica(1)) == 1).then_some(())
-    });
-    client.reset();
-    wait_for("nothing in flight", || {
-        world.traffic().in_flight.is_empty().then_some(())
-    });
+    client
+        .send(&format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"))
+        .finish();
+    wait_for("the request", || (server.seen() == 1).then_some(()));
+    // The gateway begins to watch its client a second after the request.
+    let end = Instant::now() + Duration::from_secs(13);
+    while Instant::now() < end {
+        assert_eq!(world.in_flight(replica(1)), 1);
+        thread::sleep(Duration::from_millis(100));
+    }
+    go.send(()).expect("it waits");
+    assert_eq!(client.response().text(), "late");
+    assert!(client.is_closed());
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, Server, World, free_addr, replica, request, wait_for};
+use common::{Client, Server, World, lonely_ip, replica, request, wait_for};
 use layby_model::route::{Protocol, RouteTable};
 
 /// Answers each byte with that byte.
@@ -25,11 +25,8 @@ fn mirror() -> Server {
 /// A world with a TCP listener on the second address that leads to `server`.
 fn tcp_world(server: &Server) -> (World, SocketAddr) {
     let mut world = World::new();
-    let addr = free_addr([127, 0, 0, 3]);
-    world.listen(addr, server.addr.port(), Protocol::Tcp);
     world.serve(&[(replica(1), server.addr)]);
-    let confirmed = world.confirm();
-    assert!(confirmed.failed_listeners.is_empty(), "{confirmed:?}");
+    let addr = world.listen_anywhere(server.addr.port(), Protocol::Tcp);
     (world, addr)
 }
 
@@ -41,10 +38,8 @@ fn is_quiet(world: &World) -> Option<()> {
 fn an_http_port_leads_to_its_service_whatever_the_host() {
     let server = Server::echo();
     let mut world = World::new();
-    let addr = free_addr([127, 0, 0, 3]);
-    world.listen(addr, server.addr.port(), Protocol::Http);
     world.serve(&[(replica(1), server.addr)]);
-    world.confirm();
+    let addr = world.listen_anywhere(server.addr.port(), Protocol::Http);
     let mut client = Client::connect(addr);
     client.send("GET / HTTP/1.1\r\nHost: 10.0.0.1:30001\r\n\r\n");
     let response = client.response();
@@ -133,7 +128,7 @@ fn a_websocket_survives_a_doze_and_its_new_bytes_wake() {
 
 #[test]
 fn a_port_in_use_is_reported_with_its_owner_and_tried_again() {
-    let other = TcpListener::bind("127.0.0.3:0").expect("a free port");
+    let other = TcpListener::bind((lonely_ip(), 0)).expect("a free port");
     let addr = other.local_addr().expect("its address");
     let server = mirror();
     let mut world = World::new();
@@ -146,7 +141,11 @@ fn a_port_in_use_is_reported_with_its_owner_and_tried_again() {
     assert_eq!(listener.addr, addr);
     let pid = std::process::id();
     assert!(
-        why.starts_with(&format!("port {} on 127.0.0.3 is in use by ", addr.port())),
+        why.starts_with(&format!(
+            "port {} on {} is in use by ",
+            addr.port(),
+            addr.ip()
+        )),
         "{why}"
     );
     assert!(why.ends_with(&format!("(pid {pid})")), "{why}");
@@ -160,8 +159,26 @@ fn a_port_in_use_is_reported_with_its_owner_and_tried_again() {
 }
 
 #[test]
+fn a_port_that_is_freed_later_is_opened_without_a_new_table() {
+    let other = TcpListener::bind((lonely_ip(), 0)).expect("a free port");
+    let addr = other.local_addr().expect("its address");
+    let server = mirror();
+    let mut world = World::new();
+    world.listen(addr, server.addr.port(), Protocol::Tcp);
+    world.serve(&[(replica(1), server.addr)]);
+    assert_eq!(world.confirm().failed_listeners.len(), 1);
+    drop(other);
+    wait_for("the port", || {
+        let confirmed = world.confirm();
+        confirmed.failed_listeners.is_empty().then_some(())
+    });
+    let mut client = Client::connect(addr);
+    assert_eq!(client.send("a").read_len(1).expect("a byte"), b"a");
+}
+
+#[test]
 fn the_gateways_own_address_in_use_is_an_error_that_names_the_owner() {
-    let other = TcpListener::bind("127.0.0.3:0").expect("a free port");
+    let other = TcpListener::bind((lonely_ip(), 0)).expect("a free port");
     let world = World::new();
     let config = layby_gateway::GatewayConfig {
         http: other.local_addr().expect("its address"),
@@ -200,16 +217,20 @@ fn an_open_tcp_connection_counts_only_while_bytes_move() {
     let server = mirror();
     let (world, addr) = tcp_world(&server);
     let mut client = Client::connect(addr);
-    assert_eq!(client.send("a").read_len(1).expect("a byte"), b"a");
-    assert_eq!(world.in_flight(replica(1)), 1);
+    // A movement counts for a second, and this thread may not run for as long: more bytes then.
+    let mut move_and_see = || {
+        wait_for("a moving connection", || {
+            assert_eq!(client.send("a").read_len(1).expect("a byte"), b"a");
+            (world.in_flight(replica(1)) == 1).then_some(())
+        });
+    };
+    move_and_see();
     wait_for("a quiet connection", || is_quiet(&world));
-    let before = world.traffic();
-    assert_eq!(client.send("b").read_len(1).expect("a byte"), b"b");
-    let after = world.traffic();
-    assert!(after.uses > before.uses, "bytes are a use");
-    assert_eq!(after.in_flight.get(&replica(1)), Some(&1));
+    let before = world.traffic().uses;
+    move_and_see();
+    assert!(world.traffic().uses > before, "bytes are a use");
     wait_for("a quiet connection", || is_quiet(&world));
-    assert_eq!(client.send("c").read_len(1).expect("a byte"), b"c");
+    move_and_see();
 }
 
 #[test]
@@ -300,10 +321,8 @@ fn much_goes_through_a_tcp_connection_and_each_side_may_end_first() {
 fn a_gateway_that_starts_again_serves_by_the_table_of_the_last_run() {
     let server = Server::echo();
     let mut world = World::new();
-    let port = free_addr([127, 0, 0, 3]);
-    world.listen(port, server.addr.port(), Protocol::Tcp);
     world.serve(&[(replica(1), server.addr)]);
-    world.confirm();
+    let port = world.listen_anywhere(server.addr.port(), Protocol::Tcp);
     let dir = Arc::clone(&world.dir);
     world.gateway.take().expect("it runs").stop();
     let again = World::start(dir, 2, 2);
@@ -336,20 +355,79 @@ fn a_damaged_table_file_is_ignored() {
     assert_eq!(world.client().get("/").status, 404);
 }
 
+/// Stops the gateway of `world` while `during` runs: that begins once the gateway no longer accepts.
+fn stop_during(world: &mut World, during: impl FnOnce(&mut World)) {
+    let addr = world.addr();
+    let gateway = world.gateway.take().expect("it runs");
+    let stopping = thread::spawn(move || gateway.stop());
+    wait_for("a closed port", || {
+        std::net::TcpStream::connect(addr).is_err().then_some(())
+    });
+    during(world);
+    stopping.join().expect("it stops");
+}
+
 #[test]
-fn a_stopping_gateway_finishes_what_is_in_flight() {
-    let server = Server::scripted(|client| {
-        request(client);
-        thread::sleep(Duration::from_millis(200)); // the request is in flight for as long
-        client.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone");
+fn a_stopping_gateway_finishes_what_is_in_flight_and_closes_what_is_idle() {
+    let server = Server::answering(|_, body| {
+        let len = body.len();
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n") + &"y".repeat(len)
     });
     let mut world = World::serving(&[(replica(1), server.addr)]);
+    let mut idle = world.client();
+    assert_eq!(idle.get("/").status, 200);
+    let body = "x".repeat(8_000_000); // more than all the buffers on the way take
+    let (half, rest) = body.split_at(body.len() / 2);
+    let head = |len| {
+        format!(
+            "POST / HTTP/1.1\r\nHost: {}\r\nContent-Length: {len}\r\n\r\n",
+            common::HOST
+        )
+    };
+    let mut upload = world.client();
+    upload.send(&head(body.len())).send(half);
+    let mut download = world.client();
+    download.send(&head(body.len())).send(&body);
+    wait_for(
+        "the upload, and the idle client's request and the download at the server",
+        || (world.in_flight(replica(1)) == 2 && server.seen() == 2).then_some(()),
+    );
+    stop_during(&mut world, |_| {
+        assert!(idle.is_closed());
+        upload.send(rest);
+        for client in [&mut upload, &mut download] {
+            let response = client.response();
+            assert_eq!((response.status, response.body.len()), (200, body.len()));
+            assert!(client.is_closed());
+        }
+    });
+}
+
+#[test]
+fn a_stopping_gateway_still_serves_what_is_held_when_a_table_comes() {
+    let mut world = World::new();
+    world.hold();
+    world.confirm();
     let mut client = world.client();
     client.send(&format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", common::HOST));
-    wait_for("the request", || {
-        (world.in_flight(replica(1)) == 1).then_some(())
+    wait_for("demand", || (world.waiting() == 1).then_some(()));
+    let server = Server::echo();
+    stop_during(&mut world, |world| {
+        world.serve(&[(replica(1), server.addr)]);
+        assert_eq!(client.response().status, 200);
     });
+}
+
+#[test]
+fn what_is_held_until_the_gateway_ends_is_told_to_come_again() {
+    let mut world = World::new();
+    world.hold();
+    world.confirm();
+    let mut client = world.client();
+    client.send(&format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", common::HOST));
+    wait_for("demand", || (world.waiting() == 1).then_some(()));
     world.gateway.take().expect("it runs").stop();
-    assert_eq!(client.response().text(), "done");
-    assert!(client.is_closed());
+    let response = client.response();
+    assert_eq!(response.status, 503);
+    assert_eq!(response.header("retry-after"), Some("1"));
 }

@@ -2,8 +2,9 @@
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::{IpAddr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +15,9 @@ use layby_model::route::{
     Version,
 };
 use layby_model::{ReplicaId, ServiceId};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrStorage, bind, getsockname, socket,
+};
 use tokio::sync::watch;
 
 /// Long enough for a slow and busy machine; reached only when something is broken.
@@ -63,7 +67,7 @@ impl World {
         let (confirmed_sender, confirmed) = watch::channel(Confirmed::default());
         let (demand_sender, demand) = watch::channel(Demand::default());
         let config = GatewayConfig {
-            http: "127.0.0.1:0".parse().expect("an address"),
+            http: SocketAddr::new(lonely_ip(), 0),
             workers,
             table_file: dir.path().join("routes.json"),
         };
@@ -138,6 +142,20 @@ impl World {
         };
     }
 
+    /// Has the gateway listen on an address that is free, and publishes that; waits until it does.
+    pub(crate) fn listen_anywhere(&mut self, target: u16, protocol: Protocol) -> SocketAddr {
+        for _ in 0..8 {
+            let addr = free_addr();
+            self.listen(addr, target, protocol);
+            self.publish();
+            if self.confirm().failed_listeners.is_empty() {
+                return addr;
+            }
+            self.table.listeners.pop(); // somebody else was faster
+        }
+        panic!("8 free ports were taken one after another");
+    }
+
     pub(crate) fn listen(&mut self, addr: SocketAddr, target: u16, protocol: Protocol) {
         self.table.listeners.push(Listener {
             addr,
@@ -187,9 +205,39 @@ impl World {
     }
 }
 
-/// A free port that nothing listens on (at this moment).
-pub(crate) fn free_addr(ip: [u8; 4]) -> SocketAddr {
-    let socket = TcpListener::bind((IpAddr::from(ip), 0)).expect("a free port");
+/// A loopback address that no other test uses: a port that is freed there is taken by nobody else but
+/// those who listen on all addresses.
+pub(crate) fn lonely_ip() -> IpAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [high, low] = (std::process::id() as u16).to_be_bytes();
+    let last = NEXT.fetch_add(1, Ordering::SeqCst);
+    assert!((1..255).contains(&last), "a test binary has 254 of them");
+    IpAddr::from([127, high.max(1), low, last])
+}
+
+/// An address that a socket is bound to, and that nobody listens on: connecting is refused while it lives.
+pub(crate) struct Nobody {
+    pub(crate) addr: SocketAddr,
+    _socket: OwnedFd,
+}
+
+impl Nobody {
+    pub(crate) fn new() -> Self {
+        let (family, kind) = (AddressFamily::Inet, SockType::Stream);
+        let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
+        let any = SockaddrStorage::from(SocketAddr::new(lonely_ip(), 0));
+        bind(socket.as_raw_fd(), &any).expect("a free port");
+        let bound: SockaddrIn = getsockname(socket.as_raw_fd()).expect("its address");
+        Self {
+            addr: SocketAddrV4::from(bound).into(),
+            _socket: socket,
+        }
+    }
+}
+
+/// A port that is free at this moment.
+fn free_addr() -> SocketAddr {
+    let socket = TcpListener::bind((lonely_ip(), 0)).expect("a free port");
     socket.local_addr().expect("its address")
 }
 
@@ -315,7 +363,17 @@ impl Client {
 
     /// Whether the gateway closed the connection, with nothing more to read.
     pub(crate) fn is_closed(&mut self) -> bool {
-        self.buffer.is_empty() && matches!(self.stream.read(&mut [0]), Ok(0) | Err(_))
+        let reset = std::io::ErrorKind::ConnectionReset;
+        match self.stream.read(&mut [0]) {
+            Ok(len) => len == 0 && self.buffer.is_empty(),
+            Err(error) => error.kind() == reset && self.buffer.is_empty(), // not that it took too long
+        }
+    }
+
+    /// Says that it will send no more; it still reads.
+    pub(crate) fn finish(&mut self) -> &mut Self {
+        self.stream.shutdown(Shutdown::Write).expect("it is open");
+        self
     }
 
     /// Closes the connection with a reset: that is what a linger time of 0 does (socket(7)).
