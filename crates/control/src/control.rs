@@ -7,6 +7,7 @@ use std::time::Duration;
 use layby_model::engine::Engine;
 
 use crate::api;
+use crate::collect;
 use crate::config::{ControlConfig, StopRequest, Wires};
 use crate::error::Error;
 use crate::plane::{Parts, Plane};
@@ -91,6 +92,7 @@ impl Control {
         let facts = Arc::clone(plane);
         plane.spawn(async move { facts.facts.follow().await });
         plane.spawn(Arc::clone(plane).dispatch_demand());
+        plane.spawn(collect::run(Arc::clone(plane)));
         Ok(())
     }
 

@@ -5,6 +5,7 @@ mod addresses;
 pub mod api;
 mod bell;
 mod clock;
+mod collect;
 mod config;
 mod control;
 mod deploy;

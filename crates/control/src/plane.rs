@@ -3,20 +3,28 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use layby_model::engine::Engine;
 use layby_model::route::{Confirmed, Demand, Traffic};
 use layby_model::{ReplicaId, RevisionId, ServiceId};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::clock::Clock;
+use crate::collect::Collector;
 use crate::config::{ControlConfig, StopRequest};
 use crate::driver::{self, DriverHandle};
 use crate::facts::Facts;
 use crate::probes::ProbePlan;
 use crate::store::{Revision, Row, Store};
 use crate::tables::Tables;
+
+/// So much work at clients' pace may hold a blocking thread at a time. The engine freezes and starts on the same
+/// threads: however many clients stall, it is not to wait for them.
+const CLIENT_THREADS: usize = 4;
+/// How long a client may neither send nor take anything before such work gives it up.
+pub(crate) const CLIENT_IDLE: Duration = Duration::from_secs(60);
 
 /// Reads the traffic of one service.
 pub(crate) type ReadTraffic = Arc<dyn Fn(&ServiceId) -> Traffic + Send + Sync>;
@@ -36,6 +44,8 @@ pub(crate) struct Plane {
     pub(crate) stop: watch::Sender<Option<StopRequest>>,
     /// Held from the look for conflicts until the rows are written, so that two deploys cannot claim one port.
     pub(crate) deploys: tokio::sync::Mutex<()>,
+    pub(crate) collector: Collector,
+    client_threads: Arc<Semaphore>,
     life: u32,
     replicas: AtomicU32,
     drivers: Mutex<BTreeMap<ServiceId, DriverHandle>>,
@@ -77,6 +87,8 @@ impl Plane {
             traffic: parts.traffic,
             stop: watch::Sender::new(None),
             deploys: tokio::sync::Mutex::default(),
+            collector: Collector::default(),
+            client_threads: Arc::new(Semaphore::new(CLIENT_THREADS)),
             life: parts.life,
             replicas: AtomicU32::new(0),
             drivers: Mutex::default(),
@@ -162,6 +174,19 @@ impl Plane {
             row,
             plans: plans.await.unwrap_or_default(),
         }
+    }
+
+    /// Runs blocking work that waits for a client, as soon as few enough others do.
+    pub(crate) async fn at_clients_pace<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        // It is never closed; without a permit the work would only have more company.
+        let permit = Arc::clone(&self.client_threads).acquire_owned().await.ok();
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work()
+        })
     }
 
     /// Runs a task that ends with the control plane at the latest.

@@ -280,3 +280,47 @@ async fn an_image_that_runs_cannot_be_removed() {
         .await;
     assert_eq!(status, 409, "{}", String::from_utf8_lossy(&body));
 }
+
+/// Deploys an app whose only image is built from a file with this text, and gives the image's digest.
+async fn build(world: &World, text: &str) -> String {
+    let manifest = "services:\n  web:\n    build: .\n    image: built\n";
+    let files = tar(&[
+        ("manifest/compose.yaml", manifest.as_bytes()),
+        (
+            "context/0/Dockerfile",
+            b"FROM scratch\nCOPY it /it\nCMD [\"/it\"]\n",
+        ),
+        ("context/0/it", text.as_bytes()),
+    ]);
+    let (status, body) = world.ask("POST", "/v1/apps?app=shop&build=1", files).await;
+    let up = Deployed::of(status, &body);
+    assert_eq!(up.code(), 0, "{up:#?}");
+    let image = world.images.resolve("built").expect("it was built");
+    image.digest
+}
+
+#[tokio::test]
+async fn an_image_that_nothing_needs_is_removed_and_one_of_an_old_revision_stays() {
+    let world = World::new().await;
+    let spare = world.images.resolve("checked").expect("it is there").digest;
+    let first = build(&world, "one").await;
+    let second = build(&world, "two").await;
+    assert_ne!(first, second);
+    let names = ["checked", "fake/exits:4"];
+    for name in names {
+        let path = format!("/v1/images?reference={name}");
+        let (status, _) = world.ask("DELETE", &path, vec![]).await;
+        assert_eq!(status, 204);
+    }
+    world.until_collected(&spare).await;
+    // The name went on to the second image; the first is in the history all the same.
+    for digest in [&first, &second] {
+        let image = world.images.get(digest).expect("it stays");
+        world.images.layers(&image.digest).expect("whole");
+    }
+    // With the app goes its history.
+    let (status, _) = world.ask("DELETE", "/v1/apps/shop", vec![]).await;
+    assert_eq!(status, 200);
+    world.until_collected(&first).await;
+    world.images.get(&second).expect("it has a name");
+}

@@ -4,6 +4,7 @@
 //! go out as values. What a word means is said once, on its type.
 
 pub mod engine;
+mod error;
 pub mod names;
 pub mod plan;
 pub mod replica;
@@ -11,5 +12,6 @@ pub mod route;
 pub mod spec;
 pub mod state;
 
+pub use error::error_chain;
 pub use names::{AppName, NameError, ReplicaId, RevisionId, ServiceId, ServiceName};
 pub use state::{State, Wakefulness};

@@ -6,14 +6,14 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use layby_model::AppName;
+use layby_model::{AppName, error_chain};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Shared;
 use super::lines::lines;
+use super::pipe;
 use super::query::{self, Pairs};
 use super::types::{Event, ManifestView, Problem, RemovedView};
-use super::{pipe, problem};
 use crate::deploy::upload::Upload;
 use crate::deploy::{self, Ask};
 use crate::plane::Plane;
@@ -111,7 +111,8 @@ fn ask(pairs: &Pairs) -> Ask {
 async fn receive(plane: &Arc<Plane>, body: Body, contexts: bool) -> Result<Upload, Problem> {
     let reader = pipe::reader(body);
     let parent = plane.config.data_dir.join("tmp");
-    let read = tokio::task::spawn_blocking(move || Upload::read(reader, &parent, contexts));
+    let read = plane.at_clients_pace(move || Upload::read(reader, &parent, contexts));
     read.await
-        .map_err(|error| Problem::failed(problem::chain(&error)))?
+        .await
+        .map_err(|error| Problem::failed(error_chain(&error)))?
 }

@@ -9,10 +9,10 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use layby_image::{Format, Image, Reference};
+use layby_model::error_chain;
 
 use super::Shared;
 use super::pipe;
-use super::problem::chain;
 use super::query::{self, Pairs};
 use super::types::{ImageView, Problem};
 use crate::plane::Plane;
@@ -49,6 +49,7 @@ pub(super) async fn remove(State(plane): Shared, pairs: Pairs) -> Result<StatusC
         }
     }
     blocking(&plane, move |store| store.remove(&reference)).await?;
+    plane.collector.ring();
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -68,7 +69,11 @@ pub(super) async fn load(
     body: Body,
 ) -> Result<Json<Vec<ImageView>>, Problem> {
     let reader = pipe::reader(body);
-    let images = blocking(&plane, move |store| store.load(reader)).await?;
+    // A collection waits for loads; deploys are not to wait for it meanwhile.
+    let _kept = plane.collector.keep().await;
+    let store = Arc::clone(&plane.images);
+    let loaded = plane.at_clients_pace(move || store.load(reader)).await;
+    let images = loaded.await.map_err(broke_off)??;
     Ok(Json(images.iter().map(view).collect()))
 }
 
@@ -106,15 +111,19 @@ pub(super) async fn save(State(plane): Shared, pairs: Pairs) -> Result<Response,
     .await?;
     let (mut writer, body) = pipe::writer();
     let store = Arc::clone(&plane.images);
-    tokio::task::spawn_blocking(move || {
+    // What is being read is not to be collected.
+    let kept = plane.collector.keep().await;
+    let save = move || {
         let saved = store.save(&references, format, &mut writer);
-        let ended = saved.map_err(|error| chain(&error));
+        let ended = saved.map_err(|error| error_chain(&error));
         let ended = ended.and_then(|()| writer.flush().map_err(|error| error.to_string()));
-        if let Err(text) = ended {
-            tracing::warn!(error = text, "an archive was broken off");
-            writer.fail(io::Error::other(text));
+        if let Err(error) = &ended {
+            tracing::warn!(error, "an archive was broken off");
         }
-    });
+        writer.end(ended.map_err(io::Error::other));
+        drop(kept);
+    };
+    drop(plane.at_clients_pace(save).await);
     Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
 }
 
@@ -131,7 +140,11 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Problem> {
     let store = Arc::clone(&plane.images);
     let done = tokio::task::spawn_blocking(move || work(&store)).await;
-    Ok(done.map_err(|error| Problem::failed(chain(&error)))??)
+    Ok(done.map_err(broke_off)??)
+}
+
+fn broke_off(error: tokio::task::JoinError) -> Problem {
+    Problem::failed(error_chain(&error))
 }
 
 fn view(image: &Image) -> ImageView {

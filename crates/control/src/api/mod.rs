@@ -5,7 +5,7 @@ mod images;
 mod lines;
 mod node;
 mod pipe;
-pub(crate) mod problem;
+mod problem;
 mod query;
 mod services;
 pub mod types;

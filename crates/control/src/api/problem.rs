@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use layby_model::ServiceId;
 use layby_model::engine::EngineError;
+use layby_model::{ServiceId, error_chain};
 
 use super::types::{Problem, ProblemType};
 use crate::store::StoreError;
@@ -78,7 +78,7 @@ impl IntoResponse for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Full { .. } => Self::full_disk(chain(&error)),
+            StoreError::Full { .. } => Self::full_disk(error_chain(&error)),
             StoreError::Closed => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "stopping",
@@ -87,7 +87,7 @@ impl From<StoreError> for Problem {
             StoreError::Newer { .. }
             | StoreError::Unreadable { .. }
             | StoreError::Sql { .. }
-            | StoreError::Thread(_) => Self::failed(chain(&error)),
+            | StoreError::Thread(_) => Self::failed(error_chain(&error)),
         }
     }
 }
@@ -103,7 +103,7 @@ impl From<EngineError> for Problem {
 
 impl From<layby_image::Error> for Problem {
     fn from(error: layby_image::Error) -> Self {
-        let detail = chain(&error);
+        let detail = error_chain(&error);
         match error {
             layby_image::Error::NotFound { .. } => {
                 Self::new(StatusCode::NOT_FOUND, "image-not-found", detail)
@@ -125,16 +125,4 @@ impl From<layby_image::Error> for Problem {
             }
         }
     }
-}
-
-/// An error and its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

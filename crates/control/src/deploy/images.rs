@@ -6,11 +6,12 @@ use std::sync::Arc;
 use layby_image::{BuildEvent, BuildOptions, Image, build};
 use layby_model::AppName;
 use layby_model::spec::{AppSpec, BuildSpec, ContainerSpec, ServiceSpec};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::upload::Upload;
 use crate::api::types::{ContextView, Event, Problem};
-use crate::plane::Plane;
+use crate::plane::{CLIENT_IDLE, Plane};
 
 /// One image to build.
 #[derive(Debug, Clone)]
@@ -106,19 +107,46 @@ pub(crate) async fn run(
         let (store, events) = (Arc::clone(&plane.images), events.clone());
         // The upload has to be there until the build is done, whoever still waits for it.
         let keep = Arc::clone(&upload);
-        let built = tokio::task::spawn_blocking(move || {
+        let work = move || {
             let _keep = keep;
+            let mut told = Told::new(events);
             build::build(&store, &folder, &options, &mut |event| {
-                // Nobody may be listening any more.
-                let _ = events.blocking_send(Event::Build {
+                told.tell(Event::Build {
                     service: one.service.clone(),
                     text: text(&event),
                 });
             })
-        });
+        };
+        let built = plane.at_clients_pace(work).await;
         built.await.map_err(broke_off)??;
     }
     Ok(())
+}
+
+/// Tells events from a blocking thread, to a client that may not listen (any more).
+struct Told {
+    events: mpsc::Sender<Event>,
+    runtime: Handle,
+    /// The client stalled: it is waited for no more.
+    stalled: bool,
+}
+
+impl Told {
+    fn new(events: mpsc::Sender<Event>) -> Self {
+        Self {
+            events,
+            runtime: Handle::current(),
+            stalled: false,
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        if self.stalled {
+            return;
+        }
+        let taken = async { tokio::time::timeout(CLIENT_IDLE, self.events.send(event)).await };
+        self.stalled = self.runtime.block_on(taken).is_err();
+    }
 }
 
 /// The image that a name means now.

@@ -88,6 +88,8 @@ pub(crate) async fn up(
         &rows,
         app.services.iter().map(|s| (id(s), s)),
     )?;
+    // From the first look at an image until its revision is written.
+    let kept = plane.collector.keep().await;
     let builds = images::builds(&plane, app, ask.build).await?;
     let (events, stream) = mpsc::channel(EVENTS);
     let warnings = warnings(&manifest, &rows);
@@ -118,6 +120,7 @@ pub(crate) async fn up(
                     commit_app(&plane, &manifest.app).await?
                 }
             };
+            drop(kept);
             Ok(outcome::wait(committed, ask.detach, &events).await)
         };
         let ended = work.await;
@@ -145,8 +148,10 @@ pub(crate) async fn change(
         }
         container.env.extend(body.env);
     }
+    let kept = plane.collector.keep().await;
     let new = revision::resolve(&plane, &id.app, &spec, &[row]).await?;
     let committed = commit(&plane, vec![new]).await?;
+    drop(kept);
     let (events, stream) = mpsc::channel(EVENTS);
     plane.spawn(async move {
         let code = outcome::wait(committed, detach, &events).await;

@@ -7,10 +7,10 @@ use std::path::{Component, Path, PathBuf};
 
 use axum::http::StatusCode;
 use layby_manifest::Files;
+use layby_model::error_chain;
 use tar::EntryType;
 use tempfile::TempDir;
 
-use crate::api::problem::chain;
 use crate::api::types::Problem;
 
 /// Most that all files of a manifest may have together.
@@ -164,7 +164,7 @@ fn storing(error: &io::Error) -> Problem {
     } else {
         Problem::failed(format!(
             "a build context could not be unpacked: {}",
-            chain(error)
+            error_chain(error)
         ))
     }
 }

@@ -337,6 +337,7 @@ impl Driver {
         self.plane.tables.remove(&self.id);
         self.plane.facts.unsubscribe(&self.id);
         self.plane.forget_driver(&self.id);
+        self.plane.collector.ring();
         self.show_gone();
         true
     }

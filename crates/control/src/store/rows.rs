@@ -112,6 +112,18 @@ impl Store {
         self.call(move |db| read(db, &id)).await
     }
 
+    /// The digests of the images of every revision that is kept.
+    pub(crate) async fn images(&self) -> Result<Vec<String>, StoreError> {
+        self.call(|db| {
+            db.prepare_cached(
+                "SELECT DISTINCT image.value FROM revisions, json_each(revisions.spec, '$.images') AS image",
+            )?
+            .query_map([], |row| row.get(0))?
+            .collect()
+        })
+        .await
+    }
+
     /// Makes new revisions the targets of their services, all or none.
     pub(crate) async fn deploy(&self, revisions: Vec<NewRevision>) -> Result<Vec<Row>, StoreError> {
         let now = jiff::Timestamp::now().to_string();

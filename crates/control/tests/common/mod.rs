@@ -222,6 +222,15 @@ impl World {
         }
     }
 
+    /// Waits until an image is no longer in the store.
+    pub(crate) async fn until_collected(&self, digest: &str) {
+        let started = tokio::time::Instant::now();
+        while self.images.get(digest).is_ok() {
+            assert!(started.elapsed() < PATIENCE, "{digest} stays");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// What the engine has.
     pub(crate) async fn replicas(&self) -> Vec<ReplicaReport> {
         self.fake.observe(None).await.expect("the fake answers")

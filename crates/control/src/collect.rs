@@ -1,0 +1,80 @@
+//! Collecting images: what neither a name nor a kept revision needs is removed from the image store, in the
+//! background, one collection at a time.
+//!
+//! An image that was just built or looked up is needed by nobody yet: whoever makes a revision of it keeps the
+//! collector off until that is written.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+
+use crate::bell::Bell;
+use crate::plane::Plane;
+
+/// Keeps the collector off, and wakes it.
+#[derive(Default)]
+pub(crate) struct Collector {
+    images: Arc<RwLock<()>>,
+    bell: Bell,
+}
+
+/// While one of these is there, nothing is collected; when it goes, there may be something to collect.
+pub(crate) struct Kept {
+    guard: Option<OwnedRwLockReadGuard<()>>,
+    bell: Bell,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // Before it rings: the collector looks once, and goes away again while somebody keeps it off.
+        self.guard = None;
+        self.bell.ring();
+    }
+}
+
+impl Collector {
+    /// Keeps everything that is in the store; waits while something is being collected.
+    pub(crate) async fn keep(&self) -> Kept {
+        Kept {
+            guard: Some(Arc::clone(&self.images).read_owned().await),
+            bell: self.bell.clone(),
+        }
+    }
+
+    /// There may be something to collect.
+    pub(crate) fn ring(&self) {
+        self.bell.ring();
+    }
+}
+
+/// Collects whenever there may be something, until the control plane ends.
+pub(crate) async fn run(plane: Arc<Plane>) {
+    loop {
+        plane.collector.bell.heard().await;
+        // Not waited for: whoever keeps it off rings again, and a lock that is waited for would stop the next deploy.
+        let Ok(alone) = Arc::clone(&plane.collector.images).try_write_owned() else {
+            continue;
+        };
+        let in_use = match plane.store.images().await {
+            Ok(in_use) => in_use,
+            Err(error) => {
+                tracing::warn!(%error, "which images are in use could not be read; none is removed");
+                continue;
+            }
+        };
+        let images = Arc::clone(&plane.images);
+        let collected = tokio::task::spawn_blocking(move || {
+            let _alone = alone;
+            images.gc(&in_use)
+        });
+        match collected.await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(bytes)) => tracing::info!(bytes, "removed images that nothing needs any more"),
+            Ok(Err(error)) => {
+                let error = layby_model::error_chain(&error);
+                tracing::warn!(error, "the images that nothing needs could not be removed");
+            }
+            Err(error) => tracing::error!(%error, "collecting broke off; please report this"),
+        }
+    }
+}
