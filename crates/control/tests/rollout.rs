@@ -427,3 +427,46 @@ async fn a_changed_image_or_environment_is_a_new_revision() {
     let view = world.detail(ID).await.view;
     assert_eq!((view.revision, view.image.as_str()), (2, "fake/ok:2"));
 }
+
+#[tokio::test]
+async fn the_log_is_that_of_the_replicas_that_have_one() {
+    let world = World::new().await;
+    let manifest = |container: &str, image: &str| {
+        format!(
+            "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: web}}
+spec:
+  selector: {{matchLabels: {{app: web}}}}
+  template:
+    metadata: {{labels: {{app: web}}}}
+    spec:
+      containers:
+      - {{name: {container}, image: '{image}', imagePullPolicy: IfNotPresent, ports: [{{containerPort: 80}}]}}
+"
+        )
+    };
+    for (container, image, detach) in [("main", "fake/ok", 0), ("other", "fake/hangs", 1)] {
+        let manifest = manifest(container, image);
+        let tar = common::tar(&[("manifest/deploy.yaml", manifest.as_bytes())]);
+        let path = format!("/v1/apps?app=shop&folder=f&file=deploy.yaml&detach={detach}");
+        let (status, body) = world.ask("POST", &path, tar).await;
+        assert_eq!(common::Deployed::of(status, &body).code(), 0);
+    }
+    world.until(ID, |d| d.replicas.len() == 2).await;
+    // Only the replica of the old revision has this container.
+    let path = format!("/v1/services/{ID}/logs?container=main");
+    let (status, log) = world.ask("GET", &path, Vec::new()).await;
+    let log = String::from_utf8_lossy(&log);
+    assert_eq!(status, 200, "{log}");
+    assert!(log.contains("ready"), "{log}");
+    let (status, _) = world
+        .ask(
+            "GET",
+            &format!("/v1/services/{ID}/logs?container=none"),
+            Vec::new(),
+        )
+        .await;
+    assert_eq!(status, 404);
+}

@@ -28,6 +28,16 @@ pub struct EngineTraits {
     pub can_exec: bool,
 }
 
+impl EngineTraits {
+    /// The level that comes of a wanted one: where the engine cannot freeze, dozing is asleep.
+    pub fn possible(self, wanted: Wakefulness) -> Wakefulness {
+        match wanted {
+            Wakefulness::Dozing if !self.can_doze => Wakefulness::Asleep,
+            Wakefulness::Asleep | Wakefulness::Dozing | Wakefulness::Awake => wanted,
+        }
+    }
+}
+
 /// An order: what replicas one revision is to have. Safe to repeat.
 ///
 /// Replicas that are not named are left as they are; an id that is new is created and prepared.

@@ -23,7 +23,7 @@ use crate::names::{ReplicaId, RevisionId};
 use crate::replica::Phase;
 use crate::state::Wakefulness::{self, Asleep, Awake, Dozing};
 
-/// So many starts in a row that ended before ready are a crash loop; a target in one fails.
+/// So many starts in a row that came to nothing are a crash loop; a target in one fails.
 pub const CRASH_LOOP_STARTS: u32 = 3;
 /// The wait before the start after the first failed one, in milliseconds. It doubles with each further failure.
 pub const BACKOFF_MS: u64 = 100;
@@ -352,7 +352,7 @@ fn in_flight(o: &Observed, replica: &Replica) -> bool {
 }
 
 /// How long a replica lies where it crashed before it is started again, in milliseconds. At once when it had
-/// been ready: most crashes are single. Then longer and longer, so that a loop does not eat the machine.
+/// been ready for a while: most crashes are single. Then longer and longer, so that a loop does not eat the machine.
 fn backoff_ms(replica: &Replica) -> u64 {
     if !replica.crashed || replica.phase != Phase::Stopped || replica.failed_starts == 0 {
         return 0;

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use layby_model::engine::LogQuery;
+use layby_model::engine::{EngineError, LogQuery};
 use layby_model::state::Showing;
 use layby_model::{ReplicaId, ServiceId, Wakefulness};
 use tokio_stream::wrappers::ReceiverStream;
@@ -203,14 +203,26 @@ pub(super) async fn logs(
             .hint(format!("`layby status {id}` says why")));
     }
     let mut logs: Vec<BoxStream<'static, LogView>> = Vec::new();
+    let mut missing = None;
     for replica in replicas {
-        let log = plane.engine.logs(replica, query.clone()).await?;
+        let log = match plane.engine.logs(replica, query.clone()).await {
+            Ok(log) => log,
+            // It was removed just now, or its revision has no such container: the others still have their say.
+            Err(error @ EngineError::NotFound(_)) => {
+                missing = Some(error);
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         logs.push(Box::pin(log.map(move |line| LogView {
             replica: replica.to_string(),
             at_ms: line.at_ms,
             stream: line.stream,
             text: line.text,
         })));
+    }
+    if let (true, Some(error)) = (logs.is_empty(), missing) {
+        return Err(error.into());
     }
     Ok(match follow {
         true => lines(stream::select_all(logs)),
@@ -237,11 +249,7 @@ async fn reach(
         let text = format!("too many requests for {id} wait already");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", text).hint("try again")
     })?;
-    // Where the engine cannot freeze, dozing is asleep.
-    let lowest = match wanted {
-        Wakefulness::Dozing if !plane.engine.traits().can_doze => Wakefulness::Asleep,
-        Wakefulness::Asleep | Wakefulness::Dozing | Wakefulness::Awake => wanted,
-    };
+    let lowest = plane.engine.traits().possible(wanted);
     let there = |status: &Arc<Status>| {
         // One ready replica is awake enough, and whether that is written is nobody's concern.
         let awake =

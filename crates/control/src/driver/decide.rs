@@ -221,11 +221,11 @@ fn reason_text(
             format!("it was not ready within {}", seconds(d.deadline_ms))
         }
         (FailReason::CrashLoop, Some((container, exit))) if exit.oom => format!(
-            "its container {} was ended for want of memory, {failed_starts} times in a row before it was ready",
+            "its container {} was ended for want of memory in each of {failed_starts} starts",
             container.name
         ),
         (FailReason::CrashLoop, Some((container, exit))) => format!(
-            "its container {} ended with exit code {}, {failed_starts} times in a row before it was ready",
+            "its container {} ended with exit code {} in each of {failed_starts} starts",
             container.name, exit.code
         ),
         (FailReason::CrashLoop, None) => match trouble {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use layby_model::plan::{Desired, GatewayReport, Observed, Replica, Timer, timers};
 use layby_model::replica::{Phase, ReplicaReport};
 use layby_model::route::{Listener, Version};
-use layby_model::spec::{ServiceSpec, SleepPolicy, Strategy};
+use layby_model::spec::{ServiceSpec, Strategy};
 use layby_model::{ReplicaId, RevisionId};
 
 use super::{Driver, failed_of};
@@ -49,9 +49,6 @@ impl Driver {
         let now_ms = self.plane.clock.now_ms();
         let mut d = desired(self.row());
         d.wanted = self.wanted;
-        if !self.plane.engine.traits().can_doze {
-            d.ladder = without_dozing(d.ladder);
-        }
 
         let confirmed = {
             let confirmed = self.confirmed.borrow_and_update();
@@ -71,7 +68,7 @@ impl Driver {
         let ids: BTreeSet<ReplicaId> = reports.iter().map(|r| r.id).collect();
         let mut o = Observed {
             now_ms,
-            replicas: self.replicas(&reports, &d, confirmed),
+            replicas: self.replicas(&reports, &d, confirmed, now_ms),
             published: self.route.clone(),
             base: self.plane.tables.base(),
             named: self.plane.tables.named(&self.id, &ids),
@@ -89,6 +86,7 @@ impl Driver {
         reports: &[ReplicaReport],
         d: &Desired,
         confirmed: Version,
+        now_ms: u64,
     ) -> Vec<Replica> {
         let asks = !self.plane.engine.traits().reports_health;
         if asks {
@@ -117,7 +115,7 @@ impl Driver {
             if phase == Phase::Ready && report.address.is_none() {
                 phase = Phase::Starting;
             }
-            let track = self.tracks.see(report, phase);
+            let track = self.tracks.see(report, phase, now_ms);
             if phase == Phase::Ready && unopened && Some(report.revision) == d.target {
                 phase = Phase::Starting;
             }
@@ -223,17 +221,5 @@ impl Driver {
         let row = self.row();
         let mut revisions = row.live.iter().chain([&row.target]);
         revisions.find(|r| r.id == id).map(|r| &*r.spec)
-    }
-}
-
-/// Where the engine cannot freeze, a service goes to sleep when it would doze.
-fn without_dozing(ladder: SleepPolicy) -> SleepPolicy {
-    let both = ladder
-        .doze_after_ms
-        .into_iter()
-        .chain(ladder.sleep_after_ms);
-    SleepPolicy {
-        doze_after_ms: None,
-        sleep_after_ms: both.min(),
     }
 }

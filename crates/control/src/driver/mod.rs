@@ -171,7 +171,8 @@ pub(crate) fn new(plane: Arc<Plane>, loaded: Loaded) -> (DriverHandle, Driver) {
 impl Driver {
     /// Drives until the service is removed.
     pub(crate) async fn run(mut self) {
-        self.wanted = self.wanted.max(self.seen_awake());
+        let wanted = self.wanted.max(self.seen_awake());
+        self.wanted = self.plane.engine.traits().possible(wanted);
         self.ask_first().await;
         loop {
             let (mut d, o) = self.look();
@@ -231,7 +232,7 @@ impl Driver {
 
     /// Changes how awake the service is wanted, in memory.
     fn want(&mut self, wanted: Wakefulness, by_demand: bool) {
-        let wanted = self.possible(wanted);
+        let wanted = self.plane.engine.traits().possible(wanted);
         if wanted == Wakefulness::Awake && self.wanted < wanted {
             self.waking = Some(Waking {
                 from: self.wanted,
@@ -242,14 +243,6 @@ impl Driver {
             self.waking = None;
         }
         self.wanted = wanted;
-    }
-
-    /// Where the engine cannot freeze, dozing is asleep.
-    fn possible(&self, wanted: Wakefulness) -> Wakefulness {
-        match wanted {
-            Wakefulness::Dozing if !self.plane.engine.traits().can_doze => Wakefulness::Asleep,
-            Wakefulness::Asleep | Wakefulness::Dozing | Wakefulness::Awake => wanted,
-        }
     }
 
     /// Takes up a request of a user.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use layby_model::plan::{Desired, Observed, Route};
+use layby_model::plan::{Desired, Observed, Replica, Route};
 use layby_model::replica::{Phase, ReplicaReport};
 use layby_model::state::state;
 use layby_model::{ReplicaId, RevisionId, State, Wakefulness};
@@ -134,11 +134,8 @@ impl Driver {
         if d.wanted == Wakefulness::Awake && d.enabled && d.live.is_some() && ready < d.replicas {
             conditions.push(format!("{ready} of {} replicas are ready", d.replicas));
         }
-        for seen in o
-            .replicas
-            .iter()
-            .filter(|r| r.crashed || r.failed_starts > 0)
-        {
+        let again = |r: &&Replica| r.crashed || r.failed_starts > 0 && r.phase != Phase::Ready;
+        for seen in o.replicas.iter().filter(again) {
             let report = reports.iter().find(|r| r.id == seen.id);
             let exit = report.and_then(|r| r.containers.iter().find_map(|c| c.last_exit));
             let how = match exit {

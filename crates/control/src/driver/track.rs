@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use layby_model::ReplicaId;
 use layby_model::replica::{Phase, ReplicaReport};
 
+/// One that ends so soon after it was ready came to nothing as much as one that never was, in milliseconds: or what
+/// gets ready and dies at once would be started again and again without a wait.
+const HOLDS_AFTER_MS: u64 = 10_000;
+
 /// The memory of one service's replicas.
 #[derive(Debug, Default)]
 pub(super) struct Tracks(BTreeMap<ReplicaId, Track>);
@@ -12,14 +16,14 @@ pub(super) struct Tracks(BTreeMap<ReplicaId, Track>);
 /// The memory of one replica.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Track {
-    /// Starts in a row that ended before it was ready.
+    /// Starts in a row that ended before it was ready, or soon after.
     pub(super) failed_starts: u32,
     /// It ended unasked since it was last ordered to run.
     pub(super) crashed: bool,
     /// The last order was to run.
     ordered_to_run: bool,
-    /// The run in which it was ready last.
-    ready_run: Option<u64>,
+    /// The run in which it was ready last, and since when, in milliseconds on the driver's clock.
+    ready: Option<(u64, u64)>,
     /// The run whose end was counted last.
     ended_run: Option<u64>,
 }
@@ -31,22 +35,28 @@ impl Tracks {
     }
 
     /// Takes in one report; `phase` is the report's with what the probes say.
-    pub(super) fn see(&mut self, report: &ReplicaReport, phase: Phase) -> Track {
+    pub(super) fn see(&mut self, report: &ReplicaReport, phase: Phase, now_ms: u64) -> Track {
         let track = self.0.entry(report.id).or_default();
         match phase {
             Phase::Ready => {
-                track.ready_run = Some(report.run);
-                track.failed_starts = 0;
+                if track.ready_in(report.run).is_none() {
+                    track.ready = Some((report.run, now_ms));
+                }
                 track.crashed = false;
             }
             Phase::Stopped if track.ordered_to_run && track.ended_run != Some(report.run) => {
                 track.ended_run = Some(report.run);
                 track.crashed = true;
-                if track.ready_run == Some(report.run) {
+                let ready = track.ready_in(report.run);
+                if ready.is_some_and(|since| now_ms.saturating_sub(since) >= HOLDS_AFTER_MS) {
                     track.failed_starts = 0;
                 } else {
                     track.failed_starts += 1;
                 }
+            }
+            // It was still there when it was asked to rest: that start was good.
+            Phase::Frozen | Phase::Freezing if track.ready_in(report.run).is_some() => {
+                track.failed_starts = 0;
             }
             Phase::Stopped
             | Phase::Starting
@@ -64,6 +74,23 @@ impl Tracks {
         let track = self.0.entry(replica).or_default();
         track.ordered_to_run = to_run;
         track.crashed = false;
+        // It was still there when it was asked to stop.
+        if !to_run
+            && track
+                .ready
+                .is_some_and(|(run, _)| track.ended_run != Some(run))
+        {
+            track.failed_starts = 0;
+        }
+    }
+}
+
+impl Track {
+    /// Since when it has been ready in `run`, if it was.
+    fn ready_in(&self, run: u64) -> Option<u64> {
+        self.ready
+            .filter(|(ready, _)| *ready == run)
+            .map(|(_, since)| since)
     }
 }
 
@@ -92,29 +119,56 @@ mod tests {
         let mut tracks = Tracks::default();
         for run in 1..=3 {
             tracks.ordered(ReplicaId(1), true);
-            tracks.see(&report(run), Phase::Starting);
+            tracks.see(&report(run), Phase::Starting, 0);
             for _ in 0..2 {
-                let track = tracks.see(&report(run), Phase::Stopped);
+                let track = tracks.see(&report(run), Phase::Stopped, 0);
                 assert_eq!((track.failed_starts, track.crashed), (run as u32, true));
             }
         }
     }
 
     #[test]
-    fn an_end_after_ready_is_no_failed_start() {
+    fn an_end_long_after_ready_is_no_failed_start_and_one_soon_after_is() {
         let mut tracks = Tracks::default();
         tracks.ordered(ReplicaId(1), true);
-        tracks.see(&report(1), Phase::Ready);
-        let track = tracks.see(&report(1), Phase::Stopped);
-        assert_eq!((track.failed_starts, track.crashed), (0, true));
+        for (run, lived_ms, failed_starts) in [
+            (1, HOLDS_AFTER_MS - 1, 1),
+            (2, 0, 2),
+            (3, HOLDS_AFTER_MS, 0),
+            (4, 1, 1),
+        ] {
+            tracks.ordered(ReplicaId(1), true);
+            for now_ms in [100, 100 + lived_ms] {
+                assert!(!tracks.see(&report(run), Phase::Ready, now_ms).crashed);
+            }
+            let track = tracks.see(&report(run), Phase::Stopped, 100 + lived_ms);
+            assert_eq!((track.failed_starts, track.crashed), (failed_starts, true));
+        }
+    }
+
+    #[test]
+    fn a_start_that_was_good_until_it_was_to_rest_clears_those_that_failed() {
+        let asleep = |tracks: &mut Tracks| tracks.ordered(ReplicaId(1), false);
+        let frozen = |tracks: &mut Tracks| {
+            tracks.see(&report(2), Phase::Frozen, 0);
+        };
+        for rest in [asleep as fn(&mut Tracks), frozen] {
+            let mut tracks = Tracks::default();
+            tracks.ordered(ReplicaId(1), true);
+            assert_eq!(tracks.see(&report(1), Phase::Stopped, 0).failed_starts, 1);
+            tracks.ordered(ReplicaId(1), true);
+            assert_eq!(tracks.see(&report(2), Phase::Ready, 0).failed_starts, 1);
+            rest(&mut tracks);
+            assert_eq!(tracks.see(&report(2), Phase::Stopping, 0).failed_starts, 0);
+        }
     }
 
     #[test]
     fn a_stop_that_was_ordered_is_no_crash() {
         let mut tracks = Tracks::default();
         tracks.ordered(ReplicaId(1), true);
-        tracks.see(&report(1), Phase::Ready);
+        tracks.see(&report(1), Phase::Ready, 0);
         tracks.ordered(ReplicaId(1), false);
-        assert!(!tracks.see(&report(1), Phase::Stopped).crashed);
+        assert!(!tracks.see(&report(1), Phase::Stopped, 0).crashed);
     }
 }

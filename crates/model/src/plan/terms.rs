@@ -51,7 +51,7 @@ pub struct Replica {
     pub revision: RevisionId,
     /// Where it is in its life. `Ready` is the probe's word, whoever asks the probe.
     pub phase: Phase,
-    /// Starts in a row that ended before ready; 0 again once it was ready.
+    /// Starts in a row that came to nothing: each ended before ready, or too soon after. 0 again once one held.
     pub failed_starts: u32,
     /// It ended unasked since it was last ordered to run.
     pub crashed: bool,
@@ -148,6 +148,6 @@ pub enum FailReason {
     Deadline,
     /// It cannot succeed, for this reason.
     Hopeless(String),
-    /// A replica of it ended before it was ready, [`CRASH_LOOP_STARTS`](super::CRASH_LOOP_STARTS) times in a row.
+    /// A replica of it came to nothing, [`CRASH_LOOP_STARTS`](super::CRASH_LOOP_STARTS) times in a row.
     CrashLoop,
 }
