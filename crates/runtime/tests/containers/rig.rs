@@ -74,7 +74,7 @@ pub(crate) fn container(name: &str, arguments: &[&str]) -> ContainerConfig {
         name: name.to_owned(),
         lower: vec![layer().to_owned()],
         argv,
-        stop_grace_ms: 200,
+        stop_grace_ms: 5_000,
         ..ContainerConfig::default()
     }
 }
