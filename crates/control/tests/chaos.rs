@@ -58,7 +58,7 @@ fn watch(world: &World) -> tokio::task::JoinHandle<String> {
                     }
                 }
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     })
 }
@@ -84,7 +84,8 @@ async fn stir(world: &mut World, dice: &mut Dice) -> String {
                     "&detach=1",
                 )
                 .await;
-            assert_eq!(up.code(), 0, "{up:#?}");
+            // Detached, but a failure that was there before the first look is told.
+            assert!(matches!(up.code(), 0 | 1 | 3), "{up:#?}");
             format!("deploy {image} {replicas} {order}")
         }
         3 | 4 => {

@@ -51,7 +51,12 @@ impl App {
         app
     }
 
+    /// With time enough to get ready.
     fn kubernetes(&self, more: &str) -> String {
+        self.within_s(60, more)
+    }
+
+    fn within_s(&self, deadline_s: u32, more: &str) -> String {
         let port = self.port;
         format!(
             "
@@ -59,7 +64,7 @@ apiVersion: apps/v1
 kind: Deployment
 metadata: {{name: web, annotations: {{layby.dev/doze-after: never, layby.dev/sleep-after: never}}}}
 spec:
-  progressDeadlineSeconds: 2
+  progressDeadlineSeconds: {deadline_s}
   selector: {{matchLabels: {{app: web}}}}
   template:
     metadata: {{labels: {{app: web}}}}
@@ -120,7 +125,7 @@ async fn what_fails_its_probe_is_shown_with_the_last_answer() {
     let world = World::with(UNASKED).await;
     let app = App::new().await;
     app.healthy.store(false, Ordering::SeqCst);
-    let failed = up(&world, &app.kubernetes("")).await;
+    let failed = up(&world, &app.within_s(5, "")).await;
     assert_eq!(failed.code(), 1, "{failed:#?}");
     let last_probe = failed.failure().last_probe.expect("it was probed");
     assert!(
@@ -182,7 +187,16 @@ async fn a_dozing_replica_is_not_probed_and_a_thawed_one_is_ready_at_once() {
         .ask("POST", "/v1/services/shop/web/doze", Vec::new())
         .await;
     assert_eq!(status, 200);
-    let asked = app.asked.load(Ordering::SeqCst);
+    // A probe may have been on its way when it was frozen.
+    let mut asked = app.asked.load(Ordering::SeqCst);
+    loop {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        let now = app.asked.load(Ordering::SeqCst);
+        if now == asked {
+            break;
+        }
+        asked = now;
+    }
     tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
     assert_eq!(app.asked.load(Ordering::SeqCst), asked);
 
@@ -221,7 +235,7 @@ async fn that_nobody_listens_is_said_where_nobody_ever_did() {
     let world = World::with(UNASKED).await;
     let app = App::new().await;
     let port = app.port;
-    let manifest = app.kubernetes("").replace(&port.to_string(), "9"); // discard: nobody is there
+    let manifest = app.within_s(5, "").replace(&port.to_string(), "9"); // discard: nobody is there
     let failed = up(&world, &manifest).await;
     assert_eq!(failed.code(), 1, "{failed:#?}");
     let last_probe = failed.failure().last_probe.expect("it was probed");

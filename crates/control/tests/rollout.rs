@@ -202,7 +202,7 @@ async fn stop_first_never_runs_two_revisions() {
                 let revisions: std::collections::BTreeSet<_> =
                     all.iter().filter(runs).map(|r| r.revision).collect();
                 assert!(revisions.len() < 2, "{all:#?}");
-                tokio::task::yield_now().await;
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
             }
         })
     };

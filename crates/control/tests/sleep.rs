@@ -56,31 +56,22 @@ async fn a_service_dozes_sleeps_and_wakes_on_order() {
     assert_eq!((wake.from, wake.held_ms), (Wakefulness::Asleep, None));
 }
 
-#[tokio::test]
-async fn idleness_leads_down_the_ladder_and_demand_wakes() {
+/// Lets idleness do its work, wakes by demand, and does both once more.
+async fn rest_and_wake_twice(ladder: &str, rests: Showing, phase: Phase) {
     let world = World::new().await;
-    let ladder = "x-layby: {sleep: {doze_after: 200ms, sleep_after: 600ms}}";
     world.up(&compose("fake/ok", ladder)).await;
-    for from in [Showing::Dozing, Showing::Asleep, Showing::Dozing] {
-        let phase = match from {
-            Showing::Asleep => Phase::Stopped,
-            _ => Phase::Frozen,
-        };
+    let id = ID.parse().expect("an id");
+    for _ in 0..2 {
         let at = |r: &layby_control::api::types::ReplicaView| r.phase == phase;
         world
             .until(ID, |d| {
-                d.view.wakefulness == Some(from) && d.replicas.iter().all(at)
+                d.view.wakefulness == Some(rests) && d.replicas.iter().all(at)
             })
             .await;
         assert_eq!(mode(&world), Mode::Hold);
         world.gateway.ask(ID, 1);
         world
-            .until_table(|t| {
-                matches!(
-                    t.services[&ID.parse().expect("an id")].mode,
-                    Mode::Serve { .. }
-                )
-            })
+            .until_table(|t| matches!(t.services[&id].mode, Mode::Serve { .. }))
             .await;
         world
             .until(ID, |d| d.view.wakefulness == Some(Showing::Awake))
@@ -89,6 +80,31 @@ async fn idleness_leads_down_the_ladder_and_demand_wakes() {
         let wake = world.detail(ID).await.last_wake.expect("it was woken");
         assert!(wake.held_ms.is_some());
     }
+}
+
+#[tokio::test]
+async fn idleness_makes_it_doze_and_demand_wakes() {
+    let ladder = "x-layby: {sleep: {doze_after: 200ms, sleep_after: 1h}}";
+    rest_and_wake_twice(ladder, Showing::Dozing, Phase::Frozen).await;
+}
+
+#[tokio::test]
+async fn idleness_puts_it_to_sleep_and_demand_wakes() {
+    let ladder = "x-layby: {sleep: {doze_after: never, sleep_after: 200ms}}";
+    rest_and_wake_twice(ladder, Showing::Asleep, Phase::Stopped).await;
+}
+
+#[tokio::test]
+async fn what_dozes_goes_to_sleep_in_the_end() {
+    let world = World::new().await;
+    let ladder = "x-layby: {sleep: {doze_after: 50ms, sleep_after: 300ms}}";
+    world.up(&compose("fake/ok", ladder)).await;
+    world
+        .until(ID, |d| d.view.wakefulness == Some(Showing::Asleep))
+        .await;
+    world
+        .until_replicas(|all| all.len() == 1 && all[0].phase == Phase::Stopped)
+        .await;
 }
 
 #[tokio::test]
@@ -137,6 +153,11 @@ async fn a_request_in_flight_is_not_cut_by_going_to_sleep() {
     world.gateway.set_traffic(ID, traffic.clone());
     let sleeping = order(&world, "sleep");
     tokio::pin!(sleeping);
+    let id = ID.parse().expect("an id");
+    tokio::select! {
+        _ = &mut sleeping => panic!("it was stopped under a request"),
+        _ = world.until_table(|t| t.services[&id].mode == Mode::Hold) => {}
+    }
     let early = tokio::time::timeout(std::time::Duration::from_millis(300), &mut sleeping).await;
     assert!(early.is_err(), "it was stopped under a request");
     assert_eq!(world.replicas().await[0].phase, Phase::Ready);
@@ -226,6 +247,7 @@ async fn neither_dozing_nor_waking_waits_for_the_disk() {
     world.up(&compose("fake/ok", ladder)).await;
     // Another connection holds the write lock: no decision can be written.
     let store = rusqlite::Connection::open(world.dir.path().join("layby.db")).expect("the store");
+    store.busy_timeout(common::PATIENCE).expect("a timeout");
     store.execute_batch("BEGIN IMMEDIATE").expect("the lock");
     for _ in 0..2 {
         world
