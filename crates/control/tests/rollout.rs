@@ -470,3 +470,18 @@ spec:
         .await;
     assert_eq!(status, 404);
 }
+
+#[tokio::test]
+async fn progress_is_told_as_it_changes() {
+    let world = World::new().await;
+    let up = world.up(&compose("fake/slow:300ms", "")).await;
+    let text = |event: &Event| match event {
+        Event::Progress { text, .. } => Some(text.clone()),
+        _ => None,
+    };
+    let texts: Vec<String> = up.events.iter().filter_map(text).collect();
+    assert!(texts.contains(&"1 of 1 starting".into()), "{texts:?}");
+    let mut once = texts.clone();
+    once.dedup();
+    assert_eq!(texts, once);
+}

@@ -4,6 +4,7 @@ mod conflict;
 mod dry_run;
 mod images;
 mod outcome;
+mod progress;
 mod revision;
 pub(crate) mod upload;
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use layby_model::RevisionId;
-use layby_model::replica::Phase;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::Committed;
+use super::progress::{Progress, counts};
 use crate::api::types::{Event, Failure, Outcome};
 use crate::driver::Status;
 
@@ -47,7 +48,7 @@ async fn wait_for(one: Committed, detach: bool, events: &mpsc::Sender<Event>) ->
         let shown = Arc::clone(&status.borrow());
         return tell(&shown, Outcome::Unchanged, None, events).await;
     };
-    let mut told = String::new();
+    let mut progress = Progress::default();
     let mut limit = None;
     loop {
         let shown = Arc::clone(&status.borrow_and_update());
@@ -58,10 +59,13 @@ async fn wait_for(one: Committed, detach: bool, events: &mpsc::Sender<Event>) ->
         if detach && known {
             return tell(&shown, Outcome::Pending, None, events).await;
         }
+        let mut again = None;
         if known {
-            let text = progress(&shown, revision);
-            if text != told {
-                told.clone_from(&text);
+            let counts = counts(&shown.detail.replicas, revision.0, shown.row.replicas);
+            let answer = shown.last_answer.as_deref();
+            let (now, next) = progress.tell(counts, answer, Instant::now());
+            again = next;
+            if let Some(text) = now {
                 let progress = Event::Progress {
                     service: service.to_string(),
                     state: shown.detail.view.state,
@@ -73,10 +77,13 @@ async fn wait_for(one: Committed, detach: bool, events: &mpsc::Sender<Event>) ->
         let deadline = *limit.get_or_insert_with(|| {
             let spec = &shown.row.target.spec.service;
             let ms = spec.progress_deadline_ms.saturating_add(spec.drain_ms);
-            tokio::time::Instant::now() + Duration::from_millis(ms.min(u64::from(u32::MAX))) + SLACK
+            Instant::now() + Duration::from_millis(ms.min(u64::from(u32::MAX))) + SLACK
         });
-        match tokio::time::timeout_at(deadline, status.changed()).await {
+        let until = again.map_or(deadline, |again: Instant| again.min(deadline));
+        match tokio::time::timeout_at(until, status.changed()).await {
             Ok(Ok(())) => {}
+            // There is more to tell.
+            Err(_) if until < deadline => {}
             // The driver is gone, or it takes too long.
             Ok(Err(_)) | Err(_) => return tell(&shown, Outcome::Pending, None, events).await,
         }
@@ -109,30 +116,10 @@ fn verdict(status: &Status, revision: RevisionId) -> Option<(Outcome, Option<Fai
         let text = format!("it was overtaken by revision {}", row.target.id);
         Some((lost, Some(over(text))))
     } else if row.target.id == revision && row.target_failed {
-        Some((lost, status.failure().cloned()))
+        Some((lost, row.last_failure.clone()))
     } else {
         None
     }
-}
-
-fn progress(status: &Status, revision: RevisionId) -> String {
-    let replicas = status.detail.replicas.iter();
-    let mine = replicas.filter(|replica| replica.revision == revision.0);
-    let (mut ready, mut starting) = (0, 0);
-    for replica in mine {
-        match replica.phase {
-            Phase::Ready => ready += 1,
-            Phase::Starting => starting += 1,
-            Phase::Frozen
-            | Phase::Freezing
-            | Phase::Stopped
-            | Phase::Stopping
-            | Phase::Lost
-            | Phase::Removing => {}
-        }
-    }
-    let wanted = status.row.replicas;
-    format!("revision {revision}: {ready} of {wanted} ready, {starting} starting")
 }
 
 async fn tell(

@@ -36,6 +36,8 @@ const REQUESTS: usize = 32;
 const DRAIN_POLL_MS: u64 = 20;
 /// How often they are looked at while a long request alone keeps a service from being idle, in milliseconds.
 const BUSY_POLL_MS: u64 = 1_000;
+/// How often it is looked at what the probes of a target say that is not ready yet, in milliseconds: only to show it.
+const ANSWER_POLL_MS: u64 = 1_000;
 /// The wait before an order is repeated that changed no fact, in milliseconds.
 const STUCK_PAUSE_MS: u64 = 50;
 
@@ -302,6 +304,8 @@ impl Driver {
         let busy = d.wanted > Wakefulness::Asleep
             && may_doze
             && o.replicas.iter().any(|replica| in_flight(&replica.id));
+        let probing =
+            !self.plane.engine.traits().reports_health && self.starting(d, o).next().is_some();
         let troubles = [&self.engine_trouble, &self.store_trouble];
         let retries = troubles
             .into_iter()
@@ -311,6 +315,7 @@ impl Driver {
             .into_iter()
             .chain(draining.then(|| o.now_ms + DRAIN_POLL_MS))
             .chain(busy.then(|| o.now_ms + BUSY_POLL_MS))
+            .chain(probing.then(|| o.now_ms + ANSWER_POLL_MS))
             .chain((self.stuck_until_ms > o.now_ms).then_some(self.stuck_until_ms))
             .chain(retries)
             .min()

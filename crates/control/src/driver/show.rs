@@ -12,9 +12,7 @@ use super::act::rests_at;
 use super::look::{desired, shown_spec};
 use super::{Driver, Waking};
 use crate::addresses;
-use crate::api::types::{
-    ContainerView, Failure, LastWake, ReplicaView, ServiceDetail, ServiceView,
-};
+use crate::api::types::{ContainerView, LastWake, ReplicaView, ServiceDetail, ServiceView};
 use crate::config::ControlConfig;
 use crate::store::{Revision, Row};
 
@@ -27,6 +25,8 @@ pub(crate) struct Status {
     pub(crate) row: Row,
     /// The level that all of live's replicas have reached and rest at; `None`: on the way.
     pub(crate) resting: Option<Wakefulness>,
+    /// What the probe of a target's replica that is starting said last.
+    pub(crate) last_answer: Option<String>,
     /// The service was removed.
     pub(crate) gone: bool,
 }
@@ -54,13 +54,9 @@ impl Status {
             },
             row: row.clone(),
             resting: None,
+            last_answer: None,
             gone: false,
         }
-    }
-
-    /// Why the target failed, if it did.
-    pub(crate) fn failure(&self) -> Option<&Failure> {
-        self.row.last_failure.as_ref()
     }
 }
 
@@ -80,6 +76,9 @@ impl Driver {
             },
             row: row.clone(),
             resting: self.resting(d, o, at_rest),
+            last_answer: self
+                .starting(d, o)
+                .find_map(|id| self.health.last_answer(id)),
             gone: false,
         };
         self.status.send_if_modified(|shown| {
@@ -89,6 +88,14 @@ impl Driver {
             }
             changed
         });
+    }
+
+    /// The replicas of a rolling target that have not answered yet.
+    pub(super) fn starting(&self, d: &Desired, o: &Observed) -> impl Iterator<Item = ReplicaId> {
+        let target = d.target.filter(|_| d.rolling());
+        let mine = o.replicas.iter();
+        mine.filter(move |r| Some(r.revision) == target && r.phase == Phase::Starting)
+            .map(|r| r.id)
     }
 
     /// The last thing that is shown.

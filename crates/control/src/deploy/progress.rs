@@ -1,0 +1,170 @@
+//! What a rollout is at, in a few words for people, told when it changes.
+
+use std::time::Duration;
+
+use layby_model::replica::Phase;
+use tokio::time::Instant;
+
+use crate::api::types::ReplicaView;
+
+/// What the probes say is told at most so often: an app that boots has many answers, and the last one counts.
+const ANSWER_EVERY: Duration = Duration::from_secs(3);
+
+/// What was told last.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    counts: String,
+    answer: Option<String>,
+    /// Since when these counts stand, or when an answer was told.
+    told: Option<Instant>,
+}
+
+impl Progress {
+    /// The line to tell now, if there is a new one; and when to ask again even if nothing changes. `counts` is as
+    /// of [`counts`], `answer` what a probe said last.
+    pub(super) fn tell(
+        &mut self,
+        counts: String,
+        answer: Option<&str>,
+        now: Instant,
+    ) -> (Option<String>, Option<Instant>) {
+        if counts != self.counts {
+            self.counts.clone_from(&counts);
+            self.told = Some(now);
+            return (Some(counts), self.answer_due(answer));
+        }
+        match self.answer_due(answer) {
+            Some(due) if due <= now => {}
+            later => return (None, later),
+        }
+        self.answer = answer.map(str::to_owned);
+        self.told = Some(now);
+        (answer.map(|answer| format!("{counts}: {answer}")), None)
+    }
+
+    /// When an answer is to be told that was not yet.
+    fn answer_due(&self, answer: Option<&str>) -> Option<Instant> {
+        let new = answer.is_some() && answer != self.answer.as_deref();
+        self.told.filter(|_| new).map(|told| told + ANSWER_EVERY)
+    }
+}
+
+/// How far the `wanted` replicas of a revision are, such as `1 of 2 ready, 1 of 2 starting`.
+pub(super) fn counts(replicas: &[ReplicaView], revision: u32, wanted: u32) -> String {
+    let (mut ready, mut starting, mut ended) = (0, 0, 0);
+    for replica in replicas.iter().filter(|r| r.revision == revision) {
+        match replica.phase {
+            Phase::Ready => ready += 1,
+            Phase::Starting if runs(replica) => starting += 1,
+            Phase::Starting | Phase::Stopped | Phase::Lost if has_ended(replica) => ended += 1,
+            Phase::Starting
+            | Phase::Stopped
+            | Phase::Lost
+            | Phase::Frozen
+            | Phase::Freezing
+            | Phase::Stopping
+            | Phase::Removing => {}
+        }
+    }
+    let parts: Vec<String> = [(ready, "ready"), (starting, "starting"), (ended, "ended")]
+        .into_iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, what)| format!("{n} of {wanted} {what}"))
+        .collect();
+    match (parts.is_empty(), wanted) {
+        (false, _) => parts.join(", "),
+        (true, 1) => "preparing 1 replica".into(),
+        (true, n) => format!("preparing {n} replicas"),
+    }
+}
+
+/// Whether its processes run. "Starting" begins with the order, while it is still being prepared.
+fn runs(replica: &ReplicaView) -> bool {
+    replica.containers.iter().all(|c| c.pid.is_some())
+}
+
+/// Whether it came to an end that nobody asked for; it is started again.
+fn has_ended(replica: &ReplicaView) -> bool {
+    replica.containers.iter().any(|c| c.restarts > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::types::ContainerView;
+
+    fn replica(revision: u32, phase: Phase, pid: Option<i32>, restarts: u32) -> ReplicaView {
+        ReplicaView {
+            id: String::new(),
+            revision,
+            phase,
+            address: None,
+            containers: vec![ContainerView {
+                name: "main".into(),
+                pid,
+                restarts,
+            }],
+        }
+    }
+
+    #[test]
+    fn the_counts_say_what_goes_on() {
+        let table = [
+            (vec![], "preparing 2 replicas"),
+            (
+                vec![
+                    replica(1, Phase::Ready, Some(1), 0),
+                    replica(2, Phase::Starting, None, 0),
+                ],
+                "preparing 2 replicas",
+            ),
+            (
+                vec![replica(2, Phase::Starting, Some(1), 0)],
+                "1 of 2 starting",
+            ),
+            (
+                vec![
+                    replica(2, Phase::Ready, Some(1), 0),
+                    replica(2, Phase::Starting, Some(2), 1),
+                ],
+                "1 of 2 ready, 1 of 2 starting",
+            ),
+            (vec![replica(2, Phase::Stopped, None, 1)], "1 of 2 ended"),
+        ];
+        for (replicas, text) in table {
+            assert_eq!(counts(&replicas, 2, 2), text);
+        }
+        assert_eq!(counts(&[], 2, 1), "preparing 1 replica");
+    }
+
+    #[test]
+    fn nothing_is_told_twice_and_answers_only_now_and_then() {
+        let mut progress = Progress::default();
+        let start = Instant::now();
+        let mut told = Vec::new();
+        for (at_ms, counts, answer) in [
+            (0, "preparing", None),
+            (10, "preparing", None),
+            (20, "starting", None),
+            (30, "starting", Some("refused")),
+            (3_019, "starting", Some("503")),
+            (3_020, "starting", Some("503")),
+            (9_000, "starting", Some("503")),
+            (9_010, "starting", Some("500")),
+            (9_020, "ready", None),
+        ] {
+            let now = start + Duration::from_millis(at_ms);
+            let (text, again) = progress.tell(counts.into(), answer, now);
+            told.extend(text);
+            assert!(again.is_none_or(|again| again > now));
+        }
+        let all = [
+            "preparing",
+            "starting",
+            "starting: 503",
+            "starting: 500",
+            "ready",
+        ];
+        assert_eq!(told, all);
+    }
+}
