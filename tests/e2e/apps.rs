@@ -28,9 +28,10 @@ impl App {
             .expect("a temporary directory");
         fs::copy(web_program(), dir.path().join("web")).expect("the program");
         let app = Self { dir };
+        // The kernel keeps SIGTERM from a first process that has no handler for it.
         app.write(
             "Dockerfile",
-            "FROM scratch\nCOPY web /web\nEXPOSE 8000\nENTRYPOINT [\"/web\"]\n",
+            "FROM scratch\nCOPY web /web\nSTOPSIGNAL SIGKILL\nEXPOSE 8000\nENTRYPOINT [\"/web\"]\n",
         );
         app
     }

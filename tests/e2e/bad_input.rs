@@ -108,7 +108,7 @@ fn bad_yaml_is_shown_with_line_column_and_text() {
     up_fails(
         "services:\n  web:\n    image: [a\n    build: .\n",
         1,
-        &["compose.yaml:"],
+        &["compose.yaml:", "bad YAML", "in the line"],
     );
 }
 
@@ -189,23 +189,33 @@ fn a_data_directory_of_a_newer_layby_is_left_alone() {
         return;
     }
     let mut node = Node::start();
+    let shop = App::compose(WEB);
+    node.run_in(shop.path(), &["up"]).ok();
+    let pids = node.pids("web");
     node.run(&["node", "stop"]).ok();
     node.kill();
-    let store = node.data.path().join("layby.db");
-    let connection = rusqlite::Connection::open(&store).expect("the store");
-    connection
+    let store = rusqlite::Connection::open(node.data.path().join("layby.db")).expect("the store");
+    let version: i64 = store
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .expect("a version");
+    store
         .pragma_update(None, "user_version", 9999)
         .expect("written");
-    drop(connection);
     let output = node
         .command(Path::new("/"), &["serve", "--http", "127.0.0.1:0"])
-        .output()
-        .expect("layby runs");
-    Answer::new(&["serve"], &output).exits(1).says("newer");
-    let connection = rusqlite::Connection::open(&store).expect("the store");
-    connection
-        .pragma_update(None, "user_version", 1)
+        .output();
+    store
+        .pragma_update(None, "user_version", version)
         .expect("written");
+    drop(store);
+    Answer::new(&["serve"], &output.expect("layby runs"))
+        .exits(1)
+        .says("newer");
+
+    // What ran still runs, and the right Layby finds it.
+    node.serve();
+    assert_eq!(node.pids("web"), pids);
+    assert_eq!(node.get("web.shop.localhost", "/").body, "hello world");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod apps;
 mod bad_input;
 mod life;
+mod manifests;
 mod node;
 mod restart;
 mod rollout;

@@ -61,8 +61,17 @@ impl Node {
         node
     }
 
-    /// Starts the node's process (again).
+    /// Starts the node's process (again), and waits until it answers.
     pub(crate) fn serve(&mut self) {
+        self.spawn();
+        self.wait_for("the node to answer", |node| node.answers());
+    }
+
+    fn answers(&self) -> bool {
+        self.run(&["version", "--json"]).json()["node"].is_object()
+    }
+
+    fn spawn(&mut self) {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -85,9 +94,6 @@ impl Node {
             .spawn()
             .expect("layby starts");
         self.child = Some(child);
-        self.wait_for("the node to answer", |node| {
-            node.run(&["version", "--json"]).json()["node"].is_object()
-        });
     }
 
     /// Ends the node's process as a power cut of its own would; containers go on.
@@ -185,7 +191,11 @@ impl Drop for Node {
             eprintln!("--- the node said:\n{}", self.story());
         }
         if self.child.is_none() {
-            self.serve(); // so that it takes down what the killed one left
+            self.spawn(); // so that it takes down what the killed one left
+            let started = Instant::now();
+            while !self.answers() && started.elapsed() < PATIENCE {
+                std::thread::sleep(Duration::from_millis(20)); // no assertion here: this may run while a test fails
+            }
         }
         let _ = self
             .command(Path::new("/"), &["node", "stop", "--all"])
@@ -268,6 +278,18 @@ pub(crate) fn get(addr: SocketAddr, host: &str, path: &str) -> std::io::Result<R
     write!(
         stream,
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )?;
+    read_reply(&mut BufReader::new(stream))
+}
+
+/// `POST path` with a JSON body, on a connection of its own.
+pub(crate) fn post(addr: SocketAddr, host: &str, path: &str, body: &str) -> std::io::Result<Reply> {
+    let mut stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE + PATIENCE))?;
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
     )?;
     read_reply(&mut BufReader::new(stream))
 }

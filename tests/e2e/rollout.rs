@@ -106,7 +106,7 @@ metadata:
   name: mute
   annotations: {layby.dev/build: .}
 spec:
-  progressDeadlineSeconds: 2
+  progressDeadlineSeconds: 10
   selector: {matchLabels: {app: mute}}
   template:
     metadata: {labels: {app: mute}}

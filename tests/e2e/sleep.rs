@@ -18,8 +18,8 @@ fn a_dozing_service_answers_from_the_same_process() {
     assert_eq!(node.pids("web"), pids);
     assert_eq!(node.get("web.shop.localhost", "/").body, "hello world");
     assert_eq!(node.pids("web"), pids);
+    node.wait_until("web", "awake");
     let status = node.status("web");
-    assert_eq!(status["wakefulness"], "awake");
     assert_eq!(status["last_wake"]["from"], "dozing");
     assert!(status["last_wake"]["held_ms"].is_number(), "{status}");
 }
@@ -40,6 +40,7 @@ fn a_sleeping_service_has_no_process_and_answers_from_a_new_one() {
         get(published, "any", "/").expect("an answer").body,
         "hello world"
     );
+    node.wait_until("web", "awake");
     assert_ne!(node.pids("web"), pids);
     assert_eq!(node.status("web")["last_wake"]["from"], "asleep");
 
@@ -57,7 +58,7 @@ fn waiting_puts_it_to_doze_then_to_sleep_and_a_request_wakes_it() {
     let node = Node::start();
     let app = App::compose(&WEB.replace(
         "doze_after: never, sleep_after: never",
-        "doze_after: 1s, sleep_after: 3s",
+        "doze_after: 1s, sleep_after: 8s",
     ));
     node.run_in(app.path(), &["up"]).ok();
     node.wait_until("web", "dozing");
@@ -120,7 +121,9 @@ fn a_request_in_flight_keeps_it_awake() {
     node.run_in(app.path(), &["up"]).ok();
     let gateway = node.gateway();
     let slow = std::thread::spawn(move || get(gateway, "web.shop.localhost", "/slow?1500"));
-    std::thread::sleep(std::time::Duration::from_millis(300)); // the request is to be under way, not merely sent
+    node.wait_for("the request to be under way", |node| {
+        node.get("web.shop.localhost", "/started").body == "1"
+    });
     node.run(&["sleep", "web"]).ok();
     assert_eq!(
         slow.join().expect("no panic").expect("an answer").body,

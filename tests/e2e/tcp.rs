@@ -35,7 +35,7 @@ fn a_connection_survives_a_doze_and_its_bytes_wake() {
     assert_eq!(say(&mut stream, "one"), "one");
     node.run(&["doze", "echo"]).ok().says("dozing");
     assert_eq!(say(&mut stream, "two"), "two");
-    assert_eq!(node.status("echo")["wakefulness"], "awake");
+    node.wait_until("echo", "awake");
 
     // Sleep ends the connection; a new one wakes.
     node.run(&["sleep", "echo"]).ok().says("asleep");

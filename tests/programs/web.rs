@@ -10,6 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 static ANSWERED: AtomicU64 = AtomicU64::new(0);
+/// Slow requests that have begun.
+static STARTED: AtomicU64 = AtomicU64::new(0);
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -94,7 +96,9 @@ fn respond(path: &str, body: &[u8]) -> (&'static str, String) {
     match path {
         "/healthz" => ("200 OK", "ok".to_owned()),
         "/count" => ("200 OK", ANSWERED.load(Ordering::SeqCst).to_string()),
+        "/started" => ("200 OK", STARTED.load(Ordering::SeqCst).to_string()),
         "/slow" => {
+            STARTED.fetch_add(1, Ordering::SeqCst);
             thread::sleep(Duration::from_millis(query.parse().unwrap_or(1000)));
             ("200 OK", "slow".to_owned())
         }

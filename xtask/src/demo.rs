@@ -29,7 +29,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) fn demo(once: bool) -> Result<()> {
     setup::require_root("cargo xtask demo")?;
     setup::setup()?;
-    run(&mut cargo(&["build", "--release", "--package", "layby"]))?;
+    run(&mut cargo(&[
+        "build",
+        "--release",
+        "--workspace",
+        "--bin",
+        "layby",
+    ]))?;
     example::example("mnist")?;
     let demo = Demo::new()?;
     let shown = demo.show();
@@ -51,7 +57,7 @@ impl Demo {
     fn new() -> Result<Self> {
         let root = place::root();
         let demo = Self {
-            layby: root.join("target/release/layby"),
+            layby: place::target().join("release/layby"),
             example: root.join("examples/mnist"),
         };
         for addr in [GATEWAY, NODE_PORT] {

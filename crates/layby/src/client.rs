@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, BodyStream, Full, StreamBody, combinators::BoxBody
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use layby_control::api::types::Problem;
+use layby_control::api::types::{Problem, VersionView};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::net::UnixStream;
@@ -39,10 +39,29 @@ impl Client {
     }
 
     /// Whether a node answers.
-    pub(crate) async fn answers(&self) -> bool {
-        self.send(Method::GET, "/v1/version", &[], empty())
-            .await
-            .is_ok()
+    ///
+    /// # Errors
+    /// One runs, but this user may not use it.
+    pub(crate) async fn answers(&self) -> Result<bool> {
+        match UnixStream::connect(&self.socket).await {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(self.unreachable(&error))
+            }
+            Err(_) => Ok(false),
+            Ok(_) => Ok(self
+                .send(Method::GET, "/v1/version", &[], empty())
+                .await
+                .is_ok()),
+        }
+    }
+
+    /// Where the node's gateway listens, as `address:port`.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub(crate) async fn gateway(&self) -> Result<String> {
+        let version: VersionView = self.get("/v1/version", &[]).await?;
+        Ok(version.http)
     }
 
     /// `GET path`, read as JSON.
@@ -198,14 +217,13 @@ impl Client {
 
     fn unreachable(&self, error: &io::Error) -> anyhow::Error {
         let dir = self.data_dir.display();
-        let message = match error.kind() {
-            io::ErrorKind::PermissionDenied => {
-                format!(
-                    "the node of {dir} may be used by root and the group layby: run this as one of them"
-                )
-            }
-            _ => format!("no node runs for {dir}: start one with `layby serve` or `layby up`"),
-        };
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            let message = format!(
+                "the node of {dir} is for root and the group layby: run this as one of them"
+            );
+            return Exit::new(Code::Failed, message).into();
+        }
+        let message = format!("no node runs for {dir}: start one with `layby serve` or `layby up`");
         Exit::new(Code::NotFound, message).into()
     }
 }

@@ -8,16 +8,17 @@ use anyhow::Result;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use layby_control::api::types::{Event, Failure, Outcome, ServiceView};
 
-use crate::client::Lines;
+use crate::client::{Client, Lines};
 use crate::exit::{Code, Exit};
+use crate::out::say;
 use crate::show;
 
 /// Shows the events until the last one.
 ///
 /// # Errors
 /// The code that the node ended with, if it is not 0.
-pub(crate) async fn show(mut lines: Lines) -> Result<()> {
-    let mut screen = Screen::new();
+pub(crate) async fn show(client: &Client, mut lines: Lines) -> Result<()> {
+    let mut screen = Screen::new(client.gateway().await?);
     let mut code = None;
     while let Some(event) = lines.next::<Event>().await? {
         match event {
@@ -60,13 +61,15 @@ pub(crate) async fn show(mut lines: Lines) -> Result<()> {
 
 /// One line a service while it moves; what is settled stands above for good.
 struct Screen {
+    gateway: String,
     live: Option<MultiProgress>,
     bars: BTreeMap<String, ProgressBar>,
 }
 
 impl Screen {
-    fn new() -> Self {
+    fn new(gateway: String) -> Self {
         Self {
+            gateway,
             live: std::io::stderr().is_terminal().then(MultiProgress::new),
             bars: BTreeMap::new(),
         }
@@ -75,7 +78,7 @@ impl Screen {
     /// Something that moves on: replaces the service's line on a terminal.
     fn line(&mut self, service: &str, what: &str, text: &str) {
         let Some(live) = &self.live else {
-            println!("{service}  {what}  {text}");
+            say!("{service}  {what}  {text}");
             return;
         };
         let bar = self.bars.entry(service.to_owned()).or_insert_with(|| {
@@ -107,7 +110,7 @@ impl Screen {
             self.say(&line);
         }
         if !matches!(outcome, Outcome::Failed) {
-            for address in show::addresses(service) {
+            for address in show::addresses(service, &self.gateway) {
                 self.say(&format!("  {address}"));
             }
         }
@@ -115,7 +118,7 @@ impl Screen {
 
     /// A line that stays, on standard output.
     fn say(&self, line: &str) {
-        self.suspended(|| println!("{line}"));
+        self.suspended(|| say!("{line}"));
     }
 
     /// A line that stays, on standard error.

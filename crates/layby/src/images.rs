@@ -10,6 +10,7 @@ use tokio::io::{self, AsyncRead};
 
 use crate::cli::{ArchiveFormat, Image};
 use crate::client::Client;
+use crate::out::say;
 use crate::show;
 
 /// Does what `command` says.
@@ -29,7 +30,7 @@ pub(crate) async fn image(client: &Client, command: Image) -> Result<()> {
             client
                 .forget("/v1/images", &[("reference", reference.clone())])
                 .await?;
-            println!("{reference}  removed");
+            say!("{reference}  removed");
             Ok(())
         }
     }
@@ -38,7 +39,7 @@ pub(crate) async fn image(client: &Client, command: Image) -> Result<()> {
 async fn ls(client: &Client, json: bool) -> Result<()> {
     let images: Vec<ImageView> = client.get("/v1/images", &[]).await?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&images)?);
+        say!("{}", serde_json::to_string_pretty(&images)?);
         return Ok(());
     }
     let mut table = show::table(&["IMAGE", "DIGEST", "SIZE"]);
@@ -71,7 +72,7 @@ async fn load(client: &Client, file: Option<&Path>) -> Result<()> {
     };
     let images: Vec<ImageView> = client.upload("/v1/images/load", &[], archive).await?;
     for image in images {
-        println!("Loaded {} ({})", image.references.join(", "), image.digest);
+        say!("Loaded {} ({})", image.references.join(", "), image.digest);
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ mod exit;
 mod images;
 mod logs;
 mod node;
+mod out;
 mod parcel;
 mod paths;
 mod serve;

@@ -1,5 +1,6 @@
 //! The node as a process: started in the background, asked for its version, ended.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -10,13 +11,16 @@ use layby_control::api::types::VersionView;
 
 use crate::client::Client;
 use crate::exit::{Code, Exit};
+use crate::out::say;
 use crate::paths::Paths;
 
 /// How long a node may take until it answers.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a node may take to end; with `--all` its containers end first, each within its grace.
-const STOP_DEADLINE: Duration = Duration::from_secs(120);
+const STOP_DEADLINE: Duration = Duration::from_secs(200);
 const POLL: Duration = Duration::from_millis(10);
+/// A background node's log is put aside at its next start when it is longer.
+const LOG_MAX_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Starts a node in the background and waits until it answers.
 ///
@@ -25,6 +29,7 @@ const POLL: Duration = Duration::from_millis(10);
 pub(crate) async fn start(paths: &Paths, client: &Client) -> Result<()> {
     require_root()?;
     paths.create()?;
+    keep_log_short(paths)?;
     let log = fs::OpenOptions::new()
         .create(true)
         .append(true)
@@ -38,6 +43,8 @@ pub(crate) async fn start(paths: &Paths, client: &Client) -> Result<()> {
         .stdout(log.try_clone()?)
         .stderr(log)
         .current_dir("/")
+        .env_clear() // the caller's secrets are not the node's
+        .envs(std::env::vars_os().filter(|(name, _)| is_for_the_node(name)))
         .process_group(0) // a Ctrl-C at this terminal is not for the node
         .spawn()
         .context("cannot start a node")?;
@@ -52,6 +59,19 @@ pub(crate) async fn start(paths: &Paths, client: &Client) -> Result<()> {
     Ok(())
 }
 
+fn is_for_the_node(name: &OsStr) -> bool {
+    name == "PATH" || name == "RUST_BACKTRACE" || name.to_string_lossy().starts_with("LAYBY_")
+}
+
+/// One older log is kept.
+fn keep_log_short(paths: &Paths) -> Result<()> {
+    let log = paths.log();
+    if fs::metadata(&log).is_ok_and(|log| log.len() > LOG_MAX_BYTES) {
+        fs::rename(&log, log.with_extension("log.1"))?;
+    }
+    Ok(())
+}
+
 async fn wait_until_it_answers(
     paths: &Paths,
     client: &Client,
@@ -59,7 +79,7 @@ async fn wait_until_it_answers(
     log_from: u64,
 ) -> Result<()> {
     let started = Instant::now();
-    while !client.answers().await {
+    while !client.answers().await? {
         // Another `up` may have started one at the same moment: then this child gives way, and that node answers.
         if let Some(status) = child.try_wait()?
             && !lock_is_held(paths)
@@ -112,7 +132,7 @@ pub(crate) async fn stop(paths: &Paths, client: &Client, all: bool) -> Result<()
         }
         tokio::time::sleep(POLL).await;
     }
-    println!(
+    say!(
         "{}",
         if all {
             "The node and its containers are stopped."
@@ -131,16 +151,19 @@ pub(crate) async fn version(client: &Client, json: bool) -> Result<()> {
     let node: Option<VersionView> = client.get("/v1/version", &[]).await.ok();
     let own = env!("CARGO_PKG_VERSION");
     if json {
-        println!("{}", serde_json::json!({ "client": own, "node": node }));
+        say!("{}", serde_json::json!({ "client": own, "node": node }));
         return Ok(());
     }
-    println!("layby {own}");
+    say!("layby {own}");
     match node {
-        Some(node) => println!(
+        Some(node) => say!(
             "node  {} (pid {}, gateway on {}, data in {})",
-            node.version, node.pid, node.http, node.data_dir
+            node.version,
+            node.pid,
+            node.http,
+            node.data_dir
         ),
-        None => println!("node  none answers"),
+        None => say!("node  none answers"),
     }
     Ok(())
 }

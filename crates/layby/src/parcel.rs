@@ -13,7 +13,7 @@ use tokio_util::io::SyncIoBridge;
 /// A manifest is at most so long; the node refuses longer ones too.
 const MANIFEST_MAX_BYTES: u64 = 1024 * 1024;
 /// All manifests together are at most so long.
-const MANIFESTS_MAX_BYTES: u64 = 4 * 1024 * 1024;
+const MANIFESTS_MAX_BYTES: u64 = 1536 * 1024;
 
 /// The manifests of one app, as they lie in a folder.
 #[derive(Debug)]
@@ -78,7 +78,12 @@ impl Manifests {
                 continue;
             };
             let wanted = name == ".env" || name.ends_with(".yaml") || name.ends_with(".yml");
-            if wanted && entry.path().is_file() {
+            // A long file that is no manifest by its name is some other program's; the node would say what is missing.
+            let is_compose = name.starts_with("compose.") || name.starts_with("docker-compose.");
+            let is_long = entry
+                .metadata()
+                .is_ok_and(|file| file.len() > MANIFEST_MAX_BYTES);
+            if wanted && entry.path().is_file() && (is_compose || !is_long) {
                 manifests.files.insert(name, read_bounded(&entry.path())?);
             }
         }
@@ -121,8 +126,23 @@ impl Manifests {
     pub(crate) fn tar(&self) -> Result<Vec<u8>> {
         let mut tar = tar::Builder::new(Vec::new());
         self.append(&mut tar, "")?;
-        append_bytes(&mut tar, ".layby/env.json", &environment()?)?;
+        append_bytes(&mut tar, ".layby/env.json", &self.environment()?)?;
         Ok(tar.into_inner()?)
+    }
+
+    /// Of the caller's environment the variables that some file names, for `${...}` in Compose files; the
+    /// rest is nobody's business.
+    fn environment(&self) -> Result<Vec<u8>> {
+        let texts: Vec<_> = self
+            .files
+            .values()
+            .map(|text| String::from_utf8_lossy(text))
+            .collect();
+        let variables: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| texts.iter().any(|text| text.contains(name.as_str())))
+            .collect();
+        Ok(serde_json::to_vec(&variables)?)
     }
 
     fn append(&self, tar: &mut tar::Builder<impl Write>, prefix: &str) -> Result<()> {
@@ -168,7 +188,11 @@ fn write_parcel(
     let mut tar = tar::Builder::new(io::BufWriter::with_capacity(128 * 1024, writer));
     tar.follow_symlinks(false);
     manifests.append(&mut tar, "manifest/")?;
-    append_bytes(&mut tar, "manifest/.layby/env.json", &environment()?)?;
+    append_bytes(
+        &mut tar,
+        "manifest/.layby/env.json",
+        &manifests.environment()?,
+    )?;
     for (number, context) in contexts.iter().enumerate() {
         append_context(&mut tar, &format!("context/{number}"), context)?;
     }
@@ -253,14 +277,6 @@ fn append_bytes(tar: &mut tar::Builder<impl Write>, name: &str, bytes: &[u8]) ->
     header.set_mode(0o600);
     tar.append_data(&mut header, name, bytes)
         .with_context(|| format!("cannot send {name}"))
-}
-
-/// The caller's environment, for `${...}` in Compose files; the node never stores it.
-fn environment() -> Result<Vec<u8>> {
-    let variables: BTreeMap<String, String> = std::env::vars_os()
-        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
-    Ok(serde_json::to_vec(&variables)?)
 }
 
 fn read_bounded(file: &Path) -> Result<Vec<u8>> {

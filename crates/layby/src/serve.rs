@@ -33,6 +33,7 @@ const API_GRACE: Duration = Duration::from_secs(1);
 pub(crate) fn serve(paths: &Paths, options: &Serve) -> Result<()> {
     require_root()?;
     check(options)?;
+    layby_control::check_data_dir(&paths.data_dir)?;
     paths.create()?;
     let _lock = lock(paths)?;
     log_to_stderr();
@@ -72,6 +73,12 @@ fn check(options: &Serve) -> Result<()> {
 fn lock(paths: &Paths) -> Result<File> {
     let file = File::create(paths.lock())
         .with_context(|| format!("cannot open {}", paths.lock().display()))?;
+    // `layby up` and `layby node stop` look whether it is held, and hold it themselves for that moment.
+    let mut tries = 0;
+    while matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && tries < 20 {
+        tries += 1;
+        std::thread::sleep(Duration::from_millis(10));
+    }
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
@@ -174,7 +181,7 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
     if stop.all {
         paths.remove_run_dir();
     }
-    drop(gateway);
+    tokio::task::spawn_blocking(move || gateway.stop()).await?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use crate::cli::Deploy;
 use crate::client::{Client, encode};
 use crate::events;
 use crate::exit::{Code, Exit};
+use crate::out::say;
 use crate::show;
 
 /// Lists the services.
@@ -18,9 +19,9 @@ use crate::show;
 pub(crate) async fn ls(client: &Client, json: bool) -> Result<()> {
     let services: Vec<ServiceView> = client.get("/v1/services", &[]).await?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&services)?);
+        say!("{}", serde_json::to_string_pretty(&services)?);
     } else if services.is_empty() {
-        println!("No services yet: `layby up` deploys a Compose file or Kubernetes manifests.");
+        say!("No services yet: `layby up` deploys a Compose file or Kubernetes manifests.");
     } else {
         show::services(&services);
     }
@@ -34,9 +35,9 @@ pub(crate) async fn ls(client: &Client, json: bool) -> Result<()> {
 pub(crate) async fn status(client: &Client, name: &str, json: bool) -> Result<()> {
     let detail: ServiceDetail = client.get(&find(client, name).await?, &[]).await?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&detail)?);
+        say!("{}", serde_json::to_string_pretty(&detail)?);
     } else {
-        show::detail(&detail);
+        show::detail(&detail, &client.gateway().await?);
     }
     Ok(())
 }
@@ -48,7 +49,7 @@ pub(crate) async fn status(client: &Client, name: &str, json: bool) -> Result<()
 pub(crate) async fn turn(client: &Client, name: &str, verb: &str) -> Result<()> {
     let path = find(client, name).await?;
     let view: ServiceView = client.post(&format!("{path}/{verb}"), &[]).await?;
-    println!("{}/{}  {}", view.app, view.service, show::state(&view));
+    say!("{}/{}  {}", view.app, view.service, show::state(&view));
     Ok(())
 }
 
@@ -66,7 +67,7 @@ pub(crate) async fn deploy(client: &Client, options: &Deploy) -> Result<()> {
     let lines = client
         .post_for_lines(&format!("{path}/deploy"), &query, &request)
         .await?;
-    events::show(lines).await
+    events::show(client, lines).await
 }
 
 /// Takes an app down.
@@ -78,7 +79,7 @@ pub(crate) async fn down(client: &Client, app: &str) -> Result<()> {
         .delete(&format!("/v1/apps/{}", encode(app)), &[])
         .await?;
     for service in removed.removed {
-        println!("{service}  removed");
+        say!("{service}  removed");
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use layby_control::api::types::{ServiceDetail, ServiceView};
 
+use crate::out::say;
+
 /// A plain table: columns apart by spaces, as other tools of the kind print them.
 pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
@@ -19,7 +21,7 @@ pub(crate) fn table(header: &[&str]) -> Table {
 /// Prints the table without spaces at line ends.
 pub(crate) fn print(table: &Table) {
     for line in table.to_string().lines() {
-        println!("{}", line.trim_end());
+        say!("{}", line.trim_end());
     }
 }
 
@@ -42,17 +44,23 @@ pub(crate) fn text(value: &impl serde::Serialize) -> String {
 }
 
 /// The lines that say where a service is reached.
-pub(crate) fn addresses(service: &ServiceView) -> Vec<String> {
+///
+/// `gateway` is where it listens: names below `.localhost` resolve in browsers and curl, but not in every program.
+pub(crate) fn addresses(service: &ServiceView, gateway: &str) -> Vec<String> {
     let mut lines = service.urls.clone();
-    if let Some(url) = service.urls.first()
-        && let Some(host) = url.strip_prefix("http://")
-        && let Some((name, port)) = host.trim_end_matches('/').rsplit_once(':')
-        && !name.starts_with(|c: char| c.is_ascii_digit())
-    {
-        lines.insert(
-            1,
-            format!("curl -H 'Host: {name}' http://127.0.0.1:{port}/"),
-        );
+    let host = lines
+        .first()
+        .and_then(|url| url.strip_prefix("http://"))
+        .map(|rest| {
+            let authority = rest.trim_end_matches('/');
+            authority
+                .rsplit_once(':')
+                .map_or(authority, |(host, _)| host)
+                .to_owned()
+        });
+    if let Some(host) = host.filter(|host| !host.starts_with(|c: char| c.is_ascii_digit())) {
+        let gateway = gateway.replace("0.0.0.0", "127.0.0.1");
+        lines.insert(1, format!("curl -H 'Host: {host}' http://{gateway}/"));
     }
     lines
 }
@@ -81,31 +89,32 @@ pub(crate) fn services(services: &[ServiceView]) {
 }
 
 /// Prints one service whole.
-pub(crate) fn detail(detail: &ServiceDetail) {
+pub(crate) fn detail(detail: &ServiceDetail, gateway: &str) {
     let view = &detail.view;
-    println!("{}/{}", view.app, view.service);
-    println!("  state     {}", state(view));
-    println!("  revision  {}, image {}", view.revision, view.image);
-    println!(
+    say!("{}/{}", view.app, view.service);
+    say!("  state     {}", state(view));
+    say!("  revision  {}, image {}", view.revision, view.image);
+    say!(
         "  ready     {} of {}",
-        view.replicas_ready, view.replicas_wanted
+        view.replicas_ready,
+        view.replicas_wanted
     );
-    for (number, line) in addresses(view).iter().enumerate() {
-        println!("  {:<8}  {line}", if number == 0 { "address" } else { "" });
+    for (number, line) in addresses(view, gateway).iter().enumerate() {
+        say!("  {:<8}  {line}", if number == 0 { "address" } else { "" });
     }
     if let Some(wake) = &detail.last_wake {
         let held = wake.held_ms.map_or_else(
             || "by command".to_owned(),
             |ms| format!("a request was held {ms:.1} ms"),
         );
-        println!(
+        say!(
             "  last wake from {}, ready in {:.1} ms ({held})",
             text(&wake.from),
             wake.ready_ms
         );
     }
     for condition in &detail.conditions {
-        println!("  ! {condition}");
+        say!("  ! {condition}");
     }
     if detail.replicas.is_empty() {
         return;

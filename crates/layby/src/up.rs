@@ -16,7 +16,7 @@ use crate::paths::Paths;
 /// What the node refused, and each failed rollout, with the exit code for it.
 pub(crate) async fn up(paths: &Paths, client: &Client, options: Up) -> Result<()> {
     let manifests = Manifests::read(&options.path, &options.files)?;
-    if !client.answers().await {
+    if !options.dry_run && !client.answers().await? {
         node::start(paths, client).await?;
     }
     let mut query: Vec<Query<'_>> = vec![("folder", manifests.folder_name())];
@@ -34,7 +34,7 @@ pub(crate) async fn up(paths: &Paths, client: &Client, options: Up) -> Result<()
     query.push(("detach", options.detach.to_string()));
     let body = parcel::stream(manifests, contexts);
     let lines = client.upload_for_lines("/v1/apps", &query, body).await?;
-    events::show(lines).await
+    events::show(client, lines).await
 }
 
 fn context_folders(manifests: &Manifests, reply: &ManifestView) -> Result<Vec<ContextFolder>> {

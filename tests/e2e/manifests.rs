@@ -1,0 +1,134 @@
+//! Manifests that people wrote, as they are; the example; the image's own health check.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::apps::App;
+use crate::node::{Node, is_root};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Gives the node the web program as `image`, listening on `port`.
+fn provide(node: &Node, image: &str, port: u16) {
+    let app = App::compose(&format!(
+        "name: seed\nservices:\n  seed:\n    build: .\n    image: {image}\n"
+    ));
+    app.write(
+        "Dockerfile",
+        &format!(
+            "FROM scratch\nCOPY web /web\nSTOPSIGNAL SIGKILL\nENV PORT={port}\nENTRYPOINT [\"/web\"]\nEXPOSE {port}\n"
+        ),
+    );
+    node.run_in(app.path(), &["up"]).ok();
+    node.run(&["down", "seed"]).ok();
+}
+
+#[test]
+fn a_minikube_manifest_with_a_service_of_another_name_runs_as_it_is() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start();
+    provide(&node, "instill/mnist:1.1.0", 8051);
+    let folder = repository().join("crates/manifest/tests/cases/kubernetes-real-mnist-minikube");
+    let file = folder.join("mnist-minikube.yaml");
+    node.run(&["up", "--app", "digits", "-f", file.to_str().expect("UTF-8")])
+        .ok()
+        .says("live");
+    assert_eq!(
+        node.get("entrypoint.digits.localhost", "/").body,
+        "hello world"
+    );
+    let published = (node.publish_on, 30001).into();
+    assert_eq!(
+        crate::node::get(published, "any", "/")
+            .expect("an answer")
+            .body,
+        "hello world"
+    );
+}
+
+#[test]
+fn a_manifest_without_probes_or_limits_and_with_a_misplaced_namespace_runs_as_it_is() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start();
+    provide(&node, "blairdrummond/www-personal-page", 80);
+    let folder = repository().join("crates/manifest/tests/cases/kubernetes-real-personal-page");
+    let file = folder.join("personal-page.yaml");
+    node.run(&["up", "--app", "page", "-f", file.to_str().expect("UTF-8")])
+        .ok()
+        .says("namespace")
+        .says("live");
+    assert_eq!(
+        node.get("bdrummond.page.localhost", "/").body,
+        "hello world"
+    );
+}
+
+#[test]
+fn the_example_recognises_a_digit_awake_and_after_a_sleep() {
+    if !is_root() {
+        return;
+    }
+    let example = repository().join("examples/mnist");
+    if !example.join("dist/mnist").exists() {
+        println!("SKIPPED: examples/mnist/dist is not built: cargo xtask example mnist");
+        return;
+    }
+    let node = Node::start();
+    node.run_in(&example, &["up"])
+        .ok()
+        .says("mnist/mnist  live");
+    let picture = example.join("digits/7-1.png");
+    let ask = || {
+        let encoded = Command::new("base64")
+            .args(["-w0"])
+            .arg(&picture)
+            .stdin(Stdio::null())
+            .output()
+            .expect("base64 runs");
+        let body = format!(
+            "{{\"base64\": \"{}\"}}",
+            String::from_utf8_lossy(&encoded.stdout)
+        );
+        crate::node::post(node.gateway(), "mnist.mnist.localhost", "/mnist/", &body)
+            .expect("an answer")
+    };
+    for depth in ["wake", "doze", "sleep"] {
+        node.run(&[depth, "mnist"]).ok();
+        let reply = ask();
+        assert_eq!(reply.status, 200, "{reply:?}");
+        assert!(reply.body.contains("\"digit\":7"), "{reply:?}");
+    }
+}
+
+#[test]
+fn the_images_health_check_decides_where_the_manifest_has_no_probe() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start();
+    let manifest = "name: check\nservices:\n  web:\n    build: .\n    image: check:1\n";
+    let app = App::compose(manifest);
+    let dockerfile = |command: &str| {
+        format!(
+            "FROM scratch\nCOPY web /web\nSTOPSIGNAL SIGKILL\nEXPOSE 8000\nHEALTHCHECK CMD [{command}]\nENTRYPOINT [\"/web\"]\n"
+        )
+    };
+    app.write("Dockerfile", &dockerfile("\"/web\", \"health\""));
+    node.run_in(app.path(), &["up"]).ok().says("live");
+
+    // One that fails keeps the next revision from going live, although its port answers.
+    app.write("Dockerfile", &dockerfile("\"/web\", \"exit\", \"1\""));
+    node.run_in(app.path(), &["up", "--detach"]).ok();
+    node.wait_for("the failing check to show", |node| {
+        let status = node.status("web");
+        status["state"] == "UPDATING" && status["replicas"].as_array().map(Vec::len) == Some(2)
+    });
+    assert_eq!(node.status("web")["revision"], 1);
+    assert_eq!(node.get("web.check.localhost", "/").body, "hello world");
+}
