@@ -61,8 +61,11 @@ fn measure(dir: &Path, program: &str, arguments: Vec<String>) -> Result<(), Box<
     let begin = Instant::now();
     shim::spawn(&image, &bundle, &spec)?;
     println!("prepare    {}", ms(begin.elapsed()));
-    show_memory(&bundle, "asleep, never started")?;
     let mut client = Client::connect(&spec.socket)?;
+    client.watch()?;
+    let trimmed = || std::thread::sleep(Duration::from_millis(1500));
+    trimmed();
+    show_memory(&bundle, "asleep, never started")?;
     let (mut starts, mut stops, mut thaws) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..RUNS {
         let begin = Instant::now();
@@ -93,7 +96,6 @@ fn measure(dir: &Path, program: &str, arguments: Vec<String>) -> Result<(), Box<
         "processor for {RUNS} starts and stops: {}",
         processor(&bundle)?
     );
-    let trimmed = || std::thread::sleep(Duration::from_millis(1500));
     trimmed();
     show_memory(&bundle, "asleep again")?;
     client.start()?;

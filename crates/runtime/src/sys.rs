@@ -79,13 +79,22 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     Ok(())
 }
 
-/// Gives back to the kernel what is not needed while nothing happens: freed memory, and the program's pages.
+/// Gives back to the kernel what is not needed while nothing happens: freed memory, and the program's own pages, which
+/// come back from its file when they are touched.
+///
+/// A shim needs most of its code for a few milliseconds in its life.
 pub(crate) fn trim_memory() {
-    drop_program_pages();
+    // Found out before the first goes, and dropped last of all: what runs after that is in memory again.
+    let unwritten = unwritten_mappings();
     // SAFETY: glibc's allocator is thread safe, and this changes no live allocation.
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::malloc_trim(0);
+    }
+    for (start, end) in unwritten {
+        // SAFETY: the mapping is of a file, not writable, and no page of it was ever written, so each page reads the
+        // same after it was dropped.
+        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
     }
 }
 
@@ -111,13 +120,10 @@ pub(crate) fn set_environment<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)
     }
 }
 
-/// Lets go of the program's own pages, which come back from its file when they are touched.
-///
-/// A shim needs most of its code for a few milliseconds in its life.
-fn drop_program_pages() {
-    let Ok(text) = std::fs::read_to_string("/proc/self/smaps") else {
-        return;
-    };
+/// The mappings of the program's file that are as they are in it.
+fn unwritten_mappings() -> Vec<(usize, usize)> {
+    let text = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+    let mut unwritten = Vec::new();
     let mut range = None;
     for line in text.lines() {
         if let Some(found) = clean_candidate(line) {
@@ -125,13 +131,11 @@ fn drop_program_pages() {
         } else if let Some(rest) = line.strip_prefix("Anonymous:")
             // What was written to (relocated) has no file to come back from.
             && rest.trim() == "0 kB"
-            && let Some((start, end)) = range.take()
         {
-            // SAFETY: the mapping is of a file, not writable, and no page of it was ever written, so each
-            // page reads the same after it was dropped.
-            unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+            unwritten.extend(range.take());
         }
     }
+    unwritten
 }
 
 /// A mapping's first line (proc_pid_maps(5)): its range if it is of a file, private and not writable. `None`:

@@ -19,7 +19,7 @@ use crate::exec::Exec;
 use crate::protocol::{Answer, Do, ExecResult, MAX_CLIENTS, MAX_EXECS, Message, SandboxState};
 use crate::sys;
 
-/// How long after a start or stop its memory is given back: not while the container needs the processor.
+/// How long after a start, a stop or a node's coming its memory is given back: not while the container needs the processor.
 const TRIM_AFTER: Duration = Duration::from_secs(1);
 
 /// How many requests may wait for a stop to end.
@@ -70,15 +70,15 @@ impl Server {
             waiting: Vec::new(),
             execs: Vec::new(),
             shown,
-            trim_at: None,
+            trim_at: Some(Instant::now()),
             over: false,
         })
     }
 
     /// Serves until a client says quit.
     pub(super) fn run(&mut self) -> Result<()> {
-        sys::trim_memory();
         while !self.over {
+            self.trim(Instant::now());
             self.wait()?;
             self.accept();
             self.reap();
@@ -90,6 +90,14 @@ impl Server {
             self.write_clients();
         }
         Ok(())
+    }
+
+    /// Gives memory back when it is time; last of all before sleeping, since what runs after it is in memory again.
+    fn trim(&mut self, now: Instant) {
+        if self.trim_at.is_some_and(|at| at <= now) {
+            self.trim_at = None;
+            sys::trim_memory();
+        }
     }
 
     /// Sleeps until something can be done. What it is, each step finds out for itself: nothing blocks.
@@ -177,10 +185,6 @@ impl Server {
 
     fn run_clocks(&mut self, now: Instant) {
         self.sandbox.tick(now);
-        if self.trim_at.is_some_and(|at| at <= now) {
-            self.trim_at = None;
-            sys::trim_memory();
-        }
         for running in &mut self.execs {
             running.exec.turn();
         }
@@ -230,6 +234,8 @@ impl Server {
                 {
                     client.watches = true;
                 }
+                // A node watches once in its life: what was touched to serve it is not needed soon again.
+                self.trim_at = Some(Instant::now() + TRIM_AFTER);
                 self.reply_state(asked);
             }
             Do::Start => self.queue(asked, Waiting::Start(asked)),
