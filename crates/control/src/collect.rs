@@ -78,3 +78,22 @@ pub(crate) async fn run(plane: Arc<Plane>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_keeps_images_keeps_the_collector_off_and_rings_when_done() {
+        let collector = Collector::default();
+        let alone = || Arc::clone(&collector.images).try_write_owned();
+        let (one, two) = (collector.keep().await, collector.keep().await);
+        assert!(alone().is_err());
+        drop(one);
+        collector.bell.heard().await;
+        assert!(alone().is_err(), "the other still builds");
+        drop(two);
+        collector.bell.heard().await;
+        assert!(alone().is_ok());
+    }
+}

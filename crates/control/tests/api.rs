@@ -324,3 +324,30 @@ async fn an_image_that_nothing_needs_is_removed_and_one_of_an_old_revision_stays
     world.until_collected(&first).await;
     world.images.get(&second).expect("it has a name");
 }
+
+#[test]
+fn clients_that_stall_leave_threads_for_the_others() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(6)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let world = World::new().await;
+        world.up(&compose("fake/ok", "")).await;
+        for path in ["/v1/apps?app=x", "/v1/manifests", "/v1/images/load"].repeat(4) {
+            world.stall(path);
+        }
+        // Looking images up is work for such a thread, as freezing is.
+        let body = br#"{"image":"fake/ok:2"}"#.to_vec();
+        let deploy = world.ask("POST", "/v1/services/shop/web/deploy", body);
+        // Well before those who stall are given up.
+        let deploy = tokio::time::timeout(common::PATIENCE / 2, deploy).await;
+        let (status, body) = deploy.expect("no wait for those who stall");
+        let deployed = Deployed::of(status, &body);
+        assert_eq!(deployed.code(), 0, "{deployed:#?}");
+        let images: Vec<ImageView> = world.get("/v1/images").await;
+        assert!(!images.is_empty());
+    });
+    runtime.shutdown_background();
+}

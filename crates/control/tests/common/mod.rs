@@ -157,6 +157,15 @@ impl World {
         (status, body.to_bytes())
     }
 
+    /// Begins a request whose body never comes.
+    pub(crate) fn stall(&self, path: &str) {
+        let body =
+            Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+        let request = Request::builder().method("POST").uri(path);
+        let request = request.body(body).expect("a request");
+        tokio::spawn(self.router.clone().oneshot(request));
+    }
+
     pub(crate) async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> T {
         let (status, body) = self.ask("GET", path, Vec::new()).await;
         assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&body));
