@@ -26,13 +26,13 @@ use layby_model::engine::{
     Workload,
 };
 use layby_model::replica::ReplicaReport;
-use layby_model::{ReplicaId, ServiceId, Wakefulness};
+use layby_model::{ReplicaId, ServiceId, Wakefulness, error_chain};
 use layby_net::{Network, NetworkConfig};
 use layby_runtime::{ShimImage, protocol};
 
 use crate::lifecycle::{Action, Actual};
 use crate::roster::{Entry, Roster};
-use blocking::{blocking, sentence};
+use blocking::blocking;
 use shim::Shim;
 
 /// How long [`Embedded::close`] waits for replicas to end.
@@ -93,14 +93,14 @@ impl Embedded {
         };
         let program = blocking(ShimImage::of_self)
             .await
-            .map_err(|error| EngineError::Failed(sentence(&error)))?;
+            .map_err(|error| EngineError::Failed(error_chain(&error)))?;
         let network = Network::open(NetworkConfig {
             node: config.node.clone(),
             run_dir: config.run_dir,
             data_dir: config.data_dir,
         })
         .await
-        .map_err(|error| EngineError::Failed(sentence(&error)))?;
+        .map_err(|error| EngineError::Failed(error_chain(&error)))?;
         let shared = Arc::new(Shared {
             node: config.node,
             replicas_dir,
@@ -139,7 +139,7 @@ impl Embedded {
             )));
         }
         let closed = self.shared.network.close().await;
-        closed.map_err(|error| EngineError::Failed(sentence(&error)))
+        closed.map_err(|error| EngineError::Failed(error_chain(&error)))
     }
 }
 

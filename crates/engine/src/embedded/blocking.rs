@@ -1,6 +1,4 @@
-//! Calls that block, off the async threads; and errors as one sentence.
-
-use std::error::Error;
+//! Calls that block, off the async threads.
 
 /// Runs `call` where it may block. A panic in it goes on in the caller.
 pub(super) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
@@ -12,16 +10,4 @@ pub(super) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send 
             Err(_) => std::future::pending().await,
         },
     }
-}
-
-/// An error with its causes in one line: what crosses to the model is text.
-pub(super) fn sentence(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream;
-use layby_model::ReplicaId;
 use layby_model::engine::{BoxStream, EngineError, LogLine, LogQuery};
+use layby_model::{ReplicaId, error_chain};
 use layby_runtime::logs::Follow;
 
 use super::Shared;
-use super::blocking::{blocking, sentence};
+use super::blocking::blocking;
 
 /// How often a followed log is looked at. The shims write it without a word to the node.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -36,7 +36,7 @@ pub(super) async fn open(
     let tail = query.tail;
     let (lines, follow) = blocking(move || Follow::after(&bundle, &container, tail))
         .await
-        .map_err(|error| EngineError::Failed(sentence(&error)))?;
+        .map_err(|error| EngineError::Failed(error_chain(&error)))?;
     let following = Following {
         shared: Arc::clone(shared),
         id,
@@ -63,7 +63,7 @@ async fn next(mut following: Following) -> Option<(LogLine, Following)> {
                 tracing::warn!(
                     "the log of {} ends here: {}",
                     following.id,
-                    sentence(&error)
+                    error_chain(&error)
                 );
                 return None;
             }

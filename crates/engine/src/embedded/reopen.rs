@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
-use layby_model::ReplicaId;
 use layby_model::engine::EngineError;
+use layby_model::{ReplicaId, error_chain};
 use layby_runtime::{Bundle, freezer, sandbox};
 
-use super::blocking::{blocking, sentence};
+use super::blocking::blocking;
 use super::record::Record;
 use super::{Shared, containers, replica};
 use crate::lifecycle::Actual;
@@ -70,7 +70,7 @@ pub(super) fn survey(replicas_dir: &Path) -> Result<Vec<Found>, EngineError> {
 /// Takes over what was found, and begins each replica's task.
 pub(super) async fn reopen(shared: &Arc<Shared>, found: Vec<Found>) -> Result<(), EngineError> {
     let attached = shared.network.attached();
-    let attached = attached.map_err(|error| EngineError::Failed(sentence(&error)))?;
+    let attached = attached.map_err(|error| EngineError::Failed(error_chain(&error)))?;
 
     stream::iter(found)
         .for_each_concurrent(AT_ONCE, |Found { id, record }| {
@@ -93,7 +93,10 @@ pub(super) async fn reopen(shared: &Arc<Shared>, found: Vec<Found>) -> Result<()
         if known.is_none()
             && let Err(error) = shared.network.detach(&name).await
         {
-            tracing::warn!("cannot take {name} from the network: {}", sentence(&error));
+            tracing::warn!(
+                "cannot take {name} from the network: {}",
+                error_chain(&error)
+            );
         }
     }
     Ok(())

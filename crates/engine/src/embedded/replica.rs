@@ -7,11 +7,11 @@ use std::time::Duration;
 use layby_image::Error as ImageError;
 use layby_model::engine::RunSpec;
 use layby_model::replica::Trouble;
-use layby_model::{ReplicaId, RevisionId, ServiceId};
+use layby_model::{ReplicaId, RevisionId, ServiceId, error_chain};
 use layby_net::Attachment;
 use layby_runtime::{ContainerConfig, SandboxSpec, freezer, sandbox};
 
-use super::blocking::{blocking, sentence};
+use super::blocking::blocking;
 use super::merge::merge;
 use super::record::Record;
 use super::shim::Shim;
@@ -254,7 +254,7 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
     };
     let attached = async {
         let attached = shared.network.attach(&hostname).await;
-        attached.map_err(|error| failed(sentence(&error)))
+        attached.map_err(|error| failed(error_chain(&error)))
     };
     let (containers, attachment) = futures_util::future::try_join(unpacked, attached).await?;
     let Attachment { netns, address, .. } = attachment;
@@ -326,7 +326,7 @@ async fn take_down(shared: &Shared, id: ReplicaId) -> Result<(), Trouble> {
     let detached = shared.network.detach(&id.to_string()).await;
     let mut texts = Vec::new();
     texts.extend(destroyed.err().map(|errors| all(&errors)));
-    texts.extend(detached.err().map(|error| sentence(&error)));
+    texts.extend(detached.err().map(|error| error_chain(&error)));
     if texts.is_empty() {
         Ok(())
     } else {
@@ -390,7 +390,7 @@ fn from_image(reference: &str, error: &ImageError) -> Trouble {
         ImageError::NotFound { .. } => {
             format!("the image {reference} is not there: build or load it, then deploy again")
         }
-        other => format!("the image {reference}: {}", sentence(other)),
+        other => format!("the image {reference}: {}", error_chain(other)),
     };
     Trouble { fatal, message }
 }
