@@ -219,6 +219,28 @@ fn a_data_directory_of_a_newer_layby_is_left_alone() {
 }
 
 #[test]
+fn an_archive_that_is_none_is_refused_aloud() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("junk.tar");
+    fs::write(&file, vec![b'x'; 4 << 20]).expect("a file");
+    for _ in 0..5 {
+        let answer = node
+            .run(&["image", "load", file.to_str().expect("UTF-8")])
+            .exits(1);
+        assert!(answer.err.contains("archive"), "{}", answer.err);
+    }
+    let empty = dir.path().join("empty");
+    fs::create_dir(&empty).expect("a folder");
+    node.run_in(&empty, &["up"])
+        .exits(1)
+        .says("no compose.yaml");
+}
+
+#[test]
 fn a_full_disk_is_said_and_what_ran_before_runs_on() {
     if !is_root() {
         return;

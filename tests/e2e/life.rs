@@ -126,6 +126,36 @@ fn logs_are_what_the_service_wrote() {
 }
 
 #[test]
+fn a_followed_log_goes_on_with_the_next_revision() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start();
+    let app = App::compose(WEB);
+    node.run_in(app.path(), &["up"]).ok();
+    let file = app.path().join("followed");
+    let out = std::fs::File::create(&file).expect("a file");
+    let mut follow = node
+        .command(app.path(), &["logs", "-f", "web"])
+        .stdout(out)
+        .spawn()
+        .expect("layby runs");
+    let lines = || {
+        std::fs::read_to_string(&file)
+            .unwrap_or_default()
+            .lines()
+            .count()
+    };
+    node.wait_for("the first revision's line", |_| lines() == 1);
+    node.run(&["deploy", "web", "--env", "GREETING=moon"]).ok();
+    node.wait_for("the second revision's line", |_| lines() == 2);
+    node.run(&["down", "shop"]).ok();
+    node.wait_for("the log to end with its service", |_| {
+        matches!(follow.try_wait(), Ok(Some(_)))
+    });
+}
+
+#[test]
 fn down_leaves_nothing() {
     if !is_root() {
         return;

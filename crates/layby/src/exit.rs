@@ -49,9 +49,6 @@ pub(crate) fn report(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else {
         return ExitCode::SUCCESS;
     };
-    if error.chain().any(is_broken_pipe) {
-        return ExitCode::SUCCESS; // the reader has seen enough
-    }
     let text = format!("{error:#}");
     if !text.is_empty() {
         eprintln!("layby: {text}");
@@ -60,10 +57,4 @@ pub(crate) fn report(result: anyhow::Result<()>) -> ExitCode {
         .downcast_ref::<Exit>()
         .map_or(Code::Failed, |exit| exit.code);
     ExitCode::from(code as u8)
-}
-
-fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
-    error
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }

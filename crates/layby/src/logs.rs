@@ -5,6 +5,7 @@ use layby_control::api::types::LogView;
 
 use crate::cli::Logs;
 use crate::client::Client;
+use crate::out::say;
 use crate::services;
 
 /// Prints what a service wrote, the oldest line first.
@@ -17,15 +18,12 @@ pub(crate) async fn logs(client: &Client, options: &Logs) -> Result<()> {
     query.extend(options.tail.map(|tail| ("tail", tail.to_string())));
     query.extend(options.container.clone().map(|name| ("container", name)));
     let mut lines = client.get_lines(&format!("{path}/logs"), &query).await?;
-    let mut out = std::io::stdout().lock();
     while let Some(entry) = lines.next::<LogView>().await? {
-        use std::io::Write;
         if options.json.json {
-            writeln!(out, "{}", serde_json::to_string(&entry)?)?;
+            say!("{}", serde_json::to_string(&entry)?);
         } else {
-            writeln!(out, "{}", entry.text)?;
+            say!("{}", entry.text);
         }
-        out.flush()?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Layby: one binary that is the node, the shim of each replica, and the command line.
 
+mod ask;
 mod cli;
 mod client;
 mod events;
@@ -20,7 +21,6 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use cli::{Cli, Command};
-use client::Client;
 use paths::Paths;
 
 fn main() -> ExitCode {
@@ -36,25 +36,5 @@ fn run(cli: Cli) -> Result<()> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(ask(&paths, cli.command))
-}
-
-/// Everything but `serve` asks the node.
-async fn ask(paths: &Paths, command: Command) -> Result<()> {
-    let client = Client::new(&paths.socket(), &paths.data_dir);
-    match command {
-        Command::Serve(_) => unreachable!("served above"),
-        Command::Up(options) => up::up(paths, &client, options).await,
-        Command::Ls(form) => services::ls(&client, form.json).await,
-        Command::Status { name, json } => services::status(&client, &name.name, json.json).await,
-        Command::Logs(options) => logs::logs(&client, &options).await,
-        Command::Sleep(name) => services::turn(&client, &name.name, "sleep").await,
-        Command::Doze(name) => services::turn(&client, &name.name, "doze").await,
-        Command::Wake(name) => services::turn(&client, &name.name, "wake").await,
-        Command::Deploy(options) => services::deploy(&client, &options).await,
-        Command::Down { app } => services::down(&client, &app).await,
-        Command::Image(command) => images::image(&client, command).await,
-        Command::Node(cli::Node::Stop { all }) => node::stop(paths, &client, all).await,
-        Command::Version(form) => node::version(&client, form.json).await,
-    }
+        .block_on(ask::ask(&paths, cli.command))
 }

@@ -87,6 +87,12 @@ impl Manifests {
                 manifests.files.insert(name, read_bounded(&entry.path())?);
             }
         }
+        if !manifests.files.keys().any(|name| name != ".env") {
+            bail!(
+                "{} has no compose.yaml and no Kubernetes YAML: name a manifest with -f, or another folder",
+                manifests.folder.display()
+            );
+        }
         manifests.bounded()
     }
 

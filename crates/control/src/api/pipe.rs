@@ -16,6 +16,8 @@ use crate::plane::CLIENT_IDLE;
 
 /// So many pieces may be under way.
 const PIECES: usize = 16;
+/// So much of a body is still taken in when its answer is known, in bytes.
+const UNREAD_BYTES: usize = 64 << 20;
 /// How much is written before it is sent on, in bytes.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -34,6 +36,7 @@ fn reader_within(body: Body, idle: Duration) -> BodyReader {
     let (send, pieces) = mpsc::channel(PIECES);
     tokio::spawn(async move {
         let mut data = body.into_data_stream();
+        let mut unread = 0;
         loop {
             let piece = match tokio::time::timeout(idle, data.next()).await {
                 Ok(Some(piece)) => piece.map_err(io::Error::other),
@@ -41,8 +44,12 @@ fn reader_within(body: Body, idle: Duration) -> BodyReader {
                 Err(_) => Err(stalled("sent", idle)),
             };
             let last = piece.is_err();
-            // The reader may have seen enough.
-            if send.send(piece).await.is_err() || last {
+            let length = piece.as_ref().map_or(0, Bytes::len);
+            if send.send(piece).await.is_err() {
+                // The reader has seen enough. A client that is cut while it sends may never read why.
+                unread += length;
+            }
+            if last || unread > UNREAD_BYTES {
                 return;
             }
         }

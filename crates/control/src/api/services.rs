@@ -13,6 +13,7 @@ use futures_util::stream::{self, BoxStream};
 use layby_model::engine::{EngineError, LogQuery};
 use layby_model::state::Showing;
 use layby_model::{ReplicaId, ServiceId, Wakefulness};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Shared;
@@ -25,6 +26,10 @@ use crate::plane::Plane;
 
 /// How long a service may take to be as awake as it was asked to.
 const REACH_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a followed log looks for new replicas.
+const NEWCOMERS: Duration = Duration::from_millis(300);
+/// So many lines of a followed log may be under way.
+const LINES: usize = 64;
 
 /// Every service of the node.
 #[utoipa::path(get, path = "/v1/services", responses((status = 200, body = [ServiceView])))]
@@ -204,30 +209,83 @@ pub(super) async fn logs(
     }
     let mut logs: Vec<BoxStream<'static, LogView>> = Vec::new();
     let mut missing = None;
-    for replica in replicas {
-        let log = match plane.engine.logs(replica, query.clone()).await {
-            Ok(log) => log,
+    for replica in &replicas {
+        match log_of(&plane, *replica, query.clone()).await {
+            Ok(log) => logs.push(log),
             // It was removed just now, or its revision has no such container: the others still have their say.
-            Err(error @ EngineError::NotFound(_)) => {
-                missing = Some(error);
-                continue;
-            }
+            Err(error @ EngineError::NotFound(_)) => missing = Some(error),
             Err(error) => return Err(error.into()),
-        };
-        logs.push(Box::pin(log.map(move |line| LogView {
-            replica: replica.to_string(),
-            at_ms: line.at_ms,
-            stream: line.stream,
-            text: line.text,
-        })));
+        }
     }
     if let (true, Some(error)) = (logs.is_empty(), missing) {
         return Err(error.into());
     }
-    Ok(match follow {
-        true => lines(stream::select_all(logs)),
-        false => lines(stream::iter(logs).flatten()),
-    })
+    if !follow {
+        return Ok(lines(stream::iter(logs).flatten()));
+    }
+    let (send, receive) = mpsc::channel(LINES);
+    logs.into_iter().for_each(|log| pass_on(log, send.clone()));
+    if only.is_none() {
+        tokio::spawn(follow_newcomers(plane, id, replicas, query, send));
+    }
+    Ok(lines(ReceiverStream::new(receive)))
+}
+
+async fn log_of(
+    plane: &Plane,
+    replica: ReplicaId,
+    query: LogQuery,
+) -> Result<BoxStream<'static, LogView>, EngineError> {
+    let log = plane.engine.logs(replica, query).await?;
+    Ok(Box::pin(log.map(move |line| LogView {
+        replica: replica.to_string(),
+        at_ms: line.at_ms,
+        stream: line.stream,
+        text: line.text,
+    })))
+}
+
+/// Sends a log's lines on until it ends or nobody listens any more.
+fn pass_on(mut log: BoxStream<'static, LogView>, send: mpsc::Sender<LogView>) {
+    tokio::spawn(async move {
+        loop {
+            let line = tokio::select! {
+                line = log.next() => line,
+                () = send.closed() => None,
+            };
+            let Some(line) = line else { return };
+            if send.send(line).await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// Replicas that are made while a log is followed belong to it; it ends with the service or its reader.
+async fn follow_newcomers(
+    plane: Arc<Plane>,
+    id: ServiceId,
+    mut known: Vec<ReplicaId>,
+    query: LogQuery,
+    send: mpsc::Sender<LogView>,
+) {
+    let whole = LogQuery {
+        tail: None,
+        ..query
+    };
+    while !send.is_closed() && plane.driver(&id).is_some() {
+        let reports = plane.facts.of(&id);
+        known.retain(|old| reports.iter().any(|report| report.id == *old));
+        for report in reports.iter() {
+            if !known.contains(&report.id)
+                && let Ok(log) = log_of(&plane, report.id, whole.clone()).await
+            {
+                known.push(report.id); // one that has no log yet is asked again
+                pass_on(log, send.clone());
+            }
+        }
+        tokio::time::sleep(NEWCOMERS).await;
+    }
 }
 
 /// Asks a service to be so awake, and waits until it is.
@@ -250,11 +308,16 @@ async fn reach(
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", text).hint("try again")
     })?;
     let lowest = plane.engine.traits().possible(wanted);
+    let mut lowered = false;
     let there = |status: &Arc<Status>| {
+        // A request may wake it at once: then it was there.
+        let showing = status.detail.view.wakefulness;
+        lowered |= matches!(showing, Some(Showing::Dozing | Showing::Asleep));
+        let woken = lowered && wanted < Wakefulness::Awake && showing == Some(Showing::Awake);
         // One ready replica is awake enough, and whether that is written is nobody's concern.
         let awake =
             wanted == Wakefulness::Awake && status.detail.view.wakefulness == Some(Showing::Awake);
-        status.gone || awake || status.resting == Some(lowest)
+        status.gone || awake || woken || status.resting == Some(lowest)
     };
     let reached = tokio::time::timeout(REACH_TIMEOUT, driver.status.wait_for(there)).await;
     match reached {

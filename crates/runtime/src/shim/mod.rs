@@ -10,6 +10,7 @@
 //! container costs 400 kB more, a third of what its shim has.
 
 mod connection;
+mod heed;
 mod prepare;
 mod sandbox;
 mod serve;

@@ -24,6 +24,8 @@ use crate::pump::{Log, Pump};
 use crate::rootfs;
 use crate::spec::{Bundle, ContainerConfig, SandboxSpec};
 
+use super::heed::may_hear;
+
 /// What was killed and still is there is killed again after this: it may have been frozen just then.
 const KILL_AGAIN: Duration = Duration::from_millis(500);
 
@@ -211,8 +213,14 @@ impl Sandbox {
         for (cell, config) in self.cells.iter_mut().zip(&self.spec.containers) {
             if let Some(pid) = cell.pid() {
                 // It was checked when the sandbox was prepared.
-                let _ = config.signal().map(|signal| kill(pid, signal));
-                cell.kill_at = Some(Instant::now() + Duration::from_millis(config.stop_grace_ms));
+                let Ok(signal) = config.signal() else {
+                    continue;
+                };
+                let _ = kill(pid, signal);
+                // What can never arrive needs no time to be heeded.
+                let heard = may_hear(pid, signal);
+                let grace_ms = if heard { config.stop_grace_ms } else { 0 };
+                cell.kill_at = Some(Instant::now() + Duration::from_millis(grace_ms));
             }
         }
         self.settle();

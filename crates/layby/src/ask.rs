@@ -1,0 +1,31 @@
+//! From a command to the function that does it.
+
+use anyhow::Result;
+
+use crate::cli::{self, Command};
+use crate::client::Client;
+use crate::paths::Paths;
+use crate::{images, logs, node, services, up};
+
+/// Does what `command` says; everything but `serve` asks the node.
+///
+/// # Errors
+/// What the node refused, or could not do.
+pub(crate) async fn ask(paths: &Paths, command: Command) -> Result<()> {
+    let client = Client::new(&paths.socket(), &paths.data_dir);
+    match command {
+        Command::Serve(_) => unreachable!("served above"),
+        Command::Up(options) => up::up(paths, &client, options).await,
+        Command::Ls(form) => services::ls(&client, form.json).await,
+        Command::Status { name, json } => services::status(&client, &name.name, json.json).await,
+        Command::Logs(options) => logs::logs(&client, &options).await,
+        Command::Sleep(name) => services::turn(&client, &name.name, "sleep").await,
+        Command::Doze(name) => services::turn(&client, &name.name, "doze").await,
+        Command::Wake(name) => services::turn(&client, &name.name, "wake").await,
+        Command::Deploy(options) => services::deploy(&client, &options).await,
+        Command::Down { app } => services::down(&client, &app).await,
+        Command::Image(command) => images::image(&client, command).await,
+        Command::Node(cli::Node::Stop { all }) => node::stop(paths, &client, all).await,
+        Command::Version(form) => node::version(&client, form.json).await,
+    }
+}
