@@ -6,7 +6,8 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 /// Whether `signal` reaches the first process of a PID namespace: the kernel keeps from it what it neither
-/// handles nor blocks, to take it later (`pid_namespaces(7)`, "The namespace init process").
+/// handles nor blocks, to take it later (`pid_namespaces(7)`, "The namespace init process"). One that ignores it
+/// on purpose may be finishing its work, and has its time.
 pub(super) fn may_hear(pid: Pid, signal: Signal) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status"));
     status.map_or(true, |status| heeds(&status, signal))
@@ -21,7 +22,7 @@ fn heeds(status: &str, signal: Signal) -> bool {
         let line = status.lines().find_map(|line| line.strip_prefix(field))?;
         u64::from_str_radix(line.trim(), 16).ok()
     };
-    let masks = [mask("SigCgt:"), mask("SigBlk:")];
+    let masks = [mask("SigCgt:"), mask("SigBlk:"), mask("SigIgn:")];
     masks
         .iter()
         .any(|mask| mask.is_none_or(|bits| bits >> (signal as u32 - 1) & 1 == 1))
@@ -34,7 +35,7 @@ mod tests {
     #[test]
     fn a_signal_is_heeded_when_it_is_handled_or_blocked() {
         let status = |caught: &str, blocked: &str| {
-            format!("Name:\tx\nSigBlk:\t{blocked}\nSigCgt:\t{caught}\n")
+            format!("Name:\tx\nSigBlk:\t{blocked}\nSigIgn:\t0\nSigCgt:\t{caught}\n")
         };
         let (none, term) = ("0000000000000000", "0000000000004000"); // bit 14: SIGTERM, 15
         assert!(!heeds(&status(none, none), Signal::SIGTERM));

@@ -39,6 +39,10 @@ pub(crate) const TESTS: &[Test] = &[
         a_stubborn_container_is_killed_after_its_grace,
     ),
     (
+        "one_that_cannot_hear_its_signal_is_not_waited_for",
+        one_that_cannot_hear_its_signal_is_not_waited_for,
+    ),
+    (
         "a_frozen_sandbox_stands_still_and_goes_on",
         a_frozen_sandbox_stands_still_and_goes_on,
     ),
@@ -216,6 +220,16 @@ fn a_stubborn_container_is_killed_after_its_grace() {
     );
     let state = stopper.join().expect("the stop ends");
     assert!(begin.elapsed() >= Duration::from_millis(300));
+    assert_eq!(state.containers[0].last_exit, ended(137));
+}
+
+fn one_that_cannot_hear_its_signal_is_not_waited_for() {
+    let rig = Rig::one(&["deaf"], |c| c.stop_grace_ms = 600_000);
+    let mut client = rig.started();
+    rig.wait_for_line("ready");
+    let begin = Instant::now();
+    let state = client.stop().expect("stop");
+    assert!(begin.elapsed() < Duration::from_secs(300));
     assert_eq!(state.containers[0].last_exit, ended(137));
 }
 

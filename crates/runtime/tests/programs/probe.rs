@@ -37,6 +37,11 @@ fn main() {
             println!("ready");
             forever()
         }
+        // Without a handler the kernel keeps the signal from a first process.
+        ["deaf"] => {
+            println!("ready");
+            forever()
+        }
         ["stubborn"] => {
             unsafe { signal(SIGTERM, 1) };
             println!("ready");
