@@ -12,6 +12,9 @@ use crate::node::Node;
 /// Kernel clock ticks a second, as `/proc` counts them (`getconf CLK_TCK`; fixed on Linux).
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// A shim gives memory back a second after it last did something.
+const SETTLED: Duration = Duration::from_secs(3);
+
 /// Measures memory with one idle service.
 pub(crate) fn memory(node: &Node, example: &Path) -> Result<()> {
     node.run(example, &["up", "--app", "mnist"])?;
@@ -22,6 +25,7 @@ pub(crate) fn memory(node: &Node, example: &Path) -> Result<()> {
         "MB",
         25.0,
     );
+    std::thread::sleep(SETTLED);
     for shim in shims(node)? {
         let private = kilobytes(shim, &["Private_Clean:", "Private_Dirty:"])? / 1024.0;
         line("memory of its shim (private)", private, "MB", 1.5);
@@ -62,7 +66,7 @@ pub(crate) fn idle_cpu(node: &Node, mnist: &Path, seconds: u64) -> Result<()> {
     std::thread::sleep(Duration::from_secs(seconds));
     let used = (ticks()? - before) / TICKS_PER_SECOND;
     let what = format!(
-        "CPU of node and {} shims, idle for {seconds} s",
+        "CPU of the node and its {} processes, idle for {seconds} s",
         processes.len() - 1
     );
     line(&what, used / seconds as f64 * 100.0, "%", 0.2);
@@ -70,7 +74,7 @@ pub(crate) fn idle_cpu(node: &Node, mnist: &Path, seconds: u64) -> Result<()> {
     Ok(())
 }
 
-/// The shims of the node: they name their bundle, which lies in its data directory.
+/// The shims of the node, and the inits that wait in them: they name their bundle, which lies in its data directory.
 fn shims(node: &Node) -> Result<Vec<u32>> {
     let data = node.data().canonicalize()?;
     let data = data

@@ -27,6 +27,17 @@ impl Connection {
         })
     }
 
+    /// Connects, or gives up soon: a first packet that is lost, since the address is not up yet, would be sent again
+    /// after a whole second.
+    fn try_open(addr: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect_timeout(&addr, Duration::from_millis(20))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self {
+            reader: BufReader::new(stream),
+        })
+    }
+
     /// `GET path`: the time until the whole answer, which has to be a 200.
     pub(crate) fn get(&mut self, host: &str, path: &str) -> Result<Duration> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
@@ -63,7 +74,7 @@ impl Connection {
 pub(crate) fn first_answer(addr: SocketAddr, host: &str, path: &str) -> Result<()> {
     let started = Instant::now();
     loop {
-        if let Ok(mut connection) = Connection::open(addr)
+        if let Ok(mut connection) = Connection::try_open(addr)
             && connection.get(host, path).is_ok()
         {
             return Ok(());

@@ -16,6 +16,8 @@ use crate::node::Node;
 
 const HOST: &str = "mnist.mnist.localhost";
 const PATH: &str = "/healthz";
+/// How long a service has been asleep before it is woken: its next container has been created then.
+const SETTLED: Duration = Duration::from_millis(500);
 /// Where the bare program listens.
 const BARE: &str = "127.77.0.2:18051";
 
@@ -61,6 +63,7 @@ pub(crate) fn wakes(
         node.run(root, &["doze", "mnist/mnist"])?;
         wakes.dozing.push(client.get(HOST, PATH)?);
         node.run(root, &["sleep", "mnist/mnist"])?;
+        std::thread::sleep(SETTLED);
         wakes.asleep.push(client.get(HOST, PATH)?);
         wakes.bare.push(bare(mnist)?);
         if let Some(docker) = docker {

@@ -1,4 +1,4 @@
-//! Starting one container through libcontainer.
+//! One container through libcontainer: created, then told to execute its program.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Read, Write};
@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -50,8 +51,50 @@ pub(crate) struct Started {
     pub(crate) stderr: OwnedFd,
 }
 
-/// Creates and starts the container; returns when its init has executed the program.
-pub(crate) fn start(plan: &Plan<'_>) -> Result<Started> {
+/// A container that stands ready: its init waits for the word to execute the program.
+pub(crate) struct Created {
+    container: Container,
+    pid: Pid,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    /// Where the init says why it could not execute the program; closed by executing it.
+    report: OwnedFd,
+}
+
+impl Created {
+    /// Its init.
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Lets the init go on; returns when it has executed the program.
+    pub(crate) fn execute(mut self, name: &str) -> Result<Started> {
+        let started = self
+            .container
+            .start()
+            .map_err(|error| refused(name, &error));
+        match started.and_then(|()| executed(name, &self.report)) {
+            Ok(()) => Ok(Started {
+                pid: self.pid,
+                stdout: self.stdout,
+                stderr: self.stderr,
+            }),
+            Err(error) => {
+                self.discard();
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends the init, which has ended or must: nobody else waits for it.
+    pub(crate) fn discard(self) {
+        let _ = kill(self.pid, Signal::SIGKILL);
+        let _ = waitpid(self.pid, None);
+    }
+}
+
+/// Creates the container; its init waits.
+pub(crate) fn create(plan: &Plan<'_>) -> Result<Created> {
     let name = &plan.config.name;
     let root = Root::open(plan.rootfs)?;
     let user = root.user(&plan.config.user)?;
@@ -95,7 +138,7 @@ pub(crate) fn start(plan: &Plan<'_>) -> Result<Started> {
     let stdin = File::open("/dev/null").trying(|| "open /dev/null".into())?;
 
     // The builder owns the writing ends of the outputs, and closes them when it is done.
-    let mut container = ContainerBuilder::new(name.clone(), SyscallType::default())
+    let container = ContainerBuilder::new(name.clone(), SyscallType::default())
         .with_executor(Last::new(&report_end, filter))
         .with_root_path(plan.bundle.state())
         .map_err(|error| refused(name, &error))?
@@ -111,21 +154,13 @@ pub(crate) fn start(plan: &Plan<'_>) -> Result<Started> {
         .pid()
         .map(|pid| Pid::from_raw(pid.as_raw()))
         .ok_or_else(|| Error::Failed(format!("libcontainer gave container {name} no process")))?;
-    let started = container.start().map_err(|error| refused(name, &error));
-    drop(report_end);
-    match started.and_then(|()| executed(name, report)) {
-        Ok(()) => Ok(Started {
-            pid,
-            stdout,
-            stderr,
-        }),
-        Err(error) => {
-            // Its init has ended or must; nobody else waits for it.
-            let _ = kill(pid, Signal::SIGKILL);
-            let _ = waitpid(pid, None);
-            Err(error)
-        }
-    }
+    Ok(Created {
+        container,
+        pid,
+        stdout,
+        stderr,
+        report,
+    })
 }
 
 /// The system call filter that the node has put into the bundle.
@@ -156,7 +191,7 @@ fn output(owner: (Uid, Gid)) -> Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Waits until the report's writing ends are closed: by executing, or after saying why not.
-fn executed(name: &str, report: OwnedFd) -> Result<()> {
+fn executed(name: &str, report: &OwnedFd) -> Result<()> {
     let timeout = PollTimeout::try_from(EXEC_PATIENCE).unwrap_or(PollTimeout::MAX);
     let ready = poll(
         &mut [PollFd::new(report.as_fd(), PollFlags::POLLIN)],
@@ -170,7 +205,7 @@ fn executed(name: &str, report: OwnedFd) -> Result<()> {
         )));
     }
     let mut sentence = String::new();
-    File::from(report)
+    File::from(report.try_clone().trying(|| "hear from an init".into())?)
         .take(4096)
         .read_to_string(&mut sentence)
         .trying(|| format!("hear from the init of container {name}"))?;

@@ -95,16 +95,21 @@ fn read_spec(bundle: &Bundle) -> Result<Option<SandboxSpec>> {
 
 fn end_shim(bundle: &Bundle) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    while let Some(pid) = shim::find(bundle) {
-        // A zombie has no command line, and is not found.
-        let _ = kill(pid, Signal::SIGKILL);
+    loop {
+        // Killed in the middle of making a container, it leaves a fork that would go on with it.
+        let processes = shim::processes(bundle);
+        let Some(first) = processes.first() else {
+            return Ok(());
+        };
+        for pid in &processes {
+            let _ = kill(*pid, Signal::SIGKILL);
+        }
         if Instant::now() > deadline {
             return Err(Error::Failed(format!(
-                "the shim {pid} of {} does not end",
+                "the shim {first} of {} does not end",
                 bundle.root().display()
             )));
         }
         sleep(Duration::from_millis(1));
     }
-    Ok(())
 }

@@ -68,7 +68,7 @@ pub fn spawn(image: &ShimImage, bundle: &Path, spec: &SandboxSpec) -> Result<()>
     make_private_dir(bundle)?;
     let bundle =
         Bundle::new(&fs::canonicalize(bundle).trying(|| format!("find {}", bundle.display()))?);
-    if let Some(pid) = find(&bundle) {
+    if let Some(pid) = processes(&bundle).first() {
         return Err(Error::Failed(format!(
             "the shim {pid} holds the sandbox in {} already: talk to it, or destroy it first",
             bundle.root().display()
@@ -256,12 +256,19 @@ fn live(bundle: &Bundle, mut ready: File) -> Result<()> {
     server.run()
 }
 
-/// The shim of a bundle, if it lives: its number is in the bundle, and its command line says whose it is.
-pub(crate) fn find(bundle: &Bundle) -> Option<Pid> {
-    let pid: i32 = fs::read_to_string(bundle.pid()).ok()?.trim().parse().ok()?;
-    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+/// The shim of a bundle, if it lives, and what it has forked that executes no program of its own yet: their
+/// command line says whose they are. A zombie has none.
+pub(crate) fn processes(bundle: &Bundle) -> Vec<Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| is_of(*pid, bundle))
+        .map(Pid::from_raw)
+        .collect()
+}
+
+fn is_of(pid: i32, bundle: &Bundle) -> bool {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let mut arguments = line.split(|b| *b == 0);
-    let ours = arguments.next() == Some(ROLE.as_bytes())
-        && arguments.next() == Some(bundle.root().as_os_str().as_bytes());
-    ours.then(|| Pid::from_raw(pid))
+    arguments.next() == Some(ROLE.as_bytes())
+        && arguments.next() == Some(bundle.root().as_os_str().as_bytes())
 }

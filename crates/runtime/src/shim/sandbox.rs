@@ -4,6 +4,9 @@
 //! Stopped --start--> Running --stop, or one ended unasked--> Stopping --the last has ended--> Stopped
 //! ```
 //!
+//! Some moments after it has stopped, the next containers are created: their inits wait, so that a start need not
+//! wait for the kernel (moving a process into a cgroup can take some 20 ms, a grace period of RCU).
+//!
 //! Nothing here waits, but for starting (some ms) and for the kernel to kill what a failed start left.
 
 use std::mem;
@@ -15,7 +18,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::cgroup::Group;
-use crate::container::{self, Plan, Shared, Started};
+use crate::container::{self, Created, Plan, Shared, Started};
 use crate::error::{Error, Result};
 use crate::exec::{self, Exec};
 use crate::freezer;
@@ -28,6 +31,10 @@ use super::heed::may_hear;
 
 /// What was killed and still is there is killed again after this: it may have been frozen just then.
 const KILL_AGAIN: Duration = Duration::from_millis(500);
+
+/// How long after a stop, or after being prepared, the next containers are created: what is started at once
+/// need not be, and what is to be removed should not be.
+const CREATE_AFTER: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -47,6 +54,8 @@ pub(super) struct Cell {
     oom_before: u64,
     /// When to kill it, while it is asked to end.
     kill_at: Option<Instant>,
+    /// What the next start is to execute, created in advance.
+    next: Option<Created>,
 }
 
 impl Cell {
@@ -68,6 +77,7 @@ impl Cell {
             pumps: Vec::new(),
             oom_before: 0,
             kill_at: None,
+            next: None,
         }
     }
 
@@ -96,6 +106,8 @@ pub(super) struct Sandbox {
     phase: Phase,
     run: u64,
     trouble: Option<Trouble>,
+    /// When to create the next containers.
+    create_at: Option<Instant>,
 }
 
 impl Sandbox {
@@ -115,6 +127,7 @@ impl Sandbox {
             phase: Phase::Stopped,
             run: 0,
             trouble: None,
+            create_at: Some(Instant::now() + CREATE_AFTER),
         }
     }
 
@@ -147,6 +160,7 @@ impl Sandbox {
     pub(super) fn start(&mut self) -> Result<()> {
         self.run += 1;
         self.trouble = None;
+        self.create_at = None;
         // Left frozen by a node that died meanwhile, it would hold the new processes too, and us with them.
         freezer::thaw_group(&self.group)?;
         let outcome = (0..self.cells.len()).try_for_each(|index| self.start_one(index));
@@ -162,33 +176,67 @@ impl Sandbox {
     }
 
     fn start_one(&mut self, index: usize) -> Result<()> {
+        let name = self.cells[index].state.name.clone();
+        let in_advance = self.cells[index].next.take();
+        self.cells[index].oom_before = self.cells[index].group.oom_kills();
+        // One that stood ready and is not well any more says nothing about a new one.
+        let started = match in_advance.map(|created| created.execute(&name)) {
+            Some(Err(error)) if error.fatal() => return Err(error),
+            Some(Ok(started)) => started,
+            Some(Err(_)) | None => self.create_one(index)?.execute(&name)?,
+        };
+        let Started {
+            pid,
+            stdout,
+            stderr,
+        } = started;
+        let cell = &mut self.cells[index];
+        cell.state.pid = Some(pid.as_raw());
+        cell.pumps = vec![Pump::new(stdout, "stdout"), Pump::new(stderr, "stderr")];
+        Ok(())
+    }
+
+    fn create_one(&mut self, index: usize) -> Result<Created> {
         let (cell, config) = (&mut self.cells[index], &self.spec.containers[index]);
         // libcontainer removes the cgroup of a container that it failed to make.
         if !cell.group.exists() {
             cell.group.create()?;
             cell.group.limit(config)?;
         }
-        cell.oom_before = cell.group.oom_kills();
-        let Started {
-            pid,
-            stdout,
-            stderr,
-        } = container::start(&Plan {
+        container::create(&Plan {
             bundle: &self.bundle,
             sandbox: &self.spec,
             config,
             group: &cell.group,
             rootfs: &cell.rootfs,
             shared: &self.shared,
-        })?;
-        cell.state.pid = Some(pid.as_raw());
-        cell.pumps = vec![Pump::new(stdout, "stdout"), Pump::new(stderr, "stderr")];
-        Ok(())
+        })
+    }
+
+    /// Creates the next containers of a stopped sandbox. What fails here will fail again, and be told, at the start.
+    fn create_in_advance(&mut self) {
+        if self.phase != Phase::Stopped || freezer::thaw_group(&self.group).is_err() {
+            return;
+        }
+        for index in 0..self.cells.len() {
+            if self.cells[index].next.is_none() {
+                self.cells[index].next = self.create_one(index).ok();
+            }
+        }
+    }
+
+    /// Ends what was created in advance.
+    fn discard_next(&mut self) {
+        self.create_at = None;
+        for created in self.cells.iter_mut().filter_map(|cell| cell.next.take()) {
+            created.discard();
+        }
     }
 
     fn undo_start(&mut self) {
         // Whatever does not die now is killed again by the next stop or by who removes the cgroup.
         let _ = self.group.kill_all();
+        self.discard_next();
         for cell in &mut self.cells {
             if let Some(pid) = cell.pid() {
                 let _ = waitpid(pid, None);
@@ -228,11 +276,12 @@ impl Sandbox {
 
     /// When [`Sandbox::tick`] has something to do next.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.cells.iter().filter_map(|cell| cell.kill_at).min()
+        let kills = self.cells.iter().filter_map(|cell| cell.kill_at);
+        kills.chain(self.create_at).min()
     }
 
-    /// Kills those whose grace is over.
-    pub(super) fn tick(&mut self, now: Instant) {
+    /// Kills those whose grace is over, and creates the next containers when it is time; whether it did the latter.
+    pub(super) fn tick(&mut self, now: Instant) -> bool {
         for cell in &mut self.cells {
             if cell.kill_at.is_some_and(|at| at <= now) {
                 let _ = freezer::thaw_group(&self.group);
@@ -240,6 +289,12 @@ impl Sandbox {
                 cell.kill_at = Some(now + KILL_AGAIN);
             }
         }
+        let due = self.create_at.is_some_and(|at| at <= now);
+        if due {
+            self.create_at = None;
+            self.create_in_advance();
+        }
+        due
     }
 
     /// Moves output to the logs.
@@ -256,6 +311,10 @@ impl Sandbox {
             WaitStatus::Signaled(pid, signal, _) => (pid, 128 + signal as i32),
             _ => return,
         };
+        // One that stood ready has ended: its number may be another's soon.
+        for cell in &mut self.cells {
+            cell.next.take_if(|created| created.pid() == pid);
+        }
         let unasked = self.phase == Phase::Running;
         let Some(cell) = self.cells.iter_mut().find(|cell| cell.pid() == Some(pid)) else {
             return;
@@ -296,6 +355,7 @@ impl Sandbox {
                 let _ = container::forget(&self.bundle, &cell.state.name);
             }
             self.phase = Phase::Stopped;
+            self.create_at = Some(Instant::now() + CREATE_AFTER);
         }
     }
 
@@ -325,6 +385,7 @@ impl Sandbox {
     /// Takes all down that a stopped sandbox has outside its bundle.
     pub(super) fn remove(&mut self) -> Result<(), Vec<Error>> {
         let mut errors = Vec::new();
+        self.discard_next();
         for cell in &self.cells {
             errors.extend(rootfs::unmount(&cell.rootfs).err());
         }

@@ -1,5 +1,5 @@
 //! The shim's loop: clients, signals, output and clocks, one at a time. It sleeps in `poll(2)` with no timer
-//! unless a stop or an exec runs.
+//! unless a stop or an exec runs, or the next containers are to be created.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -184,7 +184,9 @@ impl Server {
     }
 
     fn run_clocks(&mut self, now: Instant) {
-        self.sandbox.tick(now);
+        if self.sandbox.tick(now) {
+            self.trim_at = Some(now + TRIM_AFTER);
+        }
         for running in &mut self.execs {
             running.exec.turn();
         }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use layby_runtime::protocol::Exit;
 use layby_runtime::{Error, freezer};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::Test;
 use crate::rig::{PATIENCE, Rig, container, is_alive, wait_for};
@@ -37,6 +39,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "a_stubborn_container_is_killed_after_its_grace",
         a_stubborn_container_is_killed_after_its_grace,
+    ),
+    (
+        "the_next_container_stands_ready_while_the_sandbox_is_stopped",
+        the_next_container_stands_ready_while_the_sandbox_is_stopped,
     ),
     (
         "one_that_cannot_hear_its_signal_is_not_waited_for",
@@ -231,6 +237,40 @@ fn one_that_cannot_hear_its_signal_is_not_waited_for() {
     let state = client.stop().expect("stop");
     assert!(begin.elapsed() < Duration::from_secs(300));
     assert_eq!(state.containers[0].last_exit, ended(137));
+}
+
+fn the_next_container_stands_ready_while_the_sandbox_is_stopped() {
+    let rig = Rig::one(&["serve", "8000"], |_| ());
+    let mut client = rig.started();
+    client.stop().expect("stop");
+    let waiting = || {
+        let file = rig.cgroup_file("freezer", "web", "cgroup.procs");
+        let pids = fs::read_to_string(file).unwrap_or_default();
+        // Its makers are in the cgroup too, for a moment.
+        let is_init = |pid: &i32| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.contains("INIT"))
+        };
+        pids.lines()
+            .filter_map(|pid| pid.parse::<i32>().ok())
+            .find(is_init)
+    };
+    wait_for("an init that waits", || waiting().is_some());
+    assert_eq!(client.state().expect("state").containers[0].pid, None);
+    let ready = waiting();
+    let started = client.start().expect("start");
+    assert_eq!(started.containers[0].pid, ready);
+
+    // One that is lost while it waits is not missed.
+    client.stop().expect("stop");
+    wait_for("an init that waits", || {
+        waiting().is_some_and(|pid| Some(pid) != ready)
+    });
+    let lost = waiting().expect("an init");
+    kill(Pid::from_raw(lost), Signal::SIGKILL).expect("killed");
+    wait_for("it to be gone", || !is_alive(lost));
+    let started = client.start().expect("start");
+    assert!(started.running);
+    assert_ne!(started.containers[0].pid, Some(lost));
 }
 
 fn a_frozen_sandbox_stands_still_and_goes_on() {
