@@ -54,6 +54,7 @@ pub(crate) fn idle_cpu(node: &Node, mnist: &Path, seconds: u64) -> Result<()> {
         let verb = if number < 20 { "sleep" } else { "doze" };
         node.run(Path::new("/"), &[verb, &format!("idle/s{number}")])?;
     }
+    std::thread::sleep(SETTLED); // the next containers of those asleep are being created
     let mut processes = shims(node)?;
     processes.push(node.pid());
     let ticks = || {
