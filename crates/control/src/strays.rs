@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use layby_model::engine::{Engine, RunSpec, Workload};
 use layby_model::replica::{Phase, ReplicaReport};
-use layby_model::spec::{ServiceSpec, SleepPolicy, Strategy};
+use layby_model::spec::ServiceSpec;
 
 /// Orders the removal of `replicas`, and says so in the node's log.
 pub(crate) async fn retire(engine: &dyn Engine, replicas: Vec<ReplicaReport>) {
@@ -41,16 +41,9 @@ pub(crate) async fn retire_quietly(engine: &dyn Engine, replicas: Vec<ReplicaRep
 fn nothing(stray: &ReplicaReport) -> RunSpec {
     RunSpec {
         service: ServiceSpec {
-            name: stray.service.service.clone(),
-            containers: Vec::new(),
-            replicas: 1,
-            port: None,
-            aliases: Vec::new(),
-            published: Vec::new(),
-            sleep: SleepPolicy::default(),
-            strategy: Strategy::StartFirst,
             progress_deadline_ms: 0,
             drain_ms: 0,
+            ..ServiceSpec::new(stray.service.service.clone())
         },
         images: Vec::new(),
     }

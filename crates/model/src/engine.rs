@@ -96,6 +96,10 @@ pub struct LogQuery {
     pub tail: Option<usize>,
     /// Go on with new lines until the replica is gone.
     pub follow: bool,
+    /// Only lines from this moment on, in milliseconds since 1970-01-01T00:00:00Z.
+    pub since_ms: Option<u64>,
+    /// Only lines before this moment.
+    pub until_ms: Option<u64>,
 }
 
 /// One line of a container's output.

@@ -3,9 +3,12 @@
 //! Nothing here does IO, reads a clock, or draws a random number: facts come in as values, decisions
 //! go out as values. What a word means is said once, on its type.
 
+pub mod access;
 pub mod engine;
 mod error;
+pub mod mounts;
 pub mod names;
+pub mod options;
 pub mod plan;
 pub mod replica;
 pub mod route;

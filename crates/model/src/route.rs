@@ -1,11 +1,11 @@
 //! The wires between gateway and control plane: the routing table in, demand and traffic out.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{ReplicaId, ServiceId};
+use crate::names::{AppName, ReplicaId, ServiceId};
 
 /// A table's version: (start number of the control plane, counter in that start).
 #[derive(
@@ -29,6 +29,34 @@ pub struct RouteTable {
     pub hosts: BTreeMap<String, ServiceId>,
     /// The services.
     pub services: BTreeMap<ServiceId, ServiceRoute>,
+    /// The virtual addresses by which containers reach services.
+    #[serde(default)]
+    pub virtuals: BTreeMap<Ipv4Addr, VirtualRoute>,
+}
+
+/// Where a virtual address leads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtualRoute {
+    /// The service that has it.
+    pub service: ServiceId,
+    /// Its declared ports. Any other leads to the same port of a replica, as TCP.
+    pub ports: BTreeMap<u16, VirtualPort>,
+}
+
+/// Where a declared port of a virtual address leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtualPort {
+    /// The port in the replicas.
+    pub target: u16,
+    /// What is spoken on it.
+    pub protocol: Protocol,
+}
+
+/// The names that containers may look up: for each app its own, and nothing of any other.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameTable {
+    /// For each app: names (lower-case DNS names relative to nothing, such as `web` or `web.shop`) to addresses.
+    pub apps: BTreeMap<AppName, BTreeMap<String, Vec<Ipv4Addr>>>,
 }
 
 /// A socket that leads to one service.

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::mounts::Mount;
 use crate::names::{AppName, ServiceName};
+use crate::options::{ContainerOptions, SandboxOptions};
+use crate::route::Protocol;
 
 /// How long a rollout may take to be ready where nothing is said, in milliseconds: 5 minutes.
 pub const PROGRESS_DEADLINE_MS: u64 = 300_000;
@@ -48,6 +51,19 @@ pub struct ServiceSpec {
     pub progress_deadline_ms: u64,
     /// How long requests in flight may go on after a replica was withdrawn, in milliseconds.
     pub drain_ms: u64,
+    /// What is done when a container ends.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// Ports of its virtual address that lead elsewhere than to the same port of its replicas, or whose protocol is
+    /// declared. Every other port leads to the same port, as plain TCP.
+    #[serde(default)]
+    pub ports: Vec<ServicePort>,
+    /// A pushed tag that one of its images names makes a new revision (`x-layby: {deploy_on_push: true}`).
+    #[serde(default)]
+    pub deploy_on_push: bool,
+    /// What the containers of a replica share.
+    #[serde(default)]
+    pub sandbox: SandboxOptions,
 }
 
 impl ServiceSpec {
@@ -64,8 +80,39 @@ impl ServiceSpec {
             strategy: Strategy::StartFirst,
             progress_deadline_ms: PROGRESS_DEADLINE_MS,
             drain_ms: DRAIN_MS,
+            restart: RestartPolicy::default(),
+            ports: Vec::new(),
+            deploy_on_push: false,
+            sandbox: SandboxOptions::default(),
         }
     }
+}
+
+/// What is done when a container of a service ends (Compose `restart`, Kubernetes `restartPolicy`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// Its replica is started again, with growing pauses while it keeps ending (the default of a service).
+    #[default]
+    Always,
+    /// Only if it ended with another exit code than 0, at most so often in a row.
+    OnFailure {
+        /// `None`: without end.
+        max_retries: Option<u32>,
+    },
+    /// It is left as it ended: the service has one replica less until it is deployed or woken again.
+    Never,
+}
+
+/// A port of a service's virtual address (a Kubernetes Service's `port`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicePort {
+    /// The port of the virtual address.
+    pub port: u16,
+    /// The port in the replica.
+    pub target: u16,
+    /// What is spoken on it, where that was declared (appProtocol, an HTTP probe, `x-layby`).
+    pub protocol: Protocol,
 }
 
 /// How the next revision takes over.
@@ -143,6 +190,18 @@ pub struct ContainerSpec {
     pub stop_signal: Option<String>,
     /// How long it may take to stop before it is killed, in milliseconds.
     pub stop_grace_ms: u64,
+    /// When its image is pulled.
+    #[serde(default)]
+    pub pull: PullPolicy,
+    /// The platform of the image to pull or build (`linux/amd64`); `None`: the machine's.
+    #[serde(default)]
+    pub platform: Option<String>,
+    /// Files from elsewhere.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
+    /// Fences and devices.
+    #[serde(default)]
+    pub options: ContainerOptions,
 }
 
 impl ContainerSpec {
@@ -165,8 +224,25 @@ impl ContainerSpec {
             no_healthcheck: false,
             stop_signal: None,
             stop_grace_ms: STOP_GRACE_MS,
+            pull: PullPolicy::default(),
+            platform: None,
+            mounts: Vec::new(),
+            options: ContainerOptions::default(),
         }
     }
+}
+
+/// When an image is pulled (Compose `pull_policy`, Kubernetes `imagePullPolicy`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PullPolicy {
+    /// When the node does not have it (the default).
+    #[default]
+    Missing,
+    /// At every deploy; where the registry cannot be reached, the one that the node has is used, with a warning.
+    Always,
+    /// Never: it must be there.
+    Never,
 }
 
 /// How to build an image.
@@ -183,6 +259,58 @@ pub struct BuildSpec {
     /// Build at every deploy (Compose `build:`; the cache makes that quick). `false`: only when the image
     /// is not in the node's store (the annotation `layby.dev/build`).
     pub always: bool,
+    /// The Dockerfile itself, instead of a file (Compose `dockerfile_inline`).
+    #[serde(default)]
+    pub dockerfile_inline: Option<String>,
+    /// Secrets that `RUN --mount=type=secret` may read: never in a layer, the history or a log.
+    #[serde(default)]
+    pub secrets: Vec<BuildSecret>,
+    /// Further contexts that `FROM` and `--from` may name: a folder relative to the manifest's, or `docker-image://REF`.
+    #[serde(default)]
+    pub contexts: BTreeMap<String, String>,
+    /// Labels to add to the image.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// The network of `RUN`: `default`, `none` or `host`; `None`: `default`.
+    #[serde(default)]
+    pub network: Option<String>,
+    /// Take nothing from the cache.
+    #[serde(default)]
+    pub no_cache: bool,
+    /// Further names to give to the image.
+    #[serde(default)]
+    pub tags: Vec<String>,
+}
+
+impl BuildSpec {
+    /// The build of a folder with a Dockerfile in it, at every deploy.
+    pub fn new(context: &str) -> Self {
+        Self {
+            context: context.to_owned(),
+            dockerfile: None,
+            args: BTreeMap::new(),
+            target: None,
+            always: true,
+            dockerfile_inline: None,
+            secrets: Vec::new(),
+            contexts: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            network: None,
+            no_cache: false,
+            tags: Vec::new(),
+        }
+    }
+}
+
+/// Where the value of a build secret comes from, on the side of the one who asks for the build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildSecret {
+    /// What `RUN --mount=type=secret,id=` names.
+    pub id: String,
+    /// A file, relative to the manifest's folder.
+    pub file: Option<String>,
+    /// A variable of the environment.
+    pub env: Option<String>,
 }
 
 /// What a container may use. `None`: not limited, or not requested.

@@ -192,6 +192,7 @@ pub(super) async fn logs(
         container: query::get(&pairs, "container").map(str::to_owned),
         tail: query::number(&pairs, "tail")?,
         follow: query::flag(&pairs, "follow"),
+        ..LogQuery::default()
     };
     let follow = query.follow;
     let reports = plane.facts.of(&id);

@@ -269,6 +269,7 @@ async fn last_lines(
         container,
         tail: Some(LOG_LINES),
         follow: false,
+        ..LogQuery::default()
     };
     let read = async {
         let lines = engine.logs(replica, query).await.ok()?;

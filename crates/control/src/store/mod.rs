@@ -164,7 +164,7 @@ fn explain(path: &Path, source: rusqlite::Error) -> StoreError {
 #[cfg(test)]
 mod tests {
     use layby_model::engine::RunSpec;
-    use layby_model::spec::{ServiceSpec, SleepPolicy, Strategy};
+    use layby_model::spec::ServiceSpec;
     use layby_model::{RevisionId, ServiceId, ServiceName, Wakefulness};
     use tempfile::TempDir;
 
@@ -180,16 +180,12 @@ mod tests {
             service: id(),
             spec: RunSpec {
                 service: ServiceSpec {
-                    name: ServiceName::new("web").expect("a label"),
-                    containers: Vec::new(),
                     replicas,
                     port: Some(80),
                     aliases: vec![ServiceName::new(alias).expect("a label")],
-                    published: Vec::new(),
-                    sleep: SleepPolicy::default(),
-                    strategy: Strategy::StartFirst,
                     progress_deadline_ms: 7,
                     drain_ms: 8,
+                    ..ServiceSpec::new(ServiceName::new("web").expect("a label"))
                 },
                 images: vec!["sha256:0".into()],
             },

@@ -27,26 +27,19 @@ pub(crate) fn read(
 ) -> Option<BuildSpec> {
     if matches!(node.value, Value::Scalar { .. }) {
         let name = format!("\"build\" in {service}");
-        return Some(BuildSpec {
-            context: parsed(&node, &name, report, context)?,
-            dockerfile: None,
-            args: BTreeMap::new(),
-            target: None,
-            always: true,
-        });
+        return Some(BuildSpec::new(&parsed(&node, &name, report, context)?));
     }
     let mut build = Fields::open(node, format!("build of {service}"), report)?;
     let context = build.parsed("context", report, context);
     let args_name = build.name("args");
     let spec = BuildSpec {
-        context: context.unwrap_or_else(|| ".".to_owned()),
         dockerfile: build.text("dockerfile", report),
         args: build
             .take("args")
             .map(|node| pairs::read(node, &args_name, variables, report))
             .unwrap_or_default(),
         target: build.text("target", report),
-        always: true,
+        ..BuildSpec::new(context.as_deref().unwrap_or("."))
     };
     build.refuse(&REFUSED, report);
     // Where to cache and what to call the image changes nothing in it.

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use layby_model::spec::{
-    ContainerSpec, DRAIN_MS, PROGRESS_DEADLINE_MS, STOP_GRACE_MS, ServiceSpec, SleepPolicy,
-};
+use layby_model::spec::{ContainerSpec, STOP_GRACE_MS, ServiceSpec, SleepPolicy};
 
 use crate::compose::deploy::Deploy;
 use crate::compose::{build, deploy, healthcheck, leftover, pairs, ports, shell};
@@ -68,8 +66,6 @@ pub(crate) fn read(
     let stop_grace_ms = service.parsed("stop_grace_period", report, duration_ms);
     let layby = layby(&mut service, report);
     let container = ContainerSpec {
-        name: entry.key,
-        image,
         build: build.flatten(),
         entrypoint,
         command,
@@ -89,6 +85,7 @@ pub(crate) fn read(
         no_healthcheck: healthcheck.disabled,
         stop_signal: service.parsed("stop_signal", report, signal),
         stop_grace_ms: stop_grace_ms.unwrap_or(STOP_GRACE_MS),
+        ..ContainerSpec::new(&entry.key, &image)
     };
     leftover::read(&mut service, report);
     service.finish(report);
@@ -100,16 +97,13 @@ pub(crate) fn read(
         .unzip();
     Some(Draft {
         spec: ServiceSpec {
-            name: name?,
             containers: vec![container],
             replicas,
             port,
-            aliases: Vec::new(),
             published,
             sleep: layby.sleep,
             strategy,
-            progress_deadline_ms: PROGRESS_DEADLINE_MS,
-            drain_ms: DRAIN_MS,
+            ..ServiceSpec::new(name?)
         },
         place,
         published_at,

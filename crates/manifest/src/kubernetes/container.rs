@@ -73,9 +73,6 @@ pub(crate) fn read(
     let (ports, named_ports) = ports(&mut fields, report);
     let run_as = run_as(&mut fields, common.run_as, report);
     let spec = ContainerSpec {
-        name: name.unwrap_or_default(),
-        image,
-        build: None,
         entrypoint,
         command,
         env,
@@ -86,9 +83,8 @@ pub(crate) fn read(
         readiness: probe::read(&mut fields, "readinessProbe", &named_ports, report),
         liveness: probe::read(&mut fields, "livenessProbe", &named_ports, report),
         startup: probe::read(&mut fields, "startupProbe", &named_ports, report),
-        no_healthcheck: false,
-        stop_signal: None,
         stop_grace_ms: common.stop_grace_ms,
+        ..ContainerSpec::new(&name.unwrap_or_default(), &image)
     };
     fields.refuse(&REFUSED, report);
     fields.parsed("imagePullPolicy", report, |text| match text {

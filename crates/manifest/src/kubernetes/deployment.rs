@@ -218,11 +218,8 @@ fn settings(
             return Err("the folder to build the image in".to_owned());
         }
         settings.build = Some(BuildSpec {
-            context: text.to_owned(),
-            dockerfile: None,
-            args: BTreeMap::new(),
-            target: None,
             always: false,
+            ..BuildSpec::new(text)
         });
         Ok(())
     });

@@ -1,7 +1,7 @@
 //! Joins Services to the Deployments whose pods they select.
 
 use layby_model::names::ServiceName;
-use layby_model::spec::{DRAIN_MS, PublishedPort, ServiceSpec};
+use layby_model::spec::{PublishedPort, ServiceSpec};
 
 use crate::draft::{Draft, not_a_label};
 use crate::kubernetes::service::Target;
@@ -70,16 +70,12 @@ pub(crate) fn join(
 fn draft(deployment: &mut Deployment) -> Draft {
     Draft {
         spec: ServiceSpec {
-            name: deployment.name.clone(),
             containers: std::mem::take(&mut deployment.pod.containers),
             replicas: deployment.replicas,
-            port: None,
-            aliases: Vec::new(),
-            published: Vec::new(),
             sleep: deployment.settings.sleep,
             strategy: deployment.strategy,
             progress_deadline_ms: deployment.progress_deadline_ms,
-            drain_ms: DRAIN_MS,
+            ..ServiceSpec::new(deployment.name.clone())
         },
         place: deployment.place.clone(),
         published_at: Vec::new(),
