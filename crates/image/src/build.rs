@@ -7,6 +7,7 @@ mod args;
 mod content;
 mod copy;
 mod draft;
+pub mod run;
 mod stage;
 mod time;
 mod view;
