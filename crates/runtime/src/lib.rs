@@ -18,7 +18,9 @@ mod hierarchy;
 mod idmap;
 mod image;
 pub mod logs;
+mod mounts;
 mod oci;
+mod options;
 pub mod protocol;
 mod pump;
 mod rootfs;
@@ -31,5 +33,7 @@ mod user;
 
 pub use error::Error;
 pub use image::ShimImage;
+pub use mounts::{MountConfig, MountFrom};
+pub use options::{DeviceConfig, OptionsConfig, UlimitConfig};
 pub use shim::run_if_shim;
 pub use spec::{Bundle, ContainerConfig, SandboxSpec};

@@ -1,5 +1,6 @@
 //! What a sandbox is to be: plain data, written to `spec.json` in its bundle.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -7,6 +8,8 @@ use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::mounts::{self, MountConfig};
+use crate::options::OptionsConfig;
 
 /// One sandbox: containers that share a network namespace and a parent cgroup, under one shim.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,7 +20,7 @@ pub struct SandboxSpec {
     pub hostname: String,
     /// The network namespace to join: the path of its mount. Empty: a new one, with only `lo` up.
     pub netns: PathBuf,
-    /// Lines of `/etc/hosts` beside localhost: address, name.
+    /// Lines of `/etc/hosts` beside localhost: address, name. Those that the user adds (`extra_hosts`) are among them.
     pub hosts: Vec<(String, String)>,
     /// Name servers for `/etc/resolv.conf`. Empty: the file is left without any.
     pub dns: Vec<String>,
@@ -32,6 +35,24 @@ pub struct SandboxSpec {
     /// inside are ids outside.
     #[serde(default)]
     pub id_map: Option<(u32, u32)>,
+    /// Domains to look short names up in (`search` of resolv.conf(5)).
+    #[serde(default)]
+    pub dns_search: Vec<String>,
+    /// Options of the resolver (`options` of resolv.conf(5)).
+    #[serde(default)]
+    pub dns_options: Vec<String>,
+    /// Kernel settings of its namespaces, by name: `net.ipv4.ip_forward`, `kernel.shmmax`.
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, String>,
+    /// The machine's process namespace instead of an own one. Not in a user namespace.
+    #[serde(default)]
+    pub host_pid: bool,
+    /// The machine's IPC namespace instead of an own one. Not in a user namespace.
+    #[serde(default)]
+    pub host_ipc: bool,
+    /// The containers share one process namespace: the first one's init is its first process.
+    #[serde(default)]
+    pub share_pid: bool,
 }
 
 /// One container of a sandbox.
@@ -60,6 +81,12 @@ pub struct ContainerConfig {
     pub stop_signal: String,
     /// How long it may take to end after that signal, before it is killed.
     pub stop_grace_ms: u64,
+    /// Files from elsewhere.
+    #[serde(default)]
+    pub mounts: Vec<MountConfig>,
+    /// Fences and devices.
+    #[serde(default)]
+    pub options: OptionsConfig,
 }
 
 /// The files of a bundle: the directory that holds one sandbox.
@@ -183,6 +210,19 @@ impl SandboxSpec {
                 ));
             }
             config.signal()?;
+            mounts::check(name, &config.mounts)?;
+            if !config.mounts.is_empty() || config.options != OptionsConfig::default() {
+                return fatal(format!(
+                    "container {name} asks for mounts or options, which this runtime cannot give yet"
+                ));
+            }
+        }
+        let shares = self.host_pid || self.host_ipc || self.share_pid;
+        if shares || !self.sysctls.is_empty() {
+            return fatal(format!(
+                "sandbox {} asks for shared namespaces or kernel settings, which this runtime cannot give yet",
+                self.id
+            ));
         }
         Ok(())
     }

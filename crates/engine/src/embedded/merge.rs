@@ -34,6 +34,7 @@ pub(super) fn merge(
         pids: Some(spec.resources.pids_limit.unwrap_or(PIDS)),
         stop_signal: signal.unwrap_or_else(|| "SIGTERM".to_owned()),
         stop_grace_ms: spec.stop_grace_ms,
+        ..ContainerConfig::default()
     }
 }
 

@@ -1,0 +1,88 @@
+//! What of the machine's files a container sees beside its image: plain data.
+
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The most mounts of one container.
+const MAX_MOUNTS: usize = 256;
+
+/// One mount of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountConfig {
+    /// What is mounted.
+    pub source: MountFrom,
+    /// Where: an absolute path in the container, without `.` and `..`. What is missing of it is made.
+    pub target: String,
+    /// It cannot be written to, nor can what is mounted below it.
+    #[serde(default)]
+    pub read_only: bool,
+    /// What the image has at the target is copied into the source, with its owners, if that is an empty folder.
+    #[serde(default)]
+    pub copy_up: bool,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum MountFrom {
+    /// A folder, file or socket of the machine. In a user namespace it is shown with the ids that it has on disk.
+    Bind {
+        /// Its absolute path on the machine; it must be there.
+        path: PathBuf,
+        /// Mounts below it come along.
+        #[serde(default)]
+        recursive: bool,
+    },
+    /// A file system in memory, empty at each start.
+    Tmpfs {
+        /// Its size, in bytes; `None`: 64 MiB.
+        #[serde(default)]
+        size_bytes: Option<u64>,
+        /// The mode of its root; `None`: `0o1777`.
+        #[serde(default)]
+        mode: Option<u32>,
+    },
+}
+
+/// Refuses mounts that would take a container's own file systems away, or that cannot be understood.
+pub(crate) fn check(container: &str, mounts: &[MountConfig]) -> Result<()> {
+    let fatal = |text: String| Err(Error::Fatal(format!("container {container}: {text}")));
+    if mounts.len() > MAX_MOUNTS {
+        return fatal(format!("more than {MAX_MOUNTS} mounts: merge some"));
+    }
+    for (index, mount) in mounts.iter().enumerate() {
+        let target = &mount.target;
+        let path = Path::new(target);
+        let plain = path
+            .components()
+            .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+        if !path.is_absolute() || !plain || target.contains('\0') {
+            return fatal(format!(
+                "the mount's target {target:?} is no absolute path without '.' and '..'"
+            ));
+        }
+        if path == Path::new("/") || path.starts_with("/proc") || path.starts_with("/sys") {
+            return fatal(format!(
+                "nothing can be mounted over {target}: choose another target"
+            ));
+        }
+        if mounts[..index]
+            .iter()
+            .any(|other| Path::new(&other.target) == path)
+        {
+            return fatal(format!("two mounts have the target {target}"));
+        }
+        if let MountFrom::Bind { path, .. } = &mount.source
+            && !path.is_absolute()
+        {
+            return fatal(format!(
+                "the source {} of the mount at {target} is no absolute path",
+                path.display()
+            ));
+        }
+    }
+    Ok(())
+}
