@@ -1,6 +1,8 @@
 //! What a RUN step asks of the machine. The builder only orders; a runtime carries it out.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Runs the command of a RUN step.
 ///
@@ -16,7 +18,7 @@ pub trait RunStep: Send + Sync {
 }
 
 /// One command, and what it sees.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RunRequest {
     /// Unpacked layers in overlayfs form, topmost first; never empty.
     pub lower: Vec<PathBuf>,
@@ -39,6 +41,9 @@ pub struct RunRequest {
     pub network: RunNetwork,
     /// Further lines of `/etc/hosts`: name and address.
     pub hosts: Vec<(String, String)>,
+    /// Becomes true when nobody wants the outcome any more: the command is to be killed soon after (look several
+    /// times a second).
+    pub stop: Arc<AtomicBool>,
 }
 
 /// A mount of a RUN step.
