@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use layby_model::access::Access;
 use layby_model::engine::Engine;
 
 use crate::api;
@@ -45,6 +46,7 @@ impl Control {
     pub async fn start(
         config: ControlConfig,
         engine: Arc<dyn Engine>,
+        access: Arc<dyn Access>,
         images: Arc<layby_image::Store>,
         wires: Wires,
     ) -> Result<Control, Error> {
@@ -64,6 +66,7 @@ impl Control {
         let plane = Arc::new(Plane::new(Parts {
             config,
             engine,
+            access,
             images,
             store,
             tables,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use layby_model::access::Access;
 use layby_model::engine::Engine;
 use layby_model::route::{Confirmed, Demand, Traffic};
 use layby_model::{ReplicaId, RevisionId, ServiceId};
@@ -33,6 +34,7 @@ pub(crate) type ReadTraffic = Arc<dyn Fn(&ServiceId) -> Traffic + Send + Sync>;
 pub(crate) struct Plane {
     pub(crate) config: ControlConfig,
     pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) access: Arc<dyn Access>,
     pub(crate) images: Arc<layby_image::Store>,
     pub(crate) store: Store,
     pub(crate) facts: Facts,
@@ -63,6 +65,7 @@ pub(crate) struct Loaded {
 pub(crate) struct Parts {
     pub(crate) config: ControlConfig,
     pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) access: Arc<dyn Access>,
     pub(crate) images: Arc<layby_image::Store>,
     pub(crate) store: Store,
     pub(crate) tables: Tables,
@@ -78,6 +81,7 @@ impl Plane {
             facts: Facts::new(Arc::clone(&parts.engine)),
             config: parts.config,
             engine: parts.engine,
+            access: parts.access,
             images: parts.images,
             store: parts.store,
             tables: parts.tables,

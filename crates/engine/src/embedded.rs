@@ -7,6 +7,7 @@
 //! Each replica has one task, which carries out its orders one after another ([`replica`]). Only a thaw goes past
 //! the task: it is one small write, and a request is waiting for it.
 
+mod access;
 mod blocking;
 mod logs;
 mod merge;

@@ -21,6 +21,7 @@
 //!
 //! Each replica has an address of its own in 127.0.0.0/8, on which nothing listens unless a test does.
 
+mod access;
 mod body;
 mod exec;
 mod log;

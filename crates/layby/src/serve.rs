@@ -11,6 +11,7 @@ use layby_control::{Control, ControlConfig, StopRequest};
 use layby_engine::embedded::{Embedded, EmbeddedConfig};
 use layby_gateway::{Gateway, GatewayConfig};
 use layby_image::Store;
+use layby_model::access::Access;
 use layby_model::engine::Engine;
 use layby_model::names::is_dns_label;
 use layby_model::route::{Confirmed, Demand, RouteTable};
@@ -159,6 +160,7 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
     let control = Control::start(
         config,
         Arc::clone(&engine) as Arc<dyn Engine>,
+        Arc::clone(&engine) as Arc<dyn Access>,
         images,
         wires,
     )

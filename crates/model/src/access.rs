@@ -1,6 +1,7 @@
 //! What people do with replicas and with what these keep: a shell in one, files out and in, figures, volumes.
 
 use std::collections::BTreeMap;
+use std::net::TcpStream;
 
 use serde::{Deserialize, Serialize};
 
@@ -84,6 +85,40 @@ pub struct ReplicaUsage {
     pub disk_read_bytes: u64,
     /// Bytes written to disks.
     pub disk_write_bytes: u64,
+    /// What its containers have written beside their volumes takes so many bytes of the disk.
+    #[serde(default)]
+    pub disk_bytes: u64,
+}
+
+/// What is found at a path in a container, links followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathReport {
+    /// Where it is: absolute, without links.
+    pub path: String,
+    /// Whether it is a folder.
+    pub is_dir: bool,
+}
+
+/// What of a container's files to read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CopyOut {
+    /// The container; `None`: the first.
+    pub container: Option<String>,
+    /// The file or folder.
+    pub path: String,
+    /// If the path is a link, what it leads to is meant.
+    pub follow_link: bool,
+}
+
+/// Where to put files in a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CopyIn {
+    /// The container; `None`: the first.
+    pub container: Option<String>,
+    /// The folder; it must be there.
+    pub path: String,
+    /// Owners are as the tar has them (by number); else all belongs to the container's root.
+    pub keep_owners: bool,
 }
 
 /// A tar stream, in pieces.
@@ -99,22 +134,39 @@ pub trait Access: Send + Sync + 'static {
         request: &'a ExecRequest,
     ) -> BoxFuture<'a, Result<ExecSession, EngineError>>;
 
-    /// The file or folder at `path` in a container, as a tar whose entries begin with the path's last name.
+    /// A file or folder of a container as a tar. Its entries begin with the path's last name, or with `.` where that is
+    /// `/` or `.`.
     fn copy_out<'a>(
         &'a self,
         replica: ReplicaId,
-        container: Option<&'a str>,
-        path: &'a str,
+        order: &'a CopyOut,
     ) -> BoxFuture<'a, Result<TarStream, EngineError>>;
 
-    /// Unpacks a tar into the folder `path` of a container, never outside of it.
+    /// Unpacks a tar into a folder of a container, never outside of it.
     fn copy_in<'a>(
+        &'a self,
+        replica: ReplicaId,
+        order: &'a CopyIn,
+        tar: TarStream,
+    ) -> BoxFuture<'a, Result<(), EngineError>>;
+
+    /// What is at `path` in a container.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`] if nothing is.
+    fn stat<'a>(
         &'a self,
         replica: ReplicaId,
         container: Option<&'a str>,
         path: &'a str,
-        tar: TarStream,
-    ) -> BoxFuture<'a, Result<(), EngineError>>;
+    ) -> BoxFuture<'a, Result<PathReport, EngineError>>;
+
+    /// Connects to a port as a program in the replica would: also to one that listens on its loopback only.
+    fn connect(
+        &self,
+        replica: ReplicaId,
+        port: u16,
+    ) -> BoxFuture<'_, Result<TcpStream, EngineError>>;
 
     /// What the replicas that run (or are frozen) use.
     fn usage(&self) -> BoxFuture<'_, Result<BTreeMap<ReplicaId, ReplicaUsage>, EngineError>>;

@@ -410,7 +410,14 @@ async fn start(
         gateway.confirms.subscribe(),
     ));
     let engine: Arc<dyn Engine> = Arc::clone(fake) as _;
-    let control = Control::start(config, engine, Arc::clone(images), wires).await;
+    let control = Control::start(
+        config,
+        engine,
+        Arc::clone(fake) as _,
+        Arc::clone(images),
+        wires,
+    )
+    .await;
     (control.expect("a control plane"), tables, confirmer)
 }
 
