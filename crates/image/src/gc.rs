@@ -1,17 +1,17 @@
-//! Garbage collection: what neither the index nor a digest in use reaches is removed.
+//! Garbage collection: what neither the index, nor a digest in use, nor a repository of the registry reaches is removed.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use crate::error::io_error;
-use crate::{Error, Store, layer, lock};
+use crate::{Error, Store, layer, lock, registry};
 
 /// Removes unreachable blobs, unpacked layers and cache entries. Returns the bytes of the blobs.
 pub(crate) fn collect(store: &Store, in_use: &[String]) -> Result<u64, Error> {
     let _alone = lock::exclusive(&store.locks_dir(), lock::CONTENT)?;
     let index = store.index()?;
-    let mut blobs = BTreeSet::new();
+    let mut blobs = registry::held(store)?;
     let mut layers = BTreeSet::new();
     let named = index.manifests.iter().map(|entry| &entry.digest);
     for digest in named.chain(in_use) {

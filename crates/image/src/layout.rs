@@ -15,6 +15,11 @@ pub(crate) const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 /// Docker's older name for an index.
 pub(crate) const DOCKER_LIST_TYPE: &str =
     "application/vnd.docker.distribution.manifest.list.v2+json";
+/// Docker's older name for a manifest.
+pub(crate) const DOCKER_MANIFEST_TYPE: &str =
+    "application/vnd.docker.distribution.manifest.v2+json";
+/// Docker's older name for an image config.
+pub(crate) const DOCKER_CONFIG_TYPE: &str = "application/vnd.docker.container.image.v1+json";
 /// The annotation that names an image in an index.
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// containerd's and Docker's annotation with the whole name, where `REF_NAME` holds only the tag.

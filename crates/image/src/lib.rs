@@ -17,6 +17,7 @@ mod layer;
 mod layout;
 mod lock;
 pub mod reference;
+pub mod registry;
 pub mod store;
 mod tarball;
 pub mod unpack;

@@ -185,7 +185,7 @@ fn is_port(text: &str) -> bool {
     !text.is_empty() && text.len() <= 5 && text.chars().all(|c| c.is_ascii_digit())
 }
 
-fn is_tag(tag: &str) -> bool {
+pub(crate) fn is_tag(tag: &str) -> bool {
     (1..=128).contains(&tag.len())
         && !tag.starts_with(['.', '-'])
         && tag
@@ -194,7 +194,7 @@ fn is_tag(tag: &str) -> bool {
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
-fn is_component(text: &str) -> bool {
+pub(crate) fn is_component(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     if !text.starts_with(plain) || !text.ends_with(plain) {
         return false;

@@ -4,6 +4,7 @@
 //! oci-layout  index.json  blobs/sha256/<hex>   the layout: what is an image here is what index.json names
 //! layers/<hex of the diff id>/                 unpacked layers, in overlayfs form
 //! cache/<hex of the key>                       which layer a build step made
+//! registry/                                    which repository has what (see `registry/repository.rs`)
 //! tmp/  locks/                                 unfinished things; flock files
 //! ```
 //! Everything appears under its name only when it is whole and on disk, so a crash loses nothing that was there.
@@ -311,6 +312,10 @@ impl Store {
 
     pub(crate) fn cache_dir(&self) -> PathBuf {
         self.dir.join("cache")
+    }
+
+    pub(crate) fn registry_dir(&self) -> PathBuf {
+        self.dir.join("registry")
     }
 
     pub(crate) fn temp_dir(&self) -> PathBuf {

@@ -1,0 +1,157 @@
+//! Errors as the registry answers them: a status and the JSON of distribution-spec 1.1, "Error Codes".
+
+use http::header::{CONTENT_RANGE, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use serde_json::json;
+
+use super::body::{self, Outgoing};
+use crate::Error;
+
+/// The codes of the specification, and `UNKNOWN` for what is the node's own fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Code {
+    BlobUnknown,
+    BlobUploadInvalid,
+    BlobUploadUnknown,
+    DigestInvalid,
+    ManifestBlobUnknown,
+    ManifestInvalid,
+    ManifestUnknown,
+    NameInvalid,
+    NameUnknown,
+    SizeInvalid,
+    TagInvalid,
+    Unauthorized,
+    Denied,
+    Unsupported,
+    TooManyRequests,
+    Unknown,
+}
+
+impl Code {
+    fn text(self) -> &'static str {
+        match self {
+            Self::BlobUnknown => "BLOB_UNKNOWN",
+            Self::BlobUploadInvalid => "BLOB_UPLOAD_INVALID",
+            Self::BlobUploadUnknown => "BLOB_UPLOAD_UNKNOWN",
+            Self::DigestInvalid => "DIGEST_INVALID",
+            Self::ManifestBlobUnknown => "MANIFEST_BLOB_UNKNOWN",
+            Self::ManifestInvalid => "MANIFEST_INVALID",
+            Self::ManifestUnknown => "MANIFEST_UNKNOWN",
+            Self::NameInvalid => "NAME_INVALID",
+            Self::NameUnknown => "NAME_UNKNOWN",
+            Self::SizeInvalid => "SIZE_INVALID",
+            Self::TagInvalid => "TAG_INVALID",
+            Self::Unauthorized => "UNAUTHORIZED",
+            Self::Denied => "DENIED",
+            Self::Unsupported => "UNSUPPORTED",
+            Self::TooManyRequests => "TOOMANYREQUESTS",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+
+    /// The status that usually goes with it.
+    fn status(self) -> StatusCode {
+        match self {
+            Self::BlobUnknown
+            | Self::BlobUploadUnknown
+            | Self::ManifestUnknown
+            | Self::NameUnknown => StatusCode::NOT_FOUND,
+            Self::BlobUploadInvalid
+            | Self::DigestInvalid
+            | Self::ManifestBlobUnknown
+            | Self::ManifestInvalid
+            | Self::NameInvalid
+            | Self::SizeInvalid
+            | Self::TagInvalid => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Denied => StatusCode::FORBIDDEN,
+            Self::Unsupported => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+/// A request that is not done, and why.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    code: Code,
+    status: StatusCode,
+    message: String,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Refusal {
+    /// With the code's usual status.
+    pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            status: code.status(),
+            message: message.into(),
+            headers: Vec::new(),
+        }
+    }
+
+    /// With another status.
+    pub(super) fn status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// With a header; one whose value cannot be sent is left out.
+    pub(super) fn header(mut self, name: HeaderName, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.push((name, value));
+        }
+        self
+    }
+
+    /// Nobody said who asks: the challenge that makes clients send their credentials (RFC 7617).
+    pub(super) fn who_are_you() -> Self {
+        let text = "log in with a token of this node: `layby token create NAME --pull --push` makes one";
+        Self::new(Code::Unauthorized, text)
+            .header(WWW_AUTHENTICATE, "Basic realm=\"layby registry\", charset=\"UTF-8\"")
+    }
+
+    /// A range of a blob that has no such bytes (RFC 9110, 15.5.17).
+    pub(super) fn no_such_range(size_bytes: u64) -> Self {
+        Self::new(
+            Code::SizeInvalid,
+            format!("the blob has {size_bytes} bytes, and none in the range asked for"),
+        )
+        .status(StatusCode::RANGE_NOT_SATISFIABLE)
+        .header(CONTENT_RANGE, &format!("bytes */{size_bytes}"))
+    }
+
+    /// As an answer.
+    pub(super) fn into_response(self) -> Response<Outgoing> {
+        let error = json!({"code": self.code.text(), "message": self.message, "detail": null});
+        let text = json!({ "errors": [error] }).to_string();
+        let mut response = Response::new(body::whole(text.into()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.extend(self.headers);
+        response
+    }
+}
+
+/// An error of the store is the node's fault, and its operator's to mend.
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(source) = cause {
+            text = format!("{text}: {source}");
+            cause = source.source();
+        }
+        let full = matches!(error, Error::DiskFull { .. });
+        let refusal = Self::new(Code::Unknown, text);
+        if full {
+            refusal.status(StatusCode::INSUFFICIENT_STORAGE)
+        } else {
+            refusal
+        }
+    }
+}
