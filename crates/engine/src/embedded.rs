@@ -287,10 +287,22 @@ fn containers(state: &protocol::SandboxState) -> Vec<layby_model::replica::Conta
             name: container.name.clone(),
             pid: container.pid,
             ended: container.ended,
-            last_exit: container.last_exit.map(|exit| layby_model::replica::Exit {
-                code: exit.code,
-                oom: exit.oom,
-            }),
+            last_exit: container.last_exit.map(exit),
         })
         .collect()
+}
+
+fn ended(state: &protocol::SandboxState) -> Option<layby_model::replica::End> {
+    let ended = state.ended.as_ref()?;
+    Some(layby_model::replica::End {
+        container: ended.container.clone(),
+        exit: exit(ended.exit),
+    })
+}
+
+fn exit(exit: protocol::Exit) -> layby_model::replica::Exit {
+    layby_model::replica::Exit {
+        code: exit.code,
+        oom: exit.oom,
+    }
 }

@@ -36,7 +36,7 @@ use layby_model::engine::{
     BoxFuture, BoxStream, Engine, EngineError, EngineTraits, ExecOutput, LogLine, LogQuery,
     Workload,
 };
-use layby_model::replica::{Exit, ReplicaReport};
+use layby_model::replica::{End, Exit, ReplicaReport};
 use layby_model::{ReplicaId, ServiceId, Wakefulness};
 
 use crate::lifecycle::Actual;
@@ -165,6 +165,10 @@ impl Shared {
                 if n == 0 {
                     container.ended += 1;
                     container.last_exit = Some(exit);
+                    entry.ended = Some(End {
+                        container: container.name.clone(),
+                        exit,
+                    });
                 }
             }
             true

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
 use layby_model::engine::{BoxStream, EngineError, RunSpec, Workload};
-use layby_model::replica::{ContainerReport, ReplicaReport, Trouble};
+use layby_model::mounts::MountSource;
+use layby_model::replica::{ContainerReport, End, ReplicaReport, Trouble};
 use layby_model::{ReplicaId, RevisionId, ServiceId, Wakefulness};
 use tokio::sync::{Notify, broadcast};
 use tokio_stream::wrappers::BroadcastStream;
@@ -37,8 +38,12 @@ pub struct Entry {
     pub containers: Vec<ContainerReport>,
     /// Counts the orders to run or thaw.
     pub run: u64,
+    /// Which container ended unasked since it was last ordered to run.
+    pub ended: Option<End>,
     /// What stands in its way.
     pub trouble: Option<Trouble>,
+    /// The named volumes that it mounts: they are in use until it is gone.
+    pub volumes: Vec<String>,
     pending: Option<Pending>,
     /// The action under way and the order that it was begun for.
     doing: Option<(Action, Option<Pending>)>,
@@ -57,7 +62,9 @@ impl Entry {
             address: None,
             containers: Vec::new(),
             run: 0,
+            ended: None,
             trouble: None,
+            volumes: Vec::new(),
             pending: None,
             doing: None,
             wake: Arc::new(Notify::new()),
@@ -105,6 +112,7 @@ impl Entry {
             address: self.address,
             containers: self.containers.clone(),
             run: self.run,
+            ended: self.ended.clone(),
             trouble: self.trouble.clone(),
         }
     }
@@ -117,6 +125,7 @@ impl Entry {
             && lifecycle::begins_run(self.actual, self.pending)
         {
             self.run += 1;
+            self.ended = None;
             self.trouble = None;
         }
         self.pending = Some(pending);
@@ -205,6 +214,7 @@ impl Roster {
                 );
                 entry.spec = Some(Arc::clone(&spec));
                 entry.containers = containers(&spec);
+                entry.volumes = volumes(&spec);
                 entry
             });
             entry.generation = workload.generation;
@@ -245,6 +255,20 @@ impl Roster {
             .iter()
             .filter(|(_, entry)| service.is_none_or(|service| *service == entry.service));
         wanted.map(|(&id, entry)| entry.report(id)).collect()
+    }
+
+    /// The named volumes that replicas mount, each with the services whose replicas they are.
+    pub fn volumes(&self) -> BTreeMap<String, Vec<ServiceId>> {
+        let mut used: BTreeMap<String, Vec<ServiceId>> = BTreeMap::new();
+        for entry in self.lock().replicas.values() {
+            for volume in &entry.volumes {
+                let by = used.entry(volume.clone()).or_default();
+                if !by.contains(&entry.service) {
+                    by.push(entry.service.clone());
+                }
+            }
+        }
+        used
     }
 
     /// A copy of one replica.
@@ -360,6 +384,23 @@ fn containers(spec: &RunSpec) -> Vec<ContainerReport> {
             last_exit: None,
         })
         .collect()
+}
+
+/// The named volumes that `spec` mounts.
+fn volumes(spec: &RunSpec) -> Vec<String> {
+    let containers = spec.service.containers.iter();
+    let mounts = containers.flat_map(|container| &container.mounts);
+    let mut names: Vec<String> = mounts
+        .filter_map(|mount| match &mount.source {
+            MountSource::Volume { name, .. } => Some(name.clone()),
+            MountSource::Bind { .. } | MountSource::Tmpfs { .. } | MountSource::Scratch { .. } => {
+                None
+            }
+        })
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 #[cfg(test)]

@@ -84,7 +84,8 @@ impl Answer {
     pub(crate) fn unserved(why: Unserved, service: &str, hold_deadline_ms: u64) -> Self {
         match why {
             Unserved::Refused | Unserved::ClientGone => {
-                let sentence = format!("The service {service} is disabled or was never live.");
+                let sentence =
+                    format!("The service {service} is disabled, has ended, or was never live.");
                 Self::new(503, "not_live", Blame::Service, sentence)
             }
             Unserved::Stopping => {

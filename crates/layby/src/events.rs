@@ -142,7 +142,7 @@ impl Screen {
 }
 
 /// A failure in lines: the reason, then what there is to find its cause.
-fn explain(failure: &Failure) -> Vec<String> {
+pub(crate) fn explain(failure: &Failure) -> Vec<String> {
     let mut lines = vec![format!(
         "  revision {}: {}",
         failure.revision, failure.reason

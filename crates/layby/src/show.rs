@@ -3,6 +3,7 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use layby_control::api::types::{ServiceDetail, ServiceView};
 
+use crate::events;
 use crate::out::say;
 
 /// A plain table: columns apart by spaces, as other tools of the kind print them.
@@ -25,11 +26,15 @@ pub(crate) fn print(table: &Table) {
     }
 }
 
-/// `RUNNING, awake` or just the state.
+/// `RUNNING, awake` or just the state; with the revision that failed, if the last one did: `READY (1 failed)`.
 pub(crate) fn state(service: &ServiceView) -> String {
     let state = text(&service.state);
-    match &service.wakefulness {
+    let state = match &service.wakefulness {
         Some(wakefulness) => format!("{state}, {}", text(wakefulness)),
+        None => state,
+    };
+    match service.failed_revision {
+        Some(revision) => format!("{state} (revision {revision} failed)"),
         None => state,
     }
 }
@@ -115,6 +120,12 @@ pub(crate) fn detail(detail: &ServiceDetail, gateway: &str) {
     }
     for condition in &detail.conditions {
         say!("  ! {condition}");
+    }
+    if let Some(failure) = &detail.last_failure {
+        say!("  last failure:");
+        for line in events::explain(failure) {
+            say!("  {line}");
+        }
     }
     if detail.replicas.is_empty() {
         return;

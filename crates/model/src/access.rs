@@ -174,7 +174,7 @@ pub trait Access: Send + Sync + 'static {
     /// The named volumes.
     fn volumes(&self) -> BoxFuture<'_, Result<Vec<VolumeReport>, EngineError>>;
 
-    /// Makes a named volume that is not there yet.
+    /// Makes a named volume; one that is there already is left as it is.
     fn make_volume<'a>(
         &'a self,
         name: &'a str,

@@ -82,6 +82,9 @@ pub enum EngineError {
     /// No such replica or container, or it does not run.
     #[error("{0}")]
     NotFound(String),
+    /// It clashes with what is there now, such as a volume that is in use.
+    #[error("{0}")]
+    Conflict(String),
     /// The engine could not do it; trying again may help.
     #[error("{0}")]
     Failed(String),

@@ -17,18 +17,21 @@ mod terms;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use terms::{Desired, FailReason, GatewayReport, Observed, Replica, Route, Step, Timer};
+pub use terms::{Desired, Ended, FailReason, GatewayReport, Observed, Replica, Route, Step, Timer};
 
 use crate::names::{ReplicaId, RevisionId};
 use crate::replica::Phase;
+use crate::spec::RestartPolicy;
 use crate::state::Wakefulness::{self, Asleep, Awake, Dozing};
 
 /// So many starts in a row that came to nothing are a crash loop; a target in one fails.
 pub const CRASH_LOOP_STARTS: u32 = 3;
 /// The wait before the start after the first failed one, in milliseconds. It doubles with each further failure.
 pub const BACKOFF_MS: u64 = 100;
-/// The longest wait between two starts, in milliseconds.
-pub const BACKOFF_MAX_MS: u64 = 10_000;
+/// The longest wait between two starts, in milliseconds. A minute, as Docker's: a loop then costs a machine next to
+/// nothing, and who waits for what mends itself (a database that is back) waits no longer than a request is held.
+/// Kubernetes goes up to 5 minutes.
+pub const BACKOFF_MAX_MS: u64 = 60_000;
 
 /// How awake a replica in this phase is or is becoming; `None`: it is no use any more.
 pub fn depth(phase: Phase) -> Option<Wakefulness> {
@@ -38,6 +41,28 @@ pub fn depth(phase: Phase) -> Option<Wakefulness> {
         Phase::Stopped | Phase::Stopping => Some(Asleep),
         Phase::Lost | Phase::Removing => None,
     }
+}
+
+/// Whether a replica's restart policy leaves it as it ended. It counts as one of those that are wanted, and nothing
+/// starts it but a user's word.
+pub fn stays_ended(replica: &Replica) -> bool {
+    let Some(ended) = replica.ended.filter(|_| replica.phase == Phase::Stopped) else {
+        return false;
+    };
+    match (replica.restart, ended) {
+        (RestartPolicy::Always, Ended::Well | Ended::Badly) => false,
+        (RestartPolicy::Never, Ended::Well | Ended::Badly) => true,
+        (RestartPolicy::OnFailure { .. }, Ended::Well) => true,
+        // One that had held for long is the first of a new row.
+        (RestartPolicy::OnFailure { max_retries }, Ended::Badly) => {
+            max_retries.is_some_and(|max| replica.failed_starts.max(1) > max)
+        }
+    }
+}
+
+/// Whether all of live's replicas stay ended: nothing more comes of the service unasked.
+pub fn has_ended(d: &Desired, o: &Observed) -> bool {
+    Plan::new(d, o).has_ended()
 }
 
 /// The conditions whose age matters and that hold now. One that stops holding starts again at zero.
@@ -120,14 +145,18 @@ pub fn next_steps(d: &Desired, o: &Observed, stored_wanted: Wakefulness) -> Vec<
             for replica in &mine {
                 if level == Awake && depth(replica.phase) == Some(Dozing) {
                     steps.push(Step::Thaw(replica.id));
-                } else if level > Asleep && replica.phase == Phase::Stopped && rested(o, replica) {
+                } else if level > Asleep
+                    && replica.phase == Phase::Stopped
+                    && !stays_ended(replica)
+                    && rested(o, replica)
+                {
                     steps.push(Step::Start(replica.id));
                 }
             }
         }
         if d.live == Some(revision) {
-            reached = mine.len() == d.replicas as usize
-                && mine.iter().all(|r| depth(r.phase) == Some(level));
+            let there = |r: &&Replica| depth(r.phase) == Some(level) || stays_ended(r);
+            reached = mine.len() == d.replicas as usize && mine.iter().all(there);
         }
     }
 
@@ -253,14 +282,19 @@ impl<'a> Plan<'a> {
     fn verdict(&self) -> Option<Step> {
         let target = self.target()?;
         let mine = || self.o.replicas.iter().filter(move |r| r.revision == target);
-        // Ready counts, not started. And it counts first: what has come good in the last moment is good.
-        if mine().filter(|r| r.phase == Phase::Ready).count() >= self.d.replicas as usize {
+        // Ready counts, not started. So does what was to end, and ended well. And it counts first: what has come good
+        // in the last moment is good.
+        let ended = |r: &&Replica| stays_ended(r) && r.ended == Some(Ended::Well);
+        let good = mine().filter(|r| r.phase == Phase::Ready || ended(r));
+        if good.count() >= self.d.replicas as usize {
             return Some(Step::GoLive(target));
         }
         let reason = if let Some(why) = &self.o.hopeless {
             FailReason::Hopeless(why.clone())
         } else if mine().any(|r| r.failed_starts >= CRASH_LOOP_STARTS) {
             FailReason::CrashLoop
+        } else if (self.kept_of(target)).any(|r| stays_ended(r) && r.ended == Some(Ended::Badly)) {
+            FailReason::Ended
         } else if held(self.o, Timer::Roll(target), self.d.deadline_ms) {
             FailReason::Deadline
         } else {
@@ -269,8 +303,17 @@ impl<'a> Plan<'a> {
         Some(Step::Fail(target, reason))
     }
 
+    /// All of live's replicas are there, and stay ended.
+    fn has_ended(&self) -> bool {
+        let Some(live) = self.d.live else {
+            return false;
+        };
+        let ended = self.kept_of(live).filter(|r| stays_ended(r)).count();
+        ended > 0 && ended == self.d.replicas as usize
+    }
+
     /// Rule 2: the ready replicas of live that are kept and wanted awake. One that is ready but wanted dozing is
-    /// about to be frozen.
+    /// about to be frozen. What has ended for good is nobody to wait for.
     fn route(&self) -> Route {
         let Some(live) = self.d.live.filter(|_| self.d.enabled) else {
             let coming = self.target().is_some();
@@ -279,10 +322,12 @@ impl<'a> Plan<'a> {
         let ready = self.kept_of(live).filter(|r| r.phase == Phase::Ready);
         let mut ids: Vec<ReplicaId> = ready.map(|r| r.id).collect();
         ids.sort_unstable(); // the engine's order is nobody's concern: it must not make a new table
-        if ids.is_empty() || self.d.wanted != Awake {
-            Route::Hold
-        } else {
+        if !ids.is_empty() && self.d.wanted == Awake {
             Route::Serve(ids)
+        } else if self.has_ended() && self.target().is_none() {
+            Route::Refuse
+        } else {
+            Route::Hold
         }
     }
 
@@ -353,8 +398,9 @@ fn in_flight(o: &Observed, replica: &Replica) -> bool {
 
 /// How long a replica lies where it crashed before it is started again, in milliseconds. At once when it had
 /// been ready for a while: most crashes are single. Then longer and longer, so that a loop does not eat the machine.
-fn backoff_ms(replica: &Replica) -> u64 {
-    if !replica.crashed || replica.phase != Phase::Stopped || replica.failed_starts == 0 {
+pub fn backoff_ms(replica: &Replica) -> u64 {
+    let lies = replica.crashed && replica.phase == Phase::Stopped && !stays_ended(replica);
+    if !lies || replica.failed_starts == 0 {
         return 0;
     }
     let doublings = (replica.failed_starts - 1).min(16);

@@ -51,6 +51,15 @@ pub struct ContainerReport {
     pub last_exit: Option<Exit>,
 }
 
+/// The end of a container that nobody asked for. Its replica stops with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// The container.
+    pub container: String,
+    /// How it ended.
+    pub exit: Exit,
+}
+
 /// What stands in the way of a replica, as its engine sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
@@ -80,6 +89,8 @@ pub struct ReplicaReport {
     /// Counts up each time the replica is ordered to run or to thaw: two reports with the same phase but
     /// another `run` saw two different lives of it, so what a probe said of the first is void.
     pub run: u64,
+    /// Which container ended unasked and so stopped it; `None` once it is ordered to run again.
+    pub ended: Option<End>,
     /// What stands in its way.
     pub trouble: Option<Trouble>,
 }

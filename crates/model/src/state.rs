@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Desired, Observed, Replica};
+use crate::plan::{Desired, Observed, Replica, has_ended};
 use crate::replica::Phase;
 
 /// How awake a replica or a service is wanted to be. Ordered: asleep < dozing < awake.
@@ -57,6 +57,8 @@ pub enum Showing {
     Waking,
     /// A replica is ready.
     Awake,
+    /// Its replicas ended, and its restart policy leaves them so.
+    Ended,
 }
 
 /// What is shown of a service: its state and, while it runs, how awake it is.
@@ -83,6 +85,8 @@ pub fn state(d: &Desired, o: &Observed) -> Shown {
         (None, _) => (State::Ready, None),
         // Live serves on, or rests, while the next revision is on its way.
         (Some(_), _) if d.rolling() => (State::Updating, None),
+        // Nobody waits for it, however awake it is wanted: requests are refused.
+        (Some(_), _) if has_ended(d, o) => (State::Running, Some(Showing::Ended)),
         // What rests shows as it is wanted: requests are held from that moment.
         (Some(_), Wakefulness::Asleep) => (State::Running, Some(Showing::Asleep)),
         (Some(_), Wakefulness::Dozing) => (State::Running, Some(Showing::Dozing)),
@@ -100,7 +104,7 @@ mod tests {
     use super::*;
     use crate::names::{ReplicaId, RevisionId};
     use crate::route::Version;
-    use crate::spec::SleepPolicy;
+    use crate::spec::{RestartPolicy, SleepPolicy};
 
     fn shown(change: impl Fn(&mut Desired), phase: Phase) -> (State, Option<Showing>) {
         let mut d = Desired {
@@ -123,6 +127,8 @@ mod tests {
             phase,
             failed_starts: 0,
             crashed: false,
+            ended: None,
+            restart: RestartPolicy::Always,
         };
         let o = Observed {
             now_ms: 0,

@@ -110,6 +110,9 @@ pub struct SandboxState {
     pub containers: Vec<ContainerState>,
     /// Why the last start failed, or which container ended unasked; cleared by the next start.
     pub trouble: Option<Trouble>,
+    /// Which container ended unasked since the last start; the others were stopped for it.
+    #[serde(default)]
+    pub ended: Option<Ended>,
 }
 
 /// The state of one container.
@@ -123,6 +126,15 @@ pub struct ContainerState {
     pub ended: u32,
     /// How it ended last.
     pub last_exit: Option<Exit>,
+}
+
+/// A container that ended unasked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Its name.
+    pub container: String,
+    /// How it ended.
+    pub exit: Exit,
 }
 
 /// How a container ended.

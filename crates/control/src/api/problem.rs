@@ -96,6 +96,7 @@ impl From<EngineError> for Problem {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::NotFound(text) => Self::new(StatusCode::NOT_FOUND, "not-found", text),
+            EngineError::Conflict(text) => Self::conflict(text),
             EngineError::Stale { .. } | EngineError::Failed(_) => Self::failed(error.to_string()),
         }
     }

@@ -54,7 +54,14 @@ pub(super) async fn detail(
     Path(names): Path<(String, String)>,
 ) -> Result<Json<ServiceDetail>, Problem> {
     let (id, driver) = find(&plane, names)?;
-    let mut detail = driver.status.borrow().detail.clone();
+    let mut detail = {
+        let status = driver.status.borrow();
+        let mut detail = status.detail.clone();
+        let now_ms = plane.clock.now_ms();
+        let ends = status.ends.iter().map(|ending| ending.condition(now_ms));
+        detail.conditions.extend(ends);
+        detail
+    };
     if let Some(wake) = detail
         .last_wake
         .as_mut()
@@ -309,6 +316,14 @@ async fn reach(
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", text).hint("try again")
     })?;
     let lowest = plane.engine.traits().possible(wanted);
+    let ends = |status: &Status| -> u32 {
+        let replicas = status.detail.replicas.iter();
+        replicas
+            .flat_map(|r| &r.containers)
+            .map(|c| c.restarts)
+            .sum()
+    };
+    let ends_before = ends(&driver.status.borrow());
     let mut lowered = false;
     let there = |status: &Arc<Status>| {
         // A request may wake it at once: then it was there.
@@ -318,7 +333,11 @@ async fn reach(
         // One ready replica is awake enough, and whether that is written is nobody's concern.
         let awake =
             wanted == Wakefulness::Awake && status.detail.view.wakefulness == Some(Showing::Awake);
-        status.gone || awake || woken || status.resting == Some(lowest)
+        // It ran, and ended again for good.
+        let ended = wanted == Wakefulness::Awake
+            && showing == Some(Showing::Ended)
+            && ends(status) > ends_before;
+        status.gone || awake || woken || ended || status.resting == Some(lowest)
     };
     let reached = tokio::time::timeout(REACH_TIMEOUT, driver.status.wait_for(there)).await;
     match reached {

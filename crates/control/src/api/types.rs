@@ -163,9 +163,11 @@ pub struct ServiceView {
     /// Its state.
     #[schema(value_type = String, example = "RUNNING")]
     pub state: State,
-    /// How awake it is: `awake`, `dozing`, `asleep` or `waking`; `null` unless RUNNING.
+    /// How awake it is: `awake`, `dozing`, `asleep`, `waking` or `ended`; `null` unless RUNNING.
     #[schema(value_type = Option<String>, example = "dozing")]
     pub wakefulness: Option<Showing>,
+    /// The revision deployed last, if it failed; what was live before it stays so.
+    pub failed_revision: Option<u32>,
     /// Replicas of the revision shown that are ready (running and answering their probe).
     pub replicas_ready: u32,
     /// Replicas that it has while awake.
@@ -190,6 +192,8 @@ pub struct ServiceDetail {
     pub conditions: Vec<String>,
     /// The last time it was woken in this life of the node; `null`: never.
     pub last_wake: Option<LastWake>,
+    /// Why the last revision that failed did, with what there is to find the cause; `null` once one went live since.
+    pub last_failure: Option<Failure>,
 }
 
 /// One replica.
@@ -217,6 +221,8 @@ pub struct ContainerView {
     pub pid: Option<i32>,
     /// How often it ended without being asked to.
     pub restarts: u32,
+    /// How it ended last, asked or not.
+    pub last_exit: Option<ExitView>,
 }
 
 /// How the last waking went.

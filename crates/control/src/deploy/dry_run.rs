@@ -3,7 +3,7 @@
 use layby_model::plan::{self, Desired, GatewayReport, Observed, Replica, Route, Step};
 use layby_model::replica::Phase;
 use layby_model::route::Version;
-use layby_model::spec::{AppSpec, ServiceSpec, Strategy};
+use layby_model::spec::{AppSpec, RestartPolicy, ServiceSpec, Strategy};
 use layby_model::{ReplicaId, RevisionId, ServiceId, Wakefulness};
 use tokio::sync::mpsc;
 
@@ -87,6 +87,8 @@ fn begin(
         phase: settled(report.phase),
         failed_starts: 0,
         crashed: false,
+        ended: None,
+        restart: RestartPolicy::Always,
     });
     let mut o = Observed {
         now_ms: 0,
@@ -177,6 +179,8 @@ fn take(d: &mut Desired, o: &mut Observed, step: &Step) {
                 phase: Phase::Stopped,
                 failed_starts: 0,
                 crashed: false,
+                ended: None,
+                restart: RestartPolicy::Always,
             });
         }
         Step::Start(id) | Step::Thaw(id) => set(id, Phase::Ready),

@@ -14,6 +14,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use layby_manifest::{Manifest, ReadOptions};
 use layby_model::spec::AppSpec;
+use layby_model::state::Showing;
 use layby_model::{AppName, RevisionId, ServiceId};
 use tokio::sync::{mpsc, watch};
 
@@ -245,7 +246,8 @@ async fn commit(
     let changed = revisions.into_iter().filter(|new| {
         row_of(&new.service).is_none_or(|row| {
             let (counts, current) = current(row);
-            !counts || *current.spec != new.spec
+            // What has ended for good is to run once more.
+            !counts || *current.spec != new.spec || has_ended(plane, &new.service)
         })
     });
     let changed: Vec<NewRevision> = changed.collect();
@@ -283,6 +285,13 @@ async fn commit(
         });
     }
     Ok(committed)
+}
+
+fn has_ended(plane: &Plane, service: &ServiceId) -> bool {
+    plane.driver(service).is_some_and(|driver| {
+        let showing = driver.status.borrow().detail.view.wakefulness;
+        showing == Some(Showing::Ended)
+    })
 }
 
 /// Takes an app down: each service is withdrawn, drained, stopped and forgotten.

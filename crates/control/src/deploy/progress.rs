@@ -51,11 +51,12 @@ impl Progress {
 
 /// How far the `wanted` replicas of a revision are, such as `1 of 2 ready, 1 of 2 starting`.
 pub(super) fn counts(replicas: &[ReplicaView], revision: u32, wanted: u32) -> String {
-    let (mut ready, mut starting, mut ended) = (0, 0, 0);
+    let (mut ready, mut starting, mut ended, mut oom) = (0, 0, 0, 0);
     for replica in replicas.iter().filter(|r| r.revision == revision) {
         match replica.phase {
             Phase::Ready => ready += 1,
             Phase::Starting if runs(replica) => starting += 1,
+            Phase::Starting | Phase::Stopped | Phase::Lost if has_run_out(replica) => oom += 1,
             Phase::Starting | Phase::Stopped | Phase::Lost if has_ended(replica) => ended += 1,
             Phase::Starting
             | Phase::Stopped
@@ -66,8 +67,13 @@ pub(super) fn counts(replicas: &[ReplicaView], revision: u32, wanted: u32) -> St
             | Phase::Removing => {}
         }
     }
-    let parts: Vec<String> = [(ready, "ready"), (starting, "starting"), (ended, "ended")]
-        .into_iter()
+    let all = [
+        (ready, "ready"),
+        (starting, "starting"),
+        (ended, "ended"),
+        (oom, "ran out of memory"),
+    ];
+    let parts: Vec<String> = (all.into_iter())
         .filter(|(n, _)| *n > 0)
         .map(|(n, what)| format!("{n} of {wanted} {what}"))
         .collect();
@@ -88,6 +94,12 @@ fn has_ended(replica: &ReplicaView) -> bool {
     replica.containers.iter().any(|c| c.restarts > 0)
 }
 
+/// Whether that was for want of memory.
+fn has_run_out(replica: &ReplicaView) -> bool {
+    let mut containers = replica.containers.iter().filter(|c| c.restarts > 0);
+    containers.any(|c| c.last_exit.is_some_and(|exit| exit.oom))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +115,7 @@ mod tests {
                 name: "main".into(),
                 pid,
                 restarts,
+                last_exit: None,
             }],
         }
     }

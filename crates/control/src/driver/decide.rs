@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use layby_model::engine::{Engine, LogQuery};
 use layby_model::plan::{CRASH_LOOP_STARTS, Desired, FailReason, Observed};
-use layby_model::replica::{ContainerReport, ReplicaReport};
+use layby_model::replica::{End, ReplicaReport};
 use layby_model::{ReplicaId, RevisionId, Wakefulness};
 
 use super::{Driver, Request, Trouble};
@@ -84,8 +84,7 @@ impl Driver {
             let ended: u32 = report.containers.iter().map(|c| c.ended).sum();
             (ended, report.id)
         });
-        let ended =
-            worst.and_then(|report| report.containers.iter().find(|c| c.last_exit.is_some()));
+        let ended = worst.and_then(|report| end_of(report));
         let replica = worst.map(|report| report.id);
         let failed_starts = (o.replicas.iter().filter(|r| r.revision == target))
             .map(|r| r.failed_starts)
@@ -93,17 +92,22 @@ impl Driver {
         let failed_starts = failed_starts.unwrap_or(CRASH_LOOP_STARTS);
         let trouble = worst.and_then(|report| Some(report.trouble.as_ref()?.message.as_str()));
         let last_probe = replica.and_then(|id| self.health.last_answer(id));
+        // That nobody listened says nothing of what ended before it could.
+        let told = match reason {
+            FailReason::Deadline => true,
+            FailReason::CrashLoop | FailReason::Ended | FailReason::Hopeless(_) => false,
+        };
+        let last_probe = last_probe.filter(|answer| told || !answer.early);
+        let last_probe = last_probe.map(|answer| answer.text);
         let failure = Failure {
             revision: target.0,
-            reason: reason_text(&reason, d, ended, trouble, failed_starts),
-            hint: hint(&reason, last_probe.is_some(), ended),
+            reason: reason_text(&reason, d, ended.as_ref(), trouble, failed_starts),
+            hint: hint(&reason, last_probe.is_some(), ended.as_ref()),
             last_probe,
-            exit: ended
-                .and_then(|container| container.last_exit)
-                .map(Into::into),
+            exit: ended.as_ref().map(|end| end.exit.into()),
             log: Vec::new(),
         };
-        let container = ended.map(|container| container.name.clone());
+        let container = ended.map(|end| end.container);
         let live = self.row().live.as_ref();
         let replicas = live.map_or(d.replicas, |live| live.spec.service.replicas);
         let engine = Arc::clone(&self.plane.engine);
@@ -208,26 +212,45 @@ impl Driver {
     }
 }
 
+/// How a replica ended unasked last, if it ever did.
+pub(super) fn end_of(report: &ReplicaReport) -> Option<End> {
+    let before = || {
+        let container = report.containers.iter().find(|c| c.ended > 0)?;
+        Some(End {
+            container: container.name.clone(),
+            exit: container.last_exit?,
+        })
+    };
+    report.ended.clone().or_else(before)
+}
+
 fn reason_text(
     reason: &FailReason,
     d: &Desired,
-    ended: Option<&ContainerReport>,
+    ended: Option<&End>,
     trouble: Option<&str>,
     failed_starts: u32,
 ) -> String {
-    match (reason, ended.and_then(|c| Some((c, c.last_exit?)))) {
+    match (reason, ended) {
         (FailReason::Hopeless(why), _) => why.clone(),
         (FailReason::Deadline, _) => {
             format!("it was not ready within {}", seconds(d.deadline_ms))
         }
-        (FailReason::CrashLoop, Some((container, exit))) if exit.oom => format!(
-            "its container {} was ended for want of memory in each of {failed_starts} starts",
-            container.name
+        (FailReason::CrashLoop, Some(End { container, exit })) if exit.oom => format!(
+            "its container {container} was ended for want of memory in each of {failed_starts} starts"
         ),
-        (FailReason::CrashLoop, Some((container, exit))) => format!(
-            "its container {} ended with exit code {} in each of {failed_starts} starts",
-            container.name, exit.code
+        (FailReason::CrashLoop, Some(End { container, exit })) => format!(
+            "its container {container} ended with exit code {} in each of {failed_starts} starts",
+            exit.code
         ),
+        (FailReason::Ended, Some(End { container, exit })) if exit.oom => format!(
+            "its container {container} was ended for want of memory, and its restart policy leaves it so"
+        ),
+        (FailReason::Ended, Some(End { container, exit })) => format!(
+            "its container {container} ended with exit code {}, and its restart policy leaves it so",
+            exit.code
+        ),
+        (FailReason::Ended, None) => "it ended, and its restart policy leaves it so".into(),
         (FailReason::CrashLoop, None) => match trouble {
             Some(why) => format!("it could not be started, {failed_starts} times in a row: {why}"),
             None => format!("it could not be started, {failed_starts} times in a row"),
@@ -235,13 +258,15 @@ fn reason_text(
     }
 }
 
-fn hint(reason: &FailReason, probed: bool, ended: Option<&ContainerReport>) -> Option<String> {
-    let oom = ended.and_then(|c| c.last_exit).is_some_and(|exit| exit.oom);
+fn hint(reason: &FailReason, probed: bool, ended: Option<&End>) -> Option<String> {
+    let oom = ended.is_some_and(|end| end.exit.oom);
     let text = match reason {
         FailReason::Hopeless(_) => return None,
-        FailReason::CrashLoop if oom => "raise its memory limit, or have it use less",
+        FailReason::CrashLoop | FailReason::Ended if oom => {
+            "raise its memory limit, or have it use less"
+        }
         FailReason::CrashLoop if ended.is_none() => return None,
-        FailReason::CrashLoop => "see its last log lines for the cause",
+        FailReason::CrashLoop | FailReason::Ended => "see its last log lines for the cause",
         FailReason::Deadline if probed => {
             "make the app answer its probe, or give it longer (progressDeadlineSeconds)"
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use layby_model::plan::{Desired, GatewayReport, Observed, Replica, Timer, timers};
 use layby_model::replica::{Phase, ReplicaReport};
 use layby_model::route::{Listener, Version};
-use layby_model::spec::{ServiceSpec, Strategy};
+use layby_model::spec::{RestartPolicy, ServiceSpec, Strategy};
 use layby_model::{ReplicaId, RevisionId};
 
 use super::{Driver, failed_of};
@@ -90,7 +90,8 @@ impl Driver {
     ) -> Vec<Replica> {
         let asks = !self.plane.engine.traits().reports_health;
         if asks {
-            self.health.follow(reports, &self.loaded.plans);
+            let target = d.target.filter(|_| d.rolling());
+            self.health.follow(reports, &self.loaded.plans, target);
         }
         self.tracks.keep(reports);
         self.addresses = reports
@@ -101,6 +102,11 @@ impl Driver {
         let unopened = d.rolling()
             && !self.wanted_listeners().is_empty()
             && (!self.tried_to_open(confirmed) || self.port_refused().is_some());
+        let row = self.row();
+        let revisions = row.live.iter().chain([&row.target]);
+        let policies: BTreeMap<RevisionId, RestartPolicy> = revisions
+            .map(|revision| (revision.id, revision.spec.service.restart))
+            .collect();
         let mut replicas = Vec::with_capacity(reports.len());
         for report in reports {
             let mut phase = report.phase;
@@ -125,6 +131,8 @@ impl Driver {
                 phase,
                 failed_starts: track.failed_starts,
                 crashed: track.crashed,
+                ended: track.ended(report),
+                restart: policies.get(&report.revision).copied().unwrap_or_default(),
             });
         }
         replicas

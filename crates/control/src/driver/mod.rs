@@ -207,7 +207,7 @@ impl Driver {
         let asked = async {
             loop {
                 let reports = self.plane.facts.of(&self.id);
-                self.health.follow(&reports, &self.loaded.plans);
+                self.health.follow(&reports, &self.loaded.plans, None);
                 let mut running = reports.iter().filter(|r| r.phase == Phase::Starting);
                 if running.all(|r| self.health.verdict(r.id, r.run) != Verdict::NotReady) {
                     return;
@@ -258,6 +258,9 @@ impl Driver {
             }
             Request::Want(wanted) => {
                 self.idle_floor_ms = self.plane.clock.now_ms();
+                if wanted == Wakefulness::Awake {
+                    self.tracks.once_more(&self.plane.facts.of(&self.id));
+                }
                 self.want(wanted, false);
             }
         }

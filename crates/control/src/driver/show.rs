@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use layby_model::plan::{Desired, Observed, Replica, Route};
-use layby_model::replica::{Phase, ReplicaReport};
+use layby_model::plan::{
+    CRASH_LOOP_STARTS, Desired, Observed, Replica, Route, Timer, backoff_ms, stays_ended,
+};
+use layby_model::replica::{End, Phase, ReplicaReport};
 use layby_model::state::state;
 use layby_model::{ReplicaId, RevisionId, State, Wakefulness};
 
 use super::act::rests_at;
+use super::decide::end_of;
 use super::look::{desired, shown_spec};
 use super::{Driver, Waking};
 use crate::addresses;
@@ -25,10 +28,63 @@ pub(crate) struct Status {
     pub(crate) row: Row,
     /// The level that all of live's replicas have reached and rest at; `None`: on the way.
     pub(crate) resting: Option<Wakefulness>,
+    /// Replicas that ended unasked, and when they are started again.
+    pub(crate) ends: Vec<Ending>,
     /// What the probe of a target's replica that is starting said last.
     pub(crate) last_answer: Option<String>,
     /// The service was removed.
     pub(crate) gone: bool,
+}
+
+/// A replica that ended unasked.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Ending {
+    /// What happened, in words that follow the replica's name.
+    how: String,
+    replica: ReplicaId,
+    /// Starts in a row that came to nothing.
+    failed_starts: u32,
+    again: Again,
+}
+
+/// When a replica that ended is started again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Again {
+    /// At once, or it is being started.
+    Now,
+    /// At this moment of the driver's clock, in milliseconds.
+    At(u64),
+    /// When somebody asks for it.
+    Asked,
+}
+
+impl Ending {
+    /// The condition that it makes at `now_ms`.
+    pub(crate) fn condition(&self, now_ms: u64) -> String {
+        let Self {
+            how,
+            replica,
+            failed_starts,
+            again,
+        } = self;
+        let often = match failed_starts {
+            0 | 1 => String::new(),
+            n => format!(", {n} times in a row"),
+        };
+        let next = match again {
+            Again::Now => String::new(),
+            Again::At(ms) => {
+                let seconds = ms.saturating_sub(now_ms).div_ceil(1000);
+                format!("; next try in {seconds} s")
+            }
+            Again::Asked => {
+                ", and its restart policy leaves it so: `layby wake` starts it".to_owned()
+            }
+        };
+        let looping = *failed_starts >= CRASH_LOOP_STARTS && !matches!(again, Again::Asked);
+        let what = if looping { "crash loop: " } else { "" };
+        format!("{what}replica {replica} {how}{often}{next}")
+    }
 }
 
 impl Status {
@@ -51,9 +107,11 @@ impl Status {
                 replicas: Vec::new(),
                 conditions: Vec::new(),
                 last_wake: None,
+                last_failure: row.last_failure.clone(),
             },
             row: row.clone(),
             resting: None,
+            ends: Vec::new(),
             last_answer: None,
             gone: false,
         }
@@ -73,12 +131,14 @@ impl Driver {
                 replicas: reports.iter().map(|r| replica(r, &phases)).collect(),
                 conditions: self.conditions(d, o, &reports),
                 last_wake: self.last_wake,
+                last_failure: row.last_failure.clone(),
             },
             row: row.clone(),
             resting: self.resting(d, o, at_rest),
+            ends: self.ends(o, &reports),
             last_answer: self
                 .starting(d, o)
-                .find_map(|id| self.health.last_answer(id)),
+                .find_map(|id| Some(self.health.last_answer(id)?.text)),
             gone: false,
         };
         self.status.send_if_modified(|shown| {
@@ -119,8 +179,8 @@ impl Driver {
     }
 
     fn resting(&self, d: &Desired, o: &Observed, at_rest: bool) -> Option<Wakefulness> {
-        let live = o.replicas.iter().filter(|r| Some(r.revision) == d.live);
-        let all = live.map(|r| r.phase).all(|phase| rests_at(phase, d.wanted));
+        let mut live = o.replicas.iter().filter(|r| Some(r.revision) == d.live);
+        let all = live.all(|r| rests_at(r.phase, d.wanted) || stays_ended(r));
         let served = d.wanted < Wakefulness::Awake || matches!(o.published, Some(Route::Serve(_)));
         (at_rest && all && served && d.live.is_some()).then_some(d.wanted)
     }
@@ -141,21 +201,9 @@ impl Driver {
         if d.wanted == Wakefulness::Awake && d.enabled && d.live.is_some() && ready < d.replicas {
             conditions.push(format!("{ready} of {} replicas are ready", d.replicas));
         }
-        let again = |r: &&Replica| r.crashed || r.failed_starts > 0 && r.phase != Phase::Ready;
-        for seen in o.replicas.iter().filter(again) {
-            let report = reports.iter().find(|r| r.id == seen.id);
-            let exit = report.and_then(|r| r.containers.iter().find_map(|c| c.last_exit));
-            let how = match exit {
-                Some(exit) if exit.oom => " for want of memory".to_owned(),
-                Some(exit) => format!(" with exit code {}", exit.code),
-                None => String::new(),
-            };
-            conditions.push(format!("replica {} ended{how}", seen.id));
-        }
-        for (id, trouble) in reports
-            .iter()
-            .filter_map(|r| Some((r.id, r.trouble.as_ref()?)))
-        {
+        // How one ended is told apart.
+        let stands = reports.iter().filter(|r| r.ended.is_none());
+        for (id, trouble) in stands.filter_map(|r| Some((r.id, r.trouble.as_ref()?))) {
             conditions.push(format!("replica {id}: {}", trouble.message));
         }
         for (listener, why) in &self.failed_listeners {
@@ -174,6 +222,55 @@ impl Driver {
     }
 }
 
+impl Driver {
+    /// The replicas that ended unasked and are not ready again.
+    fn ends(&self, o: &Observed, reports: &[ReplicaReport]) -> Vec<Ending> {
+        let ended = |r: &&Replica| {
+            let failing = r.failed_starts > 0 && r.phase != Phase::Ready;
+            r.crashed || failing || stays_ended(r)
+        };
+        let ending = |seen: &Replica| {
+            let report = reports.iter().find(|r| r.id == seen.id);
+            let since = self.since.get(&Timer::Backoff(seen.id, seen.failed_starts));
+            Ending {
+                how: self.how_it_ended(seen, report),
+                replica: seen.id,
+                failed_starts: seen.failed_starts,
+                again: match since {
+                    _ if stays_ended(seen) => Again::Asked,
+                    Some(since) => Again::At(since + backoff_ms(seen)),
+                    None => Again::Now,
+                },
+            }
+        };
+        o.replicas.iter().filter(ended).map(ending).collect()
+    }
+
+    fn how_it_ended(&self, seen: &Replica, report: Option<&ReplicaReport>) -> String {
+        let Some(End { container, exit }) = report.and_then(end_of) else {
+            return match report.and_then(|report| report.trouble.as_ref()) {
+                Some(_) => "could not be started".to_owned(),
+                None => "ended".to_owned(),
+            };
+        };
+        let spec = self.spec_of(seen.revision);
+        let mut containers = spec.iter().flat_map(|spec| &spec.service.containers);
+        let limit =
+            (containers.find(|c| c.name == container)).and_then(|c| c.resources.memory_limit_bytes);
+        match (exit.oom, limit) {
+            (true, Some(bytes)) => format!(
+                "ran out of its memory ({} MiB) in its container {container}",
+                bytes >> 20
+            ),
+            (true, None) => format!("ran out of memory in its container {container}"),
+            (false, _) => format!(
+                "ended with exit code {} (its container {container})",
+                exit.code
+            ),
+        }
+    }
+}
+
 /// A service as lists show it.
 fn view(row: &Row, d: &Desired, o: &Observed, config: &ControlConfig) -> ServiceView {
     let shown = state(d, o);
@@ -184,6 +281,7 @@ fn view(row: &Row, d: &Desired, o: &Observed, config: &ControlConfig) -> Service
         service: row.service.service.to_string(),
         state: shown.state,
         wakefulness: shown.wakefulness,
+        failed_revision: row.target_failed.then_some(row.target.id.0),
         replicas_ready: ready(o, revision.id),
         replicas_wanted: match shown.state {
             State::Disabled => 0,
@@ -210,6 +308,7 @@ fn replica(report: &ReplicaReport, phases: &BTreeMap<ReplicaId, Phase>) -> Repli
         name: c.name.clone(),
         pid: c.pid,
         restarts: c.ended,
+        last_exit: c.last_exit.map(Into::into),
     };
     ReplicaView {
         id: report.id.to_string(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use layby_model::ReplicaId;
+use layby_model::plan::Ended;
 use layby_model::replica::{Phase, ReplicaReport};
 
 /// One that ends so soon after it was ready came to nothing as much as one that never was, in milliseconds: or what
@@ -26,6 +27,8 @@ pub(super) struct Track {
     ready: Option<(u64, u64)>,
     /// The run whose end was counted last.
     ended_run: Option<u64>,
+    /// The run whose end no longer keeps it from being started: a user asked for it.
+    forgiven_run: Option<u64>,
 }
 
 impl Tracks {
@@ -69,6 +72,15 @@ impl Tracks {
         *track
     }
 
+    /// A user wants to have it run: what has ended may be started again, whatever its restart policy, and at once.
+    pub(super) fn once_more(&mut self, reports: &[ReplicaReport]) {
+        for report in reports.iter().filter(|report| report.ended.is_some()) {
+            let track = self.0.entry(report.id).or_default();
+            track.forgiven_run = Some(report.run);
+            track.failed_starts = 0;
+        }
+    }
+
     /// It was ordered to run, or to run no more.
     pub(super) fn ordered(&mut self, replica: ReplicaId, to_run: bool) {
         let track = self.0.entry(replica).or_default();
@@ -86,6 +98,14 @@ impl Tracks {
 }
 
 impl Track {
+    /// How it ended, as far as its restart policy is concerned.
+    pub(super) fn ended(&self, report: &ReplicaReport) -> Option<Ended> {
+        let end = report.ended.as_ref()?;
+        let well = end.exit.code == 0 && !end.exit.oom;
+        let how = if well { Ended::Well } else { Ended::Badly };
+        (self.forgiven_run != Some(report.run)).then_some(how)
+    }
+
     /// Since when it has been ready in `run`, if it was.
     fn ready_in(&self, run: u64) -> Option<u64> {
         self.ready
@@ -97,6 +117,7 @@ impl Track {
 #[cfg(test)]
 mod tests {
     use layby_model::RevisionId;
+    use layby_model::replica::{End, Exit};
 
     use super::*;
 
@@ -110,6 +131,7 @@ mod tests {
             address: None,
             containers: Vec::new(),
             run,
+            ended: None,
             trouble: None,
         }
     }
@@ -161,6 +183,31 @@ mod tests {
             rest(&mut tracks);
             assert_eq!(tracks.see(&report(2), Phase::Stopping, 0).failed_starts, 0);
         }
+    }
+
+    #[test]
+    fn what_a_user_wants_to_run_again_has_not_ended() {
+        let mut ended = report(1);
+        ended.ended = Some(End {
+            container: "main".into(),
+            exit: Exit {
+                code: 3,
+                oom: false,
+            },
+        });
+        let mut tracks = Tracks::default();
+        tracks.ordered(ReplicaId(1), true);
+        let track = tracks.see(&ended, Phase::Stopped, 0);
+        assert_eq!(
+            (track.ended(&ended), track.failed_starts),
+            (Some(Ended::Badly), 1)
+        );
+        tracks.once_more(&[ended.clone()]);
+        let track = tracks.see(&ended, Phase::Stopped, 0);
+        assert_eq!((track.ended(&ended), track.failed_starts), (None, 0));
+        // It ended anew.
+        ended.run = 2;
+        assert_eq!(track.ended(&ended), Some(Ended::Badly));
     }
 
     #[test]

@@ -51,7 +51,7 @@ struct State {
     /// A liveness check failed: it is to be replaced.
     dead: bool,
     /// What the last attempt said, for people.
-    last_answer: Option<String>,
+    last_answer: Option<Answer>,
     task: Option<AbortHandle>,
 }
 
@@ -61,6 +61,15 @@ impl Drop for State {
             task.abort();
         }
     }
+}
+
+/// What an attempt said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// In words.
+    pub(crate) text: String,
+    /// Nobody was there to answer: the kernel did, and not the app.
+    pub(crate) early: bool,
 }
 
 /// What is known of a replica's health.
@@ -85,10 +94,12 @@ impl Health {
     }
 
     /// Starts to ask those that run, and stops asking all others. Replicas of a revision without a plan are not asked.
+    /// `target`: the revision that is to prove itself.
     pub(crate) fn follow(
         &self,
         reports: &[ReplicaReport],
         plans: &BTreeMap<RevisionId, Arc<ProbePlan>>,
+        target: Option<RevisionId>,
     ) {
         let mut states = lock(&self.states);
         states.retain(|id, _| reports.iter().any(|report| report.id == *id));
@@ -122,6 +133,8 @@ impl Health {
                 replica: report.id,
                 run: report.run,
                 address,
+                // A probe asks one container; another may be about to end, and that is found out before it goes live.
+                settles: report.containers.len() > 1 && target == Some(report.revision),
             };
             let last_answer = known.and_then(|state| state.last_answer.clone());
             let task = tokio::spawn(prober.run(answered)).abort_handle();
@@ -163,7 +176,7 @@ impl Health {
     }
 
     /// What the last attempt on a replica said.
-    pub(crate) fn last_answer(&self, replica: ReplicaId) -> Option<String> {
+    pub(crate) fn last_answer(&self, replica: ReplicaId) -> Option<Answer> {
         lock(&self.states).get(&replica)?.last_answer.clone()
     }
 }
@@ -177,16 +190,19 @@ struct Prober {
     replica: ReplicaId,
     run: u64,
     address: IpAddr,
+    /// It is ready only after having run for a moment, however soon it answers.
+    settles: bool,
 }
 
 impl Prober {
     async fn run(self, answered: bool) {
         if !answered {
-            if self.plan.first.is_empty() {
-                tokio::time::sleep(SETTLED).await;
-            }
+            let settled = tokio::time::Instant::now() + SETTLED;
             for check in &self.plan.first {
                 self.until_it_answers(check).await;
+            }
+            if self.settles || self.plan.first.is_empty() {
+                tokio::time::sleep_until(settled).await;
             }
             self.change(|state| state.answered = true);
         }
@@ -282,7 +298,7 @@ impl Prober {
             let early = answer.as_ref().err().is_some_and(|failed| failed.early);
             let mute = matches!(check.probe.action, ProbeAction::Exec { .. });
             if !early || !mute && state.last_answer.is_none() {
-                state.last_answer = Some(text);
+                state.last_answer = Some(Answer { text, early });
             }
         }
         answer.map(|_| ())

@@ -13,7 +13,7 @@ use layby_runtime::{Bundle, freezer, sandbox};
 
 use super::blocking::blocking;
 use super::record::Record;
-use super::{Shared, containers, replica};
+use super::{Shared, containers, ended, replica};
 use crate::lifecycle::Actual;
 use crate::roster::Entry;
 
@@ -132,6 +132,7 @@ async fn find(shared: &Arc<Shared>, id: ReplicaId, entry: &mut Entry) -> Result<
     }
     let state = shim.state().unwrap_or_default();
     entry.containers = containers(&state);
+    entry.ended = ended(&state);
     entry.run = state.run;
     entry.actual = if state.running {
         running_or_frozen(&shared.cgroup(id))?

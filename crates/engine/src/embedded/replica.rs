@@ -15,7 +15,7 @@ use super::blocking::blocking;
 use super::merge::merge;
 use super::record::Record;
 use super::shim::Shim;
-use super::{Shared, containers};
+use super::{Shared, containers, ended};
 use crate::lifecycle::{Action, Actual};
 use crate::roster::{Entry, Next};
 
@@ -93,6 +93,7 @@ pub(super) fn look(shared: &Shared, id: ReplicaId) {
     shared.roster.change(id, |entry| match shim.state() {
         Some(state) => {
             entry.containers = containers(&state);
+            entry.ended = ended(&state);
             if let Some(trouble) = state.trouble {
                 entry.trouble = Some(from_shim(trouble));
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::names::{ReplicaId, RevisionId};
 use crate::replica::Phase;
 use crate::route::Version;
-use crate::spec::SleepPolicy;
+use crate::spec::{RestartPolicy, SleepPolicy};
 use crate::state::Wakefulness;
 
 /// What is wanted: one row of the store, but `wanted`, of which memory has the newest value.
@@ -53,8 +53,21 @@ pub struct Replica {
     pub phase: Phase,
     /// Starts in a row that came to nothing: each ended before ready, or too soon after. 0 again once one held.
     pub failed_starts: u32,
-    /// It ended unasked since it was last ordered to run.
+    /// It stopped unasked since it was last ordered to run: it ended, or could not be started.
     pub crashed: bool,
+    /// How it ended since then; `None` also where it could not be started.
+    pub ended: Option<Ended>,
+    /// What its revision wants done then.
+    pub restart: RestartPolicy,
+}
+
+/// How a replica ended unasked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// With exit code 0.
+    Well,
+    /// With another one, or for want of memory.
+    Badly,
 }
 
 /// One report of the gateway. `confirmed` is read first, the rest after it: what is in flight then is all
@@ -95,7 +108,7 @@ pub struct Observed {
 /// Whom the gateway sends a service's requests to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
-    /// Nobody, and no one is expected: disabled, or nothing was ever live.
+    /// Nobody, and no one is expected: disabled, nothing was ever live, or live has ended and is left so.
     Refuse,
     /// Nobody yet: keep them.
     Hold,
@@ -150,4 +163,6 @@ pub enum FailReason {
     Hopeless(String),
     /// A replica of it came to nothing, [`CRASH_LOOP_STARTS`](super::CRASH_LOOP_STARTS) times in a row.
     CrashLoop,
+    /// A replica of it ended badly, and its restart policy leaves it so.
+    Ended,
 }

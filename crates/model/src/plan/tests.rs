@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::route::Version;
-use crate::spec::SleepPolicy;
+use crate::spec::{RestartPolicy, SleepPolicy};
 
 const LIVE: RevisionId = RevisionId(1);
 const TARGET: RevisionId = RevisionId(2);
@@ -46,6 +46,18 @@ fn replica(id: ReplicaId, revision: RevisionId, phase: Phase) -> Replica {
         phase,
         failed_starts: 0,
         crashed: false,
+        ended: None,
+        restart: RestartPolicy::Always,
+    }
+}
+
+fn ended(id: ReplicaId, revision: RevisionId, ended: Ended, restart: RestartPolicy) -> Replica {
+    Replica {
+        failed_starts: 1,
+        crashed: true,
+        ended: Some(ended),
+        restart,
+        ..replica(id, revision, Phase::Stopped)
     }
 }
 
@@ -267,8 +279,9 @@ fn a_crash_loop_is_started_slower_and_slower_even_on_demand() {
         (2, 200),
         (3, 400),
         (7, 6_400),
-        (8, 10_000),
-        (99, 10_000),
+        (10, 51_200),
+        (11, 60_000),
+        (99, 60_000),
     ] {
         let mut o = observed(&[crashed(failed_starts)]);
         o.gateway.as_mut().expect("there is one").waiting = 5;
@@ -335,6 +348,81 @@ fn a_lost_replica_is_removed_and_replaced() {
     );
 }
 
+const ONCE_MORE: RestartPolicy = RestartPolicy::OnFailure {
+    max_retries: Some(1),
+};
+
+#[test]
+fn a_restart_policy_says_what_stays_ended() {
+    use Ended::{Badly, Well};
+    let on_failure = RestartPolicy::OnFailure { max_retries: None };
+    for (restart, how, failed_starts, stays) in [
+        (RestartPolicy::Always, Well, 1, false),
+        (RestartPolicy::Always, Badly, 1, false),
+        (RestartPolicy::Never, Well, 1, true),
+        (RestartPolicy::Never, Badly, 0, true),
+        (on_failure, Well, 0, true),
+        (on_failure, Badly, 99, false),
+        (ONCE_MORE, Badly, 0, false),
+        (ONCE_MORE, Badly, 1, false),
+        (ONCE_MORE, Badly, 2, true),
+    ] {
+        let mut replica = ended(ONE, LIVE, how, restart);
+        replica.failed_starts = failed_starts;
+        assert_eq!(stays_ended(&replica), stays, "{replica:?}");
+        replica.phase = Phase::Starting;
+        assert!(!stays_ended(&replica), "it was started again");
+    }
+}
+
+#[test]
+fn what_has_ended_is_not_started_and_requests_for_it_are_refused() {
+    let d = desired();
+    let over = ended(ONE, LIVE, Ended::Badly, RestartPolicy::Never);
+    let o = aged(&d, observed(std::slice::from_ref(&over)), BACKOFF_MAX_MS);
+    assert_eq!(steps(&d, &o), [Step::Publish(Route::Refuse)]);
+    assert!(has_ended(&d, &o));
+    let resting = Desired {
+        wanted: Asleep,
+        ..d.clone()
+    };
+    assert_eq!(steps(&resting, &o), [Step::Publish(Route::Refuse)]);
+
+    // What is on its way is waited for.
+    let two = Desired { replicas: 2, ..d };
+    let other = replica(TWO, LIVE, Phase::Starting);
+    let o = observed(&[over.clone(), other]);
+    assert_eq!(steps(&two, &o), []);
+    let o = observed(&[over, replica(TWO, TARGET, Phase::Starting)]);
+    assert_eq!(steps(&rolling(), &o), []);
+}
+
+#[test]
+fn a_target_that_was_to_end_and_ended_well_goes_live() {
+    let d = rolling();
+    let o = observed(&[
+        replica(ONE, LIVE, Phase::Ready),
+        ended(TWO, TARGET, Ended::Well, RestartPolicy::Never),
+    ]);
+    assert_eq!(steps(&d, &o).first(), Some(&Step::GoLive(TARGET)));
+    let o = observed(&[ended(TWO, TARGET, Ended::Well, RestartPolicy::Always)]);
+    assert_eq!(steps(&d, &o).first(), Some(&Step::Create(LIVE)));
+}
+
+#[test]
+fn a_target_that_stays_ended_badly_fails_at_once() {
+    let d = rolling();
+    let mut over = ended(TWO, TARGET, Ended::Badly, ONCE_MORE);
+    let live = replica(ONE, LIVE, Phase::Ready);
+    over.failed_starts = 2;
+    let o = observed(&[live, over]);
+    let fail = Step::Fail(TARGET, FailReason::Ended);
+    assert_eq!(
+        steps(&d, &o),
+        [fail, Step::Publish(Route::Serve(vec![ONE]))]
+    );
+}
+
 const PHASES: [Phase; 8] = [
     Phase::Ready,
     Phase::Starting,
@@ -377,8 +465,17 @@ prop_compose! {
         (id, revision) in (1..9u64, 1..4u32),
         phase in prop::sample::select(PHASES.to_vec()),
         (failed_starts, crashed) in (0..10u32, any::<bool>()),
+        ended in prop::sample::select(vec![None, Some(Ended::Well), Some(Ended::Badly)]),
+        restart in prop::sample::select(vec![
+            RestartPolicy::Always,
+            RestartPolicy::Never,
+            RestartPolicy::OnFailure { max_retries: None },
+            RestartPolicy::OnFailure { max_retries: Some(3) },
+        ]),
     ) -> Replica {
-        Replica { id: ReplicaId(id), revision: RevisionId(revision), phase, failed_starts, crashed }
+        let (id, revision) = (ReplicaId(id), RevisionId(revision));
+        let ended = ended.filter(|_| crashed);
+        Replica { id, revision, phase, failed_starts, crashed, ended, restart }
     }
 }
 
@@ -401,7 +498,7 @@ prop_compose! {
         gateway in prop::option::weighted(0.9, any_report()),
         named in prop::collection::btree_map((1..9u64).prop_map(ReplicaId), (1..4u64).prop_map(version), 0..6),
         hopeless in prop::option::weighted(0.1, Just("no image".to_owned())),
-        ages_ms in prop::collection::vec(0..25_000u64, 20),
+        ages_ms in prop::collection::vec(0..70_000u64, 20),
     ) -> (Desired, Observed) {
         replicas.sort_by_key(|r| r.id);
         replicas.dedup_by_key(|r| r.id);

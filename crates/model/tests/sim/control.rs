@@ -43,6 +43,8 @@ pub(crate) struct Control {
     pub(crate) report: Option<Report>,
     /// Reports on their way, and when they are there.
     pub(crate) reports: VecDeque<(u64, Report)>,
+    /// A user asked that what stays ended has another try.
+    pub(crate) once_more: bool,
     /// What was shown last.
     pub(crate) shown: Option<Shown>,
     /// The generation of the row read last; only for a mistake.
@@ -64,6 +66,7 @@ impl Control {
             since: BTreeMap::new(),
             report: None,
             reports: VecDeque::new(),
+            once_more: false,
             shown: None,
             read: 0,
             seen: Vec::new(),
@@ -138,15 +141,7 @@ impl World {
             !(hide && life < lives && matches!(phase, Phase::Frozen | Phase::Stopped))
         };
         let replicas = self.engine.values().filter(|r| shown(r.phase, r.life));
-        let mut seen: Vec<Replica> = replicas
-            .map(|r| Replica {
-                id: r.id,
-                revision: r.revision,
-                phase: r.phase,
-                failed_starts: r.failed_starts,
-                crashed: r.crashed && r.phase == Phase::Stopped,
-            })
-            .collect();
+        let mut seen: Vec<Replica> = replicas.map(Sandbox::seen).collect();
         if self.mistake(Mutation::StaleFacts) {
             std::mem::swap(&mut seen, &mut self.control.seen); // older than the last orders
         }
@@ -201,6 +196,12 @@ impl World {
 
     /// One turn of the service's driver.
     pub(crate) fn turn(&mut self) -> Result<(), Killed> {
+        if std::mem::take(&mut self.control.once_more) {
+            for replica in self.engine.values_mut().filter(|r| r.left()) {
+                replica.ended = None;
+                replica.failed_starts = 0;
+            }
+        }
         let mut d = self.desired();
         let o = self.observe(&d);
         let wanted = self.rules.wakefulness(&d, &o);
@@ -293,6 +294,7 @@ impl World {
                     }
                     FailReason::Hopeless(_) => self.stats.failed_hopeless += 1,
                     FailReason::CrashLoop => self.stats.failed_looping += 1,
+                    FailReason::Ended => self.stats.failed_ended += 1,
                 }
                 true
             }

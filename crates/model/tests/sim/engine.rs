@@ -1,9 +1,10 @@
 //! The engine of the world: slow, crashing, with good and bad images. An order shows in its facts from the
 //! moment when it is accepted.
 
-use layby_model::plan::{Desired, Step};
+use layby_model::plan::{Desired, Ended, Replica, Step};
 use layby_model::replica::Phase;
-use layby_model::{ReplicaId, RevisionId, plan};
+use layby_model::spec::RestartPolicy;
+use layby_model::{ReplicaId, RevisionId, Wakefulness, plan};
 
 use crate::mutation::Mutation;
 use crate::world::{QUIET, World, note};
@@ -18,6 +19,8 @@ pub(crate) enum Image {
     Exits,
     /// It ends before it is ready, or soon after.
     Flaps,
+    /// It does its work and ends well, before it was ready.
+    Finishes,
     /// It cannot be started at all, and the engine knows.
     Missing,
 }
@@ -34,8 +37,11 @@ pub(crate) struct Sandbox {
     due: u64,
     /// It ended unasked since the last order.
     pub(crate) crashed: bool,
-    /// When that was.
+    /// How, and when that was.
+    pub(crate) ended: Option<Ended>,
     pub(crate) crashed_at: u64,
+    /// Its revision's.
+    pub(crate) restart: RestartPolicy,
     /// It was ready since its last start.
     proved: bool,
     /// As control counts them: since its own start.
@@ -48,7 +54,36 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    fn end(&mut self, now: u64, phase: Phase) {
+    /// As the rules see it.
+    pub(crate) fn seen(&self) -> Replica {
+        let stopped = self.phase == Phase::Stopped;
+        Replica {
+            id: self.id,
+            revision: self.revision,
+            phase: self.phase,
+            failed_starts: self.failed_starts,
+            crashed: self.crashed && stopped,
+            ended: self.ended.filter(|_| stopped),
+            restart: self.restart,
+        }
+    }
+
+    /// Whether its policy leaves it as it ended: said once more, apart from the rules.
+    pub(crate) fn left(&self) -> bool {
+        let again = match (self.restart, self.ended) {
+            (_, None) | (RestartPolicy::Always, _) => true,
+            (RestartPolicy::OnFailure { max_retries }, Some(Ended::Badly)) => {
+                self.failed_starts < 2 || max_retries.is_none_or(|max| self.failed_starts <= max)
+            }
+            (RestartPolicy::Never | RestartPolicy::OnFailure { .. }, Some(_)) => false,
+        };
+        self.phase == Phase::Stopped && !again
+    }
+
+    fn end(&mut self, now: u64, phase: Phase, how: Ended) {
+        if plan::depth(self.phase) > Some(Wakefulness::Asleep) && self.phase != Phase::Stopping {
+            self.ended = Some(how);
+        }
         self.failed_starts = match self.phase {
             Phase::Starting if !self.proved => self.failed_starts + 1,
             _ => self.failed_starts,
@@ -92,6 +127,7 @@ impl World {
         note!(self, "{step:?} -> replica {} of revision {revision}", id.0);
         if matches!(step, Step::Start(_)) {
             self.a_crash_loop_is_slowed_and_ends(id, d);
+            self.what_stays_ended_is_not_started(id, d);
         }
         if lowered.is_none() {
             self.stop_first_runs_one_revision(d, revision);
@@ -104,6 +140,7 @@ impl World {
         let due = self.now + self.rng.between(1, 4);
         let replica = self.engine.get_mut(&id).expect("it was there just now");
         replica.crashed = false;
+        replica.ended = replica.ended.filter(|_| lowered.is_some());
         replica.proved &= !matches!(step, Step::Start(_));
         match lowered {
             None => (replica.phase, replica.boot) = (Phase::Starting, boot),
@@ -148,7 +185,9 @@ impl World {
             boot: 0,
             due: 0,
             crashed: false,
+            ended: None,
             crashed_at: 0,
+            restart: self.policies[&revision],
             proved: false,
             failed_starts: 0,
             fatal: false,
@@ -161,6 +200,10 @@ impl World {
 
     /// A replica ends by itself, or is never to be started again.
     pub(crate) fn crash(&mut self, id: ReplicaId, phase: Phase) {
+        self.end(id, phase, Ended::Badly);
+    }
+
+    fn end(&mut self, id: ReplicaId, phase: Phase, how: Ended) {
         let now = self.now;
         let Some(replica) = self.engine.get_mut(&id) else {
             return;
@@ -169,13 +212,13 @@ impl World {
             return;
         }
         let before = replica.phase;
-        replica.end(now, phase);
+        replica.end(now, phase, how);
         let failed = replica.failed_starts;
         self.ghosts.able_since = now;
         self.ghosts.needless.remove(&id); // what it costs now is the crash's
         note!(
             self,
-            "replica {} ends: {before:?} -> {phase:?}, failed starts {failed}",
+            "replica {} ends {how:?}: {before:?} -> {phase:?}, failed starts {failed}",
             id.0
         );
     }
@@ -204,7 +247,12 @@ impl World {
                     self.crash(id, Phase::Stopped);
                 }
                 Phase::Starting if replica.boot == 0 && image != Image::Hangs => {
-                    if ends_starting && !replica.proved {
+                    if image == Image::Finishes && !replica.proved {
+                        if replica.restart != RestartPolicy::Always {
+                            self.ghosts.ever_ready.insert(replica.revision);
+                        }
+                        self.end(id, Phase::Stopped, Ended::Well);
+                    } else if ends_starting && !replica.proved {
                         self.crash(id, Phase::Stopped);
                     } else {
                         replica.phase = Phase::Ready;

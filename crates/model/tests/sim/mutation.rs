@@ -80,6 +80,13 @@ mutations! {
     CrashLoopUncounted: 3000, FourthStart, "a target's failed starts are not counted past the second";
     HopelessRollsOn: 3000, HopelessRolls, "a target that cannot succeed rolls on until its deadline";
     FailBeforeLive: 3000, FailedReady, "a target that is ready fails for being late";
+    // Restart policies.
+    NeverRestarts: 3000, EndedStarted, "what is never to be restarted is started again";
+    EndedWellRestarts: 3000, EndedStarted, "what was to be restarted on failure is started again after it ended well";
+    RetriesUncounted: 3000, EndedStarted, "a replica is started again more often than its policy has it";
+    EndedIsHeld: 3000, EndedHeld, "requests are held for what has ended";
+    EndedRollsOn: 3000, EndedRolls, "a target that ended badly and stays so rolls on until its deadline";
+    EndedWellFails: 3000, FailedReady, "a target that was to end, and ended well, fails";
     // For the properties that nothing above breaks for sure.
     TableEdge: 3000, UnsettledTable, "a table that the gateway cannot take at once is missed";
     HoldForever: 3000, HeldTooLong, "a request is held without a deadline";

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
-use layby_model::plan::{self, Desired, Observed, Route};
+use layby_model::plan::{self, Desired, Ended, Observed, Route};
 use layby_model::replica::Phase;
 use layby_model::spec::SleepPolicy;
 use layby_model::state::{Showing, state};
@@ -54,6 +54,9 @@ properties! {
     FourthStart: "a target was started a fourth time",
     LoopRolls: "a target in a crash loop rolls on",
     HopelessRolls: "a target without hope rolls on",
+    EndedStarted: "what its restart policy leaves as it ended was started",
+    EndedHeld: "requests for what has ended were held",
+    EndedRolls: "a target that ended badly and stays so rolls on",
     DueWrong: "next_due missed a change, or named none",
     UnsettledState: "did not settle: state",
     UnsettledReplicas: "did not settle: wrong or left-over replicas",
@@ -71,7 +74,7 @@ const ROLL_SLACK: u64 = 60;
 /// Ticks within which a target without hope is given up.
 const FAIL_LIMIT: u64 = 20;
 /// How long a replica lies after so many failed starts, in milliseconds; the last one stands for all further.
-const BACKOFF_MS: [u64; 9] = [0, 100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000];
+const BACKOFF_MS: [u64; 9] = [0, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800];
 
 /// What only the properties read.
 pub(crate) struct Ghosts {
@@ -95,6 +98,9 @@ pub(crate) struct Ghosts {
     /// Ticks in a row that a target in a crash loop, or without hope, was not given up although it could be.
     loop_ticks: u64,
     hopeless_ticks: u64,
+    ended_ticks: u64,
+    /// Ticks in a row that live has ended for good, and the gateway holds its requests.
+    held_ticks: u64,
 }
 
 impl Ghosts {
@@ -112,6 +118,8 @@ impl Ghosts {
             given: 0,
             loop_ticks: 0,
             hopeless_ticks: 0,
+            ended_ticks: 0,
+            held_ticks: 0,
         }
     }
 
@@ -216,7 +224,8 @@ impl World {
     }
 
     pub(crate) fn nothing_live_is_published_refused(&mut self, d: &Desired, route: &Route) {
-        let right = *route != Route::Refuse || !d.enabled || d.live.is_none();
+        let ended = self.has_ended(d);
+        let right = *route != Route::Refuse || !d.enabled || d.live.is_none() || ended;
         self.check(right, Property::RefusePublished, "publish");
     }
 
@@ -239,9 +248,31 @@ impl World {
 
     pub(crate) fn a_ready_target_does_not_fail(&mut self) {
         let target = self.store.target;
-        let ready = |r: &&Sandbox| Some(r.revision) == target && r.phase == Phase::Ready;
+        let good =
+            |r: &Sandbox| r.phase == Phase::Ready || r.left() && r.ended == Some(Ended::Well);
+        let ready = |r: &&Sandbox| Some(r.revision) == target && good(r);
         let enough = self.engine.values().filter(ready).count() >= self.store.replicas as usize;
         self.check(!enough, Property::FailedReady, target);
+    }
+
+    /// As many replicas of live as are wanted ended and are left so, and none is more awake.
+    fn has_ended(&self, d: &Desired) -> bool {
+        let mine = || {
+            let live = d.live;
+            self.engine
+                .values()
+                .filter(move |r| Some(r.revision) == live)
+        };
+        let up = |r: &Sandbox| plan::depth(r.phase) > Some(Wakefulness::Asleep);
+        let left = mine().filter(|r| r.left()).count();
+        left >= d.replicas as usize && !mine().any(up)
+    }
+
+    /// At every start of a replica.
+    pub(crate) fn what_stays_ended_is_not_started(&mut self, id: ReplicaId, d: Option<&Desired>) {
+        // One that ended after its giver looked does not count: the order comes from before.
+        let seen = d.is_some() && self.engine[&id].left();
+        self.check(!seen, Property::EndedStarted, id);
     }
 
     pub(crate) fn stop_first_runs_one_revision(&mut self, d: Option<&Desired>, rev: RevisionId) {
@@ -307,12 +338,25 @@ impl World {
         let resting = |r: &Sandbox| r.crashed && r.phase == Phase::Stopped && r.failed_starts > 0;
         // Its crash loop is in the way, not the rules.
         let looping = self.engine.values().filter(of_live).any(resting);
-        if !(up && on) || store.stop_first && (roll || others(store.live)) || looping {
+        let ended = self.has_ended(store);
+        if !(up && on) || store.stop_first && (roll || others(store.live)) || looping || ended {
             self.ghosts.able_since = self.now;
         }
+        self.stats.ended_live += u64::from(ended && on);
         let waits = store.stop_first && others(store.target);
+        let holds = ended && on && !roll && self.gateway.table == Route::Hold;
         let ghosts = &mut self.ghosts;
-        ghosts.live_ticks = if on { ghosts.live_ticks + unstalled } else { 0 };
+        ghosts.held_ticks = if holds {
+            ghosts.held_ticks + unstalled
+        } else {
+            0
+        };
+        let refused = on && !ended;
+        ghosts.live_ticks = if refused {
+            ghosts.live_ticks + unstalled
+        } else {
+            0
+        };
         ghosts.roll_ticks = if roll {
             ghosts.roll_ticks + unstalled
         } else {
@@ -322,10 +366,14 @@ impl World {
 
         let of_target = |r: &&Sandbox| Some(r.revision) == store.target;
         let mine = || self.engine.values().filter(of_target);
-        let enough = mine().filter(|r| r.phase == Phase::Ready).count() >= store.replicas as usize;
+        let good =
+            |r: &&Sandbox| r.phase == Phase::Ready || r.left() && r.ended == Some(Ended::Well);
+        let enough = mine().filter(good).count() >= store.replicas as usize;
         let due = roll && unstalled > 0 && !enough;
         let in_loop = due && mine().any(|r| r.failed_starts >= 3);
         let hopeless = due && mine().any(|r| r.fatal);
+        let ended = due && mine().any(|r| r.left() && r.ended == Some(Ended::Badly));
+        ghosts.ended_ticks = if ended { ghosts.ended_ticks + 1 } else { 0 };
         ghosts.loop_ticks = if in_loop { ghosts.loop_ticks + 1 } else { 0 };
         ghosts.hopeless_ticks = if hopeless {
             ghosts.hopeless_ticks + 1
@@ -333,7 +381,10 @@ impl World {
             0
         };
         let (loop_ticks, hopeless_ticks) = (ghosts.loop_ticks, ghosts.hopeless_ticks);
-        let target = store.target;
+        let (ended_ticks, held_ticks) = (ghosts.ended_ticks, ghosts.held_ticks);
+        let (target, live) = (store.target, store.live);
+        self.check(held_ticks <= REFUSE_LIMIT, Property::EndedHeld, live);
+        self.check(ended_ticks <= FAIL_LIMIT, Property::EndedRolls, target);
         self.check(loop_ticks <= FAIL_LIMIT, Property::LoopRolls, target);
         self.check(
             hopeless_ticks <= FAIL_LIMIT,
@@ -353,21 +404,20 @@ impl World {
         let phase = match shown.wakefulness {
             Some(Showing::Awake) => Some(Phase::Ready),
             Some(Showing::Dozing) => Some(Phase::Frozen),
-            Some(Showing::Asleep) => Some(Phase::Stopped),
+            Some(Showing::Asleep | Showing::Ended) => Some(Phase::Stopped),
             Some(Showing::Waking) | None => None,
         };
         let still = phase.is_some() || matches!(shown.state, State::Disabled | State::Ready);
         let same = self.control.shown == Some(shown);
         self.check(same && still, Property::UnsettledState, shown);
-        let is: Vec<_> = self
-            .engine
-            .values()
-            .map(|r| (Some(r.revision), Some(r.phase)))
-            .collect();
-        let count = if phase.is_some() {
-            d.replicas as usize
-        } else {
-            0
+        // What stays ended is one of those that are wanted, wherever the others are.
+        let left = |r: &&Sandbox| Some(r.revision) == d.live && r.left();
+        let others = self.engine.values().filter(|r| !left(r));
+        let is: Vec<_> = others.map(|r| (Some(r.revision), Some(r.phase))).collect();
+        let left = self.engine.values().filter(left).count();
+        let count = match phase {
+            Some(_) => (d.replicas as usize).saturating_sub(left),
+            None => 0,
         };
         let right = is == vec![(d.live, phase); count];
         self.check(right, Property::UnsettledReplicas, (shown, is));

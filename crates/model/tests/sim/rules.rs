@@ -5,9 +5,12 @@
 
 use std::collections::BTreeSet;
 
-use layby_model::plan::{self, Desired, FailReason, GatewayReport, Observed, Route, Step, Timer};
+use layby_model::plan::{
+    self, Desired, Ended, FailReason, GatewayReport, Observed, Route, Step, Timer,
+};
 use layby_model::replica::Phase;
 use layby_model::route::Version;
+use layby_model::spec::RestartPolicy;
 use layby_model::{ReplicaId, RevisionId, Wakefulness};
 
 use crate::mutation::Mutation::{self, *};
@@ -125,6 +128,27 @@ impl Rules {
                     }
                 }
             }
+            Some(NeverRestarts) => {
+                let never = (o.replicas.iter_mut()).filter(|r| r.restart == RestartPolicy::Never);
+                never.for_each(|r| r.restart = RestartPolicy::Always);
+            }
+            Some(EndedWellRestarts) => {
+                let well = (o.replicas.iter_mut())
+                    .filter(|r| r.restart != RestartPolicy::Never && r.ended == Some(Ended::Well));
+                well.for_each(|r| r.ended = None);
+            }
+            Some(RetriesUncounted) => {
+                for replica in &mut o.replicas {
+                    if let RestartPolicy::OnFailure { max_retries } = &mut replica.restart {
+                        *max_retries = None;
+                    }
+                }
+            }
+            Some(EndedWellFails) => {
+                let well = (o.replicas.iter_mut())
+                    .filter(|r| r.restart == RestartPolicy::Never && Some(r.revision) == target);
+                well.for_each(|r| r.ended = r.ended.map(|_| Ended::Badly));
+            }
             Some(BackoffIgnored) => o.replicas.iter_mut().for_each(|r| r.crashed = false),
             Some(DemandSkipsBackoff) if waiting => {
                 o.replicas.iter_mut().for_each(|r| r.crashed = false);
@@ -156,6 +180,14 @@ impl Rules {
                 let held = route(d, o) == Route::Hold;
                 let route = if held { Route::Refuse } else { route(d, o) };
                 reroute(&mut steps, route, o);
+            }
+            Some(EndedIsHeld) if d.enabled && d.live.is_some() => {
+                let refused = route(d, o) == Route::Refuse;
+                let route = if refused { Route::Hold } else { route(d, o) };
+                reroute(&mut steps, route, o);
+            }
+            Some(EndedRollsOn) => {
+                steps.retain(|step| !matches!(step, Step::Fail(_, FailReason::Ended)));
             }
             Some(LiveOnStart) => {
                 let mut hasty = o.clone();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use layby_model::plan::{Desired, Route, Step};
 use layby_model::route::Version;
-use layby_model::spec::SleepPolicy;
+use layby_model::spec::{RestartPolicy, SleepPolicy};
 use layby_model::{ReplicaId, RevisionId, Wakefulness};
 
 use crate::control::Control;
@@ -59,6 +59,8 @@ pub(crate) struct Stats {
     pub(crate) failed_hopeless: u64,
     pub(crate) failed_looping: u64,
     pub(crate) restarts_after_backoff: u64,
+    pub(crate) ended_live: u64,
+    pub(crate) failed_ended: u64,
 }
 
 impl Stats {
@@ -75,6 +77,8 @@ impl Stats {
         self.failed_hopeless += more.failed_hopeless;
         self.failed_looping += more.failed_looping;
         self.restarts_after_backoff += more.restarts_after_backoff;
+        self.ended_live += more.ended_live;
+        self.failed_ended += more.failed_ended;
     }
 }
 
@@ -100,6 +104,7 @@ pub(crate) struct World {
     /// Which address a replica has or had.
     pub(crate) addresses: BTreeMap<ReplicaId, u32>,
     pub(crate) images: BTreeMap<RevisionId, Image>,
+    pub(crate) policies: BTreeMap<RevisionId, RestartPolicy>,
     pub(crate) late_orders: Vec<(u64, Step)>,
     pub(crate) control: Control,
     pub(crate) gateway: Gateway,
@@ -167,6 +172,7 @@ impl World {
             engine: BTreeMap::new(),
             addresses: BTreeMap::new(),
             images: BTreeMap::new(),
+            policies: BTreeMap::new(),
             late_orders: Vec::new(),
             control: Control::new(Wakefulness::Awake, Version::default()),
             gateway: Gateway::new(),
@@ -298,10 +304,20 @@ impl World {
             (Image::Hangs, 8),
             (Image::Exits, 4),
             (Image::Flaps, 4),
+            (Image::Finishes, 3),
             (Image::Missing, 1),
         ];
         let image = self.rng.weighted(&images);
         self.images.insert(revision, image);
+        let on_failure = |max_retries| RestartPolicy::OnFailure { max_retries };
+        let policies = [
+            (RestartPolicy::Always, 8),
+            (on_failure(None), 2),
+            (on_failure(Some(2)), 2),
+            (RestartPolicy::Never, 2),
+        ];
+        let policy = self.rng.weighted(&policies);
+        self.policies.insert(revision, policy);
         self.store.target = Some(revision);
         self.store.target_failed = false;
         self.store.stop_first = self.rng.one_in(0.3);
@@ -316,11 +332,12 @@ impl World {
         };
         note!(
             self,
-            "user: revision {revision}, image {image:?}, {strategy}"
+            "user: revision {revision}, image {image:?}, {strategy}, {policy:?}"
         );
     }
 
     fn order_wakefulness(&mut self, level: Wakefulness) {
+        self.control.once_more = level == Wakefulness::Awake;
         self.store.wanted = level;
         self.control.wanted = level;
         self.control.forget_idleness();

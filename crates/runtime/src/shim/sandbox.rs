@@ -22,7 +22,7 @@ use crate::container::{self, Created, Plan, Shared, Started};
 use crate::error::{Error, Result};
 use crate::exec::{self, Exec};
 use crate::freezer;
-use crate::protocol::{ContainerState, Exit, SandboxState, Trouble};
+use crate::protocol::{ContainerState, Ended, Exit, SandboxState, Trouble};
 use crate::pump::{Log, Pump};
 use crate::rootfs;
 use crate::spec::{Bundle, ContainerConfig, SandboxSpec};
@@ -106,6 +106,7 @@ pub(super) struct Sandbox {
     phase: Phase,
     run: u64,
     trouble: Option<Trouble>,
+    ended: Option<Ended>,
     /// When to create the next containers.
     create_at: Option<Instant>,
 }
@@ -127,6 +128,7 @@ impl Sandbox {
             phase: Phase::Stopped,
             run: 0,
             trouble: None,
+            ended: None,
             create_at: Some(Instant::now() + CREATE_AFTER),
         }
     }
@@ -153,6 +155,7 @@ impl Sandbox {
             run: self.run,
             containers: self.cells.iter().map(|cell| cell.state.clone()).collect(),
             trouble: self.trouble.clone(),
+            ended: self.ended.clone(),
         }
     }
 
@@ -160,6 +163,7 @@ impl Sandbox {
     pub(super) fn start(&mut self) -> Result<()> {
         self.run += 1;
         self.trouble = None;
+        self.ended = None;
         self.create_at = None;
         // Left frozen by a node that died meanwhile, it would hold the new processes too, and us with them.
         freezer::thaw_group(&self.group)?;
@@ -320,8 +324,9 @@ impl Sandbox {
             return;
         };
         let oom = cell.group.oom_kills() > cell.oom_before;
+        let exit = Exit { code, oom };
         cell.state.pid = None;
-        cell.state.last_exit = Some(Exit { code, oom });
+        cell.state.last_exit = Some(exit);
         cell.kill_at = None;
         // With the init of its PID namespace every writer is gone.
         for pump in mem::take(&mut cell.pumps) {
@@ -331,6 +336,10 @@ impl Sandbox {
         if unasked {
             cell.state.ended = cell.state.ended.saturating_add(1);
             let name = &cell.state.name;
+            self.ended = Some(Ended {
+                container: name.clone(),
+                exit,
+            });
             let why = if oom {
                 format!("ran out of its memory and ended with exit code {code}")
             } else {
