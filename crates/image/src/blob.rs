@@ -69,13 +69,21 @@ impl BlobWriter {
 
     /// Brings it to the disk, and says what it is.
     pub(crate) fn finish(self) -> Result<Spooled, Error> {
+        let what = self.what.clone();
+        let spooled = self.finish_unsynced()?;
+        let synced = File::open(&spooled.path).and_then(|file| file.sync_all());
+        synced.map_err(storing(&what, &spooled.path))?;
+        Ok(spooled)
+    }
+
+    /// Says what it is. Before it gets a name, the caller brings it to the disk, with others (see `Store::sync`).
+    pub(crate) fn finish_unsynced(self) -> Result<Spooled, Error> {
         let what = self.what;
         let (out, digest, size_bytes) = self.out.finish();
         let path = out.get_ref().path().to_owned();
         let file = out
             .into_inner()
             .map_err(|error| storing(&what, &path)(error.into_error()))?;
-        file.as_file().sync_all().map_err(storing(&what, &path))?;
         Ok(Spooled {
             path: file.into_temp_path(),
             digest,

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::Error;
+use crate::layout::Platform;
 
 /// How to run a container of the image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,12 +56,17 @@ pub struct Healthcheck {
 pub(crate) struct Parsed {
     pub(crate) created: Option<String>,
     pub(crate) diff_ids: Vec<String>,
+    /// `None` where it does not say.
+    pub(crate) platform: Option<Platform>,
     pub(crate) config: ImageConfig,
 }
 
 #[derive(Deserialize)]
 struct RawImage {
     created: Option<String>,
+    architecture: Option<String>,
+    os: Option<String>,
+    variant: Option<String>,
     config: Option<RawConfig>,
     rootfs: RawRootfs,
 }
@@ -104,8 +110,15 @@ impl Parsed {
             what: what.to_owned(),
             reason: error.to_string(),
         })?;
+        let said = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let platform = said(raw.architecture).map(|architecture| Platform {
+            architecture,
+            os: said(raw.os).unwrap_or_else(|| "linux".to_owned()),
+            variant: said(raw.variant),
+        });
         Ok(Self {
             created: raw.created,
+            platform,
             diff_ids: raw.rootfs.diff_ids.unwrap_or_default(),
             config: raw.config.unwrap_or_default().into(),
         })

@@ -90,6 +90,9 @@ pub enum Error {
         /// The instruction and what is wrong.
         message: String,
     },
+    /// A registry could not give or take an image.
+    #[error("{0}{advice}", advice = advised(.0))]
+    Registry(crate::client::RegistryError),
     /// A build that cannot begin.
     #[error("cannot build: {0}")]
     Build(String),
@@ -100,6 +103,13 @@ fn did_you_mean(similar: &[String]) -> String {
         String::new()
     } else {
         format!("; did you mean {}?", similar.join(" or "))
+    }
+}
+
+fn advised(error: &crate::client::RegistryError) -> String {
+    match error.advice() {
+        Some(advice) => format!("; {advice}"),
+        None => String::new(),
     }
 }
 

@@ -1,21 +1,26 @@
 //! Layer blobs: recognising their compression, unpacking them once, checking both of their digests.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::thread;
 
 use flate2::bufread::MultiGzDecoder;
+use tempfile::TempDir;
 
 use crate::blob;
 use crate::digest::{self, Hashing};
 use crate::error::{io_error, is_full, storing};
 use crate::layout::Descriptor;
 use crate::unpack::{self, Limits, UnpackError, Whiteouts};
-use crate::{Error, Store, lock};
+use crate::{Error, Store, lock, pieces};
 
 /// The directory that stands for the layers of an image without any. Never collected.
 pub(crate) const EMPTY: &str = "empty";
+
+/// How much is handed from the decompressor to the writer at a time, in bytes.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// How a stream is compressed, told by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,93 +104,185 @@ pub(crate) fn unpacked(
     Ok(dirs)
 }
 
-fn unpacked_one(store: &Store, digest: &str, diff_id: &str) -> Result<PathBuf, Error> {
-    let malformed = |reason: &str| Error::Malformed {
+/// Where the unpacked layer is, or would be.
+pub(crate) fn place_of(store: &Store, diff_id: &str) -> Result<PathBuf, Error> {
+    let malformed = || Error::Malformed {
         what: format!("the diff id {diff_id:?}"),
-        reason: reason.to_owned(),
+        reason: "it is no SHA-256 digest".to_owned(),
     };
-    let hex = digest::hex_of(diff_id).ok_or_else(|| malformed("it is no SHA-256 digest"))?;
-    let dir = store.layers_dir().join(hex);
+    let hex = digest::hex_of(diff_id).ok_or_else(malformed)?;
+    Ok(store.layers_dir().join(hex))
+}
+
+/// The directory of one layer, unpacked if it is not yet.
+pub(crate) fn unpacked_one(store: &Store, digest: &str, diff_id: &str) -> Result<PathBuf, Error> {
+    let dir = place_of(store, diff_id)?;
     if dir.exists() {
         return Ok(dir);
     }
     // Only now, so that a wake, whose layers are all there, never waits for a garbage collection.
     let _adding = store.adding()?;
     // One lock for each first hex digit: a bounded number of files, and most layers do not wait for each other.
-    let _one_at_a_time = lock::exclusive(&store.locks_dir(), &format!("unpack-{}", &hex[..1]))?;
+    let stripe = diff_id.as_bytes()["sha256:".len()] as char;
+    let _one_at_a_time = lock::exclusive(&store.locks_dir(), &format!("unpack-{stripe}"))?;
     if dir.exists() {
         return Ok(dir);
     }
-    let temp_dir = store.temp_dir();
-    let what = format!("the unpacked layer {digest}");
-    let temp = tempfile::Builder::new()
-        .prefix("layer-")
-        .tempdir_in(&temp_dir);
-    let temp = temp.map_err(storing(&what, &temp_dir.join("layer")))?;
-    // The root of a layer is what a container sees as `/`, unless the layer itself says otherwise.
-    let opened = fs::set_permissions(temp.path(), Permissions::from_mode(0o755));
-    opened.map_err(storing(&what, temp.path()))?;
-    unpack_checked(store, digest, diff_id, temp.path(), &what)?;
+    let root = Root::new(store, diff_id, digest)?;
+    let mut raw = Hashing::new(store.open_blob(digest)?);
+    let filled = root.fill(&mut raw);
+    // What stands behind the compressed stream belongs to the blob's digest too.
+    io::copy(&mut raw, &mut io::sink()).map_err(root.read_error())?;
+    // A blob that decayed on disk shows as this error, whatever the decoder made of it.
+    let (_, found, _) = raw.finish();
+    if found != digest && !filled.as_ref().is_err_and(is_ours) {
+        return Err(corrupt(format!("the layer {digest}"), digest, found));
+    }
+    let unpacked = root.check(filled)?;
     // A rename may reach the disk before the files do, and after a power cut nobody would notice.
-    let root = File::open(temp.path()).map_err(io_error("open", temp.path()))?;
-    rustix::fs::syncfs(&root).map_err(|error| storing(&what, temp.path())(error.into()))?;
-    fs::rename(temp.path(), &dir).map_err(storing(&what, &dir))?;
-    // It has moved: nothing is left for the guard to delete.
-    let _ = temp.keep();
+    store.sync()?;
+    unpacked.place()?;
     blob::sync_dir_of(&dir)?;
     Ok(dir)
 }
 
-fn unpack_checked(
-    store: &Store,
-    digest: &str,
-    diff_id: &str,
-    root: &Path,
-    what: &str,
-) -> Result<(), Error> {
-    let mut raw = Hashing::new(store.open_blob(digest)?);
-    let refused = |reason: String| Error::Layer {
-        layer: digest.to_owned(),
-        reason,
-    };
-    let read_error = |error: io::Error| Error::Io {
-        action: "read",
-        path: store.blobs_dir().join(digest.trim_start_matches("sha256:")),
-        source: error,
-    };
-    let unpacked = match decompressed(&mut raw) {
-        Ok(plain) => {
-            let mut plain = Hashing::new(plain);
-            let result = unpack::unpack(&mut plain, root, Whiteouts::Overlay, &Limits::default());
-            result.map(|()| plain.finish().1)
+/// Whether writing failed, so that the layer itself is not to blame.
+fn is_ours(error: &UnpackError) -> bool {
+    match error {
+        UnpackError::Write { .. } => true,
+        UnpackError::Refused(_) | UnpackError::Read(_) => false,
+    }
+}
+
+/// A directory in which a layer is being unpacked. Dropping it deletes it.
+pub(crate) struct Root {
+    temp: TempDir,
+    dir: PathBuf,
+    digest: String,
+    diff_id: String,
+    blob: PathBuf,
+}
+
+/// A layer whose files are all there and are the right ones, but which has no name yet. Dropping it deletes it.
+pub(crate) struct Unpacked {
+    temp: TempDir,
+    dir: PathBuf,
+}
+
+impl Root {
+    /// An empty one, for the layer with this diff id.
+    pub(crate) fn new(store: &Store, diff_id: &str, digest: &str) -> Result<Self, Error> {
+        let dir = place_of(store, diff_id)?;
+        let temp_dir = store.temp_dir();
+        let what = format!("the unpacked layer {digest}");
+        let temp = tempfile::Builder::new()
+            .prefix("layer-")
+            .tempdir_in(&temp_dir);
+        let temp = temp.map_err(storing(&what, &temp_dir.join("layer")))?;
+        // The root of a layer is what a container sees as `/`, unless the layer itself says otherwise.
+        let opened = fs::set_permissions(temp.path(), Permissions::from_mode(0o755));
+        opened.map_err(storing(&what, temp.path()))?;
+        Ok(Self {
+            temp,
+            dir,
+            digest: digest.to_owned(),
+            diff_id: diff_id.to_owned(),
+            blob: store.blob_path(digest)?,
+        })
+    }
+
+    /// Unpacks the layer's blob and gives the digest of its content: decompresses and hashes here, and writes the
+    /// files on another thread.
+    pub(crate) fn fill(&self, raw: impl Read) -> Result<String, UnpackError> {
+        let broken = |error: io::Error| match error.kind() {
+            io::ErrorKind::InvalidData => UnpackError::Refused(error.to_string()),
+            _ => UnpackError::Read(error),
+        };
+        let mut plain = Hashing::new(decompressed(raw).map_err(broken)?);
+        thread::scope(|scope| {
+            let (mut pieces, pipe) = pieces::pipe();
+            let writing = scope.spawn(|| {
+                unpack::unpack(
+                    pipe,
+                    self.temp.path(),
+                    Whiteouts::Overlay,
+                    &Limits::default(),
+                )
+            });
+            let read = loop {
+                let mut piece = Vec::with_capacity(PIECE_BYTES);
+                match (&mut plain)
+                    .take(PIECE_BYTES as u64)
+                    .read_to_end(&mut piece)
+                {
+                    Ok(0) => break Ok(()),
+                    // Whoever writes has given up, and says why.
+                    Ok(_) if !pieces.send(piece) => break Ok(()),
+                    Ok(_) => {}
+                    Err(error) => break Err(error),
+                }
+            };
+            match &read {
+                Ok(()) => pieces.end(),
+                Err(_) => drop(pieces),
+            }
+            let written = writing.join().unwrap_or_else(|_| {
+                let broke = "unpacking broke off; please report this";
+                Err(UnpackError::Read(io::Error::other(broke)))
+            });
+            // An error of the archive's may stand before the point at which it cannot be read.
+            match (written, read) {
+                (Ok(()), Ok(())) => Ok(plain.finish().1),
+                (Err(UnpackError::Read(_)) | Ok(()), Err(error)) => Err(unpack::read_error(error)),
+                (Err(error), _) => Err(error),
+            }
+        })
+    }
+
+    /// What is wrong with the content, if anything is.
+    pub(crate) fn check(self, filled: Result<String, UnpackError>) -> Result<Unpacked, Error> {
+        let what = format!("the unpacked layer {}", self.digest);
+        match filled {
+            Err(UnpackError::Write { path, source }) if is_full(&source) => {
+                Err(storing(&what, &self.temp.path().join(path))(source))
+            }
+            Err(UnpackError::Write { path, source }) => Err(Error::Io {
+                action: "unpack",
+                path,
+                source,
+            }),
+            Err(UnpackError::Refused(reason)) => Err(Error::Layer {
+                layer: self.digest,
+                reason,
+            }),
+            Err(UnpackError::Read(error)) => Err(self.read_error()(error)),
+            Ok(plain) if plain != self.diff_id => Err(corrupt(
+                format!("the content of the layer {}", self.digest),
+                &self.diff_id,
+                plain,
+            )),
+            Ok(_) => Ok(Unpacked {
+                temp: self.temp,
+                dir: self.dir,
+            }),
         }
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            Err(UnpackError::Refused(error.to_string()))
+    }
+
+    fn read_error(&self) -> impl FnOnce(io::Error) -> Error {
+        io_error("read", &self.blob)
+    }
+}
+
+impl Unpacked {
+    /// Gives it its name, after `Store::sync`. Where somebody else was faster, theirs is the same.
+    pub(crate) fn place(self) -> Result<(), Error> {
+        match fs::rename(self.temp.path(), &self.dir) {
+            // It has moved: nothing is left for the guard to delete.
+            Ok(()) => drop(self.temp.keep()),
+            Err(_) if self.dir.is_dir() => {}
+            Err(error) => return Err(storing("an unpacked layer", &self.dir)(error)),
         }
-        Err(error) => Err(UnpackError::Read(error)),
-    };
-    // What stands behind the compressed stream belongs to the blob's digest too.
-    io::copy(&mut raw, &mut io::sink()).map_err(read_error)?;
-    // A blob that decayed on disk shows as this error, whatever the decoder made of it, unless it is our disk's.
-    let (_, found, _) = raw.finish();
-    match unpacked {
-        Err(UnpackError::Write { path, source }) if is_full(&source) => {
-            Err(storing(what, &root.join(path))(source))
-        }
-        Err(UnpackError::Write { path, source }) => Err(Error::Io {
-            action: "unpack",
-            path,
-            source,
-        }),
-        _ if found != digest => Err(corrupt(format!("the layer {digest}"), digest, found)),
-        Err(UnpackError::Refused(reason)) => Err(refused(reason)),
-        Err(UnpackError::Read(error)) => Err(read_error(error)),
-        Ok(plain) if plain != diff_id => Err(corrupt(
-            format!("the content of the layer {digest}"),
-            diff_id,
-            plain,
-        )),
-        Ok(_) => Ok(()),
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@
 mod archive;
 mod blob;
 pub mod build;
+pub mod client;
 pub mod config;
 mod digest;
 pub mod dockerfile;
@@ -16,6 +17,7 @@ mod glob;
 mod layer;
 mod layout;
 mod lock;
+mod pieces;
 pub mod reference;
 pub mod registry;
 pub mod store;

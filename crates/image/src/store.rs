@@ -17,6 +17,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::blob::{self, BlobWriter, Spooled};
+use crate::client::Platform;
 use crate::config::Parsed;
 use crate::error::{io_error, storing};
 use crate::layout::{self, Descriptor, Index, MANIFEST_TYPE, Manifest};
@@ -33,6 +34,8 @@ pub struct Image {
     pub size_bytes: u64,
     /// When it was made (RFC 3339), as the image says.
     pub created: Option<String>,
+    /// What it is for, as the image says: `linux/amd64`.
+    pub platform: Option<String>,
     /// How to run it.
     pub config: ImageConfig,
 }
@@ -89,18 +92,17 @@ impl Store {
             return self.get(reference);
         }
         let wanted: Reference = reference.parse()?;
-        if let Some(digest) = &wanted.digest {
-            return self.get(digest);
-        }
         let index = self.index()?;
         let name = wanted.to_string();
         let entry = index
             .manifests
             .iter()
             .find(|entry| entry.ref_name() == Some(&name));
-        match entry {
-            Some(entry) => self.image(&entry.digest, &index),
-            None => Err(Error::NotFound {
+        // A digest may be an index's, which only the name it was pulled by leads on from.
+        match (entry, &wanted.digest) {
+            (Some(entry), _) => self.image(&entry.digest, &index),
+            (None, Some(digest)) => self.image(digest, &index),
+            (None, None) => Err(Error::NotFound {
                 reference: wanted.short(),
                 similar: index::similar(&wanted, &index),
             }),
@@ -228,6 +230,8 @@ impl Store {
             digest: digest.to_owned(),
             size_bytes: parts.map(|part| part.size).sum(),
             created: parsed.created,
+            platform: (parsed.platform.as_ref())
+                .map(|platform| Platform::from(platform).to_string()),
             config: parsed.config,
         })
     }
@@ -278,6 +282,41 @@ impl Store {
         placed.map_err(|error| storing("a blob", &path)(error.error))?;
         blob::sync_dir_of(&path)?;
         Ok((spooled.digest, spooled.size_bytes))
+    }
+
+    /// Brings everything that was written so far to the disk.
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        let dir = self.temp_dir();
+        let opened = File::open(&dir).map_err(io_error("open", &dir))?;
+        rustix::fs::syncfs(&opened).map_err(|error| storing("an image", &dir)(error.into()))
+    }
+
+    /// Gives a whole blob its name, after [`Store::sync`] and before [`Store::sync_names`].
+    pub(crate) fn place(&self, spooled: Spooled) -> Result<(), Error> {
+        let path = self.blob_path(&spooled.digest)?;
+        let placed = spooled.path.persist(&path);
+        placed.map_err(|error| storing("a blob", &path)(error.error))
+    }
+
+    /// Makes the names of blobs and layers last.
+    pub(crate) fn sync_names(&self) -> Result<(), Error> {
+        blob::sync_dir_of(&self.blobs_dir().join("blob"))?;
+        blob::sync_dir_of(&self.layers_dir().join("layer"))
+    }
+
+    /// Whether a blob of that size is there. What reads it checks its digest.
+    pub(crate) fn has_blob(&self, digest: &str, size_bytes: u64) -> bool {
+        let found = self
+            .blob_path(digest)
+            .ok()
+            .and_then(|path| fs::metadata(path).ok());
+        found.is_some_and(|found| found.is_file() && found.len() == size_bytes)
+    }
+
+    /// A document that is there and has its digest.
+    pub(crate) fn read_blob(&self, digest: &str) -> Option<Vec<u8>> {
+        let path = self.blob_path(digest).ok().filter(|path| path.exists())?;
+        blob::read_document(&path, digest, "a document").ok()
     }
 
     /// Stores bytes as a blob; cheap when they are there already.

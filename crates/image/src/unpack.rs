@@ -532,7 +532,7 @@ fn shown(path: &[u8]) -> String {
 }
 
 /// What the tar reader finds wrong with the archive is the archive's fault.
-fn read_error(error: io::Error) -> UnpackError {
+pub(crate) fn read_error(error: io::Error) -> UnpackError {
     match error.kind() {
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
             UnpackError::Refused(error.to_string())

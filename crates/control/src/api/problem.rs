@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use layby_image::client::{Fault, RegistryError};
 use layby_model::engine::EngineError;
 use layby_model::{ServiceId, error_chain};
 
@@ -59,6 +60,22 @@ impl Problem {
             .hint("free some space and try again; what runs goes on")
     }
 
+    /// Another registry could not give or take an image.
+    pub(crate) fn registry(error: &RegistryError) -> Self {
+        let (status, code) = match error.fault {
+            Fault::NotFound | Fault::Platform => (StatusCode::NOT_FOUND, "image-not-found"),
+            Fault::Unauthorized | Fault::Denied => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "registry-denied")
+            }
+            Fault::Unreachable | Fault::Busy => (StatusCode::BAD_GATEWAY, "registry-unreachable"),
+            Fault::Broken | Fault::Refused => (StatusCode::BAD_GATEWAY, "registry-failed"),
+            Fault::Cancelled => (StatusCode::CONFLICT, "conflict"),
+        };
+        let mut problem = Self::new(status, code, error.to_string());
+        problem.hint = error.advice();
+        problem
+    }
+
     /// The answer took too long.
     pub(crate) fn timed_out(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "timed-out", detail)
@@ -111,6 +128,7 @@ impl From<layby_image::Error> for Problem {
                     .hint("give it a build, or load it with `layby image load`")
             }
             layby_image::Error::DiskFull { .. } => Self::full_disk(detail),
+            layby_image::Error::Registry(error) => Self::registry(&error),
             layby_image::Error::BadReference { .. }
             | layby_image::Error::Archive(_)
             | layby_image::Error::Corrupt { .. }

@@ -385,7 +385,8 @@ fn from_image(reference: &str, error: &ImageError) -> Trouble {
         | ImageError::ArchiveRead(_)
         | ImageError::ArchiveWrite(_)
         | ImageError::Dockerfile { .. }
-        | ImageError::Build(_) => false,
+        | ImageError::Build(_)
+        | ImageError::Registry(_) => false,
     };
     let message = match error {
         ImageError::NotFound { .. } => {
