@@ -12,9 +12,6 @@ pub(crate) const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 pub(crate) const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
-/// Docker's older name for a manifest.
-pub(crate) const DOCKER_MANIFEST_TYPE: &str =
-    "application/vnd.docker.distribution.manifest.v2+json";
 /// Docker's older name for an index.
 pub(crate) const DOCKER_LIST_TYPE: &str =
     "application/vnd.docker.distribution.manifest.list.v2+json";

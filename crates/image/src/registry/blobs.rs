@@ -3,9 +3,7 @@
 
 use std::sync::Arc;
 
-use http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE,
-};
+use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
@@ -39,7 +37,10 @@ pub(super) async fn read(
             Ok((file, size_bytes))
         })
         .await?;
-    let header = parts.headers.get(RANGE).and_then(|value| value.to_str().ok());
+    let header = parts
+        .headers
+        .get(RANGE)
+        .and_then(|value| value.to_str().ok());
     let mut response = answer(StatusCode::OK);
     with(&mut response, CONTENT_TYPE, "application/octet-stream");
     with(&mut response, CONTENT_DIGEST, digest.as_str());

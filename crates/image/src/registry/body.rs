@@ -26,7 +26,9 @@ pub(super) fn empty() -> Outgoing {
 
 /// A body that is in memory.
 pub(super) fn whole(bytes: Bytes) -> Outgoing {
-    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+    Full::new(bytes)
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 /// The next `length` bytes of a file.

@@ -29,7 +29,11 @@ pub(crate) fn held(store: &Store) -> Result<BTreeSet<String>, Error> {
             }
         }
         for digest in repository.blobs()? {
-            let old = || repository.blob_age(&digest).is_some_and(|age| age > UNNAMED);
+            let old = || {
+                repository
+                    .blob_age(&digest)
+                    .is_some_and(|age| age > UNNAMED)
+            };
             if !named.contains(digest.as_str()) && old() {
                 repository.remove_blob(&digest)?;
             } else if let Some(sha256) = repository.blob(&digest)? {

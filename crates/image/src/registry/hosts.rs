@@ -95,7 +95,10 @@ mod tests {
         let v6 = Hosts::new("x", "[::1]:5000".parse().ok());
         assert_eq!(v6.canonical("[::1]:5000/a"), "registry.x/a");
         let found = open.repository("registry/app:1").expect("it is ours");
-        assert_eq!((found.repository.as_str(), found.tag.as_deref()), ("app", Some("1")));
+        assert_eq!(
+            (found.repository.as_str(), found.tag.as_deref()),
+            ("app", Some("1"))
+        );
         assert_eq!(open.repository("app:1"), None);
     }
 }

@@ -99,7 +99,9 @@ pub(super) fn mend(store: &Store, hosts: &Hosts) -> Result<(), Error> {
     for name in repository::all(store)? {
         let repository = Repository::new(store, &name);
         for tag in repository.tags()? {
-            let to = repository.tag(&tag)?.and_then(|to| Digest::parse(&to.digest));
+            let to = repository
+                .tag(&tag)?
+                .and_then(|to| Digest::parse(&to.digest));
             let Some(to) = to else { continue };
             let record = repository.manifest(&to)?;
             let image = match &record {

@@ -35,9 +35,12 @@ pub(super) async fn tags(
         })
         .await?;
     let path = format!("/v2/{}/tags/list", name.as_str());
-    page(names, parts, &path, |tags| {
-        json!({"name": name.as_str(), "tags": tags})
-    })
+    page(
+        names,
+        parts,
+        &path,
+        |tags| json!({"name": name.as_str(), "tags": tags}),
+    )
 }
 
 /// `GET /v2/_catalog`: the repositories that may be read.
@@ -58,9 +61,12 @@ pub(super) async fn catalog(
             Ok(names.collect())
         })
         .await?;
-    page(names, parts, "/v2/_catalog", |names| {
-        json!({"repositories": names})
-    })
+    page(
+        names,
+        parts,
+        "/v2/_catalog",
+        |names| json!({"repositories": names}),
+    )
 }
 
 /// One page of names, in lexical order, after `last` and at most `n`.

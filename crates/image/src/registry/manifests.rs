@@ -152,7 +152,9 @@ pub(super) async fn write(
             let media_type = media_type(&document, declared)?;
             let digest = checked(&bytes, wanted)?;
             // One at a time, so that what names say and what the index of images says stay one.
-            let _turn = turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let _turn = turn
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             let _adding = store.adding()?;
             let repository = Repository::new(&store, &name);
             parts_are_there(&repository, &name, &document)?;
@@ -221,7 +223,9 @@ pub(super) async fn delete(
     let turn = Arc::clone(&registry.turn);
     registry
         .blocking(move || {
-            let _turn = turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let _turn = turn
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             let repository = Repository::new(&store, &name);
             let gone = match &named {
                 Named::Digest(digest) => repository
@@ -347,7 +351,11 @@ fn media_type(document: &Document, declared: Option<String>) -> Result<String, R
             )));
         }
         (Some(one), _) | (None, Some(one)) => one,
-        (None, None) => return Err(invalid("the manifest has no type: send a Content-Type".into())),
+        (None, None) => {
+            return Err(invalid(
+                "the manifest has no type: send a Content-Type".into(),
+            ));
+        }
     };
     let is_index = match media_type.as_str() {
         MANIFEST_TYPE | DOCKER_MANIFEST_TYPE => false,
@@ -365,7 +373,9 @@ fn media_type(document: &Document, declared: Option<String>) -> Result<String, R
         }
     };
     if !fits {
-        return Err(invalid(format!("the document is not what {media_type} says")));
+        return Err(invalid(format!(
+            "the document is not what {media_type} says"
+        )));
     }
     Ok(media_type)
 }
@@ -453,6 +463,9 @@ fn invalid(text: String) -> Refusal {
 fn too_many(name: &Name, what: &str) -> Refusal {
     Refusal::new(
         Code::TooManyRequests,
-        format!("{} has {MAX_ENTRIES} {what}: delete some first", name.as_str()),
+        format!(
+            "{} has {MAX_ENTRIES} {what}: delete some first",
+            name.as_str()
+        ),
     )
 }

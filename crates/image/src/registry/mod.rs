@@ -253,7 +253,11 @@ fn allowed(route: &Route, parts: &Parts, grant: &Grant) -> Result<(), Refusal> {
 }
 
 fn no_such_method(parts: &Parts, takes: &str) -> Refusal {
-    let text = format!("{} takes {takes}, and no {}", parts.uri.path(), parts.method);
+    let text = format!(
+        "{} takes {takes}, and no {}",
+        parts.uri.path(),
+        parts.method
+    );
     Refusal::new(Code::Unsupported, text).header(ALLOW, takes)
 }
 

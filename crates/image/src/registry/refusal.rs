@@ -109,9 +109,12 @@ impl Refusal {
 
     /// Nobody said who asks: the challenge that makes clients send their credentials (RFC 7617).
     pub(super) fn who_are_you() -> Self {
-        let text = "log in with a token of this node: `layby token create NAME --pull --push` makes one";
-        Self::new(Code::Unauthorized, text)
-            .header(WWW_AUTHENTICATE, "Basic realm=\"layby registry\", charset=\"UTF-8\"")
+        let text =
+            "log in with a token of this node: `layby token create NAME --pull --push` makes one";
+        Self::new(Code::Unauthorized, text).header(
+            WWW_AUTHENTICATE,
+            "Basic realm=\"layby registry\", charset=\"UTF-8\"",
+        )
     }
 
     /// A range of a blob that has no such bytes (RFC 9110, 15.5.17).

@@ -105,7 +105,11 @@ impl<'a> Repository<'a> {
     pub(super) fn add_manifest(&self, digest: &Digest, record: &Record) -> Result<(), Error> {
         if let Some(subject) = record.subject.as_deref().and_then(Digest::parse) {
             // First, since a mark without its manifest is passed over, and not the other way round.
-            self.write(&["referrers", &subject.file_name()], &digest.file_name(), b"")?;
+            self.write(
+                &["referrers", &subject.file_name()],
+                &digest.file_name(),
+                b"",
+            )?;
         }
         self.write(&["manifests"], &digest.file_name(), &to_json(record))
     }
@@ -117,7 +121,10 @@ impl<'a> Repository<'a> {
         };
         let mut removed = Vec::new();
         for tag in self.tags()? {
-            if self.tag(&tag)?.is_some_and(|to| to.digest == digest.as_str()) {
+            if self
+                .tag(&tag)?
+                .is_some_and(|to| to.digest == digest.as_str())
+            {
                 self.remove_tag(&tag)?;
                 removed.push(tag);
             }
@@ -155,19 +162,28 @@ impl<'a> Repository<'a> {
     /// All manifests, in no order.
     pub(super) fn manifests(&self) -> Result<Vec<Digest>, Error> {
         let names = names(&self.dir.join("manifests"))?;
-        Ok(names.iter().filter_map(|n| Digest::from_file_name(n)).collect())
+        Ok(names
+            .iter()
+            .filter_map(|n| Digest::from_file_name(n))
+            .collect())
     }
 
     /// All blobs, in no order.
     pub(super) fn blobs(&self) -> Result<Vec<Digest>, Error> {
         let names = names(&self.dir.join("blobs"))?;
-        Ok(names.iter().filter_map(|n| Digest::from_file_name(n)).collect())
+        Ok(names
+            .iter()
+            .filter_map(|n| Digest::from_file_name(n))
+            .collect())
     }
 
     /// The manifests that name this subject, by digest.
     pub(super) fn referrers(&self, subject: &Digest) -> Result<Vec<Digest>, Error> {
         let marks = names(&self.dir.join("referrers").join(subject.file_name()))?;
-        let mut found: Vec<Digest> = marks.iter().filter_map(|n| Digest::from_file_name(n)).collect();
+        let mut found: Vec<Digest> = marks
+            .iter()
+            .filter_map(|n| Digest::from_file_name(n))
+            .collect();
         found.sort_unstable();
         Ok(found)
     }
@@ -191,12 +207,19 @@ impl<'a> Repository<'a> {
     }
 
     fn write(&self, dirs: &[&str], name: &str, bytes: &[u8]) -> Result<(), Error> {
-        let dir = dirs.iter().fold(self.dir.clone(), |dir, part| dir.join(part));
+        let dir = dirs
+            .iter()
+            .fold(self.dir.clone(), |dir, part| dir.join(part));
         let new = !dir.exists();
         make(&dir)?;
         let path = dir.join(name);
         // Written again also when it says the same: its age counts from when it was last pushed.
-        blob::replace_file(&self.store.temp_dir(), &path, bytes, "an entry of the registry")?;
+        blob::replace_file(
+            &self.store.temp_dir(),
+            &path,
+            bytes,
+            "an entry of the registry",
+        )?;
         if new {
             // The folders above have names as well.
             blob::sync_dir_of(&dir)?;
@@ -227,7 +250,10 @@ impl<'a> Repository<'a> {
 /// The names of all repositories, in no order.
 pub(super) fn all(store: &Store) -> Result<Vec<Name>, Error> {
     let names = names(&store.registry_dir())?;
-    Ok(names.iter().filter_map(|n| Name::from_file_name(n)).collect())
+    Ok(names
+        .iter()
+        .filter_map(|n| Name::from_file_name(n))
+        .collect())
 }
 
 /// The names in a folder; none if there is no such folder.

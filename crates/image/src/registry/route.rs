@@ -89,7 +89,9 @@ pub(super) fn tag(text: &str) -> Result<String, Refusal> {
     let shown: String = text.chars().take(130).collect();
     Err(Refusal::new(
         Code::TagInvalid,
-        format!("{shown:?} is no tag: 1 to 128 letters, digits, `_`, `.` and `-` (not first `.` or `-`)"),
+        format!(
+            "{shown:?} is no tag: 1 to 128 letters, digits, `_`, `.` and `-` (not first `.` or `-`)"
+        ),
     ))
 }
 
@@ -99,7 +101,9 @@ pub(super) fn digest(text: &str) -> Result<Digest, Refusal> {
         let shown: String = text.chars().take(140).collect();
         Refusal::new(
             Code::DigestInvalid,
-            format!("{shown:?} is no digest: sha256: with 64 or sha512: with 128 lower case hex digits"),
+            format!(
+                "{shown:?} is no digest: sha256: with 64 or sha512: with 128 lower case hex digits"
+            ),
         )
     })
 }
@@ -210,13 +214,19 @@ mod tests {
                 format!("/v2/a/manifests/{}", hex.replace(':', "%3A")),
                 Route::Manifest(name("a"), Named::Digest(digest.clone())),
             ),
-            (format!("/v2/a/blobs/{hex}"), Route::Blob(name("a"), digest.clone())),
+            (
+                format!("/v2/a/blobs/{hex}"),
+                Route::Blob(name("a"), digest.clone()),
+            ),
             ("/v2/a/blobs/uploads/".to_owned(), Route::Uploads(name("a"))),
             (
                 "/v2/a/blobs/uploads/0f".to_owned(),
                 Route::Upload(name("a"), "0f".into()),
             ),
-            (format!("/v2/a/referrers/{hex}"), Route::Referrers(name("a"), digest)),
+            (
+                format!("/v2/a/referrers/{hex}"),
+                Route::Referrers(name("a"), digest),
+            ),
         ] {
             assert_eq!(read(&path).expect("well formed"), Some(route), "{path}");
         }

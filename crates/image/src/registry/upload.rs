@@ -61,7 +61,9 @@ impl Uploads {
         if self.count() >= MAX_UPLOADS {
             return Err(Refusal::new(
                 Code::TooManyRequests,
-                format!("{MAX_UPLOADS} uploads are open on this node: end some, or try again later"),
+                format!(
+                    "{MAX_UPLOADS} uploads are open on this node: end some, or try again later"
+                ),
             ));
         }
         let dir = Repository::new(store, name).uploads_dir()?;
@@ -73,13 +75,16 @@ impl Uploads {
         let (_, path) = file
             .keep()
             .map_err(|error| storing(WHAT, &dir.join("upload"))(error.error))?;
-        let id = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let id = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
         let upload = Upload {
             path: path.clone(),
             size_bytes: 0,
             hasher: Some(Sha256::new()),
         };
-        self.lock().insert(path, Arc::new(tokio::sync::Mutex::new(upload)));
+        self.lock()
+            .insert(path, Arc::new(tokio::sync::Mutex::new(upload)));
         Ok(id.unwrap_or_default())
     }
 
