@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LINK, LOCATION};
 use http::request::Parts;
 use http::{HeaderName, Method, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -314,17 +314,20 @@ fn described(digest: &Digest, record: Record) -> serde_json::Value {
     descriptor
 }
 
-async fn gathered(body: Incoming) -> Result<Bytes, Refusal> {
-    let limit = usize::try_from(MAX_DOCUMENT_BYTES).unwrap_or(usize::MAX);
-    match Limited::new(body, limit).collect().await {
-        Ok(whole) => Ok(whole.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Refusal::new(
-            Code::SizeInvalid,
-            format!("a manifest may have {MAX_DOCUMENT_BYTES} bytes"),
-        )
-        .status(StatusCode::PAYLOAD_TOO_LARGE)),
-        Err(error) => Err(invalid(format!("the manifest broke off ({error})"))),
+async fn gathered(mut body: Incoming) -> Result<Bytes, Refusal> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| invalid(format!("the manifest broke off ({error})")))?;
+        bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
+            return Err(Refusal::new(
+                Code::SizeInvalid,
+                format!("a manifest may have {MAX_DOCUMENT_BYTES} bytes"),
+            )
+            .status(StatusCode::PAYLOAD_TOO_LARGE));
+        }
     }
+    Ok(bytes.into())
 }
 
 /// Reads a manifest or index.
