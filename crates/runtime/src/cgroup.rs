@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::devices::Devices;
 use crate::error::{Error, Result, Trying};
 use crate::hierarchy::Hierarchies;
 use crate::spec::ContainerConfig;
@@ -130,7 +131,7 @@ impl Group {
     fn create_v2(&self, root: &Path) -> Result<()> {
         let mut dir = root.to_owned();
         for part in &self.path {
-            for controller in ["+cpu", "+memory", "+pids"] {
+            for controller in ["+cpu", "+cpuset", "+memory", "+pids"] {
                 // Refused where it does not exist or stands already: writing a limit would say so.
                 let _ = fs::write(dir.join("cgroup.subtree_control"), controller);
             }
@@ -141,7 +142,7 @@ impl Group {
     }
 
     /// Writes a container's limits. No limit asked: none written.
-    pub(crate) fn limit(&self, config: &ContainerConfig) -> Result<()> {
+    pub(crate) fn limit(&self, config: &ContainerConfig, devices: &Devices) -> Result<()> {
         let v1 = matches!(self.hierarchies, Hierarchies::V1(_));
         if let Some(bytes) = config.memory_bytes {
             let (max, swap) = if v1 {
@@ -174,11 +175,63 @@ impl Group {
         if let Some(pids) = config.pids {
             self.write("pids", "pids.max", &pids.to_string())?;
         }
-        if self.hierarchies.fences_devices() {
-            self.write("devices", "devices.deny", "a")?;
-            for rule in DEVICE_RULES {
-                self.write("devices", "devices.allow", rule)?;
+        if let Some(shares) = config.options.cpu_shares {
+            // The kernel takes 2 to 262144 shares, and 1 to 10000 of weight.
+            let shares = shares.clamp(2, 262_144);
+            if v1 {
+                self.write("cpu", "cpu.shares", &shares.to_string())?;
+            } else {
+                let weight = 1 + (shares - 2) * 9999 / 262_142;
+                self.write("cpu", "cpu.weight", &weight.to_string())?;
             }
+        }
+        if let Some(cpus) = &config.options.cpuset {
+            self.pin(cpus)?;
+        }
+        self.fence_devices(config.options.privileged, devices)
+    }
+
+    /// Lets its processes run on some CPUs only.
+    fn pin(&self, cpus: &str) -> Result<()> {
+        if let (Hierarchies::V1(_), Some(root)) =
+            (self.hierarchies, self.hierarchies.root("cpuset"))
+        {
+            // A new group has neither CPUs nor memory nodes, and what is below it can get none then.
+            let mut dir = root.to_owned();
+            for part in &self.path {
+                let above = dir.clone();
+                dir.push(part);
+                make_dir(&dir).trying(|| format!("make the cgroup {}", dir.display()))?;
+                for file in ["cpuset.cpus", "cpuset.mems"] {
+                    let own = fs::read_to_string(dir.join(file)).unwrap_or_default();
+                    if own.trim().is_empty() {
+                        let value = fs::read_to_string(above.join(file)).unwrap_or_default();
+                        let path = dir.join(file);
+                        fs::write(&path, value.trim())
+                            .trying(|| format!("write to {}", path.display()))?;
+                    }
+                }
+            }
+        }
+        self.write("cpuset", "cpuset.cpus", cpus).map_err(|error| {
+            Error::Fatal(format!(
+                "the container cannot be kept to the CPUs {cpus:?}: name some that this machine has ({})",
+                error.sentence()
+            ))
+        })
+    }
+
+    /// Lets its processes use harmless devices, those given to it, or all.
+    fn fence_devices(&self, all: bool, devices: &Devices) -> Result<()> {
+        if !self.hierarchies.fences_devices() {
+            return Ok(());
+        }
+        if all {
+            return self.write("devices", "devices.allow", "a");
+        }
+        self.write("devices", "devices.deny", "a")?;
+        for rule in DEVICE_RULES.into_iter().chain(devices.rules()) {
+            self.write("devices", "devices.allow", rule)?;
         }
         Ok(())
     }

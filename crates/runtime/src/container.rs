@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,13 +15,19 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Gid, Pid, Uid, fchown, pipe2};
+use oci_spec::OciSpecError;
+use oci_spec::runtime::Spec;
 
+use crate::binds::Binds;
 use crate::cgroup::Group;
+use crate::devices::Devices;
 use crate::error::{Error, Result, Trying, whole};
-use crate::executor::Last;
-use crate::oci;
+use crate::executor::{Last, Manner};
+use crate::idmap::Stage;
+use crate::mounts::is_kernels;
 use crate::spec::{Bundle, ContainerConfig, SandboxSpec};
 use crate::user::Root;
+use crate::{oci, rights, terminal};
 
 /// How long an init may take from its start to executing its program: the disk may be slow.
 const EXEC_PATIENCE: Duration = Duration::from_secs(60);
@@ -30,33 +37,49 @@ pub(crate) struct Plan<'a> {
     pub(crate) bundle: &'a Bundle,
     pub(crate) sandbox: &'a SandboxSpec,
     pub(crate) config: &'a ContainerConfig,
-    pub(crate) group: &'a Group,
-    pub(crate) rootfs: &'a Path,
-    pub(crate) shared: &'a Shared,
+    pub(crate) parts: &'a Parts,
+    pub(crate) stage: &'a Stage,
 }
 
-/// What the containers of a sandbox have in common.
-pub(crate) struct Shared {
-    /// The directory of the files for `/etc`.
-    pub(crate) etc: PathBuf,
-    /// A mounted sysfs to bind, where the container may not mount its own.
-    pub(crate) sysfs: Option<PathBuf>,
+/// What was made for a container, for all its starts.
+pub(crate) struct Parts {
+    /// Its mounted root file system.
+    pub(crate) rootfs: PathBuf,
+    pub(crate) group: Group,
+    pub(crate) binds: Binds,
+    pub(crate) devices: Devices,
 }
 
 /// A container whose init has executed its program.
 pub(crate) struct Started {
     pub(crate) pid: Pid,
-    /// The reading ends of its outputs; they do not block.
-    pub(crate) stdout: OwnedFd,
-    pub(crate) stderr: OwnedFd,
+    /// What its program writes to; they do not block.
+    pub(crate) outputs: Outputs,
+}
+
+/// The ends at which a container's output is read.
+pub(crate) enum Outputs {
+    /// Pipes.
+    Pipes { stdout: OwnedFd, stderr: OwnedFd },
+    /// Its terminal.
+    Terminal(OwnedFd),
+    /// Somebody else reads it.
+    Elsewhere,
+}
+
+/// Where a container's output goes.
+pub(crate) enum Sink {
+    /// To the one who starts it: by a terminal, if the container is to have one, else by pipes.
+    Caller,
+    /// Both outputs to this pipe, and it ends with this process.
+    Pipe(OwnedFd),
 }
 
 /// A container that stands ready: its init waits for the word to execute the program.
 pub(crate) struct Created {
     container: Container,
     pid: Pid,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
+    outputs: Outputs,
     /// Where the init says why it could not execute the program; closed by executing it.
     report: OwnedFd,
 }
@@ -76,8 +99,7 @@ impl Created {
         match started.and_then(|()| executed(name, &self.report)) {
             Ok(()) => Ok(Started {
                 pid: self.pid,
-                stdout: self.stdout,
-                stderr: self.stderr,
+                outputs: self.outputs,
             }),
             Err(error) => {
                 self.discard();
@@ -94,57 +116,86 @@ impl Created {
 }
 
 /// Creates the container; its init waits.
-pub(crate) fn create(plan: &Plan<'_>) -> Result<Created> {
-    let name = &plan.config.name;
-    let root = Root::open(plan.rootfs)?;
-    let user = root.user(&plan.config.user)?;
-    let first_id = plan.sandbox.id_map.map_or(0, |(first, _)| first);
-    root.make_dirs(&plan.config.cwd, first_id)?;
-    forget(plan.bundle, name)?;
+pub(crate) fn create(plan: &Plan<'_>, sink: Sink) -> Result<Created> {
+    let Plan {
+        bundle,
+        sandbox,
+        config,
+        parts,
+        stage,
+    } = *plan;
+    let name = &config.name;
+    let options = &config.options;
+    let root = Root::open(&parts.rootfs)?;
+    let mut user = root.user(&config.user)?;
+    user.groups.extend(root.groups(&options.group_add)?);
+    parts.binds.attach(stage, &root, &parts.rootfs)?;
+    let cwd = Path::new(&config.cwd);
+    // What is in the kernel's own file systems is there once they are.
+    if !is_kernels(cwd) && !cwd.starts_with("/dev") {
+        stage.as_root(|| root.make_dirs(cwd))?;
+    }
+    forget(bundle, name)?;
 
-    let dir = plan.bundle.oci(name);
-    let spec = oci::spec(&oci::Parts {
-        sandbox: plan.sandbox,
-        config: plan.config,
-        user: &user,
-        group: plan.group,
-        rootfs: plan.rootfs,
-        etc: &plan.shared.etc,
-        sysfs: plan.shared.sysfs.as_deref(),
-    })
-    .map_err(|error| {
+    let held = rights::capabilities(options, sandbox.id_map.is_some())?;
+    let unmade = |error: OciSpecError| {
         Error::Failed(format!(
             "the OCI spec of container {name} cannot be made: {error}"
         ))
-    })?;
-    let file = dir.join("config.json");
-    let mut out =
-        BufWriter::new(File::create(&file).trying(|| format!("create {}", file.display()))?);
-    serde_json::to_writer(&mut out, &spec)
-        .map_err(std::io::Error::from)
-        .and_then(|()| out.flush())
-        .trying(|| format!("write {}", file.display()))?;
-    drop(out);
-    drop(spec);
+    };
+    let sets = rights::sets(&held, user.uid).map_err(unmade)?;
+    let filter = if options.seccomp_unconfined || options.privileged {
+        Vec::new()
+    } else {
+        read_filter(bundle)?
+    };
+    // Without giving up new privileges, loading a filter takes a capability that the program is not to have.
+    let loads_first = options.new_privileges && !filter.is_empty();
+    let spec = oci::spec(
+        &oci::Parts {
+            sandbox,
+            config,
+            user: &user,
+            group: &parts.group,
+            rootfs: &parts.rootfs,
+            stage,
+            binds: &parts.binds,
+            devices: &parts.devices,
+        },
+        sets.clone(),
+    )
+    .map_err(unmade)?;
+    let dir = bundle.oci(name);
+    if loads_first {
+        let mut loading = spec.clone();
+        let process = loading.process_mut().as_mut();
+        if let Some(process) = process {
+            process.set_capabilities(Some(rights::loading_sets(&held).map_err(unmade)?));
+        }
+        write_spec(&dir, &loading)?;
+    } else {
+        write_spec(&dir, &spec)?;
+    }
 
+    let first = stage.first();
     let owner = (
-        Uid::from_raw(first_id + user.uid),
-        Gid::from_raw(first_id + user.gid),
+        Uid::from_raw(first + user.uid),
+        Gid::from_raw(first + user.gid),
     );
-    let (stdout, stdout_end) = output(owner)?;
-    let (stderr, stderr_end) = output(owner)?;
     let (report, report_end) = pipe2(OFlag::O_CLOEXEC).trying(|| "make a pipe".into())?;
-    let filter = read_filter(plan.bundle)?;
-    let stdin = File::open("/dev/null").trying(|| "open /dev/null".into())?;
-
+    let manner = Manner {
+        filter,
+        then: loads_first.then_some(sets),
+        under_init: options.init,
+        with_parent: matches!(sink, Sink::Pipe(_)),
+    };
     // The builder owns the writing ends of the outputs, and closes them when it is done.
-    let container = ContainerBuilder::new(name.clone(), SyscallType::default())
-        .with_executor(Last::new(&report_end, filter))
-        .with_root_path(plan.bundle.state())
-        .map_err(|error| refused(name, &error))?
-        .with_stdin(stdin)
-        .with_stdout(stdout_end)
-        .with_stderr(stderr_end)
+    let builder = ContainerBuilder::new(name.clone(), SyscallType::default())
+        .with_executor(Last::new(&report_end, manner))
+        .with_root_path(bundle.state())
+        .map_err(|error| refused(name, &error))?;
+    let (builder, wiring) = wire(builder, plan, sink, owner)?;
+    let container = builder
         .as_init(&dir)
         .with_systemd(false)
         .with_detach(true)
@@ -154,13 +205,93 @@ pub(crate) fn create(plan: &Plan<'_>) -> Result<Created> {
         .pid()
         .map(|pid| Pid::from_raw(pid.as_raw()))
         .ok_or_else(|| Error::Failed(format!("libcontainer gave container {name} no process")))?;
-    Ok(Created {
+    let mut created = Created {
         container,
         pid,
-        stdout,
-        stderr,
+        outputs: Outputs::Elsewhere,
         report,
-    })
+    };
+    let finished = (|| {
+        if let Some(adjust) = options.oom_score_adj {
+            let file = format!("/proc/{pid}/oom_score_adj");
+            fs::write(&file, adjust.to_string()).trying(|| format!("write {adjust} to {file}"))?;
+        }
+        if loads_first {
+            // What later runs in it goes by what its program has.
+            write_spec(&dir, &spec)?;
+        }
+        match wiring {
+            Wiring::Done(outputs) => Ok(outputs),
+            Wiring::Console(listener) => Ok(Outputs::Terminal(terminal::receive(&listener)?)),
+        }
+    })();
+    match finished {
+        Ok(outputs) => {
+            created.outputs = outputs;
+            Ok(created)
+        }
+        Err(error) => {
+            created.discard();
+            Err(error)
+        }
+    }
+}
+
+/// What is left to do about the outputs once the container stands.
+enum Wiring {
+    Done(Outputs),
+    /// Its terminal comes over this.
+    Console(UnixListener),
+}
+
+/// Gives the container its input and outputs.
+fn wire(
+    builder: ContainerBuilder,
+    plan: &Plan<'_>,
+    sink: Sink,
+    owner: (Uid, Gid),
+) -> Result<(ContainerBuilder, Wiring)> {
+    let null = || File::open("/dev/null").trying(|| "open /dev/null".into());
+    match sink {
+        Sink::Caller if plan.config.options.tty => {
+            let socket = plan
+                .bundle
+                .memory()
+                .join(format!("tty-{}", plan.config.name));
+            let listener = terminal::listen(&socket)?;
+            let builder = builder.with_console_socket(Some(socket));
+            Ok((builder, Wiring::Console(listener)))
+        }
+        Sink::Caller => {
+            let (stdout, stdout_end) = output(owner)?;
+            let (stderr, stderr_end) = output(owner)?;
+            let builder = builder
+                .with_stdin(null()?)
+                .with_stdout(stdout_end)
+                .with_stderr(stderr_end);
+            Ok((builder, Wiring::Done(Outputs::Pipes { stdout, stderr })))
+        }
+        Sink::Pipe(pipe) => {
+            let what = || "give a pipe to a container".to_owned();
+            fchown(&pipe, Some(owner.0), Some(owner.1)).trying(what)?;
+            let second = pipe.try_clone().trying(what)?;
+            let builder = builder
+                .with_stdin(null()?)
+                .with_stdout(pipe)
+                .with_stderr(second);
+            Ok((builder, Wiring::Done(Outputs::Elsewhere)))
+        }
+    }
+}
+
+fn write_spec(dir: &Path, spec: &Spec) -> Result<()> {
+    let file = dir.join("config.json");
+    let mut out =
+        BufWriter::new(File::create(&file).trying(|| format!("create {}", file.display()))?);
+    serde_json::to_writer(&mut out, spec)
+        .map_err(std::io::Error::from)
+        .and_then(|()| out.flush())
+        .trying(|| format!("write {}", file.display()))
 }
 
 /// The system call filter that the node has put into the bundle.

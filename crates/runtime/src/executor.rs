@@ -6,12 +6,16 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use libcontainer::capabilities;
+use libcontainer::syscall::syscall::create_syscall;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
 use nix::unistd::execv;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxCapabilities, Spec};
 
-use crate::sys;
+use crate::{init, sys};
 
 /// The exit code of an init whose program could not be executed, as shells have it.
 const NOT_EXECUTED: i32 = 127;
@@ -21,29 +25,62 @@ const NOT_EXECUTED: i32 = 127;
 #[derive(Clone)]
 pub(crate) struct Last {
     report: RawFd,
-    filter: Rc<[u8]>,
+    manner: Rc<Manner>,
+}
+
+/// How a program is executed.
+#[derive(Default)]
+pub(crate) struct Manner {
+    /// The system call filter; empty: none.
+    pub(crate) filter: Vec<u8>,
+    /// Capabilities to take on once the filter is loaded.
+    pub(crate) then: Option<LinuxCapabilities>,
+    /// This process stays as a small init, and the program is its child.
+    pub(crate) under_init: bool,
+    /// It ends with the process that made it.
+    pub(crate) with_parent: bool,
 }
 
 impl Last {
     /// Reports to `pipe`, which must stay open until the container is built. (libcontainer clones the
     /// executor and forks, so the descriptor's number is what goes along.)
-    pub(crate) fn new(pipe: &OwnedFd, filter: Vec<u8>) -> Self {
+    pub(crate) fn new(pipe: &OwnedFd, manner: Manner) -> Self {
         Self {
             report: pipe.as_raw_fd(),
-            filter: filter.into(),
+            manner: Rc::new(manner),
         }
     }
-}
 
-impl Executor for Last {
-    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+    /// Returns why the program could not be executed.
+    fn become_program(&self, spec: &Spec) -> Result<Infallible, String> {
         let argv = spec
             .process()
             .as_ref()
             .and_then(|p| p.args().clone())
             .unwrap_or_default();
         sys::reset_signals();
-        let Err(sentence) = execute(&argv, &self.filter);
+        if self.manner.with_parent {
+            // After the user was set, which clears it.
+            prctl::set_pdeathsig(Signal::SIGKILL)
+                .map_err(|error| format!("exec: cannot tie it to its parent: {error}"))?;
+        }
+        let mut filter = self.manner.filter.as_slice();
+        if let Some(sets) = &self.manner.then {
+            load(filter)?;
+            filter = &[];
+            capabilities::drop_privileges(sets, create_syscall().as_ref())
+                .map_err(|error| format!("exec: cannot drop capabilities: {error}"))?;
+        }
+        if self.manner.under_init {
+            init::stay().map_err(|error| format!("exec: cannot fork: {error}"))?;
+        }
+        execute(&argv, filter)
+    }
+}
+
+impl Executor for Last {
+    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        let Err(sentence) = self.become_program(spec);
         fail(self.report, &sentence)
     }
 
@@ -59,7 +96,7 @@ pub(crate) fn fail(fd: RawFd, sentence: &str) -> ! {
     sys::exit_now(NOT_EXECUTED)
 }
 
-/// Loads the system call filter and replaces this process by the program, looked up in PATH when its name
+/// Loads the system call filter (empty: none) and replaces this process by the program, looked up in PATH when its name
 /// has no `/`. Returns why it could not.
 pub(crate) fn execute(argv: &[String], filter: &[u8]) -> Result<Infallible, String> {
     let Some(program) = argv.first().filter(|program| !program.is_empty()) else {
@@ -70,8 +107,7 @@ pub(crate) fn execute(argv: &[String], filter: &[u8]) -> Result<Infallible, Stri
         .map(|argument| CString::new(argument.as_bytes()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| format!("exec: an argument of {program} has a zero byte in it"))?;
-    sys::load_filter(filter)
-        .map_err(|error| format!("exec: cannot load the system call filter: {error}"))?;
+    load(filter)?;
     let mut refused = None;
     for path in candidates(program) {
         let Ok(name) = CString::new(path.as_os_str().as_encoded_bytes()) else {
@@ -96,6 +132,14 @@ pub(crate) fn execute(argv: &[String], filter: &[u8]) -> Result<Infallible, Stri
         };
         format!("exec: no such file{place}: {program}")
     }))
+}
+
+fn load(filter: &[u8]) -> Result<(), String> {
+    if filter.is_empty() {
+        return Ok(());
+    }
+    sys::load_filter(filter)
+        .map_err(|error| format!("exec: cannot load the system call filter: {error}"))
 }
 
 fn candidates(program: &str) -> Vec<PathBuf> {

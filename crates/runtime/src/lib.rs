@@ -7,9 +7,13 @@
 //! *shim*: a process of its own that outlives whoever started it ([`shim`]). The node starts it with
 //! [`shim::spawn`] and talks to it over a socket ([`protocol`]); freezing ([`freezer`]) goes past it.
 
+mod binds;
+mod cdi;
 mod cgroup;
 pub mod client;
 mod container;
+mod copy_up;
+mod devices;
 mod error;
 mod exec;
 mod executor;
@@ -17,18 +21,22 @@ pub mod freezer;
 mod hierarchy;
 mod idmap;
 mod image;
+mod init;
 pub mod logs;
 mod mounts;
 mod oci;
 mod options;
 pub mod protocol;
 mod pump;
+mod rights;
 mod rootfs;
 pub mod sandbox;
 mod seccomp;
 pub mod shim;
 mod spec;
 mod sys;
+mod sysctls;
+mod terminal;
 mod user;
 
 pub use error::Error;

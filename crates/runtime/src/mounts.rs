@@ -35,6 +35,9 @@ pub enum MountFrom {
         /// Mounts below it come along.
         #[serde(default)]
         recursive: bool,
+        /// A folder or file in it to mount instead of the whole; no link in it leads out.
+        #[serde(default)]
+        subpath: Option<PathBuf>,
     },
     /// A file system in memory, empty at each start.
     Tmpfs {
@@ -45,6 +48,11 @@ pub enum MountFrom {
         #[serde(default)]
         mode: Option<u32>,
     },
+}
+
+/// Whether a path of a container lies in what the kernel shows of itself, where nothing else may be.
+pub(crate) fn is_kernels(path: &Path) -> bool {
+    path.starts_with("/proc") || path.starts_with("/sys")
 }
 
 /// Refuses mounts that would take a container's own file systems away, or that cannot be understood.
@@ -64,7 +72,7 @@ pub(crate) fn check(container: &str, mounts: &[MountConfig]) -> Result<()> {
                 "the mount's target {target:?} is no absolute path without '.' and '..'"
             ));
         }
-        if path == Path::new("/") || path.starts_with("/proc") || path.starts_with("/sys") {
+        if path == Path::new("/dev") || path.parent().is_none() || is_kernels(path) {
             return fatal(format!(
                 "nothing can be mounted over {target}: choose another target"
             ));

@@ -1,31 +1,34 @@
 //! The OCI runtime spec of one container: what libcontainer is told to make.
 
-use std::collections::HashSet;
 use std::path::Path;
 
-use nix::sys::resource::{Resource, getrlimit};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxIdMappingBuilder, LinuxNamespace,
-    LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder, PosixRlimitBuilder,
-    PosixRlimitType, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
-    get_default_maskedpaths, get_default_readonly_paths,
+    LinuxBuilder, LinuxCapabilities, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceBuilder,
+    LinuxNamespaceType, Mount, MountBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
+    UserBuilder, get_default_maskedpaths, get_default_readonly_paths,
 };
 
+use crate::binds::Binds;
 use crate::cgroup::Group;
-use crate::hierarchy::Hierarchies;
+use crate::devices::Devices;
+use crate::idmap::Stage;
 use crate::spec::{ContainerConfig, SandboxSpec};
 use crate::user::User;
+use crate::{rights, sysctls};
 
 /// The PATH of a container whose environment has none, as Docker's.
 pub(crate) const DEFAULT_PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The open files that a container may have, where the node itself may have as many.
-const NOFILE: u64 = 1_048_576;
+/// The size of `/dev/shm` for which none is given, as Docker's.
+const SHM_BYTES: u64 = 64 << 20;
 
 /// Where programs look for their cgroup.
 const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// Says in a spec that its container has no system call filter.
+const UNCONFINED: &str = "dev.layby.seccomp-unconfined";
 
 /// What one container is made of, besides its config.
 pub(crate) struct Parts<'a> {
@@ -35,22 +38,22 @@ pub(crate) struct Parts<'a> {
     pub(crate) group: &'a Group,
     /// Its mounted root file system.
     pub(crate) rootfs: &'a Path,
-    /// The directory of the files for `/etc`.
-    pub(crate) etc: &'a Path,
-    /// A mounted sysfs to bind, where the container may not mount its own.
-    pub(crate) sysfs: Option<&'a Path>,
+    pub(crate) stage: &'a Stage,
+    pub(crate) binds: &'a Binds,
+    pub(crate) devices: &'a Devices,
 }
 
 /// The spec. Limits are not in it, as [`Group::limit`] has written them, nor the system call filter, which
 /// [`crate::executor`] loads.
-pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec, OciSpecError> {
+pub(crate) fn spec(parts: &Parts<'_>, sets: LinuxCapabilities) -> Result<Spec, OciSpecError> {
+    let options = &parts.config.options;
     let cwd = if parts.config.cwd.is_empty() {
         "/"
     } else {
         &parts.config.cwd
     };
     let process = ProcessBuilder::default()
-        .terminal(false)
+        .terminal(options.tty)
         .args(parts.config.argv.clone())
         .env(environment(
             parts.config,
@@ -65,15 +68,19 @@ pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec, OciSpecError> {
                 .additional_gids(parts.user.groups.clone())
                 .build()?,
         )
-        .capabilities(capabilities(parts.user)?)
-        .no_new_privileges(true)
-        .rlimits(vec![nofile()?])
+        .capabilities(sets)
+        .no_new_privileges(!options.new_privileges && !options.privileged)
+        .rlimits(rights::rlimits(options)?)
         .build()?;
     let mut linux = LinuxBuilder::default()
         .cgroups_path(parts.group.oci_path())
         .namespaces(namespaces(parts)?)
-        .masked_paths(masked())
-        .readonly_paths(readonly());
+        .sysctl(sysctls::of_init(parts.sandbox));
+    if options.privileged {
+        linux = linux.masked_paths(Vec::new()).readonly_paths(Vec::new());
+    } else {
+        linux = linux.masked_paths(masked()).readonly_paths(readonly());
+    }
     if let Some((first, count)) = parts.sandbox.id_map {
         let map = LinuxIdMappingBuilder::default()
             .container_id(0u32)
@@ -85,19 +92,30 @@ pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec, OciSpecError> {
     let mut linux = linux.build()?;
     // The builder's default has some, which libcontainer would write.
     linux.set_resources(None);
-    SpecBuilder::default()
+    let mut spec = SpecBuilder::default()
         .version("1.0.2")
         .hostname(parts.sandbox.hostname.clone())
         .root(
             RootBuilder::default()
                 .path(parts.rootfs)
-                .readonly(false)
+                .readonly(options.read_only)
                 .build()?,
         )
         .process(process)
         .mounts(mounts(parts)?)
         .linux(linux)
-        .build()
+        .build()?;
+    if options.seccomp_unconfined || options.privileged {
+        let word = (UNCONFINED.to_owned(), "true".to_owned());
+        spec.set_annotations(Some([word].into()));
+    }
+    Ok(spec)
+}
+
+/// Whether the container of a spec has no system call filter.
+pub(crate) fn is_unconfined(spec: &Spec) -> bool {
+    let found = spec.annotations().as_ref();
+    found.is_some_and(|found| found.contains_key(UNCONFINED))
 }
 
 /// The container's own, and what every program expects: PATH, HOME, HOSTNAME.
@@ -119,61 +137,16 @@ fn environment(config: &ContainerConfig, home: &str, hostname: &str) -> Vec<Stri
     env
 }
 
-/// Docker's default set. Only root holds them; another user may get them no more, but by no_new_privs.
-fn capabilities(user: &User) -> Result<oci_spec::runtime::LinuxCapabilities, OciSpecError> {
-    use Capability::{
-        AuditWrite, Chown, DacOverride, Fowner, Fsetid, Kill, Mknod, NetBindService, NetRaw,
-        Setfcap, Setgid, Setpcap, Setuid, SysChroot,
-    };
-    let mut set = HashSet::from([
-        AuditWrite,
-        Chown,
-        DacOverride,
-        Fowner,
-        Fsetid,
-        Kill,
-        Mknod,
-        NetBindService,
-        NetRaw,
-        Setfcap,
-        Setgid,
-        Setpcap,
-        Setuid,
-        SysChroot,
-    ]);
-    // Where no cgroup fences devices, making a node would open the host's disks.
-    if !Hierarchies::get().is_ok_and(Hierarchies::fences_devices) {
-        set.remove(&Mknod);
-    }
-    let held = if user.uid == 0 {
-        set.clone()
-    } else {
-        HashSet::new()
-    };
-    LinuxCapabilitiesBuilder::default()
-        .bounding(set)
-        .effective(held.clone())
-        .permitted(held)
-        .inheritable(HashSet::new())
-        .ambient(HashSet::new())
-        .build()
-}
-
-/// More than the caller's own hard limit is refused by the kernel.
-fn nofile() -> Result<oci_spec::runtime::PosixRlimit, OciSpecError> {
-    let hard = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard);
-    let limit = NOFILE.min(hard);
-    PosixRlimitBuilder::default()
-        .typ(PosixRlimitType::RlimitNofile)
-        .soft(limit)
-        .hard(limit)
-        .build()
-}
-
 /// The network namespace is not among them: the shim lives in it.
 fn namespaces(parts: &Parts<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     use LinuxNamespaceType as Type;
-    let mut kinds = vec![Type::Pid, Type::Ipc, Type::Uts, Type::Mount, Type::Cgroup];
+    let mut kinds = vec![Type::Uts, Type::Mount, Type::Cgroup];
+    if !parts.sandbox.host_pid {
+        kinds.push(Type::Pid);
+    }
+    if !parts.sandbox.host_ipc {
+        kinds.push(Type::Ipc);
+    }
     if parts.sandbox.id_map.is_some() {
         kinds.push(Type::User);
     }
@@ -184,6 +157,9 @@ fn namespaces(parts: &Parts<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
 }
 
 fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
+    let options = &parts.config.options;
+    let shm = options.shm_size_bytes.unwrap_or(SHM_BYTES);
+    let ro = if options.privileged { "" } else { ",ro" };
     let mut found = vec![
         mount("/proc", "proc", "proc", "nosuid,noexec,nodev")?,
         mount(
@@ -202,39 +178,62 @@ fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
             "/dev/shm",
             "tmpfs",
             "shm",
-            "nosuid,noexec,nodev,mode=1777,size=65536k",
+            &format!("nosuid,noexec,nodev,mode=1777,size={shm}"),
         )?,
         mount("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev")?,
-        match parts.sysfs {
+        match parts.stage.sysfs() {
             Some(mounted) => mount(
                 "/sys",
                 "bind",
                 mounted,
                 "bind,rprivate,nosuid,noexec,nodev,ro",
             )?,
-            None => mount("/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro")?,
+            None => mount(
+                "/sys",
+                "sysfs",
+                "sysfs",
+                &format!("nosuid,noexec,nodev{ro}"),
+            )?,
         },
     ];
-    found.extend(cgroup_mounts(parts.group)?);
+    found.extend(cgroup_mounts(parts.group, ro)?);
     for name in ["hosts", "hostname", "resolv.conf"] {
-        found.push(mount(
-            Path::new("/etc").join(name),
-            "bind",
-            parts.etc.join(name),
-            "bind,rprivate,nosuid,nodev,noexec",
-        )?);
+        let target = format!("/etc/{name}");
+        if !parts.binds.has(&target) {
+            found.push(mount(
+                target,
+                "bind",
+                parts.stage.etc().join(name),
+                "bind,rprivate,nosuid,nodev,noexec",
+            )?);
+        }
+    }
+    for (target, node) in parts.devices.nodes() {
+        found.push(mount(target, "bind", node, "bind,rprivate,nosuid,noexec")?);
+    }
+    found.retain(|default| {
+        !parts
+            .binds
+            .in_dev()
+            .any(|own| own.target == default.destination())
+    });
+    for own in parts.binds.in_dev() {
+        found.push(match own.staged {
+            Some(at) => mount(own.target, "bind", at, &own.options)?,
+            None => mount(own.target, "tmpfs", "tmpfs", &own.options)?,
+        });
     }
     Ok(found)
 }
 
 /// The container's own cgroup, to read: language runtimes size their heaps and pools by it.
-fn cgroup_mounts(group: &Group) -> Result<Vec<Mount>, OciSpecError> {
+fn cgroup_mounts(group: &Group, ro: &str) -> Result<Vec<Mount>, OciSpecError> {
     let Some(views) = group.views() else {
         return Ok(vec![mount(
             CGROUPS,
             "cgroup",
             "cgroup",
-            "nosuid,noexec,nodev,relatime,ro",
+            &format!("nosuid,noexec,nodev,relatime{ro}"),
         )?]);
     };
     // Made by hand: libcontainer would show all of the host's named trees, too.
@@ -250,7 +249,7 @@ fn cgroup_mounts(group: &Group) -> Result<Vec<Mount>, OciSpecError> {
             place,
             "bind",
             dir,
-            "bind,rprivate,nosuid,noexec,nodev,ro",
+            &format!("bind,rprivate,nosuid,noexec,nodev{ro}"),
         )?);
     }
     Ok(found)

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
+
 /// Settings of one container. The default is what Docker's is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -60,4 +62,26 @@ pub struct DeviceConfig {
     pub target: String,
     /// Of `r`, `w` and `m`.
     pub permissions: String,
+}
+
+/// Refuses what cannot be understood.
+pub(crate) fn check(container: &str, options: &OptionsConfig) -> Result<()> {
+    let fatal = |text: String| Err(Error::Fatal(format!("container {container}: {text}")));
+    if let Some(adjust) = options
+        .oom_score_adj
+        .filter(|n| !(-1000..=1000).contains(n))
+    {
+        return fatal(format!(
+            "oom_score_adj is {adjust}, and not from -1000 to 1000"
+        ));
+    }
+    if let Some(cpus) = &options.cpuset {
+        let known = cpus
+            .bytes()
+            .all(|b| b.is_ascii_digit() || b == b'-' || b == b',');
+        if cpus.is_empty() || !known {
+            return fatal(format!("{cpus:?} is no list of CPUs: write one like 0-1,3"));
+        }
+    }
+    Ok(())
 }

@@ -3,8 +3,7 @@
 //! No mount of a sandbox is seen outside its shim, and all of them end with it, however it ends.
 
 use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -12,32 +11,48 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::error::{Error, Result, Trying};
 use crate::idmap::Stage;
-use crate::spec::{Bundle, ContainerConfig, SandboxSpec};
+use crate::spec::{ContainerConfig, SandboxSpec};
 
 const NONE: Option<&str> = None;
 
-/// Gives this process a mount namespace of its own and drops from it what the sandbox does not need.
+/// Gives this process a mount namespace of its own, in which nothing is shared with another one.
+pub(crate) fn enter() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).trying(|| "make a mount namespace".into())?;
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
+        .trying(|| "make the mounts private".into())
+}
+
+/// Drops from this mount namespace what the sandbox does not need.
 ///
 /// A copy of a mount keeps what is mounted busy: each shim would hold the network namespaces of all
 /// others, and every disk of the machine.
-pub(crate) fn enter(needed: &[PathBuf]) -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS).trying(|| "make a mount namespace".into())?;
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
-        .trying(|| "make the mounts private".into())?;
-    let text =
-        fs::read_to_string("/proc/self/mountinfo").trying(|| "read /proc/self/mountinfo".into())?;
-    let points: Vec<PathBuf> = text
-        .lines()
-        .filter_map(|l| l.split(' ').nth(4))
-        .map(unescape)
-        .collect();
-    for point in points.iter().rev() {
+pub(crate) fn drop_mounts(needed: &[PathBuf]) -> Result<()> {
+    for point in mount_points()?.iter().rev() {
         if !is_needed(point, needed) {
             // Gone with a mount below it, or held by none: nothing depends on it.
             let _ = umount2(point, MntFlags::MNT_DETACH);
         }
     }
     Ok(())
+}
+
+/// Takes away what is mounted below a container's root, but not the root itself.
+pub(crate) fn unmount_below(rootfs: &Path) -> Result<()> {
+    for point in mount_points()?.iter().rev() {
+        if point != rootfs && point.starts_with(rootfs) {
+            umount2(point, MntFlags::MNT_DETACH)
+                .trying(|| format!("unmount {}", point.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Where something is mounted, in the order of mounting.
+fn mount_points() -> Result<Vec<PathBuf>> {
+    let text =
+        fs::read_to_string("/proc/self/mountinfo").trying(|| "read /proc/self/mountinfo".into())?;
+    let points = text.lines().filter_map(|line| line.split(' ').nth(4));
+    Ok(points.map(unescape).collect())
 }
 
 /// Kept: the system's own file systems with the cgroups, and each mount that a needed path lies on.
@@ -71,19 +86,21 @@ fn unescape(text: &str) -> PathBuf {
     PathBuf::from(out)
 }
 
-/// Mounts a container's overlay and returns where. What it writes goes to `upper` in its directory of the
-/// bundle and stays there over stops and starts.
-pub(crate) fn mount_overlay(
-    dir: &Path,
-    config: &ContainerConfig,
-    stage: Option<&Stage>,
-) -> Result<PathBuf> {
-    if config.lower.is_empty() {
-        return Err(Error::Fatal(format!(
-            "container {} has no image layer to stand on",
-            config.name
-        )));
-    }
+/// The parts of a container's root file system.
+pub(crate) struct Overlay<'a> {
+    /// The container's name.
+    pub(crate) name: &'a str,
+    /// The layers that are only read, topmost first.
+    pub(crate) lower: &'a [PathBuf],
+    /// Where goes what it writes.
+    pub(crate) upper: &'a Path,
+    /// An empty folder on the same file system.
+    pub(crate) work: &'a Path,
+}
+
+/// Makes the folders of a container in its directory of the bundle, mounts its overlay and returns where. What it
+/// writes goes to `upper` there and stays there over stops and starts.
+pub(crate) fn mount_root(dir: &Path, config: &ContainerConfig, stage: &Stage) -> Result<PathBuf> {
     for part in ["upper", "work", "rootfs"] {
         make_private_dir(&dir.join(part))?;
     }
@@ -91,54 +108,81 @@ pub(crate) fn mount_overlay(
     let upper = dir.join("upper");
     fs::set_permissions(&upper, fs::Permissions::from_mode(0o755))
         .trying(|| format!("set the mode of {}", upper.display()))?;
-    let rootfs = match stage {
-        Some(stage) => {
-            stage.own(&upper)?;
-            stage.rootfs(&config.name)?
-        }
+    let rootfs = match stage.users() {
+        Some(_) => stage.place(&format!("root-{}", config.name))?,
         None => dir.join("rootfs"),
     };
+    let overlay = Overlay {
+        name: &config.name,
+        lower: &config.lower,
+        upper: &upper,
+        work: &dir.join("work"),
+    };
+    mount_overlay(&overlay, stage, &rootfs)?;
+    Ok(rootfs)
+}
+
+/// Mounts an overlay on `rootfs`.
+pub(crate) fn mount_overlay(overlay: &Overlay<'_>, stage: &Stage, rootfs: &Path) -> Result<()> {
+    if overlay.lower.is_empty() {
+        return Err(Error::Fatal(format!(
+            "container {} has no image layer to stand on",
+            overlay.name
+        )));
+    }
     // A mount's options fit in one page: short names leave room for hundreds of layers, and paths with
     // ':' or ',' in them do no harm.
-    let mut lower = Vec::with_capacity(config.lower.len());
-    for (number, layer) in config.lower.iter().enumerate() {
+    let place = stage.place(&format!("layers-{}", overlay.name))?;
+    let mut lower = Vec::with_capacity(overlay.lower.len());
+    for (number, layer) in overlay.lower.iter().enumerate() {
         if !layer.is_dir() {
             return Err(Error::Fatal(format!(
                 "the layer {} is not there: load the image again",
                 layer.display()
             )));
         }
-        let name = format!("l{number}");
-        name_layer(layer, &dir.join(&name), stage)?;
+        let name = format!("{number}");
+        stage.show(layer, &place.join(&name))?;
         lower.push(name);
     }
-    let options = format!("lowerdir={},upperdir=upper,workdir=work", lower.join(":"));
-    let before = std::env::current_dir().trying(|| "find the current directory".into())?;
-    std::env::set_current_dir(dir).trying(|| format!("enter {}", dir.display()))?;
-    // Devices come from the container's own /dev; a node in an image opens nothing.
-    let mounted = mount(
-        Some("overlay"),
-        &rootfs,
-        Some("overlay"),
-        MsFlags::MS_NODEV,
-        Some(options.as_str()),
+    // Both must lie on one mount.
+    let base = common(overlay.upper, overlay.work);
+    stage.show(&base, &place.join("own"))?;
+    let inside = |path: &Path| {
+        let rest = path.strip_prefix(&base).unwrap_or(path);
+        Path::new("own").join(rest).display().to_string()
+    };
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        lower.join(":"),
+        inside(overlay.upper),
+        inside(overlay.work)
     );
+    let before = std::env::current_dir().trying(|| "find the current directory".into())?;
+    std::env::set_current_dir(&place).trying(|| format!("enter {}", place.display()))?;
+    // As the containers' root: what overlayfs makes by itself (its work folder, whiteouts) belongs to who mounts it.
+    // Devices come from the container's own /dev; a node in an image opens nothing.
+    let mounted = stage.as_root(|| {
+        mount(
+            Some("overlay"),
+            rootfs,
+            Some("overlay"),
+            MsFlags::MS_NODEV,
+            Some(options.as_str()),
+        )
+        .trying(|| format!("mount the overlay on {}", rootfs.display()))
+    });
     std::env::set_current_dir(&before).trying(|| format!("enter {}", before.display()))?;
-    mounted.trying(|| format!("mount the overlay on {}", rootfs.display()))?;
-    Ok(rootfs)
+    mounted
 }
 
-/// Makes a layer known by a short name: a link to it, or a mount of it with its ids shifted.
-fn name_layer(layer: &Path, name: &Path, stage: Option<&Stage>) -> Result<()> {
-    if let Some(stage) = stage {
-        return stage.mount_layer(layer, name);
-    }
-    match fs::remove_file(name) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).trying(|| format!("remove {}", name.display()))
-        }
-        _ => symlink(layer, name).trying(|| format!("make the link {}", name.display())),
-    }
+/// The folder that both paths are in.
+fn common(one: &Path, other: &Path) -> PathBuf {
+    let pairs = one.components().zip(other.components());
+    pairs
+        .take_while(|(one, other)| one == other)
+        .map(|(part, _)| part)
+        .collect()
 }
 
 /// Mounts a small tmpfs for what need not be on disk.
@@ -160,27 +204,26 @@ pub(crate) fn unmount(rootfs: &Path) -> Result<()> {
     umount2(rootfs, MntFlags::MNT_DETACH).trying(|| format!("unmount {}", rootfs.display()))
 }
 
-/// Writes the files that containers get for `/etc`, and returns their directory.
-pub(crate) fn write_etc(
-    bundle: &Bundle,
-    spec: &SandboxSpec,
-    stage: Option<&Stage>,
-) -> Result<PathBuf> {
-    let dir = stage.map_or_else(|| bundle.root().join("etc"), Stage::etc);
+/// Writes the files that containers get for `/etc`.
+pub(crate) fn write_etc(spec: &SandboxSpec, stage: &Stage) -> Result<()> {
+    let dir = stage.etc();
     make_private_dir(&dir)?;
-    if let Some(stage) = stage {
-        stage.own(&dir)?;
-    }
+    stage.own(&dir)?;
     let mut hosts =
         String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for (address, name) in &spec.hosts {
         hosts.push_str(&format!("{address}\t{name}\n"));
     }
-    let resolv: String = spec
+    let mut resolv: String = spec
         .dns
         .iter()
         .map(|server| format!("nameserver {server}\n"))
         .collect();
+    for (word, list) in [("search", &spec.dns_search), ("options", &spec.dns_options)] {
+        if !list.is_empty() {
+            resolv.push_str(&format!("{word} {}\n", list.join(" ")));
+        }
+    }
     for (name, text) in [
         ("hosts", hosts),
         ("hostname", format!("{}\n", spec.hostname)),
@@ -190,11 +233,9 @@ pub(crate) fn write_etc(
         fs::write(&file, text).trying(|| format!("write {}", file.display()))?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644))
             .trying(|| format!("set the mode of {}", file.display()))?;
-        if let Some(stage) = stage {
-            stage.own(&file)?;
-        }
+        stage.own(&file)?;
     }
-    Ok(dir)
+    Ok(())
 }
 
 /// Makes a directory that only root may enter, with those above it; one that stands is left as it is.

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::mounts::{self, MountConfig};
-use crate::options::OptionsConfig;
+use crate::options::{self, OptionsConfig};
+use crate::{devices, rights, sysctls};
 
 /// One sandbox: containers that share a network namespace and a parent cgroup, under one shim.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,19 +212,34 @@ impl SandboxSpec {
             }
             config.signal()?;
             mounts::check(name, &config.mounts)?;
-            if !config.mounts.is_empty() || config.options != OptionsConfig::default() {
+            options::check(name, &config.options)?;
+            rights::check_ulimits(&config.options)?;
+            devices::check(name, &config.options.devices)?;
+            rights::capabilities(&config.options, self.id_map.is_some())?;
+            if config.options.privileged && self.id_map.is_some() {
                 return fatal(format!(
-                    "container {name} asks for mounts or options, which this runtime cannot give yet"
+                    "container {name} is privileged, and cannot be so in a user namespace"
                 ));
             }
         }
-        let shares = self.host_pid || self.host_ipc || self.share_pid;
-        if shares || !self.sysctls.is_empty() {
+        if (self.host_pid || self.host_ipc) && self.id_map.is_some() {
             return fatal(format!(
-                "sandbox {} asks for shared namespaces or kernel settings, which this runtime cannot give yet",
+                "sandbox {} shares the machine's namespaces, and cannot do so in a user namespace",
                 self.id
             ));
         }
+        if self.share_pid && self.containers.len() > 1 {
+            return fatal(format!(
+                "the containers of sandbox {} cannot share one process namespace yet: leave shareProcessNamespace away",
+                self.id
+            ));
+        }
+        for (_, name) in &self.hosts {
+            if name.contains(char::is_whitespace) {
+                return fatal(format!("{name:?} is no host name for /etc/hosts"));
+            }
+        }
+        sysctls::check(self)?;
         Ok(())
     }
 }

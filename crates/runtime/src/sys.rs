@@ -4,7 +4,7 @@
     reason = "fork, raw system calls and signal handlers have no safe wrapper; each says why it is sound"
 )]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -55,6 +55,31 @@ fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {
     let fd = i32::try_from(Errno::result(fd)?).map_err(io::Error::other)?;
     // SAFETY: the call just made it, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes the descriptor that comes with the next message on a socket (unix(7), SCM_RIGHTS); closed on exec.
+pub(crate) fn receive_descriptor(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+    let mut bytes = [0; 4096];
+    let mut room = nix::cmsg_space!([RawFd; 4]);
+    let mut parts = [io::IoSliceMut::new(&mut bytes)];
+    let message = recvmsg::<()>(
+        socket.as_raw_fd(),
+        &mut parts,
+        Some(&mut room),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
+    let mut found = Vec::new();
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = part {
+            for number in numbers {
+                // SAFETY: the kernel has just made these descriptors for this process.
+                found.push(unsafe { OwnedFd::from_raw_fd(number) });
+            }
+        }
+    }
+    let first = found.into_iter().next();
+    first.ok_or_else(|| io::Error::other("no descriptor came with the message"))
 }
 
 /// Brings `lo` of this network namespace up (netdevice(7)).
@@ -154,44 +179,116 @@ fn clean_candidate(line: &str) -> Option<Option<(usize, usize)>> {
     Some((clean && file).then_some(range))
 }
 
-/// Mounts a copy of the tree at `from`, with its ids shifted by a user namespace, on `to`.
-pub(crate) fn mount_mapped(from: &Path, users: BorrowedFd<'_>, to: &Path) -> io::Result<()> {
-    let path =
-        |path: &Path| CString::new(path.as_os_str().as_encoded_bytes()).map_err(io::Error::from);
-    let (from, to) = (path(from)?, path(to)?);
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+/// A detached copy of the mount at `path`, below `at` if that is relative (open_tree(2)).
+pub(crate) fn open_tree(
+    at: Option<BorrowedFd<'_>>,
+    path: &Path,
+    recursive: bool,
+) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= libc::AT_RECURSIVE as libc::c_uint;
+    }
+    if path.is_empty() {
+        flags |= libc::AT_EMPTY_PATH as libc::c_uint;
+    }
+    let at = at.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd());
     // SAFETY: the kernel reads a string that outlives the call.
-    let tree =
-        owned(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, from.as_ptr(), flags) })?;
-    let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_IDMAP,
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, at, path.as_ptr(), flags) })
+}
+
+/// Sets attributes of a detached mount (mount_setattr(2)); `users`: its ids are shifted by this user namespace.
+pub(crate) fn set_mount(
+    tree: BorrowedFd<'_>,
+    attributes: u64,
+    users: Option<BorrowedFd<'_>>,
+    recursive: bool,
+) -> io::Result<()> {
+    let mut wanted = libc::mount_attr {
+        attr_set: attributes,
         attr_clr: 0,
         propagation: 0,
-        userns_fd: u64::try_from(users.as_raw_fd()).map_err(io::Error::other)?,
+        userns_fd: 0,
     };
+    if let Some(users) = users {
+        wanted.attr_set |= libc::MOUNT_ATTR_IDMAP;
+        wanted.userns_fd = u64::try_from(users.as_raw_fd()).map_err(io::Error::other)?;
+    }
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the kernel reads the empty string and a mount_attr of the size given; both outlive the call.
     Errno::result(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             tree.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attributes,
+            flags,
+            &raw const wanted,
             size_of::<libc::mount_attr>(),
         )
     })?;
-    // SAFETY: as above.
+    Ok(())
+}
+
+/// Mounts a detached mount on what `to` is open on (move_mount(2)).
+pub(crate) fn attach(tree: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the kernel reads two empty strings.
     Errno::result(unsafe {
         libc::syscall(
             libc::SYS_move_mount,
             tree.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_FDCWD,
-            to.as_ptr(),
-            libc::MOVE_MOUNT_F_EMPTY_PATH,
+            to.as_raw_fd(),
+            c"".as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH,
         )
     })?;
     Ok(())
+}
+
+/// Makes a file system and a detached mount of it (fsopen(2), fsconfig(2), fsmount(2)).
+pub(crate) fn new_mount(
+    kind: &CStr,
+    options: &[(&CStr, CString)],
+    attributes: u64,
+) -> io::Result<OwnedFd> {
+    // SAFETY: the kernel reads a string that outlives the call.
+    let context =
+        owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), libc::FSOPEN_CLOEXEC) })?;
+    for (name, value) in options {
+        // SAFETY: the kernel reads two strings that outlive the call.
+        Errno::result(unsafe {
+            libc::syscall(
+                libc::SYS_fsconfig,
+                context.as_raw_fd(),
+                libc::FSCONFIG_SET_STRING,
+                name.as_ptr(),
+                value.as_ptr(),
+                0,
+            )
+        })?;
+    }
+    let none = std::ptr::null::<libc::c_char>();
+    // SAFETY: this command takes neither name nor value.
+    Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_fsconfig,
+            context.as_raw_fd(),
+            libc::FSCONFIG_CMD_CREATE,
+            none,
+            none,
+            0,
+        )
+    })?;
+    // SAFETY: only numbers.
+    owned(unsafe {
+        libc::syscall(
+            libc::SYS_fsmount,
+            context.as_raw_fd(),
+            libc::FSMOUNT_CLOEXEC,
+            attributes,
+        )
+    })
 }
 
 /// Loads a system call filter (seccomp(2)) for this process and what it executes. It must have given up new

@@ -6,12 +6,11 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{Gid, Uid, fchownat};
 
 use crate::error::{Error, Result, Trying};
 
@@ -64,17 +63,18 @@ impl Root {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Makes the directory `path` with those above it, where they do not exist, for `owner` and its group.
-    pub(crate) fn make_dirs(&self, path: &str, owner: u32) -> Result<()> {
+    /// Makes the directory `path` with those above it, where they do not exist, as this process's user.
+    pub(crate) fn make_dirs(&self, path: &Path) -> Result<()> {
         let fatal = |error: Errno| {
             Error::Fatal(format!(
-                "the working directory {path} cannot be made in the container: {}",
+                "the directory {} cannot be made in the container: {}",
+                path.display(),
                 error.desc()
             ))
         };
         let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
-        let mut done = std::path::PathBuf::from("/");
-        for part in Path::new(path).components() {
+        let mut done = PathBuf::from("/");
+        for part in path.components() {
             match part {
                 Component::Normal(name) => {
                     let above = self.open_inside(&done, directory).map_err(fatal)?;
@@ -84,15 +84,6 @@ impl Root {
                         Err(Errno::ENOENT) => {
                             mkdirat(&above, name, Mode::from_bits_truncate(0o755))
                                 .map_err(fatal)?;
-                            let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
-                            fchownat(
-                                &above,
-                                name,
-                                Some(uid),
-                                Some(gid),
-                                AtFlags::AT_SYMLINK_NOFOLLOW,
-                            )
-                            .map_err(fatal)?;
                         }
                         Err(error) => return Err(fatal(error)),
                     }
@@ -102,6 +93,62 @@ impl Root {
             }
         }
         Ok(())
+    }
+
+    /// The folder or file at `target`, to mount on; it is made if it is not there, as this process's user.
+    pub(crate) fn mount_point(&self, target: &Path, is_dir: bool) -> Result<OwnedFd> {
+        let fatal = |error: Errno| {
+            Error::Fatal(format!(
+                "nothing can be mounted at {} in the container: {}",
+                target.display(),
+                error.desc()
+            ))
+        };
+        match self.open_inside(target, OFlag::O_PATH) {
+            Err(Errno::ENOENT) => {}
+            other => return other.map_err(fatal),
+        }
+        let (Some(above), Some(name)) = (target.parent(), target.file_name()) else {
+            return Err(fatal(Errno::EINVAL));
+        };
+        if is_dir {
+            self.make_dirs(target)?;
+        } else {
+            self.make_dirs(above)?;
+            let above = self
+                .open_inside(above, OFlag::O_PATH | OFlag::O_DIRECTORY)
+                .map_err(fatal)?;
+            let flags = OFlag::O_CREAT
+                | OFlag::O_EXCL
+                | OFlag::O_WRONLY
+                | OFlag::O_CLOEXEC
+                | OFlag::O_NOFOLLOW;
+            openat(&above, name, flags, Mode::from_bits_truncate(0o644)).map_err(fatal)?;
+        }
+        self.open_inside(target, OFlag::O_PATH).map_err(fatal)
+    }
+
+    /// What is at `path`, if anything is.
+    pub(crate) fn find(&self, path: &Path) -> nix::Result<OwnedFd> {
+        self.open_inside(path, OFlag::O_PATH)
+    }
+
+    /// The numbers of groups, each a name or a number.
+    pub(crate) fn groups(&self, wanted: &[String]) -> Result<Vec<u32>> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let text = self.read("/etc/group")?;
+        let found = wanted.iter().map(|name| {
+            let entry = text
+                .lines()
+                .map(|line| line.split(':').collect::<Vec<_>>())
+                .find(|fields| fields.len() >= 3 && fields[0] == name);
+            entry.and_then(|fields| number(fields[2])).or_else(|| number(name)).ok_or_else(|| {
+                Error::Fatal(format!("there is no group {name:?} in the container's /etc/group: name one of the image, or a number"))
+            })
+        });
+        found.collect()
     }
 
     /// Looks up `text`: empty, `user`, or `user:group`, each a name or a number.

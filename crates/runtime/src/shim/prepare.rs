@@ -9,13 +9,15 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, umask};
 
 use super::sandbox::{Cell, Sandbox};
+use crate::binds::Binds;
 use crate::cgroup::Group;
-use crate::container::Shared;
+use crate::container::Parts;
+use crate::devices::Devices;
 use crate::error::{Error, Result, Trying};
 use crate::idmap::Stage;
-use crate::rootfs;
-use crate::spec::{Bundle, SandboxSpec};
-use crate::sys;
+use crate::spec::{Bundle, ContainerConfig, SandboxSpec};
+use crate::user::Root;
+use crate::{cdi, rootfs, sys, sysctls};
 
 /// Prepares the sandbox of a bundle. On failure nothing of it is left but the bundle.
 pub(super) fn prepare(bundle: &Bundle) -> Result<(Sandbox, UnixListener)> {
@@ -34,42 +36,56 @@ pub(super) fn prepare(bundle: &Bundle) -> Result<(Sandbox, UnixListener)> {
     prepared
 }
 
-fn build(bundle: &Bundle, spec: SandboxSpec, group: &Group) -> Result<(Sandbox, UnixListener)> {
+fn build(bundle: &Bundle, mut spec: SandboxSpec, group: &Group) -> Result<(Sandbox, UnixListener)> {
     rootfs::make_private_dir(&bundle.logs())?;
     let listener = listen(&spec.socket)?;
-    network(&spec.netns)?;
+    network(&spec)?;
     let needed = needed(bundle, &spec)?;
-    rootfs::enter(&needed)?;
+    rootfs::enter()?;
+    let mut binds = Vec::with_capacity(spec.containers.len());
+    for config in &mut spec.containers {
+        cdi::apply(config)?;
+        binds.push(Binds::open(&config.name, &config.mounts)?);
+    }
+    rootfs::drop_mounts(&needed)?;
     rootfs::mount_memory(&bundle.memory())?;
     rootfs::make_private_dir(&bundle.state())?;
-    let stage = match spec.id_map {
-        Some(map) => Some(Stage::new(map, &needed)?),
-        None => None,
-    };
-    let etc = rootfs::write_etc(bundle, &spec, stage.as_ref())?;
+    let stage = Stage::new(bundle, spec.id_map, &needed)?;
+    rootfs::write_etc(&spec, &stage)?;
     group.create()?;
     let mut cells = Vec::with_capacity(spec.containers.len());
-    for config in &spec.containers {
-        let rootfs =
-            rootfs::mount_overlay(&bundle.container(&config.name), config, stage.as_ref())?;
-        rootfs::make_private_dir(&bundle.oci(&config.name))?;
-        let group = group.child(&config.name);
-        group.create()?;
-        group.limit(config)?;
-        cells.push(Cell::new(config, rootfs, group, bundle.log(&config.name)));
+    for (config, binds) in spec.containers.iter().zip(binds) {
+        let parts = make_parts(bundle, config, group, &stage, binds)?;
+        cells.push(Cell::new(config, parts, bundle.log(&config.name)));
     }
     let file = bundle.pid();
     fs::write(&file, format!("{}\n", nix::unistd::Pid::this()))
         .trying(|| format!("write {}", file.display()))?;
-    let sysfs = stage.as_ref().map(Stage::sysfs);
-    let sandbox = Sandbox::new(
-        bundle.clone(),
-        spec,
-        group.clone(),
-        Shared { etc, sysfs },
-        cells,
-    );
+    let sandbox = Sandbox::new(bundle.clone(), spec, group.clone(), stage, cells);
     Ok((sandbox, listener))
+}
+
+fn make_parts(
+    bundle: &Bundle,
+    config: &ContainerConfig,
+    group: &Group,
+    stage: &Stage,
+    mut binds: Binds,
+) -> Result<Parts> {
+    let rootfs = rootfs::mount_root(&bundle.container(&config.name), config, stage)?;
+    binds.stage(stage, &config.name)?;
+    binds.copy_up(stage, &Root::open(&rootfs)?)?;
+    let devices = Devices::make(stage, &config.name, &config.options)?;
+    rootfs::make_private_dir(&bundle.oci(&config.name))?;
+    let group = group.child(&config.name);
+    group.create()?;
+    group.limit(config, &devices)?;
+    Ok(Parts {
+        rootfs,
+        group,
+        binds,
+        devices,
+    })
 }
 
 /// The paths whose mounts must stay: with links followed, as mounts are named by where they are.
@@ -90,7 +106,8 @@ fn needed(bundle: &Bundle, spec: &SandboxSpec) -> Result<Vec<PathBuf>> {
 ///
 /// The shim stays in it, and its containers are born in it: with a user namespace they could not join one
 /// that they do not own. The shim itself speaks over paths only.
-fn network(path: &Path) -> Result<()> {
+pub(crate) fn network(spec: &SandboxSpec) -> Result<()> {
+    let path = &spec.netns;
     if path.as_os_str().is_empty() {
         unshare(CloneFlags::CLONE_NEWNET).trying(|| "make a network namespace".into())?;
         sys::loopback_up().trying(|| "bring lo up".into())?;
@@ -107,7 +124,7 @@ fn network(path: &Path) -> Result<()> {
     ] {
         let _ = fs::write(Path::new("/proc/sys/net/ipv4").join(setting), value);
     }
-    Ok(())
+    sysctls::set_network(spec)
 }
 
 /// Listens where only root may connect.

@@ -18,10 +18,11 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::cgroup::Group;
-use crate::container::{self, Created, Plan, Shared, Started};
+use crate::container::{self, Created, Outputs, Parts, Plan, Sink, Started};
 use crate::error::{Error, Result};
 use crate::exec::{self, Exec};
 use crate::freezer;
+use crate::idmap::Stage;
 use crate::protocol::{ContainerState, Ended, Exit, SandboxState, Trouble};
 use crate::pump::{Log, Pump};
 use crate::rootfs;
@@ -46,8 +47,7 @@ enum Phase {
 /// One container's place in the sandbox.
 pub(super) struct Cell {
     state: ContainerState,
-    rootfs: PathBuf,
-    group: Group,
+    parts: Parts,
     log: Log,
     pumps: Vec<Pump>,
     /// The OOM kills in its cgroup before it started.
@@ -59,20 +59,14 @@ pub(super) struct Cell {
 }
 
 impl Cell {
-    pub(super) fn new(
-        config: &ContainerConfig,
-        rootfs: PathBuf,
-        group: Group,
-        log: PathBuf,
-    ) -> Self {
+    pub(super) fn new(config: &ContainerConfig, parts: Parts, log: PathBuf) -> Self {
         let state = ContainerState {
             name: config.name.clone(),
             ..ContainerState::default()
         };
         Self {
             state,
-            rootfs,
-            group,
+            parts,
             log: Log::new(log),
             pumps: Vec::new(),
             oom_before: 0,
@@ -101,7 +95,7 @@ pub(super) struct Sandbox {
     bundle: Bundle,
     spec: SandboxSpec,
     group: Group,
-    shared: Shared,
+    stage: Stage,
     cells: Vec<Cell>,
     phase: Phase,
     run: u64,
@@ -116,14 +110,14 @@ impl Sandbox {
         bundle: Bundle,
         spec: SandboxSpec,
         group: Group,
-        shared: Shared,
+        stage: Stage,
         cells: Vec<Cell>,
     ) -> Self {
         Self {
             bundle,
             spec,
             group,
-            shared,
+            stage,
             cells,
             phase: Phase::Stopped,
             run: 0,
@@ -182,39 +176,41 @@ impl Sandbox {
     fn start_one(&mut self, index: usize) -> Result<()> {
         let name = self.cells[index].state.name.clone();
         let in_advance = self.cells[index].next.take();
-        self.cells[index].oom_before = self.cells[index].group.oom_kills();
+        self.cells[index].oom_before = self.cells[index].parts.group.oom_kills();
         // One that stood ready and is not well any more says nothing about a new one.
         let started = match in_advance.map(|created| created.execute(&name)) {
             Some(Err(error)) if error.fatal() => return Err(error),
             Some(Ok(started)) => started,
             Some(Err(_)) | None => self.create_one(index)?.execute(&name)?,
         };
-        let Started {
-            pid,
-            stdout,
-            stderr,
-        } = started;
+        let Started { pid, outputs } = started;
         let cell = &mut self.cells[index];
         cell.state.pid = Some(pid.as_raw());
-        cell.pumps = vec![Pump::new(stdout, "stdout"), Pump::new(stderr, "stderr")];
+        cell.pumps = match outputs {
+            Outputs::Pipes { stdout, stderr } => {
+                vec![Pump::new(stdout, "stdout"), Pump::new(stderr, "stderr")]
+            }
+            Outputs::Terminal(terminal) => vec![Pump::new(terminal, "stdout")],
+            Outputs::Elsewhere => Vec::new(),
+        };
         Ok(())
     }
 
     fn create_one(&mut self, index: usize) -> Result<Created> {
         let (cell, config) = (&mut self.cells[index], &self.spec.containers[index]);
         // libcontainer removes the cgroup of a container that it failed to make.
-        if !cell.group.exists() {
-            cell.group.create()?;
-            cell.group.limit(config)?;
+        if !cell.parts.group.exists() {
+            cell.parts.group.create()?;
+            cell.parts.group.limit(config, &cell.parts.devices)?;
         }
-        container::create(&Plan {
+        let plan = Plan {
             bundle: &self.bundle,
             sandbox: &self.spec,
             config,
-            group: &cell.group,
-            rootfs: &cell.rootfs,
-            shared: &self.shared,
-        })
+            parts: &cell.parts,
+            stage: &self.stage,
+        };
+        container::create(&plan, Sink::Caller)
     }
 
     /// Creates the next containers of a stopped sandbox. What fails here will fail again, and be told, at the start.
@@ -289,7 +285,7 @@ impl Sandbox {
         for cell in &mut self.cells {
             if cell.kill_at.is_some_and(|at| at <= now) {
                 let _ = freezer::thaw_group(&self.group);
-                cell.group.signal_all();
+                cell.parts.group.signal_all();
                 cell.kill_at = Some(now + KILL_AGAIN);
             }
         }
@@ -323,7 +319,7 @@ impl Sandbox {
         let Some(cell) = self.cells.iter_mut().find(|cell| cell.pid() == Some(pid)) else {
             return;
         };
-        let oom = cell.group.oom_kills() > cell.oom_before;
+        let oom = cell.parts.group.oom_kills() > cell.oom_before;
         let exit = Exit { code, oom };
         cell.state.pid = None;
         cell.state.last_exit = Some(exit);
@@ -361,6 +357,7 @@ impl Sandbox {
             // Helpers of execs are in there too.
             self.group.signal_all();
             for cell in &self.cells {
+                cell.parts.binds.detach(&cell.parts.rootfs);
                 let _ = container::forget(&self.bundle, &cell.state.name);
             }
             self.phase = Phase::Stopped;
@@ -396,7 +393,7 @@ impl Sandbox {
         let mut errors = Vec::new();
         self.discard_next();
         for cell in &self.cells {
-            errors.extend(rootfs::unmount(&cell.rootfs).err());
+            errors.extend(rootfs::unmount(&cell.parts.rootfs).err());
         }
         errors.extend(self.group.kill_all().err());
         if let Err(more) = self.group.remove() {

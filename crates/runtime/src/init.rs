@@ -1,0 +1,61 @@
+//! A small init for a container that asks for one: it passes signals on and reaps orphans (`docker run --init`).
+//!
+//! It is the process that waited for the start, and goes on from the shim's sealed memory: no program of the image
+//! takes its place, and nothing inside can trace it.
+
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid};
+
+use crate::sys;
+
+/// Returns in a child, which is to execute the program; the caller becomes the init and ends with the child's code.
+pub(crate) fn stay() -> std::io::Result<()> {
+    // From here on, so that no signal is lost: blocked, they wait to be taken, one after another.
+    SigSet::all().thread_set_mask()?;
+    match sys::fork()? {
+        ForkResult::Child => Ok(SigSet::empty().thread_set_mask()?),
+        ForkResult::Parent { child } => {
+            // The report above all: it closes when the child has executed the program.
+            sys::close_inherited();
+            let _ = prctl::set_dumpable(false);
+            let _ = prctl::set_name(c"init");
+            sys::exit_now(watch(child))
+        }
+    }
+}
+
+/// Until the child ends: its exit code.
+fn watch(child: Pid) -> i32 {
+    let all = SigSet::all();
+    loop {
+        match all.wait() {
+            Ok(Signal::SIGCHLD) => {
+                if let Some(code) = reap(child) {
+                    return code;
+                }
+            }
+            // It may have ended just now.
+            Ok(signal) => {
+                let _ = kill(child, signal);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Takes note of all that have ended; the child's exit code if it has.
+fn reap(child: Pid) -> Option<i32> {
+    let mut code = None;
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, found)) if pid == child => code = Some(found),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => {
+                code = Some(128 + signal as i32);
+            }
+            Ok(WaitStatus::StillAlive) | Err(_) => return code,
+            Ok(_) => {}
+        }
+    }
+}
