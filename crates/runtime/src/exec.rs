@@ -24,6 +24,7 @@ use crate::container;
 use crate::error::{Error, Result, Trying};
 use crate::executor;
 use crate::hierarchy::Hierarchies;
+use crate::oci;
 use crate::protocol::MAX_EXEC_OUTPUT_BYTES;
 use crate::spec::Bundle;
 use crate::sys;
@@ -129,7 +130,10 @@ fn help(
     setsid().map_err(|e| say("make a session")(&e))?;
     let spec = Spec::load(bundle.oci(name).join("config.json"))
         .map_err(|e| say("read the container's spec")(&e))?;
-    let filter = container::read_filter(bundle).map_err(|e| e.sentence())?;
+    let filter = match oci::is_unconfined(&spec) {
+        true => Vec::new(),
+        false => container::read_filter(bundle).map_err(|e| e.sentence())?,
+    };
     let stdin = File::open("/dev/null").map_err(|e| say("open /dev/null")(&e))?;
     let process = sys::pidfd(init).map_err(|e| say("find the container's init")(&e))?;
     let dirs = Hierarchies::get()
