@@ -24,6 +24,8 @@ pub(crate) struct Manifests {
     pub(crate) chosen: Vec<String>,
     /// What is sent, by path relative to the folder.
     pub(crate) files: BTreeMap<String, Vec<u8>>,
+    /// Further files that they name, by the paths written there.
+    pub(crate) named: BTreeMap<String, Vec<u8>>,
 }
 
 impl Manifests {
@@ -45,6 +47,7 @@ impl Manifests {
             folder,
             chosen: Vec::new(),
             files: BTreeMap::new(),
+            named: BTreeMap::new(),
         };
         for file in &given {
             let name = manifests.relative(file)?;
@@ -69,6 +72,7 @@ impl Manifests {
             folder,
             chosen: Vec::new(),
             files: BTreeMap::new(),
+            named: BTreeMap::new(),
         };
         for entry in fs::read_dir(path)
             .with_context(|| format!("cannot read the folder {}", path.display()))?
@@ -96,6 +100,21 @@ impl Manifests {
         manifests.bounded()
     }
 
+    /// Reads the further files that the node asks for. One that is not there is left out: the node knows whether it
+    /// must be, and in which line.
+    ///
+    /// # Errors
+    /// What cannot be read or is too large.
+    pub(crate) fn add_named(&mut self, paths: &[String]) -> Result<()> {
+        for path in paths {
+            let file = self.folder.join(path);
+            if file.exists() {
+                self.named.insert(path.clone(), read_bounded(&file)?);
+            }
+        }
+        self.check_size()
+    }
+
     /// The folder's own name.
     pub(crate) fn folder_name(&self) -> String {
         self.folder.file_name().map_or_else(
@@ -117,15 +136,21 @@ impl Manifests {
     }
 
     fn bounded(self) -> Result<Self> {
-        let total: u64 = self.files.values().map(|text| text.len() as u64).sum();
+        self.check_size()?;
+        Ok(self)
+    }
+
+    fn check_size(&self) -> Result<()> {
+        let all = self.files.values().chain(self.named.values());
+        let total: u64 = all.map(|text| text.len() as u64).sum();
         if total > MANIFESTS_MAX_BYTES {
             bail!(
-                "the YAML files of {} are {total} bytes together, and at most {MANIFESTS_MAX_BYTES} are read: \
-                 name the manifest with -f",
+                "the YAML files of {} and the files that they name are {total} bytes together, and at most \
+                 {MANIFESTS_MAX_BYTES} are read: name the manifest with -f",
                 self.folder.display()
             );
         }
-        Ok(self)
+        Ok(())
     }
 
     /// The manifests and the caller's environment as a tar, for the node to say what it needs.
@@ -136,17 +161,20 @@ impl Manifests {
         Ok(tar.into_inner()?)
     }
 
-    /// Of the caller's environment the variables that some file names, for `${...}` in Compose files; the
-    /// rest is nobody's business.
+    /// Of the caller's environment the variables that some file names, for `${...}` in Compose files, and the home
+    /// folder, for `~`; the rest is nobody's business.
     fn environment(&self) -> Result<Vec<u8>> {
         let texts: Vec<_> = self
             .files
             .values()
+            .chain(self.named.values())
             .map(|text| String::from_utf8_lossy(text))
             .collect();
         let variables: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(name, _)| texts.iter().any(|text| text.contains(name.as_str())))
+            .filter(|(name, _)| {
+                name == "HOME" || texts.iter().any(|text| text.contains(name.as_str()))
+            })
             .collect();
         Ok(serde_json::to_vec(&variables)?)
     }
@@ -199,6 +227,15 @@ fn write_parcel(
         "manifest/.layby/env.json",
         &manifests.environment()?,
     )?;
+    let names: Vec<&String> = manifests.named.keys().collect();
+    append_bytes(
+        &mut tar,
+        "manifest/.layby/files.json",
+        &serde_json::to_vec(&names)?,
+    )?;
+    for (number, text) in manifests.named.values().enumerate() {
+        append_bytes(&mut tar, &format!("file/{number}"), text)?;
+    }
     for (number, context) in contexts.iter().enumerate() {
         append_context(&mut tar, &format!("context/{number}"), context)?;
     }
@@ -375,6 +412,26 @@ mod tests {
                 "big/keep/2"
             ]
         );
+    }
+
+    #[test]
+    fn named_files_are_read_wherever_they_are_if_they_are() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let app = dir.path().join("app");
+        fs::create_dir(&app).expect("a folder");
+        fs::write(app.join("compose.yaml"), "services: {}").expect("a file");
+        fs::write(dir.path().join("common.env"), "A=1").expect("a file");
+        let mut manifests = Manifests::read(&app, &[]).expect("a manifest");
+        let paths = ["../common.env", "missing.env"].map(str::to_owned);
+        manifests.add_named(&paths).expect("to read them");
+        assert_eq!(
+            manifests.named.keys().collect::<Vec<_>>(),
+            ["../common.env"]
+        );
+        let mut tar = Vec::new();
+        write_parcel(&mut tar, &manifests, &[]).expect("a tar");
+        let names = names(&tar);
+        assert!(names.contains(&"file/0".to_owned()), "{names:?}");
     }
 
     #[test]

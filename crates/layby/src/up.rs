@@ -15,11 +15,13 @@ use crate::paths::Paths;
 /// # Errors
 /// What the node refused, and each failed rollout, with the exit code for it.
 pub(crate) async fn up(paths: &Paths, client: &Client, options: Up) -> Result<()> {
-    let manifests = Manifests::read(&options.path, &options.files)?;
+    let mut manifests = Manifests::read(&options.path, &options.files)?;
     if !options.dry_run && !client.answers().await? {
         node::start(paths, client).await?;
     }
     let mut query: Vec<Query<'_>> = vec![("folder", manifests.folder_name())];
+    // The socket is the machine's own: what is a path here is one there.
+    query.push(("folder_path", manifests.folder.display().to_string()));
     query.extend(options.app.map(|app| ("app", app)));
     query.extend(manifests.chosen.iter().map(|file| ("file", file.clone())));
     if options.build {
@@ -30,6 +32,7 @@ pub(crate) async fn up(paths: &Paths, client: &Client, options: Up) -> Result<()
         .upload("/v1/manifests", &query, std::io::Cursor::new(tar))
         .await?;
     let contexts = context_folders(&manifests, &reply)?;
+    manifests.add_named(&reply.files)?;
     query.push(("dry_run", options.dry_run.to_string()));
     query.push(("detach", options.detach.to_string()));
     let body = parcel::stream(manifests, contexts);

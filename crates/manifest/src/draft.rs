@@ -1,8 +1,9 @@
 //! What the two formats are read into: model types that still know their lines.
 
-use layby_model::names::{ServiceName, is_dns_label};
+use layby_model::names::{AppName, ServiceName, is_dns_label};
 use layby_model::spec::ServiceSpec;
 
+use crate::fields::Expected;
 use crate::report::Report;
 use crate::tree::{Place, cut};
 
@@ -19,8 +20,8 @@ pub(crate) struct Placed<T> {
 /// What a manifest says of an app.
 #[derive(Debug, Default)]
 pub(crate) struct AppDraft {
-    /// What it calls itself; several, if several namespaces are named.
-    pub(crate) names: Vec<Placed<String>>,
+    /// Its name. `None`: the report says why.
+    pub(crate) name: Option<AppName>,
     pub(crate) services: Vec<Draft>,
 }
 
@@ -34,6 +35,19 @@ pub(crate) struct Draft {
     pub(crate) published_at: Vec<Place>,
     /// Where each of `spec.aliases` stands.
     pub(crate) aliases_at: Vec<Place>,
+    /// Files that it names and that are to be read.
+    pub(crate) named_files: Vec<String>,
+}
+
+/// How many replicas a service is to have.
+pub(crate) fn replicas(text: &str) -> Result<u32, Expected> {
+    match text.parse() {
+        Ok(count @ 1..=MAX_REPLICAS) => Ok(count),
+        Ok(0) => Err(format!(
+            "a whole number from 1 to {MAX_REPLICAS} (a service that nobody uses sleeps by itself, and one that is never wanted is left out)"
+        )),
+        _ => Err(format!("a whole number from 1 to {MAX_REPLICAS}")),
+    }
 }
 
 /// Takes a service's name; one that is no DNS label is an error that says what to rename it to.

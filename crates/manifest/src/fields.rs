@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use crate::draft::Placed;
 use crate::report::Report;
 use crate::tree::{Entry, Node, Place, Value, cut};
 
@@ -143,6 +144,31 @@ impl Fields {
         Some(texts(&items, &name, report))
     }
 
+    /// Takes off a list of text, or one text alone.
+    pub(crate) fn text_or_texts(
+        &mut self,
+        key: &'static str,
+        report: &mut Report,
+    ) -> Option<Vec<Placed<String>>> {
+        let node = self.take(key)?;
+        Some(one_or_more(node, &self.name(key), report))
+    }
+
+    /// Takes off a list of text, each read with `parse`.
+    pub(crate) fn parsed_list<T>(
+        &mut self,
+        key: &'static str,
+        report: &mut Report,
+        parse: impl Fn(&str) -> Result<T, Expected>,
+    ) -> Vec<T> {
+        let name = format!("an item of {}", self.name(key));
+        self.list(key, report)
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|node| parsed(node, &name, report, &parse))
+            .collect()
+    }
+
     /// Takes a map off, to be read in its turn.
     pub(crate) fn map(&mut self, key: &'static str, report: &mut Report) -> Option<Fields> {
         let node = self.take(key)?;
@@ -253,6 +279,29 @@ pub(crate) fn texts(items: &[Node], name: &str, report: &mut Report) -> Vec<Stri
         .collect()
 }
 
+/// The items of a list of text, or one text alone, each with its place.
+pub(crate) fn one_or_more(node: Node, name: &str, report: &mut Report) -> Vec<Placed<String>> {
+    let items = match node.value {
+        Value::List(items) => items,
+        Value::Null => Vec::new(),
+        Value::Scalar { .. } => vec![node],
+        Value::Map(_) => {
+            let message = format!("{name} must be text or a list, not {}", node.shown());
+            report.error(&node.place, message);
+            Vec::new()
+        }
+    };
+    let item = format!("an item of {name}");
+    items
+        .into_iter()
+        .filter_map(|node| {
+            let value = parsed(&node, &item, report, |text| Ok(text.to_owned()))?;
+            let place = node.place;
+            Some(Placed { value, place })
+        })
+        .collect()
+}
+
 /// A whole number in `range`.
 pub(crate) fn number(text: &str, range: &RangeInclusive<u64>) -> Result<u64, Expected> {
     let expected = || format!("a whole number from {} to {}", range.start(), range.end());
@@ -281,7 +330,7 @@ fn is_empty(node: &Node) -> bool {
 }
 
 /// The known key that a misspelt one most likely meant: at most two edits away, and fewer than it is long.
-fn similar<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn similar<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
     let most = 2.min(key.chars().count().saturating_sub(2));
     known
         .iter()

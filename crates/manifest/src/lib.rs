@@ -16,7 +16,7 @@
 //! A file may have 1 MiB, 64 levels and 100,000 values with its aliases filled in; a manifest, 2,000
 //! Kubernetes objects. Of more than 200 errors or warnings, the first are handed out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use layby_model::spec::AppSpec;
 
@@ -26,14 +26,19 @@ use report::Report;
 use tree::Place;
 
 mod app;
+mod capability;
 mod check;
 mod compose;
+mod device;
 mod diagnostic;
 mod discover;
 mod draft;
 mod fields;
+mod host;
 mod kubernetes;
+mod mount;
 mod report;
+mod sysctl;
 mod tree;
 mod units;
 mod yaml;
@@ -53,8 +58,14 @@ pub struct ReadOptions {
     pub app: Option<String>,
     /// The name of the manifest's folder.
     pub folder: String,
-    /// The caller's environment, for `${VAR}` in Compose files. It wins over the file `.env`.
+    /// The absolute path of that folder on the node's machine, which relative paths of bind mounts start from.
+    /// `None`: it is not there.
+    pub folder_path: Option<String>,
+    /// The caller's environment, for `${VAR}` in Compose files, and `HOME` for `~`. It wins over the file `.env`.
     pub env: BTreeMap<String, String>,
+    /// What is in the files of [`Manifest::named_files`], by the paths given there; one that is left out does not
+    /// exist. `None`: they are not known yet, and what they would say is missing from the app.
+    pub named_files: Option<BTreeMap<String, Vec<u8>>>,
 }
 
 /// A manifest that was read.
@@ -66,6 +77,9 @@ pub struct Manifest {
     pub warnings: Vec<Diagnostic>,
     /// The files that were read, in order.
     pub files: Vec<String>,
+    /// Further files that have to be read to know all of it (Compose `env_file`), each once: paths as they are
+    /// written, absolute or relative to the manifest's folder.
+    pub named_files: Vec<String>,
 }
 
 /// Reads a manifest.
@@ -80,11 +94,12 @@ pub fn read(files: &Files, options: &ReadOptions) -> Result<Manifest, Vec<Diagno
             let (names, documents) = split(found);
             let dotenv = files.0.get(dotenv::FILE).map(Vec::as_slice);
             let variables = dotenv::variables(dotenv, &options.env, &mut report);
-            (names, compose::read(documents, &variables, &mut report))
+            let draft = compose::read(documents, &variables, options, &mut report);
+            (names, draft)
         }
         Found::Kubernetes(found) => {
             let names = found.iter().map(|file| file.name.clone()).collect();
-            (names, kubernetes::read(found, &mut report))
+            (names, kubernetes::read(found, options, &mut report))
         }
         Found::Nothing => return Err(report.finish().err().unwrap_or_default()),
     };
@@ -94,10 +109,17 @@ pub fn read(files: &Files, options: &ReadOptions) -> Result<Manifest, Vec<Diagno
         report.error(&Place::whole(file), message);
     }
     check::check(&draft.services, &mut report);
-    let name = app::name(options, &draft.names, &mut report);
     let warnings = report.finish()?;
     // Without a name there is an error, which the line above handed out.
-    let name = name.ok_or_else(Vec::new)?;
+    let name = draft.name.ok_or_else(Vec::new)?;
+    let named_files = draft
+        .services
+        .iter()
+        .flat_map(|service| &service.named_files)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .cloned()
+        .collect();
     Ok(Manifest {
         app: AppSpec {
             name,
@@ -105,6 +127,7 @@ pub fn read(files: &Files, options: &ReadOptions) -> Result<Manifest, Vec<Diagno
         },
         warnings,
         files: names,
+        named_files,
     })
 }
 

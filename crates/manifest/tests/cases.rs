@@ -1,8 +1,9 @@
 //! Reads every folder of `tests/cases` as a manifest and compares what comes of it with `expected.txt`.
 //!
 //! A case may hold an `args.txt`, one option a line: `-f FILE`, `--app NAME`, `folder NAME` (the
-//! manifest's folder; otherwise `demo`), `env KEY=VALUE`, and `include PATH` (a file of this repository
-//! that is read as if it lay in the case). `UPDATE_EXPECTED=1 cargo test -p layby-manifest` writes what
+//! manifest's folder; otherwise `demo`, in `/srv`), `env KEY=VALUE`, `include PATH` (a file of this repository
+//! that is read as if it lay in the case), `far` (the folder is not on the node's machine) and `pending` (files that
+//! the manifest names are not sent yet; otherwise they are those of the case). `UPDATE_EXPECTED=1 cargo test -p layby-manifest` writes what
 //! came out: read the diff.
 
 use std::fmt::Write as _;
@@ -64,11 +65,13 @@ fn load(case: &Path) -> (Files, ReadOptions) {
     }
     let mut options = ReadOptions {
         folder: "demo".to_owned(),
+        folder_path: Some("/srv/demo".to_owned()),
+        named_files: Some(files.0.clone()),
         ..ReadOptions::default()
     };
     let args = fs::read_to_string(case.join("args.txt")).unwrap_or_default();
     for line in args.lines() {
-        let (option, value) = line.split_once(' ').unwrap();
+        let (option, value) = line.split_once(' ').unwrap_or((line, ""));
         match option {
             "-f" => options.files.push(value.to_owned()),
             "--app" => options.app = Some(value.to_owned()),
@@ -77,6 +80,8 @@ fn load(case: &Path) -> (Files, ReadOptions) {
                 let (key, value) = value.split_once('=').unwrap();
                 options.env.insert(key.to_owned(), value.to_owned());
             }
+            "far" => options.folder_path = None,
+            "pending" => options.named_files = None,
             "include" => {
                 let name = value.rsplit('/').next().unwrap().to_owned();
                 files.0.insert(name, fs::read(root().join(value)).unwrap());
@@ -96,6 +101,9 @@ fn show(files: &Files, options: &ReadOptions) -> String {
                 writeln!(shown, "warning: {warning}").unwrap();
             }
             writeln!(shown, "files: {}", manifest.files.join(" ")).unwrap();
+            if !manifest.named_files.is_empty() {
+                writeln!(shown, "named: {}", manifest.named_files.join(" ")).unwrap();
+            }
             yaml(&serde_json::to_value(&manifest.app).unwrap(), 0, &mut shown);
         }
         Err(errors) => {
@@ -115,9 +123,7 @@ fn yaml(value: &Value, indent: usize, out: &mut String) {
     for (key, value) in map {
         let pad = " ".repeat(indent);
         match value {
-            Value::Null | Value::Bool(false) => {}
-            Value::Array(items) if items.is_empty() => {}
-            Value::Object(map) if map.values().all(Value::is_null) => {}
+            value if is_usual(key, value) => {}
             Value::Object(_) => {
                 writeln!(out, "{pad}{key}:").unwrap();
                 yaml(value, indent + 2, out);
@@ -130,5 +136,19 @@ fn yaml(value: &Value, indent: usize, out: &mut String) {
             }
             value => writeln!(out, "{pad}{key}: {value}").unwrap(),
         }
+    }
+}
+
+/// Whether a value is empty, or what holds where nothing is said.
+fn is_usual(key: &str, value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.iter().all(|(key, value)| is_usual(key, value)),
+        Value::String(text) => matches!(
+            (key, text.as_str()),
+            ("pull", "missing") | ("restart", "always")
+        ),
+        Value::Bool(true) | Value::Number(_) => false,
     }
 }

@@ -25,6 +25,7 @@ use crate::plane::Plane;
     params(
         ("app" = Option<String>, Query, description = "The app's name"),
         ("folder" = Option<String>, Query, description = "The name of the manifest's folder"),
+        ("folder_path" = Option<String>, Query, description = "Its absolute path on the node's machine: relative paths of bind mounts start there"),
         ("file" = Option<Vec<String>>, Query, description = "The files to read, in order; none: look for them"),
         ("build" = Option<bool>, Query, description = "Build also what is there already"),
     ),
@@ -51,12 +52,13 @@ pub(super) async fn manifest(
     params(
         ("app" = Option<String>, Query, description = "The app's name"),
         ("folder" = Option<String>, Query, description = "The name of the manifest's folder"),
+        ("folder_path" = Option<String>, Query, description = "Its absolute path on the node's machine: relative paths of bind mounts start there"),
         ("file" = Option<Vec<String>>, Query, description = "The files to read, in order; none: look for them"),
         ("build" = Option<bool>, Query, description = "Build also what is there already"),
         ("dry_run" = Option<bool>, Query, description = "Only tell the steps"),
         ("detach" = Option<bool>, Query, description = "Do not wait for the outcome"),
     ),
-    request_body(content_type = "application/x-tar", description = "`manifest/`: its files; `context/<n>/`: the build contexts that `/v1/manifests` asked for"),
+    request_body(content_type = "application/x-tar", description = "`manifest/`: its files; `file/<n>` and `context/<n>/`: the further files and the build contexts that `/v1/manifests` asked for"),
     responses(
         (status = 200, body = Event, content_type = "application/x-ndjson", description = "One event a line, the last is `done`"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "An image is not there"),
@@ -100,6 +102,7 @@ fn ask(pairs: &Pairs) -> Ask {
     Ask {
         app: query::get(pairs, "app").map(str::to_owned),
         folder: query::get(pairs, "folder").unwrap_or_default().to_owned(),
+        folder_path: query::get(pairs, "folder_path").map(str::to_owned),
         files: query::all(pairs, "file"),
         build: query::flag(pairs, "build"),
         dry_run: query::flag(pairs, "dry_run"),

@@ -35,6 +35,9 @@ pub struct ManifestView {
     pub services: Vec<String>,
     /// The build contexts to send along; the n-th one below `context/<n>/` (from 0).
     pub contexts: Vec<ContextView>,
+    /// Further files that the manifest names: absolute paths, or relative to its folder. They are sent along as `file/<n>`, with
+    /// their paths as a list in `manifest/.layby/files.json`; one that does not exist is left out of both.
+    pub files: Vec<String>,
     /// What the manifest says that is not honoured, each with its file and line.
     pub warnings: Vec<String>,
 }

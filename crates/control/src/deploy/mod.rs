@@ -35,6 +35,7 @@ const DOWN_SLACK: Duration = Duration::from_secs(60);
 pub(crate) struct Ask {
     pub(crate) app: Option<String>,
     pub(crate) folder: String,
+    pub(crate) folder_path: Option<String>,
     pub(crate) files: Vec<String>,
     /// Build also what is there already.
     pub(crate) build: bool,
@@ -58,7 +59,7 @@ pub(crate) async fn describe(
     upload: Upload,
     ask: &Ask,
 ) -> Result<ManifestView, Problem> {
-    let manifest = read(&upload, ask)?;
+    let manifest = read(&upload, ask, false)?;
     let builds = images::builds(plane, &manifest.app, ask.build).await?;
     Ok(ManifestView {
         app: manifest.app.name.to_string(),
@@ -69,6 +70,7 @@ pub(crate) async fn describe(
             .map(|s| s.name.to_string())
             .collect(),
         contexts: images::contexts(&builds),
+        files: manifest.named_files,
         warnings: manifest.warnings.iter().map(ToString::to_string).collect(),
     })
 }
@@ -79,7 +81,7 @@ pub(crate) async fn up(
     upload: Upload,
     ask: Ask,
 ) -> Result<mpsc::Receiver<Event>, Problem> {
-    let manifest = read(&upload, &ask)?;
+    let manifest = read(&upload, &ask, true)?;
     let rows = plane.store.services().await?;
     let app = &manifest.app;
     let id = |service: &layby_model::spec::ServiceSpec| {
@@ -171,13 +173,15 @@ fn current(row: &Row) -> (bool, &crate::store::Revision) {
     }
 }
 
-/// Reads the manifest; what is wrong with it is told all at once.
-fn read(upload: &Upload, ask: &Ask) -> Result<Manifest, Problem> {
+/// Reads the manifest; what is wrong with it is told all at once. `whole`: the files that it names were sent, too.
+fn read(upload: &Upload, ask: &Ask, whole: bool) -> Result<Manifest, Problem> {
     let options = ReadOptions {
         files: ask.files.clone(),
         app: ask.app.clone(),
         folder: ask.folder.clone(),
+        folder_path: ask.folder_path.clone(),
         env: upload.env.clone(),
+        named_files: whole.then(|| upload.named_files.clone()),
     };
     layby_manifest::read(&upload.files, &options).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();

@@ -23,6 +23,8 @@ pub(crate) const UPLOAD_BYTES: u64 = 4 << 30;
 const CONTEXT_FILES: usize = 200_000;
 /// Where the caller's environment lies among the manifest's files.
 const ENV_FILE: &str = ".layby/env.json";
+/// Where the names of the files below `file/` lie: a list of them, the n-th that of `file/<n>`.
+const NAMES_FILE: &str = ".layby/files.json";
 
 /// An unpacked upload.
 #[derive(Debug, Default)]
@@ -31,12 +33,14 @@ pub(crate) struct Upload {
     pub(crate) files: Files,
     /// The caller's environment.
     pub(crate) env: BTreeMap<String, String>,
+    /// The further files that the manifest names, by the paths written there.
+    pub(crate) named_files: BTreeMap<String, Vec<u8>>,
     folder: Option<TempDir>,
 }
 
 impl Upload {
-    /// Reads a tar. With `contexts`, the manifest's files are below `manifest/`, and folders `context/<n>/` are
-    /// unpacked below `parent`; without, all files are the manifest's. Blocks.
+    /// Reads a tar. With `contexts`, the manifest's files are below `manifest/`, those that it names are `file/<n>`, and
+    /// folders `context/<n>/` are unpacked below `parent`; without, all files are the manifest's. Blocks.
     ///
     /// # Errors
     /// A problem for the client when it is no tar, too large, or reaches out of its folder; or for the node's disk.
@@ -52,6 +56,8 @@ impl Upload {
         let mut upload = Self::default();
         let mut left = MANIFEST_BYTES;
         let mut unpacked = 0;
+        let mut names: Vec<String> = Vec::new();
+        let mut numbered: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         for entry in archive.entries().map_err(unreadable)? {
             let mut entry = entry.map_err(unreadable)?;
             let path = inside(&entry.path().map_err(unreadable)?)?;
@@ -77,6 +83,8 @@ impl Upload {
             if kind != EntryType::Regular {
                 continue;
             }
+            let number = path.strip_prefix("file").ok().filter(|_| contexts);
+            let number = number.map(|number| number.to_string_lossy().into_owned());
             let name = if contexts {
                 path.strip_prefix("manifest").unwrap_or(&path)
             } else {
@@ -86,7 +94,8 @@ impl Upload {
             let mut content = Vec::new();
             let read = (&mut entry).take(left + 1).read_to_end(&mut content);
             let size = read.map_err(unreadable)? as u64;
-            if size > left || upload.files.0.len() >= MANIFEST_FILES {
+            let count = upload.files.0.len() + numbered.len();
+            if size > left || count >= MANIFEST_FILES {
                 let text = format!(
                     "the manifest's files are larger than {} MiB, or more than {MANIFEST_FILES}",
                     MANIFEST_BYTES >> 20
@@ -95,10 +104,18 @@ impl Upload {
             }
             left -= size;
             if name == ENV_FILE {
-                upload.env = serde_json::from_slice(&content)
-                    .map_err(|error| Problem::bad_request(format!("{ENV_FILE}: {error}")))?;
+                upload.env = listed(ENV_FILE, &content)?;
+            } else if name == NAMES_FILE {
+                names = listed(NAMES_FILE, &content)?;
+            } else if let Some(number) = number {
+                numbered.insert(number, content);
             } else {
                 upload.files.0.insert(name, content);
+            }
+        }
+        for (n, name) in names.into_iter().enumerate() {
+            if let Some(content) = numbered.remove(&n.to_string()) {
+                upload.named_files.insert(name, content);
             }
         }
         Ok(upload)
@@ -125,6 +142,12 @@ impl Upload {
         };
         Ok(self.folder.insert(folder).path())
     }
+}
+
+/// What one of Layby's own files in an upload says.
+fn listed<T: serde::de::DeserializeOwned>(name: &str, content: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(content)
+        .map_err(|error| Problem::bad_request(format!("{name}: {error}")))
 }
 
 /// The path without `.`, if it stays inside.
@@ -194,11 +217,15 @@ mod tests {
         let tar = tar_of(&[
             ("manifest/compose.yaml", b"services: {}"),
             ("manifest/.layby/env.json", br#"{"TAG":"1"}"#),
+            ("manifest/.layby/files.json", br#"["../a.env","/b.env"]"#),
+            ("file/1", b"B=1"),
             ("context/0/Dockerfile", b"FROM scratch"),
         ]);
         let upload = Upload::read(&tar[..], parent.path(), true).expect("to read");
         assert_eq!(upload.files.0.keys().collect::<Vec<_>>(), ["compose.yaml"]);
         assert_eq!(upload.env["TAG"], "1");
+        let named: Vec<_> = upload.named_files.iter().collect();
+        assert_eq!(named, [(&"/b.env".to_owned(), &b"B=1".to_vec())]);
         let context = upload.context(0).expect("a context");
         assert!(context.join("Dockerfile").is_file());
         assert!(upload.context(1).is_none());

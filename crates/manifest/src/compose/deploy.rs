@@ -1,8 +1,9 @@
 //! `deploy`, and the older keys beside it that say the same: limits, replicas, the order of updates.
 
-use layby_model::spec::{Resources, Strategy};
+use layby_model::spec::{Resources, RestartPolicy, Strategy};
 
-use crate::draft::MAX_REPLICAS;
+use crate::compose::{devices, restart};
+use crate::draft;
 use crate::fields::{Expected, Fields};
 use crate::report::Report;
 use crate::units::{compose_cpu_milli, compose_memory};
@@ -12,12 +13,17 @@ use crate::units::{compose_cpu_milli, compose_memory};
 pub(crate) struct Deploy {
     pub(crate) replicas: u32,
     pub(crate) resources: Resources,
-    pub(crate) strategy: Strategy,
+    /// Devices by CDI.
+    pub(crate) devices: Vec<String>,
+    /// As it was said.
+    pub(crate) strategy: Option<Strategy>,
+    pub(crate) restart: RestartPolicy,
 }
 
-/// Reads `deploy`, `scale`, `mem_limit`, `mem_reservation`, `cpus` and `pids_limit`.
+/// Reads `deploy`, `scale`, `mem_limit`, `mem_reservation`, `cpus`, `pids_limit` and `restart`.
 pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Deploy {
-    let scale = service.count("scale", 1..=MAX_REPLICAS, report);
+    let scale = service.parsed("scale", report, draft::replicas);
+    let mut restart = restart::read(service, report);
     let mut resources = Resources {
         memory_limit_bytes: service
             .parsed("mem_limit", report, compose_memory)
@@ -29,17 +35,16 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Deploy {
             .flatten(),
         cpu_request_milli: None,
     };
-    let mut strategy = Strategy::StartFirst;
+    let mut devices = Vec::new();
+    let mut strategy = None;
     let mut replicas = None;
     if let Some(mut deploy) = service.map("deploy", report) {
-        replicas = deploy.count("replicas", 1..=MAX_REPLICAS, report);
+        replicas = deploy.parsed("replicas", report, draft::replicas);
         if let Some(fields) = deploy.map("resources", report) {
-            read_resources(fields, &mut resources, report);
+            devices = read_resources(fields, &mut resources, report);
         }
         if let Some(mut update) = deploy.map("update_config", report) {
-            strategy = update
-                .parsed("order", report, order)
-                .unwrap_or(Strategy::StartFirst);
+            strategy = update.parsed("order", report, order);
             update.unsupported(
                 &[
                     "delay",
@@ -50,9 +55,10 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Deploy {
                 ],
                 report,
             );
+            update.accept_extensions();
             update.finish(report);
         }
-        restart_policy(&mut deploy, report);
+        restart = restart::policy(&mut deploy, report).or(restart);
         deploy.parsed("mode", report, |text| match text {
             "replicated" => Ok(()),
             _ => Err("\"replicated\" (no other mode is supported)".to_owned()),
@@ -65,12 +71,19 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Deploy {
     Deploy {
         replicas: replicas.or(scale).unwrap_or(1),
         resources,
+        devices,
         strategy,
+        restart: restart.unwrap_or_default(),
     }
 }
 
-/// What `deploy.resources` says goes over what the older keys say.
-fn read_resources(mut fields: Fields, resources: &mut Resources, report: &mut Report) {
+/// What `deploy.resources` says goes over what the older keys say; hands out the devices that it asks for.
+fn read_resources(
+    mut fields: Fields,
+    resources: &mut Resources,
+    report: &mut Report,
+) -> Vec<String> {
+    let mut devices = Vec::new();
     if let Some(mut limits) = fields.map("limits", report) {
         if let Some(memory) = limits.parsed("memory", report, compose_memory) {
             resources.memory_limit_bytes = memory;
@@ -81,6 +94,7 @@ fn read_resources(mut fields: Fields, resources: &mut Resources, report: &mut Re
         if let Some(limit) = limits.parsed("pids", report, pids) {
             resources.pids_limit = limit;
         }
+        limits.accept_extensions();
         limits.finish(report);
     }
     if let Some(mut reservations) = fields.map("reservations", report) {
@@ -90,33 +104,17 @@ fn read_resources(mut fields: Fields, resources: &mut Resources, report: &mut Re
         resources.cpu_request_milli = reservations
             .parsed("cpus", report, compose_cpu_milli)
             .flatten();
-        reservations.unsupported(&["devices", "generic_resources"], report);
+        let name = reservations.name("devices");
+        if let Some(node) = reservations.take("devices") {
+            devices = devices::requests(node, &name, report);
+        }
+        reservations.unsupported(&["generic_resources"], report);
+        reservations.accept_extensions();
         reservations.finish(report);
     }
+    fields.accept_extensions();
     fields.finish(report);
-}
-
-fn restart_policy(deploy: &mut Fields, report: &mut Report) {
-    let Some(mut policy) = deploy.map("restart_policy", report) else {
-        return;
-    };
-    let place = policy.place.clone();
-    let condition = policy.parsed("condition", report, |text| match text {
-        "none" | "on-failure" | "any" => Ok(text.to_owned()),
-        _ => Err("none, on-failure or any".to_owned()),
-    });
-    if condition.as_deref() == Some("none") {
-        report.warn(
-            &place,
-            format!(
-                "{} is \"none\", but a service that ends is started again",
-                policy.name("condition")
-            ),
-        );
-    }
-    // How often and how fast: Layby backs off by itself.
-    policy.accept(&["delay", "max_attempts", "window"]);
-    policy.finish(report);
+    devices
 }
 
 fn order(text: &str) -> Result<Strategy, Expected> {

@@ -1,4 +1,5 @@
-//! The file `.env` beside a Compose file: `KEY=VALUE` lines.
+//! The file `.env` beside a Compose file, and the files of `env_file`: `KEY=VALUE` lines (Compose Specification,
+//! "Env_file format").
 
 use std::collections::BTreeMap;
 
@@ -17,91 +18,229 @@ pub(crate) fn variables(
     report: &mut Report,
 ) -> BTreeMap<String, String> {
     let mut variables = env.clone();
-    let size_bytes = bytes.map_or(0, <[u8]>::len);
-    if size_bytes > MAX_FILE_BYTES {
-        let message =
-            format!("is {size_bytes} bytes long; it may have {MAX_FILE_BYTES} (1 MiB) at most");
-        report.error(&Place::whole(FILE), message);
-        return variables;
-    }
     let mut left_bytes = interpolate::MAX_FILLED_BYTES;
-    let text = String::from_utf8_lossy(bytes.unwrap_or_default());
-    for (line, number) in text.trim_start_matches('\u{feff}').lines().zip(1..) {
-        let place = Place {
-            file: FILE.into(),
-            line: number,
-            column: 1,
+    for line in lines(FILE, bytes.unwrap_or_default(), report) {
+        let Some(value) = &line.value else {
+            let message = format!("{:?} is not KEY=VALUE and is ignored", cut(&line.key));
+            report.warn(&line.place, message);
+            continue;
         };
+        if env.contains_key(&line.key) {
+            continue;
+        }
+        let value = value.filled(&variables, &line.place, report);
+        if !interpolate::spend(&mut left_bytes, &value, &line.place, report) {
+            break;
+        }
+        variables.insert(line.key, value);
+    }
+    variables
+}
+
+/// Lays the variables of an `env_file` over `env`. Values are filled in from `known`, and from what the file itself
+/// says before; a line without `=` takes its value from `known`, and without one there takes the variable away.
+pub(crate) fn add(
+    file: &str,
+    bytes: &[u8],
+    known: &BTreeMap<String, String>,
+    env: &mut BTreeMap<String, String>,
+    report: &mut Report,
+) {
+    let mut known = known.clone();
+    let mut left_bytes = interpolate::MAX_FILLED_BYTES;
+    for line in lines(file, bytes, report) {
+        let value = match &line.value {
+            Some(value) => Some(value.filled(&known, &line.place, report)),
+            None => known.get(&line.key).cloned(),
+        };
+        let Some(value) = value else {
+            env.remove(&line.key);
+            continue;
+        };
+        if !interpolate::spend(&mut left_bytes, &value, &line.place, report) {
+            break;
+        }
+        known
+            .entry(line.key.clone())
+            .or_insert_with(|| value.clone());
+        env.insert(line.key, value);
+    }
+}
+
+/// Lays the variables of an `env_file` of the format `raw` over `env`: values are what stands after the `=`.
+pub(crate) fn add_raw(
+    file: &str,
+    bytes: &[u8],
+    env: &mut BTreeMap<String, String>,
+    report: &mut Report,
+) {
+    if !is_short_enough(file, bytes, report) {
+        return;
+    }
+    let text = String::from_utf8_lossy(bytes);
+    for (line, number) in text.trim_start_matches('\u{feff}').lines().zip(1..) {
+        let is_comment = line.trim_start().starts_with('#') || line.trim().is_empty();
+        match line.split_once('=') {
+            _ if is_comment => {}
+            Some((key, value)) if !key.trim().is_empty() => {
+                env.insert(key.trim().to_owned(), value.to_owned());
+            }
+            _ => {
+                let message = format!("{:?} is not KEY=VALUE and is ignored", cut(line));
+                report.warn(&at(file, number), message);
+            }
+        }
+    }
+}
+
+/// A line of a file.
+struct Line {
+    key: String,
+    /// `None`: there is no `=`.
+    value: Option<Raw>,
+    place: Place,
+}
+
+/// A value without its quotes and comment.
+enum Raw {
+    /// It stood in single quotes: it is meant as it is.
+    Literal(String),
+    /// Its variables are still to be filled in.
+    Open(String),
+}
+
+impl Raw {
+    fn filled(
+        &self,
+        known: &BTreeMap<String, String>,
+        place: &Place,
+        report: &mut Report,
+    ) -> String {
+        let text = match self {
+            Self::Literal(text) => return text.clone(),
+            Self::Open(text) => text,
+        };
+        match interpolate::expand(text, known) {
+            Ok(expanded) => {
+                interpolate::warn_unset(place, &expanded.unset, report);
+                expanded.text
+            }
+            Err(message) => {
+                report.error(place, message);
+                text.clone()
+            }
+        }
+    }
+}
+
+fn lines(file: &str, bytes: &[u8], report: &mut Report) -> Vec<Line> {
+    let mut lines = Vec::new();
+    if !is_short_enough(file, bytes, report) {
+        return lines;
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let mut rest = text.trim_start_matches('\u{feff}');
+    let mut number = 1;
+    while !rest.is_empty() {
+        let end = rest.find('\n').map_or(rest.len(), |end| end + 1);
+        let (line, after) = rest.split_at(end);
+        let place = at(file, number);
+        let (line_start, this) = (rest, number);
+        rest = after;
+        number += 1;
         let line = line.trim();
         let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
         let Some((key, value)) = line.split_once('=') else {
+            let key = line.to_owned();
+            lines.push(Line {
+                key,
+                value: None,
+                place,
+            });
+            continue;
+        };
+        let key = key.trim_end().to_owned();
+        if key.is_empty() {
             let message = format!("{:?} is not KEY=VALUE and is ignored", cut(line));
             report.warn(&place, message);
             continue;
+        }
+        let value = value.trim();
+        let value = match value.chars().next() {
+            Some(quote @ ('"' | '\'')) => {
+                // What is in quotes may go over several lines.
+                let from = line_start.find('=').map_or(0, |at| at + 1);
+                let opened = line_start[from..].trim_start();
+                match quoted(&opened[1..], quote) {
+                    Some((inner, length)) => {
+                        let closed = &opened[1 + length..];
+                        let end = closed.find('\n').map_or(closed.len(), |end| end + 1);
+                        let used = line_start.len() - closed.len();
+                        number = this + 1 + count_lines(&line_start[..used]);
+                        rest = &closed[end..];
+                        match quote {
+                            '"' => Raw::Open(inner),
+                            _ => Raw::Literal(inner),
+                        }
+                    }
+                    None => Raw::Open(value.to_owned()),
+                }
+            }
+            _ if value.starts_with('#') => Raw::Open(String::new()),
+            _ => match value.find(" #") {
+                Some(comment) => Raw::Open(value[..comment].trim_end().to_owned()),
+                None => Raw::Open(value.to_owned()),
+            },
         };
-        let key = key.trim_end();
-        if env.contains_key(key) {
-            continue;
-        }
-        let value = unquoted(value.trim(), &variables, &place, report);
-        if !interpolate::spend(&mut left_bytes, &value, &place, report) {
-            break;
-        }
-        variables.insert(key.to_owned(), value);
+        let value = Some(value);
+        lines.push(Line { key, value, place });
     }
-    variables
+    lines
 }
 
-/// A value without its quotes and comment. Variables are filled in unless it is in single quotes.
-fn unquoted(
-    value: &str,
-    known: &BTreeMap<String, String>,
-    place: &Place,
-    report: &mut Report,
-) -> String {
-    if let Some(rest) = value.strip_prefix('\'')
-        && let Some((inner, _)) = rest.split_once('\'')
-    {
-        return inner.to_owned();
-    }
-    let inner = match value.strip_prefix('"').and_then(double_quoted) {
-        Some(inner) => inner,
-        None => match value.find(" #") {
-            Some(comment) => value[..comment].trim_end().to_owned(),
-            None => value.to_owned(),
-        },
-    };
-    match interpolate::expand(&inner, known) {
-        Ok(expanded) => {
-            interpolate::warn_unset(place, &expanded.unset, report);
-            expanded.text
-        }
-        Err(message) => {
-            report.error(place, message);
-            inner
-        }
-    }
+fn count_lines(text: &str) -> u32 {
+    u32::try_from(text.matches('\n').count()).unwrap_or(u32::MAX)
 }
 
-/// What stands before the closing `"`, with `\n`, `\t`, `\"` and `\\` read.
-fn double_quoted(text: &str) -> Option<String> {
+/// What stands before the closing quote, and how long it is with that one. In double quotes `\n`, `\t`, `\r`, `\"` and
+/// `\\` are read; in single ones, `\'`.
+fn quoted(text: &str, quote: char) -> Option<(String, usize)> {
     let mut inner = String::new();
-    let mut chars = text.chars();
+    let mut chars = text.char_indices();
     loop {
         match chars.next()? {
-            '"' => return Some(inner),
-            '\\' => match chars.next()? {
-                'n' => inner.push('\n'),
-                't' => inner.push('\t'),
-                'r' => inner.push('\r'),
-                c @ ('"' | '\\') => inner.push(c),
-                c => inner.extend(['\\', c]),
+            (at, c) if c == quote => return Some((inner, at + 1)),
+            (_, '\\') => match (quote, chars.next()?.1) {
+                ('"', 'n') => inner.push('\n'),
+                ('"', 't') => inner.push('\t'),
+                ('"', 'r') => inner.push('\r'),
+                ('"', c @ ('"' | '\\')) | ('\'', c @ '\'') => inner.push(c),
+                (_, c) => inner.extend(['\\', c]),
             },
-            c => inner.push(c),
+            (_, c) => inner.push(c),
         }
+    }
+}
+
+fn is_short_enough(file: &str, bytes: &[u8], report: &mut Report) -> bool {
+    let size_bytes = bytes.len();
+    if size_bytes > MAX_FILE_BYTES {
+        let message =
+            format!("is {size_bytes} bytes long; it may have {MAX_FILE_BYTES} (1 MiB) at most");
+        report.error(&Place::whole(file), message);
+        return false;
+    }
+    true
+}
+
+fn at(file: &str, line: u32) -> Place {
+    Place {
+        file: file.into(),
+        line,
+        column: 1,
     }
 }
 
@@ -112,7 +251,7 @@ mod tests {
     #[test]
     fn lines_are_read_with_quotes_and_comments() {
         let file =
-            b"# c\nA=1\nexport B = two words # c\nC='$A'\nD=\"x\\n$A\"\nE=${A}#no\nF=\nwrong\n";
+            b"# c\nA=1\nexport B = two words # c\nC='$A'\nD=\"x\\n$A\"\nE=${A}#no\nF=\nwrong\nG='it\\'s' # c\nH=\"a\nb\"\nI=1\nJ='open\n";
         let env = BTreeMap::from([("A".to_owned(), "caller".to_owned())]);
         let mut report = Report::default();
         let variables = variables(Some(file), &env, &mut report);
@@ -123,11 +262,55 @@ mod tests {
         assert_eq!(get("D"), Some("x\ncaller"));
         assert_eq!(get("E"), Some("caller#no"));
         assert_eq!(get("F"), Some(""));
+        assert_eq!(get("G"), Some("it's"));
+        assert_eq!(get("H"), Some("a\nb"), "over two lines");
+        assert_eq!(get("I"), Some("1"));
+        assert_eq!(get("J"), Some("'open"));
         let warnings = report.finish().unwrap();
         assert_eq!(warnings.len(), 1);
         assert_eq!(
             warnings[0].to_string(),
             ".env:8:1: \"wrong\" is not KEY=VALUE and is ignored"
         );
+    }
+
+    #[test]
+    fn an_env_file_is_laid_over_what_was_there_before() {
+        let known = BTreeMap::from([("A".to_owned(), "caller".to_owned())]);
+        let mut env = BTreeMap::from(
+            [("B", "before"), ("C", "before")].map(|(k, v)| (k.to_owned(), v.to_owned())),
+        );
+        let mut report = Report::default();
+        add(
+            "x.env",
+            b"A\nB\nC=$A-$D\nD=1\nE=${D}\n",
+            &known,
+            &mut env,
+            &mut report,
+        );
+        let all: Vec<_> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(
+            all,
+            [("A", "caller"), ("C", "caller-"), ("D", "1"), ("E", "1")]
+        );
+        let warnings = report.finish().unwrap();
+        assert_eq!(
+            warnings[0].to_string(),
+            "x.env:3:1: the variable D is not set: it is taken to be empty"
+        );
+    }
+
+    #[test]
+    fn a_raw_file_is_taken_as_it_is() {
+        let mut env = BTreeMap::new();
+        let mut report = Report::default();
+        add_raw(
+            "x.env",
+            b"# c\nA=\"$B\" # no\n\nwrong\n",
+            &mut env,
+            &mut report,
+        );
+        assert_eq!(env["A"], "\"$B\" # no");
+        assert_eq!(report.finish().unwrap().len(), 1);
     }
 }

@@ -21,7 +21,7 @@ fn merge_key(key: &str, base: Node, over: Node) -> Node {
         }
         (Value::Map(base), Value::Map(over)) => Value::Map(merge_maps(base, over)),
         (Value::List(items), Value::List(more)) if !is_replaced(key) => {
-            Value::List(join_lists(items, more))
+            Value::List(join_lists(key, items, more))
         }
         (_, value) => value,
     };
@@ -54,8 +54,13 @@ fn merge_maps(base: Vec<Entry>, over: Vec<Entry>) -> Vec<Entry> {
     merged.into_iter().flatten().collect()
 }
 
-/// Joins two lists; a scalar that is in both is kept once. Maps are left to whoever reads them.
-fn join_lists(mut items: Vec<Node>, more: Vec<Node>) -> Vec<Node> {
+/// Joins two lists; a scalar that is in both is kept once, and a mount goes over another at the same place. Other
+/// maps are left to whoever reads them.
+fn join_lists(key: &str, mut items: Vec<Node>, more: Vec<Node>) -> Vec<Node> {
+    if key == "volumes" {
+        let over: HashSet<String> = more.iter().filter_map(mount_target).collect();
+        items.retain(|item| mount_target(item).is_none_or(|target| !over.contains(&target)));
+    }
     let known: HashSet<String> = items
         .iter()
         .filter_map(|item| item.scalar().map(str::to_owned))
@@ -63,6 +68,19 @@ fn join_lists(mut items: Vec<Node>, more: Vec<Node>) -> Vec<Node> {
     let is_new = |item: &Node| item.scalar().is_none_or(|text| !known.contains(text));
     items.extend(more.into_iter().filter(is_new));
     items
+}
+
+/// Where a mount goes, in either syntax.
+fn mount_target(item: &Node) -> Option<String> {
+    let target = match item.scalar() {
+        Some(text) => {
+            let mut parts = text.split(':');
+            let first = parts.next()?;
+            parts.next().unwrap_or(first)
+        }
+        None => item.get("target")?.scalar()?,
+    };
+    Some(target.trim_end_matches('/').to_owned())
 }
 
 /// Lists that make sense only as a whole.
@@ -74,13 +92,26 @@ fn is_replaced(key: &str) -> bool {
 fn normal(key: &str, node: Node) -> Node {
     let place = node.place.clone();
     let value = match (key, node.value) {
-        ("args" | "environment", Value::List(items)) => {
+        (
+            "additional_contexts" | "args" | "environment" | "labels" | "sysctls",
+            Value::List(items),
+        ) => {
             // The first item that is no text keeps the list as it is: its reader says what is wrong.
             if items.iter().any(|item| item.scalar().is_none()) {
                 Value::List(items)
             } else {
                 merge_pairs(items)
             }
+        }
+        // One or several.
+        ("dns" | "dns_opt" | "dns_search" | "env_file" | "tmpfs", value @ Value::Scalar { .. }) => {
+            Value::List(vec![Node {
+                place: place.clone(),
+                value,
+            }])
+        }
+        ("networks", Value::List(items)) if items.iter().all(|item| item.scalar().is_some()) => {
+            merge_pairs(items)
         }
         ("build", Value::Scalar { text, plain }) => Value::Map(vec![Entry {
             key: "context".to_owned(),

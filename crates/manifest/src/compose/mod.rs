@@ -2,37 +2,54 @@
 
 use std::collections::BTreeMap;
 
+use layby_model::AppName;
+
 use crate::draft::{AppDraft, Placed};
 use crate::fields::Fields;
 use crate::report::Report;
 use crate::tree::{Node, Place};
+use crate::{ReadOptions, app};
+use networks::Member;
+use project::Project;
 
 pub(crate) mod dotenv;
 pub(crate) mod interpolate;
 
 mod build;
 mod deploy;
+mod devices;
+mod env_file;
 mod healthcheck;
+mod image;
+mod layby;
 mod leftover;
 mod merge;
+mod mounts;
+mod networks;
+mod options;
 mod pairs;
 mod ports;
+mod project;
+mod restart;
+mod sandbox;
+mod secrets;
 mod service;
 mod shell;
+mod tmpfs;
+mod volumes;
 
 /// Keys at the top that would be dangerous to ignore.
-const REFUSED: [(&str, &str); 5] = [
+const REFUSED: [(&str, &str); 3] = [
     ("configs", "the services would miss their files"),
     ("include", "write its services into this file"),
-    ("networks", "all apps of a node share one network"),
-    ("secrets", "the services would miss their files"),
-    ("volumes", "data written to them would be lost"),
+    ("models", "the services would miss them"),
 ];
 
 /// Reads the documents of one or more Compose files: a later one is laid over those before it.
 pub(crate) fn read(
     documents: Vec<Node>,
     variables: &BTreeMap<String, String>,
+    options: &ReadOptions,
     report: &mut Report,
 ) -> AppDraft {
     let merged = documents
@@ -49,7 +66,27 @@ pub(crate) fn read(
     };
     top.accept(&["version"]);
     top.accept_extensions();
-    let name = top.entry("name").and_then(|entry| {
+    let name = name(&mut top, options, report);
+    let mut project = Project {
+        name: name.clone(),
+        options,
+        variables,
+        volumes: BTreeMap::new(),
+        secrets: secrets::read(&mut top, report),
+    };
+    volumes::read(&mut top, &mut project, report);
+    let networks = networks::declared(&mut top, report);
+    top.refuse(&REFUSED, report);
+    let members = services(&mut top, &project, report);
+    top.finish(report);
+    AppDraft {
+        name,
+        services: networks::join(&networks, members, report),
+    }
+}
+
+fn name(top: &mut Fields, options: &ReadOptions, report: &mut Report) -> Option<AppName> {
+    let written = top.entry("name").and_then(|entry| {
         let place = entry.value.place.clone();
         let value = entry.value.scalar().map(str::to_owned);
         if value.is_none() {
@@ -57,25 +94,10 @@ pub(crate) fn read(
         }
         value.map(|value| Placed { value, place })
     });
-    if let Some(entry) = top.entry("networks")
-        && !leftover::is_default_network(&entry.value)
-    {
-        top.put_back(entry);
-    }
-    top.refuse(&REFUSED, report);
-    let services = services(&mut top, variables, report);
-    top.finish(report);
-    AppDraft {
-        names: name.into_iter().collect(),
-        services,
-    }
+    app::name(options, written.as_slice(), report)
 }
 
-fn services(
-    top: &mut Fields,
-    variables: &BTreeMap<String, String>,
-    report: &mut Report,
-) -> Vec<crate::draft::Draft> {
+fn services(top: &mut Fields, project: &Project<'_>, report: &mut Report) -> Vec<Member> {
     let place = top.place.clone();
     let mut map = match top.entry("services") {
         Some(entry) => match Fields::open(entry.value, "\"services\"", report) {
@@ -93,7 +115,7 @@ fn services(
     }
     entries
         .into_iter()
-        .filter_map(|entry| service::read(entry, variables, report))
+        .filter_map(|entry| service::read(entry, project, report))
         .collect()
 }
 

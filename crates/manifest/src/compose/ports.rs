@@ -7,28 +7,36 @@ use layby_model::spec::PublishedPort;
 use crate::draft::Placed;
 use crate::fields::{Fields, parsed, port};
 use crate::report::Report;
-use crate::tree::{Node, Value};
+use crate::tree::{Node, Value, cut};
 
 /// The most ports of a service.
 const MAX_PORTS: usize = 1000;
 
+/// The ports of the machine that lead to a service.
+#[derive(Debug, Default)]
+pub(crate) struct Published {
+    pub(crate) all: Vec<Placed<PublishedPort>>,
+    /// Ports in the replica that are said to speak HTTP (`app_protocol`).
+    pub(crate) http: Vec<u16>,
+}
+
 /// Reads `ports`: the short and the long syntax. What is said twice is kept once.
-pub(crate) fn published(service: &mut Fields, report: &mut Report) -> Vec<Placed<PublishedPort>> {
+pub(crate) fn published(service: &mut Fields, report: &mut Report) -> Published {
     let name = service.name("ports");
-    let mut all: Vec<Placed<PublishedPort>> = Vec::new();
+    let mut published = Published::default();
     for item in items(service, "ports", report) {
         let place = item.place.clone();
         let port = match item.value {
-            Value::Map(_) => long(item, &service.what, report),
+            Value::Map(_) => long(item, &service.what, &mut published.http, report),
             _ => parsed(&item, &format!("an item of {name}"), report, short),
         };
         if let Some(value) = port
-            && !all.iter().any(|known| known.value == value)
+            && !published.all.iter().any(|known| known.value == value)
         {
-            all.push(Placed { value, place });
+            published.all.push(Placed { value, place });
         }
     }
-    all
+    published
 }
 
 /// Reads `expose`: ports, or `PORT/tcp`.
@@ -77,7 +85,12 @@ fn short(text: &str) -> Result<PublishedPort, String> {
     })
 }
 
-fn long(item: Node, service: &str, report: &mut Report) -> Option<PublishedPort> {
+fn long(
+    item: Node,
+    service: &str,
+    http: &mut Vec<u16>,
+    report: &mut Report,
+) -> Option<PublishedPort> {
     let mut fields = Fields::open(item, format!("a port of {service}"), report)?;
     let place = fields.place.clone();
     let target = fields.entry("target");
@@ -92,7 +105,9 @@ fn long(item: Node, service: &str, report: &mut Report) -> Option<PublishedPort>
         "tcp" => Ok(()),
         _ => Err("tcp (only TCP is supported)".to_owned()),
     });
-    fields.accept(&["app_protocol", "mode", "name"]);
+    let is_http = app_protocol(&mut fields, "app_protocol", report);
+    http.extend(target.filter(|_| is_http));
+    fields.accept(&["mode", "name"]);
     fields.accept_extensions();
     fields.finish(report);
     Some(PublishedPort {
@@ -100,6 +115,28 @@ fn long(item: Node, service: &str, report: &mut Report) -> Option<PublishedPort>
         port: port.unwrap_or(0),
         target: target?,
     })
+}
+
+/// Takes off what is spoken on a port (Kubernetes' `appProtocol`, too): whether it is HTTP/1.1. Whatever else it is goes
+/// through as it is, connection by connection.
+pub(crate) fn app_protocol(fields: &mut Fields, key: &'static str, report: &mut Report) -> bool {
+    let Some(place) = fields.place_of(key) else {
+        return false;
+    };
+    let protocol = fields.text(key, report).unwrap_or_default();
+    match protocol.as_str() {
+        "http" | "kubernetes.io/ws" => true,
+        "" | "tcp" => false,
+        protocol => {
+            let message = format!(
+                "{} is {:?}: it is balanced by connection, as plain TCP",
+                fields.name(key),
+                cut(protocol)
+            );
+            report.warn(&place, message);
+            false
+        }
+    }
 }
 
 /// Takes `/tcp` off.

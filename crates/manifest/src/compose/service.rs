@@ -1,23 +1,25 @@
 //! One service of a Compose file.
 
-use std::collections::BTreeMap;
-
-use layby_model::spec::{ContainerSpec, STOP_GRACE_MS, ServiceSpec, SleepPolicy};
+use layby_model::route::Protocol;
+use layby_model::spec::{ContainerSpec, STOP_GRACE_MS, ServicePort, ServiceSpec};
 
 use crate::compose::deploy::Deploy;
-use crate::compose::{build, deploy, healthcheck, leftover, pairs, ports, shell};
+use crate::compose::env_file::{self, EnvFiles};
+use crate::compose::networks::{self, Member};
+use crate::compose::project::Project;
+use crate::compose::{
+    build, deploy, healthcheck, image, layby, leftover, mounts, options, pairs, ports, sandbox,
+    shell,
+};
 use crate::draft::{Draft, service_name};
 use crate::fields::{Expected, Fields, parsed, texts};
+use crate::mount;
 use crate::report::Report;
 use crate::tree::{Entry, Value, cut};
-use crate::units::{duration_ms, sleep_after_ms};
+use crate::units::duration_ms;
 
 /// Reads a service. `None` if it has no usable name, or is left out.
-pub(crate) fn read(
-    entry: Entry,
-    variables: &BTreeMap<String, String>,
-    report: &mut Report,
-) -> Option<Draft> {
+pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> Option<Member> {
     let what = format!("service {:?}", cut(&entry.key));
     let place = entry.place;
     let name = service_name(&entry.key, &place, report);
@@ -40,7 +42,7 @@ pub(crate) fn read(
     let image = service.text("image", report).unwrap_or_default();
     let build = service
         .take("build")
-        .map(|node| build::read(node, &service.what, variables, report));
+        .map(|node| build::read(node, &service.what, project, report));
     if build.is_none() && !has_image {
         let message = match image_at {
             Some(_) => format!("{} is empty: is a variable not set?", service.name("image")),
@@ -48,25 +50,37 @@ pub(crate) fn read(
         };
         report.error(image_at.as_ref().unwrap_or(&place), message);
     }
+    let pull = image::pull(&mut service, build.is_some(), report);
+    let (build, built_for) = build
+        .flatten()
+        .map_or((None, None), |build| (Some(build.spec), build.platform));
+    let platform = service.parsed("platform", report, image::platform);
     let entrypoint = command(&mut service, "entrypoint", report);
     let command = command(&mut service, "command", report);
+    let EnvFiles {
+        mut env,
+        names: named_files,
+    } = env_file::read(&mut service, project, report);
     let environment_name = service.name("environment");
-    let env = service
-        .take("environment")
-        .map(|node| pairs::read(node, &environment_name, variables, report))
-        .unwrap_or_default();
+    if let Some(node) = service.take("environment") {
+        pairs::variables(node, &environment_name, project.variables, &mut env, report);
+    }
     let published = ports::published(&mut service, report);
     let exposed = ports::exposed(&mut service, report);
     let healthcheck = healthcheck::read(&mut service, report);
     let Deploy {
         replicas,
         resources,
+        devices,
         strategy,
+        restart,
     } = deploy::read(&mut service, report);
+    let mut options = options::read(&mut service, report);
+    options.cdi_devices.extend(devices);
     let stop_grace_ms = service.parsed("stop_grace_period", report, duration_ms);
-    let layby = layby(&mut service, report);
+    let layby = layby::read(&mut service, report);
     let container = ContainerSpec {
-        build: build.flatten(),
+        build,
         entrypoint,
         command,
         env,
@@ -75,6 +89,7 @@ pub(crate) fn read(
         resources,
         ports: unique(
             published
+                .all
                 .iter()
                 .map(|port| port.value.target)
                 .chain(exposed),
@@ -85,30 +100,66 @@ pub(crate) fn read(
         no_healthcheck: healthcheck.disabled,
         stop_signal: service.parsed("stop_signal", report, signal),
         stop_grace_ms: stop_grace_ms.unwrap_or(STOP_GRACE_MS),
+        pull,
+        platform: platform.or(built_for),
+        mounts: mounts::read(&mut service, project, report),
+        options,
         ..ContainerSpec::new(&entry.key, &image)
     };
+    let sandbox = sandbox::read(&mut service, report);
+    let joined = networks::joined(&mut service, report);
+    let links = networks::links(&mut service, report);
     leftover::read(&mut service, report);
     service.finish(report);
 
-    let port = layby.port.or_else(|| container.ports.first().copied());
+    let http = unique(
+        layby
+            .port
+            .into_iter()
+            .chain(layby.http.iter().copied())
+            .chain(published.http),
+    );
+    let exposed = container.ports.first().or(http.first()).copied();
     let (published, published_at) = published
+        .all
         .into_iter()
         .map(|port| (port.value, port.place))
         .unzip();
-    Some(Draft {
-        spec: ServiceSpec {
-            containers: vec![container],
-            replicas,
-            port,
-            published,
-            sleep: layby.sleep,
-            strategy,
-            ..ServiceSpec::new(name?)
-        },
+    let mut spec = ServiceSpec {
+        containers: vec![container],
+        replicas,
+        port: layby.port.or(exposed),
+        published,
+        sleep: layby.sleep,
+        restart,
+        ports: http.into_iter().map(http_port).collect(),
+        deploy_on_push: layby.deploy_on_push,
+        sandbox,
+        ..ServiceSpec::new(name?)
+    };
+    let how = "say \"order: start-first\" in \"deploy.update_config\"";
+    spec.strategy = mount::strategy(strategy, &spec, &place, how, report);
+    let draft = Draft {
+        spec,
         place,
         published_at,
         aliases_at: Vec::new(),
+        named_files,
+    };
+    Some(Member {
+        draft,
+        joined,
+        links,
     })
+}
+
+/// A port of the virtual address that speaks HTTP, as the port in the replicas that it leads to.
+fn http_port(port: u16) -> ServicePort {
+    ServicePort {
+        port,
+        target: port,
+        protocol: Protocol::Http,
+    }
 }
 
 /// `command` or `entrypoint`: a list of words, or a line that is split into them.
@@ -148,34 +199,6 @@ fn signal(text: &str) -> Result<String, Expected> {
     } else {
         Err("a signal such as SIGTERM or 15".to_owned())
     }
-}
-
-/// Layby's own settings.
-struct Layby {
-    port: Option<u16>,
-    sleep: SleepPolicy,
-}
-
-fn layby(service: &mut Fields, report: &mut Report) -> Layby {
-    let mut settings = Layby {
-        port: None,
-        sleep: SleepPolicy::default(),
-    };
-    let Some(mut fields) = service.map("x-layby", report) else {
-        return settings;
-    };
-    settings.port = fields.port("port", report);
-    if let Some(mut sleep) = fields.map("sleep", report) {
-        if let Some(after) = sleep.parsed("doze_after", report, sleep_after_ms) {
-            settings.sleep.doze_after_ms = after;
-        }
-        if let Some(after) = sleep.parsed("sleep_after", report, sleep_after_ms) {
-            settings.sleep.sleep_after_ms = after;
-        }
-        sleep.finish(report);
-    }
-    fields.finish(report);
-    settings
 }
 
 /// Ports, each once, in order.

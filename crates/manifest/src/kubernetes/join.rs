@@ -80,6 +80,7 @@ fn draft(deployment: &mut Deployment) -> Draft {
         place: deployment.place.clone(),
         published_at: Vec::new(),
         aliases_at: Vec::new(),
+        named_files: Vec::new(),
     }
 }
 

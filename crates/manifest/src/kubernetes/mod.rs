@@ -5,6 +5,7 @@ use crate::draft::{AppDraft, Placed};
 use crate::fields::Fields;
 use crate::report::Report;
 use crate::tree::{Node, Place, cut};
+use crate::{ReadOptions, app};
 
 mod container;
 mod deployment;
@@ -49,7 +50,7 @@ struct Objects {
 }
 
 /// Reads the documents of all files as one app.
-pub(crate) fn read(files: Vec<File>, report: &mut Report) -> AppDraft {
+pub(crate) fn read(files: Vec<File>, options: &ReadOptions, report: &mut Report) -> AppDraft {
     let whole = Place::whole(files.first().map_or("", |file| file.name.as_str()));
     let mut objects = Objects::default();
     let mut waiting: Vec<Node> = Vec::new();
@@ -73,7 +74,7 @@ pub(crate) fn read(files: Vec<File>, report: &mut Report) -> AppDraft {
         report.error(&whole, "there is no Deployment: there is nothing to run");
     }
     AppDraft {
-        names: objects.namespaces,
+        name: app::name(options, &objects.namespaces, report),
         services: join::join(objects.deployments, objects.services, report),
     }
 }

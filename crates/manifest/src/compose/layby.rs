@@ -1,0 +1,40 @@
+//! `x-layby`: Layby's own settings of a service.
+
+use layby_model::spec::SleepPolicy;
+
+use crate::fields::{Fields, port};
+use crate::report::Report;
+use crate::units::sleep_after_ms;
+
+/// What is said there.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    /// The port that HTTP by host name goes to.
+    pub(crate) port: Option<u16>,
+    /// Ports that speak HTTP.
+    pub(crate) http: Vec<u16>,
+    pub(crate) sleep: SleepPolicy,
+    pub(crate) deploy_on_push: bool,
+}
+
+/// Takes `x-layby` off a service.
+pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Settings {
+    let mut settings = Settings::default();
+    let Some(mut fields) = service.map("x-layby", report) else {
+        return settings;
+    };
+    settings.port = fields.port("port", report);
+    settings.http = fields.parsed_list("http", report, port);
+    settings.deploy_on_push = fields.flag("deploy_on_push", report).unwrap_or(false);
+    if let Some(mut sleep) = fields.map("sleep", report) {
+        if let Some(after) = sleep.parsed("doze_after", report, sleep_after_ms) {
+            settings.sleep.doze_after_ms = after;
+        }
+        if let Some(after) = sleep.parsed("sleep_after", report, sleep_after_ms) {
+            settings.sleep.sleep_after_ms = after;
+        }
+        sleep.finish(report);
+    }
+    fields.finish(report);
+    settings
+}

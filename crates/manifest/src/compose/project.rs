@@ -1,0 +1,53 @@
+//! What the services of a Compose file refer to: where it lies, its variables, and what it declares at the top.
+
+use std::collections::BTreeMap;
+
+use layby_model::AppName;
+
+use crate::ReadOptions;
+use crate::compose::secrets::Secret;
+use crate::compose::volumes::Volume;
+use crate::fields::Expected;
+use crate::mount::on_machine;
+
+/// A Compose file's surroundings.
+#[derive(Debug)]
+pub(crate) struct Project<'a> {
+    /// The app's name, which the names of its volumes begin with. `None`: the report says why.
+    pub(crate) name: Option<AppName>,
+    pub(crate) options: &'a ReadOptions,
+    /// What `${VAR}` means.
+    pub(crate) variables: &'a BTreeMap<String, String>,
+    /// The top-level `volumes`. `None` for one that is not right, as the report says.
+    pub(crate) volumes: BTreeMap<String, Option<Volume>>,
+    /// The top-level `secrets`.
+    pub(crate) secrets: BTreeMap<String, Secret>,
+}
+
+impl Project<'_> {
+    /// A path on the machine: absolute, below the home folder (`~`), or relative to the Compose file's folder.
+    pub(crate) fn path(&self, text: &str) -> Result<String, Expected> {
+        if text.starts_with('/') {
+            return on_machine("", text);
+        }
+        if let Some(below) = text.strip_prefix('~') {
+            if !below.is_empty() && !below.starts_with('/') {
+                return Err("a path, absolute or below your own home folder (~/)".to_owned());
+            }
+            return match self.variables.get("HOME") {
+                Some(home) if home.starts_with('/') => on_machine(home, below),
+                _ => Err(
+                    "an absolute path (~ is the variable HOME, which the caller has not set)"
+                        .to_owned(),
+                ),
+            };
+        }
+        match &self.options.folder_path {
+            Some(folder) => on_machine(folder, text),
+            None => Err(
+                "an absolute path (the Compose file's folder is not on the node's machine)"
+                    .to_owned(),
+            ),
+        }
+    }
+}

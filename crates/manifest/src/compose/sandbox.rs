@@ -1,0 +1,155 @@
+//! What the containers of a replica share: its host name, names and name servers, kernel settings, namespaces.
+
+use std::collections::BTreeMap;
+
+use layby_model::options::SandboxOptions;
+
+use crate::compose::pairs;
+use crate::fields::{Expected, Fields, one_or_more};
+use crate::host::{address, address_or_gateway, hostname, own_hostname, resolver_option, search};
+use crate::report::Report;
+use crate::sysctl::sysctl;
+use crate::tree::{Node, Place, Value, cut};
+
+/// The most lines of `/etc/hosts`, name servers, search domains or options.
+const MAX_ITEMS: usize = 1_000;
+
+/// Takes the options of the sandbox off a service.
+pub(crate) fn read(service: &mut Fields, report: &mut Report) -> SandboxOptions {
+    let sandbox = SandboxOptions {
+        hostname: service.parsed("hostname", report, own_hostname),
+        extra_hosts: extra_hosts(service, report),
+        dns: texts(service, "dns", report, address),
+        dns_search: texts(service, "dns_search", report, search),
+        dns_options: texts(service, "dns_opt", report, resolver_option),
+        sysctls: sysctls(service, report),
+        host_pid: namespace(service, "pid", report),
+        host_ipc: namespace(service, "ipc", report),
+        share_pid: false,
+        host_users: namespace(service, "userns_mode", report),
+    };
+    namespaces_of_its_own(service, report);
+    sandbox
+}
+
+/// Takes off one text or a list of it, each read with `parse`.
+fn texts(
+    service: &mut Fields,
+    key: &'static str,
+    report: &mut Report,
+    parse: impl Fn(&str) -> Result<String, Expected>,
+) -> Vec<String> {
+    let name = service.name(key);
+    let Some(node) = service.take(key) else {
+        return Vec::new();
+    };
+    let mut texts = Vec::new();
+    for item in one_or_more(node, &name, report).into_iter().take(MAX_ITEMS) {
+        match parse(&item.value) {
+            Ok(text) => texts.push(text),
+            Err(expected) => {
+                let message = format!(
+                    "an item of {name} must be {expected}, not {:?}",
+                    cut(&item.value)
+                );
+                report.error(&item.place, message);
+            }
+        }
+    }
+    texts
+}
+
+/// `extra_hosts`: a list of `NAME=ADDRESS` or `NAME:ADDRESS`, or a map to one address or several.
+fn extra_hosts(service: &mut Fields, report: &mut Report) -> Vec<(String, String)> {
+    let name = service.name("extra_hosts");
+    let Some(node) = service.take("extra_hosts") else {
+        return Vec::new();
+    };
+    let mut hosts = Vec::new();
+    let mut put = |host: &str, address: &str, place: &Place, report: &mut Report| {
+        let read = hostname(host).and_then(|host| Ok((host, address_or_gateway(address)?)));
+        match read {
+            Ok(pair) if hosts.len() < MAX_ITEMS => hosts.push(pair),
+            Ok(_) => {}
+            Err(expected) => {
+                let message = format!(
+                    "an item of {name} must be NAME=ADDRESS with {expected}, not {:?}",
+                    cut(&format!("{host}={address}"))
+                );
+                report.error(place, message);
+            }
+        }
+    };
+    if let Value::Map(entries) = node.value {
+        for entry in entries {
+            for address in one_or_more(entry.value, &name, report) {
+                put(&entry.key, &address.value, &address.place, report);
+            }
+        }
+        return hosts;
+    }
+    for item in one_or_more(node, &name, report) {
+        let (host, address) = item
+            .value
+            .split_once('=')
+            .or_else(|| item.value.split_once(':'))
+            .unwrap_or((&item.value, ""));
+        put(host, address, &item.place, report);
+    }
+    hosts
+}
+
+fn sysctls(service: &mut Fields, report: &mut Report) -> BTreeMap<String, String> {
+    let name = service.name("sysctls");
+    let Some(node) = service.take("sysctls") else {
+        return BTreeMap::new();
+    };
+    let mut settings = BTreeMap::new();
+    for pair in pairs::list(node, &name, report) {
+        match (sysctl(&pair.key), pair.value) {
+            (Ok(key), Some(value)) => {
+                settings.insert(key, value);
+            }
+            (Ok(key), None) => {
+                report.error(&pair.place, format!("{key:?} in {name} has no value"));
+            }
+            (Err(expected), _) => {
+                let message = format!("{:?} in {name} must be {expected}", cut(&pair.key));
+                report.error(&pair.place, message);
+            }
+        }
+    }
+    settings
+}
+
+/// `pid`, `ipc` and `userns_mode`: whether the machine's own namespace is asked for.
+fn namespace(service: &mut Fields, key: &'static str, report: &mut Report) -> bool {
+    service
+        .parsed(key, report, |text| match text {
+            "host" => Ok(true),
+            // Its own, which no other service joins.
+            "" | "private" => Ok(false),
+            "shareable" if key == "ipc" => Ok(false),
+            _ => Err("host, or left out (no other namespace can be joined)".to_owned()),
+        })
+        .unwrap_or(false)
+}
+
+/// `cgroup` and `uts`: these namespaces are always its own.
+fn namespaces_of_its_own(service: &mut Fields, report: &mut Report) {
+    for key in ["cgroup", "uts"] {
+        if let Some(node) = service.take(key)
+            && !matches!(node.scalar(), Some("private" | ""))
+        {
+            refuse(service, key, &node, report);
+        }
+    }
+}
+
+fn refuse(service: &Fields, key: &str, node: &Node, report: &mut Report) {
+    let message = format!(
+        "{} is not supported yet: a service has a namespace of its own",
+        service.name(key)
+    );
+    report.error(&node.place, message);
+}
