@@ -68,7 +68,8 @@ impl Group {
         Path::new("/").join(&self.path)
     }
 
-    fn dir(&self, controller: &str) -> Option<PathBuf> {
+    /// Its directory in the tree of a controller.
+    pub(crate) fn dir(&self, controller: &str) -> Option<PathBuf> {
         self.hierarchies
             .root(controller)
             .map(|root| root.join(&self.path))
@@ -131,7 +132,7 @@ impl Group {
     fn create_v2(&self, root: &Path) -> Result<()> {
         let mut dir = root.to_owned();
         for part in &self.path {
-            for controller in ["+cpu", "+cpuset", "+memory", "+pids"] {
+            for controller in ["+cpu", "+cpuset", "+memory", "+pids", "+io"] {
                 // Refused where it does not exist or stands already: writing a limit would say so.
                 let _ = fs::write(dir.join("cgroup.subtree_control"), controller);
             }

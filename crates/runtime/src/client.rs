@@ -1,15 +1,167 @@
 //! A blocking client of a shim: for tests, and for tools that do one thing at a time.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, IoSliceMut, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+
 use crate::error::{Error, Result, Trying};
 use crate::protocol::{
-    Answer, Do, ExecResult, MAX_MESSAGE_BYTES, Message, Request, SandboxState, Trouble, VERSION,
+    Answer, Do, ExecResult, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, Message, Request, SandboxState,
+    Trouble,
 };
+use crate::sys;
+
+/// How long a shim may take to begin what was asked of it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The most descriptors that come with a message.
+const MAX_ENDS: usize = 3;
+
+/// What a request came to that hands descriptors over.
+#[derive(Debug)]
+pub enum Begun {
+    /// It is under way: the client's ends, and where the reply will come.
+    Attached(Vec<OwnedFd>, Reply),
+    /// It is done.
+    Done(ExecResult),
+}
+
+/// The connection of something under way. Dropping it ends that.
+#[derive(Debug)]
+pub struct Reply {
+    /// Where the reply comes, as the next line.
+    pub stream: UnixStream,
+    /// The beginning of that line, which came with the ends.
+    pub begun: Vec<u8>,
+}
+
+impl Reply {
+    /// Waits for the reply.
+    ///
+    /// # Errors
+    /// When what was under way failed, or the shim is gone.
+    pub fn wait(mut self) -> Result<ExecResult> {
+        let mut byte = [0];
+        while !self.begun.contains(&b'\n') {
+            let read = self.stream.read(&mut byte);
+            match read.trying(|| "hear from the shim".into())? {
+                0 => return Err(ended()),
+                _ => self.begun.extend_from_slice(&byte),
+            }
+        }
+        done(&self.begun)
+    }
+}
+
+/// Reads the reply to what was under way.
+///
+/// # Errors
+/// The reply says that it failed ([`Error::Fatal`]: there is no such container or file), or is none.
+pub fn done(line: &[u8]) -> Result<ExecResult> {
+    let line = line.split(|b| *b == b'\n').next().unwrap_or_default();
+    let message = serde_json::from_slice(line)
+        .map_err(std::io::Error::from)
+        .trying(|| "understand the shim".into())?;
+    match message {
+        Message::Ok {
+            ok: Answer::Exec(result),
+            ..
+        } => Ok(result),
+        Message::Error { error, .. } => Err(from_trouble(error)),
+        Message::Ok { .. } | Message::Attached { .. } | Message::State { .. } => Err(
+            Error::Failed("the shim answered what nobody asked".to_owned()),
+        ),
+    }
+}
+
+/// Asks the shim at `socket` for something that hands descriptors over ([`Do::Attach`], [`Do::Copy`]), on a
+/// connection of its own, and waits until it has begun.
+///
+/// # Errors
+/// When it could not be begun ([`Error::Fatal`]: there is no such container or file), or the shim is of a Layby that
+/// did not know it yet.
+pub fn begin(socket: &Path, order: Do) -> Result<Begun> {
+    let what = || format!("ask the shim at {}", socket.display());
+    let mut stream = UnixStream::connect(socket).trying(what)?;
+    stream.set_read_timeout(Some(PATIENCE)).trying(what)?;
+    let request = Request {
+        v: order.version(),
+        id: 1,
+        order,
+    };
+    let mut line = serde_json::to_vec(&request)
+        .map_err(std::io::Error::from)
+        .trying(what)?;
+    line.push(b'\n');
+    if line.len() > MAX_REQUEST_BYTES {
+        return Err(Error::Failed(format!(
+            "the command is too long: it may take {MAX_REQUEST_BYTES} bytes at most"
+        )));
+    }
+    stream.write_all(&line).trying(what)?;
+    let mut ends = Vec::new();
+    let mut came = Vec::new();
+    let end = loop {
+        if let Some(end) = came.iter().position(|b| *b == b'\n') {
+            break end + 1;
+        }
+        if receive_with_ends(&stream, &mut came, &mut ends).trying(what)? == 0 {
+            return Err(ended());
+        }
+    };
+    let begun = came.split_off(end);
+    match serde_json::from_slice(&came) {
+        Ok(Message::Attached { .. }) if !ends.is_empty() => {
+            stream.set_read_timeout(None).trying(what)?;
+            Ok(Begun::Attached(ends, Reply { stream, begun }))
+        }
+        // One that does not know the request does not know whose it is either.
+        Ok(Message::Error { id: 0, .. }) => Err(Error::Failed(
+            "its shim is of an older Layby, which cannot do this: deploy the service again"
+                .to_owned(),
+        )),
+        _ => done(&came).map(Begun::Done),
+    }
+}
+
+fn receive_with_ends(
+    stream: &UnixStream,
+    came: &mut Vec<u8>,
+    ends: &mut Vec<OwnedFd>,
+) -> std::io::Result<usize> {
+    let mut buffer = [0; 4096];
+    let mut space = nix::cmsg_space!([RawFd; MAX_ENDS]);
+    let length = {
+        let mut into = [IoSliceMut::new(&mut buffer)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = recvmsg::<()>(stream.as_raw_fd(), &mut into, Some(&mut space), flags)?;
+        for control in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(received) = control {
+                ends.extend(received.into_iter().map(sys::received));
+            }
+        }
+        message.bytes
+    };
+    came.extend_from_slice(&buffer[..length]);
+    Ok(length)
+}
+
+fn ended() -> Error {
+    Error::Failed("the shim has ended".to_owned())
+}
+
+fn from_trouble(Trouble { fatal, message }: Trouble) -> Error {
+    if fatal {
+        Error::Fatal(message)
+    } else {
+        Error::Failed(message)
+    }
+}
 
 /// A connection to a shim.
 #[derive(Debug)]
@@ -132,7 +284,7 @@ impl Client {
     fn ask(&mut self, order: Do) -> Result<Answer> {
         self.next += 1;
         let request = Request {
-            v: VERSION,
+            v: order.version(),
             id: self.next,
             order,
         };
@@ -145,19 +297,12 @@ impl Client {
         loop {
             match self.receive()? {
                 Message::Ok { id, ok } if id == self.next => return Ok(ok),
-                Message::Error {
-                    id,
-                    error: Trouble { fatal, message },
-                } if id == self.next => {
-                    return Err(if fatal {
-                        Error::Fatal(message)
-                    } else {
-                        Error::Failed(message)
-                    });
+                Message::Error { id, error } if id == self.next => {
+                    return Err(from_trouble(error));
                 }
                 // At most one for each change, which only our own orders and containers' ends bring.
                 Message::State { state } => self.states.push_back(state),
-                Message::Ok { .. } | Message::Error { .. } => {}
+                Message::Ok { .. } | Message::Error { .. } | Message::Attached { .. } => {}
             }
         }
     }
@@ -171,7 +316,7 @@ impl Client {
             .read_until(b'\n', &mut line)
             .trying(what)?;
         if line.is_empty() {
-            return Err(Error::Failed("the shim has ended".to_owned()));
+            return Err(ended());
         }
         serde_json::from_slice(&line)
             .map_err(std::io::Error::from)

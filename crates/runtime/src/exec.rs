@@ -1,33 +1,33 @@
 //! Running a command in a running container, as its user and within its fences.
 //!
 //! libcontainer's own way in would block the shim, and leaves the system call filter and the user out. So the shim forks a
-//! helper, which joins the container's cgroups and namespaces and forks the command; the shim only
-//! reads pipes and waits for the helper. The helper runs from sealed memory and cannot be traced from inside.
+//! helper, which enters the container ([`crate::entry`]) and forks the command; the shim only reads pipes and waits for
+//! the helper.
 
-use std::fs::{self, File};
+use std::convert::Infallible;
+use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use libcontainer::{capabilities, syscall::syscall::create_syscall};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sched::{CloneFlags, setns};
+use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{
-    ForkResult, Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setgroups, setresgid,
-    setresuid, setsid,
+    ForkResult, Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, getcwd, pipe2, setgroups,
+    setresgid, setresuid, setsid,
 };
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxCapabilities, Spec};
 
-use crate::container;
+use crate::entry::{Entry, Said, say};
 use crate::error::{Error, Result, Trying};
-use crate::executor;
-use crate::hierarchy::Hierarchies;
-use crate::oci;
+use crate::executor::{self, Refusal};
 use crate::protocol::MAX_EXEC_OUTPUT_BYTES;
 use crate::spec::Bundle;
 use crate::sys;
+use crate::user::User;
 
 /// A command on its way.
 pub(crate) struct Exec {
@@ -36,6 +36,18 @@ pub(crate) struct Exec {
     report: File,
     gathered: Vec<u8>,
     at_end: bool,
+}
+
+/// What a command is to be, where it is not what the container is.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    pub(crate) argv: Vec<String>,
+    /// Added to the container's environment.
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) cwd: Option<String>,
+    pub(crate) user: Option<User>,
+    /// Its standard input is a terminal, to be that of its session.
+    pub(crate) terminal: bool,
 }
 
 /// Starts `argv` in the container `name` of the bundle, whose init is `init`.
@@ -56,9 +68,8 @@ pub(crate) fn start(init: Pid, bundle: &Bundle, name: &str, argv: &[String]) -> 
         }),
         ForkResult::Child => {
             let fd = report_end.as_raw_fd();
-            match help(init, bundle, name, argv, output_end, report_end) {
-                Ok(code) => sys::exit_now(code),
-                Err(sentence) => executor::fail(fd, &sentence),
+            match help(init, bundle, name, argv, output_end, &report_end) {
+                Err(sentence) => executor::fail(fd, &Refusal::unusable(sentence)),
             }
         }
     }
@@ -113,54 +124,50 @@ impl Exec {
     }
 }
 
-/// The helper: joins, forks the command, waits for it, returns its exit code.
+/// Every namespace that a container may have of its own, but the user namespace.
+pub(crate) fn namespaces() -> CloneFlags {
+    CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWCGROUP
+}
+
+/// The helper: joins, forks the command, waits for it, ends with its exit code.
 fn help(
     init: Pid,
     bundle: &Bundle,
     name: &str,
     argv: &[String],
     output: OwnedFd,
-    report: OwnedFd,
-) -> std::result::Result<i32, String> {
-    sys::reset_signals();
-    let say = |what: &'static str| {
-        move |error: &dyn std::error::Error| format!("exec: cannot {what}: {error}")
-    };
-    prctl::set_dumpable(false).map_err(|e| say("hide from the container")(&e))?;
-    setsid().map_err(|e| say("make a session")(&e))?;
-    let spec = Spec::load(bundle.oci(name).join("config.json"))
-        .map_err(|e| say("read the container's spec")(&e))?;
-    let filter = match oci::is_unconfined(&spec) {
-        true => Vec::new(),
-        false => container::read_filter(bundle).map_err(|e| e.sentence())?,
-    };
+    report: &OwnedFd,
+) -> Said<Infallible> {
+    let entry = Entry::find(init, bundle, name)?;
     let stdin = File::open("/dev/null").map_err(|e| say("open /dev/null")(&e))?;
-    let process = sys::pidfd(init).map_err(|e| say("find the container's init")(&e))?;
-    let dirs = Hierarchies::get()
-        .and_then(|h| h.of_process(init))
-        .map_err(|e| e.sentence())?;
-    for dir in dirs {
-        fs::write(dir.join("cgroup.procs"), "0")
-            .map_err(|e| say("join the container's cgroup")(&e))?;
-    }
-    let mut kinds = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWCGROUP;
-    if spec
-        .linux()
-        .as_ref()
-        .is_some_and(|linux| linux.uid_mappings().is_some())
-    {
-        kinds |= CloneFlags::CLONE_NEWUSER;
-    }
-    setns(&process, kinds).map_err(|e| say("join the container's namespaces")(&e))?;
+    entry.join(namespaces())?;
+    let wanted = Wanted {
+        argv: argv.to_vec(),
+        ..Wanted::default()
+    };
+    let errors = output
+        .try_clone()
+        .map_err(|e| say("copy a descriptor")(&e))?;
+    run(&entry, &wanted, [stdin.into(), output, errors], report)
+}
+
+/// Forks the command with these for its standard input, output and errors; waits for it and ends with its exit code.
+pub(crate) fn run(
+    entry: &Entry,
+    wanted: &Wanted,
+    stdio: [OwnedFd; 3],
+    report: &OwnedFd,
+) -> Said<Infallible> {
     match sys::fork().map_err(|e| say("fork")(&e))? {
         ForkResult::Parent { child } => {
-            drop((output, report));
-            Ok(match waitpid(child, None) {
+            // What is held here would not be at its end when the command closes it.
+            sys::close_all_but(&[]);
+            sys::exit_now(match waitpid(child, None) {
                 Ok(WaitStatus::Exited(_, code)) => code,
                 Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as i32,
                 _ => 128 + Signal::SIGKILL as i32,
@@ -168,9 +175,8 @@ fn help(
         }
         ForkResult::Child => {
             let fd = report.as_raw_fd();
-            let outcome = become_command(&spec, &filter, argv, &stdin, &output);
-            let Err(sentence) = outcome;
-            executor::fail(fd, &sentence)
+            let Err(refusal) = become_command(&entry.spec, &entry.filter, wanted, &stdio);
+            executor::fail(fd, &refusal)
         }
     }
 }
@@ -180,36 +186,61 @@ fn help(
 fn become_command(
     spec: &Spec,
     filter: &[u8],
-    argv: &[String],
-    stdin: &File,
-    output: &OwnedFd,
-) -> std::result::Result<std::convert::Infallible, String> {
+    wanted: &Wanted,
+    [stdin, stdout, stderr]: &[OwnedFd; 3],
+) -> std::result::Result<Infallible, Refusal> {
     let say = |what: &'static str| {
-        move |error: &dyn std::error::Error| format!("exec: cannot {what}: {error}")
+        move |error: &dyn std::error::Error| Refusal::unusable(say(what)(error))
     };
+    if wanted.terminal {
+        setsid().map_err(|e| say("make a session")(&e))?;
+        sys::take_terminal(stdin.as_fd()).map_err(|e| say("take the terminal")(&e))?;
+    }
     dup2_stdin(stdin).map_err(|e| say("set stdin")(&e))?;
-    dup2_stdout(output).map_err(|e| say("set stdout")(&e))?;
-    dup2_stderr(output).map_err(|e| say("set stderr")(&e))?;
+    dup2_stdout(stdout).map_err(|e| say("set stdout")(&e))?;
+    dup2_stderr(stderr).map_err(|e| say("set stderr")(&e))?;
     let process = spec
         .process()
         .as_ref()
-        .ok_or("exec: the container's spec has no process")?;
-    let user = process.user();
+        .ok_or_else(|| Refusal::unusable("exec: the container's spec has no process".to_owned()))?;
     let calls = create_syscall();
     for limit in process.rlimits().iter().flatten() {
         calls
             .set_rlimit(limit)
             .map_err(|e| say("set the limits")(&e))?;
     }
-    prctl::set_no_new_privs().map_err(|e| say("give up new privileges")(&e))?;
-    std::env::set_current_dir(process.cwd()).map_err(|e| say("enter the working directory")(&e))?;
-    let groups: Vec<Gid> = user
-        .additional_gids()
-        .iter()
-        .flatten()
-        .map(|gid| Gid::from_raw(*gid))
-        .collect();
-    let (uid, gid) = (Uid::from_raw(user.uid()), Gid::from_raw(user.gid()));
+    let no_new_privileges = process.no_new_privileges().unwrap_or(true);
+    if no_new_privileges {
+        prctl::set_no_new_privs().map_err(|e| say("give up new privileges")(&e))?;
+    }
+    let cwd = wanted
+        .cwd
+        .as_deref()
+        .map_or(process.cwd().as_path(), |cwd| cwd.as_ref());
+    std::env::set_current_dir(cwd)
+        .map_err(|e| Refusal::unusable(format!("exec: cannot enter {}: {e}", cwd.display())))?;
+    // A way through /proc may lead out of the root (CVE-2024-21626): then it has no name in here.
+    if !getcwd().is_ok_and(|cwd| cwd.is_absolute()) {
+        let text = format!("exec: {} lies outside of the container", cwd.display());
+        return Err(Refusal::unusable(text));
+    }
+    let (uid, gid, groups, held) = match &wanted.user {
+        Some(user) => {
+            let held = process
+                .capabilities()
+                .as_ref()
+                .map(|c| held_by(c, user.uid));
+            (user.uid, user.gid, user.groups.clone(), held)
+        }
+        None => {
+            let user = process.user();
+            let groups = user.additional_gids().clone().unwrap_or_default();
+            let held = process.capabilities().clone();
+            (user.uid(), user.gid(), groups, held)
+        }
+    };
+    let groups: Vec<Gid> = groups.into_iter().map(Gid::from_raw).collect();
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     // Capabilities are dropped below, by name, and not by becoming somebody else.
     prctl::set_keepcaps(true)
         .and_then(|()| setgroups(&groups))
@@ -219,16 +250,30 @@ fn become_command(
     // When the helper is killed, so is the command; set after the user, which clears it.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| say("tie it to the shim")(&e))?;
     capabilities::reset_effective(calls.as_ref()).map_err(|e| say("set the capabilities")(&e))?;
-    if let Some(set) = process.capabilities() {
+    let mut filter = filter;
+    if !no_new_privileges {
+        // It takes a right that is dropped now.
+        executor::load(filter)?;
+        filter = &[];
+    }
+    if let Some(set) = &held {
         capabilities::drop_privileges(set, calls.as_ref())
             .map_err(|e| say("drop capabilities")(&e))?;
     }
-    sys::set_environment(
-        process
-            .env()
-            .iter()
-            .flatten()
-            .filter_map(|pair| pair.split_once('=')),
-    );
-    executor::execute(argv, filter)
+    let own = process.env().iter().flatten();
+    let own = own.filter_map(|pair| pair.split_once('='));
+    let more = wanted.env.iter().map(|(name, value)| (&**name, &**value));
+    sys::set_environment(own.chain(more));
+    executor::execute(&wanted.argv, filter)
+}
+
+/// The capabilities of a container's other user: root has all that the container may ever have, others none.
+fn held_by(container: &LinuxCapabilities, uid: u32) -> LinuxCapabilities {
+    let mut held = container.clone();
+    let all = container.bounding().clone().filter(|_| uid == 0);
+    held.set_effective(Some(all.clone().unwrap_or_default()));
+    held.set_permitted(Some(all.unwrap_or_default()));
+    held.set_inheritable(Some(Default::default()));
+    held.set_ambient(Some(Default::default()));
+    held
 }

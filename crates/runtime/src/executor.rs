@@ -17,8 +17,35 @@ use oci_spec::runtime::{LinuxCapabilities, Spec};
 
 use crate::{init, sys};
 
-/// The exit code of an init whose program could not be executed, as shells have it.
-const NOT_EXECUTED: i32 = 127;
+/// The exit codes of a process whose program could not be executed, or is not there, as shells have them.
+const NOT_EXECUTABLE: i32 = 126;
+const NOT_FOUND: i32 = 127;
+
+/// Why a program was not executed.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// The exit code that says so.
+    pub(crate) code: i32,
+    /// The reason, in one sentence.
+    pub(crate) sentence: String,
+}
+
+impl Refusal {
+    /// The program or something that it needs cannot be used.
+    pub(crate) fn unusable(sentence: String) -> Self {
+        Self {
+            code: NOT_EXECUTABLE,
+            sentence,
+        }
+    }
+
+    fn missing(sentence: String) -> Self {
+        Self {
+            code: NOT_FOUND,
+            sentence,
+        }
+    }
+}
 
 /// Loads the system call filter and executes the program of the spec. What goes wrong is written to a
 /// pipe, which closes on success.
@@ -52,7 +79,7 @@ impl Last {
     }
 
     /// Returns why the program could not be executed.
-    fn become_program(&self, spec: &Spec) -> Result<Infallible, String> {
+    fn become_program(&self, spec: &Spec) -> Result<Infallible, Refusal> {
         let argv = spec
             .process()
             .as_ref()
@@ -62,17 +89,21 @@ impl Last {
         if self.manner.with_parent {
             // After the user was set, which clears it.
             prctl::set_pdeathsig(Signal::SIGKILL)
-                .map_err(|error| format!("exec: cannot tie it to its parent: {error}"))?;
+                .map_err(|error| format!("exec: cannot tie it to its parent: {error}"))
+                .map_err(Refusal::unusable)?;
         }
         let mut filter = self.manner.filter.as_slice();
         if let Some(sets) = &self.manner.then {
             load(filter)?;
             filter = &[];
             capabilities::drop_privileges(sets, create_syscall().as_ref())
-                .map_err(|error| format!("exec: cannot drop capabilities: {error}"))?;
+                .map_err(|error| format!("exec: cannot drop capabilities: {error}"))
+                .map_err(Refusal::unusable)?;
         }
         if self.manner.under_init {
-            init::stay().map_err(|error| format!("exec: cannot fork: {error}"))?;
+            init::stay()
+                .map_err(|error| format!("exec: cannot fork: {error}"))
+                .map_err(Refusal::unusable)?;
         }
         execute(&argv, filter)
     }
@@ -80,8 +111,8 @@ impl Last {
 
 impl Executor for Last {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let Err(sentence) = self.become_program(spec);
-        fail(self.report, &sentence)
+        let Err(refusal) = self.become_program(spec);
+        fail(self.report, &refusal)
     }
 
     /// Nothing to check before: the kernel says it best.
@@ -91,22 +122,24 @@ impl Executor for Last {
 }
 
 /// Writes why the program was not executed to the pipe `fd`, and ends the process.
-pub(crate) fn fail(fd: RawFd, sentence: &str) -> ! {
-    sys::write_raw(fd, sentence.as_bytes());
-    sys::exit_now(NOT_EXECUTED)
+pub(crate) fn fail(fd: RawFd, refusal: &Refusal) -> ! {
+    sys::write_raw(fd, refusal.sentence.as_bytes());
+    sys::exit_now(refusal.code)
 }
 
 /// Loads the system call filter (empty: none) and replaces this process by the program, looked up in PATH when its name
 /// has no `/`. Returns why it could not.
-pub(crate) fn execute(argv: &[String], filter: &[u8]) -> Result<Infallible, String> {
+pub(crate) fn execute(argv: &[String], filter: &[u8]) -> Result<Infallible, Refusal> {
     let Some(program) = argv.first().filter(|program| !program.is_empty()) else {
-        return Err("exec: no command is given: set one in the image or the manifest".to_owned());
+        let sentence = "exec: no command is given: set one in the image or the manifest";
+        return Err(Refusal::unusable(sentence.to_owned()));
     };
     let arguments = argv
         .iter()
         .map(|argument| CString::new(argument.as_bytes()))
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|_| format!("exec: an argument of {program} has a zero byte in it"))?;
+        .map_err(|_| format!("exec: an argument of {program} has a zero byte in it"))
+        .map_err(Refusal::unusable)?;
     load(filter)?;
     let mut refused = None;
     for path in candidates(program) {
@@ -120,26 +153,27 @@ pub(crate) fn execute(argv: &[String], filter: &[u8]) -> Result<Infallible, Stri
         // As execvp(3): what may not be executed does not end the search.
         let sentence = explain(&path, errno);
         if errno != Errno::EACCES {
-            return Err(sentence);
+            return Err(Refusal::unusable(sentence));
         }
         refused.get_or_insert(sentence);
     }
-    Err(refused.unwrap_or_else(|| {
+    Err(refused.map(Refusal::unusable).unwrap_or_else(|| {
         let place = if program.contains('/') {
             ""
         } else {
             " in the container's PATH"
         };
-        format!("exec: no such file{place}: {program}")
+        Refusal::missing(format!("exec: no such file{place}: {program}"))
     }))
 }
 
-fn load(filter: &[u8]) -> Result<(), String> {
+pub(crate) fn load(filter: &[u8]) -> Result<(), Refusal> {
     if filter.is_empty() {
         return Ok(());
     }
     sys::load_filter(filter)
         .map_err(|error| format!("exec: cannot load the system call filter: {error}"))
+        .map_err(Refusal::unusable)
 }
 
 fn candidates(program: &str) -> Vec<PathBuf> {

@@ -7,13 +7,16 @@
 //! *shim*: a process of its own that outlives whoever started it ([`shim`]). The node starts it with
 //! [`shim::spawn`] and talks to it over a socket ([`protocol`]); freezing ([`freezer`]) goes past it.
 
+mod attach;
 mod binds;
 mod cdi;
 mod cgroup;
 pub mod client;
 mod container;
 mod copy_up;
+mod copying;
 mod devices;
+mod entry;
 mod error;
 mod exec;
 mod executor;
@@ -37,6 +40,9 @@ mod spec;
 mod sys;
 mod sysctls;
 mod terminal;
+pub mod tree;
+pub mod tty;
+pub mod usage;
 mod user;
 
 pub use error::Error;

@@ -4,12 +4,17 @@
 //! each, in the order in which they are done, which need not be the order of asking. After
 //! [`Do::Watch`] it also gets a [`Message::State`] at each change. A line is at most
 //! [`MAX_REQUEST_BYTES`] (requests) or [`MAX_MESSAGE_BYTES`] long.
+//!
+//! Two requests hand descriptors over ([`Do::Attach`], [`Do::Copy`]): before their reply comes a
+//! [`Message::Attached`] with the client's ends beside it (SCM_RIGHTS, unix(7)). Each needs a connection of its
+//! own, and what it began ends with that connection.
 
 use serde::{Deserialize, Serialize};
 
-/// The version of this protocol. A shim answers requests of its own version only: it lives as long as its
-/// containers, so a newer node must still speak the older versions.
-pub const VERSION: u32 = 1;
+/// The version of this protocol. A shim lives as long as its containers: a newer node must still speak to it. So
+/// versions only add requests; each request bears the version that it came with ([`Do::version`]), and a shim answers
+/// those up to its own.
+pub const VERSION: u32 = 2;
 
 /// The longest request line that a shim reads; a client that sends more is cut off.
 pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
@@ -26,10 +31,13 @@ pub const MAX_CLIENTS: usize = 16;
 /// How many execs run in a sandbox at once; one more is refused.
 pub const MAX_EXECS: usize = 8;
 
+/// How many commands and copies with a client at their other end run in a sandbox at once; one more is refused.
+pub const MAX_ATTACHED: usize = 8;
+
 /// One line from a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// [`VERSION`].
+    /// [`Do::version`] of the order.
     pub v: u32,
     /// Chosen by the client; the reply bears it.
     pub id: u64,
@@ -58,10 +66,102 @@ pub enum Do {
         /// It is killed after this.
         timeout_ms: u64,
     },
+    /// Runs a command in a running container with the client at its other end, who gets one descriptor (its
+    /// terminal) or three (to its standard input, from its output, from its errors). Replies with its exit code when
+    /// it has ended: 126 or 127 and the reason if it could not be executed or was not found.
+    Attach(Attach),
+    /// Reads or writes files of a running container. The client gets a pipe with the tar, or for it, but none for
+    /// [`Copy::Stat`]; replies when all is read or written.
+    Copy(CopyRequest),
     /// Replies with the state, and from then on sends it at each change.
     Watch,
     /// Stops, unmounts, removes the cgroup, replies, ends. The bundle's directory is left to the caller.
     Quit,
+}
+
+impl Do {
+    /// The version of the protocol that this request came with.
+    pub fn version(&self) -> u32 {
+        match self {
+            Self::Start
+            | Self::Stop
+            | Self::State
+            | Self::Exec { .. }
+            | Self::Watch
+            | Self::Quit => 1,
+            Self::Attach(_) | Self::Copy(_) => 2,
+        }
+    }
+}
+
+/// A command with a client at its other end.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// The container's name; empty: the first.
+    #[serde(default)]
+    pub container: String,
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Added to the container's environment.
+    #[serde(default)]
+    pub env: Vec<(String, String)>,
+    /// Where it starts; `None`: where the container did.
+    #[serde(default)]
+    pub cwd: Option<String>,
+    /// Whom it runs as, in the words of the container's own user; `None`: as the container.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// A terminal of so many columns and rows; `None`: pipes.
+    #[serde(default)]
+    pub tty: Option<(u16, u16)>,
+    /// It gets a standard input; else that is at its end. (A terminal has one in any case.)
+    #[serde(default)]
+    pub stdin: bool,
+}
+
+/// What to do with files of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyRequest {
+    /// The container's name; empty: the first.
+    #[serde(default)]
+    pub container: String,
+    /// What to do.
+    #[serde(flatten)]
+    pub copy: Copy,
+}
+
+/// Reading or writing files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "copy", rename_all = "snake_case")]
+pub enum Copy {
+    /// A file or folder as a tar.
+    Out {
+        /// Which.
+        path: String,
+        /// If it is a link, what it leads to is meant.
+        follow_link: bool,
+    },
+    /// A tar into a folder.
+    In {
+        /// The folder; it must be there.
+        path: String,
+        /// Owners are as the tar has them; else all belongs to the container's root.
+        keep_owners: bool,
+    },
+    /// What is at a path: replies with a [`Stat`] in JSON as the output.
+    Stat {
+        /// The path; links are followed.
+        path: String,
+    },
+}
+
+/// What is at a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stat {
+    /// Where it is: absolute, without links.
+    pub path: String,
+    /// Whether it is a folder.
+    pub is_dir: bool,
 }
 
 /// One line from a shim.
@@ -82,6 +182,11 @@ pub enum Message {
         /// Why.
         error: Trouble,
     },
+    /// The client's ends of what was begun come with this line; the reply is still to come.
+    Attached {
+        /// The request's id.
+        attached: u64,
+    },
     /// The state changed; sent to those who watch.
     State {
         /// The new state.
@@ -95,7 +200,7 @@ pub enum Message {
 pub enum Answer {
     /// To all but exec: the state afterwards.
     State(SandboxState),
-    /// To exec.
+    /// To exec, attach and copy.
     Exec(ExecResult),
 }
 
@@ -215,6 +320,7 @@ mod tests {
                     message: "no".into(),
                 },
             },
+            Message::Attached { attached: 4 },
             Message::State { state },
         ] {
             let line = serde_json::to_string(&message).expect("json");

@@ -66,11 +66,14 @@ impl Record {
             other => other?,
         };
         if let Ok(Versions { v, shim_v }) = serde_json::from_slice(&text) {
-            for (what, found, known) in
-                [("record", v, VERSION), ("shim", shim_v, protocol::VERSION)]
-            {
-                if found != known {
-                    let text = format!("its {what} is of version {found}, and not of {known}");
+            // A shim of an earlier version is spoken to in that one: each only adds requests.
+            for (what, found, known) in [
+                ("record", v, VERSION..=VERSION),
+                ("shim", shim_v, 1..=protocol::VERSION),
+            ] {
+                if !known.contains(&found) {
+                    let newest = known.end();
+                    let text = format!("its {what} is of version {found}, and not of {newest}");
                     return Err(io::Error::new(io::ErrorKind::Unsupported, text));
                 }
             }
@@ -127,11 +130,15 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         for text in [
             r#"{"v":2,"who":"unheard of"}"#,
-            r#"{"v":1,"shim_v":2,"id":"000000000007","service":"shop/web","revision":1,"generation":1,"images":[]}"#,
+            r#"{"v":1,"shim_v":99,"id":"000000000007","service":"shop/web","revision":1,"generation":1,"images":[]}"#,
         ] {
             fs::write(path(dir.path()), text).expect("written");
             let error = Record::read(dir.path()).expect_err(text);
             assert_eq!(error.kind(), io::ErrorKind::Unsupported, "{error}");
         }
+        let text = r#"{"v":1,"id":"000000000007","service":"shop/web","revision":1,"generation":1,"images":[]}"#;
+        fs::write(path(dir.path()), text).expect("written");
+        let first = Record::read(dir.path()).expect("read").expect("a record");
+        assert_eq!(first.shim_v, 1, "shims of before go on being spoken to");
     }
 }

@@ -1,11 +1,12 @@
 //! One client of a shim: lines in, lines out, neither without bounds.
 
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags};
+use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::protocol::{Do, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, Message, Request, VERSION};
@@ -30,6 +31,13 @@ pub(super) struct Connection {
 pub(super) struct Asked {
     pub(super) client: u64,
     pub(super) id: u64,
+}
+
+/// What every request has, whatever it asks for.
+#[derive(Deserialize)]
+struct Head {
+    v: u32,
+    id: u64,
 }
 
 impl Connection {
@@ -59,6 +67,12 @@ impl Connection {
             PollFlags::POLLOUT
         };
         PollFd::new(self.stream.as_fd(), PollFlags::POLLIN | out)
+    }
+
+    /// The socket, for a helper that hands descriptors over. `None` while a message is on its way: it would get into
+    /// the midst of that.
+    pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        (self.output.is_empty() && self.open).then(|| self.stream.as_fd())
     }
 
     /// Writes all that is left, and waits a second for it at most.
@@ -98,21 +112,26 @@ impl Connection {
             client: self.number,
             id,
         };
-        match serde_json::from_slice::<Request>(line) {
-            Ok(Request {
-                v: VERSION,
-                id,
-                order,
-            }) => (asked(id), Ok(order)),
-            Ok(Request { v, id, .. }) => {
-                let message =
-                    format!("this shim speaks version {VERSION} of its protocol, not {v}");
-                (asked(id), Err(Error::Failed(message)))
+        let head: Head = match serde_json::from_slice(line) {
+            Ok(head) => head,
+            Err(error) => {
+                let message = format!("this is no request: {error}");
+                return (asked(0), Err(Error::Failed(message)));
             }
-            Err(error) => (
-                asked(0),
-                Err(Error::Failed(format!("this is no request: {error}"))),
-            ),
+        };
+        if head.v > VERSION {
+            let message = format!(
+                "this shim speaks version {VERSION} of its protocol, and not {} yet: deploy the service again",
+                head.v
+            );
+            return (asked(head.id), Err(Error::Failed(message)));
+        }
+        match serde_json::from_slice::<Request>(line) {
+            Ok(request) => (asked(head.id), Ok(request.order)),
+            Err(error) => {
+                let message = format!("this is no request: {error}");
+                (asked(head.id), Err(Error::Failed(message)))
+            }
         }
     }
 

@@ -17,13 +17,14 @@ use nix::sys::signal::kill;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::attach::{self, Attached, Client, Place};
 use crate::cgroup::Group;
 use crate::container::{self, Created, Outputs, Parts, Plan, Sink, Started};
 use crate::error::{Error, Result};
 use crate::exec::{self, Exec};
 use crate::freezer;
 use crate::idmap::Stage;
-use crate::protocol::{ContainerState, Ended, Exit, SandboxState, Trouble};
+use crate::protocol::{Attach, ContainerState, CopyRequest, Ended, Exit, SandboxState, Trouble};
 use crate::pump::{Log, Pump};
 use crate::rootfs;
 use crate::spec::{Bundle, ContainerConfig, SandboxSpec};
@@ -367,6 +368,36 @@ impl Sandbox {
 
     /// Starts a command in a container; empty: the first.
     pub(super) fn exec(&self, name: &str, argv: &[String]) -> Result<Exec> {
+        let (cell, pid) = self.running_cell(name)?;
+        exec::start(pid, &self.bundle, &cell.state.name, argv)
+    }
+
+    /// Starts a command with a client at its other end.
+    pub(super) fn attach(&self, request: &Attach, client: &Client<'_>) -> Result<Attached> {
+        attach::command(&self.place(&request.container)?, request, client)
+    }
+
+    /// Starts a copy.
+    pub(super) fn copy(&self, request: &CopyRequest, client: &Client<'_>) -> Result<Attached> {
+        attach::copy(&self.place(&request.container)?, &request.copy, client)
+    }
+
+    fn place(&self, name: &str) -> Result<Place<'_>> {
+        let (cell, init) = self.running_cell(name)?;
+        let config = self.spec.containers.iter();
+        let mut config = config.filter(|config| config.name == cell.state.name);
+        let env = config.next().map_or(&[][..], |config| &config.env);
+        Ok(Place {
+            init,
+            bundle: &self.bundle,
+            name: &cell.state.name,
+            rootfs: &cell.parts.rootfs,
+            home_is_set: env.iter().any(|(name, _)| name == "HOME"),
+        })
+    }
+
+    /// A container that can be entered, and its init; empty: the first.
+    fn running_cell(&self, name: &str) -> Result<(&Cell, Pid)> {
         let cell = if name.is_empty() {
             self.cells.first()
         } else {
@@ -385,7 +416,7 @@ impl Sandbox {
                 cell.state.name
             )));
         }
-        exec::start(pid, &self.bundle, &cell.state.name, argv)
+        Ok((cell, pid))
     }
 
     /// Takes all down that a stopped sandbox has outside its bundle.

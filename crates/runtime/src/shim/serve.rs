@@ -12,8 +12,10 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
+use super::attended::Attended;
 use super::connection::{Asked, Connection};
 use super::sandbox::{Sandbox, trouble};
+use crate::attach::{Attached, Client};
 use crate::error::{Error, Result, Trying};
 use crate::exec::Exec;
 use crate::protocol::{Answer, Do, ExecResult, MAX_CLIENTS, MAX_EXECS, Message, SandboxState};
@@ -48,6 +50,7 @@ pub(super) struct Server {
     next_client: u64,
     waiting: Vec<Waiting>,
     execs: Vec<Running>,
+    attended: Attended,
     shown: SandboxState,
     /// When to give memory back.
     trim_at: Option<Instant>,
@@ -69,6 +72,7 @@ impl Server {
             next_client: 0,
             waiting: Vec::new(),
             execs: Vec::new(),
+            attended: Attended::default(),
             shown,
             trim_at: Some(Instant::now()),
             over: false,
@@ -118,6 +122,7 @@ impl Server {
             .due()
             .into_iter()
             .chain(self.execs.iter().map(|running| running.until))
+            .chain(self.attended.due())
             .chain(self.trim_at)
             .min();
         let timeout = match due {
@@ -154,6 +159,9 @@ impl Server {
                 Ok(status) => {
                     self.sandbox.ended(status);
                     self.exec_ended(status);
+                    if let Some((asked, outcome)) = self.attended.ended(status) {
+                        self.reply(asked, outcome.map(Answer::Exec));
+                    }
                 }
             }
         }
@@ -190,6 +198,7 @@ impl Server {
         for running in &mut self.execs {
             running.exec.turn();
         }
+        self.attended.tick(now);
         while let Some(index) = self.execs.iter().position(|running| running.until <= now) {
             let Running { asked, exec, .. } = self.execs.swap_remove(index);
             // The command dies with its helper. In a cgroup frozen meanwhile both wait for the thaw; the
@@ -220,6 +229,8 @@ impl Server {
             }
         }
         self.clients.retain(Connection::is_open);
+        let here = |client| self.clients.iter().any(|known| known.number == client);
+        self.attended.keep(here, Instant::now());
         if self.clients.is_empty() {
             self.clients = Vec::new();
         }
@@ -271,6 +282,33 @@ impl Server {
                     Err(error) => self.reply(asked, Err(error)),
                 }
             }
+            Do::Attach(request) => {
+                self.attach(asked, |sandbox, client| sandbox.attach(&request, client))
+            }
+            Do::Copy(request) => {
+                self.attach(asked, |sandbox, client| sandbox.copy(&request, client))
+            }
+        }
+    }
+
+    /// Begins something that a client is at the other end of.
+    fn attach(
+        &mut self,
+        asked: Asked,
+        begin: impl FnOnce(&Sandbox, &Client<'_>) -> Result<Attached>,
+    ) {
+        let mut clients = self.clients.iter();
+        let client = clients.find(|client| client.number == asked.client);
+        let begun = self.attended.room().and_then(|()| {
+            let stream = client
+                .and_then(Connection::socket)
+                .ok_or_else(|| Error::Failed("this needs a connection of its own".to_owned()))?;
+            let id = asked.id;
+            begin(&self.sandbox, &Client { stream, id })
+        });
+        match begun {
+            Ok(attached) => self.attended.add(asked, attached),
+            Err(error) => self.reply(asked, Err(error)),
         }
     }
 

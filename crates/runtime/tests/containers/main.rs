@@ -3,6 +3,8 @@
 //! There is no test harness: a shim is a copy of the program that starts it, so this program must be able
 //! to become one before it has threads.
 
+mod attach;
+mod copies;
 mod fences;
 mod life;
 mod rig;
@@ -25,7 +27,14 @@ fn main() {
         .skip(1)
         .filter(|word| !word.starts_with('-'))
         .collect();
-    let all = [life::TESTS, fences::TESTS, shims::TESTS].concat();
+    let all = [
+        attach::TESTS,
+        copies::TESTS,
+        life::TESTS,
+        fences::TESTS,
+        shims::TESTS,
+    ]
+    .concat();
     if !nix::unistd::geteuid().is_root() {
         println!(
             "SKIPPED: containers need root\n\ntest result: ok. 0 passed; 0 failed; {} ignored; 0 measured; 0 filtered out",

@@ -1,0 +1,244 @@
+//! File trees as tars: read from a folder, and put into one.
+//!
+//! Both sides may belong to somebody hostile, who changes them meanwhile: below the folder that was opened no link is
+//! ever followed, and nothing is made outside of it. Used within a container, and by whoever unpacks what came out of
+//! one.
+
+mod pack;
+mod unpack;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::{Component, Path, PathBuf};
+
+pub use pack::pack;
+pub use unpack::{Unpack, unpack};
+
+/// How deep folders may lie in each other.
+const MAX_DEPTH: usize = 256;
+
+/// A file or folder to pack: the folder that it is in, and its name there.
+#[derive(Debug)]
+pub struct Source {
+    dir: OwnedFd,
+    name: OsString,
+}
+
+impl Source {
+    /// Finds the file or folder at `path`. If the last part of the path is a link, the link itself is meant unless
+    /// `follow_link`, or the path ends with `/` or `/.`.
+    ///
+    /// # Errors
+    /// When there is none, or it may not be looked at.
+    pub fn open(path: &Path, follow_link: bool) -> io::Result<Self> {
+        let through = follow_link || ends_open(path);
+        let (dir, name) = if through {
+            let real = std::fs::canonicalize(path)?;
+            if real.is_dir() {
+                (real, OsString::from("."))
+            } else {
+                split(&real)
+            }
+        } else {
+            split(path)
+        };
+        let dir = OwnedFd::from(File::open(&dir)?);
+        rustix::fs::statat(&dir, &*name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(Self { dir, name })
+    }
+}
+
+impl AsRawFd for Source {
+    fn as_raw_fd(&self) -> RawFd {
+        self.dir.as_raw_fd()
+    }
+}
+
+/// A folder to unpack into.
+#[derive(Debug)]
+pub struct Target {
+    dir: OwnedFd,
+}
+
+impl Target {
+    /// Opens the folder at `path`; links to it are followed.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        use rustix::fs::{Mode, OFlags};
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(path, flags, Mode::empty())?;
+        Ok(Self { dir })
+    }
+}
+
+impl AsRawFd for Target {
+    fn as_raw_fd(&self) -> RawFd {
+        self.dir.as_raw_fd()
+    }
+}
+
+/// The name that the entries of a tar of `path` begin with: its last one, or `.` where that is `/`, `.` or `..`.
+pub fn last_name(path: &str) -> PathBuf {
+    let bare = path.trim_end_matches('/');
+    let last = bare.rsplit('/').next().unwrap_or_default();
+    match last {
+        "" | "." | ".." => PathBuf::from("."),
+        name => PathBuf::from(name),
+    }
+}
+
+/// Whether a path says by its end that a folder is meant.
+fn ends_open(path: &Path) -> bool {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let last = path.components().next_back();
+    let named = matches!(last, Some(Component::Normal(_)));
+    !named || bytes.ends_with(b"/") || bytes.ends_with(b"/.")
+}
+
+fn split(path: &Path) -> (PathBuf, OsString) {
+    match (path.parent(), path.file_name()) {
+        (Some(dir), Some(name)) if !dir.as_os_str().is_empty() => (dir.to_owned(), name.to_owned()),
+        (_, Some(name)) => (PathBuf::from("."), name.to_owned()),
+        (_, None) => (path.to_owned(), OsString::from(".")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    fn packed(path: &Path, follow: bool) -> Vec<u8> {
+        let mut tar = Vec::new();
+        let source = Source::open(path, follow).expect("a source");
+        let name = last_name(path.to_str().expect("UTF-8"));
+        pack(&source, &name, &mut tar).expect("packed");
+        tar
+    }
+
+    fn unpacked(tar: &[u8], dir: &Path, rename: Option<&str>) -> io::Result<()> {
+        let options = Unpack {
+            keep_owners: false,
+            rename: rename.map(PathBuf::from),
+        };
+        unpack(&Target::open(dir).expect("a folder"), tar, &options)
+    }
+
+    fn a_tree() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a folder");
+        let root = dir.path().join("tree");
+        fs::create_dir_all(root.join("deep/er")).expect("folders");
+        fs::write(root.join("deep/er/file"), "text").expect("a file");
+        fs::set_permissions(root.join("deep/er/file"), fs::Permissions::from_mode(0o751))
+            .expect("a mode");
+        fs::hard_link(root.join("deep/er/file"), root.join("same")).expect("a hard link");
+        symlink("deep/er/file", root.join("link")).expect("a link");
+        symlink("/etc", root.join("etc")).expect("a link");
+        fs::set_permissions(root.join("deep/er"), fs::Permissions::from_mode(0o555))
+            .expect("a mode");
+        dir
+    }
+
+    #[test]
+    fn a_tree_comes_back_as_it_was() {
+        let from = a_tree();
+        let to = tempfile::tempdir().expect("a folder");
+        let tar = packed(&from.path().join("tree"), false);
+        unpacked(&tar, to.path(), None).expect("unpacked");
+        unpacked(&tar, to.path(), None).expect("unpacked over itself");
+        unpacked(&tar, to.path(), Some("other")).expect("unpacked under another name");
+        for name in ["tree", "other"] {
+            let root = to.path().join(name);
+            assert_eq!(fs::read(root.join("deep/er/file")).expect("read"), b"text");
+            let file = fs::metadata(root.join("deep/er/file")).expect("there");
+            assert_eq!((file.mode() & 0o7777, file.nlink()), (0o751, 2));
+            assert_eq!(
+                file.ino(),
+                fs::metadata(root.join("same")).expect("there").ino()
+            );
+            let dir = fs::metadata(root.join("deep/er")).expect("there");
+            assert_eq!(dir.mode() & 0o7777, 0o555);
+            let link = fs::read_link(root.join("etc")).expect("a link");
+            assert_eq!(link, Path::new("/etc"));
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_path_says_what_is_meant() {
+        let from = a_tree();
+        let root = from.path().join("tree");
+        let names = |tar: Vec<u8>| {
+            let mut archive = tar::Archive::new(&*tar);
+            let entries = archive.entries().expect("entries");
+            let names = entries.map(|e| e.expect("whole").path().expect("a path").into_owned());
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            names(packed(&root.join("link"), false)),
+            [Path::new("link")]
+        );
+        let followed = packed(&root.join("link"), true);
+        let mut archive = tar::Archive::new(&*followed);
+        let mut entries = archive.entries().expect("entries");
+        let entry = entries.next().expect("one").expect("whole");
+        assert_eq!(entry.path().expect("a path"), Path::new("link"));
+        assert_eq!(entry.size(), 4);
+        let content = names(packed(&root.join("deep/."), false));
+        assert!(content.contains(&PathBuf::from("er/file")), "{content:?}");
+        assert!(Source::open(&root.join("none"), false).is_err());
+    }
+
+    #[test]
+    fn a_tar_never_leaves_its_folder() {
+        let outside = tempfile::tempdir().expect("a folder");
+        let to = tempfile::tempdir().expect("a folder");
+        let out = outside.path();
+        let entry = |tar: &mut tar::Builder<Vec<u8>>, name: &str, link: Option<&Path>| {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(0o644);
+            header.set_size(0);
+            let raw = &mut header.as_gnu_mut().expect("gnu").name;
+            raw[..name.len()].copy_from_slice(name.as_bytes());
+            match link {
+                Some(to) => {
+                    header.set_entry_type(tar::EntryType::Symlink);
+                    header.set_link_name(to).expect("a link");
+                }
+                None => header.set_entry_type(tar::EntryType::Regular),
+            }
+            header.set_cksum();
+            tar.append(&header, io::empty()).expect("added");
+        };
+        let tar = |build: &dyn Fn(&mut tar::Builder<Vec<u8>>)| {
+            let mut tar = tar::Builder::new(Vec::new());
+            build(&mut tar);
+            tar.into_inner().expect("whole")
+        };
+        let up = tar(&|tar| entry(tar, "../escaped", None));
+        assert!(unpacked(&up, to.path(), None).is_err());
+        let through = tar(&|tar| {
+            entry(tar, "way", Some(out));
+            entry(tar, "way/escaped", None);
+        });
+        assert!(unpacked(&through, to.path(), None).is_err());
+        // A link that lies there already leads nowhere either; one in the place of a file gives way to it.
+        symlink(out, to.path().join("old")).expect("a link");
+        let old = tar(&|tar| entry(tar, "old/escaped", None));
+        assert!(unpacked(&old, to.path(), None).is_err());
+        symlink(out.join("escaped"), to.path().join("file")).expect("a link");
+        let file = tar(&|tar| entry(tar, "file", None));
+        unpacked(&file, to.path(), None).expect("unpacked");
+        assert!(
+            fs::symlink_metadata(to.path().join("file"))
+                .expect("there")
+                .is_file()
+        );
+        assert_eq!(fs::read_dir(out).expect("read").count(), 0);
+    }
+}
