@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use layby_runtime::protocol::{
     Answer, Do, ExecResult, MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, Message, Request, SandboxState,
-    Trouble, VERSION,
+    Trouble,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -136,7 +136,7 @@ impl Shim {
             inner.next
         });
         let request = Request {
-            v: VERSION,
+            v: order.version(),
             id,
             order,
         };
@@ -204,6 +204,8 @@ async fn listen(read: OwnedReadHalf, shared: Arc<Shared>, changed: impl Fn()) {
         match serde_json::from_slice(&line) {
             Ok(Message::Ok { id, ok }) => answer(&shared, id, Ok(ok)),
             Ok(Message::Error { id, error }) => answer(&shared, id, Err(error)),
+            // Those who are handed descriptors have connections of their own.
+            Ok(Message::Attached { .. }) => {}
             Ok(Message::State { state }) => {
                 shared.with(|inner| inner.state = state);
                 changed();
@@ -285,7 +287,7 @@ mod tests {
     #[test]
     fn a_request_longer_than_a_shim_reads_is_refused() {
         let request = |words: usize| Request {
-            v: VERSION,
+            v: 1,
             id: 1,
             order: Do::Exec {
                 container: String::new(),
