@@ -11,10 +11,13 @@ mod access;
 mod blocking;
 mod logs;
 mod merge;
+mod mounts;
 mod record;
 mod reopen;
 mod replica;
+mod sandbox;
 mod shim;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,6 +38,7 @@ use crate::lifecycle::{Action, Actual};
 use crate::roster::{Entry, Roster};
 use blocking::blocking;
 use shim::Shim;
+use volumes::Volumes;
 
 /// How long [`Embedded::close`] waits for replicas to end.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(120);
@@ -65,6 +69,7 @@ struct Shared {
     replicas_dir: PathBuf,
     sockets_dir: PathBuf,
     images: Arc<Store>,
+    volumes: Volumes,
     network: Network,
     program: ShimImage,
     roster: Roster,
@@ -92,6 +97,14 @@ impl Embedded {
             let replicas_dir = replicas_dir.clone();
             blocking(move || reopen::survey(&replicas_dir)).await?
         };
+        let volumes = {
+            let data_dir = config.data_dir.clone();
+            blocking(move || Volumes::open(&data_dir)).await
+        };
+        let (volumes, left) = volumes.map_err(|error| {
+            let dir = config.data_dir.display();
+            EngineError::Failed(format!("cannot open the volumes in {dir}: {error}"))
+        })?;
         let program = blocking(ShimImage::of_self)
             .await
             .map_err(|error| EngineError::Failed(error_chain(&error)))?;
@@ -107,12 +120,15 @@ impl Embedded {
             replicas_dir,
             sockets_dir,
             images: config.images,
+            volumes,
             network,
             program,
             roster: Roster::default(),
             shims: Mutex::default(),
         });
         reopen::reopen(&shared, found).await?;
+        // Nobody waits for it: a volume may have had many files.
+        tokio::spawn(blocking(move || volumes::sweep(&left)));
         Ok(Self { shared })
     }
 

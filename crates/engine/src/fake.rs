@@ -26,6 +26,7 @@ mod body;
 mod exec;
 mod log;
 mod script;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -44,6 +45,7 @@ use crate::roster::Roster;
 use body::Body;
 use log::Log;
 use script::Script;
+use volumes::Volumes;
 
 /// How a fake engine shows itself.
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +76,7 @@ pub struct Fake {
 struct Shared {
     options: FakeOptions,
     roster: Roster,
+    volumes: Volumes,
     bodies: Mutex<Bodies>,
 }
 
@@ -91,6 +94,7 @@ impl Fake {
             shared: Arc::new(Shared {
                 options,
                 roster: Roster::default(),
+                volumes: Volumes::default(),
                 bodies: Mutex::default(),
             }),
         }

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpStream;
+use std::sync::Arc;
 
-use layby_model::ReplicaId;
 use layby_model::access::{
     Access, CopyIn, CopyOut, ExecRequest, ExecSession, PathReport, ReplicaUsage, TarStream,
 };
 use layby_model::engine::{BoxFuture, EngineError};
 use layby_model::mounts::VolumeReport;
+use layby_model::{ReplicaId, error_chain};
 
 use super::Embedded;
+use super::blocking::blocking;
+use super::volumes::VolumeError;
 
 fn not_yet<T: Send + 'static>(what: &str) -> BoxFuture<'static, Result<T, EngineError>> {
     let text = format!("this engine cannot {what} yet");
@@ -66,18 +69,52 @@ impl Access for Embedded {
     }
 
     fn volumes(&self) -> BoxFuture<'_, Result<Vec<VolumeReport>, EngineError>> {
-        not_yet("keep volumes")
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            let used = shared.roster.volumes();
+            let listed = blocking(move || shared.volumes.list(&used)).await;
+            let failed = |error| EngineError::Failed(format!("cannot list the volumes: {error}"));
+            listed.map_err(failed)
+        })
     }
 
     fn make_volume<'a>(
         &'a self,
-        _name: &'a str,
-        _labels: &'a BTreeMap<String, String>,
+        name: &'a str,
+        labels: &'a BTreeMap<String, String>,
     ) -> BoxFuture<'a, Result<VolumeReport, EngineError>> {
-        not_yet("keep volumes")
+        let shared = Arc::clone(&self.shared);
+        let (name, labels) = (name.to_owned(), labels.clone());
+        Box::pin(async move {
+            let used = shared.roster.volumes();
+            let made = blocking(move || shared.volumes.make(&name, &labels, &used)).await;
+            made.map_err(from_volume)
+        })
     }
 
-    fn remove_volume<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, Result<(), EngineError>> {
-        not_yet("keep volumes")
+    fn remove_volume<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), EngineError>> {
+        let shared = Arc::clone(&self.shared);
+        let name = name.to_owned();
+        Box::pin(async move {
+            let used_by = {
+                let (shared, name) = (Arc::clone(&shared), name.clone());
+                move || shared.roster.volumes().remove(&name).unwrap_or_default()
+            };
+            let removed = blocking(move || shared.volumes.remove(&name, used_by)).await;
+            removed.map_err(from_volume)
+        })
+    }
+}
+
+fn from_volume(error: VolumeError) -> EngineError {
+    let text = error_chain(&error);
+    match error {
+        VolumeError::BadName { .. }
+        | VolumeError::InUse { .. }
+        | VolumeError::BadSubpath { .. } => EngineError::Conflict(text),
+        VolumeError::NotFound { .. } | VolumeError::NoExternal { .. } => {
+            EngineError::NotFound(text)
+        }
+        VolumeError::Io { .. } => EngineError::Failed(text),
     }
 }

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use layby_image::ImageConfig;
+use layby_model::options::{ContainerOptions, Device, Ulimit};
 use layby_model::spec::ContainerSpec;
-use layby_runtime::ContainerConfig;
+use layby_runtime::{ContainerConfig, DeviceConfig, MountConfig, OptionsConfig, UlimitConfig};
 
 /// The processes and threads that a container may have whose service sets no limit: far more than an app needs, and
 /// few enough that a fork bomb takes one container down and not the machine, whose `kernel.pid_max` is 32768 at least.
@@ -19,6 +20,7 @@ pub(super) fn merge(
     spec: &ContainerSpec,
     image: &ImageConfig,
     lower: Vec<PathBuf>,
+    mounts: Vec<MountConfig>,
 ) -> ContainerConfig {
     let own = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let signal = own(&spec.stop_signal).or_else(|| own(&image.stop_signal));
@@ -34,7 +36,38 @@ pub(super) fn merge(
         pids: Some(spec.resources.pids_limit.unwrap_or(PIDS)),
         stop_signal: signal.unwrap_or_else(|| "SIGTERM".to_owned()),
         stop_grace_ms: spec.stop_grace_ms,
-        ..ContainerConfig::default()
+        mounts,
+        options: options(&spec.options),
+    }
+}
+
+fn options(options: &ContainerOptions) -> OptionsConfig {
+    let ulimit = |(name, limit): (&String, &Ulimit)| {
+        let Ulimit { soft, hard } = *limit;
+        (name.clone(), UlimitConfig { soft, hard })
+    };
+    let device = |device: &Device| DeviceConfig {
+        source: device.source.clone(),
+        target: device.target.clone(),
+        permissions: device.permissions.clone(),
+    };
+    OptionsConfig {
+        cap_add: options.cap_add.clone(),
+        cap_drop: options.cap_drop.clone(),
+        privileged: options.privileged,
+        read_only: options.read_only,
+        new_privileges: options.no_new_privileges == Some(false),
+        seccomp_unconfined: options.seccomp.as_deref() == Some("unconfined"),
+        ulimits: options.ulimits.iter().map(ulimit).collect(),
+        shm_size_bytes: options.shm_size_bytes,
+        init: options.init,
+        devices: options.devices.iter().map(device).collect(),
+        cdi_devices: options.cdi_devices.clone(),
+        group_add: options.group_add.clone(),
+        tty: options.tty,
+        oom_score_adj: options.oom_score_adj,
+        cpuset: options.cpuset.clone(),
+        cpu_shares: options.cpu_shares,
     }
 }
 
@@ -113,14 +146,14 @@ mod tests {
         let mut spec = spec(None, None);
         spec.env.insert("LEVEL".to_owned(), "high".to_owned());
         spec.env.insert("NEW".to_owned(), String::new());
-        let merged = merge(&spec, &image(), Vec::new());
+        let merged = merge(&spec, &image(), Vec::new(), Vec::new());
         let shown: Vec<String> = merged.env.iter().map(|(n, v)| format!("{n}={v}")).collect();
         assert_eq!(shown, ["PATH=/image", "LEVEL=high", "NEW="]);
     }
 
     #[test]
     fn what_the_service_leaves_open_the_image_decides() {
-        let merged = merge(&spec(None, None), &image(), Vec::new());
+        let merged = merge(&spec(None, None), &image(), Vec::new(), Vec::new());
         assert_eq!(merged.cwd, "/srv");
         assert_eq!(merged.user, "app");
         assert_eq!(merged.stop_signal, "SIGINT");
@@ -130,7 +163,7 @@ mod tests {
         own.working_dir = Some("/".to_owned());
         own.stop_signal = Some("SIGQUIT".to_owned());
         own.resources.pids_limit = Some(9);
-        let merged = merge(&own, &image(), Vec::new());
+        let merged = merge(&own, &image(), Vec::new(), Vec::new());
         assert_eq!(merged.pids, Some(9));
         assert_eq!(
             (&*merged.cwd, &*merged.user, &*merged.stop_signal),

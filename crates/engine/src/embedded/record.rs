@@ -40,6 +40,9 @@ pub(super) struct Record {
     pub(super) generation: u64,
     /// The digests of its containers' images.
     pub(super) images: Vec<String>,
+    /// The named volumes that it mounts.
+    #[serde(default)]
+    pub(super) volumes: Vec<String>,
 }
 
 impl Record {
@@ -52,6 +55,7 @@ impl Record {
             revision,
             generation: 0,
             images: Vec::new(),
+            volumes: Vec::new(),
         }
     }
 

@@ -116,6 +116,7 @@ async fn take_over(
     };
     let mut entry = Entry::new(record.service, record.revision, record.generation);
     entry.address = address.map(Into::into);
+    entry.volumes = record.volumes;
     if let Err(why) = find(shared, id, &mut entry).await {
         replica::lose(&mut entry, why);
         destroy(id, &bundle).await;

@@ -1,19 +1,21 @@
 //! One replica's task: carries out its orders, one after another, until it is gone.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use layby_image::Error as ImageError;
 use layby_model::engine::RunSpec;
 use layby_model::replica::Trouble;
-use layby_model::{ReplicaId, RevisionId, ServiceId, error_chain};
-use layby_net::Attachment;
+use layby_model::{AppName, ReplicaId, RevisionId, ServiceId, error_chain};
 use layby_runtime::{ContainerConfig, SandboxSpec, freezer, sandbox};
 
 use super::blocking::blocking;
 use super::merge::merge;
+use super::mounts::{self, Place};
 use super::record::Record;
+use super::sandbox::sandbox as sandbox_of;
 use super::shim::Shim;
 use super::{Shared, containers, ended};
 use crate::lifecycle::{Action, Actual};
@@ -24,8 +26,6 @@ const REMOVE_AGAIN: Duration = Duration::from_secs(1);
 /// The grace of replicas whose settings are not known any more: those found at a restart. The shim knows the
 /// true one; this only bounds the wait for it.
 const GRACE: Duration = Duration::from_secs(600);
-/// The container's view of who resolves names.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Carries out the orders for one replica.
 pub(super) async fn run(shared: Arc<Shared>, id: ReplicaId) {
@@ -179,6 +179,7 @@ fn record(id: ReplicaId, entry: &Entry) -> Record {
     Record {
         generation: entry.generation,
         images: images.unwrap_or_default(),
+        volumes: entry.volumes.clone(),
         ..Record::new(id, service, revision)
     }
 }
@@ -248,31 +249,27 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
     };
     written.map_err(|error| failed(format!("cannot write to {}: {error}", bundle.display())))?;
 
-    let hostname = id.to_string();
+    let app = entry.service.app;
     let unpacked = {
-        let shared = Arc::clone(shared);
-        blocking(move || merge_all(&shared, &spec))
+        let (shared, app) = (Arc::clone(shared), app.clone());
+        let (spec, bundle) = (Arc::clone(&spec), bundle.clone());
+        blocking(move || merge_all(&shared, &app, &spec, &bundle))
     };
+    let name = id.to_string();
     let attached = async {
-        let attached = shared.network.attach(&hostname).await;
+        let attached = shared.network.attach(&name).await;
         attached.map_err(|error| failed(error_chain(&error)))
     };
     let (containers, attachment) = futures_util::future::try_join(unpacked, attached).await?;
-    let Attachment { netns, address, .. } = attachment;
+    let address = IpAddr::V4(attachment.address);
     shared
         .roster
-        .change(id, |entry| entry.address = Some(IpAddr::V4(address)));
+        .change(id, |entry| entry.address = Some(address));
 
     let sandbox = SandboxSpec {
-        id: hostname.clone(),
-        hosts: vec![(address.to_string(), hostname.clone())],
-        hostname,
-        netns,
-        dns: name_servers(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()),
         cgroup: shared.cgroup(id),
         socket: shared.socket(id),
-        containers,
-        ..SandboxSpec::default()
+        ..sandbox_of(&shared.node, &app, id, &spec, attachment, containers)
     };
     let spawned = {
         let shared = Arc::clone(shared);
@@ -283,15 +280,26 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Finds and unpacks every container's image, and merges its settings. Blocks.
-fn merge_all(shared: &Shared, spec: &RunSpec) -> Result<Vec<ContainerConfig>, Trouble> {
+/// Finds and unpacks every container's image, makes what it mounts, and merges its settings. Blocks.
+fn merge_all(
+    shared: &Shared,
+    app: &AppName,
+    spec: &RunSpec,
+    bundle: &Path,
+) -> Result<Vec<ContainerConfig>, Trouble> {
+    let place = Place {
+        volumes: &shared.volumes,
+        app,
+        bundle,
+    };
     let mut all = Vec::new();
     for (n, container) in spec.service.containers.iter().enumerate() {
         let digest = spec.images.get(n).map_or("", String::as_str);
         let explain = |error: ImageError| from_image(&container.image, &error);
         let image = shared.images.get(digest).map_err(explain)?;
         let lower = shared.images.layers(digest).map_err(explain)?;
-        all.push(merge(container, &image.config, lower));
+        let mounts = mounts::resolve(&place, container, &image.config)?;
+        all.push(merge(container, &image.config, lower, mounts));
     }
     Ok(all)
 }
@@ -333,21 +341,6 @@ async fn take_down(shared: &Shared, id: ReplicaId) -> Result<(), Trouble> {
     } else {
         Err(failed(texts.join("; ")))
     }
-}
-
-/// The name servers that a container can reach too: those of the machine that are not on its loopback.
-fn name_servers(resolv_conf: &str) -> Vec<String> {
-    let lines = resolv_conf.lines();
-    let named = lines.filter_map(|line| line.trim().strip_prefix("nameserver"));
-    named
-        .map(str::trim)
-        .filter(|server| {
-            server
-                .parse::<Ipv4Addr>()
-                .is_ok_and(|address| !address.is_loopback())
-        })
-        .map(str::to_owned)
-        .collect()
 }
 
 fn failed(message: String) -> Trouble {
@@ -400,16 +393,4 @@ fn from_image(reference: &str, error: &ImageError) -> Trouble {
 fn all(errors: &[layby_runtime::Error]) -> String {
     let texts: Vec<String> = errors.iter().map(layby_runtime::Error::sentence).collect();
     texts.join("; ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_server_on_the_machines_loopback_is_of_no_use_inside() {
-        let text =
-            "# made by hand\nnameserver 127.0.0.53\nnameserver 9.9.9.9\nsearch example.org\n";
-        assert_eq!(name_servers(text), ["9.9.9.9"]);
-    }
 }

@@ -66,18 +66,19 @@ impl Access for Fake {
     }
 
     fn volumes(&self) -> BoxFuture<'_, Result<Vec<VolumeReport>, EngineError>> {
-        not_yet("keep volumes")
+        Box::pin(async move { Ok(self.shared.volumes.list(&self.shared.roster)) })
     }
 
     fn make_volume<'a>(
         &'a self,
-        _name: &'a str,
-        _labels: &'a BTreeMap<String, String>,
+        name: &'a str,
+        labels: &'a BTreeMap<String, String>,
     ) -> BoxFuture<'a, Result<VolumeReport, EngineError>> {
-        not_yet("keep volumes")
+        let made = self.shared.volumes.make(name, None, labels);
+        Box::pin(async move { Ok(made) })
     }
 
-    fn remove_volume<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, Result<(), EngineError>> {
-        not_yet("keep volumes")
+    fn remove_volume<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), EngineError>> {
+        Box::pin(async move { self.shared.volumes.remove(name, &self.shared.roster) })
     }
 }

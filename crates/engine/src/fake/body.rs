@@ -146,6 +146,11 @@ async fn act(
             message: format!("the image {} has no such command: /nope", body.image),
         }),
         (Action::Prepare, _) => {
+            if let Some(entry) = shared.roster.get(id)
+                && let Some(spec) = &entry.spec
+            {
+                shared.volumes.prepare(&entry.service.app, spec)?;
+            }
             shared
                 .roster
                 .change(id, |entry| entry.address = address_of(body));

@@ -1,0 +1,310 @@
+//! What a container gets to see of the machine's files: the service's mounts, and the image's VOLUMEs, as folders that
+//! are there.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use layby_image::ImageConfig;
+use layby_model::mounts::{Mount, MountSource};
+use layby_model::replica::Trouble;
+use layby_model::spec::ContainerSpec;
+use layby_model::{AppName, error_chain};
+use layby_runtime::{MountConfig, MountFrom};
+
+use super::volumes::{self, VolumeError, Volumes, Wanted};
+
+/// A tmpfs without a size takes no more than this where the container has no memory limit, in bytes: as `/dev/shm`.
+const TMPFS_BYTES: u64 = 64 << 20;
+
+/// Whose mounts they are.
+pub(super) struct Place<'a> {
+    pub(super) volumes: &'a Volumes,
+    pub(super) app: &'a AppName,
+    /// The replica's bundle: its scratch folders are in it, and go with it.
+    pub(super) bundle: &'a Path,
+}
+
+/// Makes what is to be mounted into a container, and says where it is. Blocks.
+pub(super) fn resolve(
+    place: &Place<'_>,
+    spec: &ContainerSpec,
+    image: &ImageConfig,
+) -> Result<Vec<MountConfig>, Trouble> {
+    let mut all = Vec::new();
+    for mount in &spec.mounts {
+        all.push(one(place, spec, mount)?);
+    }
+    for (n, path) in image.volumes.iter().enumerate() {
+        let path = path.trim_end_matches('/');
+        let taken = all.iter().any(|mount: &MountConfig| mount.target == path);
+        if taken || !path.starts_with('/') {
+            continue;
+        }
+        let folder = place.bundle.join("scratch/own").join(&spec.name);
+        all.push(MountConfig {
+            source: bind(scratch(&folder.join(n.to_string()), 0o755)?),
+            target: path.to_owned(),
+            read_only: false,
+            copy_up: true,
+        });
+    }
+    Ok(all)
+}
+
+fn one(place: &Place<'_>, spec: &ContainerSpec, mount: &Mount) -> Result<MountConfig, Trouble> {
+    let (source, copy_up) = match &mount.source {
+        MountSource::Volume {
+            name,
+            subpath,
+            copy,
+            external,
+            labels,
+        } => {
+            let folder = place.volumes.folder(&Wanted {
+                name,
+                subpath: subpath.as_deref(),
+                external: *external,
+                app: place.app,
+                labels,
+            });
+            let folder = folder.map_err(|error| from_volume(&error))?;
+            (bind(folder), *copy && subpath.is_none())
+        }
+        MountSource::Bind {
+            path,
+            create,
+            recursive,
+        } => {
+            let path = on_machine(path, *create)?;
+            let recursive = *recursive;
+            (MountFrom::Bind { path, recursive }, false)
+        }
+        MountSource::Tmpfs { size_bytes, mode } => {
+            let half = spec.resources.memory_limit_bytes.map(|limit| limit / 2);
+            let size_bytes = Some(size_bytes.or(half).unwrap_or(TMPFS_BYTES));
+            let mode = *mode;
+            (MountFrom::Tmpfs { size_bytes, mode }, false)
+        }
+        MountSource::Scratch {
+            memory_bytes: Some(bytes),
+            ..
+        } => (
+            MountFrom::Tmpfs {
+                size_bytes: Some(*bytes),
+                mode: Some(0o777),
+            },
+            false,
+        ),
+        MountSource::Scratch {
+            name,
+            memory_bytes: None,
+            copy,
+        } => {
+            volumes::check_name(name).map_err(|error| from_volume(&error))?;
+            // Whoever a container runs as may write to what Kubernetes calls an emptyDir.
+            let mode = if *copy { 0o755 } else { 0o777 };
+            let folder = scratch(&place.bundle.join("scratch/named").join(name), mode)?;
+            (bind(folder), *copy)
+        }
+    };
+    Ok(MountConfig {
+        source,
+        target: mount.target.clone(),
+        read_only: mount.read_only,
+        copy_up,
+    })
+}
+
+fn bind(path: PathBuf) -> MountFrom {
+    MountFrom::Bind {
+        path,
+        recursive: false,
+    }
+}
+
+/// The folder of a scratch mount; another container of the replica may have made it already.
+fn scratch(folder: &Path, mode: u32) -> Result<PathBuf, Trouble> {
+    let made = || -> io::Result<()> {
+        if folder.is_dir() {
+            return Ok(());
+        }
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o755).create(folder)?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(mode)) // whatever the umask is
+    };
+    made().map_err(|error| Trouble {
+        fatal: false,
+        message: format!("cannot make the folder {}: {error}", folder.display()),
+    })?;
+    Ok(folder.to_owned())
+}
+
+/// A path of the machine, with its links followed: what it is now is mounted, and nothing that a link is turned to later.
+fn on_machine(path: &str, create: bool) -> Result<PathBuf, Trouble> {
+    let fatal = |message: String| Trouble {
+        fatal: true,
+        message,
+    };
+    let found = match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
+            fs::create_dir_all(path).and_then(|()| fs::canonicalize(path))
+        }
+        other => other,
+    };
+    found.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => fatal(format!(
+            "{path} is to be mounted and is not there: make it, or have the manifest make it"
+        )),
+        io::ErrorKind::StorageFull => Trouble {
+            fatal: false,
+            message: format!("cannot make the folder {path}: {error}"),
+        },
+        _ => fatal(format!("{path} cannot be mounted: {error}")),
+    })
+}
+
+/// A full disk may be cleared; a name or path stays wrong.
+fn from_volume(error: &VolumeError) -> Trouble {
+    let fatal = match error {
+        VolumeError::BadName { .. }
+        | VolumeError::NoExternal { .. }
+        | VolumeError::NotFound { .. }
+        | VolumeError::BadSubpath { .. } => true,
+        VolumeError::InUse { .. } | VolumeError::Io { .. } => false,
+    };
+    Trouble {
+        fatal,
+        message: error_chain(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn mount(source: MountSource, target: &str) -> Mount {
+        Mount {
+            source,
+            target: target.to_owned(),
+            read_only: false,
+        }
+    }
+
+    fn resolved(
+        dir: &Path,
+        mounts: Vec<Mount>,
+        volumes: &[&str],
+    ) -> Result<Vec<MountConfig>, Trouble> {
+        let (store, _) = Volumes::open(dir).expect("opened");
+        let place = Place {
+            volumes: &store,
+            app: &AppName::new("shop").expect("a label"),
+            bundle: &dir.join("bundle"),
+        };
+        let mut spec = ContainerSpec::new("web", "web");
+        spec.mounts = mounts;
+        spec.resources.memory_limit_bytes = Some(100);
+        let image = ImageConfig {
+            volumes: volumes.iter().map(|path| (*path).to_owned()).collect(),
+            ..ImageConfig::default()
+        };
+        resolve(&place, &spec, &image)
+    }
+
+    fn folder(mount: &MountConfig) -> &Path {
+        match &mount.source {
+            MountFrom::Bind { path, .. } => path,
+            MountFrom::Tmpfs { .. } => panic!("no folder: {mount:?}"),
+        }
+    }
+
+    #[test]
+    fn the_images_volumes_are_scratch_unless_the_service_mounts_something_there() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let named = MountSource::Volume {
+            name: "data".to_owned(),
+            subpath: None,
+            copy: true,
+            external: false,
+            labels: BTreeMap::new(),
+        };
+        let mounts = vec![mount(named, "/data")];
+        let all = resolved(dir.path(), mounts, &["/data/", "/log", "odd"]).expect("made");
+        assert_eq!(all.len(), 2, "{all:?}");
+        assert_eq!(folder(&all[0]), dir.path().join("volumes/data/data"));
+        assert_eq!((&*all[1].target, all[1].copy_up), ("/log", true));
+        assert!(folder(&all[1]).starts_with(dir.path().join("bundle/scratch")));
+        assert!(folder(&all[1]).is_dir());
+    }
+
+    #[test]
+    fn containers_of_a_replica_share_scratch_by_its_name() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let scratch = |memory_bytes| MountSource::Scratch {
+            name: "cache".to_owned(),
+            memory_bytes,
+            copy: false,
+        };
+        let one = resolved(dir.path(), vec![mount(scratch(None), "/a")], &[]).expect("made");
+        let two = resolved(dir.path(), vec![mount(scratch(None), "/b")], &[]).expect("made");
+        assert_eq!(folder(&one[0]), folder(&two[0]));
+        let mode = fs::metadata(folder(&one[0])).expect("there").permissions();
+        assert_eq!(mode.mode() & 0o7777, 0o777);
+        let memory = resolved(dir.path(), vec![mount(scratch(Some(9)), "/a")], &[]).expect("made");
+        assert!(matches!(
+            memory[0].source,
+            MountFrom::Tmpfs {
+                size_bytes: Some(9),
+                ..
+            }
+        ));
+        let tmpfs = MountSource::Tmpfs {
+            size_bytes: None,
+            mode: None,
+        };
+        let half = resolved(dir.path(), vec![mount(tmpfs, "/a")], &[]).expect("made");
+        assert!(matches!(
+            half[0].source,
+            MountFrom::Tmpfs {
+                size_bytes: Some(50),
+                ..
+            }
+        ));
+    }
+
+    #[test]
+    fn a_path_of_the_machine_must_be_there_or_is_made_if_that_is_wanted() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("new/deep").display().to_string();
+        let source = |create| MountSource::Bind {
+            path: path.clone(),
+            create,
+            recursive: true,
+        };
+        let missing = resolved(dir.path(), vec![mount(source(false), "/a")], &[]);
+        let missing = missing.expect_err("not there");
+        assert!(
+            missing.fatal && missing.message.contains(&path),
+            "{missing:?}"
+        );
+        let made = resolved(dir.path(), vec![mount(source(true), "/a")], &[]).expect("made");
+        assert_eq!(folder(&made[0]), Path::new(&path));
+        resolved(dir.path(), vec![mount(source(false), "/a")], &[]).expect("there now");
+    }
+
+    #[test]
+    fn a_scratch_name_leads_nowhere_else() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let source = MountSource::Scratch {
+            name: "../../out".to_owned(),
+            memory_bytes: None,
+            copy: false,
+        };
+        let refused = resolved(dir.path(), vec![mount(source, "/a")], &[]);
+        assert!(refused.expect_err("refused").fatal);
+    }
+}

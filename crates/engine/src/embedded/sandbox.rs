@@ -1,0 +1,169 @@
+//! What the containers of a replica share: names, name servers, kernel settings, the range of their ids.
+
+use std::net::Ipv4Addr;
+
+use layby_model::engine::RunSpec;
+use layby_model::{AppName, ReplicaId};
+use layby_net::Attachment;
+use layby_runtime::{ContainerConfig, SandboxSpec};
+
+/// The container's view of who resolves names.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// What stands for the machine's address in `extra_hosts`.
+const HOST_GATEWAY: &str = "host-gateway";
+
+/// Ids of the machine that apps get for theirs: so many for each, from the first up to the last, far from those that
+/// people and distributions give out.
+const IDS: u32 = 65_536;
+const FIRST_ID: u32 = 0x1000_0000;
+const LAST_ID: u32 = 0x7000_0000;
+
+/// The sandbox of a replica, but where its shim listens and its cgroup.
+pub(super) fn sandbox(
+    node: &str,
+    app: &AppName,
+    id: ReplicaId,
+    spec: &RunSpec,
+    attachment: Attachment,
+    containers: Vec<ContainerConfig>,
+) -> SandboxSpec {
+    let options = &spec.service.sandbox;
+    let Attachment {
+        netns,
+        address,
+        gateway,
+    } = attachment;
+    let hostname = options.hostname.clone().unwrap_or_else(|| id.to_string());
+    let mut hosts = vec![(address.to_string(), hostname.clone())];
+    hosts.extend(options.extra_hosts.iter().map(|(name, address)| {
+        let address = match address.as_str() {
+            HOST_GATEWAY => gateway.to_string(),
+            other => other.to_owned(),
+        };
+        (address, name.clone())
+    }));
+    let dns = match options.dns.is_empty() {
+        true => name_servers(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()),
+        false => options.dns.clone(),
+    };
+    SandboxSpec {
+        id: id.to_string(),
+        hostname,
+        netns,
+        hosts,
+        dns,
+        dns_search: options.dns_search.clone(),
+        dns_options: options.dns_options.clone(),
+        sysctls: options.sysctls.clone(),
+        host_pid: options.host_pid,
+        host_ipc: options.host_ipc,
+        share_pid: options.share_pid,
+        id_map: id_map(node, app, spec),
+        containers,
+        ..SandboxSpec::default()
+    }
+}
+
+/// The ids of the machine that ids inside stand for. `None`: those inside are those outside, as what shares the
+/// machine's own namespaces needs it.
+fn id_map(node: &str, app: &AppName, spec: &RunSpec) -> Option<(u32, u32)> {
+    let options = &spec.service.sandbox;
+    let privileged = spec.service.containers.iter().any(|c| c.options.privileged);
+    if privileged || options.host_users || options.host_pid || options.host_ipc {
+        return None;
+    }
+    // Every replica of an app has the same, so that they can share volumes; another app's has most likely another.
+    let slots = (LAST_ID - FIRST_ID) / IDS;
+    let slot = fnv1a(&format!("{node}/{app}")) % u64::from(slots);
+    let slot = u32::try_from(slot).unwrap_or(0); // it is less than `slots`
+    Some((FIRST_ID + slot * IDS, IDS))
+}
+
+/// FNV-1a with 64 bits: even enough, and the same in every version of Layby.
+fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// The name servers that a container can reach too: those of the machine that are not on its loopback.
+fn name_servers(resolv_conf: &str) -> Vec<String> {
+    let lines = resolv_conf.lines();
+    let named = lines.filter_map(|line| line.trim().strip_prefix("nameserver"));
+    named
+        .map(str::trim)
+        .filter(|server| {
+            server
+                .parse::<Ipv4Addr>()
+                .is_ok_and(|address| !address.is_loopback())
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use layby_model::ServiceName;
+    use layby_model::spec::{ContainerSpec, ServiceSpec};
+
+    use super::*;
+
+    fn spec() -> RunSpec {
+        let mut service = ServiceSpec::new(ServiceName::new("web").expect("a label"));
+        service.containers.push(ContainerSpec::new("web", "web"));
+        RunSpec {
+            service,
+            images: Vec::new(),
+        }
+    }
+
+    fn made(spec: &RunSpec) -> SandboxSpec {
+        let attachment = Attachment {
+            netns: "/run/x".into(),
+            address: Ipv4Addr::new(10, 0, 0, 5),
+            gateway: Ipv4Addr::new(10, 0, 0, 1),
+        };
+        let app = AppName::new("shop").expect("a label");
+        sandbox("0123abcd", &app, ReplicaId(7), spec, attachment, Vec::new())
+    }
+
+    #[test]
+    fn a_name_server_on_the_machines_loopback_is_of_no_use_inside() {
+        let text =
+            "# made by hand\nnameserver 127.0.0.53\nnameserver 9.9.9.9\nsearch example.org\n";
+        assert_eq!(name_servers(text), ["9.9.9.9"]);
+    }
+
+    #[test]
+    fn the_host_name_and_further_hosts_are_as_the_service_says() {
+        let plain = made(&spec());
+        assert_eq!(plain.hostname, "000000000007");
+        let mut own = spec();
+        own.service.sandbox.hostname = Some("db".to_owned());
+        own.service.sandbox.dns = vec!["9.9.9.9".to_owned()];
+        own.service.sandbox.extra_hosts = vec![
+            ("host".to_owned(), HOST_GATEWAY.to_owned()),
+            ("other".to_owned(), "1.2.3.4".to_owned()),
+        ];
+        let own = made(&own);
+        let lines: Vec<String> = own.hosts.iter().map(|(a, n)| format!("{a} {n}")).collect();
+        assert_eq!(lines, ["10.0.0.5 db", "10.0.0.1 host", "1.2.3.4 other"]);
+        assert_eq!(own.dns, ["9.9.9.9"]);
+    }
+
+    #[test]
+    fn an_app_has_ids_of_its_own_unless_it_shares_the_machines() {
+        let (first, count) = made(&spec()).id_map.expect("ids");
+        assert_eq!((first % IDS, count), (0, IDS));
+        assert!((FIRST_ID..LAST_ID).contains(&first));
+        let other = AppName::new("blog").expect("a label");
+        assert_ne!(id_map("0123abcd", &other, &spec()), Some((first, count)));
+        let mut privileged = spec();
+        privileged.service.containers[0].options.privileged = true;
+        let mut host = spec();
+        host.service.sandbox.host_users = true;
+        for spec in [privileged, host] {
+            assert_eq!(made(&spec).id_map, None);
+        }
+    }
+}
