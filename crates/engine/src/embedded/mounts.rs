@@ -70,7 +70,12 @@ fn one(place: &Place<'_>, spec: &ContainerSpec, mount: &Mount) -> Result<MountCo
                 labels,
             });
             let folder = folder.map_err(|error| from_volume(&error))?;
-            (bind(folder), *copy && subpath.is_none())
+            let source = MountFrom::Bind {
+                path: folder,
+                recursive: false,
+                subpath: subpath.as_ref().map(PathBuf::from),
+            };
+            (source, *copy && subpath.is_none())
         }
         MountSource::Bind {
             path,
@@ -79,7 +84,12 @@ fn one(place: &Place<'_>, spec: &ContainerSpec, mount: &Mount) -> Result<MountCo
         } => {
             let path = on_machine(path, *create)?;
             let recursive = *recursive;
-            (MountFrom::Bind { path, recursive }, false)
+            let source = MountFrom::Bind {
+                path,
+                recursive,
+                subpath: None,
+            };
+            (source, false)
         }
         MountSource::Tmpfs { size_bytes, mode } => {
             let half = spec.resources.memory_limit_bytes.map(|limit| limit / 2);
@@ -121,6 +131,7 @@ fn bind(path: PathBuf) -> MountFrom {
     MountFrom::Bind {
         path,
         recursive: false,
+        subpath: None,
     }
 }
 

@@ -147,7 +147,7 @@ impl Volumes {
         Ok(self.report(name, used))
     }
 
-    /// The folder to mount, which is made if it is not there. Blocks.
+    /// The folder of a volume, which is made if it is not there, and so is the subpath in it. Blocks.
     ///
     /// The replica must be known as a user of the volume before, or it may be removed under its feet.
     pub(super) fn folder(&self, wanted: &Wanted<'_>) -> Result<PathBuf, VolumeError> {
@@ -162,16 +162,16 @@ impl Volumes {
             }
             self.ensure(name, Some(wanted.app), wanted.labels)?;
         }
-        let Some(subpath) = wanted.subpath else {
-            return Ok(data);
-        };
-        below(&data, subpath).map_err(|error| match error {
-            Below::Refused => VolumeError::BadSubpath {
-                name: name.to_owned(),
-                subpath: subpath.to_owned(),
-            },
-            Below::Failed(errno) => failed("make a folder in", name)(errno.into()),
-        })
+        if let Some(subpath) = wanted.subpath {
+            make_below(&data, subpath).map_err(|error| match error {
+                Below::Refused => VolumeError::BadSubpath {
+                    name: name.to_owned(),
+                    subpath: subpath.to_owned(),
+                },
+                Below::Failed(errno) => failed("make a folder in", name)(errno.into()),
+            })?;
+        }
+        Ok(data)
     }
 
     /// Removes a volume with all that is in it, unless `used_by` names somebody. Blocks.
@@ -319,9 +319,9 @@ enum Below {
     Failed(Errno),
 }
 
-/// The place `subpath` below `root`; folders that are missing are made. A container that writes to `root` meanwhile
-/// cannot lead it out: no link is followed.
-fn below(root: &Path, subpath: &str) -> Result<PathBuf, Below> {
+/// Makes what is missing of `subpath` below `root`. A container that writes to `root` meanwhile cannot lead it out: no
+/// link is followed. Whoever mounts it follows none either.
+fn make_below(root: &Path, subpath: &str) -> Result<(), Below> {
     let path = Path::new(subpath);
     let parts: Option<Vec<&std::ffi::OsStr>> = path
         .components()
@@ -336,7 +336,6 @@ fn below(root: &Path, subpath: &str) -> Result<PathBuf, Below> {
         .collect();
     let parts = parts.ok_or(Below::Refused)?;
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut place = root.to_owned();
     let mut folder: OwnedFd =
         nix::fcntl::open(root, flags | OFlag::O_DIRECTORY, Mode::empty()).map_err(Below::Failed)?;
     for (n, part) in parts.iter().enumerate() {
@@ -358,9 +357,8 @@ fn below(root: &Path, subpath: &str) -> Result<PathBuf, Below> {
             return Err(Below::Refused);
         }
         folder = found;
-        place.push(part);
     }
-    Ok(place)
+    Ok(())
 }
 
 fn failed<'a>(what: &'static str, name: &'a str) -> impl FnOnce(io::Error) -> VolumeError + 'a {
@@ -536,16 +534,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let volumes = open(dir.path());
         let data = folder(&volumes, "v", None).expect("made");
-        let deep = folder(&volumes, "v", Some("a/./b")).expect("made");
-        assert_eq!(deep, data.join("a/b"));
-        assert!(deep.is_dir());
+        assert_eq!(folder(&volumes, "v", Some("a/./b")).expect("made"), data);
+        assert!(data.join("a/b").is_dir());
         symlink("/etc", data.join("out")).expect("a link");
         symlink("a", data.join("in")).expect("a link");
         fs::write(data.join("file"), "x").expect("written");
-        assert_eq!(
-            folder(&volumes, "v", Some("file")).expect("a file"),
-            data.join("file")
-        );
+        folder(&volumes, "v", Some("file")).expect("a file");
         for bad in ["..", "a/../..", "/etc", "out", "out/new", "in", "file/x"] {
             let refused = folder(&volumes, "v", Some(bad));
             assert!(
