@@ -150,6 +150,12 @@ impl Binds {
         }
     }
 
+    /// The targets outside of `/dev`, and whether each is a folder.
+    pub(crate) fn points(&self) -> impl Iterator<Item = (&Path, bool)> {
+        let outside = self.items.iter().filter(|item| !in_dev(&item.target));
+        outside.map(|item| (item.target.as_path(), item.is_dir))
+    }
+
     /// Whether one of them has this target.
     pub(crate) fn has(&self, target: &str) -> bool {
         self.items

@@ -55,6 +55,33 @@ impl Group {
         })
     }
 
+    /// The groups whose paths begin with `start`, wherever one of them stands.
+    pub(crate) fn beginning(start: &str) -> Result<Vec<Self>> {
+        let hierarchies = Hierarchies::get()?;
+        let whole = Self::on(hierarchies, start)?.path;
+        let (Some(above), Some(name)) = (whole.parent(), whole.file_name()) else {
+            return Ok(Vec::new());
+        };
+        let name = name.to_string_lossy();
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for root in hierarchies.roots() {
+            for dir in children(&root.join(above)) {
+                let found = dir
+                    .file_name()
+                    .map(|name| name.to_string_lossy().into_owned());
+                if let Some(found) = found.filter(|found| found.starts_with(&*name)) {
+                    paths.push(above.join(found));
+                }
+            }
+        }
+        paths.sort_unstable();
+        paths.dedup();
+        Ok(paths
+            .into_iter()
+            .map(|path| Self { hierarchies, path })
+            .collect())
+    }
+
     /// A group below this one.
     pub(crate) fn child(&self, name: &str) -> Self {
         Self {

@@ -130,6 +130,10 @@ pub(crate) fn create(plan: &Plan<'_>, sink: Sink) -> Result<Created> {
     let mut user = root.user(&config.user)?;
     user.groups.extend(root.groups(&options.group_add)?);
     parts.binds.attach(stage, &root, &parts.rootfs)?;
+    for name in oci::ETC {
+        // An image may have a link here that leads to nothing yet. Where none can be made, libcontainer says why.
+        let _ = stage.as_root(|| root.mount_point(&Path::new("/etc").join(name), false));
+    }
     let cwd = Path::new(&config.cwd);
     // What is in the kernel's own file systems is there once they are.
     if !is_kernels(cwd) && !cwd.starts_with("/dev") {

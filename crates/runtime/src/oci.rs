@@ -27,6 +27,9 @@ const SHM_BYTES: u64 = 64 << 20;
 /// Where programs look for their cgroup.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
+/// The files of `/etc` that a container gets from its sandbox.
+pub(crate) const ETC: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
+
 /// Says in a spec that its container has no system call filter.
 const UNCONFINED: &str = "dev.layby.seccomp-unconfined";
 
@@ -197,7 +200,7 @@ fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
         },
     ];
     found.extend(cgroup_mounts(parts.group, ro)?);
-    for name in ["hosts", "hostname", "resolv.conf"] {
+    for name in ETC {
         let target = format!("/etc/{name}");
         if !parts.binds.has(&target) {
             found.push(mount(

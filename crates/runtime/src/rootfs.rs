@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
@@ -96,6 +97,8 @@ pub(crate) struct Overlay<'a> {
     pub(crate) upper: &'a Path,
     /// An empty folder on the same file system.
     pub(crate) work: &'a Path,
+    /// What is written need not survive the machine's fall: programs that wait for the disk do not have to.
+    pub(crate) fleeting: bool,
 }
 
 /// Makes the folders of a container in its directory of the bundle, mounts its overlay and returns where. What it
@@ -117,6 +120,7 @@ pub(crate) fn mount_root(dir: &Path, config: &ContainerConfig, stage: &Stage) ->
         lower: &config.lower,
         upper: &upper,
         work: &dir.join("work"),
+        fleeting: false,
     };
     mount_overlay(&overlay, stage, &rootfs)?;
     Ok(rootfs)
@@ -152,25 +156,33 @@ pub(crate) fn mount_overlay(overlay: &Overlay<'_>, stage: &Stage, rootfs: &Path)
         let rest = path.strip_prefix(&base).unwrap_or(path);
         Path::new("own").join(rest).display().to_string()
     };
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
+    // What a kernel may have switched on beside these would leave more than whiteouts in upper.
+    let mut options = format!(
+        "index=off,metacopy=off,redirect_dir=off,lowerdir={},upperdir={},workdir={}",
         lower.join(":"),
         inside(overlay.upper),
         inside(overlay.work)
     );
+    let lasting = options.clone();
+    if overlay.fleeting {
+        options.push_str(",volatile");
+    }
     let before = std::env::current_dir().trying(|| "find the current directory".into())?;
     std::env::set_current_dir(&place).trying(|| format!("enter {}", place.display()))?;
     // As the containers' root: what overlayfs makes by itself (its work folder, whiteouts) belongs to who mounts it.
     // Devices come from the container's own /dev; a node in an image opens nothing.
     let mounted = stage.as_root(|| {
-        mount(
-            Some("overlay"),
-            rootfs,
-            Some("overlay"),
-            MsFlags::MS_NODEV,
-            Some(options.as_str()),
-        )
-        .trying(|| format!("mount the overlay on {}", rootfs.display()))
+        let try_with = |options: &str| {
+            let kind = Some("overlay");
+            mount(kind, rootfs, kind, MsFlags::MS_NODEV, Some(options))
+        };
+        // Kernels before 5.10 do not know the last option.
+        try_with(&options)
+            .or_else(|error| match error {
+                Errno::EINVAL if overlay.fleeting => try_with(&lasting),
+                other => Err(other),
+            })
+            .trying(|| format!("mount the overlay on {}", rootfs.display()))
     });
     std::env::set_current_dir(&before).trying(|| format!("enter {}", before.display()))?;
     mounted

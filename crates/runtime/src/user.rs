@@ -9,13 +9,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 
 use crate::error::{Error, Result, Trying};
 
 /// The longest `/etc/passwd` or `/etc/group` that is read.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// The most links on the way to one file, as the kernel has it.
+const MAX_LINKS: usize = 40;
 
 /// A user of a container, in its own numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -95,7 +98,47 @@ impl Root {
         Ok(())
     }
 
-    /// The folder or file at `target`, to mount on; it is made if it is not there, as this process's user.
+    /// Where a path leads inside the root, every link in it followed, whether or not something is there.
+    pub(crate) fn lead(&self, path: &Path) -> nix::Result<PathBuf> {
+        let parts = |path: &Path| {
+            let parts = path.components().filter_map(|part| match part {
+                Component::Normal(name) => Some(name.to_owned()),
+                Component::ParentDir => Some("..".into()),
+                Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+            });
+            parts.collect::<Vec<_>>()
+        };
+        let mut todo = parts(path);
+        todo.reverse();
+        let (mut real, mut links) = (PathBuf::from("/"), 0);
+        while let Some(part) = todo.pop() {
+            if part == ".." {
+                // What came before has no links left in it.
+                real.pop();
+                continue;
+            }
+            let here = real.join(&part);
+            match self.open_inside(&here, OFlag::O_PATH | OFlag::O_NOFOLLOW) {
+                Ok(found) if is_link(&found)? => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(Errno::ELOOP);
+                    }
+                    let link = PathBuf::from(readlinkat(&found, c"")?);
+                    if link.is_absolute() {
+                        real = PathBuf::from("/");
+                    }
+                    todo.extend(parts(&link).into_iter().rev());
+                }
+                Ok(_) | Err(Errno::ENOENT) => real = here,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(real)
+    }
+
+    /// The folder or file at `target`, to mount on; it is made where that leads if nothing is there, as this process's
+    /// user.
     pub(crate) fn mount_point(&self, target: &Path, is_dir: bool) -> Result<OwnedFd> {
         let fatal = |error: Errno| {
             Error::Fatal(format!(
@@ -108,11 +151,12 @@ impl Root {
             Err(Errno::ENOENT) => {}
             other => return other.map_err(fatal),
         }
-        let (Some(above), Some(name)) = (target.parent(), target.file_name()) else {
+        let real = self.lead(target).map_err(fatal)?;
+        let (Some(above), Some(name)) = (real.parent(), real.file_name()) else {
             return Err(fatal(Errno::EINVAL));
         };
         if is_dir {
-            self.make_dirs(target)?;
+            self.make_dirs(&real)?;
         } else {
             self.make_dirs(above)?;
             let above = self
@@ -157,6 +201,11 @@ impl Root {
         let group = self.read("/etc/group")?;
         lookup(text, &passwd, &group).map_err(Error::Fatal)
     }
+}
+
+fn is_link(fd: &OwnedFd) -> nix::Result<bool> {
+    let kind = fstat(fd)?.st_mode & SFlag::S_IFMT.bits();
+    Ok(kind == SFlag::S_IFLNK.bits())
 }
 
 /// The rules of Docker's USER: a name must exist; a number need not, and then has group 0. Without a group,

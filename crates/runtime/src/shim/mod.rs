@@ -12,11 +12,11 @@
 mod attended;
 mod connection;
 mod heed;
-mod prepare;
+pub(crate) mod prepare;
 mod sandbox;
 mod serve;
 
-use std::ffi::OsStr;
+use std::ffi::CStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -38,7 +38,7 @@ use crate::image::ShimImage;
 use crate::oci::DEFAULT_PATH;
 use crate::rootfs::make_private_dir;
 use crate::spec::{Bundle, SandboxSpec};
-use crate::sys;
+use crate::{probe, step, sys};
 
 /// A process with this as its name for itself is a shim.
 const ROLE: &str = "layby-shim";
@@ -46,16 +46,23 @@ const ROLE: &str = "layby-shim";
 /// How long a shim may take to get ready; the disk may be slow.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// If this process was started as a shim, becomes it and never returns; else does nothing.
+/// If this process was started as a shim, or as another of this crate's helpers, becomes it and never returns; else does
+/// nothing.
 ///
 /// Call it first in `main`, before any thread exists: a shim forks.
 pub fn run_if_shim() {
     let mut arguments = std::env::args_os();
-    if arguments.next().as_deref() != Some(OsStr::new(ROLE)) {
-        return;
+    let role = arguments.next().unwrap_or_default();
+    let place = arguments.next().map(PathBuf::from).unwrap_or_default();
+    if role == ROLE {
+        run(&Bundle::new(&place));
     }
-    let bundle = arguments.next().map(PathBuf::from).unwrap_or_default();
-    run(&Bundle::new(&bundle))
+    if role == step::ROLE {
+        step::work(&Bundle::new(&place));
+    }
+    if role == probe::ROLE {
+        probe::work(&place);
+    }
 }
 
 /// Starts the shim of a new sandbox and returns when it is prepared: its root file systems are
@@ -202,24 +209,7 @@ fn detach() -> Result<File> {
     if let ForkResult::Parent { .. } = sys::fork().trying(what)? {
         sys::exit_now(0);
     }
-    setsid().trying(what)?;
-    // Its program is a number in /proc otherwise; people look for a name.
-    prctl::set_name(c"layby-shim").trying(what)?;
-    prctl::set_child_subreaper(true).trying(what)?;
-    umask(Mode::from_bits_truncate(0o022));
-    // A shim ends by order or not at all: neither with a terminal nor with a machine that says "terminate"
-    // to everyone before its containers are stopped. What it forks gets its signals back.
-    let mut blocked = SigSet::empty();
-    for signal in [
-        Signal::SIGCHLD,
-        Signal::SIGTERM,
-        Signal::SIGINT,
-        Signal::SIGHUP,
-        Signal::SIGQUIT,
-    ] {
-        blocked.add(signal);
-    }
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&blocked), None).trying(what)?;
+    begin(c"layby-shim").trying(what)?;
     let mut ready = File::from(
         std::io::stdout()
             .as_fd()
@@ -235,6 +225,28 @@ fn detach() -> Result<File> {
     dup2_stdout(&null).trying(what)?;
     writeln!(ready, "pid {}", Pid::this()).trying(what)?;
     Ok(ready)
+}
+
+/// A process of its own: its session, its name, the orphans of its children. A shim ends by order or not at all: neither
+/// with a terminal nor with a machine that says "terminate" to everyone before its containers are stopped. What it
+/// forks gets its signals back.
+pub(crate) fn begin(name: &CStr) -> nix::Result<()> {
+    setsid()?;
+    // Its program is a number in /proc otherwise; people look for a name.
+    prctl::set_name(name)?;
+    prctl::set_child_subreaper(true)?;
+    umask(Mode::from_bits_truncate(0o022));
+    let mut blocked = SigSet::empty();
+    for signal in [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+    ] {
+        blocked.add(signal);
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&blocked), None)
 }
 
 fn live(bundle: &Bundle, mut ready: File) -> Result<()> {

@@ -7,8 +7,10 @@ mod attach;
 mod copies;
 mod fences;
 mod life;
+mod mounts;
 mod rig;
 mod shims;
+mod steps;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -22,6 +24,11 @@ fn main() {
     {
         shims::play_node(spec, bundle);
     }
+    if let [_, word, spec, dir] = &arguments[..]
+        && word == steps::BUILDER
+    {
+        steps::play_builder(spec, dir);
+    }
     // What cargo's own harness understands is passed over; words are filters.
     let filters: Vec<String> = std::env::args()
         .skip(1)
@@ -32,7 +39,9 @@ fn main() {
         copies::TESTS,
         life::TESTS,
         fences::TESTS,
+        mounts::TESTS,
         shims::TESTS,
+        steps::TESTS,
     ]
     .concat();
     if !nix::unistd::geteuid().is_root() {
