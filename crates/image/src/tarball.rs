@@ -3,10 +3,14 @@
 //! Only headers come from the `tar` crate: its own iterator reads long names and pax records of any length into
 //! memory, which a small compressed layer can use to take all of it.
 
+mod sparse;
+
 use std::io::{self, Read};
 use std::ops::Range;
 
 use tar::{EntryType, Header};
+
+pub(crate) use self::sparse::Sparse;
 
 const BLOCK_BYTES: usize = 512;
 /// The most bytes of extension headers (long names, pax records) before one entry.
@@ -44,6 +48,8 @@ pub(crate) struct Entry {
     pub(crate) device: (u32, u32),
     /// Extended attributes from pax records, name and value.
     pub(crate) xattrs: Vec<(String, Vec<u8>)>,
+    /// Where the data goes in a file with holes; `None`: it is all of the file.
+    pub(crate) sparse: Option<Sparse>,
 }
 
 /// The extension headers that stand before an entry.
@@ -56,6 +62,7 @@ struct Extensions {
     gid: Option<u32>,
     mtime: Option<(i64, u32)>,
     xattrs: Vec<(String, Vec<u8>)>,
+    sparse: sparse::Records,
 }
 
 impl<R: Read> Reader<R> {
@@ -96,12 +103,39 @@ impl<R: Read> Reader<R> {
                     extensions.take(kind, data)?;
                 }
                 EntryType::XGlobalHeader => {}
-                EntryType::GNUSparse => return Err(invalid("sparse entries are not supported")),
                 _ => {
+                    let records = std::mem::take(&mut extensions.sparse);
+                    let mut path = None;
+                    let mut sparse = None;
+                    if kind == EntryType::GNUSparse {
+                        // The rest of the map stands before the data, and is not counted with it.
+                        sparse = Some(self.old_sparse(&header)?);
+                        self.begin_data(size)?;
+                    }
                     if let Some(size) = extensions.size {
                         self.begin_data(size)?;
                     }
-                    return extensions.apply(&header).map(Some);
+                    if let Some(known) = records.finish()? {
+                        path = known.name;
+                        sparse = Some(match known.map {
+                            Some(map) => Sparse::new(map, known.size)?,
+                            None => Sparse::new(self.sparse_map()?, known.size)?,
+                        });
+                    }
+                    if let Some(sparse) = &sparse
+                        && sparse.data_bytes() != self.left
+                    {
+                        return Err(invalid("a sparse entry's map does not fit its data"));
+                    }
+                    let mut entry = extensions.apply(&header)?;
+                    if let Some(path) = path {
+                        entry.path = path;
+                    }
+                    if sparse.is_some() {
+                        entry.kind = EntryType::Regular;
+                        entry.sparse = sparse;
+                    }
+                    return Ok(Some(entry));
                 }
             }
         }
@@ -111,6 +145,77 @@ impl<R: Read> Reader<R> {
     pub(crate) fn drain(mut self) -> io::Result<R> {
         io::copy(&mut self.inner, &mut io::sink())?;
         Ok(self.inner)
+    }
+
+    /// GNU tar's own sparse format: four parts of the map in the header, more in blocks behind it.
+    fn old_sparse(&mut self, header: &Header) -> io::Result<Sparse> {
+        let gnu = header
+            .as_gnu()
+            .ok_or_else(|| invalid("a sparse entry has no GNU header"))?;
+        let mut map = Vec::new();
+        let mut add = |part: &tar::GnuSparseHeader| {
+            if !part.is_empty() {
+                let (offset, length) = (part.offset(), part.length());
+                map.push((offset.map_err(bad_field)?, length.map_err(bad_field)?));
+            }
+            Ok::<_, io::Error>(map.len())
+        };
+        for part in &gnu.sparse {
+            add(part)?;
+        }
+        let mut more = gnu.is_extended();
+        while more {
+            let mut block = tar::GnuExtSparseHeader::new();
+            self.inner.read_exact(block.as_mut_bytes())?;
+            for part in block.sparse() {
+                if add(part)? > sparse::MAX_PARTS {
+                    return Err(invalid("a sparse entry has too many parts"));
+                }
+            }
+            more = block.is_extended();
+        }
+        Sparse::new(map, gnu.real_size().map_err(bad_field)?)
+    }
+
+    /// The map of pax format 1.0: decimal numbers in lines at the beginning of the data, filled up to a block.
+    fn sparse_map(&mut self) -> io::Result<Vec<(u64, u64)>> {
+        let mut taken = 0;
+        let mut line = |reader: &mut Self| {
+            let mut value: u64 = 0;
+            let mut digits = 0;
+            loop {
+                let mut byte = [0];
+                if reader.read(&mut byte)? == 0 {
+                    return Err(invalid("a sparse entry's map is cut off"));
+                }
+                taken += 1;
+                match byte[0] {
+                    b'\n' if digits > 0 => return Ok((value, taken)),
+                    digit @ b'0'..=b'9' if digits < 19 => {
+                        value = value * 10 + u64::from(digit - b'0');
+                        digits += 1;
+                    }
+                    _ => return Err(invalid("a sparse entry's map is malformed")),
+                }
+            }
+        };
+        let (count, mut read) = line(self)?;
+        if count > sparse::MAX_PARTS as u64 {
+            return Err(invalid("a sparse entry has too many parts"));
+        }
+        let mut map = Vec::new();
+        for _ in 0..count {
+            let (offset, _) = line(self)?;
+            let (length, taken) = line(self)?;
+            read = taken;
+            map.push((offset, length));
+        }
+        let rest = u64::next_multiple_of(read, BLOCK_BYTES as u64) - read;
+        let skipped = io::copy(&mut self.by_ref().take(rest), &mut io::sink())?;
+        match skipped == rest {
+            true => Ok(map),
+            false => Err(invalid("a sparse entry's map is cut off")),
+        }
     }
 
     fn begin_data(&mut self, size: u64) -> io::Result<()> {
@@ -208,9 +313,7 @@ impl Extensions {
                 "uid" => self.uid = Some(number(text()?)?),
                 "gid" => self.gid = Some(number(text()?)?),
                 "mtime" => self.mtime = Some(time(text()?)?),
-                _ if key.starts_with("GNU.sparse.") => {
-                    return Err(invalid("sparse entries are not supported"));
-                }
+                _ if key.starts_with("GNU.sparse.") => self.sparse.take(key, value)?,
                 _ => {
                     if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
                         self.xattrs.push((name.to_owned(), value.to_owned()));
@@ -281,6 +384,7 @@ impl Extensions {
                 _ => (0, 0),
             },
             xattrs: self.xattrs,
+            sparse: None,
         })
     }
 }

@@ -11,7 +11,7 @@ mod beneath;
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -369,10 +369,33 @@ impl Unpacker {
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600));
         let mut file = File::from(opened.map_err(|error| write_error(&entry.path)(error.into()))?);
+        match &entry.sparse {
+            None => self.copy(entry, data, &mut file)?,
+            Some(sparse) => {
+                for (offset, length) in &sparse.map {
+                    let sought = file.seek(SeekFrom::Start(*offset));
+                    sought.map_err(write_error(&entry.path))?;
+                    self.copy(entry, &mut data.take(*length), &mut file)?;
+                }
+                file.set_len(sparse.size)
+                    .map_err(write_error(&entry.path))?;
+            }
+        }
+        self.attributes(entry, &file, Mode::from_raw_mode(entry.mode))
+            .and_then(|()| rustix::fs::futimens(&file, &times(entry)))
+            .map_err(|error| write_error(&entry.path)(error.into()))
+    }
+
+    fn copy(
+        &mut self,
+        entry: &Entry,
+        data: &mut impl Read,
+        file: &mut File,
+    ) -> Result<(), UnpackError> {
         loop {
             let n = data.read(&mut self.buffer).map_err(read_error)?;
             if n == 0 {
-                break;
+                return Ok(());
             }
             self.bytes_left = self.bytes_left.checked_sub(n as u64).ok_or_else(|| {
                 UnpackError::Refused("it is larger than the limit once unpacked".to_owned())
@@ -380,9 +403,6 @@ impl Unpacker {
             file.write_all(&self.buffer[..n])
                 .map_err(write_error(&entry.path))?;
         }
-        self.attributes(entry, &file, Mode::from_raw_mode(entry.mode))
-            .and_then(|()| rustix::fs::futimens(&file, &times(entry)))
-            .map_err(|error| write_error(&entry.path)(error.into()))
     }
 
     /// Owner and attributes now, mode and time at the end.

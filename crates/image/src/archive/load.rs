@@ -119,6 +119,11 @@ fn spool(store: &Store, plain: impl Read, limits: &Limits) -> Result<Members, Er
             )));
         };
         match entry.kind {
+            EntryType::Regular | EntryType::Continuous if entry.sparse.is_some() => {
+                return Err(Error::Archive(format!(
+                    "its member {path} is a file with holes, which is not supported"
+                )));
+            }
             EntryType::Regular | EntryType::Continuous => {
                 let mut writer =
                     BlobWriter::new(&store.temp_dir(), &format!("{path} of the archive"))?;
