@@ -1,58 +1,144 @@
 //! Building an image from a Dockerfile and a context directory.
 //!
-//! Each step that adds files makes a layer whose content alone is its cache key (see `content`), so an unchanged
-//! build only reads and hashes its files. The stages that the wanted one does not need are not built.
+//! Each step that adds files makes a layer. What COPY adds is known before it is done, so its content alone is its
+//! cache key (see `content`); of RUN only what it begins with is known: the files below, its command, its environment
+//! and its mounts (see `step`). Secrets are in neither. So an unchanged build only reads and hashes its files. The
+//! stages that the wanted one does not need are not built; those that do not need each other are built side by side.
 
+mod archive;
 mod args;
+pub(crate) mod cache;
+mod chmod;
 mod content;
 mod copy;
 mod draft;
+mod fetch;
+mod files;
+mod mounts;
+mod plan;
 pub mod run;
+mod schedule;
+mod scope;
+mod secrets;
 mod stage;
+mod step;
 mod time;
+mod upper;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use self::draft::Draft;
-use self::stage::StageBuilder;
+use self::run::{RunNetwork, RunStep};
 use self::view::{Node, View};
-use crate::dockerfile::{self, Dockerfile, Kind, MAX_DOCKERFILE_BYTES, words};
+use crate::dockerfile::{self, Dockerfile, MAX_DOCKERFILE_BYTES};
 use crate::dockerignore::Ignore;
 use crate::error::io_error;
 use crate::{Error, Image, Reference, Store, layout};
 
+/// Brings an image that the store does not have; tells what it does. The error is text for the user.
+pub type Pull = dyn Fn(&str, &mut dyn FnMut(String)) -> Result<(), String> + Send + Sync;
+
 /// What to build.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct BuildOptions {
     /// The Dockerfile, relative to the context; `None`: `Dockerfile`.
     pub dockerfile: Option<String>,
-    /// Build arguments. `SOURCE_DATE_EPOCH` sets the time stamps in the image (default 0).
+    /// The Dockerfile's text, instead of a file of the context.
+    pub inline: Option<String>,
+    /// Build arguments. `SOURCE_DATE_EPOCH` sets the time stamps in the image. Without it the image says 1970, so that
+    /// the same input has the same digest; the files that RUN wrote have the time of that.
     pub args: BTreeMap<String, String>,
     /// The stage to build; `None`: the last.
     pub target: Option<String>,
     /// The name to give to the image. Without one it is kept only as long as its digest is in use (see `Store::gc`).
     pub tag: Option<String>,
+    /// Further names.
+    pub tags: Vec<String>,
     /// How errors name the Dockerfile, such as `examples/mnist/Dockerfile`; empty: as `dockerfile`. Where it ends with
     /// `dockerfile`, what stands before that names the context.
     pub file_name_shown: String,
+    /// Labels to add to the image's.
+    pub labels: BTreeMap<String, String>,
+    /// What `FROM` and `--from` mean by these names.
+    pub contexts: BTreeMap<String, NamedContext>,
+    /// Secrets by their id. They are in memory only, and in no key, layer, event or error.
+    pub secrets: BTreeMap<String, Vec<u8>>,
+    /// Whether every step is carried out, also one that the cache has.
+    pub no_cache: bool,
+    /// The network of RUN where it names none.
+    pub network: RunNetwork,
+    /// Further lines of `/etc/hosts` in RUN: name and address.
+    pub hosts: Vec<(String, String)>,
+    /// What to build for, `linux/arm64`; `None`: the machine. Only the machine's own can have RUN.
+    pub platform: Option<String>,
+    /// Carries out RUN; `None`: RUN is an error.
+    pub runner: Option<Arc<dyn RunStep>>,
+    /// Brings images that are not in the store; `None`: they are an error.
+    pub pull: Option<Arc<Pull>>,
+    /// Set it when nobody wants the image any more: the build ends soon.
+    pub stop: Arc<AtomicBool>,
 }
 
-/// What happens during a build.
+/// A source of files beside the build context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A folder; its `.dockerignore` counts.
+    Folder(PathBuf),
+    /// An image.
+    Image(String),
+}
+
+/// What happens during a build. Steps are numbered through all stages; those of several stages come interleaved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BuildEvent {
+    /// An instruction that may take long is being carried out.
+    Started {
+        /// Its place, from 1.
+        number: u32,
+        /// How many there are.
+        of: u32,
+        /// The stage's name, or its number.
+        stage: String,
+        /// The instruction as written, in one line.
+        text: String,
+    },
     /// An instruction was carried out.
     Step {
         /// Its place, from 1.
         number: u32,
         /// How many there are.
         of: u32,
+        /// The stage's name, or its number.
+        stage: String,
         /// The instruction as written, in one line.
         text: String,
         /// Whether its layer was taken from the cache (also for steps that make no layer).
         cached: bool,
+    },
+    /// A line that the command of a step wrote.
+    Line {
+        /// The step.
+        number: u32,
+        /// Its stage.
+        stage: String,
+        /// The line, without its end.
+        text: String,
+    },
+    /// The command of a step failed; the build's error follows.
+    Failed {
+        /// The step.
+        number: u32,
+        /// Its stage.
+        stage: String,
+        /// The instruction.
+        text: String,
+        /// All that it wrote, at most the last 256 KiB.
+        output: String,
     },
     /// A note for the user.
     Output(String),
@@ -71,9 +157,14 @@ pub(crate) struct Build<'a> {
     pub(crate) ignore: &'a Ignore,
     /// `ARG`s before the first `FROM`, and the platform's, with their values.
     pub(crate) globals: BTreeMap<String, String>,
-    pub(crate) epoch_s: u64,
-    /// The same as RFC 3339.
+    /// `SOURCE_DATE_EPOCH`, where it is given.
+    pub(crate) epoch_s: Option<u64>,
+    /// What `created` says, RFC 3339.
     pub(crate) created: String,
+    /// What it is built for.
+    pub(crate) platform: String,
+    /// Nobody wants the image any more, or a stage failed.
+    pub(crate) stop: Arc<AtomicBool>,
 }
 
 /// Builds the image, stores it, and unpacks its layers, so that it can start at once.
@@ -91,20 +182,11 @@ pub fn build(
         "" => name,
         shown => shown,
     };
-    let tag: Option<Reference> = options.tag.as_deref().map(str::parse).transpose()?;
-    let epoch = options
-        .args
-        .get("SOURCE_DATE_EPOCH")
-        .map_or("0", String::as_str);
-    let epoch_s: u64 = epoch
-        .parse()
-        .ok()
-        .filter(|epoch| *epoch < time::MAX_EPOCH_S)
-        .ok_or_else(|| {
-            Error::Build(format!(
-                "SOURCE_DATE_EPOCH is {epoch:?}, which is no number of seconds"
-            ))
-        })?;
+    let names: Result<Vec<Reference>, Error> = (options.tag.iter().chain(&options.tags))
+        .map(|name| name.parse())
+        .collect();
+    let names = names?;
+    let epoch_s = epoch(options)?;
     let view = View::of_context(context);
     // Where the context was sent from says more than where it happens to lie.
     let context_shown = match shown.strip_suffix(name) {
@@ -113,18 +195,27 @@ pub fn build(
         Some(folder) => folder.trim_end_matches('/').to_owned(),
         None => context.display().to_string(),
     };
-    let text = read_text(&view, name)?
-        .ok_or_else(|| Error::Build(format!("there is no {name} in {context_shown}")))?;
+    let text = match &options.inline {
+        Some(text) => text.clone(),
+        None => read_text(&view, name)?
+            .ok_or_else(|| Error::Build(format!("there is no {name} in {context_shown}")))?,
+    };
     let file = dockerfile::parse(&text).map_err(|error| Error::Dockerfile {
         file: shown.to_owned(),
         line: error.line,
         message: error.message,
     })?;
-    let ignore = match read_text(&view, &format!("{name}.dockerignore"))? {
-        Some(text) => Ignore::parse(&text),
-        None => Ignore::parse(&read_text(&view, ".dockerignore")?.unwrap_or_default()),
-    };
+    let ignore = ignore_of(&view, Some(name))?;
     let _adding = store.adding()?;
+    let platform = match &options.platform {
+        Some(platform) => platform.clone(),
+        None => format!("linux/{}", layout::architecture()),
+    };
+    if platform.split('/').next() != Some("linux") {
+        return Err(Error::Build(format!(
+            "{platform:?} is no platform that can be built for; say linux/amd64, linux/arm64, ..."
+        )));
+    }
     let build = Build {
         store,
         options,
@@ -133,9 +224,11 @@ pub fn build(
         context: &view,
         context_shown: format!("the build context {context_shown}"),
         ignore: &ignore,
-        globals: args::global_args(&file, options, shown)?,
+        globals: args::global_args(&file, options, &platform, shown)?,
         epoch_s,
-        created: time::rfc3339(epoch_s),
+        created: time::rfc3339(epoch_s.unwrap_or(0)),
+        platform,
+        stop: Arc::default(),
     };
     for (line, note) in &file.notes {
         progress(BuildEvent::Output(format!("{shown}:{line}: {note}")));
@@ -145,106 +238,70 @@ pub fn build(
             "the build argument {unknown} is not used by {shown}"
         )));
     }
-    let draft = build.stages(progress)?;
+    let plan = plan::plan(&build, &mut |note| progress(BuildEvent::Output(note)))?;
+    let mut draft = schedule::run(&build, &plan, progress)?;
+    for (name, value) in &options.labels {
+        draft.add("Labels", name, value.as_str().into());
+    }
     let descriptor = draft.commit(store, &build.created)?;
-    if let Some(tag) = tag {
-        store.put_in_index(&descriptor, &[tag])?;
+    if !names.is_empty() {
+        store.put_in_index(&descriptor, &names)?;
     }
     store.layers(&descriptor.digest)?;
     store.get(&descriptor.digest)
 }
 
+fn epoch(options: &BuildOptions) -> Result<Option<u64>, Error> {
+    let given = options.args.get("SOURCE_DATE_EPOCH");
+    let parsed = given.map(|text| {
+        let epoch_s = text.parse().ok();
+        let epoch_s = epoch_s.filter(|epoch_s| *epoch_s < time::MAX_EPOCH_S);
+        epoch_s.ok_or_else(|| {
+            Error::Build(format!(
+                "SOURCE_DATE_EPOCH is {text:?}, which is no number of seconds"
+            ))
+        })
+    });
+    parsed.transpose()
+}
+
 impl Build<'_> {
-    /// Builds the wanted stage and those that it needs.
-    fn stages(&self, progress: &mut dyn FnMut(BuildEvent)) -> Result<Draft, Error> {
-        let bases: Result<Vec<String>, Error> = self
-            .file
-            .stages
-            .iter()
-            .map(|stage| self.base_of(stage))
-            .collect();
-        let bases = bases?;
-        let target = self.target()?;
-        let needed = self.needed(target, &bases);
-        let steps = needed
-            .iter()
-            .map(|index| 1 + self.file.stages[*index].instructions.len());
-        let of = u32::try_from(steps.sum::<usize>()).unwrap_or(u32::MAX);
-        let mut number = 0;
-        let mut done: BTreeMap<usize, Draft> = BTreeMap::new();
-        for index in needed {
-            let stage = &self.file.stages[index];
-            let base = &bases[index];
-            let draft =
-                match stage_named(self.file, base, index).and_then(|earlier| done.get(&earlier)) {
-                    Some(earlier) => earlier.clone(),
-                    None => self.base_image(stage, base)?,
-                };
-            let mut step = |text: &str, cached: bool| {
-                number += 1;
-                progress(BuildEvent::Step {
-                    number,
-                    of,
-                    text: text.to_owned(),
-                    cached,
-                });
-            };
-            step(&stage.text, true);
-            let mut builder = StageBuilder::new(self, index, draft);
-            for instruction in &stage.instructions {
-                let cached = builder.carry_out(instruction, &done)?;
-                step(&instruction.text, cached);
-            }
-            done.insert(index, builder.into_draft());
-        }
-        done.remove(&target)
-            .ok_or_else(|| Error::Build("there is no stage to build".to_owned()))
-    }
-
-    /// The FROM's image with variables put in.
-    fn base_of(&self, stage: &dockerfile::Stage) -> Result<String, Error> {
-        let lookup = |name: &str| self.globals.get(name).cloned();
-        let expand = |word: &str| {
-            words::expand(word, self.file.escape, &lookup)
-                .map_err(|reason| self.error(stage.line, format!("FROM {word}: {reason}")))
-        };
-        if let Some(platform) = &stage.platform {
-            let platform = expand(platform)?;
-            let ours = format!("linux/{}", layout::architecture());
-            if platform != ours && !platform.starts_with(&format!("{ours}/")) {
-                let text = format!(
-                    "FROM --platform={platform} cannot be built here; this machine is {ours}"
-                );
-                return Err(self.error(stage.line, text));
-            }
-        }
-        let base = expand(&stage.base)?;
-        if base.is_empty() {
-            let text = format!(
-                "FROM {} names no image: its variables are empty",
-                stage.base
-            );
-            return Err(self.error(stage.line, text));
-        }
-        Ok(base)
-    }
-
-    fn base_image(&self, stage: &dockerfile::Stage, base: &str) -> Result<Draft, Error> {
-        if base == "scratch" {
-            return Ok(Draft::scratch());
-        }
-        let image = self.image(stage.line, "FROM", base)?;
+    fn base_image(
+        &self,
+        stage: &dockerfile::Stage,
+        base: &str,
+        note: &mut dyn FnMut(String),
+    ) -> Result<Draft, Error> {
+        let image = self.image(stage.line, "FROM", base, note)?;
         let draft = Draft::of_image(self.store, &image.digest)?;
-        if draft.has_triggers() {
-            let text = format!("FROM {base} has ONBUILD triggers, which this builder does not run");
-            return Err(self.error(stage.line, text));
+        if let Some(platform) = draft.platform()
+            && !self.platform.starts_with(&platform)
+            && stage.platform.is_none()
+        {
+            note(format!(
+                "{}:{}: {base} is an image for {platform}, not for {}",
+                self.shown, stage.line, self.platform
+            ));
         }
         Ok(draft)
     }
 
-    /// An image of the store that an instruction names.
-    pub(crate) fn image(&self, line: u32, keyword: &str, reference: &str) -> Result<Image, Error> {
-        self.store.resolve(reference).map_err(|error| match error {
+    /// An image of the store that an instruction names; pulled, if it is not there and that is possible.
+    pub(crate) fn image(
+        &self,
+        line: u32,
+        keyword: &str,
+        reference: &str,
+        note: &mut dyn FnMut(String),
+    ) -> Result<Image, Error> {
+        let mut found = self.store.resolve(reference);
+        if let (Err(Error::NotFound { .. }), Some(pull)) = (&found, &self.options.pull) {
+            let pulled = pull(reference, note);
+            pulled
+                .map_err(|reason| self.error(line, format!("{keyword} {reference}: {reason}")))?;
+            found = self.store.resolve(reference);
+        }
+        found.map_err(|error| match error {
             Error::NotFound { .. } | Error::BadReference { .. } => self.error(
                 line,
                 format!("{keyword} {reference}: {error}; load it with `layby image load`"),
@@ -253,44 +310,10 @@ impl Build<'_> {
         })
     }
 
-    fn target(&self) -> Result<usize, Error> {
-        let count = self.file.stages.len();
-        match &self.options.target {
-            None => Ok(count - 1),
-            Some(name) => stage_named(self.file, name, count).ok_or_else(|| {
-                let names = self
-                    .file
-                    .stages
-                    .iter()
-                    .filter_map(|stage| stage.name.as_deref());
-                let names: Vec<&str> = names.collect();
-                Error::Build(format!(
-                    "there is no stage {name:?} in {}; it has: {}",
-                    self.shown,
-                    names.join(", ")
-                ))
-            }),
-        }
-    }
-
-    /// The stages that the target needs, itself included, in order.
-    fn needed(&self, target: usize, bases: &[String]) -> BTreeSet<usize> {
-        let mut needed = BTreeSet::new();
-        let mut open = vec![target];
-        while let Some(index) = open.pop() {
-            if !needed.insert(index) {
-                continue;
-            }
-            open.extend(stage_named(self.file, &bases[index], index));
-            for instruction in &self.file.stages[index].instructions {
-                if let Kind::Copy(copy) = &instruction.kind
-                    && let Some(from) = &copy.from
-                {
-                    open.extend(stage_named(self.file, from, index));
-                }
-            }
-        }
-        needed
+    /// Whether this machine runs programs of the platform that is built for.
+    fn runs_platform(&self) -> bool {
+        let ours = format!("linux/{}", layout::architecture());
+        self.platform == ours || self.platform.starts_with(&format!("{ours}/"))
     }
 
     /// An error at a line of the Dockerfile.
@@ -300,6 +323,20 @@ impl Build<'_> {
             line,
             message,
         }
+    }
+}
+
+/// What a context leaves out: by the Dockerfile's own file if it has one, else by `.dockerignore`.
+fn ignore_of(context: &View, dockerfile: Option<&str>) -> Result<Ignore, Error> {
+    let own = match dockerfile {
+        Some(name) => read_text(context, &format!("{name}.dockerignore"))?,
+        None => None,
+    };
+    match own {
+        Some(text) => Ok(Ignore::parse(&text)),
+        None => Ok(Ignore::parse(
+            &read_text(context, ".dockerignore")?.unwrap_or_default(),
+        )),
     }
 }
 

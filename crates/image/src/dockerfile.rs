@@ -2,10 +2,14 @@
 //!
 //! Variables are still in the words; [`words::expand`] is for the builder, which knows their values.
 
+mod heredoc;
 mod instruction;
+pub mod mount;
 pub mod words;
 
 use std::collections::BTreeMap;
+
+pub use self::heredoc::Heredoc;
 
 /// A parsed Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +57,14 @@ pub struct Instruction {
 pub enum Kind {
     /// `ARG name[=default]...`
     Arg(Vec<(String, Option<String>)>),
-    /// `COPY`, and `ADD` of local files.
+    /// `COPY` and `ADD`.
     Copy(Copy),
+    /// `RUN`; its command is never expanded.
+    Run(Run),
+    /// `ONBUILD instruction`, the instruction as text (its heredocs included).
+    OnBuild(String),
+    /// `MAINTAINER name`.
+    Maintainer(String),
     /// `ENV name=value...` or `ENV name value`.
     Env(Vec<(String, String)>),
     /// `LABEL name=value...`
@@ -79,7 +89,20 @@ pub enum Kind {
     Healthcheck(Option<HealthcheckOptions>),
 }
 
-/// `COPY [--from=F] [--chown=O] [--chmod=M] source... destination`.
+/// `RUN [--mount=...]... [--network=N] command`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// What to run; with heredocs the line that opens them.
+    pub command: Command,
+    /// In the order in which the line names them.
+    pub heredocs: Vec<Heredoc>,
+    /// The values of `--mount`; see [`mount`].
+    pub mounts: Vec<String>,
+    /// `default`, `none` or `host`.
+    pub network: Option<String>,
+}
+
+/// `COPY [--from=F] [--chown=O] [--chmod=M] [--parents] [--exclude=P]... source... destination`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copy {
     /// Whether it was written `ADD`.
@@ -88,10 +111,20 @@ pub struct Copy {
     pub from: Option<String>,
     /// `user[:group]`.
     pub chown: Option<String>,
-    /// Octal.
+    /// Octal, or symbolic as for chmod(1).
     pub chmod: Option<String>,
-    /// At least one.
+    /// Whether the folders that a source is in are made too.
+    pub parents: bool,
+    /// Patterns of what is left out.
+    pub excludes: Vec<String>,
+    /// The digest that a URL's content must have.
+    pub checksum: Option<String>,
+    /// Whether ADD unpacks archives; `None`: local ones.
+    pub unpack: Option<bool>,
+    /// Files and URLs. With `heredocs`, at least one.
     pub sources: Vec<String>,
+    /// Files that stand in the Dockerfile.
+    pub heredocs: Vec<Heredoc>,
     /// Where to.
     pub destination: String,
 }
@@ -139,6 +172,7 @@ pub const MAX_DOCKERFILE_BYTES: u64 = 1 << 20;
 struct Line {
     number: u32,
     text: String,
+    heredocs: Vec<Heredoc>,
 }
 
 /// Parses the text of a Dockerfile.
@@ -152,7 +186,7 @@ pub fn parse(text: &str) -> Result<Dockerfile, ParseError> {
         notes: Vec::new(),
     };
     let mut last_line = 1;
-    for line in logical_lines(text, escape) {
+    for line in logical_lines(text, escape)? {
         last_line = line.number;
         let error = |message: String| ParseError {
             line: line.number,
@@ -166,11 +200,11 @@ pub fn parse(text: &str) -> Result<Dockerfile, ParseError> {
             continue;
         }
         if keyword == "MAINTAINER" {
-            let note = "MAINTAINER is ignored; use LABEL org.opencontainers.image.authors";
+            let note =
+                "MAINTAINER is old; LABEL org.opencontainers.image.authors is what tools read";
             file.notes.push((line.number, note.to_owned()));
-            continue;
         }
-        let kind = instruction::parse(&keyword, rest, escape).map_err(error)?;
+        let kind = instruction::parse(&keyword, rest, &line.heredocs, escape).map_err(error)?;
         let instruction = Instruction {
             line: line.number,
             text: line.text.clone(),
@@ -189,6 +223,25 @@ pub fn parse(text: &str) -> Result<Dockerfile, ParseError> {
         });
     }
     Ok(file)
+}
+
+/// Parses an ONBUILD trigger, as a base image's config has it.
+pub(crate) fn parse_trigger(text: &str, number: u32, escape: char) -> Result<Instruction, String> {
+    let mut lines = logical_lines(text, escape).map_err(|error| error.message)?;
+    let (Some(line), true) = (lines.pop(), lines.is_empty()) else {
+        return Err("it is not one instruction".to_owned());
+    };
+    let (keyword, rest) = split_keyword(&line.text);
+    let keyword = keyword.to_ascii_uppercase();
+    if matches!(keyword.as_str(), "FROM" | "ONBUILD") {
+        return Err(format!("{keyword} cannot be one"));
+    }
+    let kind = instruction::parse(&keyword, rest, &line.heredocs, escape)?;
+    Ok(Instruction {
+        line: number,
+        text: line.text,
+        kind,
+    })
 }
 
 /// The keyword and what follows it, trimmed.
@@ -231,11 +284,13 @@ fn directives(text: &str) -> Result<char, ParseError> {
     })
 }
 
-/// Joins continuation lines; comments and empty lines within them are left out, as Docker does.
-fn logical_lines(text: &str, escape: char) -> Vec<Line> {
+/// Joins continuation lines; comments and empty lines within them are left out, as Docker does. What follows a
+/// line that opens heredocs is theirs, as it stands.
+fn logical_lines(text: &str, escape: char) -> Result<Vec<Line>, ParseError> {
     let mut lines: Vec<Line> = Vec::new();
     let mut open: Option<Line> = None;
-    for (index, raw) in text.lines().enumerate() {
+    let mut rest = text.lines().zip(1..);
+    while let Some((raw, number)) = rest.next() {
         let trimmed = raw.trim_start();
         if trimmed.starts_with('#') || trimmed.trim_end().is_empty() {
             continue;
@@ -245,24 +300,48 @@ fn logical_lines(text: &str, escape: char) -> Vec<Line> {
             None => (raw, false),
         };
         let line = open.get_or_insert_with(|| Line {
-            number: u32::try_from(index + 1).unwrap_or(u32::MAX),
+            number,
             text: String::new(),
+            heredocs: Vec::new(),
         });
         line.text.push_str(if line.text.is_empty() {
             part.trim_start()
         } else {
             part
         });
-        if !continues {
-            lines.extend(open.take());
+        let Some(mut line) = open.take_if(|_| !continues) else {
+            continue;
+        };
+        if may_open_heredocs(&line.text) {
+            line.heredocs = heredoc::opened(&line.text, escape);
         }
+        for heredoc in &mut line.heredocs {
+            if !rest.by_ref().any(|(raw, _)| heredoc.take(raw)) {
+                let message = format!("the heredoc <<{} has no end", heredoc.name);
+                return Err(ParseError {
+                    line: line.number,
+                    message,
+                });
+            }
+        }
+        lines.push(line);
     }
     lines.extend(open);
     for line in &mut lines {
         line.text = line.text.trim_end().to_owned();
     }
     lines.retain(|line| !line.text.is_empty());
-    lines
+    Ok(lines)
+}
+
+/// Whether the instruction is one that takes heredocs. Elsewhere `<<` is just text.
+fn may_open_heredocs(text: &str) -> bool {
+    let (keyword, rest) = split_keyword(text);
+    match keyword.to_ascii_uppercase().as_str() {
+        "RUN" | "COPY" | "ADD" => true,
+        "ONBUILD" => may_open_heredocs(rest),
+        _ => false,
+    }
 }
 
 /// The line without its continuation mark: an escape character at the end that is not itself escaped.

@@ -23,18 +23,23 @@ impl Ignore {
             if line.starts_with('#') {
                 return None;
             }
-            let line = line.trim();
-            let (keeps, line) = match line.strip_prefix('!') {
-                Some(rest) => (true, rest.trim()),
-                None => (false, line),
-            };
-            let cleaned = clean(line);
-            let pattern = Pattern::parse(&cleaned).filter(|_| !cleaned.is_empty())?;
-            Some(Rule { keeps, pattern })
+            rule(line)
         });
         Self {
             rules: rules.collect(),
         }
+    }
+
+    /// The same of single patterns, as `--exclude` gives them.
+    pub(crate) fn of_patterns(patterns: &[String]) -> Self {
+        Self {
+            rules: patterns.iter().filter_map(|text| rule(text)).collect(),
+        }
+    }
+
+    /// Whether nothing is left out.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rules.is_empty()
     }
 
     /// Whether the path (relative to the context, with `/`) is left out.
@@ -56,6 +61,17 @@ impl Ignore {
         }
         left_out
     }
+}
+
+fn rule(line: &str) -> Option<Rule> {
+    let line = line.trim();
+    let (keeps, line) = match line.strip_prefix('!') {
+        Some(rest) => (true, rest.trim()),
+        None => (false, line),
+    };
+    let cleaned = clean(line);
+    let pattern = Pattern::parse(&cleaned).filter(|_| !cleaned.is_empty())?;
+    Some(Rule { keeps, pattern })
 }
 
 /// The path and each directory that it lies in.

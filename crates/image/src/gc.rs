@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use crate::build::cache;
 use crate::error::io_error;
 use crate::{Error, Store, layer, lock, registry};
 
@@ -26,6 +27,10 @@ pub(crate) fn collect(store: &Store, in_use: &[String]) -> Result<u64, Error> {
         blobs.insert(manifest.config.digest);
         blobs.extend(manifest.layers.into_iter().map(|layer| layer.digest));
     }
+    // Whatever built stages have no image of their own lives only by the build cache.
+    let cached = cache::held(store)?;
+    blobs.extend(cached.blobs);
+    layers.extend(cached.layers);
     let mut freed_bytes = 0;
     remove_others(
         &store.blobs_dir(),
@@ -38,9 +43,10 @@ pub(crate) fn collect(store: &Store, in_use: &[String]) -> Result<u64, Error> {
         &mut 0,
     )?;
     // An entry whose layer is gone is a miss when it is next read; here it is only swept up.
-    let known = |name: &str| match fs::read_to_string(store.cache_dir().join(name)) {
-        Ok(text) => blobs.iter().any(|digest| text.contains(digest.as_str())),
-        Err(_) => false,
+    let known = |name: &str| {
+        let text = || fs::read_to_string(store.cache_dir().join(name)).unwrap_or_default();
+        let digest = |text: String| text.split_whitespace().next().unwrap_or("").to_owned();
+        cached.entries.contains(name) || blobs.contains(&digest(text()))
     };
     remove_others(&store.cache_dir(), known, &mut 0)?;
     empty_dir(&store.temp_dir())?;

@@ -3,10 +3,11 @@
 use std::fs::{self, Permissions};
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use flate2::bufread::MultiGzDecoder;
+use rustix::fs::{AtFlags, Timespec, Timestamps};
 use tempfile::TempDir;
 
 use crate::blob;
@@ -144,6 +145,36 @@ pub(crate) fn unpacked_one(store: &Store, digest: &str, diff_id: &str) -> Result
     unpacked.place()?;
     blob::sync_dir_of(&dir)?;
     Ok(dir)
+}
+
+/// Makes a folder that holds what a layer would be unpacked to that layer's directory.
+pub(crate) fn adopt(store: &Store, temp: TempDir, diff_id: &str) -> Result<(), Error> {
+    let dir = place_of(store, diff_id)?;
+    if dir.exists() {
+        return Ok(());
+    }
+    // A rename may reach the disk before the files do, and after a power cut nobody would notice.
+    store.sync()?;
+    Unpacked {
+        temp,
+        dir: dir.clone(),
+    }
+    .place()?;
+    blob::sync_dir_of(&dir)
+}
+
+/// Sets when a file was last changed, no link followed.
+pub(crate) fn set_time(path: &Path, seconds: i64, nanoseconds: u32) -> io::Result<()> {
+    let time = Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds.into(),
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    rustix::fs::utimensat(rustix::fs::CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(())
 }
 
 /// Whether writing failed, so that the layer itself is not to blame.

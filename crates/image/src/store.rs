@@ -4,6 +4,7 @@
 //! oci-layout  index.json  blobs/sha256/<hex>   the layout: what is an image here is what index.json names
 //! layers/<hex of the diff id>/                 unpacked layers, in overlayfs form
 //! cache/<hex of the key>                       which layer a build step made
+//! cache-mounts/<hex of the id>/                what `RUN --mount=type=cache` keeps from build to build
 //! registry/                                    which repository has what (see `registry/repository.rs`)
 //! tmp/  locks/                                 unfinished things; flock files
 //! ```
@@ -61,7 +62,15 @@ impl Store {
         let store = Self {
             dir: dir.to_owned(),
         };
-        for part in ["", "blobs/sha256", "layers", "cache", "tmp", "locks"] {
+        for part in [
+            "",
+            "blobs/sha256",
+            "layers",
+            "cache",
+            "cache-mounts",
+            "tmp",
+            "locks",
+        ] {
             let path = dir.join(part);
             let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
             made.map_err(storing("the image store", &path))?;
@@ -355,6 +364,10 @@ impl Store {
 
     pub(crate) fn registry_dir(&self) -> PathBuf {
         self.dir.join("registry")
+    }
+
+    pub(crate) fn cache_mounts_dir(&self) -> PathBuf {
+        self.dir.join("cache-mounts")
     }
 
     pub(crate) fn temp_dir(&self) -> PathBuf {

@@ -22,8 +22,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 use tar::EntryType;
 
-pub(crate) use self::beneath::{OPAQUE, USER_OPAQUE};
-use self::beneath::{is_kept_xattr, open_beneath, stat};
+pub(crate) use self::beneath::{OPAQUE, USER_OPAQUE, is_kept_xattr};
+use self::beneath::{open_beneath, stat};
 use crate::tarball::{self, Entry, components};
 
 /// Where decompression bombs end.

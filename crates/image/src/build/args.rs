@@ -10,17 +10,21 @@ use crate::{Error, layout};
 pub(super) fn global_args(
     file: &Dockerfile,
     options: &BuildOptions,
+    platform: &str,
     shown: &str,
 ) -> Result<BTreeMap<String, String>, Error> {
-    let architecture = layout::architecture();
-    let platform = format!("linux/{architecture}");
+    let ours = format!("linux/{}", layout::architecture());
     let mut globals = BTreeMap::new();
-    for side in ["BUILD", "TARGET"] {
-        globals.insert(format!("{side}PLATFORM"), platform.clone());
-        globals.insert(format!("{side}OS"), "linux".to_owned());
-        globals.insert(format!("{side}ARCH"), architecture.to_owned());
-        globals.insert(format!("{side}VARIANT"), String::new());
+    for (side, platform) in [("BUILD", ours.as_str()), ("TARGET", platform)] {
+        let mut parts = platform.split('/');
+        globals.insert(format!("{side}PLATFORM"), platform.to_owned());
+        for part in ["OS", "ARCH", "VARIANT"] {
+            let value = parts.next().unwrap_or_default();
+            globals.insert(format!("{side}{part}"), value.to_owned());
+        }
     }
+    let stage = options.target.as_deref().unwrap_or("default");
+    globals.insert("TARGETSTAGE".to_owned(), stage.to_owned());
     for instruction in &file.args {
         let Kind::Arg(args) = &instruction.kind else {
             continue;

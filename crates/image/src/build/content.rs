@@ -5,25 +5,27 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use sha2::{Digest as _, Sha256};
+use rustix::fs::FileType;
 use tar::{EntryType, Header};
+use tempfile::TempDir;
 
-use crate::blob::{self, BlobWriter};
-use crate::digest::{self, Hashing};
-use crate::error::io_error;
+use super::cache::{self, Key};
+use crate::blob::BlobWriter;
+use crate::digest::Hashing;
+use crate::error::{io_error, storing};
 use crate::layout::{Descriptor, LAYER_TYPE};
-use crate::{Error, Store};
+use crate::{Error, Store, layer};
 
 /// Changes when the same entries would give another layer.
-const FORMAT: &str = "layby layer 1";
+const FORMAT: &str = "layby layer 2";
 /// The most entries of one layer.
 const MAX_ENTRIES: usize = 1_000_000;
 
@@ -31,6 +33,9 @@ const MAX_ENTRIES: usize = 1_000_000;
 #[derive(Debug, Default)]
 pub(crate) struct Content {
     entries: BTreeMap<PathBuf, Entry>,
+    /// What entries' sources lie in until the layer is made: unpacked archives, downloads.
+    kept: Vec<TempDir>,
+    has_links: bool,
 }
 
 /// One entry of a layer.
@@ -41,6 +46,9 @@ pub(crate) struct Entry {
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    /// When its source was changed, seconds and nanoseconds. Only the unpacked layer gets it: the tar is the same
+    /// whenever it is made.
+    pub(crate) mtime: (i64, u32),
 }
 
 /// What an entry is.
@@ -57,6 +65,14 @@ pub(crate) enum Kind {
         capability: Option<Vec<u8>>,
     },
     Symlink(PathBuf),
+    /// The same file as another entry, which comes before it.
+    Link(PathBuf),
+    /// A device or pipe.
+    Special {
+        kind: FileType,
+        /// Major and minor number.
+        device: (u32, u32),
+    },
 }
 
 /// A layer in the store.
@@ -86,7 +102,18 @@ impl Content {
             }
             _ => {}
         }
-        self.entries.insert(path, entry);
+        self.has_links |= matches!(entry.kind, Kind::Link(_));
+        let Some(replaced) = self.entries.insert(path.clone(), entry) else {
+            return Ok(());
+        };
+        if self.has_links {
+            // Those that were the same file are not the new one.
+            for other in self.entries.values_mut() {
+                if matches!(&other.kind, Kind::Link(first) if *first == path) {
+                    other.kind = replaced.kind.clone();
+                }
+            }
+        }
         Ok(())
     }
 
@@ -101,73 +128,165 @@ impl Content {
         self.entries.is_empty()
     }
 
+    /// Keeps a folder until the layer is made.
+    pub(crate) fn keep(&mut self, dir: TempDir) {
+        self.kept.push(dir);
+    }
+
+    /// A directory that is there gets these attributes.
+    pub(crate) fn replace_directory(&mut self, parts: &[OsString], entry: &Entry) {
+        if let Some(there) = self.entries.get_mut(&parts.iter().collect::<PathBuf>()) {
+            *there = entry.clone();
+        }
+    }
+
     /// The layer of these entries, and whether it was in the cache.
-    pub(crate) fn store(&self, store: &Store, epoch_s: u64) -> Result<(Layer, bool), Error> {
-        let key = self.key(epoch_s);
-        let path = store.cache_dir().join(key.trim_start_matches("sha256:"));
-        if let Some(layer) = read_cache(store, &path) {
+    pub(crate) fn store(
+        &self,
+        store: &Store,
+        epoch_s: Option<u64>,
+        reads_cache: bool,
+    ) -> Result<(Layer, bool), Error> {
+        let key = self.key(epoch_s.unwrap_or(0));
+        if reads_cache && let Some(Some(layer)) = cache::read(store, &key) {
             return Ok((layer, true));
         }
-        let layer = self.write(store, epoch_s)?;
-        let line = format!(
-            "{} {} {}\n",
-            layer.descriptor.digest, layer.descriptor.size, layer.diff_id
-        );
-        blob::replace_file(&store.temp_dir(), &path, line.as_bytes(), "the build cache")?;
+        let layer = self.write(store, epoch_s.unwrap_or(0))?;
+        // With a given date that is what all files are to have.
+        if epoch_s.is_none() {
+            let dir = layer::unpacked_one(store, &layer.descriptor.digest, &layer.diff_id)?;
+            self.set_times(&dir)?;
+        }
+        cache::write(store, &key, Some(&layer))?;
         Ok((layer, false))
     }
 
-    fn key(&self, epoch_s: u64) -> String {
-        let mut hasher = Sha256::new_with_prefix(FORMAT);
-        hasher.update(epoch_s.to_le_bytes());
-        let mut field = |bytes: &[u8]| {
-            hasher.update((bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
-        };
+    /// Build tools compare times, and web servers tell them: on this machine files keep those of their sources.
+    fn set_times(&self, dir: &Path) -> Result<(), Error> {
+        // Backwards, since a directory's time changes with what is in it.
+        for (path, entry) in self.entries.iter().rev() {
+            let path = dir.join(path);
+            layer::set_time(&path, entry.mtime.0, entry.mtime.1)
+                .map_err(io_error("set the time of", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Of all that decides about the layer.
+    pub(crate) fn key(&self, epoch_s: u64) -> String {
+        let mut key = Key::new(FORMAT);
+        key.field(epoch_s.to_le_bytes());
         for (path, entry) in &self.entries {
-            field(path.as_os_str().as_bytes());
+            key.field(path.as_os_str().as_bytes());
             for number in [entry.mode, entry.uid, entry.gid] {
-                field(&number.to_le_bytes());
+                key.field(number.to_le_bytes());
             }
             match &entry.kind {
-                Kind::Directory => field(b"d"),
+                Kind::Directory => key.field(b"d"),
                 Kind::File {
                     digest, capability, ..
                 } => {
-                    field(b"f");
-                    field(digest.as_bytes());
-                    field(capability.as_deref().unwrap_or_default());
+                    key.field(b"f");
+                    key.field(digest);
+                    key.field(capability.as_deref().unwrap_or_default());
                 }
                 Kind::Symlink(target) => {
-                    field(b"l");
-                    field(target.as_os_str().as_bytes());
+                    key.field(b"l");
+                    key.field(target.as_os_str().as_bytes());
+                }
+                Kind::Link(first) => {
+                    key.field(b"h");
+                    key.field(first.as_os_str().as_bytes());
+                }
+                Kind::Special { kind, device } => {
+                    key.field(b"s");
+                    key.field(kind.as_raw_mode().to_le_bytes());
+                    key.field(device.0.to_le_bytes());
+                    key.field(device.1.to_le_bytes());
                 }
             }
         }
-        digest::finish(hasher)
+        key.finish()
     }
 
     fn write(&self, store: &Store, epoch_s: u64) -> Result<Layer, Error> {
-        let writer = BlobWriter::new(&store.temp_dir(), "a layer of the build")?;
-        let gzip = GzEncoder::new(writer, Compression::fast());
-        let mut tar = tar::Builder::new(Hashing::new(gzip));
+        let mut writer = LayerWriter::new(store, "a layer of the build")?;
         for (path, entry) in &self.entries {
-            if let Err(failed) = append(&mut tar, path, entry, epoch_s) {
-                return Err(match failed {
-                    Failed::Source(error) => error,
-                    Failed::Write(error) => tar.get_ref().get_ref().get_ref().failed(error),
-                });
-            }
+            writer.append(|tar| append(tar, path, entry, epoch_s))?;
         }
+        writer.finish(store)
+    }
+
+    /// Makes the files themselves, in an empty folder. With `may_link` they may be the same as their sources.
+    pub(crate) fn materialise(&self, dir: &Path, may_link: bool) -> Result<(), Error> {
+        for (path, entry) in &self.entries {
+            let to = dir.join(path);
+            let made = match &entry.kind {
+                Kind::Directory => fs::create_dir(&to),
+                Kind::Symlink(target) => std::os::unix::fs::symlink(target, &to),
+                Kind::Link(first) => fs::hard_link(dir.join(first), &to),
+                Kind::File { source, .. } if may_link && fs::hard_link(source, &to).is_ok() => {
+                    continue;
+                }
+                Kind::File { source, .. } => open_source(source).and_then(|mut from| {
+                    let mut file = File::create_new(&to)?;
+                    io::copy(&mut from, &mut file).map(|_| ())
+                }),
+                // Nothing of a mount needs devices.
+                Kind::Special { .. } => continue,
+            };
+            let owned = made.and_then(|()| {
+                std::os::unix::fs::lchown(&to, Some(entry.uid), Some(entry.gid))?;
+                match entry.kind {
+                    Kind::Symlink(_) => Ok(()),
+                    _ => fs::set_permissions(&to, Permissions::from_mode(entry.mode)),
+                }?;
+                layer::set_time(&to, entry.mtime.0, entry.mtime.1)
+            });
+            owned.map_err(storing("the files of a mount", &to))?;
+        }
+        Ok(())
+    }
+}
+
+/// A layer's blob on its way: tar, compressed, both digests.
+pub(crate) struct LayerWriter {
+    tar: LayerTar,
+}
+
+/// What entries are appended to.
+pub(crate) type LayerTar = tar::Builder<Hashing<GzEncoder<BlobWriter>>>;
+
+impl LayerWriter {
+    /// Begins a layer; `what` names it in errors.
+    pub(crate) fn new(store: &Store, what: &str) -> Result<Self, Error> {
+        let writer = BlobWriter::new(&store.temp_dir(), what)?;
+        let gzip = GzEncoder::new(writer, Compression::fast());
+        Ok(Self {
+            tar: tar::Builder::new(Hashing::new(gzip)),
+        })
+    }
+
+    /// Appends one entry.
+    pub(crate) fn append(
+        &mut self,
+        entry: impl FnOnce(&mut LayerTar) -> Result<(), Failed>,
+    ) -> Result<(), Error> {
+        entry(&mut self.tar).map_err(|failed| match failed {
+            Failed::Source(error) => error,
+            Failed::Write(error) => self.failed(error),
+        })
+    }
+
+    /// Stores the layer's blob.
+    pub(crate) fn finish(mut self, store: &Store) -> Result<Layer, Error> {
         // The encoders are taken apart only where the blob is at hand to say what failed: on a full disk the last
         // bytes are refused here.
-        if let Err(error) = tar.finish().and_then(|()| tar.get_mut().flush()) {
-            return Err(tar.get_ref().get_ref().get_ref().failed(error));
+        if let Err(error) = self.tar.finish().and_then(|()| self.tar.get_mut().flush()) {
+            return Err(self.failed(error));
         }
-        let full = |error| {
-            crate::error::storing("a layer of the build", &store.temp_dir().join("blob"))(error)
-        };
-        let (gzip, diff_id, _) = tar.into_inner().map_err(full)?.finish();
+        let full = |error| storing("a layer of the build", &store.temp_dir().join("blob"))(error);
+        let (gzip, diff_id, _) = self.tar.into_inner().map_err(full)?.finish();
         let writer = gzip.finish().map_err(full)?;
         let (digest, size_bytes) = store.commit(writer.finish()?)?;
         Ok(Layer {
@@ -175,20 +294,19 @@ impl Content {
             diff_id,
         })
     }
+
+    fn failed(&self, error: io::Error) -> Error {
+        self.tar.get_ref().get_ref().get_ref().failed(error)
+    }
 }
 
 /// Which side failed while an entry was written.
-enum Failed {
+pub(crate) enum Failed {
     Source(Error),
     Write(io::Error),
 }
 
-fn append(
-    tar: &mut tar::Builder<impl Write>,
-    path: &Path,
-    entry: &Entry,
-    epoch_s: u64,
-) -> Result<(), Failed> {
+fn append(tar: &mut LayerTar, path: &Path, entry: &Entry, epoch_s: u64) -> Result<(), Failed> {
     let mut header = Header::new_gnu();
     header.set_mode(entry.mode);
     header.set_uid(entry.uid.into());
@@ -206,6 +324,23 @@ fn append(
         Kind::Symlink(target) => {
             header.set_entry_type(EntryType::Symlink);
             tar.append_link(&mut header, path, target)
+                .map_err(Failed::Write)
+        }
+        Kind::Link(first) => {
+            header.set_entry_type(EntryType::Link);
+            tar.append_link(&mut header, path, first)
+                .map_err(Failed::Write)
+        }
+        Kind::Special { kind, device } => {
+            header.set_entry_type(match kind {
+                FileType::Fifo => EntryType::Fifo,
+                FileType::BlockDevice => EntryType::Block,
+                _ => EntryType::Char,
+            });
+            let set = header
+                .set_device_major(device.0)
+                .and_then(|()| header.set_device_minor(device.1));
+            set.and_then(|()| tar.append_data(&mut header, path, io::empty()))
                 .map_err(Failed::Write)
         }
         Kind::File {
@@ -248,24 +383,10 @@ pub(crate) fn hash_file(path: &Path) -> io::Result<(u64, String)> {
 }
 
 /// Opens a file of a context or a layer; not a link that took its place meanwhile.
-fn open_source(path: &Path) -> io::Result<File> {
+pub(crate) fn open_source(path: &Path) -> io::Result<File> {
     let nofollow = rustix::fs::OFlags::NOFOLLOW.bits();
     OpenOptions::new()
         .read(true)
         .custom_flags(i32::try_from(nofollow).unwrap_or(0))
         .open(path)
-}
-
-/// What the cache says, if its layer is still there.
-fn read_cache(store: &Store, path: &Path) -> Option<Layer> {
-    let text = fs::read_to_string(path).ok()?;
-    let mut words = text.split_whitespace();
-    let (digest, size, diff_id) = (words.next()?, words.next()?, words.next()?);
-    let there = fs::metadata(store.blob_path(digest).ok()?).ok()?;
-    let size_bytes = size.parse().ok().filter(|size| *size == there.len())?;
-    digest::hex_of(diff_id)?;
-    Some(Layer {
-        descriptor: Descriptor::new(&format!("{LAYER_TYPE}+gzip"), digest, size_bytes),
-        diff_id: diff_id.to_owned(),
-    })
 }

@@ -1,11 +1,14 @@
 //! An image in the making: its config as a JSON document, so that what is not known here survives, and its layers.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use serde_json::{Map, Value, json};
 
 use super::content::Layer;
 use super::view::View;
 use crate::layout::{self, CONFIG_TYPE, Descriptor, MANIFEST_TYPE, Manifest};
-use crate::{Error, Store, blob, layer};
+use crate::{Error, Store, blob, digest, layer};
 
 /// What Docker gives to images from scratch.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -18,14 +21,20 @@ pub(crate) struct Draft {
     history: Vec<Value>,
     layers: Vec<Descriptor>,
     diff_ids: Vec<String>,
+    /// The ARGs declared so far; a stage inherits those of the stage that it begins with.
+    pub(crate) args: BTreeMap<String, String>,
 }
 
 impl Draft {
-    /// `FROM scratch`.
-    pub(crate) fn scratch() -> Self {
+    /// `FROM scratch`, for a platform such as `linux/arm64/v8`.
+    pub(crate) fn scratch(platform: &str) -> Self {
         let mut document = Map::new();
-        document.insert("architecture".to_owned(), layout::architecture().into());
-        document.insert("os".to_owned(), "linux".into());
+        for (key, value) in ["os", "architecture", "variant"]
+            .into_iter()
+            .zip(platform.split('/'))
+        {
+            document.insert(key.to_owned(), value.into());
+        }
         let mut config = Map::new();
         config.insert("Env".to_owned(), json!([DEFAULT_PATH]));
         Self {
@@ -34,6 +43,7 @@ impl Draft {
             history: Vec::new(),
             layers: Vec::new(),
             diff_ids: Vec::new(),
+            args: BTreeMap::new(),
         }
     }
 
@@ -59,13 +69,38 @@ impl Draft {
             history,
             layers: manifest.layers,
             diff_ids,
+            args: BTreeMap::new(),
         })
     }
 
-    /// Whether the base has ONBUILD triggers.
-    pub(crate) fn has_triggers(&self) -> bool {
-        let triggers = self.config.get("OnBuild").and_then(Value::as_array);
-        triggers.is_some_and(|triggers| !triggers.is_empty())
+    /// What this image is for, `os/architecture`, if it says.
+    pub(crate) fn platform(&self) -> Option<String> {
+        let text = |key: &str| self.document.get(key).and_then(Value::as_str);
+        Some(format!("{}/{}", text("os")?, text("architecture")?))
+    }
+
+    /// Takes the ONBUILD triggers out.
+    pub(crate) fn take_triggers(&mut self) -> Vec<String> {
+        let triggers = self.list("OnBuild");
+        self.config.remove("OnBuild");
+        triggers
+    }
+
+    /// Adds an ONBUILD trigger.
+    pub(crate) fn add_trigger(&mut self, text: &str) {
+        let mut triggers = self.list("OnBuild");
+        triggers.push(text.to_owned());
+        self.set("OnBuild", json!(triggers));
+    }
+
+    /// Who made it (MAINTAINER).
+    pub(crate) fn set_author(&mut self, name: &str) {
+        self.document.insert("author".to_owned(), name.into());
+    }
+
+    /// Of all files in it.
+    pub(crate) fn chain(&self) -> String {
+        digest::of(self.diff_ids.join(" ").as_bytes())
     }
 
     /// A field of the config; `Null` removes it.
@@ -147,11 +182,12 @@ impl Draft {
 
     /// The file system of the image so far; unpacks what is not unpacked yet.
     pub(crate) fn view(&self, store: &Store) -> Result<View, Error> {
-        Ok(View::of_layers(layer::unpacked(
-            store,
-            &self.layers,
-            &self.diff_ids,
-        )?))
+        self.unpacked(store).map(View::of_layers)
+    }
+
+    /// Its unpacked layers, topmost first.
+    pub(crate) fn unpacked(&self, store: &Store) -> Result<Vec<PathBuf>, Error> {
+        layer::unpacked(store, &self.layers, &self.diff_ids)
     }
 
     /// Stores config and manifest. Gives the manifest's descriptor.

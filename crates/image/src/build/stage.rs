@@ -1,64 +1,156 @@
 //! Carrying out the instructions of one stage.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
-use super::content::Content;
-use super::copy::{self, Request, Source};
+use super::content::{Content, Layer};
 use super::draft::Draft;
-use super::view::{View, clean, joined};
-use super::{Build, stage_named};
+use super::plan::{Base, Plan, Planned};
+use super::{Build, BuildEvent};
 use crate::Error;
-use crate::dockerfile::{Command, Copy, HealthcheckOptions, Instruction, Kind, words};
-
-/// The longest account file that is searched for a name of --chown.
-const MAX_ACCOUNTS_BYTES: u64 = 1 << 20;
+use crate::dockerfile::{Command, HealthcheckOptions, Instruction, Kind};
 
 /// A stage on its way.
-pub(crate) struct StageBuilder<'a> {
-    build: &'a Build<'a>,
-    index: usize,
-    draft: Draft,
-    /// The ARGs declared so far.
-    args: BTreeMap<String, String>,
+pub(super) struct StageBuilder<'a> {
+    pub(super) build: &'a Build<'a>,
+    pub(super) planned: &'a Planned,
+    /// The stages that it needs.
+    pub(super) earlier: BTreeMap<usize, Draft>,
+    pub(super) draft: Draft,
+    /// The step that it is at.
+    pub(super) number: u32,
+    tell: &'a dyn Fn(BuildEvent),
+    of: u32,
     /// Whether this stage had a CMD of its own.
     has_cmd: bool,
 }
 
+/// What an instruction brought.
+pub(super) enum Made {
+    /// Nothing but settings.
+    Nothing,
+    /// Files, of which the layer is still to be made.
+    Content(Content),
+    /// A layer, or none since nothing changed; and whether that was known before.
+    Layer(Option<Layer>, bool),
+}
+
 impl<'a> StageBuilder<'a> {
     /// Begins a stage on its base.
-    pub(crate) fn new(build: &'a Build<'a>, index: usize, draft: Draft) -> Self {
+    pub(super) fn new(
+        build: &'a Build<'a>,
+        plan: &Plan,
+        planned: &'a Planned,
+        earlier: BTreeMap<usize, Draft>,
+        tell: &'a dyn Fn(BuildEvent),
+    ) -> Self {
+        let draft = match &planned.base {
+            Base::Scratch => Draft::scratch(&build.platform),
+            Base::Image(draft) => Draft::clone(draft),
+            Base::Stage(index) => {
+                let mut draft = earlier.get(index).cloned();
+                // They are among this stage's instructions.
+                draft
+                    .iter_mut()
+                    .for_each(|draft| drop(draft.take_triggers()));
+                draft.unwrap_or_else(|| Draft::scratch(&build.platform))
+            }
+        };
         Self {
             build,
-            index,
+            planned,
+            earlier,
             draft,
-            args: BTreeMap::new(),
+            number: planned.first_number,
+            tell,
+            of: plan.steps,
             has_cmd: false,
         }
     }
 
-    /// The stage's image.
-    pub(crate) fn into_draft(self) -> Draft {
-        self.draft
+    /// Carries out all of it.
+    pub(super) fn build(mut self) -> Result<Draft, Error> {
+        self.step(&self.build.file.stages[self.planned.index].text, true);
+        let planned = self.planned;
+        for instruction in &planned.instructions {
+            self.number += 1;
+            if self.build.stop.load(Ordering::Relaxed) {
+                return Err(given_up());
+            }
+            let cached = self.carry_out(instruction)?;
+            self.step(&instruction.text, cached);
+        }
+        Ok(self.draft)
+    }
+
+    fn step(&self, text: &str, cached: bool) {
+        (self.tell)(BuildEvent::Step {
+            number: self.number,
+            of: self.of,
+            stage: self.planned.name.clone(),
+            text: text.to_owned(),
+            cached,
+        });
+    }
+
+    /// Tells that a step which may take long has begun.
+    pub(super) fn begun(&self, text: &str) {
+        (self.tell)(BuildEvent::Started {
+            number: self.number,
+            of: self.of,
+            stage: self.planned.name.clone(),
+            text: text.to_owned(),
+        });
+    }
+
+    /// A line that the step's command wrote.
+    pub(super) fn line(&self, text: String) {
+        (self.tell)(BuildEvent::Line {
+            number: self.number,
+            stage: self.planned.name.clone(),
+            text,
+        });
+    }
+
+    /// Tells what the command of a failed step wrote.
+    pub(super) fn failed(&self, text: &str, output: String) {
+        (self.tell)(BuildEvent::Failed {
+            number: self.number,
+            stage: self.planned.name.clone(),
+            text: text.to_owned(),
+            output,
+        });
+    }
+
+    pub(super) fn note(&self, text: String) {
+        (self.tell)(BuildEvent::Output(text));
     }
 
     /// Carries out one instruction. Says whether nothing had to be made.
-    pub(crate) fn carry_out(
-        &mut self,
-        instruction: &Instruction,
-        done: &BTreeMap<usize, Draft>,
-    ) -> Result<bool, Error> {
+    fn carry_out(&mut self, instruction: &Instruction) -> Result<bool, Error> {
         let line = instruction.line;
         let text = &instruction.text;
-        let mut content = None;
+        let mut made = Made::Nothing;
         match &instruction.kind {
             Kind::Arg(args) => {
                 for (name, default) in args {
                     self.arg(line, name, default.as_deref())?;
                 }
             }
-            Kind::Copy(copy) => content = Some(self.copy(line, copy, done)?),
+            Kind::Copy(copy) => {
+                if copy.is_add {
+                    self.begun(text);
+                }
+                made = self.copy(line, copy)?;
+            }
+            Kind::Run(run) => made = self.run(line, text, run)?,
+            Kind::OnBuild(trigger) => self.draft.add_trigger(trigger),
+            Kind::Maintainer(name) => {
+                let name = self.expand(line, "MAINTAINER", name)?;
+                self.draft.set_author(&name);
+            }
             Kind::Env(pairs) => {
                 // All values of one ENV see the variables as they were before it.
                 for (name, value) in self.expand_pairs(line, "ENV", pairs)? {
@@ -70,7 +162,7 @@ impl<'a> StageBuilder<'a> {
                     self.draft.add("Labels", &name, value.into());
                 }
             }
-            Kind::Workdir(path) => content = Some(self.workdir(line, path)?),
+            Kind::Workdir(path) => made = Made::Content(self.workdir(line, path)?),
             Kind::User(user) => {
                 let user = self.expand_filled(line, "USER", user)?;
                 self.draft.set("User", user.into());
@@ -108,13 +200,10 @@ impl<'a> StageBuilder<'a> {
                 self.draft.set("Healthcheck", healthcheck);
             }
         }
-        let content = content.filter(|content| !content.is_empty());
-        let (layer, cached) = match content {
-            Some(content) => {
-                let (layer, cached) = content.store(self.build.store, self.build.epoch_s)?;
-                (Some(layer), cached)
-            }
-            None => (None, true),
+        let (layer, cached) = match made {
+            Made::Nothing => (None, true),
+            Made::Content(content) => self.stored(&content)?,
+            Made::Layer(layer, cached) => (layer, cached),
         };
         self.draft.record(text, layer, &self.build.created);
         Ok(cached)
@@ -126,101 +215,9 @@ impl<'a> StageBuilder<'a> {
             (None, Some(default)) => Some(self.expand(line, "ARG", default)?),
             (None, None) => self.build.globals.get(name).cloned(),
         };
-        self.args
-            .extend(value.map(|value| (name.to_owned(), value)));
+        let named = value.map(|value| (name.to_owned(), value));
+        self.draft.args.extend(named);
         Ok(())
-    }
-
-    fn copy(
-        &self,
-        line: u32,
-        copy: &Copy,
-        done: &BTreeMap<usize, Draft>,
-    ) -> Result<Content, Error> {
-        let keyword = if copy.is_add { "ADD" } else { "COPY" };
-        let image = self.draft.view(self.build.store)?;
-        let sources: Result<Vec<String>, Error> = copy
-            .sources
-            .iter()
-            .map(|word| self.expand_filled(line, keyword, word))
-            .collect();
-        let owner = match &copy.chown {
-            Some(owner) => Some(self.owner(line, &self.expand(line, keyword, owner)?, &image)?),
-            None => None,
-        };
-        let mode = match &copy.chmod {
-            Some(mode) => {
-                let mode = self.expand(line, keyword, mode)?;
-                let parsed = u32::from_str_radix(&mode, 8)
-                    .ok()
-                    .filter(|mode| *mode <= 0o7777);
-                let bad = || format!("{keyword} --chmod={mode} is no octal mode such as 755");
-                Some(parsed.ok_or_else(|| self.build.error(line, bad()))?)
-            }
-            None => None,
-        };
-        let request = Request {
-            keyword,
-            sources: sources?,
-            destination: self.expand_filled(line, keyword, &copy.destination)?,
-            working_dir: self.draft.working_dir().to_owned(),
-            owner,
-            mode,
-            refuses_archives: copy.is_add,
-        };
-        let other;
-        let source = match &copy.from {
-            None => Source {
-                view: self.build.context,
-                ignore: Some(self.build.ignore),
-                shown: self.build.context_shown.clone(),
-            },
-            Some(from) => {
-                other = self.other_image(line, from, done)?;
-                Source {
-                    view: &other,
-                    ignore: None,
-                    shown: format!("{from:?}"),
-                }
-            }
-        };
-        copy::content(&request, &source, &image).map_err(|reason| {
-            self.build
-                .error(line, format!("{} {reason}", request.keyword))
-        })
-    }
-
-    /// The file system that `--from` means: a stage before this one, else an image of the store.
-    fn other_image(
-        &self,
-        line: u32,
-        from: &str,
-        done: &BTreeMap<usize, Draft>,
-    ) -> Result<View, Error> {
-        let store = self.build.store;
-        match stage_named(self.build.file, from, self.index).and_then(|index| done.get(&index)) {
-            Some(draft) => draft.view(store),
-            None => {
-                let image = self.build.image(line, "COPY --from", from)?;
-                Ok(View::of_layers(store.layers(&image.digest)?))
-            }
-        }
-    }
-
-    fn workdir(&mut self, line: u32, path: &str) -> Result<Content, Error> {
-        let path = self.expand_filled(line, "WORKDIR", path)?;
-        let absolute = if path.starts_with('/') {
-            path
-        } else {
-            format!("{}/{path}", self.draft.working_dir())
-        };
-        let bad = |reason: String| self.build.error(line, format!("WORKDIR {reason}"));
-        let parts =
-            clean(&absolute).ok_or_else(|| bad(format!("{absolute:?} is outside of the image")))?;
-        let path = format!("/{}", joined(&parts));
-        let content = copy::working_dir(&path, &self.draft.view(self.build.store)?).map_err(bad)?;
-        self.draft.set("WorkingDir", path.into());
-        Ok(content)
     }
 
     fn expose(&mut self, line: u32, ports: &[String]) -> Result<(), Error> {
@@ -251,90 +248,31 @@ impl<'a> StageBuilder<'a> {
         Ok(())
     }
 
+    /// A line as an argument of the stage's shell.
+    pub(super) fn in_shell(&self, line: &str) -> Vec<String> {
+        let mut words = self.draft.list("Shell");
+        if words.is_empty() {
+            words = vec!["/bin/sh".to_owned(), "-c".to_owned()];
+        }
+        words.push(line.to_owned());
+        words
+    }
+
     /// The exec form as it is; the shell form for the stage's shell.
     fn command(&self, command: &Command) -> Value {
         match command {
             Command::Exec(words) => json!(words),
             Command::Shell(line) if line.is_empty() => Value::Null,
             Command::Shell(line) => {
-                let mut words = self.draft.list("Shell");
-                if words.is_empty() {
-                    words = vec!["/bin/sh".to_owned(), "-c".to_owned()];
-                }
-                words.push(line.clone());
-                json!(words)
+                json!(self.in_shell(line))
             }
         }
     }
+}
 
-    /// `user[:group]` as numbers; names are looked up in the image. A user's number alone is the group's too.
-    fn owner(&self, line: u32, text: &str, image: &View) -> Result<(u32, u32), Error> {
-        let (user, group) = match text.split_once(':') {
-            Some((user, group)) => (user, Some(group)),
-            None => (text, None),
-        };
-        let unknown = |what: &str, name: &str, file: &str| {
-            let text =
-                format!("COPY --chown={text}: there is no {what} {name:?} in the image's {file}");
-            self.build.error(line, text)
-        };
-        let (uid, primary) = match user.parse() {
-            Ok(uid) => (uid, uid),
-            Err(_) => {
-                let ids = account(image, "etc/passwd", user);
-                ids.ok_or_else(|| unknown("user", user, "/etc/passwd"))?
-            }
-        };
-        let gid = match group {
-            None => primary,
-            Some(group) => match group.parse() {
-                Ok(gid) => gid,
-                Err(_) => {
-                    let ids = account(image, "etc/group", group);
-                    ids.ok_or_else(|| unknown("group", group, "/etc/group"))?.0
-                }
-            },
-        };
-        Ok((uid, gid))
-    }
-
-    fn expand_pairs(
-        &self,
-        line: u32,
-        keyword: &str,
-        pairs: &[(String, String)],
-    ) -> Result<Vec<(String, String)>, Error> {
-        let expanded = pairs.iter().map(|(name, value)| {
-            Ok((
-                self.expand_filled(line, keyword, name)?,
-                self.expand(line, keyword, value)?,
-            ))
-        });
-        expanded.collect()
-    }
-
-    fn expand(&self, line: u32, keyword: &str, word: &str) -> Result<String, Error> {
-        let lookup = |name: &str| {
-            self.draft
-                .env(name)
-                .or_else(|| self.args.get(name).cloned())
-        };
-        words::expand(word, self.build.file.escape, &lookup).map_err(|reason| {
-            self.build
-                .error(line, format!("{keyword} {word}: {reason}"))
-        })
-    }
-
-    /// Expands what must not be empty.
-    fn expand_filled(&self, line: u32, keyword: &str, word: &str) -> Result<String, Error> {
-        let text = self.expand(line, keyword, word)?;
-        if text.is_empty() {
-            let message =
-                format!("{keyword} has {word:?}, which is empty once its variables are put in");
-            return Err(self.build.error(line, message));
-        }
-        Ok(text)
-    }
+/// Nobody wants the image any more.
+pub(super) fn given_up() -> Error {
+    Error::Build("it was given up".to_owned())
 }
 
 /// As Docker has it in the config: durations in nanoseconds, nothing for the defaults.
@@ -358,30 +296,4 @@ fn healthcheck(options: &HealthcheckOptions) -> Value {
         value["Retries"] = retries.into();
     }
     value
-}
-
-/// The third and fourth field of an account's line in /etc/passwd or /etc/group (the fourth is 0 where it is no number).
-fn account(image: &View, file: &str, name: &str) -> Option<(u32, u32)> {
-    use std::io::Read;
-    let node = image.resolve(&clean(file)?).ok()?.node?;
-    let mut text = String::new();
-    let opened = std::fs::File::open(node.path()).ok()?;
-    opened
-        .take(MAX_ACCOUNTS_BYTES)
-        .read_to_string(&mut text)
-        .ok()?;
-    text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        if fields.next() != Some(name) {
-            return None;
-        }
-        let id = fields.nth(1)?.parse().ok()?;
-        Some((
-            id,
-            fields
-                .next()
-                .and_then(|field| field.parse().ok())
-                .unwrap_or(0),
-        ))
-    })
 }

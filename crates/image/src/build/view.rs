@@ -153,8 +153,7 @@ impl View {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            let hides =
-                self.is_overlay && metadata.file_type().is_char_device() && metadata.rdev() == 0;
+            let hides = self.is_overlay && is_whiteout(&metadata);
             let is_dir = metadata.is_dir();
             if hides || (found.is_some() && !is_dir) {
                 break;
@@ -177,7 +176,13 @@ impl View {
     }
 }
 
-fn is_opaque(dir: &Path) -> bool {
+/// Whether this is overlayfs' mark for something deleted.
+pub(crate) fn is_whiteout(metadata: &Metadata) -> bool {
+    metadata.file_type().is_char_device() && metadata.rdev() == 0
+}
+
+/// Whether a directory hides what the layers below have there.
+pub(crate) fn is_opaque(dir: &Path) -> bool {
     [OPAQUE, USER_OPAQUE].iter().any(|name| {
         let mut value = [0; 1];
         rustix::fs::lgetxattr(dir, *name, &mut value).is_ok() && value == *b"y"

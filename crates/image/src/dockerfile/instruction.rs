@@ -1,7 +1,7 @@
 //! One instruction's words to what it says. Errors name the instruction; the caller adds the line.
 
 use super::words::split;
-use super::{Command, Copy, HealthcheckOptions, Kind, Stage};
+use super::{Command, Copy, HealthcheckOptions, Heredoc, Kind, Run, Stage, heredoc, mount};
 
 /// `FROM [--platform=P] image [AS name]`.
 pub(super) fn from(text: &str, rest: &str, line: u32, escape: char) -> Result<Stage, String> {
@@ -42,17 +42,19 @@ pub(super) fn from(text: &str, rest: &str, line: u32, escape: char) -> Result<St
 }
 
 /// Any other instruction. `keyword` is in upper case.
-pub(super) fn parse(keyword: &str, rest: &str, escape: char) -> Result<Kind, String> {
+pub(super) fn parse(
+    keyword: &str,
+    rest: &str,
+    heredocs: &[Heredoc],
+    escape: char,
+) -> Result<Kind, String> {
     let need = |what: &str| format!("{keyword} takes {what}");
-    if rest.is_empty()
-        && !matches!(keyword, "CMD" | "ENTRYPOINT" | "RUN" | "ONBUILD")
-        && is_known(keyword)
-    {
+    if rest.is_empty() && !matches!(keyword, "CMD" | "ENTRYPOINT") && is_known(keyword) {
         return Err(format!("{keyword} says nothing"));
     }
     Ok(match keyword {
         "ARG" => Kind::Arg(arguments(rest, escape)?),
-        "COPY" | "ADD" => Kind::Copy(copy(keyword, rest, escape)?),
+        "COPY" | "ADD" => Kind::Copy(copy(keyword, rest, heredocs, escape)?),
         "ENV" => Kind::Env(pairs(keyword, rest, escape)?),
         "LABEL" => Kind::Label(pairs(keyword, rest, escape)?),
         "WORKDIR" => Kind::Workdir(rest.to_owned()),
@@ -68,17 +70,18 @@ pub(super) fn parse(keyword: &str, rest: &str, escape: char) -> Result<Kind, Str
                 .ok_or_else(|| need("the JSON form, such as [\"/bin/sh\", \"-c\"]"))?,
         ),
         "HEALTHCHECK" => Kind::Healthcheck(healthcheck(rest, escape)?),
-        "RUN" => {
-            return Err(
-                "RUN is not supported yet by this builder; build what it makes beforehand and COPY it, or build the image elsewhere and load it with `layby image load`"
-                    .to_owned(),
-            );
-        }
+        "RUN" => Kind::Run(run(rest, heredocs, escape)?),
         "ONBUILD" => {
-            return Err(
-                "ONBUILD is not supported yet by this builder; write the instruction where it is needed".to_owned(),
-            );
+            let mut text = rest.to_owned();
+            for heredoc in heredocs {
+                text.push('\n');
+                text.push_str(&heredoc.written());
+            }
+            super::parse_trigger(&text, 0, escape)
+                .map_err(|reason| format!("ONBUILD: {reason}"))?;
+            Kind::OnBuild(text)
         }
+        "MAINTAINER" => Kind::Maintainer(rest.to_owned()),
         _ => return Err(format!("{} is not an instruction", cut(keyword))),
     })
 }
@@ -98,6 +101,9 @@ fn is_known(keyword: &str) -> bool {
             | "VOLUME"
             | "SHELL"
             | "HEALTHCHECK"
+            | "MAINTAINER"
+            | "ONBUILD"
+            | "RUN"
     )
 }
 
@@ -121,39 +127,128 @@ fn flags(rest: &str, escape: char) -> (Vec<(String, Option<String>)>, &str) {
     (flags, rest)
 }
 
-fn copy(keyword: &str, rest: &str, escape: char) -> Result<Copy, String> {
+fn run(rest: &str, heredocs: &[Heredoc], escape: char) -> Result<Run, String> {
+    let (flags, rest) = flags(rest, escape);
+    let mut run = Run {
+        command: command(rest),
+        heredocs: heredocs.to_vec(),
+        mounts: Vec::new(),
+        network: None,
+    };
+    for (name, value) in flags {
+        match (name.as_str(), value) {
+            ("mount", Some(text)) => {
+                // With variables only the builder can say more.
+                if !text.contains('$') {
+                    mount::parse(&text, &|value| Ok(value.to_owned()))
+                        .map_err(|reason| format!("RUN {reason}"))?;
+                }
+                run.mounts.push(text);
+            }
+            ("network", Some(network))
+                if matches!(network.as_str(), "default" | "none" | "host") =>
+            {
+                run.network = Some(network);
+            }
+            ("network", _) => {
+                return Err("RUN --network is default, none or host".to_owned());
+            }
+            ("security", Some(mode)) if mode == "sandbox" => {}
+            ("security", _) => {
+                return Err(
+                    "RUN --security=insecure is not possible: build steps never get more rights than a container has"
+                        .to_owned(),
+                );
+            }
+            ("device", _) => {
+                return Err("RUN --device is not supported by this builder".to_owned());
+            }
+            _ => return Err(format!("RUN does not know the flag --{}", cut(&name))),
+        }
+    }
+    match &run.command {
+        Command::Exec(words) if words.first().is_none_or(String::is_empty) => {
+            Err("RUN has an empty command".to_owned())
+        }
+        Command::Shell(line) if line.is_empty() => Err("RUN says nothing".to_owned()),
+        Command::Exec(_) | Command::Shell(_) => Ok(run),
+    }
+}
+
+fn copy(keyword: &str, rest: &str, heredocs: &[Heredoc], escape: char) -> Result<Copy, String> {
     let (flags, rest) = flags(rest, escape);
     let mut copy = Copy {
         is_add: keyword == "ADD",
         from: None,
         chown: None,
         chmod: None,
+        parents: false,
+        excludes: Vec::new(),
+        checksum: None,
+        unpack: None,
         sources: Vec::new(),
+        heredocs: heredocs.to_vec(),
         destination: String::new(),
     };
     for (name, value) in flags {
-        let field = match name.as_str() {
-            "from" if !copy.is_add => &mut copy.from,
-            "chown" => &mut copy.chown,
-            "chmod" => &mut copy.chmod,
-            // Every layer of this builder is made by itself, which is all that --link asks for.
-            "link" => continue,
-            _ => return Err(format!("{keyword} does not know the flag --{}", cut(&name))),
+        let flag = || match value.as_deref() {
+            None | Some("true" | "1") => Ok(true),
+            Some("false" | "0") => Ok(false),
+            Some(other) => Err(format!(
+                "{keyword} --{name} is true or false, not {}",
+                cut(other)
+            )),
         };
+        match name.as_str() {
+            // Every layer of this builder is made by itself, which is all that --link asks for.
+            "link" => {
+                flag()?;
+                continue;
+            }
+            "parents" if !copy.is_add => {
+                copy.parents = flag()?;
+                continue;
+            }
+            "unpack" if copy.is_add => {
+                copy.unpack = Some(flag()?);
+                continue;
+            }
+            // It concerns only git, which is refused when the source is known.
+            "keep-git-dir" if copy.is_add => continue,
+            _ => {}
+        }
         let value = value.filter(|value| !value.is_empty());
-        *field = Some(value.ok_or_else(|| format!("{keyword} has --{name} without a value"))?);
+        let filled = value.ok_or_else(|| format!("{keyword} has --{name} without a value"));
+        match name.as_str() {
+            "from" if !copy.is_add => {
+                let from = filled?;
+                if from.contains('$') {
+                    return Err(format!(
+                        "{keyword} has --from={}: no variables are put in there; name a stage with FROM {0} AS ...",
+                        cut(&from)
+                    ));
+                }
+                copy.from = Some(from);
+            }
+            "chown" => copy.chown = Some(filled?),
+            "chmod" => copy.chmod = Some(filled?),
+            "exclude" => copy.excludes.push(filled?),
+            "checksum" if copy.is_add => copy.checksum = Some(filled?),
+            _ => return Err(format!("{keyword} does not know the flag --{}", cut(&name))),
+        }
     }
-    if rest.starts_with("<<") {
-        return Err(format!(
-            "{keyword} of a heredoc is not supported yet by this builder; COPY a file"
-        ));
-    }
-    copy.sources = json(rest).unwrap_or_else(|| split(rest, escape));
-    copy.destination = copy.sources.pop().unwrap_or_default();
-    if copy.sources.is_empty() {
+    let mut words = json(rest).unwrap_or_else(|| split(rest, escape));
+    copy.destination = words.pop().unwrap_or_default();
+    words.retain(|word| copy.heredocs.is_empty() || heredoc::open(word).is_none());
+    copy.sources = words;
+    let opens_none = heredoc::open(&copy.destination).is_none();
+    if (copy.sources.is_empty() && copy.heredocs.is_empty()) || !opens_none {
         return Err(format!(
             "{keyword} takes at least one source and a destination"
         ));
+    }
+    if copy.from.is_some() && !copy.heredocs.is_empty() {
+        return Err(format!("{keyword} cannot take a heredoc --from elsewhere"));
     }
     Ok(copy)
 }

@@ -110,7 +110,12 @@ fn each_form_of_each_instruction_is_read() {
                 from: Some("0".into()),
                 chown: Some("1:2".into()),
                 chmod: Some("755".into()),
+                parents: false,
+                excludes: vec![],
+                checksum: None,
+                unpack: None,
                 sources: words_of(&["a b"]),
+                heredocs: vec![],
                 destination: "/c d".into(),
             }),
         ),
@@ -126,13 +131,39 @@ fn errors_name_the_line_and_the_instruction() {
         ("# only a comment", "1: there is no FROM"),
         ("ARG A=1\n", "1: there is no FROM"),
         ("COPY a b", "1: COPY stands before the first FROM"),
+        ("FROM scratch\n\nRUN", "3: RUN says nothing"),
+        ("FROM scratch\nRUN []", "2: RUN has an empty command"),
         (
-            "FROM scratch\n\nRUN make",
-            "3: RUN is not supported yet by this builder",
+            "FROM scratch\nRUN --security=insecure x",
+            "2: RUN --security=insecure is not possible",
         ),
         (
-            "FROM scratch\nONBUILD RUN x",
-            "2: ONBUILD is not supported yet",
+            "FROM scratch\nRUN --network=mine x",
+            "2: RUN --network is default, none or host",
+        ),
+        (
+            "FROM scratch\nRUN --mount=type=disk x",
+            "2: RUN has --mount=type=disk",
+        ),
+        (
+            "FROM scratch\nRUN <<EOF\necho",
+            "2: the heredoc <<EOF has no end",
+        ),
+        (
+            "FROM scratch\nCOPY --from=$X a b",
+            "2: COPY has --from=$X: no variables are put in there",
+        ),
+        (
+            "FROM scratch\nONBUILD ONBUILD RUN x",
+            "2: ONBUILD: ONBUILD cannot be one",
+        ),
+        (
+            "FROM scratch\nONBUILD FROM x",
+            "2: ONBUILD: FROM cannot be one",
+        ),
+        (
+            "FROM scratch\nONBUILD COPPY a b",
+            "2: ONBUILD: COPPY is not an instruction",
         ),
         ("FROM scratch\nCOPPY a b", "2: COPPY is not an instruction"),
         ("FROM scratch\nCOPY a", "2: COPY takes at least one source"),
@@ -149,8 +180,8 @@ fn errors_name_the_line_and_the_instruction() {
             "2: ADD does not know the flag --from",
         ),
         (
-            "FROM scratch\nCOPY <<EOF /x\nhi\nEOF",
-            "2: COPY of a heredoc is not supported",
+            "FROM scratch\nCOPY --from=x <<EOF /x\nhi\nEOF",
+            "2: COPY cannot take a heredoc --from",
         ),
         ("FROM scratch\nENV A=1 B", "2: ENV has B without a `=`"),
         ("FROM scratch\nENV A", "2: ENV A has no value"),
@@ -187,6 +218,76 @@ fn errors_name_the_line_and_the_instruction() {
 }
 
 #[test]
+fn heredocs_belong_to_the_instruction_that_opens_them() {
+    let text = "FROM scratch\nRUN <<-A cat >/x && <<\"B\" cat >/y\n\t# no comment\n\n\tA\nlast $X \\\nB\n\
+        COPY <<one two <<'three' /dst/\n1\none\n3\nthree\n\
+        ONBUILD RUN <<E\nlater\nE\nRUN echo $((1<<2)) 1 << 2\nCMD cat <<EOF\n";
+    let kinds: Vec<Kind> = parse(text).unwrap().stages[0]
+        .instructions
+        .iter()
+        .map(|instruction| instruction.kind.clone())
+        .collect();
+    let doc = |name: &str, expands, is_indented, text: &str| Heredoc {
+        name: name.into(),
+        expands,
+        is_indented,
+        text: text.into(),
+    };
+    let Kind::Run(run) = &kinds[0] else {
+        panic!("{kinds:?}")
+    };
+    assert_eq!(
+        run.heredocs,
+        [
+            doc("A", true, true, "# no comment\n\n"),
+            doc("B", false, false, "last $X \\\n")
+        ]
+    );
+    let Kind::Copy(copy) = &kinds[1] else {
+        panic!("{kinds:?}")
+    };
+    assert_eq!(copy.sources, ["two"]);
+    assert_eq!(
+        copy.heredocs,
+        [
+            doc("one", true, false, "1\n"),
+            doc("three", false, false, "3\n")
+        ]
+    );
+    assert_eq!(kinds[2], Kind::OnBuild("RUN <<E\nlater\nE".into()));
+    let trigger = parse_trigger("RUN <<E\nlater\nE", 7, '\\').unwrap();
+    assert!(matches!(trigger.kind, Kind::Run(run) if run.heredocs[0].text == "later\n"));
+    let Kind::Run(run) = &kinds[3] else {
+        panic!("{kinds:?}")
+    };
+    assert!(run.heredocs.is_empty());
+    assert_eq!(kinds[4], Kind::Cmd(Command::Shell("cat <<EOF".into())));
+}
+
+#[test]
+fn flags_of_run_and_copy_are_read() {
+    let Kind::Run(run) = &kinds(
+        "RUN --mount=type=cache,target=/a --mount=target=/b --network=none [\"x\", \"y z\"]",
+    )[0] else {
+        panic!()
+    };
+    assert_eq!(run.mounts, ["type=cache,target=/a", "target=/b"]);
+    assert_eq!(run.network.as_deref(), Some("none"));
+    assert_eq!(run.command, Command::Exec(words_of(&["x", "y z"])));
+    let Kind::Copy(copy) = &kinds("COPY --parents --exclude=*.md --exclude=b --link=false a /b")[0]
+    else {
+        panic!()
+    };
+    assert!(copy.parents);
+    assert_eq!(copy.excludes, ["*.md", "b"]);
+    let Kind::Copy(add) = &kinds("ADD --checksum=sha256:x --unpack=false https://a/b /c")[0] else {
+        panic!()
+    };
+    assert_eq!(add.checksum.as_deref(), Some("sha256:x"));
+    assert_eq!(add.unpack, Some(false));
+}
+
+#[test]
 fn the_escape_directive_changes_the_escape() {
     let file = parse("# escape=`\nFROM scratch\nCOPY a `\n c:\\x\\\nCMD x").unwrap();
     assert_eq!(file.escape, '`');
@@ -210,7 +311,8 @@ fn windows_line_ends_and_a_byte_order_mark_are_no_trouble() {
 fn maintainer_is_noted() {
     let file = parse("FROM scratch\nMAINTAINER me").unwrap();
     assert_eq!(file.notes[0].0, 2);
-    assert!(file.stages[0].instructions.is_empty());
+    let kind = &file.stages[0].instructions[0].kind;
+    assert_eq!(*kind, Kind::Maintainer("me".into()));
 }
 
 #[test]
@@ -219,6 +321,8 @@ fn words_are_expanded_as_docker_does() {
         "x" => Some("X".to_owned()),
         "empty" => Some(String::new()),
         "long_1" => Some("L".to_owned()),
+        "path" => Some("/usr/lib/a.tar.gz".to_owned()),
+        "star" => Some("*b".to_owned()),
         _ => None,
     };
     for (word, expected) in [
@@ -246,6 +350,17 @@ fn words_are_expanded_as_docker_does() {
         ("${empty+y}", "y"),
         ("${unset:-${x}-${unset:-'}'}}", "X-}"),
         ("${x:?no}", "X"),
+        ("${path#*/}", "usr/lib/a.tar.gz"),
+        ("${path##*/}", "a.tar.gz"),
+        ("${path%.*}", "/usr/lib/a.tar"),
+        ("${path%%.*}", "/usr/lib/a"),
+        ("${path#nope}", "/usr/lib/a.tar.gz"),
+        ("${path/lib/share}", "/usr/share/a.tar.gz"),
+        ("${path//\\//:}", ":usr:lib:a.tar.gz"),
+        ("${path//a?/}", "/usr/lib/t.gz"),
+        ("${path/$x}", "/usr/lib/a.tar.gz"),
+        ("${unset#a}", ""),
+        ("${star#\\*}", "b"),
     ] {
         assert_eq!(
             expand(word, '\\', &lookup).as_deref(),
@@ -256,7 +371,9 @@ fn words_are_expanded_as_docker_does() {
     for (word, error) in [
         ("${x", "not closed"),
         ("${}", "not followed by a name"),
-        ("${x#a}", "not supported"),
+        ("${x~a}", "not supported"),
+        ("${x#a", "missing"),
+        ("${x/a", "missing"),
         ("${x:}", "no modifier"),
         ("${unset:?please set it}", "please set it"),
         ("'a", "not closed"),
@@ -291,7 +408,7 @@ proptest! {
             prop::sample::select(vec![
                 "FROM", "COPY", "ENV", "HEALTHCHECK", "CMD", "ARG", "EXPOSE", "SHELL", "LABEL", " ", "\n", "\\\n", "\\", "#",
                 "# escape=`\n", "\"", "'", "[", "]", "--", "=", "--from=", "${", "$x", ":-", "}", "a", "é", "scratch",
-                "AS", "<<EOF", "--interval=9999999h", "1.5s", ",", "\t", "`",
+                "AS", "<<EOF", "RUN", "ONBUILD", "ADD", "EOF", "--mount=", "type=cache", "#", "%", "/", "*", "--interval=9999999h", "1.5s", ",", "\t", "`",
             ]),
             0..40,
         )

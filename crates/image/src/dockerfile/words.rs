@@ -1,5 +1,9 @@
 //! Words of an instruction: splitting them, quotes, and `$variables` (Docker's shell lexer).
 
+mod pattern;
+
+use pattern::Pattern;
+
 /// The deepest nesting of `${a:-${b:-...}}`.
 const MAX_DEPTH: u32 = 20;
 
@@ -33,7 +37,9 @@ pub fn split(text: &str, escape: char) -> Vec<String> {
 }
 
 /// Takes quotes and escapes away and puts variables in: `$name`, `${name}`, `${name:-word}`, `${name-word}`,
-/// `${name:+word}`, `${name+word}`, `${name:?message}`, `${name?message}`. Variables that are not set are empty.
+/// `${name:+word}`, `${name+word}`, `${name:?message}`, `${name?message}`, `${name#pattern}`, `${name##pattern}`,
+/// `${name%pattern}`, `${name%%pattern}`, `${name/pattern/word}`, `${name//pattern/word}`. Variables that are not set
+/// are empty.
 ///
 /// # Errors
 /// Says what is wrong with the word; it does not name the instruction.
@@ -42,23 +48,49 @@ pub fn expand(
     escape: char,
     lookup: &dyn Fn(&str) -> Option<String>,
 ) -> Result<String, String> {
-    let mut expander = Expander {
-        chars: word.chars().collect(),
-        at: 0,
-        escape,
-        lookup,
-    };
-    expander.run(None, 0)
+    Expander::new(word, escape, true, lookup).run(&[], 0)
+}
+
+/// Puts variables into the text of a heredoc, where quotes are just characters.
+///
+/// # Errors
+/// As [`expand`].
+pub fn expand_text(
+    text: &str,
+    escape: char,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<String, String> {
+    Expander::new(text, escape, false, lookup).run(&[], 0)
 }
 
 struct Expander<'a> {
     chars: Vec<char>,
     at: usize,
     escape: char,
+    /// Whether quotes quote.
+    quotes: bool,
+    /// Whether escapes stay: the text is a pattern, which has its own use for them.
+    keeps_escapes: bool,
     lookup: &'a dyn Fn(&str) -> Option<String>,
 }
 
-impl Expander<'_> {
+impl<'a> Expander<'a> {
+    fn new(
+        text: &str,
+        escape: char,
+        quotes: bool,
+        lookup: &'a dyn Fn(&str) -> Option<String>,
+    ) -> Self {
+        Self {
+            chars: text.chars().collect(),
+            at: 0,
+            escape,
+            quotes,
+            keeps_escapes: false,
+            lookup,
+        }
+    }
+
     fn next(&mut self) -> Option<char> {
         let c = self.chars.get(self.at).copied();
         self.at += usize::from(c.is_some());
@@ -69,23 +101,28 @@ impl Expander<'_> {
         self.chars.get(self.at).copied()
     }
 
-    /// Expands until `end` (which is taken) or, without one, to the end of the word.
-    fn run(&mut self, end: Option<char>, depth: u32) -> Result<String, String> {
+    /// Expands until one of `ends` (which is taken) or, without any, to the end of the word.
+    fn run(&mut self, ends: &[char], depth: u32) -> Result<String, String> {
         let mut out = String::new();
         loop {
             let Some(c) = self.next() else {
-                return match end {
+                return match ends.first() {
                     Some(end) => Err(format!("a {end:?} is missing")),
                     None => Ok(out),
                 };
             };
             match c {
-                _ if Some(c) == end => return Ok(out),
-                '\'' => self.single_quoted(&mut out)?,
-                '"' => self.double_quoted(&mut out, depth)?,
+                _ if ends.contains(&c) => return Ok(out),
+                '\'' if self.quotes => self.single_quoted(&mut out)?,
+                '"' if self.quotes => self.double_quoted(&mut out, depth)?,
                 '$' => self.variable(&mut out, depth)?,
-                // A single escape at the very end stays.
-                _ if c == self.escape => out.push(self.next().unwrap_or(c)),
+                _ if c == self.escape => {
+                    if self.keeps_escapes {
+                        out.push(c);
+                    }
+                    // A single escape at the very end stays.
+                    out.push(self.next().unwrap_or(c));
+                }
                 _ => out.push(c),
             }
         }
@@ -139,6 +176,7 @@ impl Expander<'_> {
             return Err("`${` is not followed by a name".to_owned());
         }
         let value = (self.lookup)(&name);
+        let length = value.as_ref().map_or(0, String::len);
         let mut modifier = self.next();
         // With a colon, an empty variable counts as one that is not set.
         let value = if modifier == Some(':') {
@@ -153,22 +191,46 @@ impl Expander<'_> {
         match modifier {
             Some('}') => out.push_str(&value.unwrap_or_default()),
             Some('-') => {
-                let word = self.run(Some('}'), depth + 1)?;
+                let word = self.run(&['}'], depth + 1)?;
                 out.push_str(&value.unwrap_or(word));
             }
             Some('+') => {
-                let word = self.run(Some('}'), depth + 1)?;
+                let word = self.run(&['}'], depth + 1)?;
                 if value.is_some() {
                     out.push_str(&word);
                 }
             }
             Some('?') => {
-                let message = self.run(Some('}'), depth + 1)?;
+                let message = self.run(&['}'], depth + 1)?;
                 match value {
                     Some(value) => out.push_str(&value),
                     None if message.is_empty() => return Err(format!("{name} is not set")),
                     None => return Err(format!("{name}: {message}")),
                 }
+            }
+            Some(sign @ ('#' | '%')) => {
+                check_length(&name, length)?;
+                let is_longest = self.peek() == Some(sign);
+                self.at += usize::from(is_longest);
+                let pattern = self.pattern(&['}'], depth)?;
+                let value = value.unwrap_or_default();
+                out.push_str(match sign {
+                    '#' => pattern.without_prefix(&value, is_longest),
+                    _ => pattern.without_suffix(&value, is_longest),
+                });
+            }
+            Some('/') => {
+                check_length(&name, length)?;
+                let all = self.peek() == Some('/');
+                self.at += usize::from(all);
+                let pattern = self.pattern(&['/', '}'], depth)?;
+                // Without a second slash what matches is taken out.
+                let ended = self.chars.get(self.at - 1) == Some(&'}');
+                let word = match ended {
+                    true => String::new(),
+                    false => self.run(&['}'], depth + 1)?,
+                };
+                out.push_str(&pattern.replaced(&value.unwrap_or_default(), &word, all));
             }
             Some(other) => {
                 return Err(format!(
@@ -178,6 +240,13 @@ impl Expander<'_> {
             None => return Err(format!("`${{{name}` is not closed")),
         }
         Ok(())
+    }
+
+    fn pattern(&mut self, ends: &[char], depth: u32) -> Result<Pattern, String> {
+        self.keeps_escapes = true;
+        let text = self.run(ends, depth + 1);
+        self.keeps_escapes = false;
+        Pattern::parse(&text?, self.escape)
     }
 
     fn name(&mut self) -> String {
@@ -193,4 +262,14 @@ impl Expander<'_> {
         }
         name
     }
+}
+
+fn check_length(name: &str, length: usize) -> Result<(), String> {
+    if length > pattern::MAX_CHARS {
+        let most = pattern::MAX_CHARS;
+        return Err(format!(
+            "{name} is longer than {most} characters, so no pattern is looked for in it"
+        ));
+    }
+    Ok(())
 }

@@ -10,7 +10,7 @@ pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
 pub(crate) const USER_OPAQUE: &str = "user.overlay.opaque";
 
 /// Capabilities, ACLs and users' own. Not overlayfs' (a `redirect` would reach other layers), not SELinux labels.
-pub(super) fn is_kept_xattr(name: &str, is_root: bool) -> bool {
+pub(crate) fn is_kept_xattr(name: &str, is_root: bool) -> bool {
     let plain = (name.starts_with("user.") && !name.starts_with("user.overlay."))
         || matches!(name, "system.posix_acl_access" | "system.posix_acl_default");
     plain || (is_root && name == "security.capability")

@@ -25,7 +25,10 @@ CMD ["--port", "8051"]
 fn cached_of(events: &[BuildEvent]) -> Vec<bool> {
     let steps = events.iter().filter_map(|event| match event {
         BuildEvent::Step { cached, .. } => Some(*cached),
-        BuildEvent::Output(_) => None,
+        BuildEvent::Started { .. }
+        | BuildEvent::Line { .. }
+        | BuildEvent::Failed { .. }
+        | BuildEvent::Output(_) => None,
     });
     steps.collect()
 }
@@ -89,6 +92,7 @@ fn an_unchanged_build_takes_everything_from_the_cache() {
         BuildEvent::Step {
             number: 2,
             of: 12,
+            stage: "0".into(),
             text: "COPY --chmod=755 dist/mnist /mnist".into(),
             cached: false
         }
@@ -258,11 +262,10 @@ fn errors_name_the_file_the_line_and_the_instruction() {
     world.write(&[
         ("a", "A"),
         ("d/x", "X"),
-        ("x.tar.gz", "\u{1f}"),
         ("hidden", ""),
         (".dockerignore", "hidden\n"),
     ]);
-    fs::write(world.context().join("x.tar.gz"), b"\x1f\x8b\x08\0").unwrap();
+    fs::write(world.context().join("x.tar.xz"), b"\xfd7zXZ\0\0\0").unwrap();
     std::os::unix::fs::symlink("/nowhere", world.context().join("dangling")).unwrap();
     for (dockerfile, error) in [
         (
@@ -279,7 +282,7 @@ fn errors_name_the_file_the_line_and_the_instruction() {
         ),
         (
             "FROM scratch\n\nRUN make\n",
-            "shown/Dockerfile:3: RUN is not supported yet by this builder",
+            "shown/Dockerfile:3: RUN cannot be carried out: whoever builds here has no runtime",
         ),
         (
             "FROM scratch\nCOPY nope /\n",
@@ -326,12 +329,12 @@ fn errors_name_the_file_the_line_and_the_instruction() {
             "shown/Dockerfile:3: WORKDIR \"/f\" is a file in the image",
         ),
         (
-            "FROM scratch\nCOPY --chmod=u+x a /\n",
-            "shown/Dockerfile:2: COPY --chmod=u+x is no octal mode",
+            "FROM scratch\nCOPY --chmod=u+q a /\n",
+            "shown/Dockerfile:2: COPY --chmod=u+q is no mode",
         ),
         (
             "FROM scratch\nCOPY --chown=me a /\n",
-            "shown/Dockerfile:2: COPY --chown=me: there is no user \"me\"",
+            "shown/Dockerfile:2: --chown=me: there is no user \"me\"",
         ),
         (
             "FROM scratch\nCOPY --from=nope /a /\n",
@@ -346,12 +349,12 @@ fn errors_name_the_file_the_line_and_the_instruction() {
             "shown/Dockerfile:2: COPY has \"$X\", which is empty",
         ),
         (
-            "FROM scratch\nADD x.tar.gz /\n",
-            "shown/Dockerfile:2: ADD of the archive \"x.tar.gz\" is not supported yet",
+            "FROM scratch\nADD x.tar.xz /\n",
+            "shown/Dockerfile:2: ADD cannot read \"x.tar.xz\": it is compressed with xz",
         ),
         (
-            "FROM scratch\nADD http://x/y /\n",
-            "shown/Dockerfile:2: ADD of the remote file \"http://x/y\"",
+            "FROM scratch\nADD https://x/y.git /\n",
+            "shown/Dockerfile:2: ADD of the git repository \"https://x/y.git\"",
         ),
         (
             "FROM scratch\nEXPOSE 0\n",
