@@ -103,6 +103,7 @@ pub(crate) async fn run(
             args: one.spec.args,
             target: one.spec.target,
             tag: Some(one.tag),
+            ..BuildOptions::default()
         };
         let (store, events) = (Arc::clone(&plane.images), events.clone());
         // The upload has to be there until the build is done, whoever still waits for it.
@@ -182,15 +183,20 @@ fn view(spec: &BuildSpec) -> ContextView {
 
 fn text(event: &BuildEvent) -> String {
     match event {
+        BuildEvent::Started {
+            number, of, text, ..
+        } => format!("{number}/{of} {text}"),
         BuildEvent::Step {
             number,
             of,
             text,
             cached,
+            ..
         } => {
             let cached = if *cached { " (cached)" } else { "" };
             format!("{number}/{of} {text}{cached}")
         }
-        BuildEvent::Output(text) => text.clone(),
+        BuildEvent::Line { text, .. } | BuildEvent::Output(text) => text.clone(),
+        BuildEvent::Failed { text, .. } => format!("{text} failed"),
     }
 }
