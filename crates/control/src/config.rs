@@ -19,6 +19,8 @@ pub struct ControlConfig {
     pub http: SocketAddr,
     /// The address that published ports listen on unless the manifest names one.
     pub publish_on: IpAddr,
+    /// Services may ask for what makes them as good as root on the machine (`layby serve --allow-privileged`).
+    pub allow_privileged: bool,
     /// The version of Layby (for `/v1/version`).
     pub version: String,
 }

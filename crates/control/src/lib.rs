@@ -17,6 +17,7 @@ mod probes;
 mod store;
 mod strays;
 mod tables;
+mod volumes;
 
 pub use config::{ControlConfig, StopRequest, Wires};
 pub use control::{Control, check_data_dir};

@@ -9,7 +9,7 @@ use common::{Deployed, World, compose, tar};
 use layby_control::api;
 use layby_control::api::types::{
     ImageView, LogView, ManifestView, Outcome, Problem, RemovedView, ServiceDetail, ServiceView,
-    VersionView,
+    VersionView, VolumeView,
 };
 
 #[test]
@@ -153,6 +153,17 @@ async fn every_endpoint_of_the_document_answers() {
             .iter()
             .any(|i| i.references.contains(&"checked:latest".to_owned()))
     );
+
+    let body = br#"{"name": "spare", "labels": {"a": "b"}}"#.to_vec();
+    let made: VolumeView = api.call("POST /v1/volumes", "/v1/volumes", body).await;
+    let volumes: Vec<VolumeView> = api.call("GET /v1/volumes", "/v1/volumes", vec![]).await;
+    assert_eq!(volumes, [made.clone()]);
+    let spare: VolumeView = api
+        .call("GET /v1/volumes/{name}", "/v1/volumes/spare", vec![])
+        .await;
+    assert_eq!((spare.labels.len(), &spare), (1, &made));
+    api.raw("DELETE /v1/volumes/{name}", "/v1/volumes/spare", vec![])
+        .await;
 
     let removed: RemovedView = api
         .call("DELETE /v1/apps/{app}", "/v1/apps/shop", vec![])

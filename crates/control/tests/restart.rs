@@ -262,6 +262,7 @@ async fn the_data_of_a_newer_layby_is_left_alone() {
         domain: "localhost".into(),
         http: ([127, 0, 0, 1], 8080).into(),
         publish_on: [127, 0, 0, 1].into(),
+        allow_privileged: false,
         version: "0.0.0-test".into(),
     };
     let fake = std::sync::Arc::new(Fake::new(FakeOptions::default()));

@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::cli::{self, Command};
 use crate::client::Client;
 use crate::paths::Paths;
-use crate::{images, logs, node, services, up};
+use crate::{images, logs, node, services, up, volumes};
 
 /// Does what `command` says; everything but `serve` asks the node.
 ///
@@ -23,7 +23,8 @@ pub(crate) async fn ask(paths: &Paths, command: Command) -> Result<()> {
         Command::Doze(name) => services::turn(&client, &name.name, "doze").await,
         Command::Wake(name) => services::turn(&client, &name.name, "wake").await,
         Command::Deploy(options) => services::deploy(&client, &options).await,
-        Command::Down { app } => services::down(&client, &app).await,
+        Command::Down { app, volumes } => services::down(&client, &app, volumes).await,
+        Command::Volume(command) => volumes::volume(&client, command).await,
         Command::Image(command) => images::image(&client, command).await,
         Command::Node(cli::Node::Stop { all }) => node::stop(paths, &client, all).await,
         Command::Version(form) => node::version(&client, form.json).await,

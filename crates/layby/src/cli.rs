@@ -59,7 +59,13 @@ pub(crate) enum Command {
     Down {
         /// The app.
         app: String,
+        /// Remove the volumes that were made for it, with all that is in them.
+        #[arg(long)]
+        volumes: bool,
     },
+    /// Look after the node's volumes.
+    #[command(subcommand)]
+    Volume(Volume),
     /// Look after the node's images.
     #[command(subcommand)]
     Image(Image),
@@ -85,18 +91,38 @@ pub(crate) struct Json {
     pub(crate) json: bool,
 }
 
-/// `layby serve`.
+/// `layby serve`. Each option can be given by an environment variable too, which `layby up` passes on to a node that it
+/// starts in the background.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Serve {
     /// Where the gateway listens.
-    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
+    #[arg(
+        long,
+        env = "LAYBY_HTTP",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDR"
+    )]
     pub(crate) http: SocketAddr,
     /// The address that node ports and published ports listen on.
-    #[arg(long, default_value = "0.0.0.0", value_name = "ADDR")]
+    #[arg(
+        long,
+        env = "LAYBY_PUBLISH_ON",
+        default_value = "0.0.0.0",
+        value_name = "ADDR"
+    )]
     pub(crate) publish_on: IpAddr,
     /// The domain that services are names of.
-    #[arg(long, default_value = "localhost", value_name = "NAME")]
+    #[arg(
+        long,
+        env = "LAYBY_DOMAIN",
+        default_value = "localhost",
+        value_name = "NAME"
+    )]
     pub(crate) domain: String,
+    /// Let services ask for what makes them as good as root on this machine: `privileged`, its process, IPC and user
+    /// namespaces, builds in its network.
+    #[arg(long, env = "LAYBY_ALLOW_PRIVILEGED", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) allow_privileged: bool,
     /// Threads of the gateway; 0: one for each core.
     #[arg(long, default_value_t = 0, value_name = "N", hide = true)]
     pub(crate) workers: usize,
@@ -195,6 +221,38 @@ pub(crate) enum ArchiveFormat {
     Oci,
     /// As `docker save` writes it.
     Docker,
+}
+
+/// `layby volume`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Volume {
+    /// List the volumes.
+    Ls(Json),
+    /// Show a volume whole, as JSON.
+    Inspect {
+        /// The volume.
+        name: String,
+    },
+    /// Make a volume, for manifests that take it from outside (`external`).
+    Create {
+        /// Its name.
+        name: String,
+        /// A label, as KEY=VALUE; may be given several times.
+        #[arg(long, value_name = "K=V", value_parser = key_value)]
+        label: Vec<(String, String)>,
+    },
+    /// Remove volumes with all that is in them; those in use are refused.
+    Rm {
+        /// The volumes.
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Remove every volume that no service uses.
+    Prune {
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
 }
 
 /// `layby node`.

@@ -88,6 +88,21 @@ impl Client {
         json(self.send(Method::POST, path, query, empty()).await?).await
     }
 
+    /// `POST path` with a JSON body, read as JSON.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn post_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl serde::Serialize,
+    ) -> Result<T> {
+        let body = Full::new(Bytes::from(serde_json::to_vec(body)?))
+            .map_err(|never| match never {})
+            .boxed();
+        json(self.send(Method::POST, path, &[], body).await?).await
+    }
+
     /// `POST path`; that it was accepted is all that matters.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ mod serve;
 mod services;
 mod show;
 mod up;
+mod volumes;
 
 use std::process::ExitCode;
 

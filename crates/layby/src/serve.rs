@@ -155,6 +155,7 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
         domain: options.domain.clone(),
         http: gateway.http_addr(),
         publish_on: options.publish_on,
+        allow_privileged: options.allow_privileged,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let control = Control::start(

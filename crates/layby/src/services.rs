@@ -70,16 +70,20 @@ pub(crate) async fn deploy(client: &Client, options: &Deploy) -> Result<()> {
     events::show(client, lines).await
 }
 
-/// Takes an app down.
+/// Takes an app down, and with `volumes` removes those that were made for it.
 ///
 /// # Errors
 /// No node answers, or it knows no such app.
-pub(crate) async fn down(client: &Client, app: &str) -> Result<()> {
+pub(crate) async fn down(client: &Client, app: &str, volumes: bool) -> Result<()> {
+    let query = [("volumes", volumes.to_string())];
     let removed: RemovedView = client
-        .delete(&format!("/v1/apps/{}", encode(app)), &[])
+        .delete(&format!("/v1/apps/{}", encode(app)), &query)
         .await?;
     for service in removed.removed {
         say!("{service}  removed");
+    }
+    for volume in removed.volumes {
+        say!("{volume}  volume removed");
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ use super::types::{Event, ManifestView, Problem, RemovedView};
 use crate::deploy::upload::Upload;
 use crate::deploy::{self, Ask};
 use crate::plane::Plane;
+use crate::volumes;
 
 /// Says what a manifest describes, and what has to be sent along to deploy it. Changes nothing.
 #[utoipa::path(
@@ -80,7 +81,10 @@ pub(super) async fn up(
 #[utoipa::path(
     delete,
     path = "/v1/apps/{app}",
-    params(("app" = String, Path)),
+    params(
+        ("app" = String, Path),
+        ("volumes" = Option<bool>, Query, description = "Remove the volumes that were made for it too"),
+    ),
     responses(
         (status = 200, body = RemovedView),
         (status = 404, body = Problem, content_type = "application/problem+json"),
@@ -90,11 +94,17 @@ pub(super) async fn up(
 pub(super) async fn down(
     State(plane): Shared,
     Path(app): Path<String>,
+    pairs: Pairs,
 ) -> Result<Json<RemovedView>, Problem> {
     let app = AppName::new(&app).map_err(|error| Problem::bad_request(error.to_string()))?;
     let removed = deploy::down(&plane, &app).await?;
+    let volumes = match query::flag(&pairs, "volumes") {
+        true => volumes::remove_of(&plane, &app).await?,
+        false => Vec::new(),
+    };
     Ok(Json(RemovedView {
         removed: removed.iter().map(ToString::to_string).collect(),
+        volumes,
     }))
 }
 

@@ -9,6 +9,7 @@ mod problem;
 mod query;
 mod services;
 pub mod types;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -50,6 +51,8 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(services::sleep))
         .routes(routes!(services::deploy))
         .routes(routes!(services::logs))
+        .routes(routes!(volumes::list, volumes::create))
+        .routes(routes!(volumes::inspect, volumes::remove))
         .routes(routes!(images::list, images::remove))
         .routes(routes!(images::load))
         .routes(routes!(images::save))

@@ -269,6 +269,35 @@ pub struct LogView {
 pub struct RemovedView {
     /// The services, as `app/service`.
     pub removed: Vec<String>,
+    /// The volumes that went with it.
+    pub volumes: Vec<String>,
+}
+
+/// One named volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeView {
+    /// Its name.
+    pub name: String,
+    /// The app that it was made for.
+    pub app: Option<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// When it was made (RFC 3339).
+    pub created: Option<String>,
+    /// Where its files are, on the machine.
+    pub path: String,
+    /// The services that use it, as `app/service`.
+    pub used_by: Vec<String>,
+}
+
+/// A volume to make.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeBody {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// One image in the node's store.

@@ -4,6 +4,7 @@ mod conflict;
 mod dry_run;
 mod images;
 mod outcome;
+mod privilege;
 mod progress;
 mod revision;
 pub(crate) mod upload;
@@ -92,6 +93,7 @@ pub(crate) async fn up(
         &rows,
         app.services.iter().map(|s| (id(s), s)),
     )?;
+    privilege::check(&plane.config, app.services.iter().map(|s| (id(s), s)))?;
     // From the first look at an image until its revision is written.
     let kept = plane.collector.keep().await;
     let builds = images::builds(&plane, app, ask.build).await?;
@@ -152,6 +154,7 @@ pub(crate) async fn change(
         }
         container.env.extend(body.env);
     }
+    privilege::check(&plane.config, [(id.clone(), &spec)])?;
     let kept = plane.collector.keep().await;
     let new = revision::resolve(&plane, &id.app, &spec, &[row]).await?;
     let committed = commit(&plane, vec![new]).await?;

@@ -33,6 +33,7 @@ const IMAGES: &[&str] = &[
     "fake/ok:2",
     "fake/slow:300ms",
     "fake/hangs",
+    "fake/exits:0",
     "fake/exits:3",
     "fake/oom",
     "fake/no-command",
@@ -400,6 +401,7 @@ async fn start(
         domain: "localhost".into(),
         http: (Ipv4Addr::LOCALHOST, 8080).into(),
         publish_on: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        allow_privileged: false,
         version: "0.0.0-test".into(),
     };
     let confirmer = tokio::spawn(confirm(

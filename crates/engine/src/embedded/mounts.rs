@@ -13,7 +13,7 @@ use layby_model::spec::ContainerSpec;
 use layby_model::{AppName, error_chain};
 use layby_runtime::{MountConfig, MountFrom};
 
-use super::volumes::{self, VolumeError, Volumes, Wanted};
+use super::volumes::{VolumeError, Volumes, Wanted};
 
 /// A tmpfs without a size takes no more than this where the container has no memory limit, in bytes: as `/dev/shm`.
 const TMPFS_BYTES: u64 = 64 << 20;
@@ -112,7 +112,12 @@ fn one(place: &Place<'_>, spec: &ContainerSpec, mount: &Mount) -> Result<MountCo
             memory_bytes: None,
             copy,
         } => {
-            volumes::check_name(name).map_err(|error| from_volume(&error))?;
+            if !is_plain(name) {
+                return Err(Trouble {
+                    fatal: true,
+                    message: format!("{name:?} cannot name a folder of a replica's containers"),
+                });
+            }
             // Whoever a container runs as may write to what Kubernetes calls an emptyDir.
             let mode = if *copy { 0o755 } else { 0o777 };
             let folder = scratch(&place.bundle.join("scratch/named").join(name), mode)?;
@@ -125,6 +130,12 @@ fn one(place: &Place<'_>, spec: &ContainerSpec, mount: &Mount) -> Result<MountCo
         read_only: mount.read_only,
         copy_up,
     })
+}
+
+/// Whether a name can be that of a file in any folder, and leads nowhere else.
+fn is_plain(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    (1..=255).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(plain)
 }
 
 fn bind(path: PathBuf) -> MountFrom {

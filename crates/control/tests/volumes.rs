@@ -1,0 +1,89 @@
+//! Named volumes: used, kept, removed; and what only the node's operator allows.
+
+mod common;
+
+use common::{World, compose};
+use layby_control::api::types::{RemovedView, VolumeView};
+
+const WITH_VOLUME: &str = "\
+services:
+  db:
+    image: fake/ok
+    volumes: [\"data:/data\"]
+volumes:
+  data:
+";
+
+async fn down(world: &World, query: &str) -> RemovedView {
+    let (status, body) = world
+        .ask("DELETE", &format!("/v1/apps/shop{query}"), vec![])
+        .await;
+    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+    serde_json::from_slice(&body).expect("what was removed")
+}
+
+#[tokio::test]
+async fn down_keeps_volumes_unless_asked() {
+    let world = World::new().await;
+    for (query, left) in [("", 1), ("?volumes=true", 0)] {
+        let up = world.up(WITH_VOLUME).await;
+        assert_eq!(up.code(), 0, "{up:#?}");
+        let volume: VolumeView = world.get("/v1/volumes/shop_data").await;
+        assert_eq!(volume.app.as_deref(), Some("shop"));
+        assert_eq!(volume.used_by, ["shop/db"]);
+        let removed = down(&world, query).await;
+        assert_eq!(removed.volumes.len(), 1 - left, "{removed:?}");
+        let volumes: Vec<VolumeView> = world.get("/v1/volumes").await;
+        assert_eq!(volumes.len(), left, "{volumes:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_volume_in_use_is_not_removed() {
+    let world = World::new().await;
+    world.up(WITH_VOLUME).await;
+    let (status, body) = world.ask("DELETE", "/v1/volumes/shop_data", vec![]).await;
+    assert_eq!(status, 409);
+    assert!(String::from_utf8_lossy(&body).contains("shop/db"));
+    // Nor one that another app mounts, when the app that it was made for goes.
+    let other = "services:\n  x:\n    image: fake/ok\n    volumes: [\"d:/d\"]\nvolumes:\n  d: {external: true, name: shop_data}\n";
+    let up = world.up_as("other", other, "").await;
+    assert_eq!(up.code(), 0, "{up:#?}");
+    assert_eq!(
+        down(&world, "?volumes=true").await.volumes,
+        Vec::<String>::new()
+    );
+    let volume: VolumeView = world.get("/v1/volumes/shop_data").await;
+    assert_eq!(volume.used_by, ["other/x"]);
+}
+
+#[tokio::test]
+async fn an_external_volume_that_is_not_there_fails_the_deploy() {
+    let world = World::new().await;
+    let text = "services:\n  x:\n    image: fake/ok\n    volumes: [\"d:/d\"]\nvolumes:\n  d: {external: true, name: elsewhere}\n";
+    let up = world.up(text).await;
+    assert_eq!(up.code(), 1, "{up:#?}");
+    assert!(up.failure().reason.contains("elsewhere"));
+}
+
+#[tokio::test]
+async fn what_is_as_good_as_root_needs_the_operators_word() {
+    let world = World::new().await;
+    for more in [
+        "privileged: true",
+        "pid: host",
+        "ipc: host",
+        "userns_mode: host",
+    ] {
+        let up = world.up(&compose("fake/ok", more)).await;
+        assert_eq!(up.status, 403, "{more}: {up:#?}");
+        let problem = up.problem();
+        assert!(
+            problem.detail.contains("--allow-privileged"),
+            "{}",
+            problem.detail
+        );
+        assert!(problem.detail.contains("shop/web"), "{}", problem.detail);
+    }
+    assert!(world.replicas().await.is_empty());
+}
