@@ -17,14 +17,16 @@ mod reopen;
 mod replica;
 mod sandbox;
 mod shim;
+mod step;
 mod volumes;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use layby_image::Store;
+use layby_image::build::run::RunStep;
 use layby_model::engine::{
     BoxFuture, BoxStream, Engine, EngineError, EngineTraits, ExecOutput, LogLine, LogQuery,
     Workload,
@@ -32,7 +34,7 @@ use layby_model::engine::{
 use layby_model::replica::ReplicaReport;
 use layby_model::{ReplicaId, ServiceId, Wakefulness, error_chain};
 use layby_net::{Network, NetworkConfig};
-use layby_runtime::{ShimImage, protocol};
+use layby_runtime::{ShimImage, probe, protocol};
 
 use crate::lifecycle::{Action, Actual};
 use crate::roster::{Entry, Roster};
@@ -72,6 +74,10 @@ struct Shared {
     volumes: Volumes,
     network: Network,
     program: ShimImage,
+    /// The folders of build steps.
+    steps_dir: PathBuf,
+    /// Root inside can be nobody outside on this machine.
+    shifts_ids: bool,
     roster: Roster,
     /// The shims that are connected; each replica that is prepared has one.
     shims: Mutex<BTreeMap<ReplicaId, Arc<Shim>>>,
@@ -108,6 +114,15 @@ impl Embedded {
         let program = blocking(ShimImage::of_self)
             .await
             .map_err(|error| EngineError::Failed(error_chain(&error)))?;
+        let steps_dir = config.data_dir.join("steps");
+        let (program, shifts_ids) = {
+            let data_dir = config.data_dir.clone();
+            blocking(move || {
+                let shifts_ids = shifts_ids(&program, &data_dir);
+                (program, shifts_ids)
+            })
+            .await
+        };
         let network = Network::open(NetworkConfig {
             node: config.node.clone(),
             run_dir: config.run_dir,
@@ -123,13 +138,26 @@ impl Embedded {
             volumes,
             network,
             program,
+            steps_dir,
+            shifts_ids,
             roster: Roster::default(),
             shims: Mutex::default(),
         });
+        {
+            let shared = Arc::clone(&shared);
+            blocking(move || step::sweep(&shared)).await;
+        }
         reopen::reopen(&shared, found).await?;
         // Nobody waits for it: a volume may have had many files.
         tokio::spawn(blocking(move || volumes::sweep(&left)));
         Ok(Self { shared })
+    }
+
+    /// What runs the RUN steps of builds on this node. Call it in the async runtime that this engine was opened in; the
+    /// steps themselves block, and run elsewhere.
+    pub fn runner(&self) -> Arc<dyn RunStep> {
+        let handle = tokio::runtime::Handle::current();
+        Arc::new(step::Runner::new(Arc::clone(&self.shared), handle))
     }
 
     /// Closes the engine. With `all`, stops and removes every replica and the network; without, leaves all as it is
@@ -157,6 +185,20 @@ impl Embedded {
         }
         let closed = self.shared.network.close().await;
         closed.map_err(|error| EngineError::Failed(error_chain(&error)))
+    }
+}
+
+/// Whether user namespaces work here. Where they do not, containers run without, and that is said once.
+fn shifts_ids(program: &ShimImage, dir: &Path) -> bool {
+    match probe::user_namespaces(program, dir) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(
+                "containers run without user namespaces, so root in one is root outside: {}",
+                error.sentence()
+            );
+            false
+        }
     }
 }
 

@@ -82,6 +82,18 @@ impl Group {
             .collect())
     }
 
+    /// The group that this one is in; `None`: the root.
+    pub(crate) fn above(&self) -> Option<Self> {
+        let path = self
+            .path
+            .parent()
+            .filter(|path| !path.as_os_str().is_empty())?;
+        Some(Self {
+            hierarchies: self.hierarchies,
+            path: path.to_owned(),
+        })
+    }
+
     /// A group below this one.
     pub(crate) fn child(&self, name: &str) -> Self {
         Self {
@@ -251,11 +263,9 @@ impl Group {
 
     /// Lets its processes use harmless devices, those given to it, or all.
     fn fence_devices(&self, all: bool, devices: &Devices) -> Result<()> {
-        if !self.hierarchies.fences_devices() {
+        // A new group may do what the one above it may.
+        if all || !self.hierarchies.fences_devices() {
             return Ok(());
-        }
-        if all {
-            return self.write("devices", "devices.allow", "a");
         }
         self.write("devices", "devices.deny", "a")?;
         for rule in DEVICE_RULES.into_iter().chain(devices.rules()) {

@@ -266,11 +266,14 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
         .roster
         .change(id, |entry| entry.address = Some(address));
 
-    let sandbox = SandboxSpec {
+    let mut sandbox = SandboxSpec {
         cgroup: shared.cgroup(id),
         socket: shared.socket(id),
         ..sandbox_of(&shared.node, &app, id, &spec, attachment, containers)
     };
+    if !shared.shifts_ids {
+        sandbox.id_map = None;
+    }
     let spawned = {
         let shared = Arc::clone(shared);
         blocking(move || layby_runtime::shim::spawn(&shared.program, &bundle, &sandbox))

@@ -43,7 +43,7 @@ pub(super) fn sandbox(
         (address, name.clone())
     }));
     let dns = match options.dns.is_empty() {
-        true => name_servers(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()),
+        true => machines_name_servers(),
         false => options.dns.clone(),
     };
     SandboxSpec {
@@ -73,10 +73,15 @@ fn id_map(node: &str, app: &AppName, spec: &RunSpec) -> Option<(u32, u32)> {
         return None;
     }
     // Every replica of an app has the same, so that they can share volumes; another app's has most likely another.
+    Some(ids_of(node, app.as_str()))
+}
+
+/// The ids that one of a node's apps has (or another of that name): the first on the machine, and how many.
+pub(super) fn ids_of(node: &str, name: &str) -> (u32, u32) {
     let slots = (LAST_ID - FIRST_ID) / IDS;
-    let slot = fnv1a(&format!("{node}/{app}")) % u64::from(slots);
+    let slot = fnv1a(&format!("{node}/{name}")) % u64::from(slots);
     let slot = u32::try_from(slot).unwrap_or(0); // it is less than `slots`
-    Some((FIRST_ID + slot * IDS, IDS))
+    (FIRST_ID + slot * IDS, IDS)
 }
 
 /// FNV-1a with 64 bits: even enough, and the same in every version of Layby.
@@ -84,6 +89,11 @@ fn fnv1a(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
+}
+
+/// The name servers of the machine, as far as a container can reach them.
+pub(super) fn machines_name_servers() -> Vec<String> {
+    name_servers(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default())
 }
 
 /// The name servers that a container can reach too: those of the machine that are not on its loopback.

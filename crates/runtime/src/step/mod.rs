@@ -52,6 +52,11 @@ pub struct StepSpec {
     pub upper: PathBuf,
     /// An empty folder on the same file system.
     pub work: PathBuf,
+    /// What the steps of the node may use together: memory, in bytes, and their share of the CPU where it is short. It is
+    /// kept by the cgroup above the sandbox's, which holds nothing else.
+    pub memory_bytes: Option<u64>,
+    /// See `memory_bytes`; 1024 is what a service has.
+    pub cpu_shares: Option<u64>,
 }
 
 /// Runs a step and blocks until it has ended; gives its exit code (128 and the signal's number where one ended it).
@@ -82,7 +87,7 @@ pub fn run(
 }
 
 /// Removes what steps left that ended with their node, and nothing else: their folders are in `dir`, and their cgroups'
-/// names begin with `cgroup` (`layby/NODE/build-`).
+/// names begin with `cgroup`.
 ///
 /// # Errors
 /// What could not be removed.
@@ -215,7 +220,10 @@ fn read_report(report: &str, given_up: bool, output: &mut dyn FnMut(&[u8])) -> R
         match line.split_once(' ').unwrap_or((line, "")) {
             ("exit", number) => code = number.parse().ok(),
             ("oom", limit) => output(
-                format!("\nThe step ran out of its memory: it may use {limit} bytes.\n").as_bytes(),
+                format!(
+                    "\nThe step ran out of memory: all steps together may use {limit} bytes.\n"
+                )
+                .as_bytes(),
             ),
             ("fatal", sentence) => return Err(Error::Fatal(sentence.to_owned())),
             ("failed", sentence) => return Err(Error::Failed(sentence.to_owned())),

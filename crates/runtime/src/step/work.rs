@@ -21,6 +21,7 @@ use crate::container::{self, Parts, Plan, Sink};
 use crate::devices::Devices;
 use crate::error::{Error, Result, Trying};
 use crate::idmap::Stage;
+use crate::options::OptionsConfig;
 use crate::rootfs::{self, Overlay};
 use crate::shim::{self, prepare};
 use crate::spec::{Bundle, ContainerConfig};
@@ -110,7 +111,7 @@ fn run(
     let code = wait(started.pid, &signals, &parts.group)?;
     let mut report = String::new();
     if parts.group.oom_kills() > 0 {
-        report.push_str(&format!("oom {}\n", config.memory_bytes.unwrap_or(0)));
+        report.push_str(&format!("oom {}\n", spec.memory_bytes.unwrap_or(0)));
     }
     report.push_str(&format!("exit {code}\n"));
     Ok(report)
@@ -159,8 +160,22 @@ fn make_parts(
     binds.stage(&stage, &config.name)?;
     let devices = Devices::make(&stage, &config.name, &config.options)?;
     group.create()?;
-    // Its weight counts where it stands beside others.
-    group.limit(config, &devices)?;
+    // It stands beside the services', where its weight counts. While our own is in it, nobody takes it away.
+    if let Some(above) = group.above() {
+        above.limit(
+            &ContainerConfig {
+                memory_bytes: spec.memory_bytes,
+                options: OptionsConfig {
+                    cpu_shares: spec.cpu_shares,
+                    // The fence is lower down.
+                    privileged: true,
+                    ..OptionsConfig::default()
+                },
+                ..ContainerConfig::default()
+            },
+            &Devices::default(),
+        )?;
+    }
     let group = group.child(&config.name);
     group.create()?;
     group.limit(config, &devices)?;

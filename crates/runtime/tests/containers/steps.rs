@@ -96,7 +96,7 @@ impl Bench {
         let sandbox = SandboxSpec {
             id: format!("build-{number}"),
             hostname: "build".to_owned(),
-            cgroup: format!("layby-test-{}/build-{number}", std::process::id()),
+            cgroup: format!("layby-test-{}/build-{number}/step", std::process::id()),
             id_map: mapped.then_some((0x2000_0000, 65_536)),
             containers: vec![config],
             ..SandboxSpec::default()
@@ -108,6 +108,8 @@ impl Bench {
                 host_network: false,
                 upper,
                 work,
+                memory_bytes: Some(256 << 20),
+                cpu_shares: Some(128),
             },
             stop: AtomicBool::new(false),
         }
@@ -439,5 +441,5 @@ fn a_step_that_exceeds_its_memory_says_so() {
     });
     let (outcome, output) = bench.run();
     assert_eq!(outcome.expect("it ran"), 137);
-    assert!(output.contains("ran out of its memory"), "{output}");
+    assert!(output.contains("ran out of memory"), "{output}");
 }

@@ -1,0 +1,180 @@
+//! What RUN of a build runs in: the builder's [`RunStep`], done by the runtime, in the node's network.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use layby_image::build::run::{RunMount, RunNetwork, RunRequest, RunSource, RunStep};
+use layby_model::error_chain;
+use layby_runtime::step::{self, StepSpec};
+use layby_runtime::{ContainerConfig, MountConfig, MountFrom, OptionsConfig, SandboxSpec};
+use tokio::runtime::Handle;
+
+use super::{Shared, sandbox};
+
+/// The cgroup of all steps, below the node's, and what their names in the network begin with.
+const NAME: &str = "build";
+
+/// Whose ids steps have: no app can be named so.
+const OWNER: &str = "/build";
+
+/// The processes and threads of a step: a compiler may want one for each file.
+const PIDS: u32 = 16_384;
+
+/// The share of the CPU that all steps together have against one service's 1024.
+const CPU_SHARES: u64 = 128;
+
+/// What a step may hold in memory whose mount names no size, in bytes.
+const TMPFS_BYTES: u64 = 256 << 20;
+
+/// Runs the steps of builds.
+pub(super) struct Runner {
+    shared: Arc<Shared>,
+    /// Where the network's work is done.
+    handle: Handle,
+    next: AtomicU64,
+    memory_bytes: Option<u64>,
+}
+
+impl Runner {
+    pub(super) fn new(shared: Arc<Shared>, handle: Handle) -> Self {
+        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        Self {
+            shared,
+            handle,
+            next: AtomicU64::new(1),
+            memory_bytes: half_of(&meminfo),
+        }
+    }
+
+    fn spec(&self, id: &str, netns: PathBuf, request: &RunRequest) -> StepSpec {
+        let config = ContainerConfig {
+            name: "run".to_owned(),
+            lower: request.lower.clone(),
+            argv: request.argv.clone(),
+            env: request.env.clone(),
+            cwd: request.cwd.clone(),
+            user: request.user.clone(),
+            pids: Some(PIDS),
+            mounts: request.mounts.iter().map(mount).collect(),
+            options: OptionsConfig {
+                // As in Docker's builds: a step may well use sudo or su.
+                new_privileges: true,
+                ..OptionsConfig::default()
+            },
+            ..ContainerConfig::default()
+        };
+        let hosts = request.hosts.iter();
+        let sandbox = SandboxSpec {
+            id: id.to_owned(),
+            hostname: NAME.to_owned(),
+            netns,
+            hosts: hosts
+                .map(|(name, address)| (address.clone(), name.clone()))
+                .collect(),
+            dns: sandbox::machines_name_servers(),
+            cgroup: format!("{}/{id}", cgroup(&self.shared.node)),
+            id_map: self
+                .shared
+                .shifts_ids
+                .then(|| sandbox::ids_of(&self.shared.node, OWNER)),
+            containers: vec![config],
+            ..SandboxSpec::default()
+        };
+        StepSpec {
+            sandbox,
+            host_network: request.network == RunNetwork::Host,
+            upper: request.upper.clone(),
+            work: request.work.clone(),
+            memory_bytes: self.memory_bytes,
+            cpu_shares: Some(CPU_SHARES),
+        }
+    }
+}
+
+impl RunStep for Runner {
+    fn run(&self, request: &RunRequest, output: &mut dyn FnMut(&[u8])) -> Result<i32, String> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{NAME}-{number:x}");
+        let attached = match request.network {
+            RunNetwork::Default => {
+                let attached = self.handle.block_on(self.shared.network.attach(&id));
+                Some(attached.map_err(|error| error_chain(&error))?)
+            }
+            RunNetwork::None => None,
+            RunNetwork::Host => {
+                return Err(
+                    "RUN --network=host is refused: a step of a build gets no access to the machine's own network"
+                        .to_owned(),
+                );
+            }
+        };
+        let netns = attached.as_ref().map(|attached| attached.netns.clone());
+        let spec = self.spec(&id, netns.unwrap_or_default(), request);
+        let dir = self.shared.steps_dir.join(&id);
+        let outcome = step::run(&self.shared.program, &dir, &spec, &request.stop, output);
+        if attached.is_some() {
+            let detached = self.handle.block_on(self.shared.network.detach(&id));
+            if let Err(error) = detached {
+                // Found again at the next start.
+                tracing::warn!("cannot take {id} from the network: {}", error_chain(&error));
+            }
+        }
+        outcome.map_err(|error| error.sentence())
+    }
+}
+
+/// Removes what the steps of an earlier node left. Blocks.
+pub(super) fn sweep(shared: &Shared) {
+    if let Err(errors) = step::sweep(&shared.steps_dir, &cgroup(&shared.node)) {
+        for error in errors {
+            tracing::warn!("while clearing old build steps away: {}", error.sentence());
+        }
+    }
+}
+
+fn cgroup(node: &str) -> String {
+    format!("layby/{node}/{NAME}")
+}
+
+fn mount(mount: &RunMount) -> MountConfig {
+    let source = match &mount.source {
+        RunSource::Bind(path) => MountFrom::Bind {
+            path: path.clone(),
+            recursive: false,
+            subpath: None,
+        },
+        RunSource::Tmpfs { size_bytes } => MountFrom::Tmpfs {
+            size_bytes: Some(size_bytes.unwrap_or(TMPFS_BYTES)),
+            mode: None,
+        },
+    };
+    MountConfig {
+        source,
+        target: mount.target.clone(),
+        read_only: mount.read_only,
+        copy_up: false,
+    }
+}
+
+/// Half of the machine's memory, by the text of `/proc/meminfo`.
+fn half_of(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024 / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_may_use_half_of_the_machines_memory() {
+        let text = "MemTotal:        8000000 kB\nMemFree:          1 kB\n";
+        assert_eq!(half_of(text), Some(4_096_000_000));
+        assert_eq!(half_of(""), None);
+    }
+}
