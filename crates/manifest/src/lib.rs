@@ -38,6 +38,7 @@ mod host;
 mod kubernetes;
 mod mount;
 mod report;
+mod signal;
 mod sysctl;
 mod tree;
 mod units;

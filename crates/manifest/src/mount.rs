@@ -150,7 +150,8 @@ pub(crate) fn strategy(
     Strategy::StopFirst
 }
 
-/// What of the machine a container writes to, if anything, in words. What goes with the replica does not count.
+/// What of the machine a container writes to, if anything, in words. What goes with the replica does not count, nor do
+/// sockets and devices: they are spoken with.
 fn written(container: &ContainerSpec) -> Option<String> {
     container
         .mounts
@@ -158,6 +159,8 @@ fn written(container: &ContainerSpec) -> Option<String> {
         .filter(|mount| !mount.read_only)
         .find_map(|mount| match &mount.source {
             MountSource::Volume { name, .. } => Some(format!("the volume {:?}", cut(name))),
+            MountSource::Bind { path, .. } if path.ends_with(".sock") => None,
+            MountSource::Bind { path, .. } if path.starts_with("/dev/") => None,
             MountSource::Bind { path, .. } => Some(cut(path)),
             MountSource::Tmpfs { .. } | MountSource::Scratch { .. } => None,
         })

@@ -144,6 +144,7 @@ fn is_usual(key: &str, value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::Array(items) => items.is_empty(),
+        Value::Object(_) if key == "restart" => false,
         Value::Object(map) => map.iter().all(|(key, value)| is_usual(key, value)),
         Value::String(text) => matches!(
             (key, text.as_str()),

@@ -14,6 +14,7 @@ use project::Project;
 
 pub(crate) mod dotenv;
 pub(crate) mod interpolate;
+pub(crate) mod ports;
 
 mod build;
 mod deploy;
@@ -28,7 +29,6 @@ mod mounts;
 mod networks;
 mod options;
 mod pairs;
-mod ports;
 mod project;
 mod restart;
 mod sandbox;

@@ -275,11 +275,18 @@ fn apart(declared: &BTreeMap<String, Place>, members: &[Member], report: &mut Re
         report.error(place, message);
         return;
     }
-    let own = declared.iter().find(|(name, _)| *name != DEFAULT);
-    if let Some((name, place)) = own {
+    let own: Vec<(&String, &Place)> = declared
+        .iter()
+        .filter(|(name, _)| *name != DEFAULT)
+        .collect();
+    if let Some((_, place)) = own.first() {
+        let names: Vec<String> = own
+            .iter()
+            .map(|(name, _)| format!("{:?}", cut(name)))
+            .collect();
         let message = format!(
-            "the network {:?} is the app's one network: all services of an app share it, and no other app reaches it",
-            cut(name)
+            "the app has one network, whatever it is called: {}: all of its services share it, and no other app reaches it",
+            cut(&names.join(", "))
         );
         report.warn(place, message);
     }

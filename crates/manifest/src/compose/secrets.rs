@@ -35,6 +35,7 @@ pub(crate) fn read(top: &mut Fields, report: &mut Report) -> BTreeMap<String, Se
 }
 
 fn secret(mut fields: Fields, place: &Place, report: &mut Report) -> Secret {
+    let is_outside = ["driver", "external"].iter().any(|key| fields.has(key));
     let file = fields.text("file", report);
     let variable = fields.text("environment", report);
     fields.refuse(
@@ -52,6 +53,8 @@ fn secret(mut fields: Fields, place: &Place, report: &mut Report) -> Secret {
     match (file, variable) {
         (Some(file), None) if !file.is_empty() => Secret::File(file),
         (None, Some(variable)) if !variable.is_empty() => Secret::Environment(variable),
+        // Said above.
+        _ if is_outside => Secret::Wrong,
         _ => {
             let message = format!("{what} must have one of \"file\" and \"environment\"");
             report.error(place, message);

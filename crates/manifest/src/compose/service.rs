@@ -12,11 +12,11 @@ use crate::compose::{
     shell,
 };
 use crate::draft::{Draft, service_name};
-use crate::fields::{Expected, Fields, parsed, texts};
-use crate::mount;
+use crate::fields::{Fields, parsed, texts};
 use crate::report::Report;
 use crate::tree::{Entry, Value, cut};
 use crate::units::duration_ms;
+use crate::{mount, signal};
 
 /// Reads a service. `None` if it has no usable name, or is left out.
 pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> Option<Member> {
@@ -76,7 +76,7 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         restart,
     } = deploy::read(&mut service, report);
     let mut options = options::read(&mut service, report);
-    options.cdi_devices.extend(devices);
+    options.cdi_devices = unique(options.cdi_devices.into_iter().chain(devices));
     let stop_grace_ms = service.parsed("stop_grace_period", report, duration_ms);
     let layby = layby::read(&mut service, report);
     let container = ContainerSpec {
@@ -98,7 +98,7 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         liveness: None,
         startup: None,
         no_healthcheck: healthcheck.disabled,
-        stop_signal: service.parsed("stop_signal", report, signal),
+        stop_signal: service.parsed("stop_signal", report, signal::signal),
         stop_grace_ms: stop_grace_ms.unwrap_or(STOP_GRACE_MS),
         pull,
         platform: platform.or(built_for),
@@ -181,32 +181,12 @@ fn command(service: &mut Fields, key: &'static str, report: &mut Report) -> Opti
     Some(split.words)
 }
 
-/// A signal as Docker takes it: `SIGTERM`, `TERM` or 15.
-fn signal(text: &str) -> Result<String, Expected> {
-    const NAMES: [&str; 32] = [
-        "ABRT", "ALRM", "BUS", "CHLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "KILL", "PIPE",
-        "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP",
-        "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
-    ];
-    let name = text.strip_prefix("SIG").unwrap_or(text);
-    let real_time = name.strip_prefix("RTMIN").or(name.strip_prefix("RTMAX"));
-    let is_real_time = real_time.is_some_and(|rest| rest.is_empty() || rest.parse::<i8>().is_ok());
-    let is_number = text
-        .parse()
-        .is_ok_and(|number: u8| (1..=64).contains(&number));
-    if NAMES.contains(&name) || is_real_time || is_number {
-        Ok(text.to_owned())
-    } else {
-        Err("a signal such as SIGTERM or 15".to_owned())
-    }
-}
-
-/// Ports, each once, in order.
-fn unique(ports: impl Iterator<Item = u16>) -> Vec<u16> {
+/// Each once, in order.
+fn unique<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
     let mut all = Vec::new();
-    for port in ports {
-        if !all.contains(&port) {
-            all.push(port);
+    for item in items {
+        if !all.contains(&item) {
+            all.push(item);
         }
     }
     all

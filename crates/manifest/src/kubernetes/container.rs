@@ -2,25 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use layby_model::spec::{ContainerSpec, Resources};
+use layby_model::spec::{ContainerSpec, PullPolicy};
 
 use crate::draft::not_a_label;
 use crate::fields::Fields;
 use crate::kubernetes::expand::expand;
-use crate::kubernetes::pod::RunAs;
-use crate::kubernetes::probe;
+use crate::kubernetes::security::{self, PodSecurity};
+use crate::kubernetes::volume::{self, VolumeMount};
+use crate::kubernetes::{probe, resources};
 use crate::report::Report;
 use crate::tree::{Node, Value, cut};
-use crate::units::{kubernetes_cpu_milli, kubernetes_memory};
 
 /// Keys that touch data, secrets or devices.
-const REFUSED: [(&str, &str); 3] = [
+const REFUSED: [(&str, &str); 2] = [
     (
         "envFrom",
         "the container would miss its variables; write them into \"env\"",
     ),
     ("volumeDevices", "data written there would be lost"),
-    ("volumeMounts", "data written there would be lost"),
 ];
 
 /// A container, with what other parts of the manifest refer to.
@@ -28,12 +27,13 @@ const REFUSED: [(&str, &str); 3] = [
 pub(crate) struct Container {
     pub(crate) spec: ContainerSpec,
     pub(crate) named_ports: BTreeMap<String, u16>,
+    pub(crate) mounts: Vec<VolumeMount>,
 }
 
 /// What all containers of a pod have in common.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Common {
-    pub(crate) run_as: RunAs,
+    pub(crate) security: PodSecurity,
     pub(crate) stop_grace_ms: u64,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Common {
 pub(crate) fn read(
     node: Node,
     owner: &str,
-    common: Common,
+    common: &Common,
     report: &mut Report,
 ) -> Option<Container> {
     let shown = node.get("name").and_then(Node::scalar).map(cut);
@@ -71,37 +71,71 @@ pub(crate) fn read(
     };
     let (entrypoint, command) = (words("command"), words("args"));
     let (ports, named_ports) = ports(&mut fields, report);
-    let run_as = run_as(&mut fields, common.run_as, report);
+    let (run_as, mut options) = security::container(&mut fields, &common.security, report);
+    let (resources, devices) = resources::read(&mut fields, report);
+    options.cdi_devices = devices;
+    options.tty = fields.flag("tty", report).unwrap_or(false);
+    let pull = fields.parsed("imagePullPolicy", report, |text| match text {
+        "Always" => Ok(PullPolicy::Always),
+        "IfNotPresent" => Ok(PullPolicy::Missing),
+        "Never" => Ok(PullPolicy::Never),
+        _ => Err("Always, IfNotPresent or Never".to_owned()),
+    });
     let spec = ContainerSpec {
         entrypoint,
         command,
         env,
         working_dir: fields.text("workingDir", report),
         user: run_as.user(),
-        resources: resources(&mut fields, report),
+        resources,
         ports,
         readiness: probe::read(&mut fields, "readinessProbe", &named_ports, report),
         liveness: probe::read(&mut fields, "livenessProbe", &named_ports, report),
         startup: probe::read(&mut fields, "startupProbe", &named_ports, report),
+        stop_signal: lifecycle(&mut fields, report),
         stop_grace_ms: common.stop_grace_ms,
+        pull: pull.unwrap_or_default(),
+        options,
         ..ContainerSpec::new(&name.unwrap_or_default(), &image)
     };
     fields.refuse(&REFUSED, report);
-    fields.parsed("imagePullPolicy", report, |text| match text {
-        "Always" | "IfNotPresent" | "Never" => Ok(()),
-        _ => Err("Always, IfNotPresent or Never".to_owned()),
-    });
+    let mounts = volume::mounts(&mut fields, report);
+    stdin(&mut fields, spec.options.tty, report);
     fields.accept(&[
         "resizePolicy",
         "terminationMessagePath",
         "terminationMessagePolicy",
     ]);
-    fields.unsupported(
-        &["lifecycle", "restartPolicy", "stdin", "stdinOnce", "tty"],
-        report,
-    );
+    fields.unsupported(&["restartPolicy", "restartPolicyRules"], report);
     fields.finish(report);
-    Some(Container { spec, named_ports })
+    Some(Container {
+        spec,
+        named_ports,
+        mounts,
+    })
+}
+
+/// `lifecycle`: of it, the signal that asks to stop.
+fn lifecycle(container: &mut Fields, report: &mut Report) -> Option<String> {
+    let mut lifecycle = container.map("lifecycle", report)?;
+    let signal = lifecycle.parsed("stopSignal", report, crate::signal::signal);
+    lifecycle.unsupported(&["postStart", "preStop"], report);
+    lifecycle.finish(report);
+    signal
+}
+
+/// `stdin` and `stdinOnce`: a terminal is never at its end, anything else is from the start.
+fn stdin(container: &mut Fields, tty: bool, report: &mut Report) {
+    let place = container.place_of("stdin");
+    let wanted = container.flag("stdin", report).unwrap_or(false);
+    container.accept(&["stdinOnce"]);
+    if let (Some(place), true, false) = (place, wanted, tty) {
+        let message = format!(
+            "{} is ignored: without \"tty\" a container has no standard input",
+            container.name("stdin")
+        );
+        report.warn(&place, message);
+    }
 }
 
 /// `env`: names with values; values may name those before them as `$(NAME)`.
@@ -211,82 +245,4 @@ fn ports(container: &mut Fields, report: &mut Report) -> (Vec<u16>, BTreeMap<Str
         }
     }
     (ports, named)
-}
-
-fn resources(container: &mut Fields, report: &mut Report) -> Resources {
-    let mut resources = Resources::default();
-    let Some(mut fields) = container.map("resources", report) else {
-        return resources;
-    };
-    let mut pair = |key, report: &mut Report| {
-        let Some(mut pair) = fields.map(key, report) else {
-            return (None, None);
-        };
-        let memory = pair.parsed("memory", report, kubernetes_memory).flatten();
-        let cpu = pair.parsed("cpu", report, kubernetes_cpu_milli).flatten();
-        pair.unsupported(&["ephemeral-storage"], report);
-        pair.finish(report);
-        (memory, cpu)
-    };
-    (resources.memory_limit_bytes, resources.cpu_limit_milli) = pair("limits", report);
-    (resources.memory_request_bytes, resources.cpu_request_milli) = pair("requests", report);
-    fields.unsupported(&["claims"], report);
-    fields.finish(report);
-    resources
-}
-
-/// The container's `securityContext` goes over the pod's.
-fn run_as(container: &mut Fields, pod: RunAs, report: &mut Report) -> RunAs {
-    let Some(mut fields) = container.map("securityContext", report) else {
-        return pod;
-    };
-    let run_as = RunAs::read(&mut fields, report).or(pod);
-    fields.refuse(&[("privileged", "a container is never privileged")], report);
-    if let Some(mut capabilities) = fields.map("capabilities", report) {
-        capabilities.refuse(
-            &[("add", "the container would miss the capability")],
-            report,
-        );
-        capabilities.unsupported(&["drop"], report);
-        capabilities.finish(report);
-    }
-    for key in [
-        "allowPrivilegeEscalation",
-        "readOnlyRootFilesystem",
-        "runAsNonRoot",
-    ] {
-        if let Some(entry) = fields.entry(key)
-            && entry.value.scalar() != Some("false")
-        {
-            fields.put_back(entry);
-        }
-    }
-    fields.unsupported(
-        &[
-            "allowPrivilegeEscalation",
-            "appArmorProfile",
-            "procMount",
-            "readOnlyRootFilesystem",
-            "runAsNonRoot",
-            "seLinuxOptions",
-            "windowsOptions",
-        ],
-        report,
-    );
-    seccomp(&mut fields, report);
-    fields.finish(report);
-    run_as
-}
-
-/// The runtime's default profile is what a container gets anyway.
-pub(crate) fn seccomp(fields: &mut Fields, report: &mut Report) {
-    if let Some(entry) = fields.entry("seccompProfile")
-        && entry.value.get("type").and_then(Node::scalar) != Some("RuntimeDefault")
-    {
-        let message = format!(
-            "{} is not supported yet and is ignored: the runtime's default profile is used",
-            fields.name("seccompProfile")
-        );
-        report.warn(&entry.place, message);
-    }
 }

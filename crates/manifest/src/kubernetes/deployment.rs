@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use layby_model::names::ServiceName;
 use layby_model::spec::{BuildSpec, PROGRESS_DEADLINE_MS, SleepPolicy, Strategy};
 
-use crate::draft::{MAX_REPLICAS, Placed, service_name};
+use crate::draft::{self, Placed, service_name};
 use crate::fields::{Fields, port};
 use crate::kubernetes::metadata::{self, Metadata};
 use crate::kubernetes::pod::{self, Pod};
@@ -23,7 +23,8 @@ pub(crate) struct Deployment {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) pod: Pod,
     pub(crate) replicas: u32,
-    pub(crate) strategy: Strategy,
+    /// As it was said.
+    pub(crate) strategy: Option<Strategy>,
     pub(crate) progress_deadline_ms: u64,
     pub(crate) settings: Settings,
 }
@@ -34,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) sleep: SleepPolicy,
     /// The port in the replica that HTTP by host name goes to.
     pub(crate) port: Option<u16>,
+    /// A pushed tag makes a new revision.
+    pub(crate) deploy_on_push: bool,
     build: Option<BuildSpec>,
 }
 
@@ -70,7 +73,7 @@ pub(crate) fn read(
     spec.what.clone_from(&what);
 
     let replicas = spec
-        .count("replicas", 1..=MAX_REPLICAS, report)
+        .parsed("replicas", report, draft::replicas)
         .unwrap_or(1);
     let strategy = strategy(&mut spec, report);
     let deadline_seconds = spec.number("progressDeadlineSeconds", 1..=86_400, report);
@@ -127,10 +130,8 @@ pub(crate) fn read(
     (deployment, namespace)
 }
 
-fn strategy(spec: &mut Fields, report: &mut Report) -> Strategy {
-    let Some(mut fields) = spec.map("strategy", report) else {
-        return Strategy::StartFirst;
-    };
+fn strategy(spec: &mut Fields, report: &mut Report) -> Option<Strategy> {
+    let mut fields = spec.map("strategy", report)?;
     let strategy = fields.parsed("type", report, |text| match text {
         "Recreate" => Ok(Strategy::StopFirst),
         "RollingUpdate" => Ok(Strategy::StartFirst),
@@ -139,7 +140,7 @@ fn strategy(spec: &mut Fields, report: &mut Report) -> Strategy {
     // How many at once: the new ones are all ready before the old ones go.
     fields.accept(&["rollingUpdate"]);
     fields.finish(report);
-    strategy.unwrap_or(Strategy::StartFirst)
+    strategy
 }
 
 fn selector(spec: &mut Fields, report: &mut Report) -> BTreeMap<String, Placed<String>> {
@@ -211,6 +212,14 @@ fn settings(
     });
     read("port", report, &mut |text| {
         settings.port = Some(port(text)?);
+        Ok(())
+    });
+    read("deploy-on-push", report, &mut |text| {
+        settings.deploy_on_push = match text {
+            "true" => true,
+            "false" => false,
+            _ => return Err("\"true\" or \"false\"".to_owned()),
+        };
         Ok(())
     });
     read("build", report, &mut |text| {

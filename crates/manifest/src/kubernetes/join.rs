@@ -1,20 +1,29 @@
 //! Joins Services to the Deployments whose pods they select.
 
+use std::collections::BTreeSet;
+
+use layby_model::AppName;
 use layby_model::names::ServiceName;
-use layby_model::spec::{PublishedPort, ServiceSpec};
+use layby_model::route::Protocol;
+use layby_model::spec::{ProbeAction, PublishedPort, ServicePort, ServiceSpec};
 
 use crate::draft::{Draft, not_a_label};
+use crate::kubernetes::claim::{self, Claim};
 use crate::kubernetes::service::Target;
 use crate::kubernetes::{Deployment, Service};
+use crate::mount;
 use crate::report::Report;
-use crate::tree::cut;
+use crate::tree::{Place, cut};
 
 /// Makes a service of each Deployment; a Service gives it a further name, its port and ports of the machine.
 pub(crate) fn join(
     deployments: Vec<Deployment>,
     services: Vec<Service>,
+    claims: Vec<Claim>,
+    app: Option<&AppName>,
     report: &mut Report,
 ) -> Vec<Draft> {
+    let claims = claim::by_name(claims, report);
     let mut drafts: Vec<(Draft, Deployment)> = deployments
         .into_iter()
         .map(|mut deployment| (draft(&mut deployment), deployment))
@@ -61,6 +70,14 @@ pub(crate) fn join(
                     .find_map(|container| container.ports.first().copied())
             };
             draft.spec.port = deployment.settings.port.or(routed).or_else(exposed);
+            declare_http(&mut draft.spec, deployment.settings.port);
+            claim::check(&deployment.pod.claims, &claims, app, report);
+            for container in &mut draft.spec.containers {
+                claim::resolve(&mut container.mounts, &claims, app);
+            }
+            let how = "say \"type: RollingUpdate\" in its \"strategy\"";
+            draft.spec.strategy =
+                mount::strategy(deployment.strategy, &draft.spec, &draft.place, how, report);
             draft
         })
         .collect()
@@ -73,8 +90,9 @@ fn draft(deployment: &mut Deployment) -> Draft {
             containers: std::mem::take(&mut deployment.pod.containers),
             replicas: deployment.replicas,
             sleep: deployment.settings.sleep,
-            strategy: deployment.strategy,
             progress_deadline_ms: deployment.progress_deadline_ms,
+            deploy_on_push: deployment.settings.deploy_on_push,
+            sandbox: std::mem::take(&mut deployment.pod.sandbox),
             ..ServiceSpec::new(deployment.name.clone())
         },
         place: deployment.place.clone(),
@@ -128,14 +146,12 @@ fn lead(
             },
         };
         first = first.or(Some(target));
-        if port.port != target {
-            let message = format!(
-                "other services reach {:?} at port {target}, not yet at port {} of the Service",
-                cut(&service.name),
-                port.port
-            );
-            report.warn(&port.place, message);
-        }
+        let protocol = if port.http {
+            Protocol::Http
+        } else {
+            Protocol::Tcp
+        };
+        lead_port(draft, port.port, target, protocol, &port.place, report);
         if let Some(node_port) = port.node_port {
             draft.spec.published.push(PublishedPort {
                 host: None,
@@ -146,4 +162,75 @@ fn lead(
         }
     }
     first
+}
+
+/// Leads a port of the service's address to one in its replicas. Where all its names have one address, a port of it
+/// leads to one place.
+fn lead_port(
+    draft: &mut Draft,
+    port: u16,
+    target: u16,
+    protocol: Protocol,
+    place: &Place,
+    report: &mut Report,
+) {
+    let ports = &mut draft.spec.ports;
+    match ports.iter_mut().find(|known| known.port == port) {
+        Some(known) if known.target != target => {
+            let message = format!(
+                "port {port} leads to port {target} of service {:?}, and to its port {} by another Service: all of its names have one address",
+                draft.spec.name.as_str(),
+                known.target
+            );
+            report.error(place, message);
+        }
+        Some(known) => {
+            if protocol == Protocol::Http {
+                known.protocol = protocol;
+            }
+        }
+        None => ports.push(ServicePort {
+            port,
+            target,
+            protocol,
+        }),
+    }
+}
+
+/// Marks the ports that speak HTTP: those that an HTTP probe asks, and the one that is named for requests. Ports of
+/// which nothing is said lead to themselves anyway and are left out.
+fn declare_http(service: &mut ServiceSpec, named: Option<u16>) {
+    let probes = service
+        .containers
+        .iter()
+        .flat_map(|container| {
+            [
+                &container.readiness,
+                &container.liveness,
+                &container.startup,
+            ]
+        })
+        .flatten();
+    let asked = probes.filter_map(|probe| match &probe.action {
+        ProbeAction::Http { port, .. } => Some(*port),
+        ProbeAction::Tcp { .. } | ProbeAction::Exec { .. } => None,
+    });
+    let http: BTreeSet<u16> = asked.chain(named).collect();
+    for port in &mut service.ports {
+        if http.contains(&port.target) {
+            port.protocol = Protocol::Http;
+        }
+    }
+    for port in http {
+        if service.ports.iter().all(|known| known.port != port) {
+            service.ports.push(ServicePort {
+                port,
+                target: port,
+                protocol: Protocol::Http,
+            });
+        }
+    }
+    service
+        .ports
+        .retain(|port| port.port != port.target || port.protocol == Protocol::Http);
 }

@@ -1,12 +1,13 @@
-//! Kubernetes YAML: Deployments and the Services that lead to them.
+//! Kubernetes YAML: Deployments, the Services that lead to them, and the claims that they mount.
 
 use crate::discover::File;
 use crate::draft::{AppDraft, Placed};
-use crate::fields::Fields;
+use crate::fields::{Fields, similar};
 use crate::report::Report;
 use crate::tree::{Node, Place, cut};
 use crate::{ReadOptions, app};
 
+mod claim;
 mod container;
 mod deployment;
 mod expand;
@@ -14,21 +15,28 @@ mod join;
 mod metadata;
 mod pod;
 mod probe;
+mod resources;
+mod sandbox;
+mod security;
 mod service;
+mod volume;
 
+use claim::Claim;
 pub(crate) use deployment::Deployment;
 pub(crate) use service::Service;
 
 /// Kinds that hold data or secrets, or bound the reach of the network: ignoring one would make
 /// something else of the app than what was asked for.
-const REFUSED: [(&str, &str); 7] = [
+const REFUSED: [(&str, &str); 6] = [
     (
         "ConfigMap",
         "the services would miss what it holds; write it into the containers' \"env\"",
     ),
     ("NetworkPolicy", "what it forbids would be allowed"),
-    ("PersistentVolume", "data written to it would be lost"),
-    ("PersistentVolumeClaim", "data written to it would be lost"),
+    (
+        "PersistentVolume",
+        "claims get their volumes from the node; mount a folder of the machine as hostPath",
+    ),
     ("Secret", "the services would miss what it holds"),
     ("ServiceEntry", "the services would miss what it leads to"),
     ("StatefulSet", "data of its replicas would be lost"),
@@ -36,6 +44,32 @@ const REFUSED: [(&str, &str); 7] = [
 
 /// Kinds that say nothing that Layby has to do.
 const ACCEPTED: [&str; 1] = ["Namespace"];
+
+/// Kinds that are read, and others that are known: what a misspelt one may have meant.
+const KNOWN: [&str; 22] = [
+    "ConfigMap",
+    "CronJob",
+    "DaemonSet",
+    "Deployment",
+    "HorizontalPodAutoscaler",
+    "Ingress",
+    "Job",
+    "List",
+    "Namespace",
+    "NetworkPolicy",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "Pod",
+    "PodDisruptionBudget",
+    "ReplicaSet",
+    "ReplicationController",
+    "Role",
+    "RoleBinding",
+    "Secret",
+    "Service",
+    "ServiceAccount",
+    "StatefulSet",
+];
 
 /// The most items that are read, Lists opened.
 const MAX_OBJECTS: usize = 2_000;
@@ -45,6 +79,7 @@ const MAX_OBJECTS: usize = 2_000;
 struct Objects {
     deployments: Vec<Deployment>,
     services: Vec<Service>,
+    claims: Vec<Claim>,
     /// The namespaces that they name, but for `default`.
     namespaces: Vec<Placed<String>>,
 }
@@ -73,10 +108,15 @@ pub(crate) fn read(files: Vec<File>, options: &ReadOptions, report: &mut Report)
     if objects.deployments.is_empty() && !report.failed() {
         report.error(&whole, "there is no Deployment: there is nothing to run");
     }
-    AppDraft {
-        name: app::name(options, &objects.namespaces, report),
-        services: join::join(objects.deployments, objects.services, report),
-    }
+    let name = app::name(options, &objects.namespaces, report);
+    let services = join::join(
+        objects.deployments,
+        objects.services,
+        objects.claims,
+        name.as_ref(),
+        report,
+    );
+    AppDraft { name, services }
 }
 
 /// Reads one object; the items of a List are put with those that wait.
@@ -109,8 +149,17 @@ fn object(node: Node, objects: &mut Objects, waiting: &mut Vec<Node>, report: &m
             objects.namespaces.extend(namespace);
             objects.services.extend(service);
         }
-        ("Deployment" | "Service", _) => {
-            let read = if kind == "Service" { "v1" } else { "apps/v1" };
+        ("PersistentVolumeClaim", "v1") => {
+            let (claim, namespace) = claim::read(fields, report);
+            objects.namespaces.extend(namespace);
+            objects.claims.extend(claim);
+        }
+        ("Deployment" | "PersistentVolumeClaim" | "Service", _) => {
+            let read = if kind == "Deployment" {
+                "apps/v1"
+            } else {
+                "v1"
+            };
             report.error(
                 &place,
                 format!(
@@ -125,21 +174,30 @@ fn object(node: Node, objects: &mut Objects, waiting: &mut Vec<Node>, report: &m
                 &place,
                 format!("the kind {kind} is not supported yet: {consequence}"),
             ),
-            None => {
-                let hint = match kind {
-                    "Pod" | "ReplicaSet" | "DaemonSet" | "ReplicationController" => {
-                        "; make it a Deployment to have it run"
-                    }
-                    _ => "",
-                };
-                report.warn(
-                    &place,
-                    format!(
-                        "the kind {:?} is not supported yet and is ignored{hint}",
-                        cut(kind)
-                    ),
-                );
-            }
+            None => unknown(kind, &version, &place, report),
         },
     }
+}
+
+/// A kind that is not read: a misspelt one is an error, any other is somebody else's.
+fn unknown(kind: &str, version: &str, place: &Place, report: &mut Report) {
+    // Kinds of others have groups with points in them, as `example.com/v1`.
+    let is_core = !version.contains('.');
+    let meant = similar(kind, &KNOWN).filter(|meant| *meant != kind && is_core);
+    if let Some(meant) = meant {
+        let message = format!("there is no kind {:?}; did you mean {meant:?}?", cut(kind));
+        report.error(place, message);
+        return;
+    }
+    let hint = match kind {
+        "Pod" | "ReplicaSet" | "DaemonSet" | "ReplicationController" => {
+            "; make it a Deployment to have it run"
+        }
+        _ => "",
+    };
+    let message = format!(
+        "the kind {:?} is not supported yet and is ignored{hint}",
+        cut(kind)
+    );
+    report.warn(place, message);
 }

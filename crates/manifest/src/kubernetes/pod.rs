@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use layby_model::options::SandboxOptions;
 use layby_model::spec::ContainerSpec;
 
+use crate::draft::Placed;
 use crate::fields::Fields;
 use crate::kubernetes::container::{self, Common, Container};
+use crate::kubernetes::volume::{self, VolumeMount};
+use crate::kubernetes::{sandbox, security};
 use crate::report::Report;
 
 /// How long Kubernetes waits for a container to stop, in seconds.
@@ -14,31 +18,22 @@ const STOP_GRACE_SECONDS: u32 = 30;
 const MAX_CONTAINERS: usize = 32;
 
 /// Keys that touch data, secrets or the reach of the network.
-const REFUSED: [(&str, &str); 8] = [
-    ("hostAliases", "the names would not be found"),
-    ("hostIPC", "a service has its own IPC namespace"),
-    ("hostNetwork", "a service has its own network"),
-    ("hostPID", "a service has its own process namespace"),
-    (
-        "imagePullSecrets",
-        "images are not pulled: load or build them",
-    ),
+const REFUSED: [(&str, &str); 3] = [
+    ("hostNetwork", "a service has a network of its own"),
     ("initContainers", "what they prepare would be missing"),
     ("resourceClaims", "the containers would miss their devices"),
-    ("volumes", "data written to them would be lost"),
 ];
 
 /// Keys that change nothing here.
 const ACCEPTED: [&str; 3] = ["enableServiceLinks", "preemptionPolicy", "schedulerName"];
 
 /// Keys that are known, and not honoured in this version.
-const UNSUPPORTED: [&str; 22] = [
+const UNSUPPORTED: [&str; 21] = [
     "activeDeadlineSeconds",
     "affinity",
-    "dnsConfig",
     "ephemeralContainers",
-    "hostUsers",
-    "hostname",
+    "hostnameOverride",
+    "imagePullSecrets",
     "nodeName",
     "nodeSelector",
     "os",
@@ -46,12 +41,12 @@ const UNSUPPORTED: [&str; 22] = [
     "priority",
     "priorityClassName",
     "readinessGates",
+    "resources",
     "runtimeClassName",
     "schedulingGates",
     "serviceAccount",
     "serviceAccountName",
     "setHostnameAsFQDN",
-    "shareProcessNamespace",
     "subdomain",
     "tolerations",
     "topologySpreadConstraints",
@@ -62,42 +57,9 @@ const UNSUPPORTED: [&str; 22] = [
 pub(crate) struct Pod {
     pub(crate) containers: Vec<ContainerSpec>,
     pub(crate) named_ports: BTreeMap<String, u16>,
-}
-
-/// `runAsUser` and `runAsGroup`.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct RunAs {
-    user: Option<u32>,
-    group: Option<u32>,
-}
-
-impl RunAs {
-    /// Takes both off a `securityContext`.
-    pub(crate) fn read(context: &mut Fields, report: &mut Report) -> Self {
-        Self {
-            user: context.count("runAsUser", 0..=u32::MAX - 1, report),
-            group: context.count("runAsGroup", 0..=u32::MAX - 1, report),
-        }
-    }
-
-    /// What is not said here is as `outer` says.
-    pub(crate) fn or(self, outer: Self) -> Self {
-        Self {
-            user: self.user.or(outer.user),
-            group: self.group.or(outer.group),
-        }
-    }
-
-    /// As a container's `user`.
-    pub(crate) fn user(self) -> Option<String> {
-        match (self.user, self.group) {
-            (Some(user), Some(group)) => Some(format!("{user}:{group}")),
-            (Some(user), None) => Some(user.to_string()),
-            // Without a user it is the image's, which is root more often than not.
-            (None, Some(group)) => Some(format!("0:{group}")),
-            (None, None) => None,
-        }
-    }
+    pub(crate) sandbox: SandboxOptions,
+    /// The PersistentVolumeClaims that its volumes name.
+    pub(crate) claims: Vec<Placed<String>>,
 }
 
 /// Reads `spec` of the template of the deployment called `owner`.
@@ -106,7 +68,7 @@ pub(crate) fn read(mut pod: Fields, owner: &str, report: &mut Report) -> Pod {
     pod.what = format!("the pod of {owner}");
     let grace_seconds = pod.count("terminationGracePeriodSeconds", 0..=86_400, report);
     let common = Common {
-        run_as: security_context(&mut pod, report),
+        security: security::pod(&mut pod, report),
         stop_grace_ms: u64::from(grace_seconds.unwrap_or(STOP_GRACE_SECONDS)) * 1000,
     };
     let nodes = pod.list("containers", report).unwrap_or_default();
@@ -119,13 +81,19 @@ pub(crate) fn read(mut pod: Fields, owner: &str, report: &mut Report) -> Pod {
             format!("{owner} has more than {MAX_CONTAINERS} containers"),
         );
     }
+    let volumes = volume::volumes(&mut pod, report);
     let mut read = Pod::default();
+    let mut mounts: Vec<Vec<VolumeMount>> = Vec::new();
     for node in nodes.into_iter().take(MAX_CONTAINERS) {
         let place = node.place.clone();
-        let Some(Container { spec, named_ports }) = container::read(node, owner, common, report)
-        else {
+        let Some(container) = container::read(node, owner, &common, report) else {
             continue;
         };
+        let Container {
+            spec,
+            named_ports,
+            mounts: own,
+        } = container;
         if read.containers.iter().any(|known| known.name == spec.name) {
             report.error(
                 &place,
@@ -133,26 +101,38 @@ pub(crate) fn read(mut pod: Fields, owner: &str, report: &mut Report) -> Pod {
             );
         }
         read.containers.push(spec);
+        mounts.push(own);
         for (name, port) in named_ports {
             read.named_ports.entry(name).or_insert(port);
         }
     }
+    volume::check_parts(mounts.iter().flatten(), &volumes, report);
+    let memory_bytes = memory_limit_bytes(&read.containers);
+    for (container, mounts) in read.containers.iter_mut().zip(mounts) {
+        let what = format!("container {:?} of {owner}", container.name);
+        container.mounts = volume::resolve(mounts, &volumes, memory_bytes, &what, report);
+    }
+    read.claims = volume::claims(volumes);
+    read.sandbox = sandbox::read(&mut pod, common.security.sysctls, report);
     pod.parsed("restartPolicy", report, |text| match text {
         "Always" => Ok(()),
+        // Kubernetes refuses them here, too.
+        "OnFailure" | "Never" => {
+            Err("Always (a Deployment's pods are always started again)".to_owned())
+        }
         _ => Err("Always".to_owned()),
     });
-    for (key, default) in [
+    for (key, usual) in [
         ("automountServiceAccountToken", "false"),
-        ("dnsPolicy", "ClusterFirst"),
-        ("shareProcessNamespace", "false"),
+        ("hostNetwork", "false"),
     ] {
         if let Some(entry) = pod.entry(key)
-            && entry.value.scalar() != Some(default)
+            && entry.value.scalar() != Some(usual)
         {
             pod.put_back(entry);
-            pod.unsupported(&[key], report);
         }
     }
+    pod.unsupported(&["automountServiceAccountToken"], report);
     pod.refuse(&REFUSED, report);
     pod.accept(&ACCEPTED);
     pod.unsupported(&UNSUPPORTED, report);
@@ -160,32 +140,10 @@ pub(crate) fn read(mut pod: Fields, owner: &str, report: &mut Report) -> Pod {
     read
 }
 
-fn security_context(pod: &mut Fields, report: &mut Report) -> RunAs {
-    let Some(mut context) = pod.map("securityContext", report) else {
-        return RunAs::default();
-    };
-    let run_as = RunAs::read(&mut context, report);
-    if let Some(entry) = context.entry("runAsNonRoot")
-        && entry.value.scalar() != Some("false")
-    {
-        context.put_back(entry);
-    }
-    context.unsupported(
-        &[
-            "appArmorProfile",
-            "fsGroup",
-            "fsGroupChangePolicy",
-            "runAsNonRoot",
-            "seLinuxChangePolicy",
-            "seLinuxOptions",
-            "supplementalGroups",
-            "supplementalGroupsPolicy",
-            "sysctls",
-            "windowsOptions",
-        ],
-        report,
-    );
-    container::seccomp(&mut context, report);
-    context.finish(report);
-    run_as
+/// The memory that all containers may take together, if each has a limit.
+fn memory_limit_bytes(containers: &[ContainerSpec]) -> Option<u64> {
+    containers
+        .iter()
+        .map(|container| container.resources.memory_limit_bytes)
+        .sum()
 }

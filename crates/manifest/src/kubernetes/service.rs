@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::compose::ports::app_protocol;
 use crate::draft::Placed;
 use crate::fields::{Fields, parsed, port};
 use crate::kubernetes::metadata;
@@ -24,6 +25,8 @@ pub(crate) struct ServicePort {
     pub(crate) place: Place,
     pub(crate) port: u16,
     pub(crate) target: Target,
+    /// It is said to speak HTTP.
+    pub(crate) http: bool,
     /// The port of the machine, if it has one; 0: any free one.
     pub(crate) node_port: Option<u16>,
     /// Where the node port stands.
@@ -194,13 +197,15 @@ fn service_port(node: Node, what: &str, kind: Type, report: &mut Report) -> Opti
             report.warn(&entry.place, message);
         }
     }
-    fields.accept(&["appProtocol", "name"]);
+    let http = app_protocol(&mut fields, "appProtocol", report);
+    fields.accept(&["name"]);
     fields.finish(report);
     let number = number?;
     Some(ServicePort {
         place,
         port: number,
         target: target.unwrap_or(Target::Number(number)),
+        http,
         node_port: (kind == Type::NodePort).then(|| node_port.unwrap_or(0)),
         node_port_place,
     })

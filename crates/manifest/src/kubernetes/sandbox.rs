@@ -1,0 +1,107 @@
+//! What the containers of a pod share: its name, names of other hosts, name servers, namespaces.
+
+use std::collections::BTreeMap;
+
+use layby_model::options::SandboxOptions;
+
+use crate::fields::Fields;
+use crate::host::{address, hostname, own_hostname, resolver_option, search};
+use crate::report::Report;
+
+/// The most names of `hostAliases`.
+const MAX_HOSTS: usize = 1_000;
+
+/// Takes the options of the sandbox off a pod.
+pub(crate) fn read(
+    pod: &mut Fields,
+    sysctls: BTreeMap<String, String>,
+    report: &mut Report,
+) -> SandboxOptions {
+    let mut sandbox = SandboxOptions {
+        hostname: pod.parsed("hostname", report, own_hostname),
+        extra_hosts: host_aliases(pod, report),
+        sysctls,
+        host_pid: pod.flag("hostPID", report).unwrap_or(false),
+        host_ipc: pod.flag("hostIPC", report).unwrap_or(false),
+        share_pid: pod.flag("shareProcessNamespace", report).unwrap_or(false),
+        // Without a word a pod has a user namespace here, as with `hostUsers: false`.
+        host_users: pod.flag("hostUsers", report).unwrap_or(false),
+        ..SandboxOptions::default()
+    };
+    dns(pod, &mut sandbox, report);
+    sandbox
+}
+
+fn host_aliases(pod: &mut Fields, report: &mut Report) -> Vec<(String, String)> {
+    let what = format!("an item of {}", pod.name("hostAliases"));
+    let mut hosts = Vec::new();
+    for node in pod.list("hostAliases", report).unwrap_or_default() {
+        let Some(mut fields) = Fields::open(node, what.as_str(), report) else {
+            continue;
+        };
+        if !fields.has("ip") {
+            report.error(&fields.place, format!("{what} has no \"ip\""));
+        }
+        let ip = fields.parsed("ip", report, address);
+        let names = fields.parsed_list("hostnames", report, hostname);
+        fields.finish(report);
+        if let Some(ip) = ip {
+            hosts.extend(names.into_iter().map(|name| (name, ip.clone())));
+        }
+    }
+    hosts.truncate(MAX_HOSTS);
+    hosts
+}
+
+/// `dnsPolicy` and `dnsConfig`.
+fn dns(pod: &mut Fields, sandbox: &mut SandboxOptions, report: &mut Report) {
+    let policy_at = pod.place_of("dnsPolicy");
+    let name = pod.name("dnsPolicy");
+    let own = pod.parsed("dnsPolicy", report, |text| match text {
+        "ClusterFirst" | "ClusterFirstWithHostNet" => Ok(Some(true)),
+        "None" => Ok(Some(false)),
+        "Default" => Ok(None),
+        _ => Err("ClusterFirst, ClusterFirstWithHostNet, Default or None".to_owned()),
+    });
+    if let (Some(place), Some(None)) = (&policy_at, own) {
+        let message = format!(
+            "{name} is taken as ClusterFirst: the names of the app's services are found, and all others as the machine finds them"
+        );
+        report.warn(place, message);
+    }
+    let only_config = own == Some(Some(false));
+    if let Some(mut config) = pod.map("dnsConfig", report) {
+        let servers_at = config.place_of("nameservers");
+        let servers = config.parsed_list("nameservers", report, address);
+        match servers_at {
+            Some(_) if only_config => sandbox.dns = servers,
+            Some(place) => report.warn(
+                &place,
+                format!(
+                    "{} is ignored: it counts with the dnsPolicy None only",
+                    config.name("nameservers")
+                ),
+            ),
+            None => {}
+        }
+        sandbox.dns_search = config.parsed_list("searches", report, search);
+        let what = format!("an item of {}", config.name("options"));
+        for node in config.list("options", report).unwrap_or_default() {
+            let Some(mut fields) = Fields::open(node, what.as_str(), report) else {
+                continue;
+            };
+            let name = fields.parsed("name", report, resolver_option);
+            let value = fields.parsed("value", report, resolver_option);
+            fields.finish(report);
+            sandbox.dns_options.extend(name.map(|name| match value {
+                Some(value) => format!("{name}:{value}"),
+                None => name,
+            }));
+        }
+        config.finish(report);
+    }
+    if let (Some(place), true, true) = (policy_at, only_config, sandbox.dns.is_empty()) {
+        let message = format!("{name} is None: \"dnsConfig\" must name \"nameservers\"");
+        report.error(&place, message);
+    }
+}

@@ -1,0 +1,270 @@
+//! No key of the Kubernetes objects that are read is passed over in silence: each changes what is deployed, or is told
+//! with its line. The few that change nothing here are named, each with its reason.
+
+use layby_manifest::{Files, ReadOptions, read};
+
+/// Where keys stand: what is put into the manifest in the place of `@`.
+struct Place {
+    name: &'static str,
+    manifest: &'static str,
+    keys: &'static [(&'static str, &'static str)],
+    /// Those that are known to change nothing.
+    inert: &'static [&'static str],
+}
+
+/// The keys of the Kubernetes API (v1.34), each with a value that is not what holds anyway. Those that the manifest
+/// itself has are left out.
+const PLACES: &[Place] = &[
+    Place {
+        name: "DeploymentSpec",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: web, image: x}]}}\n  @\n",
+        keys: &[
+            ("minReadySeconds", "1"),
+            ("paused", "true"),
+            ("progressDeadlineSeconds", "1"),
+            ("replicas", "2"),
+            ("strategy", "{type: Recreate}"),
+        ],
+        // How many old ones are kept to go back to is the node's own setting.
+        inert: &["revisionHistoryLimit"],
+    },
+    Place {
+        name: "PodSpec",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x}]\n      @\n",
+        keys: &[
+            ("activeDeadlineSeconds", "1"),
+            ("affinity", "{nodeAffinity: {}}"),
+            ("automountServiceAccountToken", "true"),
+            ("dnsConfig", "{searches: [example.org]}"),
+            ("dnsPolicy", "Default"),
+            ("ephemeralContainers", "[]"),
+            ("hostAliases", "[{ip: 192.0.2.1, hostnames: [a]}]"),
+            ("hostIPC", "true"),
+            ("hostNetwork", "true"),
+            ("hostPID", "true"),
+            ("hostUsers", "true"),
+            ("hostname", "x"),
+            ("hostnameOverride", "x"),
+            ("imagePullSecrets", "[{name: x}]"),
+            ("initContainers", "[{name: i, image: x}]"),
+            ("nodeName", "x"),
+            ("nodeSelector", "{a: b}"),
+            ("os", "{name: linux}"),
+            ("overhead", "{cpu: 1}"),
+            ("priority", "1"),
+            ("priorityClassName", "x"),
+            ("readinessGates", "[]"),
+            ("resourceClaims", "[{name: x}]"),
+            ("resources", "{limits: {cpu: 1}}"),
+            ("restartPolicy", "Never"),
+            ("runtimeClassName", "x"),
+            ("schedulingGates", "[]"),
+            ("securityContext", "{runAsUser: 1}"),
+            ("serviceAccount", "x"),
+            ("serviceAccountName", "x"),
+            ("setHostnameAsFQDN", "true"),
+            ("shareProcessNamespace", "true"),
+            ("subdomain", "x"),
+            ("terminationGracePeriodSeconds", "1"),
+            ("tolerations", "[]"),
+            ("topologySpreadConstraints", "[]"),
+            ("volumes", "[{name: x, secret: {}}]"),
+        ],
+        // There is one scheduler, and no variables of services are made.
+        inert: &["enableServiceLinks", "preemptionPolicy", "schedulerName"],
+    },
+    Place {
+        name: "Container",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      volumes: [{name: v}]\n      containers:\n      - name: web\n        image: x\n        @\n",
+        keys: &[
+            ("args", "[x]"),
+            ("command", "[x]"),
+            ("env", "[{name: A, value: b}]"),
+            ("envFrom", "[{configMapRef: {name: x}}]"),
+            ("imagePullPolicy", "Never"),
+            ("lifecycle", "{preStop: {}}"),
+            ("livenessProbe", "{tcpSocket: {port: 1}}"),
+            ("ports", "[{containerPort: 1}]"),
+            ("readinessProbe", "{tcpSocket: {port: 1}}"),
+            ("resources", "{limits: {cpu: 1}}"),
+            ("restartPolicy", "Always"),
+            ("restartPolicyRules", "[]"),
+            ("securityContext", "{privileged: true}"),
+            ("startupProbe", "{tcpSocket: {port: 1}}"),
+            ("stdin", "true"),
+            ("tty", "true"),
+            ("volumeDevices", "[{name: x, devicePath: /dev/x}]"),
+            ("volumeMounts", "[{name: v, mountPath: /v}]"),
+            ("workingDir", "/x"),
+        ],
+        // What concerns a change in place, a file of last words, and a standard input that ends.
+        inert: &[
+            "resizePolicy",
+            "stdinOnce",
+            "terminationMessagePath",
+            "terminationMessagePolicy",
+        ],
+    },
+    Place {
+        name: "SecurityContext",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers:\n      - name: web\n        image: x\n        securityContext:\n          @\n",
+        keys: &[
+            ("allowPrivilegeEscalation", "true"),
+            ("appArmorProfile", "{type: Unconfined}"),
+            ("capabilities", "{add: [NET_ADMIN]}"),
+            ("privileged", "true"),
+            ("procMount", "Unmasked"),
+            ("readOnlyRootFilesystem", "true"),
+            ("runAsGroup", "1"),
+            ("runAsNonRoot", "true"),
+            ("runAsUser", "1"),
+            ("seLinuxOptions", "{level: x}"),
+            ("seccompProfile", "{type: Unconfined}"),
+            ("windowsOptions", "{}"),
+        ],
+        inert: &[],
+    },
+    Place {
+        name: "PodSecurityContext",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x}]\n      securityContext:\n        @\n",
+        keys: &[
+            ("appArmorProfile", "{type: Unconfined}"),
+            ("fsGroup", "1"),
+            ("runAsGroup", "1"),
+            ("runAsNonRoot", "true"),
+            ("runAsUser", "1"),
+            ("seLinuxChangePolicy", "Recursive"),
+            ("seLinuxOptions", "{level: x}"),
+            ("seccompProfile", "{type: Unconfined}"),
+            ("supplementalGroups", "[1]"),
+            ("supplementalGroupsPolicy", "Strict"),
+            ("sysctls", "[{name: net.core.somaxconn, value: '1'}]"),
+            ("windowsOptions", "{}"),
+        ],
+        // How the owners of files are changed, which fsGroup's warning says they are not.
+        inert: &["fsGroupChangePolicy"],
+    },
+    Place {
+        name: "VolumeMount",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      volumes: [{name: v}]\n      containers:\n      - name: web\n        image: x\n        volumeMounts:\n        - name: v\n          mountPath: /v\n          @\n",
+        keys: &[
+            ("mountPropagation", "Bidirectional"),
+            ("readOnly", "true"),
+            ("recursiveReadOnly", "Enabled"),
+            ("subPath", "x"),
+            ("subPathExpr", "x"),
+        ],
+        inert: &[],
+    },
+    Place {
+        name: "ServicePort",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: web, image: x}]}}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  type: NodePort\n  selector: {a: b}\n  ports:\n  - port: 80\n    @\n",
+        keys: &[
+            ("appProtocol", "http"),
+            ("nodePort", "30001"),
+            ("protocol", "UDP"),
+            ("targetPort", "8080"),
+        ],
+        // A Service's own name for a port: nothing else names it.
+        inert: &["name"],
+    },
+    Place {
+        name: "ServiceSpec",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: web, image: x}]}}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  selector: {a: b}\n  @\n",
+        keys: &[
+            ("clusterIP", "None"),
+            ("externalIPs", "[192.0.2.1]"),
+            ("healthCheckNodePort", "1"),
+            ("loadBalancerClass", "x"),
+            ("loadBalancerIP", "192.0.2.1"),
+            ("loadBalancerSourceRanges", "[192.0.2.0/24]"),
+            ("ports", "[{port: 80}]"),
+            ("publishNotReadyAddresses", "true"),
+            ("sessionAffinity", "ClientIP"),
+            ("sessionAffinityConfig", "{clientIP: {}}"),
+            ("trafficDistribution", "PreferClose"),
+            ("type", "LoadBalancer"),
+        ],
+        // Of a cloud's balancers and of the machines of a cluster; `externalName` goes with a type that is refused.
+        inert: &[
+            "allocateLoadBalancerNodePorts",
+            "clusterIPs",
+            "externalName",
+            "externalTrafficPolicy",
+            "internalTrafficPolicy",
+            "ipFamilies",
+            "ipFamilyPolicy",
+        ],
+    },
+    Place {
+        name: "PersistentVolumeClaimSpec",
+        manifest: "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: d}\nspec:\n  @\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: web, image: x}]}}\n",
+        keys: &[
+            ("dataSource", "{name: x}"),
+            ("dataSourceRef", "{name: x}"),
+            ("resources", "{requests: {storage: 1Gi}}"),
+            ("selector", "{matchLabels: {a: b}}"),
+            ("volumeAttributesClassName", "x"),
+            ("volumeMode", "Block"),
+            ("volumeName", "x"),
+        ],
+        // All is on one machine, and is written to as the containers say.
+        inert: &["accessModes", "storageClassName"],
+    },
+];
+
+/// What comes of a manifest: what is deployed, and what is told.
+fn outcome(place: &Place, line: &str) -> (String, String) {
+    let manifest = place.manifest.replace('@', line);
+    let files = Files([("deploy.yaml".to_owned(), manifest.into_bytes())].into());
+    let options = ReadOptions {
+        folder: "demo".to_owned(),
+        ..ReadOptions::default()
+    };
+    match read(&files, &options) {
+        Ok(manifest) => {
+            let told: Vec<_> = manifest.warnings.iter().map(ToString::to_string).collect();
+            (format!("{:?}", manifest.app), told.join("\n"))
+        }
+        Err(errors) => {
+            let told: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            ("nothing".to_owned(), told.join("\n"))
+        }
+    }
+}
+
+#[test]
+fn every_key_is_honoured_or_told() {
+    let mut silent = Vec::new();
+    for place in PLACES {
+        let (plain, plainly_told) = outcome(place, "");
+        assert_ne!(plain, "nothing", "{}: {plainly_told}", place.name);
+        for (key, value) in place.keys {
+            let (with, told) = outcome(place, &format!("{key}: {value}"));
+            if with == plain && told == plainly_told {
+                silent.push(format!("{}: {key}", place.name));
+            }
+        }
+    }
+    assert!(silent.is_empty(), "passed over in silence: {silent:#?}");
+}
+
+#[test]
+fn every_key_is_known() {
+    let mut unknown = Vec::new();
+    for place in PLACES {
+        let inert = place.inert.iter().map(|key| (key, &"{}"));
+        for (key, value) in place
+            .keys
+            .iter()
+            .map(|(key, value)| (key, value))
+            .chain(inert)
+        {
+            let (_, told) = outcome(place, &format!("{key}: {value}"));
+            if told.contains("unknown key") || told.contains("bad YAML") {
+                unknown.push(format!("{}: {key}: {told}", place.name));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "not known: {unknown:#?}");
+}
