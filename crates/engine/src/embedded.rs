@@ -9,13 +9,16 @@
 
 mod access;
 mod blocking;
+mod files;
 mod logs;
+mod measure;
 mod merge;
 mod mounts;
 mod record;
 mod reopen;
 mod replica;
 mod sandbox;
+mod session;
 mod shim;
 mod step;
 mod volumes;
@@ -79,6 +82,7 @@ struct Shared {
     /// Root inside can be nobody outside on this machine.
     shifts_ids: bool,
     roster: Roster,
+    disks: measure::Disks,
     /// The shims that are connected; each replica that is prepared has one.
     shims: Mutex<BTreeMap<ReplicaId, Arc<Shim>>>,
 }
@@ -141,6 +145,7 @@ impl Embedded {
             steps_dir,
             shifts_ids,
             roster: Roster::default(),
+            disks: measure::Disks::default(),
             shims: Mutex::default(),
         });
         {

@@ -17,15 +17,19 @@
 //! Lengths are written as `5ms`, `2s` or `1m`. A part before `fake/` (`docker.io/`) does not matter, nor
 //! does the tag `latest`. Time is tokio's, so that a test may pause it; a frozen replica's does not go on.
 //!
-//! Commands for `exec`: `true`, `false`, `exit N`, `echo WORDS`, `sleep LENGTH`; any other is not found (127).
+//! Commands for `exec`: `true`, `false`, `exit N`, `echo WORDS`, `sleep LENGTH`; any other is not found (127). With
+//! somebody at its other end also `cat`, which says what it is told, and `size`, which says the size of its terminal at
+//! first and whenever that changes; both until their input is at its end.
 //!
 //! Each replica has an address of its own in 127.0.0.0/8, on which nothing listens unless a test does.
 
 mod access;
 mod body;
 mod exec;
+mod files;
 mod log;
 mod script;
+mod session;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -43,6 +47,7 @@ use layby_model::{ReplicaId, ServiceId, Wakefulness};
 use crate::lifecycle::Actual;
 use crate::roster::Roster;
 use body::Body;
+use files::Files;
 use log::Log;
 use script::Script;
 use volumes::Volumes;
@@ -138,6 +143,7 @@ impl Shared {
             address,
             first_pid: i32::try_from(bodies.last_address).unwrap_or(0) * 100,
             log: Log::default(),
+            files: Files::default(),
         });
         bodies.by_id.insert(id, Arc::clone(&body));
         Some(body)
@@ -244,7 +250,7 @@ impl Engine for Fake {
             entry.container(replica, query.container.as_deref())?;
             let body = self.shared.body(replica);
             let body = body.ok_or_else(|| missing(replica))?;
-            Ok(body.log.read(query.tail, query.follow))
+            Ok(body.log.read(&query))
         })
     }
 

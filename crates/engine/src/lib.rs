@@ -7,3 +7,4 @@ pub mod embedded;
 pub mod fake;
 pub mod lifecycle;
 pub mod roster;
+mod span;

@@ -16,6 +16,7 @@ mod container;
 mod copy_up;
 mod copying;
 mod devices;
+pub mod dial;
 mod entry;
 mod error;
 mod exec;

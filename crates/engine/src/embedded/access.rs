@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use layby_model::access::{
@@ -10,62 +11,108 @@ use layby_model::access::{
 use layby_model::engine::{BoxFuture, EngineError};
 use layby_model::mounts::VolumeReport;
 use layby_model::{ReplicaId, error_chain};
+use layby_runtime::{dial, protocol};
 
-use super::Embedded;
 use super::blocking::blocking;
 use super::volumes::VolumeError;
+use super::{Embedded, files, measure, session};
 
-fn not_yet<T: Send + 'static>(what: &str) -> BoxFuture<'static, Result<T, EngineError>> {
-    let text = format!("this engine cannot {what} yet");
-    Box::pin(async move { Err(EngineError::Failed(text)) })
+impl Embedded {
+    /// The socket of the shim of a replica that takes commands now, and the name of the container that is meant.
+    fn place(
+        &self,
+        replica: ReplicaId,
+        container: Option<&str>,
+    ) -> Result<(PathBuf, String), EngineError> {
+        let (entry, _) = self.shared.running(replica)?;
+        let container = entry.container(replica, container)?;
+        Ok((self.shared.socket(replica), container))
+    }
 }
 
 impl Access for Embedded {
     fn attach<'a>(
         &'a self,
-        _replica: ReplicaId,
-        _container: Option<&'a str>,
-        _request: &'a ExecRequest,
+        replica: ReplicaId,
+        container: Option<&'a str>,
+        request: &'a ExecRequest,
     ) -> BoxFuture<'a, Result<ExecSession, EngineError>> {
-        not_yet("run commands with a terminal")
+        Box::pin(async move {
+            let (socket, container) = self.place(replica, container)?;
+            let request = protocol::Attach {
+                container,
+                argv: request.argv.clone(),
+                env: request.env.clone(),
+                cwd: request.working_dir.clone(),
+                user: request.user.clone(),
+                tty: request.tty.map(|size| (size.columns, size.rows)),
+                stdin: request.stdin,
+            };
+            session::attach(socket, request).await
+        })
     }
 
     fn copy_out<'a>(
         &'a self,
-        _replica: ReplicaId,
-        _order: &'a CopyOut,
+        replica: ReplicaId,
+        order: &'a CopyOut,
     ) -> BoxFuture<'a, Result<TarStream, EngineError>> {
-        not_yet("copy files")
+        Box::pin(async move {
+            let (socket, container) = self.place(replica, order.container.as_deref())?;
+            let copy = protocol::Copy::Out {
+                path: order.path.clone(),
+                follow_link: order.follow_link,
+            };
+            files::copy_out(socket, protocol::CopyRequest { container, copy }).await
+        })
     }
 
     fn copy_in<'a>(
         &'a self,
-        _replica: ReplicaId,
-        _order: &'a CopyIn,
-        _tar: TarStream,
+        replica: ReplicaId,
+        order: &'a CopyIn,
+        tar: TarStream,
     ) -> BoxFuture<'a, Result<(), EngineError>> {
-        not_yet("copy files")
+        Box::pin(async move {
+            let (socket, container) = self.place(replica, order.container.as_deref())?;
+            let copy = protocol::Copy::In {
+                path: order.path.clone(),
+                keep_owners: order.keep_owners,
+            };
+            files::copy_in(socket, protocol::CopyRequest { container, copy }, tar).await
+        })
     }
 
     fn stat<'a>(
         &'a self,
-        _replica: ReplicaId,
-        _container: Option<&'a str>,
-        _path: &'a str,
+        replica: ReplicaId,
+        container: Option<&'a str>,
+        path: &'a str,
     ) -> BoxFuture<'a, Result<PathReport, EngineError>> {
-        not_yet("look at files")
+        Box::pin(async move {
+            let (socket, container) = self.place(replica, container)?;
+            files::stat(socket, container, path.to_owned()).await
+        })
     }
 
     fn connect(
         &self,
-        _replica: ReplicaId,
-        _port: u16,
+        replica: ReplicaId,
+        port: u16,
     ) -> BoxFuture<'_, Result<TcpStream, EngineError>> {
-        not_yet("connect to replicas")
+        Box::pin(async move {
+            let (entry, _) = self.shared.running(replica)?;
+            let bundle = self.shared.bundle(replica);
+            let connected = blocking(move || dial::connect(&bundle, entry.address, port)).await;
+            connected.map_err(|error| {
+                let why = error.sentence();
+                EngineError::Failed(format!("{why}: does replica {replica} listen on it?"))
+            })
+        })
     }
 
     fn usage(&self) -> BoxFuture<'_, Result<BTreeMap<ReplicaId, ReplicaUsage>, EngineError>> {
-        not_yet("measure replicas")
+        Box::pin(measure::usage(&self.shared))
     }
 
     fn volumes(&self) -> BoxFuture<'_, Result<Vec<VolumeReport>, EngineError>> {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::stream;
 use layby_model::engine::{BoxStream, EngineError, LogLine, LogQuery};
@@ -11,6 +11,7 @@ use layby_runtime::logs::Follow;
 
 use super::Shared;
 use super::blocking::blocking;
+use crate::span::Span;
 
 /// How often a followed log is looked at. The shims write it without a word to the node.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -23,6 +24,7 @@ struct Following {
     ready: VecDeque<LogLine>,
     /// `None`: it is not followed, or it is at its end.
     follow: Option<Follow>,
+    span: Span,
 }
 
 /// Opens the log of `container`.
@@ -33,15 +35,22 @@ pub(super) async fn open(
     query: &LogQuery,
 ) -> Result<BoxStream<'static, LogLine>, EngineError> {
     let bundle = shared.bundle(id);
-    let tail = query.tail;
+    let span = Span::of(query);
+    // Of the lines of a span the last are wanted, not those of the last lines that are in it.
+    let tail = query.tail.filter(|_| span == Span::default());
     let (lines, follow) = blocking(move || Follow::after(&bundle, &container, tail))
         .await
         .map_err(|error| EngineError::Failed(error_chain(&error)))?;
+    let mut lines: VecDeque<LogLine> = lines.into_iter().map(line).collect();
+    lines.retain(|line| span.has(line.at_ms));
+    let wanted = query.tail.unwrap_or(usize::MAX);
+    lines.drain(..lines.len().saturating_sub(wanted));
     let following = Following {
         shared: Arc::clone(shared),
         id,
-        ready: lines.into_iter().map(line).collect(),
+        ready: lines,
         follow: query.follow.then_some(follow),
+        span,
     };
     Ok(Box::pin(stream::unfold(following, next)))
 }
@@ -56,9 +65,16 @@ async fn next(mut following: Following) -> Option<(LogLine, Following)> {
         let gone = following.shared.roster.get(following.id).is_none();
         let (found, follow) = blocking(move || (follow.poll(), follow)).await;
         match found {
-            Ok(lines) if lines.is_empty() && gone => return None,
+            Ok(lines) if lines.is_empty() && (gone || following.span.is_over(now_ms())) => {
+                return None;
+            }
             Ok(lines) if lines.is_empty() => tokio::time::sleep(PERIOD).await,
-            Ok(lines) => following.ready.extend(lines.into_iter().map(line)),
+            Ok(lines) => {
+                let span = following.span;
+                let lines = lines.into_iter().map(line);
+                let lines = lines.filter(|line| span.has(line.at_ms));
+                following.ready.extend(lines);
+            }
             Err(error) => {
                 tracing::warn!(
                     "the log of {} ends here: {}",
@@ -70,6 +86,11 @@ async fn next(mut following: Following) -> Option<(LogLine, Following)> {
         }
         following.follow = Some(follow);
     }
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn line(line: layby_runtime::logs::LogLine) -> LogLine {

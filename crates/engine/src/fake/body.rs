@@ -9,6 +9,7 @@ use layby_model::replica::Trouble;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::files::Files;
 use super::log::Log;
 use super::script::{Fate, Fault, Script};
 use super::{Shared, address_of};
@@ -27,6 +28,7 @@ pub(super) struct Body {
     /// Its first container's pid; the others follow.
     pub(super) first_pid: i32,
     pub(super) log: Log,
+    pub(super) files: Files,
 }
 
 /// The time that a replica has run since its last start; it stands still while frozen.

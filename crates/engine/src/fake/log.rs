@@ -5,8 +5,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::stream;
-use layby_model::engine::{BoxStream, LogLine};
+use layby_model::engine::{BoxStream, LogLine, LogQuery};
 use tokio::sync::broadcast;
+
+use crate::span::Span;
 
 /// The lines that are kept, and those that a follower may lag behind.
 const LINES: usize = 1_000;
@@ -60,28 +62,37 @@ impl Log {
         state.followers = None;
     }
 
-    /// The last `tail` lines (all, if `None`), then the new ones if `follow`.
-    pub(super) fn read(&self, tail: Option<usize>, follow: bool) -> BoxStream<'static, LogLine> {
+    /// The lines that are asked for, then the new ones if they are.
+    pub(super) fn read(&self, query: &LogQuery) -> BoxStream<'static, LogLine> {
+        let span = Span::of(query);
+        let follow = query.follow;
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let skip = state.lines.len().saturating_sub(tail.unwrap_or(usize::MAX));
-        let old: VecDeque<LogLine> = state.lines.iter().skip(skip).cloned().collect();
+        let wanted = state.lines.iter().filter(|line| span.has(line.at_ms));
+        let mut old: VecDeque<LogLine> = wanted.cloned().collect();
+        let tail = query.tail.unwrap_or(usize::MAX);
+        old.drain(..old.len().saturating_sub(tail));
         let new = match &state.followers {
             Some(followers) if follow => Some(followers.subscribe()),
             _ => None,
         };
         drop(state);
-        Box::pin(stream::unfold((old, new), |(mut old, mut new)| async {
-            if let Some(line) = old.pop_front() {
-                return Some((line, (old, new)));
-            }
-            loop {
-                match new.as_mut()?.recv().await {
-                    Ok(line) => return Some((line, (old, new))),
-                    // Lines were lost to a reader that did not keep up; it goes on with what is left.
-                    Err(broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(broadcast::error::RecvError::Closed) => return None,
+        Box::pin(stream::unfold(
+            (old, new),
+            move |(mut old, mut new)| async move {
+                if let Some(line) = old.pop_front() {
+                    return Some((line, (old, new)));
                 }
-            }
-        }))
+                loop {
+                    match new.as_mut()?.recv().await {
+                        Ok(line) if span.is_over(line.at_ms) => return None,
+                        Ok(line) if span.has(line.at_ms) => return Some((line, (old, new))),
+                        Ok(_) => {}
+                        // Lines were lost to a reader that did not keep up; it goes on with what is left.
+                        Err(broadcast::error::RecvError::Lagged(_)) => {}
+                        Err(broadcast::error::RecvError::Closed) => return None,
+                    }
+                }
+            },
+        ))
     }
 }

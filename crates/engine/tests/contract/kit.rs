@@ -12,6 +12,7 @@ use futures_util::StreamExt;
 use layby_engine::embedded::{Embedded, EmbeddedConfig};
 use layby_engine::fake::{Fake, FakeOptions};
 use layby_image::{BuildOptions, Image, Store, build};
+use layby_model::access::Access;
 use layby_model::engine::{Engine, EngineError, RunSpec, Workload};
 use layby_model::replica::{Phase, ReplicaReport};
 use layby_model::spec::{ContainerSpec, Resources, ServiceSpec};
@@ -52,6 +53,7 @@ pub(crate) struct Kit {
     maker: Maker,
     pub(crate) runtime: Runtime,
     pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) access: Arc<dyn Access>,
     embedded: Option<Place>,
 }
 
@@ -119,12 +121,16 @@ impl Maker {
         static KITS: AtomicU32 = AtomicU32::new(0);
         let runtime = runtime();
         match self {
-            Self::Fake => Kit {
-                maker: self.clone(),
-                runtime,
-                engine: Arc::new(Fake::new(FakeOptions::default())),
-                embedded: None,
-            },
+            Self::Fake => {
+                let fake = Arc::new(Fake::new(FakeOptions::default()));
+                Kit {
+                    maker: self.clone(),
+                    runtime,
+                    engine: Arc::clone(&fake) as _,
+                    access: fake,
+                    embedded: None,
+                }
+            }
             Self::Embedded { root, .. } => {
                 let number = KITS.fetch_add(1, Ordering::Relaxed);
                 let node = format!("t{:x}n{number}", std::process::id() & 0xf_ffff);
@@ -150,6 +156,7 @@ impl Maker {
             maker: self.clone(),
             runtime,
             engine: Arc::clone(&engine) as Arc<dyn Engine>,
+            access: Arc::clone(&engine) as Arc<dyn Access>,
             embedded: Some(Place { engine, node, dir }),
         })
     }
@@ -249,6 +256,21 @@ impl Kit {
         let code = code.to_string();
         let head = head.iter().copied();
         head.chain([code.as_str()]).map(str::to_owned).collect()
+    }
+
+    /// A command of one word that is known by the same name everywhere.
+    pub(crate) fn word(&self, word: &str) -> Vec<String> {
+        let head: &[&str] = match self.maker {
+            Maker::Fake => &[],
+            Maker::Embedded { .. } => &["/app"],
+        };
+        let head = head.iter().copied();
+        head.chain([word]).map(str::to_owned).collect()
+    }
+
+    /// Whether replicas are real processes.
+    pub(crate) fn is_real(&self) -> bool {
+        self.embedded.is_some()
     }
 
     /// Orders, and expects that it is accepted.

@@ -3,6 +3,7 @@
 //! It has a main of its own: the shims are this program, and the embedded engine's tests run in a network and mount
 //! namespace of their own, which must be entered before any thread exists.
 
+mod access;
 mod kit;
 mod promises;
 mod shims;
@@ -20,14 +21,15 @@ fn main() -> ExitCode {
     let mut tally = Tally::default();
 
     let fake = Maker::Fake;
-    for (name, promise) in promises::EVERY_ENGINE {
+    for (name, promise) in promises::EVERY_ENGINE.iter().chain(access::EVERY_ENGINE) {
         tally.check(&format!("fake::{name}"), &only, &fake, *promise);
     }
     println!("SKIPPED: reopening the fake engine: its replicas live in this process");
 
     match kit::embedded() {
         Ok(embedded) => {
-            for (name, promise) in promises::EVERY_ENGINE.iter().chain(promises::LASTING) {
+            let every = promises::EVERY_ENGINE.iter().chain(access::EVERY_ENGINE);
+            for (name, promise) in every.chain(promises::LASTING) {
                 tally.check(&format!("embedded::{name}"), &only, &embedded, *promise);
             }
             for (name, promise) in shims::EMBEDDED_ONLY {

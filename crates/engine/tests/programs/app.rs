@@ -1,7 +1,14 @@
-//! The program in the test image: `serve` (answers `ok` on port 8000), `exit N`, `say WORDS`.
+//! The program in the test image: `serve` (answers `ok` on port 8000), `exit N`, `say WORDS`, `cat` (says what it is told),
+//! `size` (says the size of its terminal at first and whenever that changes, until its input is at its end).
 
 use std::io::Write;
+use std::io::Read;
 use std::net::TcpListener;
+use std::time::Duration;
+
+unsafe extern "C" {
+    fn ioctl(fd: i32, request: u64, ...) -> i32;
+}
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -13,6 +20,11 @@ fn main() {
             std::process::exit(code.parse().expect("a number"));
         }
         ["say", words @ ..] => println!("{}", words.join(" ")),
+        ["cat"] => {
+            let (mut from, mut to) = (std::io::stdin().lock(), std::io::stdout().lock());
+            std::io::copy(&mut from, &mut to).expect("copied");
+        }
+        ["size"] => size(),
         other => panic!("unknown words: {other:?}"),
     }
 }
@@ -24,5 +36,22 @@ fn serve() {
         let mut connection = connection;
         // Who has gone need not be told.
         let _ = connection.write_all(b"ok");
+    }
+}
+
+fn size() {
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(0)
+    });
+    let mut before = [0u16; 4];
+    loop {
+        let mut now = [0u16; 4];
+        unsafe { ioctl(1, 0x5413, now.as_mut_ptr()) };
+        if now != before {
+            println!("{}x{}", now[1], now[0]);
+            before = now;
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
