@@ -6,6 +6,8 @@ mod life;
 mod manifests;
 mod node;
 mod restart;
+mod restarts;
 mod rollout;
 mod sleep;
 mod tcp;
+mod volumes;

@@ -1,10 +1,12 @@
 //! A small web server for whole-binary tests: std alone, linked statically, put on `scratch`.
 //!
 //! `web serve` answers HTTP/1.1 on PORT (8000) and echoes TCP lines on 7000; other words misbehave on purpose:
-//! `web exit N` says so and ends, `web mute` never listens, `web eat` uses memory until it is stopped.
+//! `web exit N` says so and ends, `web last MS` ends well after so long, `web mute` never listens, `web eat` uses memory
+//! until it is stopped. `GET /read?PATH`, `POST /write?PATH` and `GET /stat?PATH` are about files.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -21,6 +23,7 @@ fn main() {
             println!("about to exit with {code}");
             std::process::exit(code.parse().expect("a number"));
         }
+        ["last", ms] => thread::sleep(Duration::from_millis(ms.parse().expect("a number"))),
         ["mute"] => loop {
             thread::sleep(Duration::from_secs(3600));
         },
@@ -106,12 +109,22 @@ fn respond(path: &str, body: &[u8]) -> (&'static str, String) {
             println!("crashing as asked");
             std::process::exit(7);
         }
+        "/read" => told(std::fs::read_to_string(query)),
+        "/write" => told(std::fs::write(query, body).map(|()| "written".to_owned())),
+        "/stat" => told(std::fs::metadata(query).map(|m| format!("{} {} {:o}", m.uid(), m.gid(), m.mode() & 0o7777))),
         "/whoami" => ("200 OK", std::fs::read_to_string("/proc/self/status").unwrap_or_default()),
         "/echo" => ("200 OK", String::from_utf8_lossy(body).into_owned()),
         _ => {
             ANSWERED.fetch_add(1, Ordering::SeqCst);
             ("200 OK", format!("hello {}", std::env::var("GREETING").unwrap_or_else(|_| "world".to_owned())))
         }
+    }
+}
+
+fn told(result: std::io::Result<String>) -> (&'static str, String) {
+    match result {
+        Ok(text) => ("200 OK", text),
+        Err(error) => ("409 Conflict", error.to_string()),
     }
 }
 

@@ -1,0 +1,87 @@
+//! What ends, and what is done then.
+
+use std::time::Instant;
+
+use crate::apps::App;
+use crate::node::{Node, PATIENCE, is_root};
+
+const HOST: &str = "web.shop.localhost";
+
+fn app(more: &str) -> App {
+    App::compose(&format!(
+        "name: shop\nservices:\n  web:\n    build: .\n    image: shop-web:1\n    {more}\n"
+    ))
+}
+
+#[test]
+fn what_is_not_restarted_refuses_at_once_until_it_is_woken() {
+    if !is_root() {
+        return;
+    }
+    let mut node = Node::start();
+    node.run_in(app("restart: \"no\"").path(), &["up"]).ok();
+    let crash = crate::node::get(node.gateway(), HOST, "/crash");
+    assert!(crash.map_or(true, |reply| reply.status >= 500));
+    node.wait_until("web", "ended");
+    let refuses = |node: &Node| {
+        node.wait_for("requests to be refused", |node| {
+            let asked = Instant::now();
+            let reply = node.get(HOST, "/");
+            assert!(asked.elapsed() < PATIENCE / 4, "it was held");
+            reply.status == 503 && reply.body.contains("has ended")
+        });
+    };
+    refuses(&node);
+    node.run(&["status", "web"])
+        .ok()
+        .says("exit code 7")
+        .says("layby wake");
+    node.kill();
+    node.serve();
+    refuses(&node);
+    node.wait_until("web", "ended");
+    node.run(&["wake", "web"]).ok().says("awake");
+    assert_eq!(node.get(HOST, "/").status, 200);
+}
+
+#[test]
+fn a_task_that_ends_well_is_live_and_one_that_does_not_fails() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start();
+    let good = app("command: [last, \"50\"]\n    restart: on-failure");
+    node.run_in(good.path(), &["up"]).ok().says("live");
+    node.wait_until("web", "ended");
+    let bad = App::compose(
+        "name: bad\nservices:\n  job:\n    build: .\n    command: [exit, \"3\"]\n    restart: \"no\"\n",
+    );
+    node.run_in(bad.path(), &["up"])
+        .exits(1)
+        .says("exit code 3")
+        .says("about to exit with 3");
+    node.run(&["ls"]).ok().says("READY (revision 1 failed)");
+    node.run(&["status", "job"])
+        .ok()
+        .says("about to exit with 3");
+}
+
+#[test]
+fn a_pod_whose_sidecar_dies_at_once_does_not_go_live() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start();
+    let app = App::empty();
+    node.run_in(self::app("").path(), &["up"]).ok(); // so that its image is there
+    app.write(
+        "pod.yaml",
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: pair}\nspec:\n  selector: {matchLabels: {app: pair}}\n  \
+         template:\n    metadata: {labels: {app: pair}}\n    spec:\n      containers:\n      \
+         - {name: main, image: shop-web:1, imagePullPolicy: Never, ports: [{containerPort: 8000}]}\n      \
+         - {name: side, image: shop-web:1, imagePullPolicy: Never, args: [last, \"150\"]}\n",
+    );
+    node.run_in(app.path(), &["up", "-f", "pod.yaml", "--app", "pods"])
+        .exits(1)
+        .says("side ended with exit code 0");
+}
