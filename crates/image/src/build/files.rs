@@ -199,10 +199,7 @@ impl StageBuilder<'_> {
             Ok(Elsewhere::Layers(Box::new(draft)))
         };
         match source_of(self.build, from, self.planned.index) {
-            From::Stage(index) => match self.earlier.get(&index) {
-                Some(draft) => Ok(Elsewhere::Layers(Box::new(draft.clone()))),
-                None => Err(Error::Build(format!("the stage {from} was not built"))),
-            },
+            From::Stage(index) => Ok(Elsewhere::Layers(Box::new((self.earlier)(index)?))),
             From::Folder(folder) => {
                 let view = View::of_context(folder);
                 let ignore = ignore_of(&view, None)?;

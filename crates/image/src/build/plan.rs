@@ -26,7 +26,7 @@ pub(super) struct Planned {
     pub(super) base: Base,
     /// The base's ONBUILD triggers, then its own.
     pub(super) instructions: Vec<Instruction>,
-    /// The stages that have to be built before.
+    /// The stages that have to be built, too.
     pub(super) needs: BTreeSet<usize>,
     /// The number of its FROM among all steps, from 1.
     pub(super) first_number: u32,

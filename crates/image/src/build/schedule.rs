@@ -7,8 +7,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::draft::Draft;
-use super::plan::{Plan, Planned};
-use super::stage::StageBuilder;
+use super::plan::{Base, Plan, Planned};
+use super::stage::{StageBuilder, given_up};
 use super::{Build, BuildEvent};
 use crate::Error;
 
@@ -75,13 +75,14 @@ pub(super) fn run(
 
 /// Builds one stage after the other, as long as there is one that can be begun or will be.
 fn work(build: &Build, plan: &Plan, shared: &Progress, events: &SyncSender<BuildEvent>) {
-    while let Some((planned, earlier)) = shared.next(plan) {
+    while let Some((planned, base)) = shared.next(plan) {
         let tell = |event| {
             // Whoever listens ends last.
             let _ = events.send(event);
         };
         let _broken = Broken(build, shared);
-        let built = StageBuilder::new(build, plan, planned, earlier, &tell).build();
+        let earlier = |index| shared.wait_for(index);
+        let built = StageBuilder::new(build, plan, planned, base, &earlier, &tell).build();
         let mut state = shared.state();
         match built {
             Ok(draft) => {
@@ -113,26 +114,42 @@ impl Drop for Broken<'_> {
 }
 
 impl Progress {
-    /// The next stage whose needs are built, with what it needs; waits for one. `None`: nothing is left to do.
-    fn next<'p>(&self, plan: &'p Plan) -> Option<(&'p Planned, BTreeMap<usize, Draft>)> {
+    /// The first stage whose base is there, with that; waits for one. `None`: nothing is left to do.
+    ///
+    /// Nobody waits for ever: of the stages that are not built yet, the first one's base is built, and so whoever
+    /// is free next takes that one.
+    fn next<'p>(&self, plan: &'p Plan) -> Option<(&'p Planned, Option<Draft>)> {
         let mut state = self.state();
         loop {
             if state.failed.is_some() || state.open.is_empty() {
                 return None;
             }
-            let ready = state.open.iter().position(|place| {
-                let mut needs = plan.stages[*place].needs.iter();
-                needs.all(|need| state.done.contains_key(need))
-            });
-            if let Some(at) = ready {
-                let place = state.open.remove(at);
-                let planned = &plan.stages[place];
-                let earlier = planned.needs.iter();
-                let earlier =
-                    earlier.filter_map(|need| Some((*need, state.done.get(need)?.clone())));
-                return Some((planned, earlier.collect()));
+            let is_ready = |place: &usize| match plan.stages[*place].base {
+                Base::Stage(index) => state.done.contains_key(&index),
+                Base::Scratch | Base::Image(_) => true,
+            };
+            if let Some(at) = state.open.iter().position(is_ready) {
+                let planned = &plan.stages[state.open.remove(at)];
+                let base = match planned.base {
+                    Base::Stage(index) => state.done.get(&index).cloned(),
+                    Base::Scratch | Base::Image(_) => None,
+                };
+                return Some((planned, base));
             }
-            // Needs only point backwards, so somebody is at one of them.
+            state = (self.changed.wait(state)).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Another stage, which is built or being built.
+    fn wait_for(&self, index: usize) -> Result<Draft, Error> {
+        let mut state = self.state();
+        loop {
+            if let Some(draft) = state.done.get(&index) {
+                return Ok(draft.clone());
+            }
+            if state.failed.is_some() {
+                return Err(given_up());
+            }
             state = (self.changed.wait(state)).unwrap_or_else(PoisonError::into_inner);
         }
     }

@@ -1,6 +1,5 @@
 //! Carrying out the instructions of one stage.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
@@ -16,8 +15,8 @@ use crate::dockerfile::{Command, HealthcheckOptions, Instruction, Kind};
 pub(super) struct StageBuilder<'a> {
     pub(super) build: &'a Build<'a>,
     pub(super) planned: &'a Planned,
-    /// The stages that it needs.
-    pub(super) earlier: BTreeMap<usize, Draft>,
+    /// Gives another stage, as soon as it is built.
+    pub(super) earlier: &'a dyn Fn(usize) -> Result<Draft, Error>,
     pub(super) draft: Draft,
     /// The step that it is at.
     pub(super) number: u32,
@@ -38,24 +37,23 @@ pub(super) enum Made {
 }
 
 impl<'a> StageBuilder<'a> {
-    /// Begins a stage on its base.
+    /// Begins a stage on its base: `base`, where that is another stage.
     pub(super) fn new(
         build: &'a Build<'a>,
         plan: &Plan,
         planned: &'a Planned,
-        earlier: BTreeMap<usize, Draft>,
+        base: Option<Draft>,
+        earlier: &'a dyn Fn(usize) -> Result<Draft, Error>,
         tell: &'a dyn Fn(BuildEvent),
     ) -> Self {
         let draft = match &planned.base {
             Base::Scratch => Draft::scratch(&build.platform),
             Base::Image(draft) => Draft::clone(draft),
-            Base::Stage(index) => {
-                let mut draft = earlier.get(index).cloned();
+            Base::Stage(_) => {
+                let mut draft = base.unwrap_or_else(|| Draft::scratch(&build.platform));
                 // They are among this stage's instructions.
+                drop(draft.take_triggers());
                 draft
-                    .iter_mut()
-                    .for_each(|draft| drop(draft.take_triggers()));
-                draft.unwrap_or_else(|| Draft::scratch(&build.platform))
             }
         };
         Self {

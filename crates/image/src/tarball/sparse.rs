@@ -57,7 +57,8 @@ impl Records {
                 let mut numbers = text()?.split(',').map(number::<u64>);
                 while let Some(offset) = numbers.next() {
                     let length = numbers.next();
-                    let length = length.ok_or_else(|| invalid("a sparse entry's map is malformed"))?;
+                    let length =
+                        length.ok_or_else(|| invalid("a sparse entry's map is malformed"))?;
                     self.push(offset?, length?)?;
                 }
             }
@@ -81,7 +82,9 @@ impl Records {
         if !self.any {
             return Ok(None);
         }
-        let size = self.size.ok_or_else(|| invalid("a sparse entry has no size"))?;
+        let size = self
+            .size
+            .ok_or_else(|| invalid("a sparse entry has no size"))?;
         let map = match (self.map, self.major) {
             (None, Some(1)) => None,
             (map, None | Some(0)) => Some(map.unwrap_or_default()),

@@ -4,5 +4,6 @@ mod archives;
 mod builds;
 mod copies;
 mod layers;
+mod runs;
 mod stores;
 mod support;
