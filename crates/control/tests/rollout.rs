@@ -340,10 +340,80 @@ async fn a_build_is_built_from_the_context_that_was_sent() {
         .collect();
     assert!(left.is_empty(), "the upload is gone: {left:?}");
 
+    // What a build makes is not known before: a dry run says what would come of either.
+    let (status, body) = world
+        .ask(
+            "POST",
+            "/v1/apps?app=shop&dry_run=1",
+            common::tar(&files_of_manifest(manifest)),
+        )
+        .await;
+    let dry = common::Deployed::of(status, &body);
+    let steps: Vec<&str> = dry
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Step { text, .. } => Some(text.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        &steps[..2],
+        [
+            "build the image shop-web from ./app",
+            "nothing more if that image is the one that runs already; else:"
+        ],
+        "{dry:#?}"
+    );
+
     // Without its context it cannot be built.
     let again = world.up(manifest).await;
     assert_eq!(again.code(), 1);
     assert!(again.events.iter().any(|e| matches!(e, Event::Error { problem } if problem.detail.contains("./app") || problem.detail.contains("app"))), "{again:#?}");
+}
+
+fn files_of_manifest(manifest: &str) -> [(&str, &[u8]); 1] {
+    [("manifest/compose.yaml", manifest.as_bytes())]
+}
+
+#[tokio::test]
+async fn files_that_a_manifest_names_are_asked_for_and_must_be_sent() {
+    let world = World::new().await;
+    let manifest = "services:\n  web:\n    image: fake/ok\n    env_file: ../web.env\n";
+    let files = [("compose.yaml", manifest.as_bytes())];
+    let (_, body) = world
+        .ask("POST", "/v1/manifests?app=shop", common::tar(&files))
+        .await;
+    let view: layby_control::api::types::ManifestView =
+        serde_json::from_slice(&body).expect("a view");
+    assert_eq!(view.files, ["../web.env"]);
+
+    let (status, body) = world
+        .ask(
+            "POST",
+            "/v1/apps?app=shop",
+            common::tar(&files_of_manifest(manifest)),
+        )
+        .await;
+    let problem: layby_control::api::types::Problem =
+        serde_json::from_slice(&body).expect("a problem");
+    assert_eq!(status, 422, "{problem:?}");
+    assert!(problem.detail.contains("compose.yaml:4"), "{problem:?}");
+
+    for (content, outcome) in [
+        ("COLOUR=red\n", Outcome::Live),
+        ("COLOUR=red\n", Outcome::Unchanged),
+        ("COLOUR=blue\n", Outcome::Live),
+    ] {
+        let tar = common::tar(&[
+            ("manifest/compose.yaml", manifest.as_bytes()),
+            ("manifest/.layby/files.json", br#"["../web.env"]"#),
+            ("file/0", content.as_bytes()),
+        ]);
+        let (status, body) = world.ask("POST", "/v1/apps?app=shop", tar).await;
+        let up = common::Deployed::of(status, &body);
+        assert_eq!(up.outcomes(), [("web".into(), outcome)], "{content}");
+    }
 }
 
 #[tokio::test]

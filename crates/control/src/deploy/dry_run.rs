@@ -39,12 +39,16 @@ pub(crate) async fn run(
             let name = images::name(&app.name, service, container);
             builds.iter().any(|build| build.tag == name)
         });
-        // What a build makes is not known before: taken for a change.
-        let changed = to_build || {
-            let new = revision::resolve(plane, &app.name, service, &rows).await?;
-            row.is_none_or(|row| !current(row).0 || *current(row).1.spec != new.spec)
+        let changes = match revision::resolve(plane, &app.name, service, &rows).await {
+            Ok(new) => row.is_none_or(|row| !current(row).0 || *current(row).1.spec != new.spec),
+            // The image that is to be built is not there yet.
+            Err(_) if to_build => true,
+            Err(problem) => return Err(problem),
         };
-        if changed {
+        if changes || to_build {
+            if !changes {
+                texts.push("nothing more if that image is the one that runs already; else:".into());
+            }
             let (d, o) = begin(plane, row, service, &id);
             texts.extend(simulate(d, o));
         } else {
