@@ -21,8 +21,21 @@ pub struct ControlConfig {
     pub publish_on: IpAddr,
     /// Services may ask for what makes them as good as root on the machine (`layby serve --allow-privileged`).
     pub allow_privileged: bool,
+    /// The embedded registry.
+    pub registry: RegistrySettings,
     /// The version of Layby (for `/v1/version`).
     pub version: String,
+}
+
+/// The settings of the embedded registry.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RegistrySettings {
+    /// Where it listens; `None`: it does not (images are still known by its name).
+    pub listen: Option<SocketAddr>,
+    /// Who says nothing may read.
+    pub anonymous_pull: bool,
+    /// Unpack what is pushed in the background (as root).
+    pub unpack: bool,
 }
 
 /// The wires to the gateway: all that the two say to each other.

@@ -11,7 +11,9 @@ use crate::api;
 use crate::collect;
 use crate::config::{ControlConfig, StopRequest, Wires};
 use crate::error::Error;
+use crate::deploy::push;
 use crate::plane::{Parts, Plane};
+use crate::registry::{self, Desk};
 use crate::store::{self, Store};
 use crate::strays;
 use crate::tables::Tables;
@@ -63,6 +65,14 @@ impl Control {
         let rows = store.services().await?;
         let services = rows.iter().map(|row| row.service.clone());
         let tables = Tables::new(wires.tables, config.domain.clone(), life, services);
+        let desk = Desk::open(
+            &config.registry,
+            &config.domain,
+            Arc::clone(&images),
+            &store,
+        )
+        .await?;
+        registry::route(&tables, desk.registry.hosts());
         let plane = Arc::new(Plane::new(Parts {
             config,
             engine,
@@ -70,6 +80,7 @@ impl Control {
             images,
             store,
             tables,
+            desk,
             confirmed: wires.confirmed,
             demand: wires.demand,
             traffic: wires.traffic,
@@ -96,12 +107,18 @@ impl Control {
         plane.spawn(async move { facts.facts.follow().await });
         plane.spawn(Arc::clone(plane).dispatch_demand());
         plane.spawn(collect::run(Arc::clone(plane)));
+        plane.spawn(push::run(Arc::clone(plane)));
         Ok(())
     }
 
     /// The HTTP API; serve it on the node's socket.
     pub fn router(&self) -> axum::Router {
         api::router(Arc::clone(&self.plane))
+    }
+
+    /// The embedded registry; serve it on its own listener, with the addresses of its clients (`ConnectInfo`).
+    pub fn registry_router(&self) -> axum::Router {
+        registry::router(Arc::clone(&self.plane))
     }
 
     /// Waits until somebody asks over the API that the node ends.

@@ -1,6 +1,7 @@
 //! What can go wrong when the control plane starts.
 
 use crate::store::StoreError;
+use crate::registry::DeskError;
 use layby_model::engine::EngineError;
 
 /// Why the control plane did not start.
@@ -9,6 +10,9 @@ pub enum Error {
     /// The store could not be opened.
     #[error("the node's store could not be opened")]
     Store(#[from] StoreError),
+    /// The registry could not be opened.
+    #[error("the embedded registry could not be opened")]
+    Registry(#[from] DeskError),
     /// The engine could not say what runs.
     #[error("the engine could not say what runs")]
     Engine(#[from] EngineError),

@@ -14,12 +14,13 @@ mod error;
 mod facts;
 mod plane;
 mod probes;
+mod registry;
 mod store;
 mod strays;
 mod tables;
 mod volumes;
 
-pub use config::{ControlConfig, StopRequest, Wires};
+pub use config::{ControlConfig, RegistrySettings, StopRequest, Wires};
 pub use control::{Control, check_data_dir};
 pub use error::Error;
 pub use store::StoreError;

@@ -18,6 +18,7 @@ use crate::config::{ControlConfig, StopRequest};
 use crate::driver::{self, DriverHandle};
 use crate::facts::Facts;
 use crate::probes::ProbePlan;
+use crate::registry::Desk;
 use crate::store::{Revision, Row, Store};
 use crate::tables::Tables;
 
@@ -39,6 +40,7 @@ pub(crate) struct Plane {
     pub(crate) store: Store,
     pub(crate) facts: Facts,
     pub(crate) tables: Tables,
+    pub(crate) desk: Desk,
     pub(crate) clock: Clock,
     pub(crate) confirmed: watch::Receiver<Confirmed>,
     pub(crate) demand: watch::Receiver<Demand>,
@@ -69,6 +71,7 @@ pub(crate) struct Parts {
     pub(crate) images: Arc<layby_image::Store>,
     pub(crate) store: Store,
     pub(crate) tables: Tables,
+    pub(crate) desk: Desk,
     pub(crate) confirmed: watch::Receiver<Confirmed>,
     pub(crate) demand: watch::Receiver<Demand>,
     pub(crate) traffic: ReadTraffic,
@@ -85,6 +88,7 @@ impl Plane {
             images: parts.images,
             store: parts.store,
             tables: parts.tables,
+            desk: parts.desk,
             clock: Clock::start(),
             confirmed: parts.confirmed,
             demand: parts.demand,

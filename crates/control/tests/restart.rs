@@ -258,6 +258,7 @@ async fn the_data_of_a_newer_layby_is_left_alone() {
         traffic: std::sync::Arc::new(|_| Default::default()),
     };
     let config = ControlConfig {
+        registry: Default::default(),
         data_dir: world.dir.path().to_owned(),
         domain: "localhost".into(),
         http: ([127, 0, 0, 1], 8080).into(),

@@ -6,6 +6,7 @@ use crate::cli::{self, Command};
 use crate::client::Client;
 use crate::paths::Paths;
 use crate::{images, logs, node, services, up, volumes};
+use crate::{images, logs, node, services, tokens, up};
 
 /// Does what `command` says; everything but `serve` asks the node.
 ///
@@ -26,6 +27,7 @@ pub(crate) async fn ask(paths: &Paths, command: Command) -> Result<()> {
         Command::Down { app, volumes } => services::down(&client, &app, volumes).await,
         Command::Volume(command) => volumes::volume(&client, command).await,
         Command::Image(command) => images::image(&client, command).await,
+        Command::Token(command) => tokens::token(&client, command).await,
         Command::Node(cli::Node::Stop { all }) => node::stop(paths, &client, all).await,
         Command::Version(form) => node::version(&client, form.json).await,
     }

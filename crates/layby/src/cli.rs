@@ -69,6 +69,9 @@ pub(crate) enum Command {
     /// Look after the node's images.
     #[command(subcommand)]
     Image(Image),
+    /// Look after the tokens by which clients log in to the node's registry.
+    #[command(subcommand)]
+    Token(Token),
     /// Look after the node itself.
     #[command(subcommand)]
     Node(Node),
@@ -111,6 +114,12 @@ pub(crate) struct Serve {
         value_name = "ADDR"
     )]
     pub(crate) publish_on: IpAddr,
+    /// Where the registry listens; otherwise 127.0.0.1:5000, or any free port of 127.0.0.1 when that is taken.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) registry: Option<SocketAddr>,
+    /// Let anybody who reaches the registry pull from it, without a token.
+    #[arg(long)]
+    pub(crate) registry_anonymous_pull: bool,
     /// The domain that services are names of.
     #[arg(
         long,
@@ -162,6 +171,9 @@ pub(crate) struct Deploy {
     /// A variable to set, as KEY=VALUE; may be given several times.
     #[arg(long, value_name = "K=V", value_parser = key_value)]
     pub(crate) env: Vec<(String, String)>,
+    /// Deploy nothing: follow the newest rollout, such as one that a push began, to its end.
+    #[arg(long, conflicts_with_all = ["image", "env", "detach"])]
+    pub(crate) follow: bool,
     /// Do not wait until live or failed.
     #[arg(long, short)]
     pub(crate) detach: bool,
@@ -183,6 +195,37 @@ pub(crate) struct Logs {
     pub(crate) container: Option<String>,
     #[command(flatten)]
     pub(crate) json: Json,
+}
+
+/// `layby token`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Make a token, and print its secret: the password for `docker login -u NAME`. It is never shown again.
+    Create {
+        /// Its name, which clients give as the user.
+        name: String,
+        /// It may push and delete.
+        #[arg(long)]
+        push: bool,
+        /// It may pull; so may a token of which nothing is said.
+        #[arg(long)]
+        pull: bool,
+        /// Only in these repositories; each `*` stands for any characters.
+        #[arg(long, value_name = "PATTERN")]
+        repository: Option<String>,
+        /// For how long it is good, such as 90d, 12h or 30m; otherwise without end.
+        #[arg(long, value_name = "TIME", value_parser = seconds)]
+        expires: Option<u64>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// List the tokens.
+    Ls(Json),
+    /// Take a token away: it is good for nothing from then on.
+    Rm {
+        /// The token.
+        name: String,
+    },
 }
 
 /// `layby image`.
@@ -266,6 +309,23 @@ pub(crate) enum Node {
     },
 }
 
+/// `90d`, `12h`, `30m` or `45s` in seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let wrong = || "write it as a number with d, h, m or s, such as 90d".to_owned();
+    let (number, factor) = match text.char_indices().last() {
+        Some((at, 'd')) => (&text[..at], 86_400),
+        Some((at, 'h')) => (&text[..at], 3_600),
+        Some((at, 'm')) => (&text[..at], 60),
+        Some((at, 's')) => (&text[..at], 1),
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    match number.checked_mul(factor) {
+        Some(seconds) if seconds > 0 => Ok(seconds),
+        _ => Err(wrong()),
+    }
+}
+
 fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -276,6 +336,15 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_have_a_unit() {
+        assert_eq!(seconds("90d"), Ok(7_776_000));
+        assert_eq!(seconds("45s"), Ok(45));
+        for bad in ["", "d", "90", "0h", "-1h", "1w", "99999999999999999999d", "9é"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -11,9 +11,11 @@ mod node;
 mod out;
 mod parcel;
 mod paths;
+mod registry;
 mod serve;
 mod services;
 mod show;
+mod tokens;
 mod up;
 mod volumes;
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use layby_control::{Control, ControlConfig, StopRequest};
+use layby_control::{Control, ControlConfig, RegistrySettings, StopRequest};
 use layby_engine::embedded::{Embedded, EmbeddedConfig};
 use layby_gateway::{Gateway, GatewayConfig};
 use layby_image::Store;
@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use crate::cli::Serve;
 use crate::node::require_root;
 use crate::paths::{Paths, give_to_group};
+use crate::registry;
 
 /// How long open API connections (followed logs, say) may go on while the node ends.
 const API_GRACE: Duration = Duration::from_secs(1);
@@ -143,6 +144,7 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
     .await?;
     let engine = Arc::new(engine);
 
+    let (registry, registry_addr) = registry::bind(options.registry).await?;
     let traffic = Arc::clone(&gateway);
     let wires = layby_control::Wires {
         tables,
@@ -156,6 +158,11 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
         http: gateway.http_addr(),
         publish_on: options.publish_on,
         allow_privileged: options.allow_privileged,
+        registry: RegistrySettings {
+            listen: Some(registry_addr),
+            anonymous_pull: options.registry_anonymous_pull,
+            unpack: true,
+        },
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let control = Control::start(
@@ -172,12 +179,14 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
     let api = axum::serve(listener, control.router())
         .with_graceful_shutdown(async { drop(closed.await) });
     let api = tokio::spawn(api.into_future());
-    tracing::info!(gateway = %gateway.http_addr(), data = %paths.data_dir.display(), "the node is ready");
+    let registry = registry::serve(registry, control.registry_router());
+    tracing::info!(gateway = %gateway.http_addr(), registry = %registry_addr, data = %paths.data_dir.display(), "the node is ready");
 
     let stop = until_asked_to_end(&control).await?;
     tracing::info!(all = stop.all, "the node ends");
     let _ = fs::remove_file(paths.socket()); // nobody is to be sent to a node that ends
     drop(close);
+    registry.abort(); // a push that is cut goes on where it was, at the next start
     control.shutdown(stop.all).await;
     let _ = tokio::time::timeout(API_GRACE, api).await; // those who still follow a log are cut
     engine.close(stop.all).await?;

@@ -59,6 +59,10 @@ pub(crate) async fn turn(client: &Client, name: &str, verb: &str) -> Result<()> 
 /// As [`status`]; or the rollout failed.
 pub(crate) async fn deploy(client: &Client, options: &Deploy) -> Result<()> {
     let path = find(client, &options.name.name).await?;
+    if options.follow {
+        let lines = client.get_lines(&format!("{path}/rollout"), &[]).await?;
+        return events::show(client, lines).await;
+    }
     let request = DeployBody {
         image: options.image.clone(),
         env: options.env.iter().cloned().collect::<BTreeMap<_, _>>(),

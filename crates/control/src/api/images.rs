@@ -36,7 +36,7 @@ pub(super) async fn list(State(plane): Shared) -> Result<Json<Vec<ImageView>>, P
     )
 )]
 pub(super) async fn remove(State(plane): Shared, pairs: Pairs) -> Result<StatusCode, Problem> {
-    let reference = required(&pairs)?;
+    let reference = plane.desk.registry.hosts().canonical(&required(&pairs)?);
     let name = reference.clone();
     let image = blocking(&plane, move |store| store.resolve(&name)).await?;
     for row in plane.store.services().await? {
@@ -48,7 +48,17 @@ pub(super) async fn remove(State(plane): Shared, pairs: Pairs) -> Result<StatusC
             );
         }
     }
-    blocking(&plane, move |store| store.remove(&reference)).await?;
+    if let Some(pushed) = plane.desk.registry.hosts().repository(&reference)
+        && let (Some(tag), None) = (pushed.tag, pushed.digest)
+    {
+        // Its name comes from a tag of the registry, and goes with it.
+        let task_plane = Arc::clone(&plane);
+        let untag = move || task_plane.desk.registry.untag(&pushed.repository, &tag);
+        let untagged = tokio::task::spawn_blocking(untag).await;
+        untagged.map_err(broke_off)??;
+    } else {
+        blocking(&plane, move |store| store.remove(&reference)).await?;
+    }
     plane.collector.ring();
     Ok(StatusCode::NO_CONTENT)
 }

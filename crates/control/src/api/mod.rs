@@ -8,6 +8,7 @@ mod pipe;
 mod problem;
 mod query;
 mod services;
+mod tokens;
 pub mod types;
 mod volumes;
 
@@ -20,6 +21,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::plane::Plane;
+use crate::registry;
 use types::{Event, LogView, Problem};
 
 /// What the handlers share.
@@ -53,6 +55,9 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(services::logs))
         .routes(routes!(volumes::list, volumes::create))
         .routes(routes!(volumes::inspect, volumes::remove))
+        .routes(routes!(services::rollout))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::remove))
         .routes(routes!(images::list, images::remove))
         .routes(routes!(images::load))
         .routes(routes!(images::save))
@@ -79,6 +84,8 @@ pub(crate) fn router(plane: Arc<Plane>) -> Router {
                 )
             }),
         )
+        .route("/v2/", axum::routing::any(registry::over_socket))
+        .route("/v2/{*path}", axum::routing::any(registry::over_socket))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .with_state(plane)

@@ -17,6 +17,7 @@ pub(super) async fn version(State(plane): Shared) -> Json<VersionView> {
         version: config.version.clone(),
         pid: std::process::id(),
         http: config.http.to_string(),
+        registry: config.registry.listen.map(|addr| addr.to_string()),
         publish_on: config.publish_on.to_string(),
         domain: config.domain.clone(),
         data_dir: config.data_dir.display().to_string(),

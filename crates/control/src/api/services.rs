@@ -163,6 +163,25 @@ pub(super) async fn deploy(
     Ok(lines(ReceiverStream::new(events)))
 }
 
+/// Tells how the rollout of a service's newest revision goes until it is live or has failed; also one that a push has
+/// just begun, or that is over.
+#[utoipa::path(
+    get,
+    path = "/v1/services/{app}/{service}/rollout",
+    params(("app" = String, Path), ("service" = String, Path)),
+    responses(
+        (status = 200, body = Event, content_type = "application/x-ndjson", description = "One event a line, the last is `done`"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn rollout(
+    State(plane): Shared,
+    Path(names): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let events = deploy::follow(plane, &parse(names)?).await?;
+    Ok(lines(ReceiverStream::new(events)))
+}
+
 /// The log of a service's replicas, the oldest replica first; followed ones mixed as they come.
 #[utoipa::path(
     get,

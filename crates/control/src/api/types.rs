@@ -18,6 +18,9 @@ pub struct VersionView {
     pub pid: u32,
     /// Where the gateway answers HTTP, as `address:port`.
     pub http: String,
+    /// Where the registry listens, as `address:port`; `null`: it does not.
+    #[serde(default)]
+    pub registry: Option<String>,
     /// The address that published ports listen on.
     pub publish_on: String,
     /// The domain below which every service has its host names.
@@ -311,6 +314,52 @@ pub struct ImageView {
     pub size_bytes: u64,
     /// When it was made (RFC 3339), if it says so.
     pub created: Option<String>,
+}
+
+/// A token of the registry to make.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TokenBody {
+    /// Its name: what clients give as the user.
+    pub name: String,
+    /// It may read.
+    #[serde(default)]
+    pub pull: bool,
+    /// It may write and delete.
+    #[serde(default)]
+    pub push: bool,
+    /// In which repositories: a name in which each `*` stands for any characters; `null`: all.
+    #[serde(default)]
+    pub repository: Option<String>,
+    /// How long it is good for, in seconds; `null`: without end.
+    #[serde(default)]
+    pub expires_s: Option<u64>,
+}
+
+/// A token of the registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TokenView {
+    /// Its name: what clients give as the user.
+    pub name: String,
+    /// It may read.
+    pub pull: bool,
+    /// It may write and delete.
+    pub push: bool,
+    /// In which repositories.
+    pub repository: String,
+    /// When it was made (RFC 3339).
+    pub created_at: String,
+    /// When it ends (RFC 3339); `null`: never.
+    pub expires_at: Option<String>,
+}
+
+/// A token that was just made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NewToken {
+    /// The token.
+    #[serde(flatten)]
+    pub token: TokenView,
+    /// What clients give as the password. It is not kept, and never shown again.
+    pub secret: String,
 }
 
 /// The `type` of a problem (RFC 9457, section 4.2.1).

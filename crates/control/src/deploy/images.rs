@@ -163,7 +163,10 @@ async fn resolve(
     plane: &Plane,
     reference: &str,
 ) -> Result<Result<Image, layby_image::Error>, Problem> {
-    let (store, reference) = (Arc::clone(&plane.images), reference.to_owned());
+    let (store, reference) = (
+        Arc::clone(&plane.images),
+        plane.desk.registry.hosts().canonical(reference),
+    );
     let resolved = tokio::task::spawn_blocking(move || store.resolve(&reference));
     resolved.await.map_err(broke_off)
 }

@@ -6,6 +6,7 @@ mod images;
 mod outcome;
 mod privilege;
 mod progress;
+pub(crate) mod push;
 mod revision;
 pub(crate) mod upload;
 
@@ -17,7 +18,7 @@ use layby_manifest::{Manifest, ReadOptions};
 use layby_model::spec::AppSpec;
 use layby_model::state::Showing;
 use layby_model::{AppName, RevisionId, ServiceId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{MutexGuard, mpsc, watch};
 
 use crate::api::types::{DeployBody, Event, ManifestView, Problem};
 use crate::driver::{Request, Status, rolling};
@@ -85,6 +86,10 @@ pub(crate) async fn up(
     let manifest = read(&upload, &ask, true)?;
     let rows = plane.store.services().await?;
     let app = &manifest.app;
+    if app.name.as_str() == crate::registry::OWN_APP {
+        let text = format!("no app can be called {}: the node's own services are", app.name);
+        return Err(Problem::conflict(text).hint("give it another name with --app"));
+    }
     let id = |service: &layby_model::spec::ServiceSpec| {
         ServiceId::new(app.name.clone(), service.name.clone())
     };
@@ -167,6 +172,42 @@ pub(crate) async fn change(
     Ok(stream)
 }
 
+/// Tells how the newest revision of a service fares, from wherever its rollout is.
+///
+/// # Errors
+/// There is no such service.
+pub(crate) async fn follow(
+    plane: Arc<Plane>,
+    id: &ServiceId,
+) -> Result<mpsc::Receiver<Event>, Problem> {
+    // Whoever pushed just now asks for what that has set off.
+    push::settled(&plane).await;
+    let (row, driver) = (plane.store.service(id).await?, plane.driver(id));
+    let (Some(row), Some(driver)) = (row, driver) else {
+        return Err(Problem::no_service(id));
+    };
+    let committed = Committed {
+        service: id.clone(),
+        revision: Some(row.target.id),
+        status: driver.status,
+    };
+    let (events, stream) = mpsc::channel(EVENTS);
+    plane.spawn(async move {
+        if let Some(cause) = row.target.cause {
+            let state = committed.status.borrow().detail.view.state;
+            let progress = Event::Progress {
+                service: committed.service.to_string(),
+                state,
+                text: format!("revision {}: {cause}", row.target.id),
+            };
+            let _ = events.send(progress).await;
+        }
+        let code = outcome::wait(vec![committed], false, &events).await;
+        finish(&events, Ok(code)).await;
+    });
+    Ok(stream)
+}
+
 /// The revision that a service is to be at: the target, or what is left when that failed.
 fn current(row: &Row) -> (bool, &crate::store::Revision) {
     match (&row.live, row.target_failed) {
@@ -233,7 +274,16 @@ async fn commit(
     plane: &Arc<Plane>,
     revisions: Vec<NewRevision>,
 ) -> Result<Vec<Committed>, Problem> {
-    let _turn = plane.deploys.lock().await;
+    let turn = plane.deploys.lock().await;
+    commit_in_turn(plane, &turn, revisions).await
+}
+
+/// The same for whoever has its turn already: what it has read since then is still so.
+async fn commit_in_turn(
+    plane: &Arc<Plane>,
+    _turn: &MutexGuard<'_, ()>,
+    revisions: Vec<NewRevision>,
+) -> Result<Vec<Committed>, Problem> {
     let rows = plane.store.services().await?;
     let row_of = |id: &ServiceId| rows.iter().find(|row| row.service == *id);
     for new in &revisions {

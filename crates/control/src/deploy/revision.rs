@@ -55,5 +55,6 @@ pub(crate) async fn resolve(
             service: spec,
             images: digests,
         },
+        cause: None,
     })
 }

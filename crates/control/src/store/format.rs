@@ -13,7 +13,10 @@ use rusqlite_migration::M;
 use super::{StoreError, explain};
 
 /// The migrations, oldest first; the store's `user_version` says how many were applied.
-pub(super) const MIGRATIONS: &[M<'static>] = &[M::up(include_str!("0001_services.sql"))];
+pub(super) const MIGRATIONS: &[M<'static>] = &[
+    M::up(include_str!("0001_services.sql")),
+    M::up(include_str!("0002_registry.sql")),
+];
 
 /// Where `user_version` lies in the file: 4 bytes, big-endian (SQLite's "Database File Format", 1.3).
 const USER_VERSION_AT: u64 = 60;

@@ -5,6 +5,7 @@
 
 pub(crate) mod format;
 mod rows;
+mod tokens;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use format::MIGRATIONS;
 pub(crate) use rows::{Decision, NewRevision, Revision, Row};
+pub(crate) use tokens::Token;
 
 /// So many closures may wait for the disk; a caller beyond that waits for a place.
 const QUEUE: usize = 256;
@@ -189,6 +191,7 @@ mod tests {
                 },
                 images: vec!["sha256:0".into()],
             },
+            cause: None,
         }
     }
 

@@ -46,6 +46,8 @@ pub(crate) struct Revision {
     pub(crate) spec: Arc<RunSpec>,
     /// How long its rollout may take, in milliseconds.
     pub(crate) deadline_ms: u64,
+    /// What it was made for, where nobody deployed it by hand.
+    pub(crate) cause: Option<String>,
 }
 
 /// A revision to deploy.
@@ -55,6 +57,8 @@ pub(crate) struct NewRevision {
     pub(crate) service: ServiceId,
     /// What it runs.
     pub(crate) spec: RunSpec,
+    /// What it is made for, where nobody deploys it by hand.
+    pub(crate) cause: Option<String>,
 }
 
 /// A decision of a driver; it is written only if the row's generation is still the one it was made with.
@@ -206,15 +210,16 @@ fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqli
         params![app, service, revision, new.spec.service.replicas, next_generation(tx)?],
     )?;
     tx.execute(
-        "INSERT INTO revisions (app, service, revision, spec, created_at, deadline_ms, outcome)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'rolling')",
+        "INSERT INTO revisions (app, service, revision, spec, created_at, deadline_ms, outcome, cause)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'rolling', ?7)",
         params![
             app,
             service,
             revision,
             spec,
             now,
-            i64::try_from(new.spec.service.progress_deadline_ms).unwrap_or(i64::MAX)
+            i64::try_from(new.spec.service.progress_deadline_ms).unwrap_or(i64::MAX),
+            new.cause
         ],
     )?;
     tx.execute(
@@ -322,7 +327,7 @@ fn read(db: &Connection, id: &ServiceId) -> rusqlite::Result<Option<Row>> {
 
 fn read_revision(db: &Connection, id: &ServiceId, revision: u32) -> rusqlite::Result<Revision> {
     db.prepare_cached(
-        "SELECT spec, deadline_ms FROM revisions WHERE app = ?1 AND service = ?2 AND revision = ?3",
+        "SELECT spec, deadline_ms, cause FROM revisions WHERE app = ?1 AND service = ?2 AND revision = ?3",
     )?
     .query_row(
         params![id.app.as_str(), id.service.as_str(), revision],
@@ -333,11 +338,12 @@ fn read_revision(db: &Connection, id: &ServiceId, revision: u32) -> rusqlite::Re
                 id: RevisionId(revision),
                 spec: Arc::new(serde_json::from_str(&spec).map_err(unreadable)?),
                 deadline_ms: deadline_ms.unsigned_abs(),
+                cause: row.get(2)?,
             })
         },
     )
 }
 
-fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+pub(super) fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
 }

@@ -402,6 +402,10 @@ async fn start(
         http: (Ipv4Addr::LOCALHOST, 8080).into(),
         publish_on: IpAddr::V4(Ipv4Addr::LOCALHOST),
         allow_privileged: false,
+        registry: layby_control::RegistrySettings {
+            listen: Some((Ipv4Addr::LOCALHOST, 5000).into()),
+            ..Default::default()
+        },
         version: "0.0.0-test".into(),
     };
     let confirmer = tokio::spawn(confirm(

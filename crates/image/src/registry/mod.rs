@@ -29,6 +29,7 @@ pub use body::{Incoming, Outgoing};
 pub use grant::Grant;
 pub(crate) use held::held;
 pub use hosts::Hosts;
+pub use refusal::TurnedAway;
 use refusal::{Code, Refusal};
 use route::Route;
 use upload::Uploads;

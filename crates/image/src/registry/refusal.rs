@@ -1,6 +1,6 @@
 //! Errors as the registry answers them: a status and the JSON of distribution-spec 1.1, "Error Codes".
 
-use http::header::{CONTENT_RANGE, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::json;
 
@@ -70,6 +70,43 @@ impl Code {
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+}
+
+/// Why somebody is not let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// There is no such token, or its secret is another.
+    WrongSecret,
+    /// The token with this name was good until some time ago.
+    Expired(String),
+    /// Too many secrets were wrong.
+    TooManyTries {
+        /// When the next try is listened to.
+        retry_after_s: u64,
+    },
+}
+
+impl TurnedAway {
+    /// As an answer of the registry.
+    pub fn into_response(self) -> Response<Outgoing> {
+        let refusal = match self {
+            Self::WrongSecret => Refusal {
+                message: "wrong user name or password: they are a token's name and its secret (`layby token create`)"
+                    .to_owned(),
+                ..Refusal::who_are_you()
+            },
+            Self::Expired(name) => Refusal {
+                message: format!("the token {name} has expired: make another with `layby token create`"),
+                ..Refusal::who_are_you()
+            },
+            Self::TooManyTries { retry_after_s } => Refusal::new(
+                Code::TooManyRequests,
+                format!("too many wrong passwords: try again in {retry_after_s} s"),
+            )
+            .header(RETRY_AFTER, &retry_after_s.to_string()),
+        };
+        refusal.into_response()
     }
 }
 

@@ -1,0 +1,54 @@
+//! Tokens of the registry.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+
+use super::Shared;
+use super::types::{NewToken, Problem, TokenBody, TokenView};
+use crate::registry;
+
+/// Every token. Their secrets are not kept.
+#[utoipa::path(get, path = "/v1/tokens", responses((status = 200, body = [TokenView])))]
+pub(super) async fn list(State(plane): Shared) -> Result<Json<Vec<TokenView>>, Problem> {
+    Ok(Json(registry::tokens::list(&plane).await?))
+}
+
+/// Makes a token; its secret is in this answer and nowhere else.
+#[utoipa::path(
+    post,
+    path = "/v1/tokens",
+    request_body = TokenBody,
+    responses(
+        (status = 200, body = NewToken),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "The name is taken"),
+    )
+)]
+pub(super) async fn create(
+    State(plane): Shared,
+    body: Bytes,
+) -> Result<Json<NewToken>, Problem> {
+    let body: TokenBody = serde_json::from_slice(&body)
+        .map_err(|error| Problem::bad_request(format!("the body: {error}")))?;
+    Ok(Json(registry::tokens::create(&plane, body).await?))
+}
+
+/// Takes a token away.
+#[utoipa::path(
+    delete,
+    path = "/v1/tokens/{name}",
+    params(("name" = String, Path)),
+    responses(
+        (status = 204, description = "It is good for nothing any more"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn remove(
+    State(plane): Shared,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    registry::tokens::remove(&plane, &name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

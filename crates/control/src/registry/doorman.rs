@@ -1,0 +1,235 @@
+//! Who a request to the registry is from: HTTP Basic (RFC 7617) with a token's name and secret, or nobody.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use layby_image::registry::{Grant, TurnedAway};
+
+use super::secret_hash;
+use crate::store::Token;
+
+/// After so many wrong secrets from one address ...
+const TRIES: u32 = 20;
+/// ... within this time, it is not listened to until the time is over.
+const WINDOW: Duration = Duration::from_secs(60);
+/// So many addresses are remembered; beyond that, all of them share what is left.
+const ADDRESSES: usize = 4_096;
+
+/// Knows the tokens.
+pub(crate) struct Doorman {
+    anonymous_pull: bool,
+    tokens: Mutex<BTreeMap<String, Token>>,
+    failures: Mutex<BTreeMap<Option<IpAddr>, (u32, Instant)>>,
+}
+
+impl Doorman {
+    /// Knows these tokens; with `anonymous_pull`, who says nothing may read.
+    pub(crate) fn new(anonymous_pull: bool, tokens: Vec<Token>) -> Self {
+        let doorman = Self {
+            anonymous_pull,
+            tokens: Mutex::default(),
+            failures: Mutex::default(),
+        };
+        doorman.admit(tokens);
+        doorman
+    }
+
+    /// From now on, these tokens and no others.
+    pub(crate) fn admit(&self, tokens: Vec<Token>) {
+        let named = tokens.into_iter().map(|token| (token.name.clone(), token));
+        *self.tokens() = named.collect();
+    }
+
+    /// How many tokens there are.
+    pub(crate) fn count(&self) -> usize {
+        self.tokens().len()
+    }
+
+    /// What a request may do.
+    ///
+    /// # Errors
+    /// The secret is wrong, its token has expired, or too many were wrong.
+    pub(crate) fn grant(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<IpAddr>,
+    ) -> Result<Grant, TurnedAway> {
+        let Some((name, secret)) = credentials(headers)? else {
+            return Ok(Grant::anonymous(self.anonymous_pull));
+        };
+        let from = client(headers, peer);
+        self.listen_to(from, Instant::now())?;
+        let hash = secret_hash(&secret);
+        // An unknown name takes as long as a wrong secret.
+        let known = self.tokens().get(&name).cloned();
+        let expected = known.as_ref().map_or([0; 32], |token| token.hash);
+        let Some(token) = known.filter(|_| same(&hash, &expected)) else {
+            self.note_failure(from, Instant::now());
+            return Err(TurnedAway::WrongSecret);
+        };
+        if token.expires_at.is_some_and(|at| at <= Timestamp::now()) {
+            return Err(TurnedAway::Expired(name));
+        }
+        Ok(Grant {
+            who: Some(name),
+            pull: token.pull,
+            push: token.push,
+            repositories: token.repository,
+        })
+    }
+
+    fn listen_to(&self, from: Option<IpAddr>, now: Instant) -> Result<(), TurnedAway> {
+        let failures = self.failures();
+        match failures.get(&from) {
+            Some((count, since)) if *count >= TRIES && now < *since + WINDOW => {
+                let left = (*since + WINDOW).saturating_duration_since(now);
+                Err(TurnedAway::TooManyTries {
+                    retry_after_s: left.as_secs() + 1,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn note_failure(&self, from: Option<IpAddr>, now: Instant) {
+        let mut failures = self.failures();
+        failures.retain(|_, (_, since)| now < *since + WINDOW);
+        let from = from.filter(|_| failures.len() < ADDRESSES);
+        failures.entry(from).or_insert((0, now)).0 += 1;
+    }
+
+    fn tokens(&self) -> MutexGuard<'_, BTreeMap<String, Token>> {
+        // Nothing panics while it is held; a poisoned lock still holds whole entries.
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failures(&self) -> MutexGuard<'_, BTreeMap<Option<IpAddr>, (u32, Instant)>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Name and secret, where there are any: some clients send both empty when they have none.
+fn credentials(headers: &HeaderMap) -> Result<Option<(String, String)>, TurnedAway> {
+    let Some(header) = headers.get(AUTHORIZATION) else {
+        return Ok(None);
+    };
+    let text = header.to_str().map_err(|_| TurnedAway::WrongSecret)?;
+    let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Err(TurnedAway::WrongSecret);
+    }
+    let decoded = STANDARD.decode(rest.trim()).ok();
+    let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+    let decoded = decoded.ok_or(TurnedAway::WrongSecret)?;
+    let (name, secret) = decoded.split_once(':').ok_or(TurnedAway::WrongSecret)?;
+    if name.is_empty() && secret.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some((name.to_owned(), secret.to_owned())))
+}
+
+/// The address that a request comes from: behind the node's own gateway, the one that it names last.
+fn client(headers: &HeaderMap, peer: Option<IpAddr>) -> Option<IpAddr> {
+    let forwarded = headers.get("x-forwarded-for");
+    let last = forwarded.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
+    match peer {
+        Some(peer) if peer.is_loopback() => last.or(Some(peer)),
+        other => other,
+    }
+}
+
+/// Whether two hashes are the same, in a time that does not tell where they differ.
+fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
+    let differing = a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b));
+    std::hint::black_box(differing) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn token(name: &str, secret: &str) -> Token {
+        Token {
+            name: name.into(),
+            hash: secret_hash(secret),
+            pull: true,
+            push: false,
+            repository: "team/*".into(),
+            created_at: Timestamp::UNIX_EPOCH,
+            expires_at: None,
+        }
+    }
+
+    fn basic(name: &str, secret: &str) -> HeaderMap {
+        let text = format!("Basic {}", STANDARD.encode(format!("{name}:{secret}")));
+        let value = HeaderValue::from_str(&text).expect("a header");
+        HeaderMap::from_iter([(AUTHORIZATION, value)])
+    }
+
+    const PEER: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)));
+
+    #[test]
+    fn a_token_is_good_for_what_it_says_and_nobody_for_nothing() {
+        let doorman = Doorman::new(false, vec![token("ci", "s3")]);
+        let grant = doorman.grant(&basic("ci", "s3"), PEER).expect("it is right");
+        assert_eq!(grant.who.as_deref(), Some("ci"));
+        assert!(grant.may_pull("team/app") && !grant.may_push("team/app"));
+        for (name, secret) in [("ci", "s4"), ("ci", ""), ("other", "s3"), ("", "s3")] {
+            let refused = doorman.grant(&basic(name, secret), PEER);
+            assert!(matches!(refused, Err(TurnedAway::WrongSecret)), "{name}:{secret}");
+        }
+        for nobody in [HeaderMap::new(), basic("", "")] {
+            let grant = doorman.grant(&nobody, PEER).expect("nobody is somebody");
+            assert_eq!(grant, Grant::anonymous(false));
+        }
+        doorman.admit(Vec::new());
+        assert!(doorman.grant(&basic("ci", "s3"), PEER).is_err());
+    }
+
+    #[test]
+    fn an_expired_token_says_so_only_to_who_has_it() {
+        let expired = Token {
+            expires_at: Some(Timestamp::UNIX_EPOCH),
+            ..token("ci", "s3")
+        };
+        let doorman = Doorman::new(false, vec![expired]);
+        let right = doorman.grant(&basic("ci", "s3"), PEER);
+        assert!(matches!(right, Err(TurnedAway::Expired(name)) if name == "ci"));
+        let wrong = doorman.grant(&basic("ci", "s4"), PEER);
+        assert!(matches!(wrong, Err(TurnedAway::WrongSecret)));
+    }
+
+    #[test]
+    fn who_tries_too_often_is_not_listened_to_for_a_while_and_others_are() {
+        let doorman = Doorman::new(false, vec![token("ci", "s3")]);
+        for _ in 0..TRIES {
+            assert!(doorman.grant(&basic("ci", "no"), PEER).is_err());
+        }
+        let right = doorman.grant(&basic("ci", "s3"), PEER);
+        assert!(matches!(right, Err(TurnedAway::TooManyTries { .. })));
+        let other = Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2)));
+        assert!(doorman.grant(&basic("ci", "s3"), other).is_ok());
+        let later = Instant::now() + WINDOW;
+        assert!(doorman.listen_to(PEER, later).is_ok());
+    }
+
+    #[test]
+    fn behind_the_gateway_the_client_is_the_one_that_it_names() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-for", HeaderValue::from_static("10.0.0.9, 192.0.2.7"));
+        let loopback = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+        let named: Option<IpAddr> = "192.0.2.7".parse().ok();
+        assert_eq!(client(&headers, loopback), named);
+        assert_eq!(client(&headers, PEER), PEER, "anybody can write a header");
+        assert_eq!(client(&HeaderMap::new(), loopback), loopback);
+    }
+}

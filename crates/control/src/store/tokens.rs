@@ -1,0 +1,79 @@
+//! The registry's tokens in the store.
+
+use jiff::Timestamp;
+use rusqlite::params;
+
+use super::rows::unreadable;
+use super::{Store, StoreError};
+
+/// A token as it is kept: what it is good for, and the hash of its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Token {
+    /// Its name: what clients give as the user.
+    pub(crate) name: String,
+    /// The SHA-256 of its secret.
+    pub(crate) hash: [u8; 32],
+    /// It may read.
+    pub(crate) pull: bool,
+    /// It may write and delete.
+    pub(crate) push: bool,
+    /// In which repositories; `*` stands for any characters.
+    pub(crate) repository: String,
+    /// When it was made.
+    pub(crate) created_at: Timestamp,
+    /// When it ends; `None`: never.
+    pub(crate) expires_at: Option<Timestamp>,
+}
+
+impl Store {
+    /// Every token, by name.
+    pub(crate) async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
+        self.call(|db| {
+            db.prepare_cached(
+                "SELECT name, hash, pull, push, repository, created_at, expires_at FROM tokens ORDER BY name",
+            )?
+            .query_map([], |row| {
+                let time = |text: String| text.parse::<Timestamp>().map_err(unreadable);
+                Ok(Token {
+                    name: row.get(0)?,
+                    hash: row.get(1)?,
+                    pull: row.get(2)?,
+                    push: row.get(3)?,
+                    repository: row.get(4)?,
+                    created_at: time(row.get(5)?)?,
+                    expires_at: row.get::<_, Option<String>>(6)?.map(time).transpose()?,
+                })
+            })?
+            .collect()
+        })
+        .await
+    }
+
+    /// Adds a token. `false`: one of that name is there.
+    pub(crate) async fn add_token(&self, token: Token) -> Result<bool, StoreError> {
+        self.call(move |db| {
+            let added = db.execute(
+                "INSERT INTO tokens (name, hash, pull, push, repository, created_at, expires_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+                params![
+                    token.name,
+                    token.hash,
+                    token.pull,
+                    token.push,
+                    token.repository,
+                    token.created_at.to_string(),
+                    token.expires_at.map(|at| at.to_string())
+                ],
+            )?;
+            Ok(added == 1)
+        })
+        .await
+    }
+
+    /// Takes a token away. `false`: there is none of that name.
+    pub(crate) async fn remove_token(&self, name: &str) -> Result<bool, StoreError> {
+        let name = name.to_owned();
+        self.call(move |db| Ok(db.execute("DELETE FROM tokens WHERE name = ?1", [name])? == 1))
+            .await
+    }
+}
