@@ -1,7 +1,7 @@
 //! What can go wrong when the control plane starts.
 
-use crate::store::StoreError;
 use crate::registry::DeskError;
+use crate::store::StoreError;
 use layby_model::engine::EngineError;
 
 /// Why the control plane did not start.

@@ -10,6 +10,8 @@ use layby_control::api;
 use layby_control::api::types::{
     ImageView, LogView, ManifestView, Outcome, Problem, RemovedView, ServiceDetail, ServiceView,
     VersionView, VolumeView,
+    ImageView, LogView, ManifestView, NewToken, Outcome, Problem, RemovedView, ServiceDetail,
+    ServiceView, TokenView, VersionView,
 };
 
 #[test]
@@ -110,6 +112,15 @@ async fn every_endpoint_of_the_document_answers() {
         .await;
     let same = Deployed::of(axum::http::StatusCode::OK, &events);
     assert_eq!(same.outcomes(), [("web".into(), Outcome::Unchanged)]);
+    let events = api
+        .raw(
+            &format!("GET {one}/rollout"),
+            &format!("{at}/rollout"),
+            vec![],
+        )
+        .await;
+    let followed = Deployed::of(axum::http::StatusCode::OK, &events);
+    assert_eq!(followed.outcomes(), [("web".into(), Outcome::Live)]);
     let log = api
         .raw(
             &format!("GET {one}/logs"),
@@ -163,6 +174,11 @@ async fn every_endpoint_of_the_document_answers() {
         .await;
     assert_eq!((spare.labels.len(), &spare), (1, &made));
     api.raw("DELETE /v1/volumes/{name}", "/v1/volumes/spare", vec![])
+    let body = br#"{"name":"ci","pull":true}"#.to_vec();
+    let made: NewToken = api.call("POST /v1/tokens", "/v1/tokens", body).await;
+    let tokens: Vec<TokenView> = api.call("GET /v1/tokens", "/v1/tokens", vec![]).await;
+    assert_eq!(tokens, [made.token]);
+    api.raw("DELETE /v1/tokens/{name}", "/v1/tokens/ci", vec![])
         .await;
 
     let removed: RemovedView = api

@@ -341,7 +341,16 @@ mod tests {
     fn times_have_a_unit() {
         assert_eq!(seconds("90d"), Ok(7_776_000));
         assert_eq!(seconds("45s"), Ok(45));
-        for bad in ["", "d", "90", "0h", "-1h", "1w", "99999999999999999999d", "9é"] {
+        for bad in [
+            "",
+            "d",
+            "90",
+            "0h",
+            "-1h",
+            "1w",
+            "99999999999999999999d",
+            "9é",
+        ] {
             assert!(seconds(bad).is_err(), "{bad}");
         }
     }

@@ -18,14 +18,16 @@ const USUAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHO
 /// It was asked for a place that cannot be had.
 pub(crate) async fn bind(asked: Option<SocketAddr>) -> Result<(TcpListener, SocketAddr)> {
     let listener = match asked {
-        Some(addr) => TcpListener::bind(addr)
-            .await
-            .with_context(|| format!("the registry cannot listen on {addr}: name another --registry"))?,
+        Some(addr) => TcpListener::bind(addr).await.with_context(|| {
+            format!("the registry cannot listen on {addr}: name another --registry")
+        })?,
         None => match TcpListener::bind(USUAL).await {
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
                 TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?
             }
-            listener => listener.with_context(|| format!("the registry cannot listen on {USUAL}"))?,
+            listener => {
+                listener.with_context(|| format!("the registry cannot listen on {USUAL}"))?
+            }
         },
     };
     let addr = listener.local_addr()?;

@@ -26,10 +26,7 @@ pub(super) async fn list(State(plane): Shared) -> Result<Json<Vec<TokenView>>, P
         (status = 409, body = Problem, content_type = "application/problem+json", description = "The name is taken"),
     )
 )]
-pub(super) async fn create(
-    State(plane): Shared,
-    body: Bytes,
-) -> Result<Json<NewToken>, Problem> {
+pub(super) async fn create(State(plane): Shared, body: Bytes) -> Result<Json<NewToken>, Problem> {
     let body: TokenBody = serde_json::from_slice(&body)
         .map_err(|error| Problem::bad_request(format!("the body: {error}")))?;
     Ok(Json(registry::tokens::create(&plane, body).await?))

@@ -87,7 +87,10 @@ pub(crate) async fn up(
     let rows = plane.store.services().await?;
     let app = &manifest.app;
     if app.name.as_str() == crate::registry::OWN_APP {
-        let text = format!("no app can be called {}: the node's own services are", app.name);
+        let text = format!(
+            "no app can be called {}: the node's own services are",
+            app.name
+        );
         return Err(Problem::conflict(text).hint("give it another name with --app"));
     }
     let id = |service: &layby_model::spec::ServiceSpec| {

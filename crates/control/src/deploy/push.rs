@@ -24,7 +24,10 @@ pub(crate) async fn run(plane: Arc<Plane>) {
         match plane.store.services().await {
             Ok(rows) => deploy_moved(&plane, rows).await,
             Err(error) => {
-                tracing::warn!(error = error_chain(&error), "what a push deploys could not be read");
+                tracing::warn!(
+                    error = error_chain(&error),
+                    "what a push deploys could not be read"
+                );
             }
         }
         plane.desk.pushes.handled.send_replace(seen);
@@ -65,9 +68,7 @@ async fn deploy_one(plane: &Arc<Plane>, id: &ServiceId) -> Result<Option<String>
     // Nobody else deploys meanwhile: what is taken over from the newest revision is the newest.
     let turn = plane.deploys.lock().await;
     let row = plane.store.service(id).await?;
-    let waits = |row: &Row| {
-        row.target.spec.service.deploy_on_push && row.enabled && !row.removing
-    };
+    let waits = |row: &Row| row.target.spec.service.deploy_on_push && row.enabled && !row.removing;
     let Some(row) = row.filter(waits) else {
         return Ok(None);
     };
@@ -85,7 +86,8 @@ async fn deploy_one(plane: &Arc<Plane>, id: &ServiceId) -> Result<Option<String>
         if digest == spec.images[n] {
             continue;
         }
-        let (task_plane, repository, tag) = (Arc::clone(plane), pushed.repository.clone(), tag.clone());
+        let (task_plane, repository, tag) =
+            (Arc::clone(plane), pushed.repository.clone(), tag.clone());
         let who = move || task_plane.desk.registry.pushed_by(&repository, &tag);
         let who = tokio::task::spawn_blocking(who).await.unwrap_or_default();
         let who = if who.is_empty() { "somebody" } else { &who };

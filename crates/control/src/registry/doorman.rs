@@ -138,7 +138,8 @@ fn credentials(headers: &HeaderMap) -> Result<Option<(String, String)>, TurnedAw
 /// The address that a request comes from: behind the node's own gateway, the one that it names last.
 fn client(headers: &HeaderMap, peer: Option<IpAddr>) -> Option<IpAddr> {
     let forwarded = headers.get("x-forwarded-for");
-    let last = forwarded.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
+    let last =
+        forwarded.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
     match peer {
         Some(peer) if peer.is_loopback() => last.or(Some(peer)),
         other => other,
@@ -180,12 +181,17 @@ mod tests {
     #[test]
     fn a_token_is_good_for_what_it_says_and_nobody_for_nothing() {
         let doorman = Doorman::new(false, vec![token("ci", "s3")]);
-        let grant = doorman.grant(&basic("ci", "s3"), PEER).expect("it is right");
+        let grant = doorman
+            .grant(&basic("ci", "s3"), PEER)
+            .expect("it is right");
         assert_eq!(grant.who.as_deref(), Some("ci"));
         assert!(grant.may_pull("team/app") && !grant.may_push("team/app"));
         for (name, secret) in [("ci", "s4"), ("ci", ""), ("other", "s3"), ("", "s3")] {
             let refused = doorman.grant(&basic(name, secret), PEER);
-            assert!(matches!(refused, Err(TurnedAway::WrongSecret)), "{name}:{secret}");
+            assert!(
+                matches!(refused, Err(TurnedAway::WrongSecret)),
+                "{name}:{secret}"
+            );
         }
         for nobody in [HeaderMap::new(), basic("", "")] {
             let grant = doorman.grant(&nobody, PEER).expect("nobody is somebody");
@@ -225,7 +231,10 @@ mod tests {
     #[test]
     fn behind_the_gateway_the_client_is_the_one_that_it_names() {
         let mut headers = HeaderMap::new();
-        headers.insert("x-forwarded-for", HeaderValue::from_static("10.0.0.9, 192.0.2.7"));
+        headers.insert(
+            "x-forwarded-for",
+            HeaderValue::from_static("10.0.0.9, 192.0.2.7"),
+        );
         let loopback = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
         let named: Option<IpAddr> = "192.0.2.7".parse().ok();
         assert_eq!(client(&headers, loopback), named);

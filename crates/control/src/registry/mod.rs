@@ -6,10 +6,10 @@ pub(crate) mod tokens;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::Response;
-use axum::Router;
 use http_body_util::BodyExt;
 use layby_image::registry::{Grant, Hosts, Registry, RegistryConfig};
 use layby_model::names::ServiceName;
@@ -142,8 +142,14 @@ pub(crate) async fn over_socket(State(plane): State<Arc<Plane>>, request: Reques
 
 async fn answer(plane: &Plane, request: Request, grant: &Grant) -> Response {
     let request = request.map(|body| {
-        let boxed = |error: axum::Error| Box::new(error) as Box<dyn std::error::Error + Send + Sync>;
+        let boxed =
+            |error: axum::Error| Box::new(error) as Box<dyn std::error::Error + Send + Sync>;
         body.map_err(boxed).boxed_unsync()
     });
-    plane.desk.registry.handle(request, grant).await.map(Body::new)
+    plane
+        .desk
+        .registry
+        .handle(request, grant)
+        .await
+        .map(Body::new)
 }

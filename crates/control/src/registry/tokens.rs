@@ -27,10 +27,10 @@ const MAX_TEXT: usize = 128;
 pub(crate) async fn create(plane: &Plane, body: TokenBody) -> Result<NewToken, Problem> {
     check(&body)?;
     if plane.desk.doorman.count() >= MAX_TOKENS {
-        return Err(Problem::conflict(format!(
-            "there are {MAX_TOKENS} tokens already"
-        ))
-        .hint("`layby token rm` takes one away"));
+        return Err(
+            Problem::conflict(format!("there are {MAX_TOKENS} tokens already"))
+                .hint("`layby token rm` takes one away"),
+        );
     }
     let now = Timestamp::now();
     let expires_at = match body.expires_s {
@@ -54,8 +54,10 @@ pub(crate) async fn create(plane: &Plane, body: TokenBody) -> Result<NewToken, P
     };
     if !plane.store.add_token(token.clone()).await? {
         return Err(
-            Problem::conflict(format!("there is a token {} already", token.name))
-                .hint(format!("`layby token rm {}` first, or another name", token.name)),
+            Problem::conflict(format!("there is a token {} already", token.name)).hint(format!(
+                "`layby token rm {}` first, or another name",
+                token.name
+            )),
         );
     }
     plane.desk.doorman.admit(plane.store.tokens().await?);

@@ -80,12 +80,23 @@ pub(crate) struct World {
     pub(crate) tables: watch::Receiver<Arc<RouteTable>>,
     control: Option<Control>,
     router: Router,
+    registry: Router,
+    listen: Option<std::net::SocketAddr>,
     confirmer: JoinHandle<()>,
 }
 
 impl World {
     pub(crate) async fn new() -> Self {
         Self::with(FakeOptions::default()).await
+    }
+
+    /// One whose registry listens, as far as its names and routes go.
+    pub(crate) async fn with_registry() -> Self {
+        let mut world = Self::new().await;
+        world.kill();
+        world.listen = Some((Ipv4Addr::LOCALHOST, 5000).into());
+        world.start().await;
+        world
     }
 
     pub(crate) async fn with(options: FakeOptions) -> Self {
@@ -100,9 +111,11 @@ impl World {
             applied: Arc::default(),
             confirms: watch::Sender::new(true),
         };
-        let (control, tables, confirmer) = start(&dir, &fake, &images, &gateway).await;
+        let (control, tables, confirmer) = start(&dir, &fake, &images, &gateway, None).await;
         Self {
             router: control.router(),
+            registry: control.registry_router(),
+            listen: None,
             dir,
             fake,
             images,
@@ -122,13 +135,21 @@ impl World {
     pub(crate) fn kill(&mut self) {
         self.control = None;
         self.router = Router::new();
+        self.registry = Router::new();
         self.confirmer.abort();
     }
 
     pub(crate) async fn start(&mut self) {
-        let (control, tables, confirmer) =
-            start(&self.dir, &self.fake, &self.images, &self.gateway).await;
+        let (control, tables, confirmer) = start(
+            &self.dir,
+            &self.fake,
+            &self.images,
+            &self.gateway,
+            self.listen,
+        )
+        .await;
         self.router = control.router();
+        self.registry = control.registry_router();
         self.control = Some(control);
         self.tables = tables;
         self.confirmer = confirmer;
@@ -156,6 +177,18 @@ impl World {
         let body = tokio::time::timeout(PATIENCE, answer.into_body().collect());
         let body = body.await.expect("in time").expect("a whole body");
         (status, body.to_bytes())
+    }
+
+    /// One request to the registry, as over the network.
+    pub(crate) async fn ask_registry(
+        &self,
+        request: Request<Vec<u8>>,
+    ) -> axum::http::Response<Bytes> {
+        let answer = self.registry.clone().oneshot(request.map(Body::from));
+        let (parts, body) = answer.await.expect("an answer").into_parts();
+        let body = tokio::time::timeout(PATIENCE, body.collect()).await;
+        let body = body.expect("in time").expect("a whole body").to_bytes();
+        axum::http::Response::from_parts(parts, body)
     }
 
     /// Begins a request whose body never comes.
@@ -384,6 +417,7 @@ async fn start(
     fake: &Arc<Fake>,
     images: &Arc<Store>,
     gateway: &Gateway,
+    listen: Option<std::net::SocketAddr>,
 ) -> (Control, watch::Receiver<Arc<RouteTable>>, JoinHandle<()>) {
     let (send, tables) = watch::channel(Arc::default());
     let traffic = Arc::clone(&gateway.traffic);
@@ -403,7 +437,7 @@ async fn start(
         publish_on: IpAddr::V4(Ipv4Addr::LOCALHOST),
         allow_privileged: false,
         registry: layby_control::RegistrySettings {
-            listen: Some((Ipv4Addr::LOCALHOST, 5000).into()),
+            listen,
             ..Default::default()
         },
         version: "0.0.0-test".into(),
