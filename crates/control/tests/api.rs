@@ -8,10 +8,8 @@ use std::path::Path;
 use common::{Deployed, World, compose, tar};
 use layby_control::api;
 use layby_control::api::types::{
-    ImageView, LogView, ManifestView, Outcome, Problem, RemovedView, ServiceDetail, ServiceView,
-    VersionView, VolumeView,
     ImageView, LogView, ManifestView, NewToken, Outcome, Problem, RemovedView, ServiceDetail,
-    ServiceView, TokenView, VersionView,
+    ServiceView, TokenView, VersionView, VolumeView,
 };
 
 #[test]
@@ -174,6 +172,7 @@ async fn every_endpoint_of_the_document_answers() {
         .await;
     assert_eq!((spare.labels.len(), &spare), (1, &made));
     api.raw("DELETE /v1/volumes/{name}", "/v1/volumes/spare", vec![])
+        .await;
     let body = br#"{"name":"ci","pull":true}"#.to_vec();
     let made: NewToken = api.call("POST /v1/tokens", "/v1/tokens", body).await;
     let tokens: Vec<TokenView> = api.call("GET /v1/tokens", "/v1/tokens", vec![]).await;

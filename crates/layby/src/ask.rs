@@ -5,8 +5,7 @@ use anyhow::Result;
 use crate::cli::{self, Command};
 use crate::client::Client;
 use crate::paths::Paths;
-use crate::{images, logs, node, services, up, volumes};
-use crate::{images, logs, node, services, tokens, up};
+use crate::{images, logs, node, services, tokens, up, volumes};
 
 /// Does what `command` says; everything but `serve` asks the node.
 ///
