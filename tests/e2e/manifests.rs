@@ -132,3 +132,35 @@ fn the_images_health_check_decides_where_the_manifest_has_no_probe() {
     assert_eq!(node.status("web")["revision"], 1);
     assert_eq!(node.get("web.check.localhost", "/").body, "hello world");
 }
+
+#[test]
+fn what_lies_beside_the_manifest_is_sent_along_and_mounted() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start();
+    let app = App::compose(
+        "name: beside\nservices:\n  web:\n    build: .\n    image: beside:1\n    env_file: web.env\n    volumes: [\"./data:/data:ro\"]\n    hostname: beside.example.org\n",
+    );
+    app.write("web.env", "# who is greeted\nGREETING=${PLANET:-moon}\n");
+    std::fs::create_dir(app.path().join("data")).expect("a folder");
+    app.write("data/file", "beside");
+    node.run_in(app.path(), &["up"]).ok().says("live");
+    let ask = |path: &str| node.get("web.beside.localhost", path).body;
+    assert_eq!(ask("/"), "hello moon");
+    assert_eq!(ask("/read?/data/file"), "beside");
+    assert_eq!(
+        ask("/read?/proc/sys/kernel/hostname").trim(),
+        "beside.example.org"
+    );
+
+    // The file is part of what is deployed.
+    app.write("web.env", "GREETING=sun\n");
+    node.run_in(app.path(), &["up"]).ok().says("revision 2");
+    assert_eq!(ask("/"), "hello sun");
+    std::fs::remove_file(app.path().join("web.env")).expect("to remove it");
+    node.run_in(app.path(), &["up"])
+        .exits(1)
+        .says("compose.yaml:6")
+        .says("web.env");
+}
