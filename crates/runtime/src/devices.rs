@@ -17,10 +17,10 @@ use crate::options::{DeviceConfig, OptionsConfig};
 /// The most nodes of one container: a folder of devices may be large.
 const MAX_NODES: usize = 1024;
 
-/// What a privileged container gets anew, and not from the machine.
-const OWN: [&str; 12] = [
+/// What every container has anew below `/dev`, and not from the machine.
+const OWN: [&str; 13] = [
     "console", "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "tty",
-    "urandom",
+    "urandom", "zero",
 ];
 
 /// The devices of one container.
@@ -78,7 +78,7 @@ impl Devices {
             permissions,
         } in found
         {
-            if nodes.iter().any(|node| node.target == target) {
+            if nodes.iter().any(|node| node.target == target) || is_own(&target) {
                 continue;
             }
             let at = place.join(nodes.len().to_string());
@@ -171,6 +171,11 @@ fn find(container: &str, device: &DeviceConfig, found: &mut Vec<Found>) -> Resul
     Ok(())
 }
 
+fn is_own(target: &Path) -> bool {
+    let name = target.strip_prefix("/dev").ok();
+    name.is_some_and(|name| OWN.iter().any(|own| name == Path::new(own)))
+}
+
 fn is_device(path: &Path) -> bool {
     fs::metadata(path)
         .is_ok_and(|meta| meta.file_type().is_char_device() || meta.file_type().is_block_device())
@@ -182,9 +187,8 @@ fn all_of_machine(dir: &Path, found: &mut Vec<Found>) {
         return;
     };
     for entry in entries.flatten() {
-        let (path, name) = (entry.path(), entry.file_name());
-        let own = dir == Path::new("/dev") && OWN.iter().any(|own| name == *own);
-        if own || found.len() > MAX_NODES {
+        let path = entry.path();
+        if is_own(&path) || found.len() > MAX_NODES {
             continue;
         }
         let Ok(kind) = entry.file_type() else {

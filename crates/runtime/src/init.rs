@@ -5,6 +5,7 @@
 
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
@@ -27,20 +28,29 @@ pub(crate) fn stay() -> std::io::Result<()> {
 }
 
 /// Until the child ends: its exit code.
+///
+/// Signals are read and not waited for (sigwait(3)): while that waits, they do not show as blocked, and the shim takes
+/// this process for one that does not hear them.
 fn watch(child: Pid) -> i32 {
-    let all = SigSet::all();
+    let Ok(signals) = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC) else {
+        return 128;
+    };
     loop {
-        match all.wait() {
-            Ok(Signal::SIGCHLD) => {
+        let Ok(Some(info)) = signals.read_signal() else {
+            continue;
+        };
+        match i32::try_from(info.ssi_signo).map(Signal::try_from) {
+            Ok(Ok(Signal::SIGCHLD)) => {
                 if let Some(code) = reap(child) {
                     return code;
                 }
             }
             // It may have ended just now.
-            Ok(signal) => {
+            Ok(Ok(signal)) => {
                 let _ = kill(child, signal);
             }
-            Err(_) => {}
+            // One of the real-time ones, which it has no name for.
+            Ok(Err(_)) | Err(_) => {}
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the processes of a container may: capabilities and limits, by its options.
 
 use std::collections::HashSet;
+use std::fs;
 
 use nix::sys::resource::{Resource, getrlimit};
 use oci_spec::OciSpecError;
@@ -16,11 +17,50 @@ use crate::options::OptionsConfig;
 /// The open files that a container may have, where the node itself may have as many.
 const NOFILE: u64 = 1_048_576;
 
-/// Every capability (capabilities(7)).
-const ALL: &str = "AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE
-    DAC_READ_SEARCH FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN
-    NET_BIND_SERVICE NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYS_ADMIN SYS_BOOT SYS_CHROOT
-    SYS_MODULE SYS_NICE SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG SYSLOG WAKE_ALARM";
+/// Every capability (capabilities(7)), in the order of their numbers, from 0.
+const ALL: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
 
 /// Docker's default ones.
 const DEFAULT: &str = "AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE NET_RAW SETFCAP SETGID
@@ -89,7 +129,7 @@ const LIMITS: [(&str, Resource, PosixRlimitType); 16] = [
 /// The capabilities of a container by its options; `mapped`: it has a user namespace.
 pub(crate) fn capabilities(options: &OptionsConfig, mapped: bool) -> Result<HashSet<Capability>> {
     if options.privileged {
-        return named(ALL.split_ascii_whitespace());
+        return every(mapped);
     }
     let mut set = named(DEFAULT.split_ascii_whitespace())?;
     // Where no cgroup fences devices, making a node would open the host's disks; a user namespace forbids it anyway.
@@ -105,12 +145,26 @@ pub(crate) fn capabilities(options: &OptionsConfig, mapped: bool) -> Result<Hash
     }
     for name in &options.cap_add {
         if is_all(name) {
-            set.extend(named(ALL.split_ascii_whitespace())?);
+            set.extend(every(mapped)?);
         } else {
             set.insert(capability(name)?);
         }
     }
     Ok(set)
+}
+
+/// All that this process can give: in a user namespace of its own everything, else what the node was started with.
+fn every(mapped: bool) -> Result<HashSet<Capability>> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    let own = line.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    let given = own.filter(|_| !mapped).unwrap_or(u64::MAX);
+    let names = ALL.iter().enumerate();
+    named(
+        names
+            .filter(|(number, _)| given >> number & 1 == 1)
+            .map(|(_, name)| *name),
+    )
 }
 
 fn is_all(name: &str) -> bool {

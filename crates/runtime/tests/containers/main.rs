@@ -8,6 +8,7 @@ mod copies;
 mod fences;
 mod life;
 mod mounts;
+mod options;
 mod rig;
 mod shims;
 mod steps;
@@ -40,6 +41,7 @@ fn main() {
         life::TESTS,
         fences::TESTS,
         mounts::TESTS,
+        options::TESTS,
         shims::TESTS,
         steps::TESTS,
     ]

@@ -119,6 +119,30 @@ fn main() {
             print!("{} {} {:o}", meta.uid(), meta.gid(), meta.mode() & 0o7777);
         }
         ["give", path, uid] => std::os::unix::fs::chown(path, Some(uid.parse().unwrap()), Some(1)).unwrap(),
+        ["rename", from, to] => fs::rename(from, to).unwrap(),
+        ["link", to, path] => std::os::unix::fs::symlink(to, path).unwrap(),
+        ["connect", path] => {
+            std::os::unix::net::UnixStream::connect(path).unwrap();
+            print!("connected");
+        }
+        ["open", path, how] => {
+            fs::OpenOptions::new().read(how.contains('r')).write(how.contains('w')).open(path).unwrap();
+        }
+        // Leaves a child of a child behind that ends a moment later.
+        ["orphan"] => {
+            let mut child = std::process::Command::new("/proc/self/exe").arg("leave").spawn().unwrap();
+            child.wait().unwrap();
+        }
+        ["leave"] => {
+            std::process::Command::new("/proc/self/exe").args(["exit", "0"]).spawn().unwrap();
+        }
+        ["zombies"] => {
+            let states = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+                let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+                stat.rsplit_once(") ").map(|(_, rest)| rest.starts_with('Z'))
+            });
+            print!("{}", states.filter(|zombie| *zombie).count());
+        }
         // Several of the above, one after another.
         ["all", ..] => {
             for part in arguments[1..].split(|word| word == ";") {
