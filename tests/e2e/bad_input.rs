@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::apps::{App, WEB};
-use crate::node::{Answer, LAYBY, Node, is_root};
+use crate::node::{Answer, LAYBY, Node, is_root, run_dir};
 
 /// `up` of this manifest on a node where the shop runs: it fails with `code`, says `texts`, and the shop runs on.
 fn up_fails(manifest: &str, code: i32, texts: &[&str]) {
@@ -87,6 +87,10 @@ fn a_gateway_port_in_use_is_named_with_its_owner() {
         .exits(1)
         .says(&addr)
         .says("in use");
+    assert!(
+        !run_dir(dir.path()).exists(),
+        "a start that failed leaves nothing"
+    );
 }
 
 #[test]
@@ -246,11 +250,7 @@ fn a_full_disk_is_said_and_what_ran_before_runs_on() {
         return;
     }
     let small = SmallDisk::mount("24m");
-    let data = tempfile::Builder::new()
-        .prefix("data-")
-        .tempdir_in(small.0.path())
-        .expect("a directory");
-    let node = Node::start_on(data);
+    let node = Node::start_on(small.folder());
     let shop = App::compose(WEB);
     node.run_in(shop.path(), &["up"]).ok();
     let big = App::compose("name: big\nservices:\n  web:\n    build: .\n");
@@ -269,10 +269,10 @@ fn a_full_disk_is_said_and_what_ran_before_runs_on() {
 }
 
 /// A file system of its own, unmounted when dropped (after the node on it).
-struct SmallDisk(tempfile::TempDir);
+pub(crate) struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    fn mount(size: &str) -> Self {
+    pub(crate) fn mount(size: &str) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("layby-small-")
             .tempdir()
@@ -288,6 +288,27 @@ impl SmallDisk {
         )
         .expect("mounted");
         Self(dir)
+    }
+}
+
+impl SmallDisk {
+    /// A new folder on it.
+    pub(crate) fn folder(&self) -> tempfile::TempDir {
+        tempfile::Builder::new()
+            .prefix("data-")
+            .tempdir_in(self.0.path())
+            .expect("a directory")
+    }
+
+    /// Writes until nothing fits any more; what was written goes with [`SmallDisk::free`].
+    pub(crate) fn fill(&self) {
+        let mut file = File::create(self.0.path().join("fill")).expect("a file");
+        let block = [0_u8; 4096];
+        while std::io::Write::write_all(&mut file, &block).is_ok() {}
+    }
+
+    pub(crate) fn free(&self) {
+        fs::remove_file(self.0.path().join("fill")).expect("removed");
     }
 }
 

@@ -9,12 +9,21 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 /// The program under test.
 pub(crate) const LAYBY: &str = env!("CARGO_BIN_EXE_layby");
 /// Long enough for a slow machine; nobody waits for it unless something is wrong.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where the node with this data directory has its sockets.
+pub(crate) fn run_dir(data: &Path) -> PathBuf {
+    let data = data.canonicalize().expect("it is there");
+    let digest = Sha256::digest(data.as_os_str().as_encoded_bytes());
+    let node: String = digest[..4].iter().map(|b| format!("{b:02x}")).collect();
+    Path::new("/run/layby").join(node)
+}
 
 /// Whether containers can be made; says so if not.
 pub(crate) fn is_root() -> bool {

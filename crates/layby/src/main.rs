@@ -12,6 +12,7 @@ mod out;
 mod parcel;
 mod paths;
 mod registry;
+mod reserve;
 mod serve;
 mod services;
 mod show;

@@ -24,6 +24,7 @@ use crate::cli::Serve;
 use crate::node::require_root;
 use crate::paths::{Paths, give_to_group};
 use crate::registry;
+use crate::reserve;
 
 /// How long open API connections (followed logs, say) may go on while the node ends.
 const API_GRACE: Duration = Duration::from_secs(1);
@@ -40,13 +41,23 @@ pub(crate) fn serve(paths: &Paths, options: &Serve) -> Result<()> {
     let _lock = lock(paths)?;
     log_to_stderr();
     allow_many_connections();
+    if reserve::release_if_needed(&paths.data_dir) {
+        tracing::warn!(
+            "the disk of {} is full: gave up what was kept for this; free some space",
+            paths.data_dir.display()
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(16)
         .thread_name("layby-control")
         .enable_all()
         .build()?;
-    runtime.block_on(run(paths, options))
+    let ended = runtime.block_on(run(paths, options));
+    if ended.is_err() {
+        paths.remove_run_dir(); // nothing is left by a start that came to nothing; what is not empty stays
+    }
+    ended
 }
 
 /// Everything that is wrong with the options, before any port opens.
@@ -181,6 +192,7 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
     let api = tokio::spawn(api.into_future());
     let registry = registry::serve(registry, control.registry_router());
     tracing::info!(gateway = %gateway.http_addr(), registry = %registry_addr, data = %paths.data_dir.display(), "the node is ready");
+    reserve::keep(&paths.data_dir);
 
     let stop = until_asked_to_end(&control).await?;
     tracing::info!(all = stop.all, "the node ends");

@@ -29,7 +29,9 @@ const MAP: (u32, u32) = (0x1000_0000, 65_536);
 /// # Errors
 /// Why they do not work, in one sentence.
 pub fn user_namespaces(image: &ShimImage, dir: &Path) -> Result<()> {
-    let place = dir.join(format!("probe-{}", std::process::id()));
+    // One of a node that was killed meanwhile may be there.
+    let place = dir.join("probe");
+    let _ = fs::remove_dir_all(&place);
     rootfs::make_private_dir(&place)?;
     let tried = Command::new(image.program())
         .arg0(ROLE)
