@@ -21,6 +21,9 @@ pub(crate) struct Fields {
     asked: Vec<&'static str>,
 }
 
+/// The most items of a list of words.
+const MAX_ITEMS: usize = 1_000;
+
 /// Why a scalar is refused: what it must be instead.
 pub(crate) type Expected = String;
 
@@ -162,8 +165,8 @@ impl Fields {
         parse: impl Fn(&str) -> Result<T, Expected>,
     ) -> Vec<T> {
         let name = format!("an item of {}", self.name(key));
-        self.list(key, report)
-            .unwrap_or_default()
+        let items = self.list(key, report).unwrap_or_default();
+        few(items, &self.name(key), report)
             .iter()
             .filter_map(|node| parsed(node, &name, report, &parse))
             .collect()
@@ -292,7 +295,7 @@ pub(crate) fn one_or_more(node: Node, name: &str, report: &mut Report) -> Vec<Pl
         }
     };
     let item = format!("an item of {name}");
-    items
+    few(items, name, report)
         .into_iter()
         .filter_map(|node| {
             let value = parsed(&node, &item, report, |text| Ok(text.to_owned()))?;
@@ -300,6 +303,18 @@ pub(crate) fn one_or_more(node: Node, name: &str, report: &mut Report) -> Vec<Pl
             Some(Placed { value, place })
         })
         .collect()
+}
+
+/// As many items as there may be.
+fn few(mut items: Vec<Node>, name: &str, report: &mut Report) -> Vec<Node> {
+    if let Some(item) = items.get(MAX_ITEMS) {
+        report.error(
+            &item.place,
+            format!("{name} has more than {MAX_ITEMS} items"),
+        );
+        items.truncate(MAX_ITEMS);
+    }
+    items
 }
 
 /// A whole number in `range`.

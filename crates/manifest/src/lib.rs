@@ -14,7 +14,8 @@
 //!
 //! # Bounds
 //! A file may have 1 MiB, 64 levels and 100,000 values with its aliases filled in; a manifest, 2,000
-//! Kubernetes objects. Of more than 200 errors or warnings, the first are handed out.
+//! Kubernetes objects, and 64 MiB of what its services read from env files. Of more than 200 errors or warnings, the
+//! first are handed out.
 
 use std::collections::{BTreeMap, BTreeSet};
 

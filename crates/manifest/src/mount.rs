@@ -13,6 +13,8 @@ use crate::tree::{Place, cut};
 
 /// The longest path (PATH_MAX of Linux, its end counted).
 const MAX_PATH_BYTES: usize = 4095;
+/// The longest that the labels of a volume may be.
+const MAX_LABELS_BYTES: usize = 8192;
 /// The most mounts of a container.
 const MAX_MOUNTS: usize = 200;
 
@@ -73,6 +75,25 @@ pub(crate) fn volume_name(text: &str) -> Result<String, Expected> {
     } else {
         Err("the name of a volume: letters, digits, '_', '.' and '-'".to_owned())
     }
+}
+
+/// Takes the labels of a volume, which go with each of its mounts: not too many.
+pub(crate) fn labels(
+    labels: BTreeMap<String, String>,
+    what: &str,
+    place: &Place,
+    report: &mut Report,
+) -> BTreeMap<String, String> {
+    let size_bytes: usize = labels
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum();
+    if size_bytes > MAX_LABELS_BYTES {
+        let message = format!("the labels of {what} are longer than {MAX_LABELS_BYTES} bytes");
+        report.error(place, message);
+        return BTreeMap::new();
+    }
+    labels
 }
 
 /// The name of a scratch folder made of a path: one path, one name, and nothing in it that a path could mean.

@@ -15,6 +15,8 @@ use crate::tree::{Entry, Node, Place, Value, cut};
 pub(crate) const MAX_FILE_BYTES: usize = 1 << 20;
 /// The most nodes of one file, aliases filled in.
 const MAX_NODES: usize = 100_000;
+/// So many bytes of a text count as one more node: a long one behind an alias is copied as often as it is named.
+const TEXT_BYTES: usize = 256;
 /// The deepest nesting, aliases filled in. Trees are walked by recursion: this bounds the stack.
 const MAX_DEPTH: usize = 64;
 
@@ -151,8 +153,9 @@ impl Builder {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let value = scalar(&text, style, tag.as_deref(), &place)?;
-                let weight = Weight { nodes: 1, depth: 1 };
-                self.count(1, &place)?;
+                let nodes = 1 + text.len() / TEXT_BYTES;
+                let weight = Weight { nodes, depth: 1 };
+                self.count(nodes, &place)?;
                 self.add(Node { place, value }, anchor, weight)
             }
             Event::SequenceStart(_, anchor, tag) => {
@@ -231,7 +234,9 @@ impl Builder {
     fn count(&mut self, nodes: usize, place: &Place) -> Result<(), Wrong> {
         self.nodes = self.nodes.saturating_add(nodes);
         if self.nodes > MAX_NODES {
-            let message = format!("it has more than {MAX_NODES} values, aliases filled in");
+            let message = format!(
+                "it has more than {MAX_NODES} values, aliases filled in and long ones counted by their length"
+            );
             return Err((place.clone(), message));
         }
         Ok(())

@@ -24,10 +24,13 @@ static FIXTURES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
 });
 
 fn check(name: &str, bytes: Vec<u8>, dotenv: Vec<u8>) {
+    let named = ["web.env", "bad.env", "raw.env"].map(|name| (name.to_owned(), dotenv.clone()));
     let files = Files([(name.to_owned(), bytes), (".env".to_owned(), dotenv)].into());
     let options = ReadOptions {
         files: vec![name.to_owned()],
         folder: "demo".to_owned(),
+        folder_path: Some("/srv/demo".to_owned()),
+        named_files: Some(named.into()),
         ..ReadOptions::default()
     };
     match read(&files, &options) {
@@ -76,6 +79,12 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
             "services:\n",
             "x-layby:\n",
             "ports:\n",
+            "volumes:\n",
+            "env_file: web.env\n",
+            "/",
+            "..",
+            "=",
+            ":ro",
             "0",
             "-1",
             "99999999999999999999",
@@ -142,6 +151,20 @@ fn aliases_that_multiply_are_refused() {
 }
 
 #[test]
+fn a_long_text_that_is_named_often_is_refused() {
+    let text = "x".repeat(500_000);
+    let aliases = vec!["*a"; 100_000].join(", ");
+    let bomb = format!("x-a: &a {text}\nx-b: [{aliases}]\n");
+    let files = Files([("compose.yaml".to_owned(), bomb.into_bytes())].into());
+    let errors = read(&files, &ReadOptions::default()).unwrap_err();
+    assert!(
+        errors[0].message.contains("counted by their length"),
+        "{}",
+        errors[0]
+    );
+}
+
+#[test]
 fn aliases_that_deepen_are_refused() {
     let mut bomb = "x-0: &a0 [x]\n".to_owned();
     for level in 1..2_000 {
@@ -193,4 +216,39 @@ fn of_very_many_warnings_the_first_are_shown() {
     let manifest = read(&files, &options).unwrap();
     assert_eq!(manifest.warnings.len(), 201);
     assert_eq!(manifest.warnings[200].to_string(), "and 4800 more warnings");
+}
+
+#[test]
+fn env_files_that_every_service_reads_come_to_so_much_and_no_more() {
+    let services: String = (0..200)
+        .map(|n| format!("  s{n}: {{image: x, env_file: big.env}}\n"))
+        .collect();
+    let text = format!("services:\n{services}");
+    let files = Files([("compose.yaml".to_owned(), text.into_bytes())].into());
+    let big = format!("A={}\n", "x".repeat(1_000_000));
+    let options = ReadOptions {
+        folder: "demo".to_owned(),
+        named_files: Some([("big.env".to_owned(), big.into_bytes())].into()),
+        ..ReadOptions::default()
+    };
+    let errors = read(&files, &options).unwrap_err();
+    assert!(errors[0].message.contains("64 MiB"), "{}", errors[0]);
+}
+
+#[test]
+fn lists_of_words_have_a_bound() {
+    let names = vec!["www"; 2_000].join(", ");
+    let text =
+        format!("services:\n  web: {{image: x, networks: {{default: {{aliases: [{names}]}}}}}}\n");
+    let files = Files([("compose.yaml".to_owned(), text.into_bytes())].into());
+    let options = ReadOptions {
+        folder: "demo".to_owned(),
+        ..ReadOptions::default()
+    };
+    let errors = read(&files, &options).unwrap_err();
+    assert!(
+        errors[0].message.contains("more than 1000 items"),
+        "{}",
+        errors[0]
+    );
 }

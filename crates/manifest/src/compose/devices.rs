@@ -122,6 +122,13 @@ fn device(source: &str, target: &str, rights: &str) -> Result<Device, Expected> 
 pub(crate) fn requests(node: Node, name: &str, report: &mut Report) -> Vec<String> {
     let mut all = Vec::new();
     for item in crate::fields::list(node, name, report).unwrap_or_default() {
+        if all.len() >= MAX_DEVICES {
+            report.error(
+                &item.place,
+                format!("{name} asks for more than {MAX_DEVICES} devices"),
+            );
+            break;
+        }
         let Some(mut fields) = Fields::open(item, format!("an item of {name}"), report) else {
             continue;
         };

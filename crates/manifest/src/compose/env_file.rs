@@ -11,6 +11,9 @@ use crate::tree::{Node, Place, Value, cut};
 /// The most files of a service.
 const MAX_FILES: usize = 100;
 
+/// The most that the files of all services come to, each counted as often as it is named.
+pub(crate) const MAX_ALL_BYTES: usize = 64 << 20;
+
 /// What the files of a service say, and which they are.
 #[derive(Debug, Default)]
 pub(crate) struct EnvFiles {
@@ -106,6 +109,18 @@ fn add(
     env: &mut BTreeMap<String, String>,
     report: &mut Report,
 ) {
+    // The variables that it may name are gone through for each file, too.
+    let known_bytes: usize = project.variables.values().map(String::len).sum();
+    let Some(left_bytes) = project
+        .left_bytes
+        .get()
+        .checked_sub(bytes.len() + known_bytes)
+    else {
+        let message = "the env files of all services, with the variables that they may name, come to more than 64 MiB";
+        report.error(&file.place, message);
+        return;
+    };
+    project.left_bytes.set(left_bytes);
     if file.raw {
         dotenv::add_raw(&file.path, bytes, env, report);
     } else {

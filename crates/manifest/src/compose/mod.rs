@@ -1,5 +1,6 @@
 //! Compose files, by the Compose Specification (compose-spec.io).
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use layby_model::AppName;
@@ -73,6 +74,7 @@ pub(crate) fn read(
         variables,
         volumes: BTreeMap::new(),
         secrets: secrets::read(&mut top, report),
+        left_bytes: Cell::new(env_file::MAX_ALL_BYTES),
     };
     volumes::read(&mut top, &mut project, report);
     let networks = networks::declared(&mut top, report);

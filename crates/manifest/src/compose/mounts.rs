@@ -9,7 +9,7 @@ use crate::compose::volumes::Volume;
 use crate::compose::{pairs, tmpfs};
 use crate::draft::Placed;
 use crate::fields::{Fields, parsed};
-use crate::mount::{distinct, relative, scratch_name, target};
+use crate::mount::{self, distinct, relative, scratch_name, target};
 use crate::report::Report;
 use crate::tree::{Node, Place, Value, cut};
 
@@ -161,7 +161,8 @@ fn long(item: Node, service: &Fields, project: &Project<'_>, report: &mut Report
             .filter(|path| !path.is_empty());
         let labels_name = volume.name("labels");
         if let Some(node) = volume.take("labels") {
-            wanted.labels = pairs::labels(node, &labels_name, report);
+            let labels = pairs::labels(node, &labels_name, report);
+            wanted.labels = mount::labels(labels, &what, &place, report);
         }
         volume.accept_extensions();
         volume.finish(report);

@@ -253,7 +253,13 @@ fn apart(declared: &BTreeMap<String, Place>, members: &[Member], report: &mut Re
         }
         sets.entry(set).or_insert(member);
     }
-    let all: Vec<_> = sets.iter().take(MAX_SETS).collect();
+    let all: Vec<_> = sets.iter().collect();
+    if let Some((_, member)) = all.get(MAX_SETS) {
+        let message =
+            format!("the services are in more than {MAX_SETS} different sets of networks");
+        report.error(&member.draft.place, message);
+        return;
+    }
     for (index, (set, member)) in all.iter().enumerate() {
         let Some((_, other)) = all[..index]
             .iter()

@@ -1,5 +1,6 @@
 //! What the services of a Compose file refer to: where it lies, its variables, and what it declares at the top.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use layby_model::AppName;
@@ -22,6 +23,8 @@ pub(crate) struct Project<'a> {
     pub(crate) volumes: BTreeMap<String, Option<Volume>>,
     /// The top-level `secrets`.
     pub(crate) secrets: BTreeMap<String, Secret>,
+    /// So much may still be read of `env_file`s: each service that names one reads it anew.
+    pub(crate) left_bytes: Cell<usize>,
 }
 
 impl Project<'_> {

@@ -11,9 +11,6 @@ use crate::report::Report;
 use crate::sysctl::sysctl;
 use crate::tree::{Node, Place, Value, cut};
 
-/// The most lines of `/etc/hosts`, name servers, search domains or options.
-const MAX_ITEMS: usize = 1_000;
-
 /// Takes the options of the sandbox off a service.
 pub(crate) fn read(service: &mut Fields, report: &mut Report) -> SandboxOptions {
     let sandbox = SandboxOptions {
@@ -44,7 +41,7 @@ fn texts(
         return Vec::new();
     };
     let mut texts = Vec::new();
-    for item in one_or_more(node, &name, report).into_iter().take(MAX_ITEMS) {
+    for item in one_or_more(node, &name, report) {
         match parse(&item.value) {
             Ok(text) => texts.push(text),
             Err(expected) => {
@@ -69,8 +66,7 @@ fn extra_hosts(service: &mut Fields, report: &mut Report) -> Vec<(String, String
     let mut put = |host: &str, address: &str, place: &Place, report: &mut Report| {
         let read = hostname(host).and_then(|host| Ok((host, address_or_gateway(address)?)));
         match read {
-            Ok(pair) if hosts.len() < MAX_ITEMS => hosts.push(pair),
-            Ok(_) => {}
+            Ok(pair) => hosts.push(pair),
             Err(expected) => {
                 let message = format!(
                     "an item of {name} must be NAME=ADDRESS with {expected}, not {:?}",

@@ -8,7 +8,7 @@ use crate::compose::pairs;
 use crate::compose::project::Project;
 use crate::compose::tmpfs::Tmpfs;
 use crate::fields::{Fields, parsed};
-use crate::mount::volume_name;
+use crate::mount::{self, volume_name};
 use crate::report::Report;
 use crate::tree::{Entry, Node, Place, Value, cut};
 
@@ -58,6 +58,7 @@ fn volume(entry: Entry, project: &Project<'_>, report: &mut Report) -> Option<Vo
         .take("labels")
         .map(|node| pairs::labels(node, &labels_name, report))
         .unwrap_or_default();
+    let labels = mount::labels(labels, &fields.what, &entry.place, report);
     let options = fields.map("driver_opts", report);
     fields.accept_extensions();
     fields.finish(report);
@@ -152,11 +153,12 @@ fn driver_options(
         }
         "tmpfs" => {
             let flags_place = flags.as_ref().map_or(&place, |node| &node.place);
-            let tmpfs = match &flags {
+            let mut tmpfs = match &flags {
                 Some(node) => parsed(node, &format!("\"o\" in {what}"), report, Tmpfs::read)?,
                 None => Tmpfs::default(),
             };
             tmpfs.warn(&what, flags_place, report);
+            tmpfs.ignored.clear();
             Some(Volume::Tmpfs(tmpfs))
         }
         kind => {

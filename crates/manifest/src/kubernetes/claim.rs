@@ -8,7 +8,7 @@ use layby_model::mounts::{Mount, MountSource};
 use crate::draft::Placed;
 use crate::fields::Fields;
 use crate::kubernetes::metadata;
-use crate::mount::volume_name;
+use crate::mount::{self, volume_name};
 use crate::report::Report;
 use crate::tree::cut;
 
@@ -62,10 +62,8 @@ pub(crate) fn read(
         spec.finish(report);
     }
     object.finish(report);
-    let claim = Claim {
-        name,
-        labels: metadata.labels,
-    };
+    let labels = mount::labels(metadata.labels, &what, &name.place, report);
+    let claim = Claim { name, labels };
     (Some(claim), metadata.namespace)
 }
 

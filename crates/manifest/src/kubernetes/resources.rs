@@ -8,6 +8,9 @@ use crate::report::Report;
 use crate::tree::cut;
 use crate::units::{kubernetes_cpu_milli, kubernetes_memory};
 
+/// The most devices of a container.
+const MAX_DEVICES: usize = 1_000;
+
 /// Takes `resources` off a container; hands out its devices by CDI, too.
 pub(crate) fn read(container: &mut Fields, report: &mut Report) -> (Resources, Vec<String>) {
     let mut resources = Resources::default();
@@ -57,9 +60,13 @@ fn amounts(resources: &mut Fields, key: &'static str, report: &mut Report) -> Am
             let count = parsed(&entry.value, &name, report, |text| {
                 number(text, &(0..=MAX_COUNT))
             });
-            amounts
-                .devices
-                .extend(count.map_or_else(Vec::new, |count| first(&entry.key, Some(count))));
+            let devices = count.map_or_else(Vec::new, |count| first(&entry.key, Some(count)));
+            if amounts.devices.len() + devices.len() > MAX_DEVICES {
+                let message = format!("{} asks for more than {MAX_DEVICES} devices", fields.what);
+                report.error(&entry.place, message);
+                continue;
+            }
+            amounts.devices.extend(devices);
         } else {
             fields.put_back(entry);
         }

@@ -8,9 +8,6 @@ use crate::fields::Fields;
 use crate::host::{address, hostname, own_hostname, resolver_option, search};
 use crate::report::Report;
 
-/// The most names of `hostAliases`.
-const MAX_HOSTS: usize = 1_000;
-
 /// Takes the options of the sandbox off a pod.
 pub(crate) fn read(
     pod: &mut Fields,
@@ -49,7 +46,6 @@ fn host_aliases(pod: &mut Fields, report: &mut Report) -> Vec<(String, String)> 
             hosts.extend(names.into_iter().map(|name| (name, ip.clone())));
         }
     }
-    hosts.truncate(MAX_HOSTS);
     hosts
 }
 

@@ -11,7 +11,7 @@ use crate::report::Report;
 use crate::tree::{Node, Place, cut};
 use crate::units::kubernetes_memory;
 
-/// The most volumes of a pod.
+/// The most volumes of a pod, and the most mounts of a container.
 const MAX_VOLUMES: usize = 200;
 /// How much memory a volume in memory may take where neither it nor its containers have a limit: 1 GiB.
 const MEMORY_BYTES: u64 = 1 << 30;
@@ -219,6 +219,11 @@ pub(crate) fn mounts(container: &mut Fields, report: &mut Report) -> Vec<VolumeM
     let what = format!("a mount of {}", container.what);
     let mut mounts = Vec::new();
     for node in container.list("volumeMounts", report).unwrap_or_default() {
+        if mounts.len() >= MAX_VOLUMES {
+            let message = format!("{} has more than {MAX_VOLUMES} mounts", container.what);
+            report.error(&node.place, message);
+            break;
+        }
         let Some(mut fields) = Fields::open(node, what.as_str(), report) else {
             continue;
         };
