@@ -48,6 +48,11 @@ impl Addresses {
         self.by_id.remove(id);
     }
 
+    /// Whether nobody has one.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
     /// All, by id.
     pub(crate) fn all(&self) -> Vec<(String, Ipv4Addr)> {
         let pairs = self.by_id.iter();

@@ -16,8 +16,11 @@ use crate::subnet::Subnet;
 /// What a node remembers of its network, in its data directory.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Remembered {
-    /// Its subnet, as `10.1.16.0/20`.
+    /// Its range, as `10.1.0.0/16`.
     pub(crate) subnet: String,
+    /// The port of its name server: the kernel remembers it for containers that ask from one port of theirs.
+    #[serde(default)]
+    pub(crate) dns_port: u16,
 }
 
 impl Remembered {
@@ -134,8 +137,8 @@ mod tests {
     fn a_claim_is_seen_by_others_until_it_is_given_up() {
         let dir = tempfile::tempdir().expect("a folder");
         let lock = || Claims::lock(dir.path()).expect("locked");
-        let subnet: Subnet = "10.0.16.0/20".parse().expect("a subnet");
-        let other: Subnet = "10.0.32.0/20".parse().expect("a subnet");
+        let subnet: Subnet = "10.16.0.0/16".parse().expect("a subnet");
+        let other: Subnet = "10.32.0.0/16".parse().expect("a subnet");
         let claims = lock();
         claims.claim("a", subnet).expect("claimed");
         claims.claim("b", other).expect("claimed");
@@ -177,9 +180,10 @@ mod tests {
         fs::write(&path, "{").expect("written");
         assert_eq!(Remembered::read(&path).subnet, "");
         let remembered = Remembered {
-            subnet: "10.0.0.0/20".to_owned(),
+            subnet: "10.0.0.0/16".to_owned(),
+            dns_port: 5353,
         };
         remembered.write(&path).expect("written");
-        assert_eq!(Remembered::read(&path).subnet, "10.0.0.0/20");
+        assert_eq!(Remembered::read(&path).dns_port, 5353);
     }
 }

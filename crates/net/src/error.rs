@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The name given for the node does not fit into device names.
-    #[error("{name:?} cannot name a node's network: use 1 to 11 of a-z and 0-9")]
+    #[error("{name:?} cannot name a node's network: use 1 to 9 of a-z and 0-9")]
     Name {
         /// As it was given.
         name: String,
@@ -64,18 +64,30 @@ pub enum Error {
     },
     /// Every candidate for the subnet is in use on this machine.
     #[error(
-        "no /20 in 10.0.0.0/8 is free on this machine: remove routes or addresses of that range"
+        "no /16 in 10.0.0.0/8 or 172.16.0.0/12 is free on this machine: remove routes or addresses of those ranges"
     )]
     NoSubnet,
-    /// Every address of the subnet is attached.
-    #[error("all addresses of {subnet} are in use: remove replicas first")]
+    /// Every address of an app's subnet is attached.
+    #[error("all addresses of {subnet} are in use: remove replicas of the app first")]
     NoAddress {
         /// The subnet.
         subnet: String,
     },
+    /// Every subnet of the node belongs to an app.
+    #[error("all {} networks of the node are in use: take an app down first", crate::subnet::APPS)]
+    NoBridge,
+    /// The name given for an app cannot be noted on a device.
+    #[error("{app:?} cannot name an app's network: use 1 to 63 of a-z, 0-9 and '-'")]
+    App {
+        /// As it was given.
+        app: String,
+    },
     /// The thread that makes a namespace could not run.
     #[error("cannot start a thread to make a network namespace")]
     Thread(#[source] io::Error),
+    /// The name server of the containers cannot listen.
+    #[error("the name server of the containers cannot be opened")]
+    Dns(#[source] io::Error),
     /// Parts of a tear-down failed; all others were done.
     #[error("not all of the network could be removed: {}", list(.0))]
     Leftovers(Vec<Error>),

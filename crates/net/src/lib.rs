@@ -1,18 +1,24 @@
-//! The node's network: one bridge, a namespace with an address for each replica, the fence around them.
+//! The node's network: a bridge for each app, a namespace with an address for each replica, the fence around them,
+//! the name server inside.
 //!
-//! What is attached stands in the kernel alone (the alias of each veth device): a restart of the node
-//! reads it back, a restart of the machine clears it. Only the choice of the subnet is kept in a file.
+//! What is attached stands in the kernel alone (the aliases of the bridges and of each veth device): a restart of the
+//! node reads it back, a restart of the machine clears it. Only the choice of the node's range is kept in a file.
 
 mod address;
+mod bridges;
 mod claims;
+mod dns;
 mod error;
-mod firewall;
+mod fence;
+mod foreign;
 mod link;
 mod names;
 mod namespace;
 mod network;
+mod nft;
 mod plug;
 mod subnet;
+mod survey;
 
 pub use error::Error;
-pub use network::{Attachment, Network, NetworkConfig};
+pub use network::{AppNames, Attachment, Network, NetworkConfig};

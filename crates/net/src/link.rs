@@ -3,13 +3,21 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use futures_util::TryStreamExt;
+use nix::errno::Errno;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
-use rtnetlink::{Handle, LinkBridge, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::packet_route::link::{InfoBridgePort, LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType,
+};
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec, RouteMessageBuilder};
 
 use crate::Error;
 use crate::subnet::Subnet;
+
+/// Loopback's index in every network namespace.
+pub(crate) const LOOPBACK: u32 = 1;
+/// The routing table of the machine's own addresses (rtnetlink(7)).
+const RT_TABLE_LOCAL: u32 = 255;
 
 /// A connection to the network namespace of the calling thread, now and for ever. Its task ends with the handle.
 pub(crate) fn connect() -> Result<Handle, Error> {
@@ -97,6 +105,42 @@ pub(crate) async fn make_bridge(
     Ok(index)
 }
 
+/// Keeps a port of a bridge apart from the others that are kept apart: they reach the machine, and not each other.
+pub(crate) async fn isolate(handle: &Handle, port: u32) -> Result<(), Error> {
+    let alone = InfoBridgePort::Isolated(true);
+    let port = LinkBridgePort::new(port).append_info_data(alone).build();
+    let result = handle.link().set_port(port).execute().await;
+    result.map_err(asked("keep a port of a bridge apart"))
+}
+
+/// Makes `range` the machine's own: what comes for one of its addresses is delivered here, and not sent on.
+pub(crate) async fn make_local(handle: &Handle, range: Subnet) -> Result<(), Error> {
+    let add = handle.route().add(local_route(range)).replace().execute();
+    add.await
+        .map_err(asked(&format!("make {range} local to this machine")))
+}
+
+/// Takes that back; a range that is not local is fine.
+pub(crate) async fn unmake_local(handle: &Handle, range: Subnet) -> Result<(), Error> {
+    match handle.route().del(local_route(range)).execute().await {
+        Err(error) if !is(&error, Errno::ESRCH) => {
+            Err(asked(&format!("remove the local route to {range}"))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn local_route(range: Subnet) -> RouteMessage {
+    let (address, prefix) = range.parts();
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(address, prefix)
+        .output_interface(LOOPBACK)
+        .table_id(RT_TABLE_LOCAL)
+        .scope(RouteScope::Host)
+        .kind(RouteType::Local)
+        .build()
+}
+
 /// Gives a device an address, and its subnet a route.
 pub(crate) async fn add_address(
     handle: &Handle,
@@ -173,12 +217,14 @@ async fn all_addresses(handle: &Handle) -> Result<Vec<(u32, Ipv4Addr, u8)>, Erro
     Ok(all)
 }
 
-/// All IPv4 ranges that the machine has an address in or a route to, the default route and the
-/// device `except` left out.
-pub(crate) async fn ranges_in_use(handle: &Handle, except: u32) -> Result<Vec<Subnet>, Error> {
+/// All IPv4 ranges that the machine has an address in or a route to, but the default route, and the local route to
+/// the range `own`.
+pub(crate) async fn ranges_in_use(
+    handle: &Handle,
+    own: Option<Subnet>,
+) -> Result<Vec<Subnet>, Error> {
     let addresses = all_addresses(handle).await?.into_iter();
     let mut all: Vec<Subnet> = addresses
-        .filter(|(device, ..)| *device != except)
         .map(|(_, address, prefix)| Subnet::of(address, prefix))
         .collect();
     let every = RouteMessageBuilder::<Ipv4Addr>::new().build();
@@ -191,13 +237,15 @@ pub(crate) async fn ranges_in_use(handle: &Handle, except: u32) -> Result<Vec<Su
         .map_err(asked("list the routes"))?;
     for route in routes {
         let prefix = route.header.destination_prefix_length;
-        let own = route.attributes.contains(&RouteAttribute::Oif(except));
+        let local = route.header.kind == RouteType::Local;
         for attribute in &route.attributes {
             if let RouteAttribute::Destination(RouteAddress::Inet(address)) = attribute
                 && prefix > 0
-                && !own
             {
-                all.push(Subnet::of(*address, prefix));
+                let range = Subnet::of(*address, prefix);
+                if !(local && Some(range) == own) {
+                    all.push(range);
+                }
             }
         }
     }
@@ -206,6 +254,9 @@ pub(crate) async fn ranges_in_use(handle: &Handle, except: u32) -> Result<Vec<Su
 
 /// Whether the kernel said that there is no such device (ENODEV).
 fn is_missing(error: &rtnetlink::Error) -> bool {
-    let no_such_device = -(nix::errno::Errno::ENODEV as i32);
-    matches!(error, rtnetlink::Error::NetlinkError(message) if message.raw_code() == no_such_device)
+    is(error, Errno::ENODEV)
+}
+
+fn is(error: &rtnetlink::Error, errno: Errno) -> bool {
+    matches!(error, rtnetlink::Error::NetlinkError(message) if message.raw_code() == -(errno as i32))
 }

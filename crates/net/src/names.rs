@@ -1,4 +1,4 @@
-//! The names of devices and tables, and hardware addresses: all follow from the node's name.
+//! The names of devices and tables, and hardware addresses: all follow from the node's name and the addresses.
 
 use std::net::Ipv4Addr;
 
@@ -9,17 +9,19 @@ use crate::Error;
 /// What the node calls its devices. Device names have at most 15 bytes (`IFNAMSIZ` less the NUL).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Names {
-    /// The node: 1 to 11 of a-z and 0-9.
+    /// The node: 1 to 9 of a-z and 0-9.
     pub(crate) node: String,
-    /// The bridge.
-    pub(crate) bridge: String,
+    /// All bridges of the node, as nft writes it: a device whose name begins so is one of them.
+    pub(crate) bridges: String,
     /// The nft table.
     pub(crate) table: String,
+    /// The one bridge that a node had before each app got its own.
+    pub(crate) old_bridge: String,
 }
 
 impl Names {
     pub(crate) fn new(node: &str) -> Result<Self, Error> {
-        let fits = (1..=11).contains(&node.len())
+        let fits = (1..=9).contains(&node.len())
             && node
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
@@ -30,9 +32,22 @@ impl Names {
         }
         Ok(Self {
             node: node.to_owned(),
-            bridge: format!("lyb-{node}"),
+            bridges: format!("lyb{node}-*"),
             table: format!("layby_{node}"),
+            old_bridge: format!("lyb-{node}"),
         })
+    }
+
+    /// The bridge with the number `n`.
+    pub(crate) fn bridge(&self, n: u8) -> String {
+        format!("lyb{}-{n:02x}", self.node)
+    }
+
+    /// The number of the node's bridge called `name`.
+    pub(crate) fn bridge_number(&self, name: &str) -> Option<u8> {
+        let digits = name.strip_prefix("lyb")?.strip_prefix(&self.node)?;
+        let n = u8::from_str_radix(digits.strip_prefix('-')?, 16).ok()?;
+        (self.bridge(n) == name).then_some(n)
     }
 
     /// The host's end of a replica's veth pair: unique over the nodes of a machine.
@@ -41,20 +56,13 @@ impl Names {
         let hex: String = hash.iter().take(6).map(|b| format!("{b:02x}")).collect();
         format!("lyv{hex}")
     }
-
-    /// The bridge's hardware address. Set, so that it does not change with the lowest of its ports.
-    pub(crate) fn bridge_mac(&self) -> Vec<u8> {
-        let hash = Sha256::digest(&self.node);
-        // 0x02: locally administered, unicast (IEEE 802, section 8.2).
-        std::iter::once(0x02)
-            .chain(hash.iter().copied().take(5))
-            .collect()
-    }
 }
 
-/// A replica's hardware address, from its address: who gets an address again is still found by a
-/// neighbour that remembers the one before.
+/// A hardware address, from the address of a replica or a bridge: who gets an address again is still found by a
+/// neighbour that remembers the one before. Set on bridges too, so that theirs does not change with the lowest
+/// of their ports.
 pub(crate) fn mac(address: Ipv4Addr) -> Vec<u8> {
+    // 0x02: locally administered, unicast (IEEE 802, section 8.2).
     let mut mac = vec![0x02, 0x42];
     mac.extend(address.octets());
     mac
@@ -70,22 +78,45 @@ pub(crate) fn check_id(id: &str) -> Result<(), Error> {
     }
 }
 
+/// Whether `app` can be noted on a device.
+pub(crate) fn check_app(app: &str) -> Result<(), Error> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if (1..=63).contains(&app.len()) && app.bytes().all(plain) {
+        Ok(())
+    } else {
+        Err(Error::App {
+            app: app.to_owned(),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_device_name_fits_the_kernel() {
-        let names = Names::new("0123456789a").expect("a name");
-        assert_eq!(names.bridge.len(), 15);
+        let names = Names::new("012345678").expect("a name");
+        assert_eq!(names.bridge(239).len(), 15);
         assert_eq!(names.veth("00000300001f").len(), 15);
+    }
+
+    #[test]
+    fn a_bridge_is_known_by_its_name_and_by_no_other() {
+        let names = Names::new("aa").expect("a name");
+        for n in [0, 15, 16, 239] {
+            assert_eq!(names.bridge_number(&names.bridge(n)), Some(n));
+        }
+        let others = Names::new("aab").expect("a name");
+        for other in [&others.bridge(1), "lybaa-1", "lybaa-001", "lybaa-+1", "lyb-aa"] {
+            assert_eq!(names.bridge_number(other), None, "{other}");
+        }
     }
 
     #[test]
     fn the_same_replica_of_two_nodes_has_two_devices() {
         let (one, two) = (Names::new("aa").expect("a"), Names::new("ab").expect("b"));
         assert_ne!(one.veth("x"), two.veth("x"));
-        assert_ne!(one.bridge_mac(), two.bridge_mac());
     }
 
     #[test]
@@ -95,5 +126,6 @@ mod tests {
         }
         assert!(check_id("00000300001f").is_ok());
         assert!(Names::new("A").is_err() && Names::new("").is_err());
+        assert!(Names::new("0123456789").is_err());
     }
 }

@@ -1,50 +1,68 @@
 //! The network of one node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rtnetlink::Handle;
-use sha2::{Digest, Sha256};
 
-use crate::address::Addresses;
+use crate::bridges::Bridges;
 use crate::claims::{Claims, Remembered, file};
+use crate::dns::{Directory, Dns};
 use crate::error::{Collect, Error, whole};
-use crate::link::{self, Device};
-use crate::names::{Names, check_id};
+use crate::fence::{Door, Fence};
+use crate::link::{self, LOOPBACK};
+use crate::names::{Names, check_app, check_id, mac};
 use crate::plug::{Plug, plug};
-use crate::subnet::{self, PREFIX, Subnet};
-use crate::{firewall, namespace};
+use crate::subnet::{APP_PREFIX, Subnet};
+use crate::survey::{alias, bridge_alias, survey, sweep};
+use crate::{foreign, namespace};
 
 /// Whether the machine forwards packets between its devices.
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
+/// For each app its names, and their addresses. Names are in lower case and without a last dot, such as `web` and
+/// `web.shop`.
+pub type AppNames = BTreeMap<String, BTreeMap<String, Vec<Ipv4Addr>>>;
+
 /// Where the network of a node is, and what it is called.
 #[derive(Debug, Clone)]
 pub struct NetworkConfig {
-    /// The node's name on the machine: 1 to 11 of a-z and 0-9.
+    /// The node's name on the machine: 1 to 9 of a-z and 0-9.
     pub node: String,
     /// The node's folder below the one that all nodes of the machine share (`/run/layby/<node>`). It must be
     /// empty again after a restart of the machine, as all below `/run` is.
     pub run_dir: PathBuf,
-    /// The node's data directory: the subnet is remembered there, in `network.json`.
+    /// The node's data directory: the range is remembered there, in `network.json`.
     pub data_dir: PathBuf,
+    /// The port of the machine to which connections to virtual addresses are sent.
+    pub virtual_port: u16,
 }
 
-/// The network of one node: its bridge, its subnet, its fence, and who is attached.
+/// The network of one node: its range, its bridges, its fence, its name server, and who is attached.
 #[derive(Debug)]
 pub struct Network {
-    names: Names,
+    fence: Fence,
     run_dir: PathBuf,
     data_dir: PathBuf,
-    subnet: Subnet,
-    bridge: u32,
     handle: Handle,
-    addresses: Mutex<Addresses>,
+    dns: Dns,
+    bridges: Mutex<Bridges>,
+    /// Held by those who make or remove bridges, or change names or the fence.
+    changing: tokio::sync::Mutex<Changing>,
+}
+
+#[derive(Debug)]
+struct Changing {
+    /// `None`: none were given yet.
+    names: Option<Arc<AppNames>>,
+    /// The apps that have names; before the first were given, those that have a bridge.
+    named: BTreeSet<String>,
+    doors: BTreeSet<Door>,
 }
 
 /// A replica's place in the network.
@@ -54,19 +72,13 @@ pub struct Attachment {
     pub netns: PathBuf,
     /// Its address, on `eth0` in there.
     pub address: Ipv4Addr,
-    /// The bridge's address, its default route.
+    /// The bridge's address: its default route, its name server, and where it reaches the machine.
     pub gateway: Ipv4Addr,
 }
 
-/// What was found before anything is changed.
-struct Survey {
-    bridge: Option<Device>,
-    ports: Vec<Device>,
-    subnet: Subnet,
-}
-
 impl Network {
-    /// Makes the node's network, or finds it as it was left. What was left half made is removed.
+    /// Makes the node's network, or finds it as it was left. What was left half made is removed. Names that were in
+    /// force stay so until [`Network::set_names`] is called.
     ///
     /// # Errors
     /// See [`Error`]; opening it again may help and harms nothing.
@@ -78,75 +90,82 @@ impl Network {
         let memory = config.data_dir.join("network.json");
         let handle = link::connect()?;
 
-        // The lock is held until the bridge is up. Waiting for it may take as long as another node's start.
+        // The lock is held until the range is in use. Waiting for it may take as long as another node's start.
         let shared = shared.to_owned();
         let claims = tokio::task::spawn_blocking(move || Claims::lock(&shared))
             .await
             .map_err(|error| Error::Thread(io::Error::other(error)))??;
-        let survey = survey(&handle, &names, &claims, &memory).await?;
-
-        let subnet = survey.subnet;
-        claims.claim(&names.node, subnet)?;
-        let remembered = Remembered {
-            subnet: subnet.to_string(),
-        };
+        let mut remembered = Remembered::read(&memory);
+        let found = survey(&handle, &names, &claims, &remembered).await?;
+        let node = found.node;
+        claims.claim(&names.node, node)?;
+        let dns = Dns::open(remembered.dns_port).map_err(Error::Dns)?;
+        remembered.subnet = node.to_string();
+        remembered.dns_port = dns.port;
         remembered.write(&memory)?;
         switch_ip_forward_on()?;
-        let bridge = match survey.bridge {
-            Some(bridge) => {
-                link::add_address(&handle, bridge.index, subnet.gateway(), PREFIX).await?;
-                link::set_up(&handle, bridge.index).await?;
-                bridge.index
-            }
-            None => {
-                let mac = names.bridge_mac();
-                link::make_bridge(&handle, &names.bridge, mac, subnet.gateway(), PREFIX).await?
-            }
+        link::set_up(&handle, LOOPBACK).await?;
+        link::make_local(&handle, node.virtual_range()).await?;
+        let fence = Fence {
+            names,
+            node,
+            virtual_port: config.virtual_port,
+            dns_port: dns.port,
         };
-        if firewall::raise(&names, subnet).await? {
+        let doors = fence.standing_doors().await;
+        fence.raise(&doors).await?;
+        for chain in foreign::open(&fence).await? {
             tracing::warn!(
-                "the machine's chain FORWARD drops by default (Docker does that): opened it for the bridge {}",
-                names.bridge
+                "a firewall drops what it does not know (its {chain}): opened it for the bridges {}",
+                fence.names.bridges
             );
         }
         drop(claims);
 
-        let attached = sweep(&handle, &names, subnet, &survey.ports, &netns).await;
         let started = SystemTime::now().duration_since(UNIX_EPOCH);
         let begin = started.map_or(0, |since| since.subsec_nanos() ^ since.as_secs() as u32);
+        let mut bridges = Bridges::new(node, begin);
+        for bridge in sweep(&handle, &fence.names, &found, &netns).await {
+            bridges.add(bridge.number, bridge.device, bridge.app, bridge.attached);
+        }
+        let changing = Changing {
+            names: None,
+            named: bridges.apps().into_values().collect(),
+            doors,
+        };
         Ok(Self {
-            names,
+            fence,
             run_dir: config.run_dir,
             data_dir: config.data_dir,
-            subnet,
-            bridge,
             handle,
-            addresses: Mutex::new(Addresses::new(subnet, attached, begin)),
+            dns,
+            bridges: Mutex::new(bridges),
+            changing: tokio::sync::Mutex::new(changing),
         })
     }
 
-    /// Gives `id` a namespace and an address; the same ones if it has them already, also after a restart.
+    /// Gives `id` a namespace and an address on the bridge of `app`; the same ones if it has them already, also after
+    /// a restart. Without an app it reaches what is outside of the node, and nobody reaches it but the machine.
     ///
     /// # Errors
     /// See [`Error`]; nothing is left then.
-    pub async fn attach(&self, id: &str) -> Result<Attachment, Error> {
+    pub async fn attach(&self, id: &str, app: Option<&str>) -> Result<Attachment, Error> {
         check_id(id)?;
-        let netns = self.netns(id);
-        if let Some(address) = self.lock().get(id) {
-            return Ok(self.attachment(netns, address));
+        app.map_or(Ok(()), check_app)?;
+        if let Some((number, address)) = self.lock().find(id) {
+            return Ok(self.attachment(id, number, address));
         }
-        let taken = self.lock().take(id);
-        let address = taken.ok_or_else(|| Error::NoAddress {
-            subnet: self.subnet.to_string(),
-        })?;
+        let (number, device, address) = self.place(id, app).await?;
+        let attachment = self.attachment(id, number, address);
         let made = plug(Plug {
-            netns: netns.clone(),
-            veth: self.names.veth(id),
+            netns: attachment.netns.clone(),
+            veth: self.fence.names.veth(id),
             alias: alias(id, address),
-            bridge: self.bridge,
+            bridge: device,
             address,
-            prefix: PREFIX,
-            gateway: self.subnet.gateway(),
+            prefix: APP_PREFIX,
+            gateway: attachment.gateway,
+            alone: app.is_none(),
         })
         .await;
         if let Err(error) = made {
@@ -155,49 +174,73 @@ impl Network {
             }
             return Err(error);
         }
-        Ok(self.attachment(netns, address))
+        Ok(attachment)
     }
 
-    /// Takes the namespace and the address of `id` back; one that has none is fine.
+    /// Takes the namespace and the address of `id` back; one that has none is fine. With the last of an app that has
+    /// no names either, the app's bridge goes.
     ///
     /// # Errors
     /// [`Error`], with all that could not be removed. The address stays taken then.
     pub async fn detach(&self, id: &str) -> Result<(), Error> {
         check_id(id)?;
         let mut errors = Collect::default();
-        errors.add(link::remove(&self.handle, &self.names.veth(id)).await);
+        errors.add(link::remove(&self.handle, &self.fence.names.veth(id)).await);
         errors.add(namespace::remove(&self.netns(id)));
         errors.finish()?;
         self.lock().free(id);
-        Ok(())
+        let mut changing = self.changing.lock().await;
+        self.remove_unused(&mut changing).await
     }
 
     /// Who is attached, and where.
+    pub fn attached(&self) -> Vec<(String, Ipv4Addr)> {
+        self.lock().attached()
+    }
+
+    /// The addresses that services can have: the first one, and the length of the prefix.
+    pub fn virtual_range(&self) -> (Ipv4Addr, u8) {
+        self.fence.node.virtual_range().parts()
+    }
+
+    /// Answers by these names from now on, and lets each app come to the addresses of its own.
     ///
     /// # Errors
-    /// None yet; a later network may have to ask.
-    pub fn attached(&self) -> Result<Vec<(String, Ipv4Addr)>, Error> {
-        Ok(self.lock().all())
+    /// [`Error`]; it is to be tried again then.
+    pub async fn set_names(&self, names: AppNames) -> Result<(), Error> {
+        let mut changing = self.changing.lock().await;
+        changing.named = names.keys().cloned().collect();
+        changing.names = Some(Arc::new(names));
+        self.follow_names(&mut changing).await?;
+        self.remove_unused(&mut changing).await
     }
 
-    /// The address under which the replicas reach the machine.
-    pub fn gateway(&self) -> Ipv4Addr {
-        self.subnet.gateway()
+    /// Those of `ports` (TCP, of the machine) that a firewall drops for other machines, each with the chain that
+    /// does. What cannot be told is left out.
+    pub async fn dropped_ports(&self, ports: &[u16]) -> Vec<(u16, String)> {
+        foreign::dropped(ports).await
     }
 
-    /// Removes all of it: every namespace, the bridge, the fence, the claim on the subnet. The machine's
+    /// Removes all of it: every namespace, the bridges, the fence, the claim on the range. The machine's
     /// `net.ipv4.ip_forward` stays on: what was started since (Docker, a VPN) may have found it on, and rely on it.
     ///
     /// # Errors
     /// [`Error`], with all that could not be removed; closing it again may help.
     pub async fn close(&self) -> Result<(), Error> {
         let mut errors = Collect::default();
-        let attached = self.lock().all();
-        for (id, _) in attached {
+        for (id, _) in self.attached() {
             errors.add(self.detach(&id).await);
         }
-        errors.add(link::remove(&self.handle, &self.names.bridge).await);
-        errors.add(firewall::lower(&self.names).await);
+        {
+            let mut changing = self.changing.lock().await;
+            changing.names = Some(Arc::default());
+            changing.named.clear();
+            errors.add(self.remove_unused(&mut changing).await);
+        }
+        errors.add(foreign::close(&self.fence).await);
+        errors.add(self.fence.lower().await);
+        let range = self.fence.node.virtual_range();
+        errors.add(link::unmake_local(&self.handle, range).await);
         let netns = self.run_dir.join("netns");
         match fs::remove_dir(&netns) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -213,7 +256,7 @@ impl Network {
             _ => {}
         }
         let shared = self.run_dir.parent().unwrap_or(Path::new("/")).to_owned();
-        let node = self.names.node.clone();
+        let node = self.fence.names.node.clone();
         let released = tokio::task::spawn_blocking(move || Claims::lock(&shared)?.give_up(&node));
         errors.add(
             released
@@ -223,117 +266,122 @@ impl Network {
         errors.finish()
     }
 
+    /// Finds an address for `id` on the app's bridge, which is made if it is not there: the bridge's number, the
+    /// device's index, the address.
+    async fn place(&self, id: &str, app: Option<&str>) -> Result<(u8, u32, Ipv4Addr), Error> {
+        let mut changing = self.changing.lock().await;
+        let known = self.lock().of_app(app);
+        let number = match known {
+            Some(number) => number,
+            None => self.make_bridge(&mut changing, app).await?,
+        };
+        let mut bridges = self.lock();
+        let device = bridges.get(number).map_or(0, |bridge| bridge.device);
+        let address = bridges.take(number, id).ok_or_else(|| Error::NoAddress {
+            subnet: self.subnet(number).to_string(),
+        })?;
+        Ok((number, device, address))
+    }
+
+    async fn make_bridge(&self, changing: &mut Changing, app: Option<&str>) -> Result<u8, Error> {
+        let number = self.lock().free_number().ok_or(Error::NoBridge)?;
+        let name = self.fence.names.bridge(number);
+        let gateway = self.subnet(number).gateway();
+        let made = async {
+            let mac = mac(gateway);
+            let device =
+                link::make_bridge(&self.handle, &name, mac, gateway, APP_PREFIX).await?;
+            no_ipv6(&name);
+            // Last: a bridge without it is half made, and removed at the next start.
+            link::set_alias(&self.handle, &name, &bridge_alias(app)).await?;
+            Ok(device)
+        };
+        let device = match made.await {
+            Ok(device) => device,
+            Err(error) => {
+                if let Err(left) = link::remove(&self.handle, &name).await {
+                    tracing::warn!("after a bridge could not be made: {}", whole(&left));
+                }
+                return Err(error);
+            }
+        };
+        let app = app.map(str::to_owned);
+        self.lock().add(number, device, app, BTreeMap::new());
+        self.follow_names(changing).await?;
+        Ok(number)
+    }
+
+    /// Removes the bridges that nobody needs.
+    async fn remove_unused(&self, changing: &mut Changing) -> Result<(), Error> {
+        let unused = self.lock().unused(&changing.named);
+        if unused.is_empty() {
+            return Ok(());
+        }
+        let mut errors = Collect::default();
+        for number in unused {
+            let removed = link::remove(&self.handle, &self.fence.names.bridge(number)).await;
+            if removed.is_ok() {
+                self.lock().remove(number);
+            }
+            errors.add(removed);
+        }
+        errors.add(self.follow_names(changing).await);
+        errors.finish()
+    }
+
+    /// Brings name server and fence up to date with names and bridges.
+    async fn follow_names(&self, changing: &mut Changing) -> Result<(), Error> {
+        let Some(names) = &changing.names else {
+            return Ok(()); // what stands is better than nothing
+        };
+        let apps = self.lock().apps();
+        let range = self.fence.node.virtual_range();
+        let mut doors = BTreeSet::new();
+        for (number, app) in &apps {
+            let addresses = names.get(app).into_iter().flatten();
+            let addresses = addresses.flat_map(|(_, addresses)| addresses);
+            let addresses = addresses.filter(|address| range.contains(**address));
+            doors.extend(addresses.map(|address| (*number, *address)));
+        }
+        let names = Arc::clone(names);
+        // The door is open before the name leads to it.
+        if doors != changing.doors {
+            if let Err(error) = self.fence.set_doors(&doors).await {
+                // Somebody flushed the machine's rules, ours too.
+                tracing::warn!("the fence is put up anew: {}", whole(&error));
+                self.fence.raise(&doors).await?;
+                foreign::open(&self.fence).await?;
+            }
+            changing.doors = doors;
+        }
+        self.dns.set(Directory {
+            node: self.fence.node,
+            apps,
+            names,
+        });
+        Ok(())
+    }
+
+    fn subnet(&self, number: u8) -> Subnet {
+        self.fence.node.app(number)
+    }
+
     fn netns(&self, id: &str) -> PathBuf {
         self.run_dir.join("netns").join(id)
     }
 
-    fn attachment(&self, netns: PathBuf, address: Ipv4Addr) -> Attachment {
+    fn attachment(&self, id: &str, number: u8, address: Ipv4Addr) -> Attachment {
         Attachment {
-            netns,
+            netns: self.netns(id),
             address,
-            gateway: self.subnet.gateway(),
+            gateway: self.subnet(number).gateway(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Addresses> {
+    fn lock(&self) -> MutexGuard<'_, Bridges> {
         // Nothing panics while it is held.
-        self.addresses
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.bridges.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Looks at the machine and decides on the subnet; changes nothing.
-async fn survey(
-    handle: &Handle,
-    names: &Names,
-    claims: &Claims,
-    memory: &Path,
-) -> Result<Survey, Error> {
-    let devices = link::devices(handle).await?;
-    let bridge = devices.iter().find(|device| device.name == names.bridge);
-    let index = bridge.map_or(0, |bridge| bridge.index);
-    let ports = devices
-        .iter()
-        .filter(|device| index != 0 && device.bridge == index);
-    let remembered = Remembered::read(memory);
-
-    // A bridge that is up has the last word: replicas live on it.
-    let on_bridge = if index == 0 {
-        None
-    } else {
-        let addresses = link::addresses(handle, index).await?.into_iter();
-        addresses
-            .map(|(address, prefix)| Subnet::of(address, prefix))
-            .find(|subnet| subnet.is_candidate())
-    };
-    let subnet = match on_bridge {
-        Some(subnet) => subnet,
-        None => {
-            let mut taken = link::ranges_in_use(handle, index).await?;
-            taken.extend(claims.of_others(&names.node)?);
-            let known = remembered.subnet.parse().ok();
-            let known = known.filter(|subnet: &Subnet| {
-                subnet.is_candidate() && !taken.iter().any(|other| other.overlaps(*subnet))
-            });
-            let hash = Sha256::digest(&names.node);
-            let hash = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
-            known
-                .or_else(|| subnet::choose(hash, &taken))
-                .ok_or(Error::NoSubnet)?
-        }
-    };
-    Ok(Survey {
-        bridge: bridge.cloned(),
-        ports: ports.cloned().collect(),
-        subnet,
-    })
-}
-
-/// Removes what is half made, and returns what is whole: a port with its alias, and its namespace.
-async fn sweep(
-    handle: &Handle,
-    names: &Names,
-    subnet: Subnet,
-    ports: &[Device],
-    netns: &Path,
-) -> BTreeMap<String, Ipv4Addr> {
-    let mut errors = Collect::default();
-    let mut whole_ones = BTreeMap::new();
-    for port in ports {
-        match parse_alias(&port.alias) {
-            Some((id, address))
-                if names.veth(&id) == port.name
-                    && subnet.contains(address)
-                    && namespace::is_bound(&netns.join(&id)) =>
-            {
-                whole_ones.insert(id, address);
-            }
-            _ => errors.add(link::remove(handle, &port.name).await),
-        }
-    }
-    let files = fs::read_dir(netns).into_iter().flatten().flatten();
-    for entry in files {
-        let known = entry.file_name().to_str().map(str::to_owned);
-        if !known.is_some_and(|id| whole_ones.contains_key(&id)) {
-            errors.add(namespace::remove(&entry.path()));
-        }
-    }
-    if let Err(error) = errors.finish() {
-        tracing::warn!("while tidying the network: {}", whole(&error));
-    }
-    whole_ones
-}
-
-/// What is noted on the host's end of a replica's veth pair: the truth about who has which address.
-fn alias(id: &str, address: Ipv4Addr) -> String {
-    format!("layby {id} {address}")
-}
-
-fn parse_alias(text: &str) -> Option<(String, Ipv4Addr)> {
-    let (id, address) = text.strip_prefix("layby ")?.split_once(' ')?;
-    check_id(id).ok()?;
-    Some((id.to_owned(), address.parse().ok()?))
 }
 
 /// Lets the machine forward packets, if it does not yet.
@@ -348,20 +396,14 @@ fn switch_ip_forward_on() -> Result<(), Error> {
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_alias_says_who_has_which_address() {
-        let address = Ipv4Addr::new(10, 0, 0, 2);
-        let text = alias("00000300001f", address);
-        assert_eq!(
-            parse_alias(&text),
-            Some(("00000300001f".to_owned(), address))
-        );
-        for bad in ["", "layby x", "layby ../x 10.0.0.2", "other x 10.0.0.2"] {
-            assert_eq!(parse_alias(bad), None, "{bad:?}");
+/// The machine has no IPv6 address on a bridge: the fence is one of IPv4, and containers would reach past it whatever
+/// the machine offers over IPv6.
+fn no_ipv6(bridge: &str) {
+    let path = format!("/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6");
+    match fs::write(&path, "1") {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!("cannot write {path}: {error}");
         }
+        _ => {} // or the machine has no IPv6 at all
     }
 }

@@ -12,11 +12,9 @@ use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
 use rtnetlink::{LinkUnspec, LinkVeth};
 
 use crate::claims::file;
-use crate::link::{self, asked};
+use crate::link::{self, LOOPBACK, asked};
 use crate::{Error, names, namespace};
 
-/// Loopback's index in every new namespace.
-const LOOPBACK: u32 = 1;
 /// What a replica's device is called inside.
 const INSIDE: &str = "eth0";
 
@@ -37,6 +35,8 @@ pub(crate) struct Plug {
     pub(crate) prefix: u8,
     /// The bridge's address.
     pub(crate) gateway: Ipv4Addr,
+    /// It reaches no other port of the bridge that is alone, too.
+    pub(crate) alone: bool,
 }
 
 /// Does it. What was made stays if it fails: the caller removes it.
@@ -78,6 +78,10 @@ fn plug_here(plug: &Plug) -> Result<(), Error> {
         let made = outside.link().add(pair).execute().await;
         made.map_err(asked(&what))?;
 
+        if plug.alone {
+            let port = link::find(&outside, &plug.veth).await?;
+            link::isolate(&outside, port.map_or(0, |port| port.index)).await?;
+        }
         link::set_up(&inside, LOOPBACK).await?;
         let device = link::find(&inside, INSIDE).await?;
         let index = device.map_or(0, |device| device.index);

@@ -1,0 +1,324 @@
+//! What a question is answered with: decided by the question and the directory alone.
+
+use std::net::Ipv4Addr;
+
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::{A, PTR};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+
+use super::Directory;
+
+/// How long an answer may be kept, in seconds. A name's address changes only when its service is taken down and
+/// deployed anew.
+const TTL_S: u32 = 5;
+/// The longest answer over UDP to one who does not say what it takes (RFC 1035, section 4.2.1).
+const PLAIN_UDP: u16 = 512;
+/// The longest that is taken over UDP here (RFC 9715, section 3).
+const OWN_UDP: u16 = 1232;
+
+/// What is done with a question.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// It is answered with this.
+    Answer(Vec<u8>),
+    /// Somebody else knows. The longest answer that may be sent back over UDP, in bytes.
+    Forward {
+        /// The number of the bridge that it came from.
+        bridge: u8,
+        /// In bytes.
+        longest: usize,
+    },
+    /// It is no question, or of nobody here.
+    Ignore,
+}
+
+/// What is known of a name.
+enum Known {
+    /// It is the app's own, with these addresses.
+    Own(Vec<Ipv4Addr>),
+    /// An address of the node's, with this name.
+    Address(String),
+    /// It is nobody's, or another app's: that is not for the world to answer.
+    Nothing,
+    /// It is not of this node.
+    Elsewhere,
+}
+
+/// Decides on a question that came from the address `from`.
+pub(crate) fn plan(directory: &Directory, from: Ipv4Addr, question: &[u8]) -> Plan {
+    let Some(bridge) = directory.node.app_of(from) else {
+        return Plan::Ignore;
+    };
+    let Ok(message) = Message::from_vec(question) else {
+        return Plan::Ignore;
+    };
+    if message.metadata.message_type != MessageType::Query {
+        return Plan::Ignore; // two that answer each other would never end
+    }
+    let say = |code: ResponseCode| Plan::Answer(answer(&message, code, Vec::new()));
+    if message.metadata.op_code != OpCode::Query {
+        return say(ResponseCode::NotImp);
+    }
+    let [query] = message.queries.as_slice() else {
+        return say(ResponseCode::FormErr);
+    };
+    if query.query_class() != DNSClass::IN
+        || matches!(query.query_type(), RecordType::AXFR | RecordType::IXFR)
+    {
+        return say(ResponseCode::Refused);
+    }
+    let records = match look_up(directory, bridge, query) {
+        Known::Own(addresses) => {
+            let asked = matches!(query.query_type(), RecordType::A | RecordType::ANY);
+            let addresses = addresses.into_iter().filter(|_| asked);
+            addresses
+                .map(|address| record(query, RData::A(A(address))))
+                .collect()
+        }
+        Known::Address(name) => match Name::from_ascii(format!("{name}.")) {
+            Ok(name) => vec![record(query, RData::PTR(PTR(name)))],
+            Err(_) => return say(ResponseCode::NXDomain),
+        },
+        Known::Nothing => return say(ResponseCode::NXDomain),
+        Known::Elsewhere => {
+            let longest = usize::from(takes(&message));
+            return Plan::Forward { bridge, longest };
+        }
+    };
+    Plan::Answer(answer(&message, ResponseCode::NoError, records))
+}
+
+/// The answer that the machine's resolvers could not be asked; `None`: to what is no question.
+pub(crate) fn failure(question: &[u8]) -> Option<Vec<u8>> {
+    let message = Message::from_vec(question).ok()?;
+    Some(answer(&message, ResponseCode::ServFail, Vec::new()))
+}
+
+fn look_up(directory: &Directory, bridge: u8, query: &Query) -> Known {
+    let name = query.name().to_ascii().to_ascii_lowercase();
+    let name = name.strip_suffix('.').unwrap_or(&name);
+    let gateway = directory.node.app(bridge).gateway();
+    let app = directory.apps.get(&bridge);
+    let own = app.and_then(|app| directory.names.get(app));
+    if let Some(labels) = name.strip_suffix(".in-addr.arpa") {
+        let Some(address) = reversed(labels).filter(|address| directory.node.contains(*address))
+        else {
+            return Known::Elsewhere;
+        };
+        if address == gateway {
+            return Known::Address("host.layby.internal".to_owned());
+        }
+        let names = own.into_iter().flatten();
+        // Of its names the longest: `web.shop` says more than `web`.
+        let named = names.filter(|(_, addresses)| addresses.contains(&address));
+        return match named.max_by_key(|(name, _)| name.len()) {
+            Some((name, _)) => Known::Address(name.clone()),
+            None => Known::Nothing,
+        };
+    }
+    match name {
+        "host.layby.internal" | "host.docker.internal" | "gateway.docker.internal" => {
+            return Known::Own(vec![gateway]);
+        }
+        _ if is_below(name, "layby.internal") || is_below(name, "docker.internal") => {
+            return Known::Nothing;
+        }
+        _ => {}
+    }
+    if let Some(addresses) = own.and_then(|names| names.get(name)) {
+        return Known::Own(addresses.clone());
+    }
+    let others = directory.names.values();
+    let of_others = others.into_iter().any(|names| names.contains_key(name));
+    // No resolver of the world has an address for a name without a dot; one that makes one up must not stand in for
+    // a service that is not deployed yet.
+    let alone = !name.is_empty()
+        && !name.contains('.')
+        && matches!(query.query_type(), RecordType::A | RecordType::AAAA);
+    match of_others || alone {
+        true => Known::Nothing,
+        false => Known::Elsewhere,
+    }
+}
+
+fn is_below(name: &str, domain: &str) -> bool {
+    let rest = name.strip_suffix(domain);
+    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+/// The address that `4.3.2.1` stands for below `in-addr.arpa` (RFC 1035, section 3.5).
+fn reversed(labels: &str) -> Option<Ipv4Addr> {
+    let address: Ipv4Addr = labels.parse().ok()?;
+    let [a, b, c, d] = address.octets();
+    Some(Ipv4Addr::new(d, c, b, a))
+}
+
+fn record(query: &Query, data: RData) -> Record {
+    Record::from_rdata(query.name().clone(), TTL_S, data)
+}
+
+/// How long an answer over UDP may be for the one who sent `message`.
+fn takes(message: &Message) -> u16 {
+    let says = message.edns.as_ref().map(Edns::max_payload);
+    says.unwrap_or(PLAIN_UDP).max(PLAIN_UDP)
+}
+
+fn answer(message: &Message, code: ResponseCode, records: Vec<Record>) -> Vec<u8> {
+    let mut answer = Message::response(message.metadata.id, message.metadata.op_code);
+    answer.metadata.response_code = code;
+    answer.metadata.recursion_desired = message.metadata.recursion_desired;
+    answer.metadata.recursion_available = true;
+    answer.metadata.authoritative = !records.is_empty();
+    answer.add_queries(message.queries.iter().take(1).cloned());
+    answer.add_answers(records);
+    if message.edns.is_some() {
+        // RFC 6891, section 6.1.1: who says what it takes is told so too.
+        let mut edns = Edns::new();
+        edns.set_max_payload(OWN_UDP);
+        answer.set_edns(edns);
+    }
+    // It holds what was read from a message, and names that were: it can be written.
+    answer.to_vec().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+
+    const WEB: Ipv4Addr = Ipv4Addr::new(10, 1, 240, 5);
+    const DB: Ipv4Addr = Ipv4Addr::new(10, 1, 240, 6);
+    /// A replica of the app `shop`, one of `blog`, and a build.
+    const SHOP: Ipv4Addr = Ipv4Addr::new(10, 1, 3, 2);
+    const BLOG: Ipv4Addr = Ipv4Addr::new(10, 1, 4, 2);
+    const BUILD: Ipv4Addr = Ipv4Addr::new(10, 1, 5, 2);
+
+    fn directory() -> Directory {
+        let names = |pairs: &[(&str, Ipv4Addr)]| {
+            let pairs = pairs.iter();
+            pairs.map(|(name, ip)| ((*name).to_owned(), vec![*ip])).collect()
+        };
+        let shop = names(&[("web", WEB), ("web.shop", WEB), ("none", WEB)]);
+        let blog = names(&[("web", DB), ("web.blog", DB), ("db", DB), ("db.blog", DB)]);
+        let names = BTreeMap::from([("shop".to_owned(), shop), ("blog".to_owned(), blog)]);
+        Directory {
+            node: "10.1.0.0/16".parse().expect("a range"),
+            apps: BTreeMap::from([(3, "shop".to_owned()), (4, "blog".to_owned())]),
+            names: Arc::new(names),
+        }
+    }
+
+    fn question(name: &str, kind: RecordType) -> Vec<u8> {
+        let mut message = Message::new(7, MessageType::Query, OpCode::Query);
+        let name = Name::from_ascii(name).expect("a name");
+        message.add_query(Query::query(name, kind));
+        message.to_vec().expect("a message")
+    }
+
+    /// The code and the data of the answer; `None`: it is forwarded.
+    fn ask(from: Ipv4Addr, name: &str, kind: RecordType) -> Option<(ResponseCode, Vec<String>)> {
+        match plan(&directory(), from, &question(name, kind)) {
+            Plan::Forward { longest, .. } => {
+                assert_eq!(longest, 512);
+                None
+            }
+            Plan::Answer(bytes) => {
+                let answer = Message::from_vec(&bytes).expect("a message");
+                assert_eq!(answer.metadata.id, 7);
+                let data = answer.answers.iter().map(|r| r.data.to_string());
+                Some((answer.metadata.response_code, data.collect()))
+            }
+            Plan::Ignore => panic!("{name} was ignored"),
+        }
+    }
+
+    fn known(data: &str) -> Option<(ResponseCode, Vec<String>)> {
+        Some((ResponseCode::NoError, vec![data.to_owned()]))
+    }
+
+    const NO_DATA: Option<(ResponseCode, Vec<String>)> = Some((ResponseCode::NoError, Vec::new()));
+    const NO_NAME: Option<(ResponseCode, Vec<String>)> = Some((ResponseCode::NXDomain, Vec::new()));
+
+    #[test]
+    fn an_app_sees_its_own_names_and_those_of_no_other() {
+        assert_eq!(ask(SHOP, "web.", RecordType::A), known("10.1.240.5"));
+        assert_eq!(ask(SHOP, "WEB.Shop.", RecordType::A), known("10.1.240.5"));
+        assert_eq!(ask(BLOG, "web.", RecordType::A), known("10.1.240.6"));
+        assert_eq!(ask(SHOP, "web.blog.", RecordType::A), NO_NAME);
+        assert_eq!(ask(SHOP, "db.", RecordType::A), NO_NAME);
+        assert_eq!(ask(BUILD, "web.", RecordType::A), NO_NAME);
+        assert_eq!(ask(BUILD, "web.shop.", RecordType::A), NO_NAME);
+    }
+
+    #[test]
+    fn an_own_name_exists_whatever_type_is_asked_for() {
+        for kind in [RecordType::AAAA, RecordType::MX, RecordType::HTTPS, RecordType::TXT] {
+            assert_eq!(ask(SHOP, "web.", kind), NO_DATA, "{kind}");
+            assert_eq!(ask(SHOP, "host.layby.internal.", kind), NO_DATA, "{kind}");
+        }
+    }
+
+    #[test]
+    fn the_machine_is_the_gateway_of_the_bridge_that_asks() {
+        for name in ["host.layby.internal.", "host.docker.internal."] {
+            assert_eq!(ask(SHOP, name, RecordType::A), known("10.1.3.1"));
+            assert_eq!(ask(BUILD, name, RecordType::A), known("10.1.5.1"));
+        }
+        assert_eq!(ask(SHOP, "other.layby.internal.", RecordType::A), NO_NAME);
+    }
+
+    #[test]
+    fn all_else_is_for_others_to_answer() {
+        for name in ["example.org.", "web.example.org.", "notdocker.internal.", "www.shop."] {
+            assert_eq!(ask(SHOP, name, RecordType::A), None, "{name}");
+        }
+        assert_eq!(ask(SHOP, "shop.", RecordType::NS), None);
+        assert_eq!(ask(SHOP, "nosuch.", RecordType::A), NO_NAME);
+        assert_eq!(ask(SHOP, "1.1.168.192.in-addr.arpa.", RecordType::PTR), None);
+    }
+
+    #[test]
+    fn an_address_of_the_node_has_its_longest_name_and_is_asked_of_nobody_else() {
+        let ask = |name: &str| ask(SHOP, name, RecordType::PTR);
+        assert_eq!(ask("5.240.1.10.in-addr.arpa."), known("web.shop."));
+        assert_eq!(ask("1.3.1.10.in-addr.arpa."), known("host.layby.internal."));
+        assert_eq!(ask("6.240.1.10.in-addr.arpa."), NO_NAME);
+    }
+
+    #[test]
+    fn who_is_not_on_a_bridge_gets_no_answer() {
+        let question = question("web.", RecordType::A);
+        for from in [[192, 168, 1, 1], [10, 1, 240, 5], [10, 2, 3, 2]] {
+            assert_eq!(plan(&directory(), from.into(), &question), Plan::Ignore);
+        }
+    }
+
+    #[test]
+    fn what_is_no_question_is_refused_or_ignored() {
+        let ask = |bytes: &[u8]| plan(&directory(), SHOP, bytes);
+        assert_eq!(ask(b""), Plan::Ignore);
+        assert_eq!(ask(b"nonsense that is no DNS"), Plan::Ignore);
+        let mut answer = Message::from_vec(&question("web.", RecordType::A)).expect("a message");
+        answer.metadata.message_type = MessageType::Response;
+        assert_eq!(ask(&answer.to_vec().expect("a message")), Plan::Ignore);
+        let refused = Some((ResponseCode::Refused, Vec::new()));
+        assert_eq!(super::tests::ask(SHOP, "web.", RecordType::AXFR), refused);
+    }
+
+    #[test]
+    fn who_says_what_it_takes_is_told_so_too() {
+        let mut message = Message::from_vec(&question("web.", RecordType::A)).expect("a message");
+        let mut edns = Edns::new();
+        edns.set_max_payload(4096);
+        message.set_edns(edns);
+        let Plan::Answer(bytes) = plan(&directory(), SHOP, &message.to_vec().expect("bytes"))
+        else {
+            panic!("it is answered");
+        };
+        let answer = Message::from_vec(&bytes).expect("a message");
+        assert_eq!(answer.edns.map(|edns| edns.max_payload()), Some(OWN_UDP));
+        assert_eq!(takes(&message), 4096);
+    }
+}
