@@ -14,6 +14,7 @@ mod logs;
 mod measure;
 mod merge;
 mod mounts;
+mod names;
 mod record;
 mod reopen;
 mod replica;
@@ -24,6 +25,7 @@ mod step;
 mod volumes;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,9 +37,11 @@ use layby_model::engine::{
     Workload,
 };
 use layby_model::replica::ReplicaReport;
+use layby_model::route::NameTable;
 use layby_model::{ReplicaId, ServiceId, Wakefulness, error_chain};
 use layby_net::{Network, NetworkConfig};
 use layby_runtime::{ShimImage, probe, protocol};
+use tokio::sync::watch;
 
 use crate::lifecycle::{Action, Actual};
 use crate::roster::{Entry, Roster};
@@ -51,7 +55,7 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(120);
 /// Where an embedded engine is, and what it uses.
 #[derive(Debug)]
 pub struct EmbeddedConfig {
-    /// The node's name on the machine (8 hex digits): it names the bridge, the nft table and the cgroups.
+    /// The node's name on the machine (8 hex digits): it names the bridges, the nft table and the cgroups.
     pub node: String,
     /// The node's data directory; the bundles are in `replicas/` below it.
     pub data_dir: PathBuf,
@@ -59,6 +63,11 @@ pub struct EmbeddedConfig {
     pub run_dir: PathBuf,
     /// The images.
     pub images: Arc<Store>,
+    /// The names that containers may look up. What it holds when the engine opens is not taken up: until a first table
+    /// is sent, the names of the last start are in force.
+    pub names: watch::Receiver<Arc<NameTable>>,
+    /// The port of the machine to which connections to virtual addresses are sent: the gateway's.
+    pub virtual_port: u16,
 }
 
 /// The embedded engine.
@@ -131,6 +140,7 @@ impl Embedded {
             node: config.node.clone(),
             run_dir: config.run_dir,
             data_dir: config.data_dir,
+            virtual_port: config.virtual_port,
         })
         .await
         .map_err(|error| EngineError::Failed(error_chain(&error)))?;
@@ -155,6 +165,7 @@ impl Embedded {
         reopen::reopen(&shared, found).await?;
         // Nobody waits for it: a volume may have had many files.
         tokio::spawn(blocking(move || volumes::sweep(&left)));
+        tokio::spawn(names::follow(Arc::downgrade(&shared), config.names));
         Ok(Self { shared })
     }
 
@@ -163,6 +174,16 @@ impl Embedded {
     pub fn runner(&self) -> Arc<dyn RunStep> {
         let handle = tokio::runtime::Handle::current();
         Arc::new(step::Runner::new(Arc::clone(&self.shared), handle))
+    }
+
+    /// The addresses that services can have: the first one, and the length of the prefix.
+    pub fn virtual_range(&self) -> (Ipv4Addr, u8) {
+        self.shared.network.virtual_range()
+    }
+
+    /// Those of `ports` (TCP, of the machine) that a firewall drops for other machines, each with the chain that does.
+    pub async fn dropped_ports(&self, ports: &[u16]) -> Vec<(u16, String)> {
+        self.shared.network.dropped_ports(ports).await
     }
 
     /// Closes the engine. With `all`, stops and removes every replica and the network; without, leaves all as it is

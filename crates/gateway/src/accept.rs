@@ -16,7 +16,7 @@ use crate::fatal::FatalPanic;
 use crate::route::Entry;
 use crate::watchdog::Pulse;
 use crate::worker::{Order, Worker};
-use crate::{client, tcp};
+use crate::{client, redirected, tcp};
 
 /// Connections from clients that one worker has at a time; more are turned away.
 const MAX_CLIENTS: usize = 32_768;
@@ -97,12 +97,21 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, entry: Entry) {
-    let protocol = match entry {
-        Entry::Hosts(_) => Protocol::Http,
+    let (entry, protocol) = match entry {
+        Entry::Hosts(_) => (entry, Protocol::Http),
         Entry::Port(addr) => match worker.view().listener(&addr) {
-            Some((listener, _)) => listener.protocol,
+            Some((listener, _)) => (entry, listener.protocol),
             None => return, // withdrawn since
         },
+        Entry::Virtual(_) => {
+            let Ok(addr) = redirected::destination(&stream) else {
+                return; // gone already
+            };
+            match worker.view().virtual_port(addr) {
+                Some((port, _)) => (Entry::Virtual(addr), port.protocol),
+                None => return, // it was not redirected, or its service is gone
+            }
+        }
     };
     if worker.watchdog.len() >= MAX_CLIENTS {
         if protocol == Protocol::Http {

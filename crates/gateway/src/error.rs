@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 /// Why a gateway cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The HTTP address cannot be listened on.
-    #[error("cannot listen for HTTP on {addr}: {why}; stop what uses it or choose another address")]
+    /// The HTTP address, or any for connections to virtual addresses, cannot be listened on.
+    #[error("cannot listen on {addr}: {why}; stop what uses it or choose another address")]
     Listen {
         /// The address.
         addr: SocketAddr,

@@ -26,6 +26,7 @@ mod io;
 mod listen;
 mod pool;
 mod portowner;
+mod redirected;
 mod retry;
 mod route;
 mod service;
@@ -56,7 +57,8 @@ pub struct GatewayConfig {
     pub http: SocketAddr,
     /// How many worker threads; 0 counts as 1.
     pub workers: usize,
-    /// Where the newest table is kept, so that the next start opens with it.
+    /// Where the newest table is kept, so that the next start opens with it. Beside it, with the extension `port`, the
+    /// port for connections to virtual addresses.
     pub table_file: PathBuf,
 }
 
@@ -76,6 +78,7 @@ pub struct Wires {
 pub struct Gateway {
     shared: Arc<worker::Shared>,
     http: SocketAddr,
+    virtual_port: u16,
     /// Empty once it was stopped.
     threads: Mutex<Threads>,
 }
@@ -95,7 +98,8 @@ impl Gateway {
     /// opened, until the first table of this run reports them.
     ///
     /// # Errors
-    /// [`Error::Listen`] when the HTTP address is taken, [`Error::Thread`] when no thread can be started.
+    /// [`Error::Listen`] when the HTTP address is taken, or no port is free for virtual addresses;
+    /// [`Error::Thread`] when no thread can be started.
     pub fn start(config: GatewayConfig, wires: Wires) -> Result<Self, Error> {
         worker::start(config, wires)
     }
@@ -108,6 +112,12 @@ impl Gateway {
     /// Where it listens for HTTP: the real port when 0 was asked for.
     pub fn http_addr(&self) -> SocketAddr {
         self.http
+    }
+
+    /// The port to which connections to virtual addresses are to be redirected (`SO_ORIGINAL_DST` tells where they were
+    /// going). It is open on all addresses of the machine, and closes connections that were not redirected.
+    pub fn virtual_port(&self) -> u16 {
+        self.virtual_port
     }
 
     /// Stops accepting, closes idle connections, gives what is in flight or held a moment to finish (5 s,

@@ -11,12 +11,15 @@ pub(crate) enum Entry {
     Hosts(SocketAddr),
     /// A listener that leads to one service, whatever the host.
     Port(SocketAddr),
+    /// Of the socket: the listener of virtual addresses. Of a connection: the virtual address and port that it was
+    /// going to, which lead to one service, whatever the host.
+    Virtual(SocketAddr),
 }
 
 impl Entry {
     /// The address that was connected to.
     pub(crate) fn addr(self) -> SocketAddr {
-        let (Self::Hosts(addr) | Self::Port(addr)) = self;
+        let (Self::Hosts(addr) | Self::Port(addr) | Self::Virtual(addr)) = self;
         addr
     }
 }
@@ -46,15 +49,23 @@ pub(crate) fn route(
     entry: Entry,
     host: Option<&[u8]>,
 ) -> Result<Target, Lost> {
-    let addr = match entry {
-        Entry::Hosts(_) => return by_host(snapshot, host.unwrap_or_default()),
-        Entry::Port(addr) => addr,
-    };
-    let (listener, service) = snapshot.listener(&addr).ok_or(Lost::NoListener)?;
-    Ok(Target {
-        service: *service,
-        port: listener.target,
-    })
+    match entry {
+        Entry::Hosts(_) => by_host(snapshot, host.unwrap_or_default()),
+        Entry::Port(addr) => {
+            let (listener, service) = snapshot.listener(&addr).ok_or(Lost::NoListener)?;
+            Ok(Target {
+                service: *service,
+                port: listener.target,
+            })
+        }
+        Entry::Virtual(addr) => {
+            let (port, service) = snapshot.virtual_port(addr).ok_or(Lost::NoListener)?;
+            Ok(Target {
+                service,
+                port: port.target,
+            })
+        }
+    }
 }
 
 fn by_host(snapshot: &Snapshot, host: &[u8]) -> Result<Target, Lost> {

@@ -1,11 +1,13 @@
 //! A routing table made ready to be looked up in.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 
-use layby_model::route::{Limits, Listener, Mode, RouteTable};
+use layby_model::route::{
+    Limits, Listener, Mode, Protocol, RouteTable, VirtualPort, VirtualRoute,
+};
 use layby_model::{ReplicaId, ServiceId};
 
 use crate::service::{ServiceState, UpstreamState};
@@ -55,6 +57,7 @@ pub(crate) struct Snapshot {
 struct Names {
     hosts: HashMap<Box<str>, usize>,
     listeners: HashMap<SocketAddr, (Listener, usize)>,
+    virtuals: HashMap<Ipv4Addr, (VirtualRoute, usize)>,
     ids: HashMap<ServiceId, usize>,
 }
 
@@ -64,9 +67,13 @@ impl Names {
         let ids: HashMap<ServiceId, usize> = ids.collect();
         let host = |(host, id): (&String, _)| Some((host.as_str().into(), *ids.get(id)?));
         let listener = |l: &Listener| Some((l.addr, (l.clone(), *ids.get(&l.service)?)));
+        let virtual_ = |(ip, route): (&Ipv4Addr, &VirtualRoute)| {
+            Some((*ip, (route.clone(), *ids.get(&route.service)?)))
+        };
         Self {
             hosts: table.hosts.iter().filter_map(host).collect(),
             listeners: table.listeners.iter().filter_map(listener).collect(),
+            virtuals: table.virtuals.iter().filter_map(virtual_).collect(),
             ids,
         }
     }
@@ -85,7 +92,8 @@ impl Snapshot {
         let same_services = before.table.services.keys().eq(table.services.keys());
         let same_names = same_services
             && before.table.hosts == table.hosts
-            && before.table.listeners == table.listeners;
+            && before.table.listeners == table.listeners
+            && before.table.virtuals == table.virtuals;
         let mut snapshot = Self {
             generation: before.generation + 1,
             services: Vec::with_capacity(table.services.len()),
@@ -149,6 +157,21 @@ impl Snapshot {
     /// What the listener on `addr` leads to, and the index of that service.
     pub(crate) fn listener(&self, addr: &SocketAddr) -> Option<&(Listener, usize)> {
         self.names.listeners.get(addr)
+    }
+
+    /// Where a port of a virtual address leads, and the index of its service. A port that nobody declared leads to the
+    /// same port, as TCP.
+    pub(crate) fn virtual_port(&self, addr: SocketAddr) -> Option<(VirtualPort, usize)> {
+        let IpAddr::V4(ip) = addr.ip() else {
+            return None;
+        };
+        let (route, service) = self.names.virtuals.get(&ip)?;
+        let port = route.ports.get(&addr.port()).copied();
+        let same = VirtualPort {
+            target: addr.port(),
+            protocol: Protocol::Tcp,
+        };
+        Some((port.unwrap_or(same), *service))
     }
 
     /// The service with `id`.

@@ -26,7 +26,7 @@ use crate::route::Entry;
 use crate::service::lock;
 use crate::snapshot::{Service, Snapshot, States, Way};
 use crate::watchdog::Watchdog;
-use crate::{Error, Gateway, GatewayConfig, Wires, follow, table_file};
+use crate::{Error, Gateway, GatewayConfig, Wires, follow, redirected, table_file};
 
 /// How long requests in flight may go on after [`Gateway::stop`].
 const STOP_GRACE_MS: u64 = 5000;
@@ -288,22 +288,33 @@ impl Worker {
 /// Opens the sockets and starts the threads.
 pub(crate) fn start(config: GatewayConfig, wires: Wires) -> Result<Gateway, Error> {
     let workers = config.workers.max(1);
-    let Sockets { addr, sockets } =
-        listen::open(config.http, workers).map_err(|source| Error::Listen {
-            addr: config.http,
-            why: listen::why(config.http, &source),
+    let failed = |addr: SocketAddr| {
+        move |source: std::io::Error| Error::Listen {
+            addr,
+            why: listen::why(addr, &source),
             source,
-        })?;
+        }
+    };
+    let Sockets { addr, sockets } =
+        listen::open(config.http, workers).map_err(failed(config.http))?;
+    let any = SocketAddr::from(([0, 0, 0, 0], 0));
+    let port_file = config.table_file.with_extension("port");
+    let virtuals = redirected::open(&port_file, workers).map_err(failed(any))?;
     let shared = Arc::new(Shared::new(wires.demand, workers));
     let gateway = Gateway {
         shared: Arc::clone(&shared),
         http: addr,
+        virtual_port: virtuals.addr.port(),
         threads: Mutex::default(),
     };
     let opened = sockets
         .into_iter()
         .map(|socket| Order::Open(Entry::Hosts(addr), socket, InUse::default()));
     shared.order(opened);
+    let opened = virtuals.sockets.into_iter();
+    shared.order(opened.map(|socket| {
+        Order::Open(Entry::Virtual(virtuals.addr), socket, InUse::default())
+    }));
     let remembered = table_file::read(&config.table_file).map(Arc::new);
     let mut ports = follow::Ports::new(addr);
     if let Some(table) = &remembered {

@@ -70,8 +70,6 @@ pub(super) fn survey(replicas_dir: &Path) -> Result<Vec<Found>, EngineError> {
 /// Takes over what was found, and begins each replica's task.
 pub(super) async fn reopen(shared: &Arc<Shared>, found: Vec<Found>) -> Result<(), EngineError> {
     let attached = shared.network.attached();
-    let attached = attached.map_err(|error| EngineError::Failed(error_chain(&error)))?;
-
     stream::iter(found)
         .for_each_concurrent(AT_ONCE, |Found { id, record }| {
             let name = id.to_string();

@@ -257,7 +257,7 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
     };
     let name = id.to_string();
     let attached = async {
-        let attached = shared.network.attach(&name).await;
+        let attached = shared.network.attach(&name, Some(app.as_str())).await;
         attached.map_err(|error| failed(error_chain(&error)))
     };
     let (containers, attachment) = futures_util::future::try_join(unpacked, attached).await?;

@@ -1,14 +1,12 @@
 //! What the containers of a replica share: names, name servers, kernel settings, the range of their ids.
 
-use std::net::Ipv4Addr;
-
 use layby_model::engine::RunSpec;
 use layby_model::{AppName, ReplicaId};
 use layby_net::Attachment;
 use layby_runtime::{ContainerConfig, SandboxSpec};
 
-/// The container's view of who resolves names.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// `web` is a whole name here: it is asked for as it is, and not first below each domain of `search`.
+const WHOLE_NAMES: &str = "ndots:0";
 /// What stands for the machine's address in `extra_hosts`.
 const HOST_GATEWAY: &str = "host-gateway";
 
@@ -43,8 +41,12 @@ pub(super) fn sandbox(
         (address, name.clone())
     }));
     let dns = match options.dns.is_empty() {
-        true => machines_name_servers(),
+        true => vec![gateway.to_string()],
         false => options.dns.clone(),
+    };
+    let dns_options = match options.dns_options.is_empty() {
+        true => vec![WHOLE_NAMES.to_owned()],
+        false => options.dns_options.clone(),
     };
     SandboxSpec {
         id: id.to_string(),
@@ -53,7 +55,7 @@ pub(super) fn sandbox(
         hosts,
         dns,
         dns_search: options.dns_search.clone(),
-        dns_options: options.dns_options.clone(),
+        dns_options,
         sysctls: options.sysctls.clone(),
         host_pid: options.host_pid,
         host_ipc: options.host_ipc,
@@ -91,28 +93,10 @@ fn fnv1a(text: &str) -> u64 {
     })
 }
 
-/// The name servers of the machine, as far as a container can reach them.
-pub(super) fn machines_name_servers() -> Vec<String> {
-    name_servers(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default())
-}
-
-/// The name servers that a container can reach too: those of the machine that are not on its loopback.
-fn name_servers(resolv_conf: &str) -> Vec<String> {
-    let lines = resolv_conf.lines();
-    let named = lines.filter_map(|line| line.trim().strip_prefix("nameserver"));
-    named
-        .map(str::trim)
-        .filter(|server| {
-            server
-                .parse::<Ipv4Addr>()
-                .is_ok_and(|address| !address.is_loopback())
-        })
-        .map(str::to_owned)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use layby_model::ServiceName;
     use layby_model::spec::{ContainerSpec, ServiceSpec};
 
@@ -138,10 +122,17 @@ mod tests {
     }
 
     #[test]
-    fn a_name_server_on_the_machines_loopback_is_of_no_use_inside() {
-        let text =
-            "# made by hand\nnameserver 127.0.0.53\nnameserver 9.9.9.9\nsearch example.org\n";
-        assert_eq!(name_servers(text), ["9.9.9.9"]);
+    fn names_are_resolved_by_the_bridges_gateway_unless_the_service_says_otherwise() {
+        let plain = made(&spec());
+        assert_eq!((plain.dns[0].as_str(), plain.dns.len()), ("10.0.0.1", 1));
+        assert_eq!(plain.dns_options, [WHOLE_NAMES]);
+        assert!(plain.dns_search.is_empty());
+        let mut own = spec();
+        own.service.sandbox.dns_options = vec!["timeout:1".to_owned()];
+        own.service.sandbox.dns_search = vec!["example.org".to_owned()];
+        let own = made(&own);
+        assert_eq!(own.dns_options, ["timeout:1"]);
+        assert_eq!(own.dns_search, ["example.org"]);
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! What RUN of a build runs in: the builder's [`RunStep`], done by the runtime, in the node's network.
 
 use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use layby_image::build::run::{RunMount, RunNetwork, RunRequest, RunSource, RunStep};
 use layby_model::error_chain;
+use layby_net::Attachment;
 use layby_runtime::step::{self, StepSpec};
 use layby_runtime::{ContainerConfig, MountConfig, MountFrom, OptionsConfig, SandboxSpec};
 use tokio::runtime::Handle;
@@ -48,7 +48,9 @@ impl Runner {
         }
     }
 
-    fn spec(&self, id: &str, netns: PathBuf, request: &RunRequest) -> StepSpec {
+    fn spec(&self, id: &str, attached: Option<&Attachment>, request: &RunRequest) -> StepSpec {
+        let netns = attached.map(|attached| attached.netns.clone());
+        let gateway = attached.map(|attached| attached.gateway.to_string());
         let config = ContainerConfig {
             name: "run".to_owned(),
             lower: request.lower.clone(),
@@ -69,11 +71,11 @@ impl Runner {
         let sandbox = SandboxSpec {
             id: id.to_owned(),
             hostname: NAME.to_owned(),
-            netns,
+            netns: netns.unwrap_or_default(),
             hosts: hosts
                 .map(|(name, address)| (address.clone(), name.clone()))
                 .collect(),
-            dns: sandbox::machines_name_servers(),
+            dns: gateway.into_iter().collect(),
             cgroup: format!("{}/{id}", cgroup(&self.shared.node)),
             id_map: self
                 .shared
@@ -99,7 +101,7 @@ impl RunStep for Runner {
         let id = format!("{NAME}-{number:x}");
         let attached = match request.network {
             RunNetwork::Default => {
-                let attached = self.handle.block_on(self.shared.network.attach(&id));
+                let attached = self.handle.block_on(self.shared.network.attach(&id, None));
                 Some(attached.map_err(|error| error_chain(&error))?)
             }
             RunNetwork::None => None,
@@ -110,8 +112,7 @@ impl RunStep for Runner {
                 );
             }
         };
-        let netns = attached.as_ref().map(|attached| attached.netns.clone());
-        let spec = self.spec(&id, netns.unwrap_or_default(), request);
+        let spec = self.spec(&id, attached.as_ref(), request);
         let dir = self.shared.steps_dir.join(&id);
         let outcome = step::run(&self.shared.program, &dir, &spec, &request.stop, output);
         if attached.is_some() {

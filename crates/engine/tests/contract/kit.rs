@@ -133,7 +133,7 @@ impl Maker {
             }
             Self::Embedded { root, .. } => {
                 let number = KITS.fetch_add(1, Ordering::Relaxed);
-                let node = format!("t{:x}n{number}", std::process::id() & 0xf_ffff);
+                let node = format!("t{:x}{number:02x}", std::process::id() & 0xf_ffff);
                 let dir = root.path().join(format!("n{number}"));
                 fs::create_dir_all(dir.join("data")).expect("a folder");
                 self.open(runtime, node, dir).expect("opened")
@@ -150,6 +150,8 @@ impl Maker {
             data_dir: dir.join("data"),
             run_dir: root.path().join("run").join(&node),
             images: Arc::clone(images),
+            names: tokio::sync::watch::channel(Arc::default()).1,
+            virtual_port: 7777, // nobody asks for a name here
         };
         let engine = Arc::new(runtime.block_on(Embedded::open(config))?);
         Ok(Kit {

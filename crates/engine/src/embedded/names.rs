@@ -1,0 +1,41 @@
+//! Names: how those that control publishes reach the network.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use layby_model::error_chain;
+use layby_model::route::NameTable;
+use tokio::sync::watch;
+
+use super::Shared;
+
+/// From one try to bring names into force to the next.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Brings each table of names that is sent into force, as long as the engine is there and somebody may send any. The
+/// value that the channel began with is none: what was in force before stays so.
+pub(super) async fn follow(engine: Weak<Shared>, mut tables: watch::Receiver<Arc<NameTable>>) {
+    while tables.changed().await.is_ok() {
+        loop {
+            let names = names(&tables.borrow_and_update());
+            let Some(shared) = engine.upgrade() else {
+                return;
+            };
+            let Err(error) = shared.network.set_names(names).await else {
+                break;
+            };
+            drop(shared);
+            tracing::warn!(
+                "names are not up to date, trying again: {}",
+                error_chain(&error)
+            );
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
+
+fn names(table: &NameTable) -> layby_net::AppNames {
+    let apps = table.apps.iter();
+    apps.map(|(app, names)| (app.to_string(), names.clone()))
+        .collect()
+}
