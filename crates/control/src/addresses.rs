@@ -27,6 +27,15 @@ pub(crate) fn listeners(id: &ServiceId, spec: &ServiceSpec, publish_on: IpAddr) 
     spec.published.iter().map(listener).collect()
 }
 
+/// The published ports of a service that other machines are to reach.
+pub(crate) fn public_ports(id: &ServiceId, spec: &ServiceSpec, publish_on: IpAddr) -> Vec<u16> {
+    let listeners = listeners(id, spec, publish_on).into_iter();
+    listeners
+        .filter(|listener| !listener.addr.ip().is_loopback())
+        .map(|listener| listener.addr.port())
+        .collect()
+}
+
 /// HTTP where the manifest says so by probing the routed port with HTTP; TCP carries anything.
 fn protocol(spec: &ServiceSpec, target: u16) -> Protocol {
     let probes = spec

@@ -1,11 +1,12 @@
-//! What the control plane is started with: its settings, and its three wires to the gateway.
+//! What the control plane is started with: its settings, and its wires to the gateway and the network.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use layby_model::ServiceId;
-use layby_model::route::{Confirmed, Demand, RouteTable, Traffic};
+use layby_model::engine::BoxFuture;
+use layby_model::route::{Confirmed, Demand, NameTable, RouteTable, Traffic};
 use tokio::sync::watch;
 
 /// The settings of a node that the control plane needs.
@@ -25,6 +26,17 @@ pub struct ControlConfig {
     pub registry: RegistrySettings,
     /// The version of Layby (for `/v1/version`).
     pub version: String,
+    /// The addresses that services can have: the first one, and the length of the prefix.
+    pub virtual_range: (Ipv4Addr, u8),
+}
+
+impl ControlConfig {
+    /// The virtual address with the number that the store keeps.
+    pub(crate) fn virtual_address(&self, number: Option<u32>) -> Option<Ipv4Addr> {
+        let (first, prefix) = self.virtual_range;
+        let number = number.filter(|number| u64::from(*number) < 1 << (32 - prefix.min(32)))?;
+        u32::from(first).checked_add(number).map(Ipv4Addr::from)
+    }
 }
 
 /// The settings of the embedded registry.
@@ -38,16 +50,24 @@ pub struct RegistrySettings {
     pub unpack: bool,
 }
 
-/// The wires to the gateway: all that the two say to each other.
+/// Says of TCP ports of the machine which a firewall drops for other machines, each with the chain that does.
+pub type DroppedPorts =
+    Arc<dyn Fn(Vec<u16>) -> BoxFuture<'static, Vec<(u16, String)>> + Send + Sync>;
+
+/// The wires to the gateway and the network: all that the control plane and they say to each other.
 pub struct Wires {
     /// The routing table, out.
     pub tables: watch::Sender<Arc<RouteTable>>,
+    /// The names of the services, out: the first at once, then with every change.
+    pub names: watch::Sender<Arc<NameTable>>,
     /// What the gateway says of it, in.
     pub confirmed: watch::Receiver<Confirmed>,
     /// How many requests wait, in.
     pub demand: watch::Receiver<Demand>,
     /// Reads what went through the gateway to one service; called often, so it must not block.
     pub traffic: Arc<dyn Fn(&ServiceId) -> Traffic + Send + Sync>,
+    /// Asked when somebody looks at a service.
+    pub dropped_ports: DroppedPorts,
 }
 
 /// Somebody asked over the API that the node ends.

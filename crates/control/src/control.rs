@@ -11,7 +11,9 @@ use crate::api;
 use crate::collect;
 use crate::config::{ControlConfig, StopRequest, Wires};
 use crate::deploy::push;
+use crate::driver::shown_spec;
 use crate::error::Error;
+use crate::names;
 use crate::plane::{Parts, Plane};
 use crate::registry::{self, Desk};
 use crate::store::{self, Store};
@@ -63,8 +65,14 @@ impl Control {
         let store = Store::open(&config.data_dir.join(STORE))?;
         let life = store.begin_life().await?;
         let rows = store.services().await?;
-        let services = rows.iter().map(|row| row.service.clone());
-        let tables = Tables::new(wires.tables, config.domain.clone(), life, services);
+        let services = rows.iter().map(|row| {
+            let address = config.virtual_address(row.address);
+            let named = address.map(|at| names::named(&row.service, shown_spec(row), at));
+            (row.service.clone(), named)
+        });
+        let services = services.collect();
+        let domain = config.domain.clone();
+        let tables = Tables::new(wires.tables, wires.names, domain, life, services);
         let desk = Desk::open(
             &config.registry,
             &config.domain,
@@ -84,6 +92,7 @@ impl Control {
             confirmed: wires.confirmed,
             demand: wires.demand,
             traffic: wires.traffic,
+            dropped_ports: wires.dropped_ports,
             life,
         }));
         let control = Control { plane };

@@ -1,5 +1,5 @@
 //! The control plane: a table of what should be true, one task per service that takes the next step,
-//! and the HTTP API. It sees engines only through the `Engine` trait, and the gateway only through three wires.
+//! and the HTTP API. It sees engines only through the `Engine` trait, and gateway and network only through wires.
 
 mod addresses;
 pub mod api;
@@ -12,6 +12,7 @@ mod deploy;
 mod driver;
 mod error;
 mod facts;
+mod names;
 mod plane;
 mod probes;
 mod registry;
@@ -20,7 +21,7 @@ mod strays;
 mod tables;
 mod volumes;
 
-pub use config::{ControlConfig, RegistrySettings, StopRequest, Wires};
+pub use config::{ControlConfig, DroppedPorts, RegistrySettings, StopRequest, Wires};
 pub use control::{Control, check_data_dir};
 pub use error::Error;
 pub use store::StoreError;

@@ -14,7 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::clock::Clock;
 use crate::collect::Collector;
-use crate::config::{ControlConfig, StopRequest};
+use crate::config::{ControlConfig, DroppedPorts, StopRequest};
 use crate::driver::{self, DriverHandle};
 use crate::facts::Facts;
 use crate::probes::ProbePlan;
@@ -45,6 +45,7 @@ pub(crate) struct Plane {
     pub(crate) confirmed: watch::Receiver<Confirmed>,
     pub(crate) demand: watch::Receiver<Demand>,
     pub(crate) traffic: ReadTraffic,
+    pub(crate) dropped_ports: DroppedPorts,
     pub(crate) stop: watch::Sender<Option<StopRequest>>,
     /// Held from the look for conflicts until the rows are written, so that two deploys cannot claim one port.
     pub(crate) deploys: tokio::sync::Mutex<()>,
@@ -75,6 +76,7 @@ pub(crate) struct Parts {
     pub(crate) confirmed: watch::Receiver<Confirmed>,
     pub(crate) demand: watch::Receiver<Demand>,
     pub(crate) traffic: ReadTraffic,
+    pub(crate) dropped_ports: DroppedPorts,
     pub(crate) life: u32,
 }
 
@@ -93,6 +95,7 @@ impl Plane {
             confirmed: parts.confirmed,
             demand: parts.demand,
             traffic: parts.traffic,
+            dropped_ports: parts.dropped_ports,
             stop: watch::Sender::new(None),
             deploys: tokio::sync::Mutex::default(),
             collector: Collector::default(),

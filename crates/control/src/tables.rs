@@ -1,12 +1,16 @@
-//! The routing table that the gateway gets: every driver puts its service's entry in, and the whole goes
-//! out at once. No hop, no await, no disk: this is on the path of every wake.
+//! The routing table that the gateway gets, and the names that the network gets: every driver puts its service's entry
+//! in, and the whole goes out at once. No hop, no await, no disk: this is on the path of every wake.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use layby_model::route::{Listener, Mode, RouteTable, ServiceRoute, Version};
+use layby_model::route::{
+    Listener, Mode, NameTable, RouteTable, ServiceRoute, Version, VirtualRoute,
+};
 use layby_model::{AppName, ReplicaId, ServiceId};
 use tokio::sync::watch;
+
+use crate::names::{self, Named};
 
 /// What the table says of one service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,11 +21,16 @@ pub(crate) struct Entry {
     pub(crate) listeners: Vec<Listener>,
     /// How its requests are treated.
     pub(crate) route: ServiceRoute,
+    /// Its names in the app, and the address behind them; `None`: it has no address.
+    pub(crate) named: Option<Named>,
+    /// Where the ports of that address lead.
+    pub(crate) virtual_route: VirtualRoute,
 }
 
 /// The builder of tables.
 pub(crate) struct Tables {
     out: watch::Sender<Arc<RouteTable>>,
+    names: watch::Sender<Arc<NameTable>>,
     domain: String,
     inner: Mutex<Inner>,
 }
@@ -34,6 +43,8 @@ struct Inner {
     missing: BTreeSet<ServiceId>,
     sent: bool,
     services: BTreeMap<ServiceId, Slot>,
+    /// The names of all services; of those whose entry is missing as the store had them.
+    named: BTreeMap<ServiceId, Named>,
 }
 
 struct Slot {
@@ -43,21 +54,30 @@ struct Slot {
 }
 
 impl Tables {
-    /// Tables of the `life`-th start. The first goes out when each of `expected` has its entry in.
+    /// Tables of the `life`-th start. The first goes out when each of `expected` has its entry in; the names go out at
+    /// once.
     pub(crate) fn new(
         out: watch::Sender<Arc<RouteTable>>,
+        names: watch::Sender<Arc<NameTable>>,
         domain: String,
         life: u32,
-        expected: impl IntoIterator<Item = ServiceId>,
+        expected: BTreeMap<ServiceId, Option<Named>>,
     ) -> Self {
+        let named = expected.iter();
+        let named: BTreeMap<ServiceId, Named> = named
+            .filter_map(|(id, named)| Some((id.clone(), named.clone()?)))
+            .collect();
+        names.send_replace(Arc::new(names::table(&named)));
         let tables = Self {
             out,
+            names,
             domain,
             inner: Mutex::new(Inner {
                 version: Version { life, counter: 1 },
-                missing: expected.into_iter().collect(),
+                missing: expected.into_keys().collect(),
                 sent: false,
                 services: BTreeMap::new(),
+                named,
             }),
         };
         tables.send_first(&mut tables.lock());
@@ -73,6 +93,7 @@ impl Tables {
     /// Puts the entry of a service in, and returns the version of the first table that shows it so.
     pub(crate) fn set(&self, service: &ServiceId, entry: Entry) -> Version {
         let mut inner = self.lock();
+        self.set_names(&mut inner, service, entry.named.clone());
         let unchanged = inner
             .services
             .get(service)
@@ -104,6 +125,7 @@ impl Tables {
     pub(crate) fn remove(&self, service: &ServiceId) {
         let mut inner = self.lock();
         inner.missing.remove(service);
+        self.set_names(&mut inner, service, None);
         if inner.services.remove(service).is_some() {
             self.send_next(&mut inner);
         }
@@ -127,6 +149,17 @@ impl Tables {
         // Tables of other services' making name it too, as long as it is in.
         named.extend(upstreams(&slot.entry).map(|id| (id, newest)));
         named
+    }
+
+    fn set_names(&self, inner: &mut Inner, service: &ServiceId, named: Option<Named>) {
+        if inner.named.get(service) == named.as_ref() {
+            return;
+        }
+        match named {
+            Some(named) => inner.named.insert(service.clone(), named),
+            None => inner.named.remove(service),
+        };
+        self.names.send_replace(Arc::new(names::table(&inner.named)));
     }
 
     fn send_first(&self, inner: &mut Inner) {
@@ -157,6 +190,10 @@ impl Tables {
                 .extend(hosts.map(|host| (host.clone(), id.clone())));
             table.listeners.extend(slot.entry.listeners.iter().cloned());
             table.services.insert(id.clone(), slot.entry.route.clone());
+            if let Some(named) = &slot.entry.named {
+                let leads = slot.entry.virtual_route.clone();
+                table.virtuals.insert(named.address, leads);
+            }
         }
         for (app, services) in of_app {
             // The app's own name leads to its only service, or to the one of the same name.
@@ -217,7 +254,20 @@ mod tests {
                 port: Some(80),
                 limits: Limits::default(),
             },
+            named: None,
+            virtual_route: VirtualRoute {
+                service: id("a/x"),
+                ports: BTreeMap::new(),
+            },
         }
+    }
+
+    /// Tables of start 3, and where they go.
+    fn tables(expected: &[&str]) -> (Tables, watch::Receiver<Arc<RouteTable>>) {
+        let (out, seen) = watch::channel(Arc::default());
+        let expected = expected.iter().map(|text| (id(text), None)).collect();
+        let names = watch::Sender::default();
+        (Tables::new(out, names, "localhost".into(), 3, expected), seen)
     }
 
     fn version(counter: u64) -> Version {
@@ -226,12 +276,10 @@ mod tests {
 
     #[test]
     fn the_first_table_waits_for_every_service_and_goes_out_even_when_empty() {
-        let (out, seen) = watch::channel(Arc::default());
-        let _tables = Tables::new(out, "localhost".into(), 3, []);
+        let (_tables, seen) = tables(&[]);
         assert_eq!(seen.borrow().version, version(1));
 
-        let (out, seen) = watch::channel(Arc::default());
-        let tables = Tables::new(out, "localhost".into(), 3, [id("a/x"), id("b/y")]);
+        let (tables, seen) = tables(&["a/x", "b/y"]);
         assert_eq!(tables.set(&id("a/x"), entry(&[1])), version(1));
         assert_eq!(seen.borrow().version, Version::default());
         tables.set(&id("b/y"), entry(&[]));
@@ -241,8 +289,7 @@ mod tests {
 
     #[test]
     fn a_replica_counts_as_named_by_the_tables_of_other_services_too() {
-        let (out, _seen) = watch::channel(Arc::default());
-        let tables = Tables::new(out, "localhost".into(), 3, []);
+        let (tables, _seen) = tables(&[]);
         let one = BTreeSet::from([ReplicaId(1)]);
         tables.set(&id("a/x"), entry(&[1])); // 2
         tables.set(&id("b/y"), entry(&[2])); // 3 names replica 1 as well
@@ -255,8 +302,7 @@ mod tests {
 
     #[test]
     fn an_entry_that_is_there_already_makes_no_table() {
-        let (out, seen) = watch::channel(Arc::default());
-        let tables = Tables::new(out, "localhost".into(), 3, []);
+        let (tables, seen) = tables(&[]);
         tables.set(&id("a/x"), entry(&[1]));
         tables.set(&id("a/x"), entry(&[1]));
         assert_eq!(seen.borrow().version, version(2));
@@ -264,13 +310,44 @@ mod tests {
 
     #[test]
     fn the_apps_own_name_leads_to_its_only_service_or_its_namesake() {
-        let (out, seen) = watch::channel(Arc::default());
-        let tables = Tables::new(out, "localhost".into(), 3, []);
+        let (tables, seen) = tables(&[]);
         tables.set(&id("shop/web"), entry(&[]));
         assert_eq!(seen.borrow().hosts["shop.localhost"], id("shop/web"));
         tables.set(&id("shop/db"), entry(&[]));
         assert!(!seen.borrow().hosts.contains_key("shop.localhost"));
         tables.set(&id("shop/shop"), entry(&[]));
         assert_eq!(seen.borrow().hosts["shop.localhost"], id("shop/shop"));
+    }
+
+    #[test]
+    fn names_go_out_at_once_and_then_with_every_change() {
+        let named = |name: &str| Named {
+            names: vec![name.to_owned()],
+            address: [10, 1, 240, 1].into(),
+        };
+        let shown = |seen: &watch::Receiver<Arc<NameTable>>| -> Vec<String> {
+            let table = seen.borrow();
+            table.apps.values().flat_map(|app| app.keys().cloned()).collect()
+        };
+        let names = watch::Sender::default();
+        let mut seen = names.subscribe();
+        let expected = BTreeMap::from([(id("a/x"), Some(named("x")))]);
+        let out = watch::Sender::default();
+        let tables = Tables::new(out.clone(), names, "localhost".into(), 3, expected);
+        assert_eq!(shown(&seen), ["x"], "though no entry is in");
+        let entry = |name: &str| Entry {
+            named: Some(named(name)),
+            ..entry(&[])
+        };
+        seen.mark_unchanged();
+        tables.set(&id("a/x"), entry("x"));
+        assert!(!seen.has_changed().expect("it is there"));
+        let address = std::net::Ipv4Addr::new(10, 1, 240, 1);
+        assert_eq!(out.borrow().virtuals[&address].service, id("a/x"));
+        tables.set(&id("a/x"), entry("y"));
+        assert_eq!(shown(&seen), ["y"]);
+        tables.remove(&id("a/x"));
+        assert_eq!(shown(&seen), [] as [String; 0]);
+        assert!(out.borrow().virtuals.is_empty());
     }
 }

@@ -254,6 +254,8 @@ async fn the_data_of_a_newer_layby_is_left_alone() {
         confirmed: world.gateway.confirmed.subscribe(),
         demand: world.gateway.demand.subscribe(),
         traffic: std::sync::Arc::new(|_| Default::default()),
+        names: world.gateway.names.clone(),
+        dropped_ports: std::sync::Arc::new(|_| Box::pin(async { Vec::new() })),
     };
     let config = ControlConfig {
         registry: Default::default(),
@@ -263,6 +265,7 @@ async fn the_data_of_a_newer_layby_is_left_alone() {
         publish_on: [127, 0, 0, 1].into(),
         allow_privileged: false,
         version: "0.0.0-test".into(),
+        virtual_range: ([10, 1, 240, 0].into(), 20),
     };
     let fake = std::sync::Arc::new(Fake::new(FakeOptions::default()));
     let refused = Control::start(config, fake.clone(), fake, world.images.clone(), wires).await;

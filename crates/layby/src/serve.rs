@@ -14,7 +14,7 @@ use layby_image::Store;
 use layby_model::access::Access;
 use layby_model::engine::Engine;
 use layby_model::names::is_dns_label;
-use layby_model::route::{Confirmed, Demand, RouteTable};
+use layby_model::route::{Confirmed, Demand, NameTable, RouteTable};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -132,6 +132,7 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
     let (tables, tables_in) = watch::channel(Arc::new(RouteTable::default()));
     let (confirmed_out, confirmed) = watch::channel(Confirmed::default());
     let (demand_out, demand) = watch::channel(Demand::default());
+    let names = watch::Sender::new(Arc::new(NameTable::default()));
     let gateway = Gateway::start(
         GatewayConfig {
             http: options.http,
@@ -151,17 +152,24 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
         data_dir: paths.data_dir.clone(),
         run_dir: paths.run_dir.clone(),
         images: Arc::clone(&images),
+        names: names.subscribe(),
+        virtual_port: gateway.virtual_port(),
     })
     .await?;
     let engine = Arc::new(engine);
 
     let (registry, registry_addr) = registry::bind(options.registry).await?;
-    let traffic = Arc::clone(&gateway);
+    let (traffic, firewall) = (Arc::clone(&gateway), Arc::clone(&engine));
     let wires = layby_control::Wires {
         tables,
+        names,
         confirmed,
         demand,
         traffic: Arc::new(move |id| traffic.traffic(id)),
+        dropped_ports: Arc::new(move |ports| {
+            let firewall = Arc::clone(&firewall);
+            Box::pin(async move { firewall.dropped_ports(&ports).await })
+        }),
     };
     let config = ControlConfig {
         data_dir: paths.data_dir.clone(),
@@ -175,6 +183,7 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
             unpack: true,
         },
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        virtual_range: engine.virtual_range(),
     };
     let control = Control::start(
         config,

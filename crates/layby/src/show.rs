@@ -107,6 +107,9 @@ pub(crate) fn detail(detail: &ServiceDetail, gateway: &str) {
     for (number, line) in addresses(view, gateway).iter().enumerate() {
         say!("  {:<8}  {line}", if number == 0 { "address" } else { "" });
     }
+    if let Some(address) = &view.virtual_address {
+        say!("  inside    {}.{}, {address}", view.service, view.app);
+    }
     if let Some(wake) = &detail.last_wake {
         let held = wake.held_ms.map_or_else(
             || "by command".to_owned(),

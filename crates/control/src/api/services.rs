@@ -20,8 +20,9 @@ use super::Shared;
 use super::lines::lines;
 use super::query::{self, Pairs};
 use super::types::{DeployBody, Event, LogView, Problem, ServiceDetail, ServiceView};
+use crate::addresses;
 use crate::deploy;
-use crate::driver::{DriverHandle, Request, Status};
+use crate::driver::{DriverHandle, Request, Status, shown_spec};
 use crate::plane::Plane;
 
 /// How long a service may take to be as awake as it was asked to.
@@ -70,6 +71,13 @@ pub(super) async fn detail(
         // The gateway saw the request that was held to its end.
         let seen = (plane.traffic)(&id).last_wake;
         wake.held_ms = seen.map(|timing| timing.held_ms).or(wake.held_ms);
+    }
+    let row = driver.status.borrow().row.clone();
+    let ports = addresses::public_ports(&id, shown_spec(&row), plane.config.publish_on);
+    for (port, chain) in (plane.dropped_ports)(ports).await {
+        detail.conditions.push(format!(
+            "a firewall drops what other machines send to port {port} (its {chain}): accept TCP port {port} there"
+        ));
     }
     Ok(Json(detail))
 }

@@ -184,6 +184,8 @@ pub struct ServiceView {
     pub image: String,
     /// Where it answers, the gateway's host name first, then the published ports.
     pub urls: Vec<String>,
+    /// Where containers of its app reach it, by its name or this address; `null`: the node had none left.
+    pub virtual_address: Option<String>,
 }
 
 /// One service in full, as `layby status` shows it.

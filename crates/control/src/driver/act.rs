@@ -11,6 +11,7 @@ use layby_model::{ReplicaId, RevisionId, Wakefulness};
 use super::look::shown_spec;
 use super::{Driver, STUCK_PAUSE_MS, Trouble};
 use crate::addresses;
+use crate::names;
 use crate::store::Decision;
 use crate::tables::Entry;
 
@@ -107,6 +108,7 @@ impl Driver {
         }
         let spec = shown_spec(self.row());
         let listeners = self.wanted_listeners();
+        let address = self.plane.config.virtual_address(self.row().address);
         let entry = Entry {
             hosts: addresses::hosts(&self.id, spec, &self.plane.config.domain),
             listeners: listeners.clone(),
@@ -115,6 +117,8 @@ impl Driver {
                 port: spec.port,
                 limits: Limits::default(),
             },
+            named: address.map(|address| names::named(&self.id, spec, address)),
+            virtual_route: names::virtual_route(&self.id, spec),
         };
         self.version = self.plane.tables.set(&self.id, entry);
         if self.listeners_version.is_none() || self.listeners != listeners {

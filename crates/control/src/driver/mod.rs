@@ -7,7 +7,7 @@
 mod act;
 mod decide;
 mod look;
-pub(crate) use look::{desired, rolling};
+pub(crate) use look::{desired, rolling, shown_spec};
 mod show;
 mod track;
 

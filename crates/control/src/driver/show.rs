@@ -294,6 +294,9 @@ fn view(row: &Row, d: &Desired, o: &Observed, config: &ControlConfig) -> Service
             .map(|c| c.image.clone())
             .unwrap_or_default(),
         urls: addresses::urls(&row.service, spec, config),
+        virtual_address: config
+            .virtual_address(row.address)
+            .map(|address| address.to_string()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The rows of the store, and every statement that reads or writes them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use layby_model::engine::RunSpec;
@@ -11,6 +12,9 @@ use crate::api::types::Failure;
 
 /// So many revisions of a service are kept beside the live one and the target.
 const KEPT_REVISIONS: u32 = 50;
+
+/// How many virtual addresses the node's range holds (a /20, but its first and last).
+const ADDRESSES: u32 = 4094;
 
 /// What should be true of one service.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +39,8 @@ pub(crate) struct Row {
     pub(crate) generation: u64,
     /// Why the last failed target failed; gone when one goes live.
     pub(crate) last_failure: Option<Failure>,
+    /// The number of its virtual address in the node's range, from 1 on; `None`: none was left when it came.
+    pub(crate) address: Option<u32>,
 }
 
 /// One revision, as it was deployed.
@@ -203,11 +209,16 @@ fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqli
         )
         .optional()?;
     let revision = newest.unwrap_or(0) + 1;
+    let address = match newest {
+        Some(_) => None, // it has one, and keeps it
+        None => next_address(tx)?,
+    };
     tx.execute(
-        "INSERT INTO services (app, service, enabled, removing, target, live, target_failed, replicas, wanted, generation)
-         VALUES (?1, ?2, 1, 0, ?3, NULL, 0, ?4, 'awake', ?5)
+        "INSERT INTO services
+             (app, service, enabled, removing, target, live, target_failed, replicas, wanted, generation, address)
+         VALUES (?1, ?2, 1, 0, ?3, NULL, 0, ?4, 'awake', ?5, ?6)
          ON CONFLICT DO UPDATE SET enabled = 1, target = ?3, target_failed = 0, replicas = ?4, generation = ?5",
-        params![app, service, revision, new.spec.service.replicas, next_generation(tx)?],
+        params![app, service, revision, new.spec.service.replicas, next_generation(tx)?, address],
     )?;
     tx.execute(
         "INSERT INTO revisions (app, service, revision, spec, created_at, deadline_ms, outcome, cause)
@@ -296,10 +307,30 @@ fn next_generation(tx: &Transaction<'_>) -> rusqlite::Result<i64> {
     )
 }
 
+/// The number of a virtual address that no service has, given as late as can be after it was freed: somebody may still
+/// know it by its last owner's name. `None`: all are taken.
+fn next_address(tx: &Transaction<'_>) -> rusqlite::Result<Option<u32>> {
+    let last: u32 = tx.query_row(
+        "SELECT value FROM meta WHERE key = 'address'",
+        [],
+        |row| row.get(0),
+    )?;
+    let taken: BTreeSet<u32> = tx
+        .prepare_cached("SELECT address FROM services WHERE address IS NOT NULL")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut candidates = (0..ADDRESSES).map(|step| (last + step) % ADDRESSES + 1);
+    let Some(next) = candidates.find(|number| !taken.contains(number)) else {
+        return Ok(None);
+    };
+    tx.execute("UPDATE meta SET value = ?1 WHERE key = 'address'", [next])?;
+    Ok(Some(next))
+}
+
 fn read(db: &Connection, id: &ServiceId) -> rusqlite::Result<Option<Row>> {
     let found = db
         .prepare_cached(
-            "SELECT enabled, removing, target, live, target_failed, replicas, wanted, generation, last_failure
+            "SELECT enabled, removing, target, live, target_failed, replicas, wanted, generation, last_failure, address
              FROM services WHERE app = ?1 AND service = ?2",
         )?
         .query_row([id.app.as_str(), id.service.as_str()], |row| {
@@ -320,6 +351,7 @@ fn read(db: &Connection, id: &ServiceId) -> rusqlite::Result<Option<Row>> {
                 last_failure: failure
                     .map(|text| serde_json::from_str(&text).map_err(unreadable))
                     .transpose()?,
+                address: row.get(9)?,
             })
         });
     found.optional()

@@ -18,7 +18,7 @@ use layby_image::{BuildOptions, Store, build};
 use layby_model::ServiceId;
 use layby_model::engine::Engine;
 use layby_model::replica::ReplicaReport;
-use layby_model::route::{Confirmed, Demand, RouteTable, Traffic};
+use layby_model::route::{Confirmed, Demand, NameTable, RouteTable, Traffic};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -26,6 +26,9 @@ use tower::ServiceExt;
 
 /// Long enough for a slow machine; nothing waits so long unless it is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A port that a firewall drops for other machines.
+pub(crate) const FIREWALLED: u16 = 31099;
 
 /// Images that the node has; their names are orders to the fake engine.
 const IMAGES: &[&str] = &[
@@ -45,6 +48,8 @@ pub(crate) struct Gateway {
     pub(crate) confirmed: watch::Sender<Confirmed>,
     pub(crate) demand: watch::Sender<Demand>,
     pub(crate) traffic: Arc<Mutex<BTreeMap<ServiceId, Traffic>>>,
+    /// The names that the network has.
+    pub(crate) names: watch::Sender<Arc<NameTable>>,
     /// Ports that cannot be listened on.
     pub(crate) taken: Arc<Mutex<BTreeSet<u16>>>,
     /// The table that it serves by.
@@ -107,6 +112,7 @@ impl World {
             confirmed: watch::Sender::default(),
             demand: watch::Sender::default(),
             traffic: Arc::default(),
+            names: watch::Sender::default(),
             taken: Arc::default(),
             applied: Arc::default(),
             confirms: watch::Sender::new(true),
@@ -429,6 +435,12 @@ async fn start(
             let traffic = traffic.lock().expect("no poison");
             traffic.get(id).cloned().unwrap_or_default()
         }),
+        names: gateway.names.clone(),
+        dropped_ports: Arc::new(move |ports| {
+            let dropped = ports.iter().filter(|port| **port == FIREWALLED);
+            let dropped = dropped.map(|port| (*port, "chain INPUT".to_owned())).collect();
+            Box::pin(async move { dropped })
+        }),
     };
     let config = ControlConfig {
         data_dir: dir.path().to_owned(),
@@ -441,6 +453,7 @@ async fn start(
             ..Default::default()
         },
         version: "0.0.0-test".into(),
+        virtual_range: (Ipv4Addr::new(10, 1, 240, 0), 20),
     };
     let confirmer = tokio::spawn(confirm(
         tables.clone(),
