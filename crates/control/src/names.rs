@@ -12,6 +12,8 @@ use layby_model::spec::{ProbeAction, ServiceSpec};
 pub(crate) struct Named {
     pub(crate) names: Vec<String>,
     pub(crate) address: Ipv4Addr,
+    /// Where the ports of the address lead.
+    pub(crate) route: VirtualRoute,
 }
 
 /// The names of a service at `address`: its own and its aliases, each alone and with the app's name behind.
@@ -21,6 +23,7 @@ pub(crate) fn named(id: &ServiceId, spec: &ServiceSpec, address: Ipv4Addr) -> Na
     Named {
         names: names.collect(),
         address,
+        route: virtual_route(id, spec),
     }
 }
 
@@ -39,7 +42,7 @@ pub(crate) fn table(services: &BTreeMap<ServiceId, Named>) -> NameTable {
 
 /// Where the ports of a service's virtual address lead. HTTP is spoken where the manifest says so: by declaring it, or
 /// by probing the port with HTTP.
-pub(crate) fn virtual_route(id: &ServiceId, spec: &ServiceSpec) -> VirtualRoute {
+fn virtual_route(id: &ServiceId, spec: &ServiceSpec) -> VirtualRoute {
     let probes = spec
         .containers
         .iter()

@@ -4,9 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use layby_model::route::{
-    Listener, Mode, NameTable, RouteTable, ServiceRoute, Version, VirtualRoute,
-};
+use layby_model::route::{Listener, Mode, NameTable, RouteTable, ServiceRoute, Version};
 use layby_model::{AppName, ReplicaId, ServiceId};
 use tokio::sync::watch;
 
@@ -23,8 +21,6 @@ pub(crate) struct Entry {
     pub(crate) route: ServiceRoute,
     /// Its names in the app, and the address behind them; `None`: it has no address.
     pub(crate) named: Option<Named>,
-    /// Where the ports of that address lead.
-    pub(crate) virtual_route: VirtualRoute,
 }
 
 /// The builder of tables.
@@ -159,7 +155,14 @@ impl Tables {
             Some(named) => inner.named.insert(service.clone(), named),
             None => inner.named.remove(service),
         };
-        self.names.send_replace(Arc::new(names::table(&inner.named)));
+        let table = names::table(&inner.named);
+        self.names.send_if_modified(|sent| {
+            let changed = **sent != table;
+            if changed {
+                *sent = Arc::new(table);
+            }
+            changed
+        });
     }
 
     fn send_first(&self, inner: &mut Inner) {
@@ -191,8 +194,7 @@ impl Tables {
             table.listeners.extend(slot.entry.listeners.iter().cloned());
             table.services.insert(id.clone(), slot.entry.route.clone());
             if let Some(named) = &slot.entry.named {
-                let leads = slot.entry.virtual_route.clone();
-                table.virtuals.insert(named.address, leads);
+                table.virtuals.insert(named.address, named.route.clone());
             }
         }
         for (app, services) in of_app {
@@ -226,7 +228,7 @@ fn upstreams(entry: &Entry) -> impl Iterator<Item = ReplicaId> {
 
 #[cfg(test)]
 mod tests {
-    use layby_model::route::{Limits, Upstream};
+    use layby_model::route::{Limits, Upstream, VirtualRoute};
 
     use super::*;
 
@@ -255,10 +257,6 @@ mod tests {
                 limits: Limits::default(),
             },
             named: None,
-            virtual_route: VirtualRoute {
-                service: id("a/x"),
-                ports: BTreeMap::new(),
-            },
         }
     }
 
@@ -324,6 +322,10 @@ mod tests {
         let named = |name: &str| Named {
             names: vec![name.to_owned()],
             address: [10, 1, 240, 1].into(),
+            route: VirtualRoute {
+                service: id("a/x"),
+                ports: BTreeMap::new(),
+            },
         };
         let shown = |seen: &watch::Receiver<Arc<NameTable>>| -> Vec<String> {
             let table = seen.borrow();

@@ -118,7 +118,6 @@ impl Driver {
                 limits: Limits::default(),
             },
             named: address.map(|address| names::named(&self.id, spec, address)),
-            virtual_route: names::virtual_route(&self.id, spec),
         };
         self.version = self.plane.tables.set(&self.id, entry);
         if self.listeners_version.is_none() || self.listeners != listeners {

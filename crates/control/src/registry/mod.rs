@@ -116,6 +116,7 @@ pub(crate) fn route(tables: &Tables, hosts: &Hosts) {
             port: Some(listen.port()),
             limits: Limits::default(),
         },
+        named: None, // containers reach it as any client does
     };
     tables.set(&ServiceId::new(app, service), entry);
 }
