@@ -1,7 +1,8 @@
 //! Measures what a shim adds: how long a start takes from the request until the program is executed, a
 //! thaw until it runs, and how much memory a shim has to itself. Needs root and one static program.
 //!
-//! `cargo run --release -p layby-runtime --example wake -- PROGRAM [ARGUMENTS...]`
+//! `cargo run --release -p layby-runtime --example wake -- PROGRAM [ARGUMENTS...]`; with `LAYBY_WAKE_HOST_USERS` set,
+//! without a user namespace.
 
 use std::error::Error;
 use std::fs;
@@ -52,6 +53,9 @@ fn measure(dir: &Path, program: &str, arguments: Vec<String>) -> Result<(), Box<
             pids: Some(100),
             ..ContainerConfig::default()
         }],
+        id_map: std::env::var_os("LAYBY_WAKE_HOST_USERS")
+            .is_none()
+            .then_some((0x3000_0000, 65_536)),
         ..SandboxSpec::default()
     };
     let bundle = dir.join("bundle");
@@ -78,6 +82,8 @@ fn measure(dir: &Path, program: &str, arguments: Vec<String>) -> Result<(), Box<
         let begin = Instant::now();
         client.stop()?;
         stops.push(begin.elapsed());
+        // As after a while asleep: until the next container stands created.
+        std::thread::sleep(Duration::from_millis(150));
     }
     for (name, times) in [
         ("start", &mut starts),

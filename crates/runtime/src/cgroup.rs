@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use nix::unistd::Pid;
 
 use crate::devices::Devices;
 use crate::error::{Error, Result, Trying};
+use crate::fence;
 use crate::hierarchy::Hierarchies;
 use crate::spec::ContainerConfig;
 
@@ -267,11 +269,26 @@ impl Group {
         if all || !self.hierarchies.fences_devices() {
             return Ok(());
         }
-        self.write("devices", "devices.deny", "a")?;
-        for rule in DEVICE_RULES.into_iter().chain(devices.rules()) {
-            self.write("devices", "devices.allow", rule)?;
+        let rules = DEVICE_RULES.into_iter().chain(devices.rules());
+        match self.hierarchies {
+            Hierarchies::V1(_) => {
+                self.write("devices", "devices.deny", "a")?;
+                for rule in rules {
+                    self.write("devices", "devices.allow", rule)?;
+                }
+                Ok(())
+            }
+            Hierarchies::V2(root) => {
+                let dir = root.join(&self.path);
+                let what = || format!("fence devices from the cgroup {}", dir.display());
+                let opened = fs::File::open(&dir).trying(what)?;
+                match fence::attach(opened.as_fd(), rules) {
+                    // A user namespace keeps its processes from making nodes anyway.
+                    Err(_) if devices.mapped() => Ok(()),
+                    other => other.trying(what),
+                }
+            }
         }
-        Ok(())
     }
 
     /// How many processes in it the kernel has killed for want of memory.

@@ -27,6 +27,7 @@ const OWN: [&str; 13] = [
 #[derive(Debug, Default)]
 pub(crate) struct Devices {
     nodes: Vec<Node>,
+    mapped: bool,
 }
 
 #[derive(Debug)]
@@ -54,7 +55,10 @@ impl Devices {
             all_of_machine(Path::new("/dev"), &mut found);
         }
         if found.is_empty() {
-            return Ok(Self::default());
+            return Ok(Self {
+                nodes: Vec::new(),
+                mapped: stage.users().is_some(),
+            });
         }
         if found.len() > MAX_NODES {
             return Err(Error::Fatal(format!(
@@ -85,7 +89,15 @@ impl Devices {
             let rule = make_node(stage, &source, &at, &permissions)?;
             nodes.push(Node { target, at, rule });
         }
-        Ok(Self { nodes })
+        Ok(Self {
+            nodes,
+            mapped: stage.users().is_some(),
+        })
+    }
+
+    /// Whether the container is in a user namespace.
+    pub(crate) fn mapped(&self) -> bool {
+        self.mapped
     }
 
     /// Their places in the container, and their nodes.

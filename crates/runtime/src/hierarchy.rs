@@ -103,10 +103,12 @@ impl Hierarchies {
         }
     }
 
-    /// Whether devices can be fenced here: on v1 by the devices controller. (On v2 it takes a BPF
-    /// program, which libcontainer is built without.)
+    /// Whether devices can be fenced here: on v1 by the devices controller, on v2 by a program.
     pub(crate) fn fences_devices(&self) -> bool {
-        matches!(self, Self::V1(_)) && self.root("devices").is_some()
+        match self {
+            Self::V1(_) => self.root("devices").is_some(),
+            Self::V2(_) => true,
+        }
     }
 
     /// The directories of a process in each tree, except where it is in the tree's root.

@@ -21,6 +21,7 @@ mod entry;
 mod error;
 mod exec;
 mod executor;
+mod fence;
 pub mod freezer;
 mod hierarchy;
 mod idmap;

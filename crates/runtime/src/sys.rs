@@ -387,6 +387,63 @@ pub(crate) fn load_filter(program: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Loads a program for devices (bpf(2), BPF_PROG_TYPE_CGROUP_DEVICE) and attaches it to a v2 cgroup, beside those of the
+/// groups above.
+pub(crate) fn attach_device_program(cgroup: BorrowedFd<'_>, program: &[u8]) -> io::Result<()> {
+    const LOAD: libc::c_int = 5;
+    const ATTACH: libc::c_int = 8;
+    /// The beginning of `union bpf_attr` for loading.
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log: [u32; 2],
+        log_buffer: u64,
+        version: u32,
+        flags: u32,
+    }
+    /// The same for attaching.
+    #[repr(C)]
+    struct Attach {
+        target: u32,
+        program: u32,
+        kind: u32,
+        flags: u32,
+    }
+    let load = Load {
+        kind: 15, // BPF_PROG_TYPE_CGROUP_DEVICE
+        count: u32::try_from(program.len() / 8).map_err(io::Error::other)?,
+        instructions: program.as_ptr() as u64,
+        license: c"Apache-2.0".as_ptr() as u64,
+        log: [0; 2],
+        log_buffer: 0,
+        version: 0,
+        flags: 0,
+    };
+    // SAFETY: the kernel reads the struct and what it points to, of the sizes given; all outlives the call.
+    let loaded =
+        owned(unsafe { libc::syscall(libc::SYS_bpf, LOAD, &raw const load, size_of::<Load>()) })?;
+    let number = |fd: RawFd| u32::try_from(fd).map_err(io::Error::other);
+    let attach = Attach {
+        target: number(cgroup.as_raw_fd())?,
+        program: number(loaded.as_raw_fd())?,
+        kind: 6,  // BPF_CGROUP_DEVICE
+        flags: 2, // BPF_F_ALLOW_MULTI
+    };
+    // SAFETY: the kernel reads a struct of the size given, which outlives the call.
+    Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            ATTACH,
+            &raw const attach,
+            size_of::<Attach>(),
+        )
+    })?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -46,6 +46,10 @@ pub(crate) const TESTS: &[Test] = &[
         "a_device_is_given_with_its_permissions",
         a_device_is_given_with_its_permissions,
     ),
+    (
+        "a_device_by_cdi_brings_what_its_file_says",
+        a_device_by_cdi_brings_what_its_file_says,
+    ),
     ("a_terminals_output_is_logged", a_terminals_output_is_logged),
     (
         "the_machines_namespaces_are_shared_where_asked",
@@ -420,6 +424,64 @@ fn a_device_is_given_with_its_permissions() {
         error.fatal() && error.sentence().contains("no-such-device"),
         "{error:?}"
     );
+}
+
+/// A file in `/etc/cdi`, which goes with this.
+struct CdiFile {
+    path: std::path::PathBuf,
+    made_dir: bool,
+}
+
+impl CdiFile {
+    fn new(text: &str) -> Self {
+        let dir = Path::new("/etc/cdi");
+        let made_dir = !dir.exists();
+        fs::create_dir_all(dir).expect("a directory");
+        let path = dir.join(format!("layby-test-{}.yaml", std::process::id()));
+        fs::write(&path, text).expect("a file");
+        Self { path, made_dir }
+    }
+}
+
+impl Drop for CdiFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+        if self.made_dir {
+            let _ = fs::remove_dir("/etc/cdi");
+        }
+    }
+}
+
+fn a_device_by_cdi_brings_what_its_file_says() {
+    let library = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(library.path(), "a library").expect("written");
+    let kind = format!("layby.test/gpu{}", std::process::id());
+    let _file = CdiFile::new(&format!(
+        "cdiVersion: 0.6.0\nkind: {kind}\ncontainerEdits:\n  env: [DRIVER=1]\ndevices:\n  - name: one\n    \
+         containerEdits:\n      deviceNodes:\n        - {{path: /dev/gpu0, hostPath: /dev/null}}\n      mounts:\n        \
+         - {{hostPath: {}, containerPath: /usr/lib/gpu.so, options: [ro, bind]}}\n      additionalGids: [4711]\n",
+        library.path().display()
+    ));
+    for mapped in [true, false] {
+        let rig = rig(
+            mapped,
+            OptionsConfig {
+                cdi_devices: vec![format!("{kind}=one")],
+                ..OptionsConfig::default()
+            },
+        );
+        let mut client = rig.started();
+        ask(&mut client, &["write", "/dev/gpu0", "calculate"]);
+        assert_eq!(ask(&mut client, &["cat", "/dev/gpu0"]), "");
+        assert_eq!(ask(&mut client, &["cat", "/usr/lib/gpu.so"]), "a library");
+        assert!(
+            ask(&mut client, &["env"])
+                .lines()
+                .any(|line| line == "DRIVER=1")
+        );
+        let status = ask(&mut client, &["cat", "/proc/self/status"]);
+        assert!(status.contains("Groups:\t4711"), "{status}");
+    }
 }
 
 fn a_terminals_output_is_logged() {
