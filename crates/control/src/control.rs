@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use layby_image::build::run::RunStep;
 use layby_model::access::Access;
 use layby_model::engine::Engine;
 
@@ -52,6 +53,7 @@ impl Control {
         engine: Arc<dyn Engine>,
         access: Arc<dyn Access>,
         images: Arc<layby_image::Store>,
+        runner: Option<Arc<dyn RunStep>>,
         wires: Wires,
     ) -> Result<Control, Error> {
         check_data_dir(&config.data_dir)?;
@@ -86,6 +88,7 @@ impl Control {
             engine,
             access,
             images,
+            runner,
             store,
             tables,
             desk,

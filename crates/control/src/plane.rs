@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use layby_image::build::run::RunStep;
 use layby_model::access::Access;
 use layby_model::engine::Engine;
 use layby_model::route::{Confirmed, Demand, Traffic};
@@ -25,6 +26,8 @@ use crate::tables::Tables;
 /// So much work at clients' pace may hold a blocking thread at a time. The engine freezes and starts on the same
 /// threads: however many clients stall, it is not to wait for them.
 const CLIENT_THREADS: usize = 4;
+/// So many images are built at a time.
+const BUILDS: usize = 2;
 /// How long a client may neither send nor take anything before such work gives it up.
 pub(crate) const CLIENT_IDLE: Duration = Duration::from_secs(60);
 
@@ -37,6 +40,8 @@ pub(crate) struct Plane {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) access: Arc<dyn Access>,
     pub(crate) images: Arc<layby_image::Store>,
+    /// Carries out the RUN steps of builds.
+    pub(crate) runner: Option<Arc<dyn RunStep>>,
     pub(crate) store: Store,
     pub(crate) facts: Facts,
     pub(crate) tables: Tables,
@@ -51,6 +56,7 @@ pub(crate) struct Plane {
     pub(crate) deploys: tokio::sync::Mutex<()>,
     pub(crate) collector: Collector,
     client_threads: Arc<Semaphore>,
+    build_threads: Arc<Semaphore>,
     life: u32,
     replicas: AtomicU32,
     drivers: Mutex<BTreeMap<ServiceId, DriverHandle>>,
@@ -70,6 +76,7 @@ pub(crate) struct Parts {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) access: Arc<dyn Access>,
     pub(crate) images: Arc<layby_image::Store>,
+    pub(crate) runner: Option<Arc<dyn RunStep>>,
     pub(crate) store: Store,
     pub(crate) tables: Tables,
     pub(crate) desk: Desk,
@@ -88,6 +95,7 @@ impl Plane {
             engine: parts.engine,
             access: parts.access,
             images: parts.images,
+            runner: parts.runner,
             store: parts.store,
             tables: parts.tables,
             desk: parts.desk,
@@ -100,6 +108,7 @@ impl Plane {
             deploys: tokio::sync::Mutex::default(),
             collector: Collector::default(),
             client_threads: Arc::new(Semaphore::new(CLIENT_THREADS)),
+            build_threads: Arc::new(Semaphore::new(BUILDS)),
             life: parts.life,
             replicas: AtomicU32::new(0),
             drivers: Mutex::default(),
@@ -192,12 +201,15 @@ impl Plane {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> JoinHandle<T> {
-        // It is never closed; without a permit the work would only have more company.
-        let permit = Arc::clone(&self.client_threads).acquire_owned().await.ok();
-        tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            work()
-        })
+        blocking(&self.client_threads, work).await
+    }
+
+    /// Builds an image, as soon as few enough others are built.
+    pub(crate) async fn build<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        blocking(&self.build_threads, work).await
     }
 
     /// Runs a task that ends with the control plane at the latest.
@@ -228,4 +240,17 @@ impl Plane {
     fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Runs blocking work, as soon as one of the permits is free.
+async fn blocking<T: Send + 'static>(
+    permits: &Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    // It is never closed; without a permit the work would only have more company.
+    let permit = Arc::clone(permits).acquire_owned().await.ok();
+    tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        work()
+    })
 }

@@ -163,6 +163,27 @@ async fn every_endpoint_of_the_document_answers() {
             .any(|i| i.references.contains(&"checked:latest".to_owned()))
     );
 
+    let what = br#"{"folder":".","tags":["built:1"],"secrets":["s"],"labels":{"a":"b"}}"#;
+    let files = tar(&[
+        ("build.json", what),
+        ("secret/0", b"hunter2"),
+        ("context/0/Dockerfile", b"FROM scratch\nCOPY f /\n"),
+        ("context/0/f", b"F"),
+    ]);
+    let lines = api.raw("POST /v1/builds", "/v1/builds", files).await;
+    let lines = String::from_utf8(lines).expect("text");
+    assert!(
+        lines.contains(r#""type":"built","names":["built:1"]"#),
+        "{lines}"
+    );
+    assert!(
+        lines.ends_with("{\"type\":\"done\",\"code\":0}\n"),
+        "{lines}"
+    );
+    assert!(!lines.contains("hunter2"));
+    let built = api.world.images.resolve("built:1").expect("the image");
+    assert_eq!(built.config.labels["a"], "b");
+
     let body = br#"{"name": "spare", "labels": {"a": "b"}}"#.to_vec();
     let made: VolumeView = api.call("POST /v1/volumes", "/v1/volumes", body).await;
     let volumes: Vec<VolumeView> = api.call("GET /v1/volumes", "/v1/volumes", vec![]).await;
@@ -246,6 +267,13 @@ async fn errors_are_problems() {
             b"no archive".to_vec(),
             422,
             "bad-image",
+        ),
+        (
+            "POST",
+            "/v1/builds",
+            tar(&[("context/0/Dockerfile", b"FROM scratch")]),
+            400,
+            "bad-request",
         ),
         (
             "POST",

@@ -35,13 +35,11 @@ use std::sync::atomic::AtomicBool;
 use self::draft::Draft;
 use self::run::{RunNetwork, RunStep};
 use self::view::{Node, View};
+use crate::client::Puller;
 use crate::dockerfile::{self, Dockerfile, MAX_DOCKERFILE_BYTES};
 use crate::dockerignore::Ignore;
 use crate::error::io_error;
 use crate::{Error, Image, Reference, Store, layout};
-
-/// Brings an image that the store does not have; tells what it does. The error is text for the user.
-pub type Pull = dyn Fn(&str, &mut dyn FnMut(String)) -> Result<(), String> + Send + Sync;
 
 /// What to build.
 #[derive(Clone, Default)]
@@ -79,7 +77,7 @@ pub struct BuildOptions {
     /// Carries out RUN; `None`: RUN is an error.
     pub runner: Option<Arc<dyn RunStep>>,
     /// Brings images that are not in the store; `None`: they are an error.
-    pub pull: Option<Arc<Pull>>,
+    pub pull: Option<Puller>,
     /// Set it when nobody wants the image any more: the build ends soon.
     pub stop: Arc<AtomicBool>,
 }
@@ -295,11 +293,13 @@ impl Build<'_> {
         note: &mut dyn FnMut(String),
     ) -> Result<Image, Error> {
         let mut found = self.store.resolve(reference);
-        if let (Err(Error::NotFound { .. }), Some(pull)) = (&found, &self.options.pull) {
-            let pulled = pull(reference, note);
-            pulled
-                .map_err(|reason| self.error(line, format!("{keyword} {reference}: {reason}")))?;
-            found = self.store.resolve(reference);
+        if let (Err(Error::NotFound { .. }), Some(puller)) = (&found, &self.options.pull) {
+            note(format!("pulling {reference}"));
+            let pulled = reference.parse().and_then(|parsed| puller.pull(&parsed));
+            found = Ok(pulled.map_err(|error| {
+                let reasons = chain(&error);
+                self.error(line, format!("{keyword} {reference}: {reasons}"))
+            })?);
         }
         found.map_err(|error| match error {
             Error::NotFound { .. } | Error::BadReference { .. } => self.error(
@@ -338,6 +338,18 @@ fn ignore_of(context: &View, dockerfile: Option<&str>) -> Result<Ignore, Error> 
             &read_text(context, ".dockerignore")?.unwrap_or_default(),
         )),
     }
+}
+
+/// An error with all that caused it.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 /// The stage before `before` that a name or a number means. The last of a name counts.

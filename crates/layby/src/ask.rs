@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::cli::{self, Command};
 use crate::client::Client;
 use crate::paths::Paths;
-use crate::{images, logs, node, services, tokens, up, volumes};
+use crate::{build, images, logs, node, services, tokens, up, volumes};
 
 /// Does what `command` says; everything but `serve` asks the node.
 ///
@@ -16,6 +16,7 @@ pub(crate) async fn ask(paths: &Paths, command: Command) -> Result<()> {
     match command {
         Command::Serve(_) => unreachable!("served above"),
         Command::Up(options) => up::up(paths, &client, options).await,
+        Command::Build(options) => build::build(paths, &client, options).await,
         Command::Ls(form) => services::ls(&client, form.json).await,
         Command::Status { name, json } => services::status(&client, &name.name, json.json).await,
         Command::Logs(options) => logs::logs(&client, &options).await,

@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Deploy a Compose file or Kubernetes manifests, and wait until they are live.
     Up(Up),
+    /// Build an image from a Dockerfile and a folder.
+    Build(Build),
     /// List the services.
     Ls(Json),
     /// Show one service whole: replicas, conditions, the last wake.
@@ -158,6 +160,58 @@ pub(crate) struct Up {
     /// Do not wait until live or failed.
     #[arg(long, short)]
     pub(crate) detach: bool,
+}
+
+/// `layby build`.
+#[derive(Debug, Args)]
+pub(crate) struct Build {
+    /// The build context: the folder that COPY takes files from.
+    #[arg(default_value = ".")]
+    pub(crate) path: PathBuf,
+    /// A name for the image; may be given several times.
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) tag: Vec<String>,
+    /// The Dockerfile; otherwise `Dockerfile` in the context. `-`: standard input.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// A build argument, as KEY=VALUE, or KEY to take it from the environment.
+    #[arg(long, value_name = "K=V", value_parser = key_value_or_variable)]
+    pub(crate) build_arg: Vec<(String, String)>,
+    /// A secret for `RUN --mount=type=secret`: id=NAME,src=FILE or id=NAME,env=VARIABLE.
+    #[arg(long, value_name = "SECRET")]
+    pub(crate) secret: Vec<String>,
+    /// The stage to build; otherwise the last.
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// A label for the image, as KEY=VALUE.
+    #[arg(long, value_name = "K=V", value_parser = key_value)]
+    pub(crate) label: Vec<(String, String)>,
+    /// A further context that FROM and --from may name: NAME=FOLDER or NAME=docker-image://IMAGE.
+    #[arg(long, value_name = "NAME=PATH", value_parser = key_value)]
+    pub(crate) build_context: Vec<(String, String)>,
+    /// Carry out every step, also those that the cache has.
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// What to build for; otherwise this machine. Only its own can have RUN.
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
+    /// The network of RUN: default or none.
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) network: Option<String>,
+    /// How to show what happens.
+    #[arg(long, value_enum, default_value_t = Progress::Auto)]
+    pub(crate) progress: Progress,
+}
+
+/// How a build is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Progress {
+    /// In place on a terminal, as plain lines elsewhere.
+    Auto,
+    /// As plain lines, the output of commands among them.
+    Plain,
+    /// Only what went wrong, and the image's digest.
+    Quiet,
 }
 
 /// `layby deploy`.
@@ -323,6 +377,15 @@ fn seconds(text: &str) -> Result<u64, String> {
     match number.checked_mul(factor) {
         Some(seconds) if seconds > 0 => Ok(seconds),
         _ => Err(wrong()),
+    }
+}
+
+fn key_value_or_variable(text: &str) -> Result<(String, String), String> {
+    match text.contains('=') {
+        true => key_value(text),
+        false => std::env::var(text)
+            .map(|value| (text.to_owned(), value))
+            .map_err(|_| format!("write it as KEY=VALUE, or set {text} in the environment")),
     }
 }
 

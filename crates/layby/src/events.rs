@@ -13,17 +13,43 @@ use crate::exit::{Code, Exit};
 use crate::out::say;
 use crate::show;
 
+/// How events are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// In place on a terminal, as plain lines elsewhere.
+    Auto,
+    /// As plain lines.
+    Plain,
+    /// Only what went wrong, and the digest of an image that was built.
+    Quiet,
+}
+
 /// Shows the events until the last one.
 ///
 /// # Errors
 /// The code that the node ended with, if it is not 0.
-pub(crate) async fn show(client: &Client, mut lines: Lines) -> Result<()> {
-    let mut screen = Screen::new(client.gateway().await?);
+pub(crate) async fn show(client: &Client, mut lines: Lines, style: Style) -> Result<()> {
+    let mut screen = Screen::new(client.gateway().await?, style);
     let mut code = None;
     while let Some(event) = lines.next::<Event>().await? {
         match event {
             Event::Warning { text } => screen.note(&format!("warning: {text}")),
             Event::Build { service, text } => screen.line(&service, "building", &text),
+            Event::BuildOutput {
+                service,
+                step,
+                text,
+            } => screen.line(&service, &format!("#{step}"), &text),
+            Event::BuildFailed {
+                service,
+                text,
+                output,
+            } => screen.build_failed(&service, &text, &output),
+            Event::Built {
+                names,
+                digest,
+                size_bytes,
+            } => screen.built(&names, &digest, size_bytes),
             Event::Progress {
                 service,
                 state,
@@ -63,14 +89,17 @@ pub(crate) async fn show(client: &Client, mut lines: Lines) -> Result<()> {
 struct Screen {
     gateway: String,
     live: Option<MultiProgress>,
+    is_quiet: bool,
     bars: BTreeMap<String, ProgressBar>,
 }
 
 impl Screen {
-    fn new(gateway: String) -> Self {
+    fn new(gateway: String, style: Style) -> Self {
+        let in_place = style == Style::Auto && std::io::stderr().is_terminal();
         Self {
             gateway,
-            live: std::io::stderr().is_terminal().then(MultiProgress::new),
+            live: in_place.then(MultiProgress::new),
+            is_quiet: style == Style::Quiet,
             bars: BTreeMap::new(),
         }
     }
@@ -78,7 +107,9 @@ impl Screen {
     /// Something that moves on: replaces the service's line on a terminal.
     fn line(&mut self, service: &str, what: &str, text: &str) {
         let Some(live) = &self.live else {
-            say!("{service}  {what}  {text}");
+            if !self.is_quiet {
+                say!("{service}  {what}  {text}");
+            }
             return;
         };
         let bar = self.bars.entry(service.to_owned()).or_insert_with(|| {
@@ -89,6 +120,31 @@ impl Screen {
             bar.with_prefix(service.to_owned())
         });
         bar.set_message(format!("{what}  {text}"));
+    }
+
+    /// All that a failed step wrote; where lines are not shown in place, they stand above already.
+    fn build_failed(&mut self, service: &str, text: &str, output: &str) {
+        if self.live.is_some() || self.is_quiet {
+            self.note(&format!("{service}  {text}"));
+            output
+                .lines()
+                .for_each(|line| self.note(&format!("  {line}")));
+        }
+    }
+
+    fn built(&mut self, names: &[String], digest: &str, size_bytes: u64) {
+        self.clear();
+        if self.is_quiet {
+            return say!("{digest}");
+        }
+        let named = match names {
+            [] => "an image without a name".to_owned(),
+            names => names.join(", "),
+        };
+        say!(
+            "Built {named} ({digest}, {})",
+            crate::images::size(size_bytes)
+        );
     }
 
     fn outcome(&mut self, service: &ServiceView, outcome: Outcome, failure: Option<&Failure>) {

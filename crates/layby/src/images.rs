@@ -119,7 +119,7 @@ async fn save(
 }
 
 /// Bytes for people: `9.8 MB`.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "kB", "MB", "GB"] {
         if value < 1000.0 {

@@ -1,6 +1,7 @@
 //! Layby: one binary that is the node, the shim of each replica, and the command line.
 
 mod ask;
+mod build;
 mod cli;
 mod client;
 mod events;

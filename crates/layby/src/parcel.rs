@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -14,6 +14,9 @@ use tokio_util::io::SyncIoBridge;
 const MANIFEST_MAX_BYTES: u64 = 1024 * 1024;
 /// All manifests together are at most so long.
 const MANIFESTS_MAX_BYTES: u64 = 1536 * 1024;
+
+/// A build secret is at most so long; the node refuses longer ones too.
+const SECRET_MAX_BYTES: u64 = 512 * 1024;
 
 /// The manifests of one app, as they lie in a folder.
 #[derive(Debug)]
@@ -179,6 +182,26 @@ impl Manifests {
         Ok(serde_json::to_vec(&variables)?)
     }
 
+    /// All of them as an `up` sends them.
+    ///
+    /// # Errors
+    /// What cannot be written as JSON.
+    pub(crate) fn files(&self) -> Result<BTreeMap<String, Vec<u8>>> {
+        let files = self.files.iter();
+        let mut all: BTreeMap<String, Vec<u8>> = files
+            .map(|(name, text)| (format!("manifest/{name}"), text.clone()))
+            .collect();
+        all.insert("manifest/.layby/env.json".to_owned(), self.environment()?);
+        let names: Vec<&String> = self.named.keys().collect();
+        all.insert(
+            "manifest/.layby/files.json".to_owned(),
+            serde_json::to_vec(&names)?,
+        );
+        let named = self.named.values().enumerate();
+        all.extend(named.map(|(number, text)| (format!("file/{number}"), text.clone())));
+        Ok(all)
+    }
+
     fn append(&self, tar: &mut tar::Builder<impl Write>, prefix: &str) -> Result<()> {
         for (name, text) in &self.files {
             append_bytes(tar, &format!("{prefix}{name}"), text)?;
@@ -196,16 +219,77 @@ pub(crate) struct ContextFolder {
     pub(crate) dockerfile: String,
 }
 
-/// The tar of an `up`: the manifests and the contexts, written while it is read.
-pub(crate) fn stream(
-    manifests: Manifests,
-    contexts: Vec<ContextFolder>,
-) -> impl AsyncRead + Send + Sync + 'static {
+impl ContextFolder {
+    /// A folder that a build takes files from beside its context.
+    pub(crate) fn beside(folder: &Path) -> Result<Self> {
+        if !folder.is_dir() {
+            bail!("the build context {} is not a folder", folder.display());
+        }
+        Ok(Self {
+            folder: folder.to_owned(),
+            // It has none that matters.
+            dockerfile: "Dockerfile".to_owned(),
+        })
+    }
+}
+
+/// Where the value of a build secret is, on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SecretSource {
+    /// In a file, relative to the manifest's folder or the current one.
+    File(PathBuf),
+    /// In a variable of the environment.
+    Variable(String),
+}
+
+impl SecretSource {
+    /// Reads the value.
+    ///
+    /// # Errors
+    /// It is not there, or too long.
+    pub(crate) fn read(&self, folder: &Path) -> Result<SecretValue> {
+        let bytes = match self {
+            Self::File(file) => {
+                let path = folder.join(file);
+                let mut bytes = Vec::new();
+                File::open(&path)
+                    .and_then(|open| open.take(SECRET_MAX_BYTES + 1).read_to_end(&mut bytes))
+                    .with_context(|| format!("cannot read the secret {}", path.display()))?;
+                bytes
+            }
+            Self::Variable(name) => match std::env::var_os(name) {
+                Some(value) => std::os::unix::ffi::OsStringExt::into_vec(value),
+                None => bail!("the variable {name} of a secret is not set"),
+            },
+        };
+        if bytes.len() as u64 > SECRET_MAX_BYTES {
+            bail!("a secret is longer than {} KiB", SECRET_MAX_BYTES >> 10);
+        }
+        Ok(SecretValue(bytes))
+    }
+}
+
+/// A secret's value, which nobody is to see.
+pub(crate) struct SecretValue(Vec<u8>);
+
+/// What is sent for a deploy or a build.
+#[derive(Default)]
+pub(crate) struct Parcel {
+    /// Small files, by their names in the tar.
+    pub(crate) files: BTreeMap<String, Vec<u8>>,
+    /// The n-th is sent as `secret/<n>`.
+    pub(crate) secrets: Vec<SecretValue>,
+    /// The n-th is sent as `context/<n>`.
+    pub(crate) contexts: Vec<ContextFolder>,
+}
+
+/// The parcel as a tar, written while it is read.
+pub(crate) fn stream(parcel: Parcel) -> impl AsyncRead + Send + Sync + 'static {
     let (near, far) = tokio::io::duplex(256 * 1024);
     let writer = SyncIoBridge::new(far);
     tokio::task::spawn_blocking(move || {
         // Where writing fails in the middle the node sees a cut tar and says so; the cause is told here.
-        if let Err(error) = write_parcel(writer, &manifests, &contexts)
+        if let Err(error) = parcel.write(writer)
             && !is_broken_pipe(&error)
         {
             eprintln!("layby: {error:#}");
@@ -214,33 +298,22 @@ pub(crate) fn stream(
     near
 }
 
-fn write_parcel(
-    writer: impl Write,
-    manifests: &Manifests,
-    contexts: &[ContextFolder],
-) -> Result<()> {
-    let mut tar = tar::Builder::new(io::BufWriter::with_capacity(128 * 1024, writer));
-    tar.follow_symlinks(false);
-    manifests.append(&mut tar, "manifest/")?;
-    append_bytes(
-        &mut tar,
-        "manifest/.layby/env.json",
-        &manifests.environment()?,
-    )?;
-    let names: Vec<&String> = manifests.named.keys().collect();
-    append_bytes(
-        &mut tar,
-        "manifest/.layby/files.json",
-        &serde_json::to_vec(&names)?,
-    )?;
-    for (number, text) in manifests.named.values().enumerate() {
-        append_bytes(&mut tar, &format!("file/{number}"), text)?;
+impl Parcel {
+    fn write(&self, writer: impl Write) -> Result<()> {
+        let mut tar = tar::Builder::new(io::BufWriter::with_capacity(128 * 1024, writer));
+        tar.follow_symlinks(false);
+        for (name, bytes) in &self.files {
+            append_bytes(&mut tar, name, bytes)?;
+        }
+        for (number, secret) in self.secrets.iter().enumerate() {
+            append_bytes(&mut tar, &format!("secret/{number}"), &secret.0)?;
+        }
+        for (number, context) in self.contexts.iter().enumerate() {
+            append_context(&mut tar, &format!("context/{number}"), context)?;
+        }
+        tar.into_inner()?.flush()?;
+        Ok(())
     }
-    for (number, context) in contexts.iter().enumerate() {
-        append_context(&mut tar, &format!("context/{number}"), context)?;
-    }
-    tar.into_inner()?.flush()?;
-    Ok(())
 }
 
 /// Appends the context below `prefix`, without what its `.dockerignore` excludes; the Dockerfile and the
@@ -429,7 +502,11 @@ mod tests {
             ["../common.env"]
         );
         let mut tar = Vec::new();
-        write_parcel(&mut tar, &manifests, &[]).expect("a tar");
+        let parcel = Parcel {
+            files: manifests.files().expect("its files"),
+            ..Parcel::default()
+        };
+        parcel.write(&mut tar).expect("a tar");
         let names = names(&tar);
         assert!(names.contains(&"file/0".to_owned()), "{names:?}");
     }

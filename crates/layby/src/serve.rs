@@ -190,6 +190,7 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
         Arc::clone(&engine) as Arc<dyn Engine>,
         Arc::clone(&engine) as Arc<dyn Access>,
         images,
+        Some(engine.runner()),
         wires,
     )
     .await?;

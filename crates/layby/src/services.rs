@@ -61,7 +61,7 @@ pub(crate) async fn deploy(client: &Client, options: &Deploy) -> Result<()> {
     let path = find(client, &options.name.name).await?;
     if options.follow {
         let lines = client.get_lines(&format!("{path}/rollout"), &[]).await?;
-        return events::show(client, lines).await;
+        return events::show(client, lines, events::Style::Auto).await;
     }
     let request = DeployBody {
         image: options.image.clone(),
@@ -71,7 +71,7 @@ pub(crate) async fn deploy(client: &Client, options: &Deploy) -> Result<()> {
     let lines = client
         .post_for_lines(&format!("{path}/deploy"), &query, &request)
         .await?;
-    events::show(client, lines).await
+    events::show(client, lines, events::Style::Auto).await
 }
 
 /// Takes an app down, and with `volumes` removes those that were made for it.

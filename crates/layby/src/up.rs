@@ -5,9 +5,9 @@ use layby_control::api::types::{ContextView, ManifestView};
 
 use crate::cli::Up;
 use crate::client::{Client, Query};
-use crate::events;
+use crate::events::{self, Style};
 use crate::node;
-use crate::parcel::{self, ContextFolder, Manifests};
+use crate::parcel::{self, ContextFolder, Manifests, Parcel, SecretSource, SecretValue};
 use crate::paths::Paths;
 
 /// Deploys what `options` names. Starts a node in the background if none answers.
@@ -35,9 +35,25 @@ pub(crate) async fn up(paths: &Paths, client: &Client, options: Up) -> Result<()
     manifests.add_named(&reply.files)?;
     query.push(("dry_run", options.dry_run.to_string()));
     query.push(("detach", options.detach.to_string()));
-    let body = parcel::stream(manifests, contexts);
+    let secrets = reply.secrets.iter().map(|secret| {
+        let source = match (&secret.file, &secret.env) {
+            (Some(file), _) => SecretSource::File(file.into()),
+            (None, Some(name)) => SecretSource::Variable(name.clone()),
+            (None, None) => bail!("a build secret is neither a file nor a variable"),
+        };
+        source.read(&manifests.folder)
+    });
+    let secrets: Result<Vec<SecretValue>> = match options.dry_run {
+        true => Ok(Vec::new()),
+        false => secrets.collect(),
+    };
+    let body = parcel::stream(Parcel {
+        files: manifests.files()?,
+        secrets: secrets?,
+        contexts,
+    });
     let lines = client.upload_for_lines("/v1/apps", &query, body).await?;
-    events::show(client, lines).await
+    events::show(client, lines, Style::Auto).await
 }
 
 fn context_folders(manifests: &Manifests, reply: &ManifestView) -> Result<Vec<ContextFolder>> {

@@ -121,7 +121,11 @@ fn ask(pairs: &Pairs) -> Ask {
 }
 
 /// Unpacks an upload, off the async threads.
-async fn receive(plane: &Arc<Plane>, body: Body, contexts: bool) -> Result<Upload, Problem> {
+pub(super) async fn receive(
+    plane: &Arc<Plane>,
+    body: Body,
+    contexts: bool,
+) -> Result<Upload, Problem> {
     let reader = pipe::reader(body);
     let parent = plane.config.data_dir.join("tmp");
     let read = plane.at_clients_pace(move || Upload::read(reader, &parent, contexts));

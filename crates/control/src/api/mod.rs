@@ -1,6 +1,7 @@
 //! The HTTP API: its words, its routes, and the one place where an error becomes an answer.
 
 mod apps;
+mod builds;
 mod images;
 mod lines;
 mod node;
@@ -58,6 +59,7 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(services::rollout))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::remove))
+        .routes(routes!(builds::build))
         .routes(routes!(images::list, images::remove))
         .routes(routes!(images::load))
         .routes(routes!(images::save))

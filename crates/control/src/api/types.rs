@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use layby_model::State;
 use layby_model::Wakefulness;
 use layby_model::replica::{Exit, Phase};
+use layby_model::spec::BuildSecret;
 use layby_model::state::Showing;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -38,6 +39,8 @@ pub struct ManifestView {
     pub services: Vec<String>,
     /// The build contexts to send along; the n-th one below `context/<n>/` (from 0).
     pub contexts: Vec<ContextView>,
+    /// The build secrets to send along, before the contexts; the n-th one as `secret/<n>`.
+    pub secrets: Vec<SecretView>,
     /// Further files that the manifest names: absolute paths, or relative to its folder. They are sent along as `file/<n>`, with
     /// their paths as a list in `manifest/.layby/files.json`; one that does not exist is left out of both.
     pub files: Vec<String>,
@@ -54,7 +57,62 @@ pub struct ContextView {
     pub dockerfile: Option<String>,
 }
 
-/// One line of the answer to a deploy.
+/// Where the value of a build secret is found, on the side of the one who asks for the build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SecretView {
+    /// A file, relative to the manifest's folder.
+    pub file: Option<String>,
+    /// A variable of the environment.
+    pub env: Option<String>,
+}
+
+impl SecretView {
+    pub(crate) fn of(secret: &BuildSecret) -> Self {
+        Self {
+            file: secret.file.clone(),
+            env: secret.env.clone(),
+        }
+    }
+}
+
+/// What to build. It never holds a secret's value.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BuildBody {
+    /// What the context's folder is called in messages.
+    pub folder: String,
+    /// The Dockerfile, relative to the context; `null`: `Dockerfile`.
+    pub dockerfile: Option<String>,
+    /// The Dockerfile's text, instead of a file of the context.
+    pub dockerfile_inline: Option<String>,
+    /// What the Dockerfile is called in messages, if not by its place.
+    pub dockerfile_shown: Option<String>,
+    /// Build arguments.
+    #[serde(default)]
+    pub args: BTreeMap<String, String>,
+    /// The stage to build; `null`: the last.
+    pub target: Option<String>,
+    /// The names to give to the image.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Labels to add to it.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Further contexts by name: `docker-image://NAME`, or `context/<n>` for one that is sent along.
+    #[serde(default)]
+    pub contexts: BTreeMap<String, String>,
+    /// The ids of secrets; the value of the n-th is sent as `secret/<n>`. An empty one belongs to another build.
+    #[serde(default)]
+    pub secrets: Vec<String>,
+    /// The network of RUN: `default` or `none`.
+    pub network: Option<String>,
+    /// Whether every step is carried out, also one that the cache has.
+    #[serde(default)]
+    pub no_cache: bool,
+    /// What to build for, such as `linux/amd64`; `null`: the machine.
+    pub platform: Option<String>,
+}
+
+/// One line of the answer to a deploy or a build.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case", tag = "type")]
 pub enum Event {
@@ -67,8 +125,35 @@ pub enum Event {
     Build {
         /// For which service.
         service: String,
-        /// A step, or a line of its output.
+        /// A step as it begins and as it is done, or a note.
         text: String,
+    },
+    /// The command of a build step wrote a line.
+    BuildOutput {
+        /// For which service.
+        service: String,
+        /// The step's number.
+        step: u32,
+        /// The line, without its end.
+        text: String,
+    },
+    /// The command of a build step failed; `error` follows.
+    BuildFailed {
+        /// For which service.
+        service: String,
+        /// The instruction.
+        text: String,
+        /// All that it wrote, at most the last 256 KiB.
+        output: String,
+    },
+    /// An image that is for no service was built; `done` follows.
+    Built {
+        /// The names that it got.
+        names: Vec<String>,
+        /// The digest of its manifest, `sha256:...`.
+        digest: String,
+        /// What it takes in the store, in bytes.
+        size_bytes: u64,
     },
     /// A rollout moved on.
     Progress {

@@ -31,7 +31,7 @@ pub(crate) async fn run(
         for build in builds.iter().filter(|b| b.service == service.name.as_str()) {
             texts.push(format!(
                 "build the image {} from {}",
-                build.tag, build.spec.context
+                build.tag, build.body.folder
             ));
         }
         let row = rows.iter().find(|row| row.service == id);

@@ -3,27 +3,38 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use layby_image::{BuildEvent, BuildOptions, Image, build};
+use layby_image::Image;
 use layby_model::AppName;
 use layby_model::spec::{AppSpec, BuildSpec, ContainerSpec, ServiceSpec};
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use super::build;
 use super::upload::Upload;
-use crate::api::types::{ContextView, Event, Problem};
-use crate::plane::{CLIENT_IDLE, Plane};
+use crate::api::types::{BuildBody, ContextView, Event, Problem, SecretView};
+use crate::plane::Plane;
+
+/// What is to be built, and what has to be sent for it.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    pub(crate) builds: Vec<Build>,
+    /// Each once, in order.
+    pub(crate) contexts: Vec<ContextView>,
+    /// The same.
+    pub(crate) secrets: Vec<SecretView>,
+}
 
 /// One image to build.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Build {
     /// For which service.
     pub(crate) service: String,
     /// The name that it gets.
     pub(crate) tag: String,
-    /// How.
-    pub(crate) spec: BuildSpec,
     /// Its context's place among those sent.
     pub(crate) context: usize,
+    /// How. Its secrets are all that were sent, by place.
+    pub(crate) body: BuildBody,
+    spec: BuildSpec,
 }
 
 /// The name of a container's image: where a manifest gives only a build, `<app>-<service>`.
@@ -36,45 +47,101 @@ pub(crate) fn name(app: &AppName, service: &ServiceSpec, container: &ContainerSp
 }
 
 /// What has to be built: all that always is, or everything when `force`d, and images that are missing.
-pub(crate) async fn builds(
-    plane: &Plane,
-    app: &AppSpec,
-    force: bool,
-) -> Result<Vec<Build>, Problem> {
-    let mut contexts: Vec<ContextView> = Vec::new();
-    let mut builds: Vec<Build> = Vec::new();
+pub(crate) async fn builds(plane: &Plane, app: &AppSpec, force: bool) -> Result<Wanted, Problem> {
+    let mut wanted = Wanted::default();
     for service in &app.services {
         for container in &service.containers {
             let Some(spec) = &container.build else {
                 continue;
             };
             let tag = name(&app.name, service, container);
-            let wanted = force || spec.always || resolve(plane, &tag).await?.is_err();
-            if !wanted || builds.iter().any(|b| b.tag == tag && b.spec == *spec) {
-                continue;
+            let is_wanted = force || spec.always || resolve(plane, &tag).await?.is_err();
+            let mut known = wanted.builds.iter();
+            if is_wanted && !known.any(|build| build.tag == tag && build.spec == *spec) {
+                wanted.add(
+                    service.name.as_str(),
+                    tag,
+                    spec,
+                    container.platform.as_ref(),
+                );
             }
-            let context = view(spec);
-            let known = contexts.iter().position(|c| *c == context);
-            let place = known.unwrap_or_else(|| {
-                contexts.push(context);
-                contexts.len() - 1
-            });
-            builds.push(Build {
-                service: service.name.to_string(),
-                tag,
-                spec: spec.clone(),
-                context: place,
-            });
         }
     }
-    Ok(builds)
+    // Which of the secrets are whose is known only when all are.
+    let count = wanted.secrets.len();
+    for build in &mut wanted.builds {
+        let mut ids = vec![String::new(); count];
+        for secret in &build.spec.secrets {
+            let view = SecretView::of(secret);
+            let place = wanted.secrets.iter().position(|known| *known == view);
+            place
+                .and_then(|place| ids.get_mut(place))
+                .into_iter()
+                .for_each(|id| id.clone_from(&secret.id));
+        }
+        build.body.secrets = ids;
+    }
+    Ok(wanted)
 }
 
-/// The contexts that builds need, each once, in order.
-pub(crate) fn contexts(builds: &[Build]) -> Vec<ContextView> {
-    let by_place: BTreeMap<usize, ContextView> =
-        builds.iter().map(|b| (b.context, view(&b.spec))).collect();
-    by_place.into_values().collect()
+impl Wanted {
+    fn add(&mut self, service: &str, tag: String, spec: &BuildSpec, platform: Option<&String>) {
+        let context = place(
+            &mut self.contexts,
+            ContextView {
+                path: spec.context.clone(),
+                dockerfile: spec.dockerfile.clone(),
+            },
+        );
+        let mut contexts = BTreeMap::new();
+        for (name, source) in &spec.contexts {
+            let source = match source.contains("://") {
+                true => source.clone(),
+                false => {
+                    let folder = ContextView {
+                        path: source.clone(),
+                        dockerfile: None,
+                    };
+                    format!("context/{}", place(&mut self.contexts, folder))
+                }
+            };
+            contexts.insert(name.clone(), source);
+        }
+        for secret in &spec.secrets {
+            place(&mut self.secrets, SecretView::of(secret));
+        }
+        let inline = spec.dockerfile_inline.as_ref();
+        self.builds.push(Build {
+            service: service.to_owned(),
+            context,
+            body: BuildBody {
+                folder: spec.context.clone(),
+                dockerfile: spec.dockerfile.clone(),
+                dockerfile_inline: inline.cloned(),
+                dockerfile_shown: inline.map(|_| format!("dockerfile_inline of {service}")),
+                args: spec.args.clone(),
+                target: spec.target.clone(),
+                tags: [&tag].into_iter().chain(&spec.tags).cloned().collect(),
+                labels: spec.labels.clone(),
+                contexts,
+                secrets: Vec::new(),
+                network: spec.network.clone(),
+                no_cache: spec.no_cache,
+                platform: platform.cloned(),
+            },
+            tag,
+            spec: spec.clone(),
+        });
+    }
+}
+
+/// The place of an item, which is added if it is not there.
+fn place<T: PartialEq>(items: &mut Vec<T>, item: T) -> usize {
+    let known = items.iter().position(|known| *known == item);
+    known.unwrap_or_else(|| {
+        items.push(item);
+        items.len() - 1
+    })
 }
 
 /// Builds images one after another, and tells how it goes. What their names mean then is found by [`image`].
@@ -85,69 +152,10 @@ pub(crate) async fn run(
     events: &mpsc::Sender<Event>,
 ) -> Result<(), Problem> {
     for one in builds {
-        let Some(folder) = upload.context(one.context) else {
-            return Err(Problem::conflict(format!(
-                "the build context {} for the image {} was not sent: the node's images changed meanwhile",
-                one.spec.context, one.tag
-            ))
-            .hint("run it again"));
-        };
-        let dockerfile = one.spec.dockerfile.clone();
-        let shown = dockerfile.as_deref().unwrap_or("Dockerfile");
-        let options = BuildOptions {
-            file_name_shown: match one.spec.context.trim_end_matches('/') {
-                "" | "." => shown.to_owned(),
-                context => format!("{context}/{shown}"),
-            },
-            dockerfile,
-            args: one.spec.args,
-            target: one.spec.target,
-            tag: Some(one.tag),
-            ..BuildOptions::default()
-        };
-        let (store, events) = (Arc::clone(&plane.images), events.clone());
-        // The upload has to be there until the build is done, whoever still waits for it.
-        let keep = Arc::clone(&upload);
-        let work = move || {
-            let _keep = keep;
-            let mut told = Told::new(events);
-            build::build(&store, &folder, &options, &mut |event| {
-                told.tell(Event::Build {
-                    service: one.service.clone(),
-                    text: text(&event),
-                });
-            })
-        };
-        let built = plane.at_clients_pace(work).await;
-        built.await.map_err(broke_off)??;
+        let upload = Arc::clone(&upload);
+        build::run(plane, upload, one.context, &one.service, one.body, events).await?;
     }
     Ok(())
-}
-
-/// Tells events from a blocking thread, to a client that may not listen (any more).
-struct Told {
-    events: mpsc::Sender<Event>,
-    runtime: Handle,
-    /// The client stalled: it is waited for no more.
-    stalled: bool,
-}
-
-impl Told {
-    fn new(events: mpsc::Sender<Event>) -> Self {
-        Self {
-            events,
-            runtime: Handle::current(),
-            stalled: false,
-        }
-    }
-
-    fn tell(&mut self, event: Event) {
-        if self.stalled {
-            return;
-        }
-        let taken = async { tokio::time::timeout(CLIENT_IDLE, self.events.send(event)).await };
-        self.stalled = self.runtime.block_on(taken).is_err();
-    }
 }
 
 /// The image that a name means now.
@@ -175,31 +183,4 @@ fn broke_off(error: tokio::task::JoinError) -> Problem {
     Problem::failed(format!(
         "the image store broke off; please report this: {error}"
     ))
-}
-
-fn view(spec: &BuildSpec) -> ContextView {
-    ContextView {
-        path: spec.context.clone(),
-        dockerfile: spec.dockerfile.clone(),
-    }
-}
-
-fn text(event: &BuildEvent) -> String {
-    match event {
-        BuildEvent::Started {
-            number, of, text, ..
-        } => format!("{number}/{of} {text}"),
-        BuildEvent::Step {
-            number,
-            of,
-            text,
-            cached,
-            ..
-        } => {
-            let cached = if *cached { " (cached)" } else { "" };
-            format!("{number}/{of} {text}{cached}")
-        }
-        BuildEvent::Line { text, .. } | BuildEvent::Output(text) => text.clone(),
-        BuildEvent::Failed { text, .. } => format!("{text} failed"),
-    }
 }

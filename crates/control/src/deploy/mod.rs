@@ -1,5 +1,6 @@
 //! Deploying: manifest -> images -> revisions -> one write -> drivers -> outcome.
 
+mod build;
 mod conflict;
 mod dry_run;
 mod images;
@@ -20,7 +21,7 @@ use layby_model::state::Showing;
 use layby_model::{AppName, RevisionId, ServiceId};
 use tokio::sync::{MutexGuard, mpsc, watch};
 
-use crate::api::types::{DeployBody, Event, ManifestView, Problem};
+use crate::api::types::{BuildBody, DeployBody, Event, ManifestView, Problem};
 use crate::driver::{Request, Status, rolling};
 use crate::plane::Plane;
 use crate::store::{NewRevision, Row};
@@ -31,6 +32,9 @@ const EVENTS: usize = 256;
 
 /// Beside the drain, taking a service down may take this long: its containers have to stop.
 const DOWN_SLACK: Duration = Duration::from_secs(60);
+
+/// What the events of a build that is for no service call it.
+const BUILD: &str = "build";
 
 /// How a manifest is to be read and deployed.
 #[derive(Debug, Clone, Default)]
@@ -62,7 +66,7 @@ pub(crate) async fn describe(
     ask: &Ask,
 ) -> Result<ManifestView, Problem> {
     let manifest = read(&upload, ask, false)?;
-    let builds = images::builds(plane, &manifest.app, ask.build).await?;
+    let wanted = images::builds(plane, &manifest.app, ask.build).await?;
     Ok(ManifestView {
         app: manifest.app.name.to_string(),
         services: manifest
@@ -71,7 +75,8 @@ pub(crate) async fn describe(
             .iter()
             .map(|s| s.name.to_string())
             .collect(),
-        contexts: images::contexts(&builds),
+        contexts: wanted.contexts,
+        secrets: wanted.secrets,
         files: manifest.named_files,
         warnings: manifest.warnings.iter().map(ToString::to_string).collect(),
     })
@@ -104,7 +109,7 @@ pub(crate) async fn up(
     privilege::check(&plane.config, app.services.iter().map(|s| (id(s), s)))?;
     // From the first look at an image until its revision is written.
     let kept = plane.collector.keep().await;
-    let builds = images::builds(&plane, app, ask.build).await?;
+    let builds = images::builds(&plane, app, ask.build).await?.builds;
     let (events, stream) = mpsc::channel(EVENTS);
     let warnings = warnings(&manifest, &rows);
 
@@ -209,6 +214,41 @@ pub(crate) async fn follow(
         finish(&events, Ok(code)).await;
     });
     Ok(stream)
+}
+
+/// Builds an image, and gives it its names. It is given up when nobody listens any more.
+pub(crate) async fn build(
+    plane: Arc<Plane>,
+    upload: Upload,
+    body: BuildBody,
+) -> mpsc::Receiver<Event> {
+    let (events, stream) = mpsc::channel(EVENTS);
+    let task_plane = Arc::clone(&plane);
+    plane.spawn(async move {
+        let plane = task_plane;
+        let _kept = plane.collector.keep().await;
+        let names = body.tags.clone();
+        let built = build::run(&plane, Arc::new(upload), 0, BUILD, body, &events);
+        let built = tokio::select! {
+            built = built => built,
+            () = events.closed() => return,
+        };
+        let ended = match built {
+            Ok(image) => {
+                let _ = events
+                    .send(Event::Built {
+                        names,
+                        digest: image.digest,
+                        size_bytes: image.size_bytes,
+                    })
+                    .await;
+                Ok(0)
+            }
+            Err(problem) => Err(problem),
+        };
+        finish(&events, ended).await;
+    });
+    stream
 }
 
 /// The revision that a service is to be at: the target, or what is left when that failed.

@@ -2,6 +2,7 @@
 //! into a folder of its own within limits, and gone when it is dropped.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
@@ -21,6 +22,10 @@ const MANIFEST_FILES: usize = 1_000;
 pub(crate) const UPLOAD_BYTES: u64 = 4 << 30;
 /// Most files in all build contexts.
 const CONTEXT_FILES: usize = 200_000;
+/// Most that one build secret may have; Docker's limit is about the same.
+const SECRET_BYTES: u64 = 512 << 10;
+/// Most build secrets.
+const SECRETS: usize = 100;
 /// Where the caller's environment lies among the manifest's files.
 const ENV_FILE: &str = ".layby/env.json";
 /// Where the names of the files below `file/` lie: a list of them, the n-th that of `file/<n>`.
@@ -35,12 +40,48 @@ pub(crate) struct Upload {
     pub(crate) env: BTreeMap<String, String>,
     /// The further files that the manifest names, by the paths written there.
     pub(crate) named_files: BTreeMap<String, Vec<u8>>,
+    /// The values of build secrets.
+    pub(crate) secrets: Secrets,
     folder: Option<TempDir>,
 }
 
+/// The values of build secrets, by place. They are kept in memory only, and shown nowhere.
+#[derive(Default)]
+pub(crate) struct Secrets(BTreeMap<usize, Vec<u8>>);
+
+impl Secrets {
+    /// The n-th.
+    pub(crate) fn get(&self, n: usize) -> Option<&[u8]> {
+        self.0.get(&n).map(Vec::as_slice)
+    }
+
+    fn read(&mut self, name: &Path, value: &mut impl Read) -> Result<(), Problem> {
+        let number = name.to_str().and_then(|name| name.parse().ok());
+        let number = number.ok_or_else(|| {
+            Problem::bad_request("a build secret in the upload is not named secret/<n>")
+        })?;
+        let mut bytes = Vec::new();
+        let read = value.take(SECRET_BYTES + 1).read_to_end(&mut bytes);
+        if read.map_err(unreadable)? as u64 > SECRET_BYTES || self.0.len() >= SECRETS {
+            return Err(too_large(format!(
+                "a build secret is larger than {} KiB, or there are more than {SECRETS}",
+                SECRET_BYTES >> 10
+            )));
+        }
+        self.0.insert(number, bytes);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} secrets", self.0.len())
+    }
+}
+
 impl Upload {
-    /// Reads a tar. With `contexts`, the manifest's files are below `manifest/`, those that it names are `file/<n>`, and
-    /// folders `context/<n>/` are unpacked below `parent`; without, all files are the manifest's. Blocks.
+    /// Reads a tar. With `contexts`, the manifest's files are below `manifest/`, those that it names are `file/<n>`,
+    /// build secrets are `secret/<n>`, and folders `context/<n>/` are unpacked below `parent`; without, all files are the manifest's. Blocks.
     ///
     /// # Errors
     /// A problem for the client when it is no tar, too large, or reaches out of its folder; or for the node's disk.
@@ -81,6 +122,10 @@ impl Upload {
                 continue;
             }
             if kind != EntryType::Regular {
+                continue;
+            }
+            if let (true, Ok(name)) = (contexts, path.strip_prefix("secret")) {
+                upload.secrets.read(name, &mut entry)?;
                 continue;
             }
             let number = path.strip_prefix("file").ok().filter(|_| contexts);
@@ -219,6 +264,7 @@ mod tests {
             ("manifest/.layby/env.json", br#"{"TAG":"1"}"#),
             ("manifest/.layby/files.json", br#"["../a.env","/b.env"]"#),
             ("file/1", b"B=1"),
+            ("secret/0", b"hunter2"),
             ("context/0/Dockerfile", b"FROM scratch"),
         ]);
         let upload = Upload::read(&tar[..], parent.path(), true).expect("to read");
@@ -226,6 +272,8 @@ mod tests {
         assert_eq!(upload.env["TAG"], "1");
         let named: Vec<_> = upload.named_files.iter().collect();
         assert_eq!(named, [(&"/b.env".to_owned(), &b"B=1".to_vec())]);
+        assert_eq!(upload.secrets.get(0), Some(&b"hunter2"[..]));
+        assert!(!format!("{upload:?}").contains("hunter2"));
         let context = upload.context(0).expect("a context");
         assert!(context.join("Dockerfile").is_file());
         assert!(upload.context(1).is_none());

@@ -468,6 +468,7 @@ async fn start(
         engine,
         Arc::clone(fake) as _,
         Arc::clone(images),
+        None,
         wires,
     )
     .await;

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use layby_image::build::NamedContext;
 use layby_image::build::run::{RunNetwork, RunRequest, RunSource, RunStep};
-use layby_image::{BuildEvent, BuildOptions, Store};
+use layby_image::client::Puller;
+use layby_image::{BuildEvent, BuildOptions, Error, Store};
 
 use crate::support::{Tar, World, is_root};
 
@@ -586,25 +587,27 @@ fn a_missing_base_is_pulled_where_that_is_possible() {
     let names = Arc::clone(&asked);
     world.write(&[("Dockerfile", "FROM far\nCOPY --from=far /f /g\n")]);
     let options = BuildOptions {
-        pull: Some(Arc::new(move |name, note| {
-            names.lock().unwrap().push(name.to_owned());
-            note("pulling".to_owned());
-            store
-                .load(archive.as_slice())
-                .map_err(|error| error.to_string())?;
-            Ok(())
+        pull: Some(Puller::new(move |name| {
+            names.lock().unwrap().push(name.short());
+            store.load(archive.as_slice())?;
+            store.resolve("far")
         })),
         ..BuildOptions::default()
     };
     let (image, events) = world.build_with(&options);
     assert!(world.files(&image.unwrap()).contains_key("g"));
-    assert_eq!(*asked.lock().unwrap(), ["far"]);
-    assert!(events.contains(&BuildEvent::Output("pulling".into())));
+    assert_eq!(*asked.lock().unwrap(), ["far:latest"]);
+    assert!(events.contains(&BuildEvent::Output("pulling far".into())));
     let missing = BuildOptions {
-        pull: Some(Arc::new(|_, _| Err("the registry is closed".into()))),
+        pull: Some(Puller::new(|_| {
+            Err(Error::Build("the registry is closed".into()))
+        })),
         ..BuildOptions::default()
     };
     world.write(&[("Dockerfile", "FROM farther\n")]);
     let error = world.build_with(&missing).0.unwrap_err().to_string();
-    assert_eq!(error, "Dockerfile:1: FROM farther: the registry is closed");
+    assert_eq!(
+        error,
+        "Dockerfile:1: FROM farther: cannot build: the registry is closed"
+    );
 }

@@ -1,0 +1,211 @@
+//! Building one image out of an upload, and telling how it goes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use layby_image::build::NamedContext;
+use layby_image::build::run::RunNetwork;
+use layby_image::client::{self, Puller};
+use layby_image::{BuildEvent, BuildOptions, Image, Reference, build};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::upload::Upload;
+use crate::api::types::{BuildBody, Event, Problem};
+use crate::plane::{CLIENT_IDLE, Plane};
+
+/// What names an image among the further contexts of a build.
+const IMAGE: &str = "docker-image://";
+/// What names the n-th context that was sent.
+const SENT: &str = "context/";
+
+/// Builds the image that `body` describes, for what is called `service` in the events.
+///
+/// It ends soon after this is dropped: whoever waited for it is gone, or the node ends.
+///
+/// # Errors
+/// What the builder says; a context or secret that was not sent.
+pub(crate) async fn run(
+    plane: &Plane,
+    upload: Arc<Upload>,
+    context: usize,
+    service: &str,
+    body: BuildBody,
+    events: &mpsc::Sender<Event>,
+) -> Result<Image, Problem> {
+    let folder = upload
+        .context(context)
+        .ok_or_else(|| not_sent(&body.folder))?;
+    let mut options = options(plane, &upload, body)?;
+    let stop = StopOnDrop(Arc::clone(&options.stop));
+    options.pull = Some(puller(plane, &options.stop));
+    let (store, service) = (Arc::clone(&plane.images), service.to_owned());
+    let mut told = Told::new(events.clone());
+    let work = move || {
+        // The upload has to be there until the build is done.
+        let _upload = upload;
+        build::build(&store, &folder, &options, &mut |event| {
+            told.tell(shown(&service, event));
+        })
+    };
+    let built = plane.build(work).await;
+    let built = built.await.map_err(|error| {
+        Problem::failed(format!(
+            "the builder broke off; please report this: {error}"
+        ))
+    })?;
+    drop(stop);
+    Ok(built?)
+}
+
+/// Asks a build to end.
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn options(plane: &Plane, upload: &Upload, body: BuildBody) -> Result<BuildOptions, Problem> {
+    let shown = match (&body.dockerfile_shown, &body.dockerfile) {
+        (Some(shown), _) => shown.clone(),
+        (None, dockerfile) => {
+            let name = dockerfile.as_deref().unwrap_or("Dockerfile");
+            match body.folder.trim_end_matches('/') {
+                "" | "." => name.to_owned(),
+                folder => format!("{folder}/{name}"),
+            }
+        }
+    };
+    let mut options = BuildOptions {
+        dockerfile: body.dockerfile,
+        inline: body.dockerfile_inline,
+        args: body.args,
+        target: body.target,
+        tags: body.tags,
+        file_name_shown: shown,
+        labels: body.labels,
+        no_cache: body.no_cache,
+        platform: body.platform,
+        runner: plane.runner.clone(),
+        network: match body.network.as_deref() {
+            None | Some("default") => RunNetwork::Default,
+            Some("none") => RunNetwork::None,
+            Some("host") => RunNetwork::Host,
+            Some(other) => {
+                let text =
+                    format!("there is no network {other:?} for a build: use default or none");
+                return Err(Problem::bad_request(text));
+            }
+        },
+        ..BuildOptions::default()
+    };
+    for (name, source) in body.contexts {
+        let context = match (source.strip_prefix(IMAGE), source.strip_prefix(SENT)) {
+            (Some(image), _) => NamedContext::Image(image.to_owned()),
+            (_, Some(number)) => {
+                let number = number.parse().ok();
+                let folder = number.and_then(|number| upload.context(number));
+                NamedContext::Folder(folder.ok_or_else(|| not_sent(&name))?)
+            }
+            (None, None) => {
+                let text =
+                    format!("the build context {name} is neither {IMAGE}NAME nor was it sent");
+                return Err(Problem::bad_request(text));
+            }
+        };
+        options.contexts.insert(name, context);
+    }
+    for (number, id) in body.secrets.into_iter().enumerate() {
+        // Another build's of the same upload.
+        if id.is_empty() {
+            continue;
+        }
+        let value = upload.secrets.get(number).ok_or_else(|| {
+            Problem::bad_request(format!("the value of the build secret {id:?} was not sent"))
+        })?;
+        options.secrets.insert(id, value.to_vec());
+    }
+    Ok(options)
+}
+
+fn not_sent(what: &str) -> Problem {
+    let text =
+        format!("the build context {what} was not sent: the node's images changed meanwhile");
+    Problem::conflict(text).hint("run it again")
+}
+
+/// Brings the images of `FROM` that the node does not have.
+fn puller(plane: &Plane, stop: &Arc<AtomicBool>) -> Puller {
+    let (store, stop) = (Arc::clone(&plane.images), Arc::clone(stop));
+    Puller::new(move |reference: &Reference| {
+        let options = client::Options {
+            cancel: Arc::clone(&stop),
+            ..client::Options::default()
+        };
+        client::pull(&store, reference, &options, &|_| {})
+    })
+}
+
+/// Tells events from a blocking thread, to a client that may not listen (any more).
+struct Told {
+    events: mpsc::Sender<Event>,
+    runtime: Handle,
+    /// The client stalled: it is waited for no more.
+    stalled: bool,
+}
+
+impl Told {
+    fn new(events: mpsc::Sender<Event>) -> Self {
+        Self {
+            events,
+            runtime: Handle::current(),
+            stalled: false,
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        if self.stalled {
+            return;
+        }
+        let taken = async { tokio::time::timeout(CLIENT_IDLE, self.events.send(event)).await };
+        self.stalled = self.runtime.block_on(taken).is_err();
+    }
+}
+
+fn shown(service: &str, event: BuildEvent) -> Event {
+    let service = service.to_owned();
+    match event {
+        BuildEvent::Started {
+            number, of, text, ..
+        } => Event::Build {
+            service,
+            text: format!("{number}/{of} {text}"),
+        },
+        BuildEvent::Step {
+            number,
+            of,
+            text,
+            cached,
+            ..
+        } => {
+            let cached = if cached { "(cached)" } else { "(done)" };
+            Event::Build {
+                service,
+                text: format!("{number}/{of} {text} {cached}"),
+            }
+        }
+        BuildEvent::Line { number, text, .. } => Event::BuildOutput {
+            service,
+            step: number,
+            text,
+        },
+        BuildEvent::Failed { text, output, .. } => Event::BuildFailed {
+            service,
+            text,
+            output,
+        },
+        BuildEvent::Output(text) => Event::Build { service, text },
+    }
+}
