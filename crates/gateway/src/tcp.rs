@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
@@ -11,6 +12,9 @@ use crate::hold::{self, Search, Waiter};
 use crate::route::{Entry, route};
 use crate::tunnel::Tunnel;
 use crate::worker::Worker;
+
+/// How long replicas may refuse connections to a port of a virtual address before that is taken for an answer.
+const REFUSED_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Serves a connection until it ends. There is no way to say why it cannot be served but to close it.
 pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
@@ -22,6 +26,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
     let service = &view.services[target.service];
     service.state.used();
     let mut search = Search::default();
+    let mut refused: Option<Instant> = None;
     loop {
         let waiter = Waiter {
             client: &stream,
@@ -51,7 +56,15 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
                 drop(search);
                 return tunnel.run(Rc::clone(&worker), stream, pulse, None).await;
             }
-            Err(_) => search.avoid.push(claim.upstream().replica),
+            Err(_) => {
+                let since = refused.get_or_insert_with(Instant::now);
+                // Any port of a virtual address leads on: that nothing listens there is an answer too, once one that
+                // just woke had a moment to listen on all of its ports.
+                if matches!(entry, Entry::Virtual(_)) && since.elapsed() >= REFUSED_PATIENCE {
+                    return;
+                }
+                search.avoid.push(claim.upstream().replica);
+            }
         }
     }
 }

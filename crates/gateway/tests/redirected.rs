@@ -31,6 +31,10 @@ const TESTS: &[Test] = &[
         a_connection_to_one_that_sleeps_is_held_until_it_is_awake,
     ),
     (
+        "a_port_that_nobody_listens_on_is_closed_and_not_held",
+        a_port_that_nobody_listens_on_is_closed_and_not_held,
+    ),
+    (
         "what_was_not_redirected_or_is_of_nobody_is_closed",
         what_was_not_redirected_or_is_of_nobody_is_closed,
     ),
@@ -174,6 +178,18 @@ fn a_connection_to_one_that_sleeps_is_held_until_it_is_awake() {
     let response = plain.response();
     assert_eq!(header(response.text(), "host"), Some("plain"));
     assert!(header(response.text(), "x-forwarded-for").is_none(), "it went as it was");
+}
+
+fn a_port_that_nobody_listens_on_is_closed_and_not_held() {
+    let nobody = common::Nobody::new();
+    let mut world = World::new();
+    let address = give(&mut world, BTreeMap::new());
+    world.serve(&[(replica(1), nobody.addr)]);
+    world.confirm();
+    let begun = std::time::Instant::now();
+    assert!(connect(address, nobody.addr.port()).is_closed());
+    let limit_ms = world.table.services[&service()].limits.hold_deadline_ms;
+    assert!(begun.elapsed().as_millis() < u128::from(limit_ms), "it was held");
 }
 
 fn what_was_not_redirected_or_is_of_nobody_is_closed() {

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use rtnetlink::Handle;
 use sha2::{Digest, Sha256};
 
 use crate::claims::{Claims, Remembered};
+use crate::dns::machines_resolvers;
 use crate::error::{Collect, Error, whole};
 use crate::link::{self, Device};
 use crate::names::{Names, check_id};
@@ -58,6 +59,12 @@ pub(crate) async fn survey(
     let own = known.map(Subnet::virtual_range);
     let mut taken = link::ranges_in_use(handle, own).await?;
     taken.extend(claims.of_others(&names.node)?);
+    // The machine reaches its resolvers by its default route, which keeps no range from being chosen.
+    let resolvers = machines_resolvers().into_iter();
+    taken.extend(resolvers.filter_map(|resolver| match resolver.ip() {
+        IpAddr::V4(address) => Some(Subnet::of(address, 32)),
+        IpAddr::V6(_) => None,
+    }));
     let known = known.filter(|known| !taken.iter().any(|other| other.overlaps(*known)));
     let hash = Sha256::digest(&names.node);
     let hash = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);

@@ -349,6 +349,19 @@ fn a_firewall_that_drops_by_default_is_opened_and_left_as_it_was(dir: &Path) {
         serve(&machine.netns);
         let asked = within(&replica.netns, move || ask(machine.address, DEADLINE));
         assert_eq!(asked.expect("answered"), machine.gateway.to_string());
+        // Names and virtual addresses come in by INPUT.
+        network.set_names(names(&network)).await.expect("named");
+        let web = virtual_address(&network, 1);
+        if has_dig() {
+            for over in ["+notcp", "+tcp"] {
+                let words = format!("{over} +short web");
+                let said = dig(Some(&replica.netns), replica.gateway, &words);
+                assert_eq!(said, Some(format!("{web}\n")), "{over}");
+            }
+        }
+        let refused = within(&replica.netns, move || ask(web, DEADLINE));
+        let error = refused.expect_err("nobody listens on the virtual port");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "but it came through");
         network.close().await.expect("closed");
         other.close().await.expect("closed");
     });

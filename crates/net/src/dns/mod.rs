@@ -9,6 +9,8 @@ mod forward;
 mod resolvers;
 mod serve;
 
+pub(crate) use resolvers::machines as machines_resolvers;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};

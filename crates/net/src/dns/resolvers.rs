@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
+/// Who the machine itself asks.
+pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// glibc asks no more than three (MAXNS).
 const MOST: usize = 3;
 /// How often it is looked whether the file has changed, at most.
@@ -43,6 +45,11 @@ impl Resolvers {
         }
         &self.servers
     }
+}
+
+/// Those of this machine, as they are now.
+pub(crate) fn machines() -> Vec<SocketAddr> {
+    parse(&fs::read_to_string(RESOLV_CONF).unwrap_or_default())
 }
 
 /// The name servers of a resolv.conf(5); without any, the one on this machine.

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::Directory;
 use super::answer::{Plan, failure, plan};
 use super::forward::{Forwarder, Over, framed};
+use super::resolvers::RESOLV_CONF;
 
 /// The longest question that is read, in bytes: a name and a few options.
 const LONGEST: usize = 4096;
@@ -23,8 +24,6 @@ const CONNECTIONS: usize = 32;
 const IDLE: Duration = Duration::from_secs(10);
 /// How long accepting rests when the process is out of file descriptors.
 const EXHAUSTED_REST: Duration = Duration::from_millis(100);
-/// Who the machine itself asks.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 type Watched = watch::Receiver<Option<Arc<Directory>>>;
 
