@@ -4,6 +4,7 @@ mod apps;
 mod bad_input;
 mod life;
 mod manifests;
+mod names;
 mod node;
 mod restart;
 mod restarts;

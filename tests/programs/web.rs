@@ -2,10 +2,11 @@
 //!
 //! `web serve` answers HTTP/1.1 on PORT (8000) and echoes TCP lines on 7000; other words misbehave on purpose:
 //! `web exit N` says so and ends, `web last MS` ends well after so long, `web mute` never listens, `web eat` uses memory
-//! until it is stopped. `GET /read?PATH`, `POST /write?PATH` and `GET /stat?PATH` are about files.
+//! until it is stopped. `GET /read?PATH`, `POST /write?PATH` and `GET /stat?PATH` are about files,
+//! `GET /resolve?NAME` and `GET /fetch?HOST:PORT/PATH` about others.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -112,6 +113,8 @@ fn respond(path: &str, body: &[u8]) -> (&'static str, String) {
         "/read" => told(std::fs::read_to_string(query)),
         "/write" => told(std::fs::write(query, body).map(|()| "written".to_owned())),
         "/stat" => told(std::fs::metadata(query).map(|m| format!("{} {} {:o}", m.uid(), m.gid(), m.mode() & 0o7777))),
+        "/resolve" => told(resolve(query)),
+        "/fetch" => told(fetch(query)),
         "/whoami" => ("200 OK", std::fs::read_to_string("/proc/self/status").unwrap_or_default()),
         "/echo" => ("200 OK", String::from_utf8_lossy(body).into_owned()),
         _ => {
@@ -119,6 +122,38 @@ fn respond(path: &str, body: &[u8]) -> (&'static str, String) {
             ("200 OK", format!("hello {}", std::env::var("GREETING").unwrap_or_else(|_| "world".to_owned())))
         }
     }
+}
+
+fn resolve(name: &str) -> std::io::Result<String> {
+    let found = (name, 0).to_socket_addrs()?;
+    Ok(found.map(|addr| addr.ip().to_string()).collect::<Vec<_>>().join(" "))
+}
+
+/// The body that another server answers with, or the first line of what is no HTTP.
+fn fetch(url: &str) -> std::io::Result<String> {
+    let (host, path) = url.split_once('/').unwrap_or((url, ""));
+    let addr = host.to_socket_addrs()?.next().ok_or(std::io::ErrorKind::NotFound)?;
+    let mut stream = TcpStream::connect_timeout(&addr, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    write!(stream, "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    let mut reader = BufReader::new(stream);
+    let (mut first, mut length) = (String::new(), 0);
+    reader.read_line(&mut first)?;
+    if !first.starts_with("HTTP/") {
+        return Ok(first); // it only echoes
+    }
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 || line == "\r\n" {
+            break;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap_or(0);
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    Ok(String::from_utf8_lossy(&body).into_owned())
 }
 
 fn told(result: std::io::Result<String>) -> (&'static str, String) {

@@ -265,7 +265,10 @@ mod tests {
         let (out, seen) = watch::channel(Arc::default());
         let expected = expected.iter().map(|text| (id(text), None)).collect();
         let names = watch::Sender::default();
-        (Tables::new(out, names, "localhost".into(), 3, expected), seen)
+        (
+            Tables::new(out, names, "localhost".into(), 3, expected),
+            seen,
+        )
     }
 
     fn version(counter: u64) -> Version {
@@ -329,7 +332,11 @@ mod tests {
         };
         let shown = |seen: &watch::Receiver<Arc<NameTable>>| -> Vec<String> {
             let table = seen.borrow();
-            table.apps.values().flat_map(|app| app.keys().cloned()).collect()
+            table
+                .apps
+                .values()
+                .flat_map(|app| app.keys().cloned())
+                .collect()
         };
         let names = watch::Sender::default();
         let mut seen = names.subscribe();

@@ -36,7 +36,10 @@ async fn every_service_has_an_address_behind_its_names_and_the_table_says_whose_
     let store = address(&world, "shop", "store").expect("an alias");
     assert_eq!(address(&world, "shop", "db"), Some(store));
     let all = [web, store, address(&world, "blog", "web").expect("a name")];
-    assert!(all.iter().all(|address| address.octets()[2] >= 240), "{all:?}");
+    assert!(
+        all.iter().all(|address| address.octets()[2] >= 240),
+        "{all:?}"
+    );
     assert!(web != store && web != all[2] && store != all[2]);
     assert_eq!(address(&world, "blog", "web.shop"), None);
     let table = world.until_table(|table| table.virtuals.len() == 4).await;
@@ -101,9 +104,15 @@ async fn status_says_what_a_firewall_drops_of_what_is_published() {
     };
     world.up(&yaml("0.0.0.0")).await;
     let conditions = world.detail("shop/web").await.conditions;
-    let said = conditions.iter().filter(|text| text.contains("a firewall drops"));
+    let said = conditions
+        .iter()
+        .filter(|text| text.contains("a firewall drops"));
     assert_eq!(said.count(), 1, "{conditions:?}");
     world.up(&yaml("127.0.0.1")).await;
     let conditions = world.detail("shop/web").await.conditions;
-    assert_eq!(conditions, [] as [String; 0], "it is for this machine alone");
+    assert_eq!(
+        conditions,
+        [] as [String; 0],
+        "it is for this machine alone"
+    );
 }

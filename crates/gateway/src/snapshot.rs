@@ -5,9 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 
-use layby_model::route::{
-    Limits, Listener, Mode, Protocol, RouteTable, VirtualPort, VirtualRoute,
-};
+use layby_model::route::{Limits, Listener, Mode, Protocol, RouteTable, VirtualPort, VirtualRoute};
 use layby_model::{ReplicaId, ServiceId};
 
 use crate::service::{ServiceState, UpstreamState};

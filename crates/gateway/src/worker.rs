@@ -312,9 +312,9 @@ pub(crate) fn start(config: GatewayConfig, wires: Wires) -> Result<Gateway, Erro
         .map(|socket| Order::Open(Entry::Hosts(addr), socket, InUse::default()));
     shared.order(opened);
     let opened = virtuals.sockets.into_iter();
-    shared.order(opened.map(|socket| {
-        Order::Open(Entry::Virtual(virtuals.addr), socket, InUse::default())
-    }));
+    shared.order(
+        opened.map(|socket| Order::Open(Entry::Virtual(virtuals.addr), socket, InUse::default())),
+    );
     let remembered = table_file::read(&config.table_file).map(Arc::new);
     let mut ports = follow::Ports::new(addr);
     if let Some(table) = &remembered {

@@ -52,8 +52,14 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     run("ip", &["link", "set", "lo", "up"]);
-    run("ip", &["route", "add", "local", "10.9.240.0/20", "dev", "lo"]);
-    run("nft", &["add table ip t; add chain ip t out { type nat hook output priority -100; }"]);
+    run(
+        "ip",
+        &["route", "add", "local", "10.9.240.0/20", "dev", "lo"],
+    );
+    run(
+        "nft",
+        &["add table ip t; add chain ip t out { type nat hook output priority -100; }"],
+    );
     let only = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
     let (mut passed, mut failed) = (0, 0);
     for (name, test) in TESTS {
@@ -89,7 +95,8 @@ fn address() -> Ipv4Addr {
 /// Has the kernel lead connections to `address` to the gateway of `world`.
 fn redirect(world: &World, address: Ipv4Addr) {
     let port = world.gateway.as_ref().expect("it runs").virtual_port();
-    let rule = format!("add rule ip t out ip daddr {address} tcp dport 1-65535 redirect to :{port}");
+    let rule =
+        format!("add rule ip t out ip daddr {address} tcp dport 1-65535 redirect to :{port}");
     run("nft", &[&rule]);
 }
 
@@ -138,7 +145,8 @@ fn a_port_that_nobody_declared_leads_to_the_same_port() {
 }
 
 fn a_declared_http_port_is_balanced_per_request() {
-    let first = Server::answering(|_, _| "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1".to_owned());
+    let first =
+        Server::answering(|_, _| "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1".to_owned());
     let other = SocketAddr::new(common::lonely_ip(), first.addr.port());
     let second = Server::answering_on(other, |_, _| {
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n2".to_owned()
@@ -154,7 +162,12 @@ fn a_declared_http_port_is_balanced_per_request() {
     world.confirm();
     let mut client = connect(address, 80);
     let mut answers: Vec<Vec<u8>> = (0..4)
-        .map(|_| client.send("GET / HTTP/1.1\r\nHost: web\r\n\r\n").response().body)
+        .map(|_| {
+            client
+                .send("GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+                .response()
+                .body
+        })
         .collect();
     answers.sort();
     assert_eq!(answers, [b"1", b"1", b"2", b"2"], "on one connection");
@@ -174,10 +187,16 @@ fn a_connection_to_one_that_sleeps_is_held_until_it_is_awake() {
     world.serve(&[(replica(1), echo.addr)]);
     let response = client.response();
     assert_eq!(header(response.text(), "host"), Some("web"));
-    assert!(header(response.text(), "x-forwarded-for").is_some(), "it went as HTTP");
+    assert!(
+        header(response.text(), "x-forwarded-for").is_some(),
+        "it went as HTTP"
+    );
     let response = plain.response();
     assert_eq!(header(response.text(), "host"), Some("plain"));
-    assert!(header(response.text(), "x-forwarded-for").is_none(), "it went as it was");
+    assert!(
+        header(response.text(), "x-forwarded-for").is_none(),
+        "it went as it was"
+    );
 }
 
 fn a_port_that_nobody_listens_on_is_closed_and_not_held() {
@@ -189,7 +208,10 @@ fn a_port_that_nobody_listens_on_is_closed_and_not_held() {
     let begun = std::time::Instant::now();
     assert!(connect(address, nobody.addr.port()).is_closed());
     let limit_ms = world.table.services[&service()].limits.hold_deadline_ms;
-    assert!(begun.elapsed().as_millis() < u128::from(limit_ms), "it was held");
+    assert!(
+        begun.elapsed().as_millis() < u128::from(limit_ms),
+        "it was held"
+    );
 }
 
 fn what_was_not_redirected_or_is_of_nobody_is_closed() {

@@ -74,7 +74,10 @@ pub enum Error {
         subnet: String,
     },
     /// Every subnet of the node belongs to an app.
-    #[error("all {} networks of the node are in use: take an app down first", crate::subnet::APPS)]
+    #[error(
+        "all {} networks of the node are in use: take an app down first",
+        crate::subnet::APPS
+    )]
     NoBridge,
     /// The name given for an app cannot be noted on a device.
     #[error("{app:?} cannot name an app's network: use 1 to 63 of a-z, 0-9 and '-'")]

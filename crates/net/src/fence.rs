@@ -55,7 +55,9 @@ impl Fence {
     /// The doors of the fence that stands there: what a node that was killed had opened stays open.
     pub(crate) async fn standing_doors(&self) -> BTreeSet<Door> {
         let listed = nft::list(&["set", "ip", &self.names.table, "doors"]).await;
-        let elements = listed.iter().find_map(|found| found["set"]["elem"].as_array());
+        let elements = listed
+            .iter()
+            .find_map(|found| found["set"]["elem"].as_array());
         let doors = elements.into_iter().flatten().filter_map(|element| {
             let number = self.names.bridge_number(element["concat"][0].as_str()?)?;
             let address: Ipv4Addr = element["concat"][1].as_str()?.parse().ok()?;

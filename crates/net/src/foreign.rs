@@ -268,7 +268,10 @@ impl Chain {
     }
 
     fn describe(&self) -> String {
-        format!("chain {} of table {} {}", self.name, self.family, self.table)
+        format!(
+            "chain {} of table {} {}",
+            self.name, self.family, self.table
+        )
     }
 }
 
@@ -365,8 +368,7 @@ mod tests {
 
     const ESTABLISHED: &str =
         r#"{"xt": {"type": "match", "name": "conntrack"}}, {"counter": {}}, {"accept": null}"#;
-    const LOOPBACK: &str =
-        r#"{"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "lo"}}, {"accept": null}"#;
+    const LOOPBACK: &str = r#"{"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "lo"}}, {"accept": null}"#;
 
     fn dport(port: &str) -> String {
         format!(
@@ -403,14 +405,25 @@ mod tests {
         "hook": "input", "prio": 0, "policy": "drop""#,
             r#""x": 0"#,
         );
-        let some = format!("{}, {{\"accept\": null}}", dport(r#"{"set": [80, {"range": [8000, 8009]}]}"#));
+        let some = format!(
+            "{}, {{\"accept\": null}}",
+            dport(r#"{"set": [80, {"range": [8000, 8009]}]}"#)
+        );
         let found = ruleset(&[
             INPUT,
             &user,
-            &rule("INPUT", "", r#"{"counter": {}}, {"jump": {"target": "user"}}"#),
+            &rule(
+                "INPUT",
+                "",
+                r#"{"counter": {}}, {"jump": {"target": "user"}}"#,
+            ),
             &rule("user", "", &some),
         ]);
-        let ports: Vec<u16> = found.dropped(&[80, 8004, 8010]).iter().map(|d| d.0).collect();
+        let ports: Vec<u16> = found
+            .dropped(&[80, 8004, 8010])
+            .iter()
+            .map(|d| d.0)
+            .collect();
         assert_eq!(ports, [8010]);
     }
 
@@ -427,7 +440,10 @@ mod tests {
         let end = r#"{"reject": {"type": "icmp"}}"#;
         let open = INPUT.replace("\"drop\"", "\"accept\"");
         assert_eq!(ruleset(&[&open]).opening(&fence()), "");
-        for found in [ruleset(&[INPUT]), ruleset(&[&open, &rule("INPUT", "", end)])] {
+        for found in [
+            ruleset(&[INPUT]),
+            ruleset(&[&open, &rule("INPUT", "", end)]),
+        ] {
             let script = found.opening(&fence());
             assert_eq!(script.lines().count(), 3, "{script}");
             let first = "insert rule ip filter INPUT iifname \"lyba-*\" tcp dport 7000 accept comment \"layby_a\"";

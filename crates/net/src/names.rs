@@ -108,7 +108,13 @@ mod tests {
             assert_eq!(names.bridge_number(&names.bridge(n)), Some(n));
         }
         let others = Names::new("aab").expect("a name");
-        for other in [&others.bridge(1), "lybaa-1", "lybaa-001", "lybaa-+1", "lyb-aa"] {
+        for other in [
+            &others.bridge(1),
+            "lybaa-1",
+            "lybaa-001",
+            "lybaa-+1",
+            "lyb-aa",
+        ] {
             assert_eq!(names.bridge_number(other), None, "{other}");
         }
     }

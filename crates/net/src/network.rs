@@ -289,8 +289,7 @@ impl Network {
         let gateway = self.subnet(number).gateway();
         let made = async {
             let mac = mac(gateway);
-            let device =
-                link::make_bridge(&self.handle, &name, mac, gateway, APP_PREFIX).await?;
+            let device = link::make_bridge(&self.handle, &name, mac, gateway, APP_PREFIX).await?;
             no_ipv6(&name);
             // Last: a bridge without it is half made, and removed at the next start.
             link::set_alias(&self.handle, &name, &bridge_alias(app)).await?;

@@ -13,8 +13,8 @@ use crate::dns::machines_resolvers;
 use crate::error::{Collect, Error, whole};
 use crate::link::{self, Device};
 use crate::names::{Names, check_id};
-use crate::subnet::{self, APP_PREFIX, NODE_PREFIX, Subnet};
 use crate::namespace;
+use crate::subnet::{self, APP_PREFIX, NODE_PREFIX, Subnet};
 
 /// What was found before anything is changed.
 pub(crate) struct Survey {
@@ -143,11 +143,7 @@ fn ports<'a>(survey: &'a Survey, bridge: &Device) -> impl Iterator<Item = &'a De
     devices.filter(move |device| device.bridge == index)
 }
 
-async fn remove_with_ports(
-    handle: &Handle,
-    survey: &Survey,
-    bridge: &Device,
-) -> Result<(), Error> {
+async fn remove_with_ports(handle: &Handle, survey: &Survey, bridge: &Device) -> Result<(), Error> {
     let mut errors = Collect::default();
     for port in ports(survey, bridge) {
         errors.add(link::remove(handle, &port.name).await);

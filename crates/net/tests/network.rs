@@ -339,13 +339,21 @@ fn a_firewall_that_drops_by_default_is_opened_and_left_as_it_was(dir: &Path) {
         drop(network);
         let network = Network::open(config(dir, "ii1")).await.expect("opened");
         assert_eq!(nft(chain).lines().count(), before + 2, "{}", nft(chain));
-        assert_eq!(nft(input).lines().count(), input_before + 3, "{}", nft(input));
+        assert_eq!(
+            nft(input).lines().count(),
+            input_before + 3,
+            "{}",
+            nft(input)
+        );
         let replica = network.attach("x", SHOP).await.expect("attached");
         let other = Network::open(config(dir, "ii2")).await.expect("opened");
         let machine = other.attach("machine", SHOP).await.expect("attached");
         nft("delete table ip layby_ii2");
         let dropped = network.dropped_ports(&[8100]).await;
-        assert_eq!(dropped, [(8100, "chain INPUT of table ip filter".to_owned())]);
+        assert_eq!(
+            dropped,
+            [(8100, "chain INPUT of table ip filter".to_owned())]
+        );
         serve(&machine.netns);
         let asked = within(&replica.netns, move || ask(machine.address, DEADLINE));
         assert_eq!(asked.expect("answered"), machine.gateway.to_string());
@@ -361,7 +369,11 @@ fn a_firewall_that_drops_by_default_is_opened_and_left_as_it_was(dir: &Path) {
         }
         let refused = within(&replica.netns, move || ask(web, DEADLINE));
         let error = refused.expect_err("nobody listens on the virtual port");
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "but it came through");
+        assert_eq!(
+            error.kind(),
+            io::ErrorKind::ConnectionRefused,
+            "but it came through"
+        );
         network.close().await.expect("closed");
         other.close().await.expect("closed");
     });
@@ -468,7 +480,10 @@ fn listen_for_redirected() -> std::sync::mpsc::Receiver<Ipv4Addr> {
     std::thread::spawn(move || {
         for connection in listener.incoming().flatten() {
             let to = getsockopt(&connection, OriginalDst).expect("it was redirected");
-            if send.send(Ipv4Addr::from(u32::from_be(to.sin_addr.s_addr))).is_err() {
+            if send
+                .send(Ipv4Addr::from(u32::from_be(to.sin_addr.s_addr)))
+                .is_err()
+            {
                 return;
             }
         }
@@ -541,16 +556,27 @@ fn a_replica_does_not_pass_for_one_of_another_app(dir: &Path) {
         };
         let to = blog.gateway;
         within(&blog.netns, move || send(blog.address, to));
-        machine.recv_from(&mut [0]).expect("its own address is taken");
+        machine
+            .recv_from(&mut [0])
+            .expect("its own address is taken");
         // It gives itself the other's address, which nothing in its namespace keeps it from.
         let status = within(&blog.netns, move || {
             std::process::Command::new("ip")
-                .args(["address", "add", &format!("{}/32", shop.address), "dev", "eth0"])
+                .args([
+                    "address",
+                    "add",
+                    &format!("{}/32", shop.address),
+                    "dev",
+                    "eth0",
+                ])
                 .status()
         });
         assert!(status.expect("ip runs").success());
         within(&blog.netns, move || send(shop.address, to));
-        assert!(machine.recv_from(&mut [0]).is_err(), "it passed for another");
+        assert!(
+            machine.recv_from(&mut [0]).is_err(),
+            "it passed for another"
+        );
         network.close().await.expect("closed");
     });
 }
@@ -615,8 +641,15 @@ fn bridges_names_and_doors_outlive_a_restart(dir: &Path) {
         assert_eq!(network.virtual_range(), range);
         assert_eq!(network.attach("a", SHOP).await.expect("attached"), shop);
         let again = network.attach("c", BLOG).await.expect("attached");
-        assert_eq!(again.gateway, blog.gateway, "the bridge is known by its app");
-        assert_eq!(listed(), before, "who comes before the names closes no door");
+        assert_eq!(
+            again.gateway, blog.gateway,
+            "the bridge is known by its app"
+        );
+        assert_eq!(
+            listed(),
+            before,
+            "who comes before the names closes no door"
+        );
         network.close().await.expect("closed");
     });
 }
@@ -624,7 +657,12 @@ fn bridges_names_and_doors_outlive_a_restart(dir: &Path) {
 fn a_bridge_goes_with_the_last_replica_and_the_last_name(dir: &Path) {
     block_on(async {
         let network = Network::open(config(dir, "nn1")).await.expect("opened");
-        let bridges = || devices().iter().filter(|d| d.starts_with("lybnn1-")).count();
+        let bridges = || {
+            devices()
+                .iter()
+                .filter(|d| d.starts_with("lybnn1-"))
+                .count()
+        };
         network.set_names(names(&network)).await.expect("named");
         assert_eq!(bridges(), 0, "a name needs none");
         network.attach("a", SHOP).await.expect("attached");
@@ -646,7 +684,9 @@ fn the_bridge_of_an_older_layout_is_cleared_away(dir: &Path) {
         "link set lyvold master lyb-oo1",
         "address add 10.7.0.1/20 dev lyb-oo1",
     ] {
-        let status = std::process::Command::new("ip").args(words.split(' ')).status();
+        let status = std::process::Command::new("ip")
+            .args(words.split(' '))
+            .status();
         assert!(status.expect("ip runs").success(), "ip {words}");
     }
     block_on(async {
@@ -655,7 +695,10 @@ fn the_bridge_of_an_older_layout_is_cleared_away(dir: &Path) {
         fs::write(memory, r#"{"subnet": "10.7.0.0/20"}"#).expect("written");
         let network = Network::open(config).await.expect("opened");
         let left = devices();
-        assert!(!left.contains("lyb-oo1") && !left.contains("lyvold"), "{left:?}");
+        assert!(
+            !left.contains("lyb-oo1") && !left.contains("lyvold"),
+            "{left:?}"
+        );
         network.close().await.expect("closed");
     });
 }
@@ -682,9 +725,15 @@ fn names_are_answered_to_their_app_over_udp_and_tcp(dir: &Path) {
             let other = dig(&shop, &format!("{over} web.blog"));
             assert!(other.contains("status: NXDOMAIN"), "{other}");
             let empty = dig(&shop, &format!("{over} web AAAA"));
-            assert!(empty.contains("status: NOERROR") && empty.contains("ANSWER: 0"), "{empty}");
+            assert!(
+                empty.contains("status: NOERROR") && empty.contains("ANSWER: 0"),
+                "{empty}"
+            );
         }
-        assert_eq!(dig(&blog, "+short host.docker.internal"), format!("{}\n", blog.gateway));
+        assert_eq!(
+            dig(&blog, "+short host.docker.internal"),
+            format!("{}\n", blog.gateway)
+        );
         let reverse = format!("+short -x {}", virtual_address(&network, 1));
         assert_eq!(dig(&shop, &reverse), "web.shop.\n");
         network.set_names(AppNames::new()).await.expect("named");
@@ -745,7 +794,9 @@ fn what_the_node_does_not_know_is_asked_of_the_machines_resolver(dir: &Path) {
             connection.read_exact(&mut question).expect("a question");
             let answer = answer(&question, false);
             let len = u16::try_from(answer.len()).expect("short").to_be_bytes();
-            connection.write_all(&[&len, answer.as_slice()].concat()).expect("written");
+            connection
+                .write_all(&[&len, answer.as_slice()].concat())
+                .expect("written");
         }
     });
     block_on(async {

@@ -14,6 +14,9 @@ use crate::command::{self, cargo};
 use crate::suite::summary::{Outcome, Summary};
 use crate::{example, setup, tidy};
 
+/// What tests measure Layby's answers against, and why. Sorted by name.
+const PEERS: &[(&str, &str)] = &[("bind9-dnsutils", "the tests ask the name server with `dig`")];
+
 /// Runs all checks and tests, or, with a filter, the tests whose names contain it.
 ///
 /// # Errors
@@ -22,6 +25,7 @@ pub(crate) fn test(filter: Option<&str>) -> anyhow::Result<()> {
     setup::require_root("cargo xtask test")?;
     let begun = Instant::now();
     setup::setup()?;
+    setup::install(PEERS)?;
     let mut summary = Summary::default();
     if filter.is_none() {
         summary.add(check("format", || {

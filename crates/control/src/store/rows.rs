@@ -310,11 +310,9 @@ fn next_generation(tx: &Transaction<'_>) -> rusqlite::Result<i64> {
 /// The number of a virtual address that no service has, given as late as can be after it was freed: somebody may still
 /// know it by its last owner's name. `None`: all are taken.
 fn next_address(tx: &Transaction<'_>) -> rusqlite::Result<Option<u32>> {
-    let last: u32 = tx.query_row(
-        "SELECT value FROM meta WHERE key = 'address'",
-        [],
-        |row| row.get(0),
-    )?;
+    let last: u32 = tx.query_row("SELECT value FROM meta WHERE key = 'address'", [], |row| {
+        row.get(0)
+    })?;
     let taken: BTreeSet<u32> = tx
         .prepare_cached("SELECT address FROM services WHERE address IS NOT NULL")?
         .query_map([], |row| row.get(0))?

@@ -438,7 +438,9 @@ async fn start(
         names: gateway.names.clone(),
         dropped_ports: Arc::new(move |ports| {
             let dropped = ports.iter().filter(|port| **port == FIREWALLED);
-            let dropped = dropped.map(|port| (*port, "chain INPUT".to_owned())).collect();
+            let dropped = dropped
+                .map(|port| (*port, "chain INPUT".to_owned()))
+                .collect();
             Box::pin(async move { dropped })
         }),
     };

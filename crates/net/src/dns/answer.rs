@@ -198,7 +198,9 @@ mod tests {
     fn directory() -> Directory {
         let names = |pairs: &[(&str, Ipv4Addr)]| {
             let pairs = pairs.iter();
-            pairs.map(|(name, ip)| ((*name).to_owned(), vec![*ip])).collect()
+            pairs
+                .map(|(name, ip)| ((*name).to_owned(), vec![*ip]))
+                .collect()
         };
         let shop = names(&[("web", WEB), ("web.shop", WEB), ("none", WEB)]);
         let blog = names(&[("web", DB), ("web.blog", DB), ("db", DB), ("db.blog", DB)]);
@@ -254,7 +256,12 @@ mod tests {
 
     #[test]
     fn an_own_name_exists_whatever_type_is_asked_for() {
-        for kind in [RecordType::AAAA, RecordType::MX, RecordType::HTTPS, RecordType::TXT] {
+        for kind in [
+            RecordType::AAAA,
+            RecordType::MX,
+            RecordType::HTTPS,
+            RecordType::TXT,
+        ] {
             assert_eq!(ask(SHOP, "web.", kind), NO_DATA, "{kind}");
             assert_eq!(ask(SHOP, "host.layby.internal.", kind), NO_DATA, "{kind}");
         }
@@ -271,12 +278,20 @@ mod tests {
 
     #[test]
     fn all_else_is_for_others_to_answer() {
-        for name in ["example.org.", "web.example.org.", "notdocker.internal.", "www.shop."] {
+        for name in [
+            "example.org.",
+            "web.example.org.",
+            "notdocker.internal.",
+            "www.shop.",
+        ] {
             assert_eq!(ask(SHOP, name, RecordType::A), None, "{name}");
         }
         assert_eq!(ask(SHOP, "shop.", RecordType::NS), None);
         assert_eq!(ask(SHOP, "nosuch.", RecordType::A), NO_NAME);
-        assert_eq!(ask(SHOP, "1.1.168.192.in-addr.arpa.", RecordType::PTR), None);
+        assert_eq!(
+            ask(SHOP, "1.1.168.192.in-addr.arpa.", RecordType::PTR),
+            None
+        );
     }
 
     #[test]

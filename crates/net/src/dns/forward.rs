@@ -63,7 +63,10 @@ impl Forwarder {
 
     /// Admits a question from a bridge; `None`: too many are on their way.
     pub(crate) fn admit(&self, bridge: u8) -> Option<Admission> {
-        let mut bridges = self.by_bridge.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bridges = self
+            .by_bridge
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let new = || Arc::new(Semaphore::new(OF_ONE));
         let bridge = Arc::clone(bridges.entry(bridge).or_insert_with(new));
         Some(Admission {
@@ -75,7 +78,10 @@ impl Forwarder {
     /// Asks the resolvers in turn; `None`: none of them answered.
     pub(crate) async fn ask(&self, question: &[u8], over: Over) -> Option<Vec<u8>> {
         let servers = {
-            let mut resolvers = self.resolvers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut resolvers = self
+                .resolvers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             resolvers.servers().to_vec()
         };
         let tries = servers.len().max(LEAST_TRIES);
@@ -161,7 +167,9 @@ fn answers(question: &[u8], answer: &[u8]) -> bool {
     let count = u16::from_be_bytes([answer[4], answer[5]]);
     let end = name_end(question).unwrap_or(question.len());
     let same_name = count == 0
-        || answer.get(HEADER..end).is_some_and(|name| name.eq_ignore_ascii_case(&question[HEADER..end]));
+        || answer
+            .get(HEADER..end)
+            .is_some_and(|name| name.eq_ignore_ascii_case(&question[HEADER..end]));
     same_id && is_answer && same_name
 }
 
@@ -182,7 +190,8 @@ mod tests {
     use super::*;
 
     /// A question for `a.b`, type A, with the id 7.
-    const QUESTION: &[u8] = b"\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x01b\x00\x00\x01\x00\x01";
+    const QUESTION: &[u8] =
+        b"\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x01b\x00\x00\x01\x00\x01";
 
     #[test]
     fn only_an_answer_to_the_question_is_taken() {

@@ -168,7 +168,10 @@ impl Place {
     fn take(shared: &Arc<Shared>, peer: SocketAddr) -> Option<Self> {
         let node = shared.directory.borrow().as_ref()?.node;
         let bridge = node.app_of(address(peer)?)?;
-        let mut open = shared.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = shared
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(bridge).or_default();
         if *count >= CONNECTIONS {
             return None;
