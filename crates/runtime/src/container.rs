@@ -139,6 +139,8 @@ pub(crate) fn create(plan: &Plan<'_>, sink: Sink) -> Result<Created> {
     if !is_kernels(cwd) && !cwd.starts_with("/dev") {
         stage.as_root(|| root.make_dirs(cwd))?;
     }
+    // What is open now is inherited by the init until it executes its program.
+    drop(root);
     forget(bundle, name)?;
 
     let held = rights::capabilities(options, sandbox.id_map.is_some())?;

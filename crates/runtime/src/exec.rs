@@ -16,8 +16,8 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{
-    ForkResult, Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, getcwd, pipe2, setgroups,
-    setresgid, setresuid, setsid,
+    ForkResult, Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setgroups, setresgid,
+    setresuid, setsid,
 };
 use oci_spec::runtime::{LinuxCapabilities, Spec};
 
@@ -220,7 +220,7 @@ fn become_command(
     std::env::set_current_dir(cwd)
         .map_err(|e| Refusal::unusable(format!("exec: cannot enter {}: {e}", cwd.display())))?;
     // A way through /proc may lead out of the root (CVE-2024-21626): then it has no name in here.
-    if !getcwd().is_ok_and(|cwd| cwd.is_absolute()) {
+    if !sys::is_inside_root() {
         let text = format!("exec: {} lies outside of the container", cwd.display());
         return Err(Refusal::unusable(text));
     }

@@ -92,6 +92,12 @@ impl Last {
                 .map_err(|error| format!("exec: cannot tie it to its parent: {error}"))
                 .map_err(Refusal::unusable)?;
         }
+        // By a descriptor of the shim, or a link to one, it may have been led out (CVE-2024-21626).
+        if !sys::is_inside_root() {
+            return Err(Refusal::unusable(
+                "exec: the working directory lies outside of the container".to_owned(),
+            ));
+        }
         let mut filter = self.manner.filter.as_slice();
         if let Some(sets) = &self.manner.then {
             load(filter)?;

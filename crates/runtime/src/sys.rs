@@ -57,6 +57,15 @@ fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Whether the working directory lies below this process's root. What the kernel says is taken as it is (getcwd(2)):
+/// libraries go on to look for a name of it where there is none below the root.
+pub(crate) fn is_inside_root() -> bool {
+    let mut path = [0u8; libc::PATH_MAX as usize];
+    // SAFETY: the kernel writes no more than the length given.
+    let got = unsafe { libc::syscall(libc::SYS_getcwd, path.as_mut_ptr(), path.len()) };
+    got > 0 && path[0] == b'/'
+}
+
 /// Takes the descriptor that comes with the next message on a socket (unix(7), SCM_RIGHTS); closed on exec.
 pub(crate) fn receive_descriptor(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};

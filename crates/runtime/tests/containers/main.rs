@@ -5,6 +5,7 @@
 
 mod attach;
 mod copies;
+mod escapes;
 mod fences;
 mod life;
 mod mounts;
@@ -39,6 +40,7 @@ fn main() {
         attach::TESTS,
         copies::TESTS,
         life::TESTS,
+        escapes::TESTS,
         fences::TESTS,
         mounts::TESTS,
         options::TESTS,

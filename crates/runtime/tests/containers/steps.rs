@@ -73,14 +73,18 @@ pub(crate) fn play_builder(spec: &str, dir: &str) -> ! {
 }
 
 /// One step, with its folders.
-struct Bench {
+pub(crate) struct Bench {
     dir: TempDir,
     spec: StepSpec,
     stop: AtomicBool,
 }
 
 impl Bench {
-    fn new(mapped: bool, arguments: &[&str], change: impl FnOnce(&mut ContainerConfig)) -> Self {
+    pub(crate) fn new(
+        mapped: bool,
+        arguments: &[&str],
+        change: impl FnOnce(&mut ContainerConfig),
+    ) -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let dir = tempfile::tempdir().expect("a directory");
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -119,7 +123,7 @@ impl Bench {
         self.dir.path().join("step")
     }
 
-    fn run(&self) -> (Result<i32, Error>, String) {
+    pub(crate) fn run(&self) -> (Result<i32, Error>, String) {
         let mut output = Vec::new();
         let outcome = step::run(
             image(),
@@ -135,7 +139,7 @@ impl Bench {
     }
 
     /// Runs it well; what it wrote.
-    fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         let (outcome, output) = self.run();
         assert_eq!(outcome.expect("it runs"), 0, "{output}");
         output
@@ -185,7 +189,7 @@ impl Bench {
     }
 
     /// All paths in the layer.
-    fn layer(&self) -> Vec<String> {
+    pub(crate) fn layer(&self) -> Vec<String> {
         let mut found = Vec::new();
         list(&self.spec.upper, &self.spec.upper, &mut found);
         found.sort();

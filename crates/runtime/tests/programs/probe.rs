@@ -152,6 +152,10 @@ fn main() {
                 }
             }
         }
+        ["overwrite", millis] => overwrite(millis.parse().unwrap()),
+        ["peek", millis] => peek(millis.parse().unwrap()),
+        ["disk", path, major, minor] => disk(path, major.parse().unwrap(), minor.parse().unwrap()),
+        ["doors"] => doors(),
         ["calls"] => calls(),
         ["sleep"] => forever(),
         ref other => panic!("unknown arguments {other:?}"),
@@ -206,4 +210,156 @@ fn calls() {
         let error = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
         println!("{name} {}", if answer >= 0 { 0 } else { error });
     }
+}
+
+/// Whether a process is there for a moment only, and runs something else than this program.
+fn strangers() -> Vec<std::path::PathBuf> {
+    let own = fs::metadata("/proc/self/exe").map(|meta| std::os::unix::fs::MetadataExt::ino(&meta)).unwrap();
+    let all = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let processes = all.filter(|path| path.file_name().is_some_and(|n| n.to_str().is_some_and(|n| n.parse::<u32>().is_ok())));
+    let other = |path: &std::path::PathBuf| {
+        fs::metadata(path.join("exe")).map_or(true, |meta| std::os::unix::fs::MetadataExt::ino(&meta) != own)
+    };
+    processes.filter(other).collect()
+}
+
+/// Holds on to every program that runs here and is not this one, and tries to write to it, also when it has ended.
+fn overwrite(millis: u64) {
+    let until = std::time::Instant::now() + Duration::from_millis(millis);
+    let mut held: Vec<fs::File> = Vec::new();
+    let (mut tried, mut wrote) = (0, 0);
+    while std::time::Instant::now() < until {
+        for process in strangers() {
+            tried += 1;
+            let exe = process.join("exe");
+            if fs::OpenOptions::new().write(true).open(&exe).and_then(|mut f| f.write_all(b"owned")).is_ok() {
+                wrote += 1;
+            }
+            if held.len() < 64 {
+                held.extend(fs::File::open(&exe).ok());
+            }
+        }
+        for file in &held {
+            use std::os::fd::AsRawFd;
+            tried += 1;
+            let again = format!("/proc/self/fd/{}", file.as_raw_fd());
+            if fs::OpenOptions::new().write(true).open(again).and_then(|mut f| f.write_all(b"owned")).is_ok() {
+                wrote += 1;
+            }
+        }
+    }
+    println!("wrote {wrote} of {tried}");
+}
+
+/// Tries to look into every process that runs another program: its memory, descriptors, root, and by tracing it.
+fn peek(millis: u64) {
+    let until = std::time::Instant::now() + Duration::from_millis(millis);
+    let mut found = std::collections::BTreeSet::new();
+    while std::time::Instant::now() < until {
+        for process in strangers() {
+            let before = fs::read_to_string(process.join("comm")).unwrap_or_default();
+            let mut open = Vec::new();
+            if fs::File::open(process.join("mem")).is_ok() {
+                open.push("mem");
+            }
+            if fs::read(process.join("environ")).is_ok_and(|text| !text.is_empty()) {
+                open.push("environ");
+            }
+            for name in ["root", "cwd", "ns/mnt", "fd/0", "fd/3"] {
+                if fs::read_link(process.join(name)).is_ok() {
+                    open.push(name);
+                }
+            }
+            let pid: i64 = process.file_name().unwrap().to_str().unwrap().parse().unwrap();
+            // PTRACE_SEIZE
+            if unsafe { syscall(101, 0x4206usize, pid, 0usize, 0usize) } == 0 {
+                open.push("ptrace");
+            }
+            // It may have become this program, or ended, while it was looked at.
+            let after = fs::read_to_string(process.join("comm")).unwrap_or_default();
+            if !open.is_empty() && before == after && before != "probe\n" && !before.is_empty() {
+                found.insert(format!("{} {open:?}", before.trim()));
+            }
+        }
+    }
+    found.iter().for_each(|line| println!("{line}"));
+}
+
+/// Makes a node for a disk and opens it.
+fn disk(path: &str, major: u64, minor: u64) {
+    let number = (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & !0xff) << 12);
+    let name = std::ffi::CString::new(path).unwrap();
+    let made = unsafe { syscall(133, name.as_ptr(), 0o060666usize, number) } == 0;
+    let opened = fs::File::open(path).is_ok();
+    print!("{}", if opened { "open" } else { "closed" });
+    if made {
+        fs::remove_file(path).unwrap();
+    }
+}
+
+/// Calls by which others have got out, or reached the machine.
+fn doors() {
+    let say = |name: &str, open: bool| println!("{name} {}", if open { "open" } else { "shut" });
+    let zero = 0usize;
+    for (name, number, a) in [
+        ("keyctl", 250i64, [zero; 3]),
+        ("add_key", 248, [zero; 3]),
+        ("bpf", 321, [zero; 3]),
+        ("userfaultfd", 323, [zero; 3]),
+        ("perf_event_open", 298, [zero; 3]),
+        ("open_by_handle_at", 304, [zero; 3]),
+        ("io_uring_setup", 425, [zero; 3]),
+        ("open_tree", 428, [zero; 3]),
+        ("fsopen", 430, [zero; 3]),
+        ("mount_setattr", 442, [zero; 3]),
+        ("kexec_load", 246, [zero; 3]),
+        ("setns", 308, [zero; 3]),
+        ("vsock", 41, [40, 1, 0]),
+    ] {
+        let answer = unsafe { syscall(number, a[0], a[1], a[2]) };
+        let error = std::io::Error::last_os_error().raw_os_error();
+        // Anything but EPERM and ENOSYS means that the kernel has looked at it.
+        say(name, answer >= 0 || !matches!(error, Some(1 | 38)));
+    }
+    for (name, path) in [
+        ("core_pattern", "/proc/sys/kernel/core_pattern"),
+        ("sysrq", "/proc/sysrq-trigger"),
+        ("uevent_helper", "/sys/kernel/uevent_helper"),
+        ("release_agent", "/sys/fs/cgroup/memory/release_agent"),
+        ("cgroup", "/sys/fs/cgroup/pids/cgroup.procs"),
+    ] {
+        say(name, fs::OpenOptions::new().write(true).open(path).is_ok());
+    }
+    for (name, path) in [("kcore", "/proc/kcore"), ("keys", "/proc/keys"), ("timer_list", "/proc/timer_list")] {
+        say(name, fs::read_to_string(path).is_ok_and(|text| !text.is_empty()));
+    }
+    #[cfg(target_arch = "x86_64")]
+    say("vsock-by-32-bit-call", old_socket(40));
+}
+
+/// A socket by the call of 32-bit programs, whose arguments lie in memory, where no filter can look.
+#[cfg(target_arch = "x86_64")]
+fn old_socket(family: u32) -> bool {
+    // Memory that has a 32-bit address: MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT.
+    let memory = unsafe { syscall(9, 0usize, 4096usize, 3usize, 0x62usize, usize::MAX, 0usize) };
+    if memory < 0 {
+        return false;
+    }
+    unsafe { std::ptr::copy_nonoverlapping([family, 1, 0].as_ptr(), memory as *mut u32, 3) };
+    let mut answer: i64 = 102;
+    unsafe {
+        std::arch::asm!(
+            "push rbx",
+            "mov ebx, 1",
+            "int 0x80",
+            "pop rbx",
+            inout("rax") answer,
+            in("rcx") memory,
+            out("r8") _,
+            out("r9") _,
+            out("r10") _,
+            out("r11") _,
+        );
+    }
+    answer as i32 >= 0
 }
