@@ -140,8 +140,9 @@ fn what_lies_beside_the_manifest_is_sent_along_and_mounted() {
     }
     let node = Node::start();
     let app = App::compose(
-        "name: beside\nservices:\n  web:\n    build: .\n    image: beside:1\n    env_file: web.env\n    volumes: [\"./data:/data:ro\"]\n    hostname: beside.example.org\n",
+        "name: beside\nservices:\n  web:\n    build: .\n    image: beside:1\n    env_file: web.env\n    volumes: [\"./data:/data:ro\"]\n    hostname: beside.example.org\n    secrets: [token]\nsecrets: {token: {file: ./token.txt}}\n",
     );
+    app.write("token.txt", "s3cret");
     app.write("web.env", "# who is greeted\nGREETING=${PLANET:-moon}\n");
     std::fs::create_dir(app.path().join("data")).expect("a folder");
     app.write("data/file", "beside");
@@ -149,6 +150,7 @@ fn what_lies_beside_the_manifest_is_sent_along_and_mounted() {
     let ask = |path: &str| node.get("web.beside.localhost", path).body;
     assert_eq!(ask("/"), "hello moon");
     assert_eq!(ask("/read?/data/file"), "beside");
+    assert_eq!(ask("/read?/run/secrets/token"), "s3cret");
     assert_eq!(
         ask("/read?/proc/sys/kernel/hostname").trim(),
         "beside.example.org"

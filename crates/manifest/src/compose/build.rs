@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use layby_model::spec::{BuildSecret, BuildSpec};
 
+use crate::compose::files::Source;
 use crate::compose::image::platform;
 use crate::compose::pairs;
 use crate::compose::project::Project;
-use crate::compose::secrets::Secret;
 use crate::fields::{Expected, Fields, parsed};
 use crate::report::Report;
 use crate::tree::{Node, Value, cut};
@@ -177,9 +177,9 @@ fn secrets(build: &mut Fields, project: &Project<'_>, report: &mut Report) -> Ve
             },
         };
         let (file, env) = match project.secrets.get(&source) {
-            Some(Secret::File(file)) => (Some(file.clone()), None),
-            Some(Secret::Environment(variable)) => (None, Some(variable.clone())),
-            Some(Secret::Wrong) => continue,
+            Some(Source::File(file)) => (Some(file.clone()), None),
+            Some(Source::Environment(variable)) => (None, Some(variable.clone())),
+            Some(Source::Content | Source::Wrong) => continue,
             None => {
                 let message = format!(
                     "the secret {:?} is not declared: name it under \"secrets\" at the top of the Compose file",

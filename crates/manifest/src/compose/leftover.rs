@@ -5,8 +5,7 @@ use crate::report::Report;
 
 /// Keys that touch data, secrets, the reach of the network or of the process: ignoring one would
 /// make something else of the service than what was asked for.
-const REFUSED: [(&str, &str); 10] = [
-    ("configs", "the service would miss its files"),
+const REFUSED: [(&str, &str); 8] = [
     ("credential_spec", "the service would miss its credentials"),
     ("device_cgroup_rules", "the service would miss the device"),
     ("extends", "write its keys into this service"),
@@ -16,7 +15,6 @@ const REFUSED: [(&str, &str); 10] = [
     ),
     ("models", "the service would miss the model"),
     ("provider", "nothing would provide it"),
-    ("secrets", "the service would miss its files"),
     ("use_api_socket", "there is no Docker socket"),
     ("volumes_from", "data written there would be lost"),
 ];

@@ -21,6 +21,7 @@ mod build;
 mod deploy;
 mod devices;
 mod env_file;
+mod files;
 mod healthcheck;
 mod image;
 mod layby;
@@ -33,15 +34,13 @@ mod pairs;
 mod project;
 mod restart;
 mod sandbox;
-mod secrets;
 mod service;
 mod shell;
 mod tmpfs;
 mod volumes;
 
 /// Keys at the top that would be dangerous to ignore.
-const REFUSED: [(&str, &str); 3] = [
-    ("configs", "the services would miss their files"),
+const REFUSED: [(&str, &str); 2] = [
     ("include", "write its services into this file"),
     ("models", "the services would miss them"),
 ];
@@ -73,7 +72,8 @@ pub(crate) fn read(
         options,
         variables,
         volumes: BTreeMap::new(),
-        secrets: secrets::read(&mut top, report),
+        secrets: files::declared(&mut top, "secrets", report),
+        configs: files::declared(&mut top, "configs", report),
         left_bytes: Cell::new(env_file::MAX_ALL_BYTES),
     };
     volumes::read(&mut top, &mut project, report);

@@ -6,14 +6,14 @@ use layby_model::mounts::{Mount, MountSource};
 
 use crate::compose::project::Project;
 use crate::compose::volumes::Volume;
-use crate::compose::{pairs, tmpfs};
+use crate::compose::{files, pairs, tmpfs};
 use crate::draft::Placed;
 use crate::fields::{Fields, parsed};
 use crate::mount::{self, distinct, relative, scratch_name, target};
 use crate::report::Report;
 use crate::tree::{Node, Place, Value, cut};
 
-/// Takes `volumes` and `tmpfs` off a service.
+/// Takes `volumes`, `tmpfs`, `secrets` and `configs` off a service.
 pub(crate) fn read(service: &mut Fields, project: &Project<'_>, report: &mut Report) -> Vec<Mount> {
     let mut mounts = Vec::new();
     for item in service.list("volumes", report).unwrap_or_default() {
@@ -25,6 +25,7 @@ pub(crate) fn read(service: &mut Fields, project: &Project<'_>, report: &mut Rep
         mounts.extend(mount.map(|value| Placed { value, place }));
     }
     mounts.extend(tmpfs::read(service, report));
+    mounts.extend(files::mounts(service, project, report));
     distinct(mounts, &service.what, report)
         .into_iter()
         .map(|mount| mount.value)

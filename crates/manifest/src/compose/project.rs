@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use layby_model::AppName;
 
 use crate::ReadOptions;
-use crate::compose::secrets::Secret;
+use crate::compose::files::Source;
 use crate::compose::volumes::Volume;
 use crate::fields::Expected;
 use crate::mount::on_machine;
@@ -22,7 +22,9 @@ pub(crate) struct Project<'a> {
     /// The top-level `volumes`. `None` for one that is not right, as the report says.
     pub(crate) volumes: BTreeMap<String, Option<Volume>>,
     /// The top-level `secrets`.
-    pub(crate) secrets: BTreeMap<String, Secret>,
+    pub(crate) secrets: BTreeMap<String, Source>,
+    /// The top-level `configs`.
+    pub(crate) configs: BTreeMap<String, Source>,
     /// So much may still be read of `env_file`s: each service that names one reads it anew.
     pub(crate) left_bytes: Cell<usize>,
 }
