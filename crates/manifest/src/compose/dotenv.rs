@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 
 use crate::compose::interpolate;
 use crate::report::Report;
-use crate::tree::{Place, cut};
+use crate::tree::Place;
 use crate::yaml::MAX_FILE_BYTES;
 
 /// The file's name.
 pub(crate) const FILE: &str = ".env";
+
+/// For a line that says nothing. What it is stays out of the message: such files hold secrets.
+const NO_PAIR: &str = "the line is not KEY=VALUE and is ignored";
 
 /// The variables of `bytes`, with those of `env` over them.
 pub(crate) fn variables(
@@ -21,8 +24,7 @@ pub(crate) fn variables(
     let mut left_bytes = interpolate::MAX_FILLED_BYTES;
     for line in lines(FILE, bytes.unwrap_or_default(), report) {
         let Some(value) = &line.value else {
-            let message = format!("{:?} is not KEY=VALUE and is ignored", cut(&line.key));
-            report.warn(&line.place, message);
+            report.warn(&line.place, NO_PAIR);
             continue;
         };
         if env.contains_key(&line.key) {
@@ -86,8 +88,7 @@ pub(crate) fn add_raw(
                 env.insert(key.trim().to_owned(), value.to_owned());
             }
             _ => {
-                let message = format!("{:?} is not KEY=VALUE and is ignored", cut(line));
-                report.warn(&at(file, number), message);
+                report.warn(&at(file, number), NO_PAIR);
             }
         }
     }
@@ -125,8 +126,11 @@ impl Raw {
                 interpolate::warn_unset(place, &expanded.unset, report);
                 expanded.text
             }
-            Err(message) => {
-                report.error(place, message);
+            Err(_) => {
+                report.error(
+                    place,
+                    "the variables in this value cannot be filled in, or make it longer than 1 MiB: a $ that is no variable is written $$, or the value in single quotes",
+                );
                 text.clone()
             }
         }
@@ -164,8 +168,7 @@ fn lines(file: &str, bytes: &[u8], report: &mut Report) -> Vec<Line> {
         };
         let key = key.trim_end().to_owned();
         if key.is_empty() {
-            let message = format!("{:?} is not KEY=VALUE and is ignored", cut(line));
-            report.warn(&place, message);
+            report.warn(&place, NO_PAIR);
             continue;
         }
         let value = value.trim();
@@ -270,7 +273,7 @@ mod tests {
         assert_eq!(warnings.len(), 1);
         assert_eq!(
             warnings[0].to_string(),
-            ".env:8:1: \"wrong\" is not KEY=VALUE and is ignored"
+            ".env:8:1: the line is not KEY=VALUE and is ignored"
         );
     }
 
