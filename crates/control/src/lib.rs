@@ -19,6 +19,7 @@ mod registry;
 mod store;
 mod strays;
 mod tables;
+mod uses;
 mod volumes;
 
 pub use config::{ControlConfig, DroppedPorts, RegistrySettings, StopRequest, Wires};

@@ -22,6 +22,7 @@ use crate::probes::ProbePlan;
 use crate::registry::Desk;
 use crate::store::{Revision, Row, Store};
 use crate::tables::Tables;
+use crate::uses::Uses;
 
 /// So much work at clients' pace may hold a blocking thread at a time. The engine freezes and starts on the same
 /// threads: however many clients stall, it is not to wait for them.
@@ -55,6 +56,8 @@ pub(crate) struct Plane {
     /// Held from the look for conflicts until the rows are written, so that two deploys cannot claim one port.
     pub(crate) deploys: tokio::sync::Mutex<()>,
     pub(crate) collector: Collector,
+    /// Who uses services beside their requests.
+    pub(crate) uses: Uses,
     client_threads: Arc<Semaphore>,
     build_threads: Arc<Semaphore>,
     life: u32,
@@ -107,6 +110,7 @@ impl Plane {
             stop: watch::Sender::new(None),
             deploys: tokio::sync::Mutex::default(),
             collector: Collector::default(),
+            uses: Uses::default(),
             client_threads: Arc::new(Semaphore::new(CLIENT_THREADS)),
             build_threads: Arc::new(Semaphore::new(BUILDS)),
             life: parts.life,

@@ -8,8 +8,8 @@ use std::path::Path;
 use common::{Deployed, World, compose, tar};
 use layby_control::api;
 use layby_control::api::types::{
-    ImageView, LogView, ManifestView, NewToken, Outcome, Problem, RemovedView, ServiceDetail,
-    ServiceView, TokenView, VersionView, VolumeView,
+    FileView, ImageView, LogView, ManifestView, NewToken, Outcome, Problem, RemovedView,
+    ServiceDetail, ServiceView, TokenView, UsageView, VersionView, VolumeView,
 };
 
 #[test]
@@ -131,6 +131,32 @@ async fn every_endpoint_of_the_document_answers() {
         (line.text.as_str(), line.stream.as_str()),
         ("ready", "stdout")
     );
+
+    let path = "/v1/logs?app=shop&service=shop/web&tail=1&since_ms=1";
+    let log = api.raw("GET /v1/logs", path, vec![]).await;
+    let line: LogView = serde_json::from_slice(&log).expect("one line");
+    assert_eq!((&*line.service, &*line.text), ("shop/web", "ready"));
+    let files = tar(&[("greeting", b"hello")]);
+    let path = format!("{at}/files?path=/etc");
+    api.raw(&format!("PUT {one}/files"), &path, files).await;
+    let path = format!("{at}/files?path=/etc/greeting");
+    let file = api.raw(&format!("GET {one}/files"), &path, vec![]).await;
+    assert!(String::from_utf8_lossy(&file).contains("hello"));
+    let path = format!("{at}/files/stat?path=/etc/../etc/greeting");
+    let found: FileView = api
+        .call(&format!("GET {one}/files/stat"), &path, vec![])
+        .await;
+    assert_eq!((&*found.path, found.is_dir), ("/etc/greeting", false));
+    let usage: Vec<UsageView> = api.call("GET /v1/usage", "/v1/usage", vec![]).await;
+    assert_eq!((&*usage[0].service, usage[0].pids), ("web", 1));
+    // These two take over their connections: see tests/access.rs.
+    for what in ["exec?command=true", "forward?port=1"] {
+        let path = format!("{at}/{what}");
+        let (status, body) = api.world.ask("GET", &path, vec![]).await;
+        assert_eq!(status, 426, "{}", String::from_utf8_lossy(&body));
+        let what = what.split('?').next().expect("a word");
+        api.called.insert(format!("GET {one}/{what}"));
+    }
 
     let images: Vec<ImageView> = api.call("GET /v1/images", "/v1/images", vec![]).await;
     let named = |name: &str| {

@@ -2,15 +2,21 @@
 
 mod apps;
 mod builds;
+mod exec;
+mod files;
+mod forward;
 mod images;
 mod lines;
+mod logs;
 mod node;
 mod pipe;
 mod problem;
 mod query;
+mod replica;
 mod services;
 mod tokens;
 pub mod types;
+mod usage;
 mod volumes;
 
 use std::sync::Arc;
@@ -53,7 +59,13 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(services::doze))
         .routes(routes!(services::sleep))
         .routes(routes!(services::deploy))
-        .routes(routes!(services::logs))
+        .routes(routes!(logs::of_service))
+        .routes(routes!(logs::of_several))
+        .routes(routes!(exec::exec))
+        .routes(routes!(forward::forward))
+        .routes(routes!(files::read, files::write))
+        .routes(routes!(files::stat))
+        .routes(routes!(usage::usage))
         .routes(routes!(volumes::list, volumes::create))
         .routes(routes!(volumes::inspect, volumes::remove))
         .routes(routes!(services::rollout))

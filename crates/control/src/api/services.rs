@@ -8,18 +8,14 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use futures_util::StreamExt;
-use futures_util::stream::{self, BoxStream};
-use layby_model::engine::{EngineError, LogQuery};
 use layby_model::state::Showing;
-use layby_model::{ReplicaId, ServiceId, Wakefulness};
-use tokio::sync::mpsc;
+use layby_model::{ServiceId, Wakefulness};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Shared;
 use super::lines::lines;
 use super::query::{self, Pairs};
-use super::types::{DeployBody, Event, LogView, Problem, ServiceDetail, ServiceView};
+use super::types::{DeployBody, Event, Problem, ServiceDetail, ServiceView};
 use crate::addresses;
 use crate::deploy;
 use crate::driver::{DriverHandle, Request, Status, shown_spec};
@@ -27,10 +23,6 @@ use crate::plane::Plane;
 
 /// How long a service may take to be as awake as it was asked to.
 const REACH_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often a followed log looks for new replicas.
-const NEWCOMERS: Duration = Duration::from_millis(300);
-/// So many lines of a followed log may be under way.
-const LINES: usize = 64;
 
 /// Every service of the node.
 #[utoipa::path(get, path = "/v1/services", responses((status = 200, body = [ServiceView])))]
@@ -190,139 +182,6 @@ pub(super) async fn rollout(
     Ok(lines(ReceiverStream::new(events)))
 }
 
-/// The log of a service's replicas, the oldest replica first; followed ones mixed as they come.
-#[utoipa::path(
-    get,
-    path = "/v1/services/{app}/{service}/logs",
-    params(
-        ("app" = String, Path),
-        ("service" = String, Path),
-        ("tail" = Option<u32>, Query, description = "Only so many of the last lines of each replica"),
-        ("follow" = Option<bool>, Query, description = "Go on with new lines"),
-        ("container" = Option<String>, Query, description = "Only of this container; the first if none is named"),
-        ("replica" = Option<String>, Query, description = "Only of this replica"),
-    ),
-    responses(
-        (status = 200, body = LogView, content_type = "application/x-ndjson", description = "One line of the log a line"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-    )
-)]
-pub(super) async fn logs(
-    State(plane): Shared,
-    Path(names): Path<(String, String)>,
-    pairs: Pairs,
-) -> Result<Response, Problem> {
-    let (id, _) = find(&plane, names)?;
-    let only = query::get(&pairs, "replica")
-        .map(str::parse::<ReplicaId>)
-        .transpose();
-    let only = only.map_err(|error| {
-        Problem::bad_request(format!(
-            "{:?} is no replica id (12 hexadecimal digits)",
-            error.name
-        ))
-    })?;
-    let query = LogQuery {
-        container: query::get(&pairs, "container").map(str::to_owned),
-        tail: query::number(&pairs, "tail")?,
-        follow: query::flag(&pairs, "follow"),
-        ..LogQuery::default()
-    };
-    let follow = query.follow;
-    let reports = plane.facts.of(&id);
-    let replicas = reports.iter().map(|report| report.id);
-    let replicas: Vec<ReplicaId> = replicas
-        .filter(|id| only.is_none_or(|o| o == *id))
-        .collect();
-    if replicas.is_empty() {
-        let text = match only {
-            Some(replica) => format!("{id} has no replica {replica}"),
-            None => format!("{id} has no replicas, and so no log"),
-        };
-        return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", text)
-            .hint(format!("`layby status {id}` says why")));
-    }
-    let mut logs: Vec<BoxStream<'static, LogView>> = Vec::new();
-    let mut missing = None;
-    for replica in &replicas {
-        match log_of(&plane, *replica, query.clone()).await {
-            Ok(log) => logs.push(log),
-            // It was removed just now, or its revision has no such container: the others still have their say.
-            Err(error @ EngineError::NotFound(_)) => missing = Some(error),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    if let (true, Some(error)) = (logs.is_empty(), missing) {
-        return Err(error.into());
-    }
-    if !follow {
-        return Ok(lines(stream::iter(logs).flatten()));
-    }
-    let (send, receive) = mpsc::channel(LINES);
-    logs.into_iter().for_each(|log| pass_on(log, send.clone()));
-    if only.is_none() {
-        tokio::spawn(follow_newcomers(plane, id, replicas, query, send));
-    }
-    Ok(lines(ReceiverStream::new(receive)))
-}
-
-async fn log_of(
-    plane: &Plane,
-    replica: ReplicaId,
-    query: LogQuery,
-) -> Result<BoxStream<'static, LogView>, EngineError> {
-    let log = plane.engine.logs(replica, query).await?;
-    Ok(Box::pin(log.map(move |line| LogView {
-        replica: replica.to_string(),
-        at_ms: line.at_ms,
-        stream: line.stream,
-        text: line.text,
-    })))
-}
-
-/// Sends a log's lines on until it ends or nobody listens any more.
-fn pass_on(mut log: BoxStream<'static, LogView>, send: mpsc::Sender<LogView>) {
-    tokio::spawn(async move {
-        loop {
-            let line = tokio::select! {
-                line = log.next() => line,
-                () = send.closed() => None,
-            };
-            let Some(line) = line else { return };
-            if send.send(line).await.is_err() {
-                return;
-            }
-        }
-    });
-}
-
-/// Replicas that are made while a log is followed belong to it; it ends with the service or its reader.
-async fn follow_newcomers(
-    plane: Arc<Plane>,
-    id: ServiceId,
-    mut known: Vec<ReplicaId>,
-    query: LogQuery,
-    send: mpsc::Sender<LogView>,
-) {
-    let whole = LogQuery {
-        tail: None,
-        ..query
-    };
-    while !send.is_closed() && plane.driver(&id).is_some() {
-        let reports = plane.facts.of(&id);
-        known.retain(|old| reports.iter().any(|report| report.id == *old));
-        for report in reports.iter() {
-            if !known.contains(&report.id)
-                && let Ok(log) = log_of(&plane, report.id, whole.clone()).await
-            {
-                known.push(report.id); // one that has no log yet is asked again
-                pass_on(log, send.clone());
-            }
-        }
-        tokio::time::sleep(NEWCOMERS).await;
-    }
-}
-
 /// Asks a service to be so awake, and waits until it is.
 async fn reach(
     plane: &Arc<Plane>,
@@ -336,6 +195,13 @@ async fn reach(
     if driver.status.borrow().row.live.is_none() {
         return Err(Problem::conflict(format!("nothing of {id} is live yet"))
             .hint(format!("`layby status {id}` says why")));
+    }
+    let uses = plane.uses.of(&id);
+    if wanted < Wakefulness::Awake && uses > 0 {
+        let text = format!(
+            "{id} is in use: {uses} commands, copies or forwarded connections of it are open"
+        );
+        return Err(Problem::conflict(text).hint("end them first"));
     }
     let asked = driver.requests.try_send(Request::Want(wanted));
     asked.map_err(|_| {
@@ -378,7 +244,10 @@ async fn reach(
     }
 }
 
-fn find(plane: &Plane, names: (String, String)) -> Result<(ServiceId, DriverHandle), Problem> {
+pub(super) fn find(
+    plane: &Plane,
+    names: (String, String),
+) -> Result<(ServiceId, DriverHandle), Problem> {
     let id = parse(names)?;
     let driver = plane.driver(&id).ok_or_else(|| Problem::no_service(&id))?;
     Ok((id, driver))

@@ -344,6 +344,9 @@ pub struct DeployBody {
 /// One line of a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogView {
+    /// The service, as `app/service`.
+    #[serde(default)]
+    pub service: String,
     /// The replica that wrote it.
     pub replica: String,
     /// When it was read, in milliseconds since 1970-01-01T00:00:00Z.
@@ -352,6 +355,124 @@ pub struct LogView {
     pub stream: String,
     /// The text, without its line end.
     pub text: String,
+}
+
+/// What one replica uses now: counters since it was made, and levels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UsageView {
+    /// Its app.
+    pub app: String,
+    /// Its service.
+    pub service: String,
+    /// Which it is.
+    pub replica: String,
+    /// CPU time, in microseconds.
+    pub cpu_us: u64,
+    /// Memory, without what the kernel can drop at once, in bytes.
+    pub memory_bytes: u64,
+    /// Its limit; `null`: it has none.
+    pub memory_limit_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Bytes that came in by its network device.
+    pub network_in_bytes: u64,
+    /// Bytes that went out.
+    pub network_out_bytes: u64,
+    /// Bytes read from disks.
+    pub disk_read_bytes: u64,
+    /// Bytes written to disks.
+    pub disk_write_bytes: u64,
+    /// What it has written beside its volumes takes so many bytes of the disk.
+    pub disk_bytes: u64,
+}
+
+/// What is at a path of a replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FileView {
+    /// Where it is: absolute, without links.
+    pub path: String,
+    /// Whether it is a folder.
+    pub is_dir: bool,
+    /// The replica that was looked at.
+    pub replica: String,
+}
+
+/// How a command ended: a Kubernetes `Status` (`meta/v1`), with only what is said here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StatusView {
+    /// `Success`: exit code 0; else `Failure`.
+    pub status: String,
+    /// `NonZeroExitCode`, or `InternalError`: its end is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What happened, in one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// With `NonZeroExitCode`: the cause `ExitCode`, whose message is the number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<StatusDetails>,
+}
+
+/// Why, for programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StatusDetails {
+    /// The causes.
+    pub causes: Vec<StatusCause>,
+}
+
+/// One cause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StatusCause {
+    /// Its kind.
+    pub reason: String,
+    /// More of it.
+    pub message: String,
+}
+
+impl StatusView {
+    /// A command that ended with this code.
+    pub fn of_exit(code: i32) -> Self {
+        if code == 0 {
+            return Self {
+                status: "Success".into(),
+                reason: None,
+                message: None,
+                details: None,
+            };
+        }
+        let cause = StatusCause {
+            reason: "ExitCode".into(),
+            message: code.to_string(),
+        };
+        Self {
+            status: "Failure".into(),
+            reason: Some("NonZeroExitCode".into()),
+            message: Some(format!("command terminated with exit code {code}")),
+            details: Some(StatusDetails {
+                causes: vec![cause],
+            }),
+        }
+    }
+
+    /// A command whose end is not known, and why.
+    pub fn of_failure(why: String) -> Self {
+        Self {
+            status: "Failure".into(),
+            reason: Some("InternalError".into()),
+            message: Some(why),
+            details: None,
+        }
+    }
+
+    /// The exit code that it tells; `None`: the end is not known.
+    pub fn exit_code(&self) -> Option<i32> {
+        if self.status == "Success" {
+            return Some(0);
+        }
+        let causes = self.details.iter().flat_map(|details| &details.causes);
+        let mut codes = causes.filter(|cause| cause.reason == "ExitCode");
+        codes.next()?.message.parse().ok()
+    }
 }
 
 /// What `DELETE /v1/apps/{app}` took down.

@@ -60,7 +60,8 @@ impl Driver {
         let gateway = GatewayReport {
             confirmed,
             in_flight: traffic.in_flight,
-            waiting: waiting.unwrap_or(0),
+            // Who is in it by another way waits for nothing, but is to find it awake as well.
+            waiting: waiting.unwrap_or(0) + self.plane.uses.of(&self.id),
             uses: traffic.uses,
         };
 

@@ -197,6 +197,15 @@ impl World {
         axum::http::Response::from_parts(parts, body)
     }
 
+    /// Serves the API on a port, for what takes over its connection.
+    pub(crate) async fn serve(&self) -> std::net::SocketAddr {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        let listener = listener.await.expect("a port");
+        let addr = listener.local_addr().expect("an address");
+        tokio::spawn(axum::serve(listener, self.router.clone()).into_future());
+        addr
+    }
+
     /// Begins a request whose body never comes.
     pub(crate) fn stall(&self, path: &str) {
         let body =
