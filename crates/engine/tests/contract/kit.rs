@@ -14,6 +14,7 @@ use layby_engine::fake::{Fake, FakeOptions};
 use layby_image::{BuildOptions, Image, Store, build};
 use layby_model::access::Access;
 use layby_model::engine::{Engine, EngineError, RunSpec, Workload};
+use layby_model::mounts::{Mount, MountSource};
 use layby_model::replica::{Phase, ReplicaReport};
 use layby_model::spec::{ContainerSpec, Resources, ServiceSpec};
 use layby_model::{ReplicaId, RevisionId, ServiceId, ServiceName, Wakefulness};
@@ -35,6 +36,10 @@ pub(crate) enum Kind {
     MissingImage,
     /// Its command does not exist.
     MissingCommand,
+    /// As [`Kind::Serves`], with the volume `data` at `/data`.
+    WithVolume,
+    /// The same, but the volume is not to be made.
+    WithExternalVolume,
 }
 
 /// Makes a kit for each promise.
@@ -215,7 +220,7 @@ impl Kit {
         let (image, digest, command) = match &self.maker {
             Maker::Fake => {
                 let image = match kind {
-                    Kind::Serves => "fake/ok",
+                    Kind::Serves | Kind::WithVolume | Kind::WithExternalVolume => "fake/ok",
                     Kind::Exits3 => "fake/exits:3",
                     Kind::MissingImage => "fake/missing",
                     Kind::MissingCommand => "fake/no-command",
@@ -226,15 +231,32 @@ impl Kit {
                 let missing = format!("sha256:{}", "0".repeat(64));
                 let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
                 match kind {
-                    Kind::Serves => ("app:1", image.digest.clone(), None),
+                    Kind::Serves | Kind::WithVolume | Kind::WithExternalVolume => {
+                        ("app:1", image.digest.clone(), None)
+                    }
                     Kind::Exits3 => ("app:1", image.digest.clone(), Some(words("/app exit 3"))),
                     Kind::MissingImage => ("gone:1", missing, None),
                     Kind::MissingCommand => ("app:1", image.digest.clone(), Some(words("/nope"))),
                 }
             }
         };
+        let mut service = service_spec(image, command);
+        if matches!(kind, Kind::WithVolume | Kind::WithExternalVolume) {
+            let source = MountSource::Volume {
+                name: "data".to_owned(),
+                subpath: None,
+                copy: true,
+                external: matches!(kind, Kind::WithExternalVolume),
+                labels: BTreeMap::new(),
+            };
+            service.containers[0].mounts.push(Mount {
+                source,
+                target: "/data".to_owned(),
+                read_only: false,
+            });
+        }
         RunSpec {
-            service: service_spec(image, command),
+            service,
             images: vec![digest],
         }
     }

@@ -7,6 +7,7 @@ mod access;
 mod kit;
 mod promises;
 mod shims;
+mod volumes;
 
 use std::process::ExitCode;
 
@@ -21,15 +22,15 @@ fn main() -> ExitCode {
     let mut tally = Tally::default();
 
     let fake = Maker::Fake;
-    for (name, promise) in promises::EVERY_ENGINE.iter().chain(access::EVERY_ENGINE) {
+    for (name, promise) in every_engine() {
         tally.check(&format!("fake::{name}"), &only, &fake, *promise);
     }
     println!("SKIPPED: reopening the fake engine: its replicas live in this process");
 
     match kit::embedded() {
         Ok(embedded) => {
-            let every = promises::EVERY_ENGINE.iter().chain(access::EVERY_ENGINE);
-            for (name, promise) in every.chain(promises::LASTING) {
+            let lasting = promises::LASTING.iter().chain(volumes::LASTING);
+            for (name, promise) in every_engine().chain(lasting) {
                 tally.check(&format!("embedded::{name}"), &only, &embedded, *promise);
             }
             for (name, promise) in shims::EMBEDDED_ONLY {
@@ -39,6 +40,14 @@ fn main() -> ExitCode {
         Err(why) => println!("SKIPPED: the embedded engine: {why}"),
     }
     tally.verdict()
+}
+
+/// What every engine promises.
+fn every_engine() -> impl Iterator<Item = &'static Promise> {
+    let promises = promises::EVERY_ENGINE.iter();
+    promises
+        .chain(access::EVERY_ENGINE)
+        .chain(volumes::EVERY_ENGINE)
 }
 
 #[derive(Default)]
