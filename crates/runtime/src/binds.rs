@@ -52,6 +52,11 @@ enum Source {
         size_bytes: u64,
         mode: u32,
     },
+    /// In memory too, but one for all containers that name it.
+    Memory {
+        name: String,
+        size_bytes: u64,
+    },
 }
 
 /// A mount below `/dev`, which is made anew for each start: it has to go in after that.
@@ -80,8 +85,13 @@ impl Binds {
         }
         let place = stage.place(&format!("mounts-{name}"))?;
         for (number, item) in self.items.iter_mut().enumerate() {
-            let Source::Tree(tree, from, recursive) = &item.source else {
-                continue;
+            let (tree, from, recursive) = match &item.source {
+                Source::Tree(tree, from, recursive) => (tree, from, recursive),
+                Source::Memory { name, size_bytes } => {
+                    item.source = Source::Staged(memory(stage, name, *size_bytes)?);
+                    continue;
+                }
+                Source::Staged(_) | Source::Tmpfs { .. } => continue,
             };
             shift(stage, tree, from, *recursive)?;
             let at = place.join(number.to_string());
@@ -130,7 +140,8 @@ impl Binds {
                 Source::Tmpfs { size_bytes, mode } => {
                     tmpfs(*size_bytes, *mode, stage.first()).trying(what)?
                 }
-                Source::Tree(..) => continue,
+                // Staged before any start.
+                Source::Tree(..) | Source::Memory { .. } => continue,
             };
             if item.read_only {
                 sys::set_mount(tree.as_fd(), libc::MOUNT_ATTR_RDONLY, None, true).trying(what)?;
@@ -176,6 +187,7 @@ impl Binds {
                 ),
                 // Staged before any start.
                 Source::Tree(_, from, _) => (Some(from.as_path()), format!("rbind,rprivate{read}")),
+                Source::Memory { .. } => (None, String::new()),
             };
             InDev {
                 target: &item.target,
@@ -196,6 +208,10 @@ fn open(container: &str, mount: &MountConfig) -> Result<Item> {
             let size_bytes = size_bytes.unwrap_or(TMPFS_BYTES);
             let mode = mode.unwrap_or(0o1777) & 0o7777;
             (Source::Tmpfs { size_bytes, mode }, true)
+        }
+        MountFrom::Memory { name, size_bytes } => {
+            let (name, size_bytes) = (name.clone(), *size_bytes);
+            (Source::Memory { name, size_bytes }, true)
         }
         MountFrom::Bind {
             path,
@@ -265,6 +281,19 @@ fn shift(stage: &Stage, tree: &OwnedFd, from: &Path, recursive: bool) -> Result<
         );
     }
     Ok(())
+}
+
+/// The file system in memory of this name, in the stage: the first who needs it makes it.
+fn memory(stage: &Stage, name: &str, size_bytes: u64) -> Result<PathBuf> {
+    let (at, is_new) = stage.shared_place(&format!("memory-{name}"))?;
+    if is_new {
+        let what = || format!("mount a file system in memory at {}", at.display());
+        // Whoever a container runs as may write to what its containers share.
+        let tree = tmpfs(size_bytes, 0o777, stage.first()).trying(what)?;
+        let point = File::open(&at).trying(what)?;
+        sys::attach(tree.as_fd(), point.as_fd()).trying(what)?;
+    }
+    Ok(at)
 }
 
 fn tmpfs(size_bytes: u64, mode: u32, owner: u32) -> std::io::Result<OwnedFd> {

@@ -1,5 +1,8 @@
 //! First use of a volume: what the image has where it is mounted is copied into it, as Docker does.
 //!
+//! A copy that was cut short is known by a file in it, and done over: what the image has is copied once more, and what
+//! else is there is left alone.
+//!
 //! Neither side is trusted to keep still or to be without links: everything is opened below a folder that is open
 //! already, and no link is followed.
 
@@ -10,15 +13,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::dir::Dir;
+use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, futimens, mkdirat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchown, fchownat, symlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, symlinkat, syncfs, unlinkat};
 
 use crate::error::{Error, Result, Trying};
 
 /// How deep folders may lie in each other.
 const MAX_DEPTH: usize = 128;
+
+/// In the folder that is copied into, until all is there.
+const UNDER_WAY: &CStr = c".layby-copying";
 
 /// Copies the folder `from` into the folder at `to`, if that is one and empty; owners, modes and times are kept. What
 /// is no file, folder or link is left out.
@@ -41,13 +48,24 @@ pub(crate) fn copy(from: &OwnedFd, to: &Path, target: &Path) -> Result<()> {
     let into = Flock::lock(into, FlockArg::LockExclusive)
         .map_err(|(_, error)| error)
         .trying(what)?;
-    if !is_empty(into.as_fd()).trying(what)? {
+    if !is_unfilled(into.as_fd()).trying(what)? {
         return Ok(());
     }
     let from = reopen(from.as_fd()).trying(what)?;
-    copy_folder(from.as_fd(), into.as_fd(), 0)
-        .map_err(|error| Error::Failed(format!("cannot {}: {error}", what())))?;
-    adopt(into.as_fd(), &found).trying(what)
+    fill(from.as_fd(), into.as_fd(), &found)
+        .map_err(|error| Error::Failed(format!("cannot {}: {error}", what())))
+}
+
+fn fill(from: BorrowedFd<'_>, into: BorrowedFd<'_>, found: &FileStat) -> io::Result<()> {
+    if !names(from)?.is_empty() {
+        let make = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        openat(into, UNDER_WAY, make, Mode::from_bits_truncate(0o600))?;
+        copy_folder(from, into, 0)?;
+        // A power cut must not leave a copy that passes for whole and is not.
+        syncfs(into)?;
+        unlinkat(into, UNDER_WAY, UnlinkatFlags::NoRemoveDir)?;
+    }
+    adopt(into, found)
 }
 
 fn kind(stat: &FileStat) -> SFlag {
@@ -64,10 +82,19 @@ fn reopen(fd: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     )
 }
 
-fn is_empty(fd: BorrowedFd<'_>) -> nix::Result<bool> {
-    Ok(names(fd)?
-        .iter()
-        .all(|name| name.as_bytes() == b"lost+found"))
+/// Whether nothing was ever copied or written there, or a copy was cut short.
+fn is_unfilled(fd: BorrowedFd<'_>) -> nix::Result<bool> {
+    let names = names(fd)?;
+    let cut_short = names.iter().any(|name| &**name == UNDER_WAY);
+    Ok(cut_short || names.iter().all(|name| name.as_bytes() == b"lost+found"))
+}
+
+/// Takes away what an earlier copy has left of a file.
+fn clear(to: BorrowedFd<'_>, name: &CStr) -> nix::Result<()> {
+    match unlinkat(to, name, UnlinkatFlags::NoRemoveDir) {
+        Err(Errno::ENOENT) => Ok(()),
+        other => other,
+    }
 }
 
 fn names(fd: BorrowedFd<'_>) -> nix::Result<Vec<CString>> {
@@ -87,13 +114,19 @@ fn copy_folder(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: usize) -> io::Re
         return Err(io::Error::other("its folders lie too deep in each other"));
     }
     for name in names(from)? {
+        if &*name == UNDER_WAY {
+            continue;
+        }
         let stat = fstatat(from, &*name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         match kind(&stat) {
             SFlag::S_IFDIR => {
                 let flags =
                     OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let inner = openat(from, &*name, flags, Mode::empty())?;
-                mkdirat(to, &*name, Mode::from_bits_truncate(0o700))?;
+                match mkdirat(to, &*name, Mode::from_bits_truncate(0o700)) {
+                    Ok(()) | Err(Errno::EEXIST) => {}
+                    Err(error) => return Err(error.into()),
+                }
                 let made = openat(to, &*name, flags, Mode::empty())?;
                 copy_folder(inner.as_fd(), made.as_fd(), depth + 1)?;
                 adopt(made.as_fd(), &stat)?;
@@ -101,6 +134,7 @@ fn copy_folder(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: usize) -> io::Re
             SFlag::S_IFREG => copy_file(from, to, &name, &stat)?,
             SFlag::S_IFLNK => {
                 let link = readlinkat(from, &*name)?;
+                clear(to, &name)?;
                 symlinkat(&*link, to, &*name)?;
                 let (uid, gid) = owner(&stat);
                 fchownat(
@@ -127,6 +161,7 @@ fn copy_file(
     let mut source = File::from(openat(from, name, read, Mode::empty())?);
     let make =
         OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    clear(to, name)?;
     let mut copy = File::from(openat(to, name, make, Mode::from_bits_truncate(0o600))?);
     io::copy(&mut source, &mut copy)?;
     adopt(copy.as_fd(), stat)
@@ -144,4 +179,51 @@ fn adopt(fd: BorrowedFd<'_>, stat: &FileStat) -> io::Result<()> {
     let time = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);
     futimens(fd, &time, &time)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn copied(from: &Path, to: &Path) {
+        let from = OwnedFd::from(File::open(from).expect("opened"));
+        copy(&from, to, Path::new("/data")).expect("copied");
+    }
+
+    fn listed(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).expect("read").flatten();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn a_copy_that_was_cut_short_is_done_over_and_a_whole_one_is_not() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::create_dir_all(from.join("deep")).expect("a folder");
+        fs::create_dir(&to).expect("a folder");
+        fs::write(from.join("deep/file"), "whole").expect("written");
+        std::os::unix::fs::symlink("deep", from.join("link")).expect("a link");
+        copied(&from, &to);
+        assert_eq!(listed(&to), ["deep", "link"]);
+
+        // Cut short in the midst of a file, with something of the user's beside.
+        fs::write(to.join("deep/file"), "wh").expect("written");
+        fs::write(to.join("mine"), "mine").expect("written");
+        copied(&from, &to);
+        assert_eq!(
+            fs::read(to.join("deep/file")).expect("read"),
+            b"wh",
+            "it is filled"
+        );
+        fs::write(to.join(".layby-copying"), "").expect("written");
+        copied(&from, &to);
+        assert_eq!(fs::read(to.join("deep/file")).expect("read"), b"whole");
+        assert_eq!(listed(&to), ["deep", "link", "mine"]);
+    }
 }

@@ -101,6 +101,16 @@ impl Stage {
         Ok(dir)
     }
 
+    /// A place of this name for what containers share, and whether it was made just now.
+    pub(crate) fn shared_place(&self, name: &str) -> Result<(PathBuf, bool)> {
+        let dir = self.dir.join(name);
+        let is_new = !dir.exists();
+        if is_new {
+            make_dir(&dir)?;
+        }
+        Ok((dir, is_new))
+    }
+
     /// Where the files for `/etc` are.
     pub(crate) fn etc(&self) -> PathBuf {
         self.dir.join("etc")

@@ -48,11 +48,24 @@ pub enum MountFrom {
         #[serde(default)]
         mode: Option<u32>,
     },
+    /// A file system in memory that containers of the sandbox share, and that is there as long as the sandbox is.
+    Memory {
+        /// Mounts of the same name show the same one: 1 to 255 of a-z, A-Z, 0-9, '_', '.' and '-'.
+        name: String,
+        /// Its size, in bytes; the first mount's counts.
+        size_bytes: u64,
+    },
 }
 
 /// Whether a path of a container lies in what the kernel shows of itself, where nothing else may be.
 pub(crate) fn is_kernels(path: &Path) -> bool {
     path.starts_with("/proc") || path.starts_with("/sys")
+}
+
+/// Whether a name is that of a file in any folder, and leads nowhere else.
+fn is_plain(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    (1..=255).contains(&name.len()) && name.bytes().all(plain) && !matches!(name, "." | "..")
 }
 
 /// Refuses mounts that would take a container's own file systems away, or that cannot be understood.
@@ -82,6 +95,11 @@ pub(crate) fn check(container: &str, mounts: &[MountConfig]) -> Result<()> {
             .any(|other| Path::new(&other.target) == path)
         {
             return fatal(format!("two mounts have the target {target}"));
+        }
+        if let MountFrom::Memory { name, .. } = &mount.source
+            && !is_plain(name)
+        {
+            return fatal(format!("{name:?} cannot name a file system in memory"));
         }
         if let MountFrom::Bind { path, .. } = &mount.source
             && !path.is_absolute()

@@ -98,15 +98,13 @@ fn one(place: &Place<'_>, spec: &ContainerSpec, mount: &Mount) -> Result<MountCo
             (MountFrom::Tmpfs { size_bytes, mode }, false)
         }
         MountSource::Scratch {
+            name,
             memory_bytes: Some(bytes),
             ..
-        } => (
-            MountFrom::Tmpfs {
-                size_bytes: Some(*bytes),
-                mode: Some(0o777),
-            },
-            false,
-        ),
+        } => {
+            let (name, size_bytes) = (name.clone(), *bytes);
+            (MountFrom::Memory { name, size_bytes }, false)
+        }
         MountSource::Scratch {
             name,
             memory_bytes: None,
@@ -240,7 +238,7 @@ mod tests {
     fn folder(mount: &MountConfig) -> &Path {
         match &mount.source {
             MountFrom::Bind { path, .. } => path,
-            MountFrom::Tmpfs { .. } => panic!("no folder: {mount:?}"),
+            MountFrom::Tmpfs { .. } | MountFrom::Memory { .. } => panic!("no folder: {mount:?}"),
         }
     }
 
@@ -277,13 +275,11 @@ mod tests {
         let mode = fs::metadata(folder(&one[0])).expect("there").permissions();
         assert_eq!(mode.mode() & 0o7777, 0o777);
         let memory = resolved(dir.path(), vec![mount(scratch(Some(9)), "/a")], &[]).expect("made");
-        assert!(matches!(
-            memory[0].source,
-            MountFrom::Tmpfs {
-                size_bytes: Some(9),
-                ..
-            }
-        ));
+        let expected = MountFrom::Memory {
+            name: "cache".to_owned(),
+            size_bytes: 9,
+        };
+        assert_eq!(memory[0].source, expected);
         let tmpfs = MountSource::Tmpfs {
             size_bytes: None,
             mode: None,

@@ -42,6 +42,10 @@ pub(crate) const TESTS: &[Test] = &[
         a_link_that_leads_to_nothing_is_no_hindrance,
     ),
     (
+        "memory_is_shared_by_its_name_as_long_as_the_sandbox_is_there",
+        memory_is_shared_by_its_name_as_long_as_the_sandbox_is_there,
+    ),
+    (
         "what_cannot_be_mounted_is_said_by_name",
         what_cannot_be_mounted_is_said_by_name,
     ),
@@ -183,6 +187,37 @@ fn a_tmpfs_is_empty_at_each_start() {
                 .join("containers/web/upper/scratch/file")
                 .exists()
         );
+    }
+}
+
+fn memory_is_shared_by_its_name_as_long_as_the_sandbox_is_there() {
+    for mapped in [true, false] {
+        let memory = |name: &str, target: &str| MountConfig {
+            source: MountFrom::Memory {
+                name: name.to_owned(),
+                size_bytes: 1 << 20,
+            },
+            ..bind(Path::new("/"), target)
+        };
+        let mut rig = rig(mapped, |c| {
+            c.mounts = vec![memory("one", "/mine"), memory("two", "/dev/other")];
+            c.user = "web".to_owned();
+        });
+        let mut side = rig.spec.containers[0].clone();
+        side.name = "side".to_owned();
+        side.mounts = vec![memory("one", "/theirs"), memory("two", "/other")];
+        rig.spec.containers.push(side);
+        let mut client = rig.started();
+        ask(&mut client, &["write", "/mine/file", "text"]);
+        ask(&mut client, &["write", "/dev/other/file", "more"]);
+        for run in 0..2 {
+            for (path, text) in [("/theirs/file", "text"), ("/other/file", "more")] {
+                let read = client.exec("side", &["/probe", "cat", path], 60_000);
+                assert_eq!(read.expect("exec").output, text, "{path} in run {run}");
+            }
+            client.stop().expect("stop");
+            client.start().expect("start");
+        }
     }
 }
 
