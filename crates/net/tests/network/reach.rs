@@ -1,0 +1,263 @@
+//! Who reaches whom, and who does not.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+
+use layby_net::{AppNames, Network};
+
+use crate::kit::*;
+
+pub(crate) fn two_replicas_reach_each_other_and_the_machine_reaches_both(dir: &Path) {
+    block_on(async {
+        let network = Network::open(config(dir, "aa1")).await.expect("opened");
+        let one = network.attach("one", SHOP).await.expect("attached");
+        let two = network.attach("two", SHOP).await.expect("attached");
+        assert_ne!(one.address, two.address);
+        assert_eq!(one.gateway, two.gateway);
+        serve(&one.netns);
+        let asked = within(&two.netns, move || ask(one.address, DEADLINE));
+        assert_eq!(asked.expect("answered"), two.address.to_string());
+        let asked = ask(one.address, DEADLINE).expect("answered");
+        assert_eq!(asked, one.gateway.to_string());
+        let itself = within(&one.netns, || ask(Ipv4Addr::LOCALHOST, DEADLINE));
+        assert_eq!(itself.expect("loopback is up"), "127.0.0.1");
+        network.close().await.expect("closed");
+    });
+}
+
+pub(crate) fn replicas_of_two_nodes_do_not_reach_each_other(dir: &Path) {
+    block_on(async {
+        let one = Network::open(config(dir, "bb1")).await.expect("opened");
+        let two = Network::open(config(dir, "bb2")).await.expect("opened");
+        let (a, b) = (one.attach("x", SHOP).await, two.attach("x", SHOP).await);
+        let (a, b) = (a.expect("attached"), b.expect("attached"));
+        serve(&b.netns);
+        let asked = ask(b.address, DEADLINE);
+        assert!(asked.is_ok(), "the machine itself reaches it: {asked:?}");
+        let asked = within(&a.netns, move || ask(b.address, REFUSED_AFTER));
+        assert!(asked.is_err(), "another node's replica must not: {asked:?}");
+        one.close().await.expect("closed");
+        two.close().await.expect("closed");
+    });
+}
+
+pub(crate) fn two_nodes_that_start_at_once_take_two_subnets(dir: &Path) {
+    block_on(async {
+        // The smallest of changes to the name gives another hash; what keeps them apart is the claim, so
+        // many are started at once.
+        let names: Vec<String> = (0..6).map(|n| format!("cc{n}")).collect();
+        let opening = names.iter().map(|name| Network::open(config(dir, name)));
+        let networks = futures_util::future::join_all(opening).await;
+        let networks: Vec<Network> = networks.into_iter().map(|n| n.expect("opened")).collect();
+        let ranges: BTreeSet<Ipv4Addr> = networks.iter().map(|n| n.virtual_range().0).collect();
+        assert_eq!(ranges.len(), names.len(), "{ranges:?}");
+        for network in networks {
+            network.close().await.expect("closed");
+        }
+    });
+}
+
+pub(crate) fn a_replica_reaches_another_machine_under_the_address_of_its_own(dir: &Path) {
+    block_on(async {
+        let network = Network::open(config(dir, "dd1")).await.expect("opened");
+        let replica = network.attach("x", SHOP).await.expect("attached");
+        // The other machine is a replica of another node, whose fence is taken down and whose bridge is the wire.
+        let other = Network::open(config(dir, "dd2")).await.expect("opened");
+        let machine = other.attach("machine", SHOP).await.expect("attached");
+        let lowered = std::process::Command::new("nft")
+            .args(["delete", "table", "ip", "layby_dd2"])
+            .status();
+        assert!(lowered.expect("nft runs").success());
+        serve(&machine.netns);
+        let asked = within(&replica.netns, move || ask(machine.address, DEADLINE));
+        assert_eq!(asked.expect("answered"), machine.gateway.to_string());
+        serve(&replica.netns);
+        let asked = within(&machine.netns, move || ask(replica.address, REFUSED_AFTER));
+        assert!(asked.is_err(), "nobody outside reaches in: {asked:?}");
+        network.close().await.expect("closed");
+        other.close().await.expect("closed");
+    });
+}
+
+pub(crate) fn a_firewall_that_drops_by_default_is_opened_and_left_as_it_was(dir: &Path) {
+    let nft = |script: &str| {
+        let output = std::process::Command::new("nft").arg(script).output();
+        let output = output.expect("nft runs");
+        assert!(output.status.success(), "{script}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    nft("table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }");
+    nft("add chain ip filter INPUT { type filter hook input priority 0; policy drop; }");
+    nft("add rule ip filter INPUT ct state established accept");
+    let chain = "list chain ip filter FORWARD";
+    let input = "list chain ip filter INPUT";
+    let before = nft(chain).lines().count();
+    let input_before = nft(input).lines().count();
+    block_on(async {
+        let network = Network::open(config(dir, "ii1")).await.expect("opened");
+        drop(network);
+        let network = Network::open(config(dir, "ii1")).await.expect("opened");
+        assert_eq!(nft(chain).lines().count(), before + 2, "{}", nft(chain));
+        assert_eq!(
+            nft(input).lines().count(),
+            input_before + 3,
+            "{}",
+            nft(input)
+        );
+        let replica = network.attach("x", SHOP).await.expect("attached");
+        let other = Network::open(config(dir, "ii2")).await.expect("opened");
+        let machine = other.attach("machine", SHOP).await.expect("attached");
+        nft("delete table ip layby_ii2");
+        let dropped = network.dropped_ports(&[8100]).await;
+        assert_eq!(
+            dropped,
+            [(8100, "chain INPUT of table ip filter".to_owned())]
+        );
+        serve(&machine.netns);
+        let asked = within(&replica.netns, move || ask(machine.address, DEADLINE));
+        assert_eq!(asked.expect("answered"), machine.gateway.to_string());
+        // Names and virtual addresses come in by INPUT.
+        network.set_names(names(&network)).await.expect("named");
+        let web = virtual_address(&network, 1);
+        if has_dig() {
+            for over in ["+notcp", "+tcp"] {
+                let words = format!("{over} +short web");
+                let said = dig(Some(&replica.netns), replica.gateway, &words);
+                assert_eq!(said, Some(format!("{web}\n")), "{over}");
+            }
+        }
+        let refused = within(&replica.netns, move || ask(web, DEADLINE));
+        let error = refused.expect_err("nobody listens on the virtual port");
+        assert_eq!(
+            error.kind(),
+            io::ErrorKind::ConnectionRefused,
+            "but it came through"
+        );
+        network.close().await.expect("closed");
+        other.close().await.expect("closed");
+    });
+    assert_eq!(nft(chain).lines().count(), before, "{}", nft(chain));
+    assert_eq!(nft(input).lines().count(), input_before, "{}", nft(input));
+    nft("delete table ip filter");
+}
+
+pub(crate) fn two_apps_do_not_reach_each_other_and_builds_reach_nobody(dir: &Path) {
+    block_on(async {
+        let network = Network::open(config(dir, "jj1")).await.expect("opened");
+        let shop = network.attach("shop", SHOP).await.expect("attached");
+        let blog = network.attach("blog", BLOG).await.expect("attached");
+        let build = network.attach("build-1", None).await.expect("attached");
+        let other = network.attach("build-2", None).await.expect("attached");
+        assert_ne!(shop.gateway, blog.gateway);
+        for attached in [&shop, &blog, &build, &other] {
+            serve(&attached.netns);
+            ask(attached.address, DEADLINE).expect("the machine reaches it");
+        }
+        for from in [&blog, &build] {
+            let asked = within(&from.netns, move || ask(shop.address, REFUSED_AFTER));
+            assert!(asked.is_err(), "{from:?} reached {shop:?}");
+        }
+        let asked = within(&other.netns, move || ask(build.address, REFUSED_AFTER));
+        assert!(asked.is_err(), "a build reached another");
+        network.close().await.expect("closed");
+    });
+}
+
+pub(crate) fn a_replica_does_not_pass_for_one_of_another_app(dir: &Path) {
+    block_on(async {
+        let network = Network::open(config(dir, "kk1")).await.expect("opened");
+        network.set_names(names(&network)).await.expect("named");
+        let shop = network.attach("shop", SHOP).await.expect("attached");
+        let blog = network.attach("blog", BLOG).await.expect("attached");
+        let machine = std::net::UdpSocket::bind(("0.0.0.0", 9000)).expect("bound");
+        machine.set_read_timeout(Some(REFUSED_AFTER)).expect("set");
+        let send = move |from: Ipv4Addr, to: Ipv4Addr| {
+            let socket = std::net::UdpSocket::bind((from, 0)).expect("bound");
+            socket.send_to(b"x", (to, 9000)).expect("sent");
+        };
+        let to = blog.gateway;
+        within(&blog.netns, move || send(blog.address, to));
+        machine
+            .recv_from(&mut [0])
+            .expect("its own address is taken");
+        // It gives itself the other's address, which nothing in its namespace keeps it from.
+        let status = within(&blog.netns, move || {
+            std::process::Command::new("ip")
+                .args([
+                    "address",
+                    "add",
+                    &format!("{}/32", shop.address),
+                    "dev",
+                    "eth0",
+                ])
+                .status()
+        });
+        assert!(status.expect("ip runs").success());
+        within(&blog.netns, move || send(shop.address, to));
+        assert!(
+            machine.recv_from(&mut [0]).is_err(),
+            "it passed for another"
+        );
+        network.close().await.expect("closed");
+    });
+}
+
+pub(crate) fn a_virtual_address_leads_to_the_redirect_for_its_app_alone(dir: &Path) {
+    block_on(async {
+        let network = Network::open(config(dir, "ll1")).await.expect("opened");
+        let shop = network.attach("shop", SHOP).await.expect("attached");
+        network.set_names(names(&network)).await.expect("named");
+        let blog = network.attach("blog", BLOG).await.expect("attached");
+        let build = network.attach("build", None).await.expect("attached");
+        let redirected = listen_for_redirected();
+        let knock = |from: &Path, to: Ipv4Addr, port: u16| {
+            within(from, move || {
+                let to = SocketAddr::new(IpAddr::V4(to), port);
+                TcpStream::connect_timeout(&to, REFUSED_AFTER).map(drop)
+            })
+        };
+        let [of_shop, of_blog] = [1, 2].map(|n| virtual_address(&network, n));
+        for port in [80, 8000, 65535] {
+            knock(&shop.netns, of_shop, port).expect("its own");
+            assert_eq!(redirected.recv_timeout(DEADLINE), Ok(of_shop));
+        }
+        knock(&blog.netns, of_blog, 80).expect("its own");
+        assert_eq!(redirected.recv_timeout(DEADLINE), Ok(of_blog));
+        for (from, to) in [
+            (&shop.netns, of_blog),
+            (&blog.netns, of_shop),
+            (&build.netns, of_shop),
+            (&shop.netns, virtual_address(&network, 9)),
+        ] {
+            knock(from, to, 80).expect_err("it is not its own");
+        }
+        // The listener itself is for nobody who was not sent there.
+        knock(&shop.netns, shop.gateway, VIRTUAL_PORT).expect_err("it was not redirected");
+        let own = SocketAddr::new(IpAddr::V4(of_shop), 80);
+        TcpStream::connect_timeout(&own, REFUSED_AFTER).expect_err("the machine has no app");
+        network.set_names(AppNames::new()).await.expect("named");
+        knock(&shop.netns, of_shop, 80).expect_err("it has no name any more");
+        network.close().await.expect("closed");
+    });
+}
+
+/// Listens on the virtual port, as the gateway does, and says where each connection was going.
+fn listen_for_redirected() -> std::sync::mpsc::Receiver<Ipv4Addr> {
+    use nix::sys::socket::{getsockopt, sockopt::OriginalDst};
+    let listener = TcpListener::bind(("0.0.0.0", VIRTUAL_PORT)).expect("bound");
+    let (send, receive) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            let to = getsockopt(&connection, OriginalDst).expect("it was redirected");
+            if send
+                .send(Ipv4Addr::from(u32::from_be(to.sin_addr.s_addr)))
+                .is_err()
+            {
+                return;
+            }
+        }
+    });
+    receive
+}
