@@ -166,3 +166,89 @@ fn what_lies_beside_the_manifest_is_sent_along_and_mounted() {
         .says("compose.yaml:6")
         .says("web.env");
 }
+
+#[test]
+fn a_deployment_gets_its_claims_its_user_and_its_fences() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start();
+    provide(&node, "fenced:1", 8000);
+    let app = App::empty();
+    app.write(
+        "deploy.yaml",
+        "\
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data, namespace: fenced}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: fenced}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      hostname: web-0
+      hostAliases: [{ip: 192.0.2.7, hostnames: [seven.example.org]}]
+      securityContext:
+        runAsUser: 1000
+        runAsGroup: 3000
+        supplementalGroups: [4000]
+        sysctls: [{name: net.core.somaxconn, value: \"77\"}]
+      volumes:
+        - {name: data, persistentVolumeClaim: {claimName: data}}
+        - {name: scratch, emptyDir: {}}
+        - {name: memory, emptyDir: {medium: Memory, sizeLimit: 1Mi}}
+      containers:
+        - name: web
+          image: fenced:1
+          ports: [{containerPort: 8000}]
+          securityContext:
+            readOnlyRootFilesystem: true
+            allowPrivilegeEscalation: false
+            capabilities: {drop: [ALL]}
+          volumeMounts:
+            - {name: data, mountPath: /data, readOnly: true}
+            - {name: scratch, mountPath: /scratch}
+            - {name: memory, mountPath: /memory}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: front, namespace: fenced}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8000}]}
+",
+    );
+    node.run_in(app.path(), &["up", "-f", "deploy.yaml"])
+        .ok()
+        .says("live");
+    let ask = |path: &str| node.get("front.fenced.localhost", path).body;
+    let write = |path: &str, text: &str| {
+        let path = format!("/write?{path}");
+        crate::node::post(node.gateway(), "web.fenced.localhost", &path, text).expect("an answer")
+    };
+    let status = ask("/whoami");
+    for line in [
+        "Uid:\t1000\t1000\t1000\t1000",
+        "Gid:\t3000\t3000\t3000\t3000",
+        "CapBnd:\t0000000000000000",
+        "NoNewPrivs:\t1",
+    ] {
+        assert!(status.contains(line), "{line}: {status}");
+    }
+    let groups = status.lines().find(|line| line.starts_with("Groups:"));
+    assert!(
+        groups.is_some_and(|line| line.contains("4000")),
+        "{groups:?}"
+    );
+    assert_eq!(ask("/read?/proc/sys/kernel/hostname").trim(), "web-0");
+    assert_eq!(ask("/read?/proc/sys/net/core/somaxconn").trim(), "77");
+    assert!(ask("/read?/etc/hosts").contains("192.0.2.7"));
+    assert_eq!(write("/scratch/x", "kept").body, "written");
+    assert_eq!(write("/memory/x", "kept").body, "written");
+    assert_eq!(write("/memory/y", &"x".repeat(2 << 20)).status, 409);
+    assert_eq!(write("/data/x", "no").status, 409);
+    assert_eq!(write("/x", "no").status, 409);
+    node.run(&["volume", "ls"]).ok().says("fenced_data");
+}
