@@ -45,6 +45,12 @@ impl Fence {
         nft::run("change the node's table", &script).await
     }
 
+    /// Whether it is up.
+    pub(crate) async fn stands(&self) -> bool {
+        let doors = nft::list(&["set", "ip", &self.names.table, "doors"]).await;
+        doors.iter().any(|found| found["set"].is_object())
+    }
+
     /// Takes the fence down; one that is missing is fine.
     pub(crate) async fn lower(&self) -> Result<(), Error> {
         let table = &self.names.table;

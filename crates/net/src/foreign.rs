@@ -70,6 +70,14 @@ pub(crate) async fn open(fence: &Fence) -> Result<Vec<String>, Error> {
     Ok(opened.map(Chain::describe).collect())
 }
 
+/// As [`open`], where a chain that is closed lacks any of the node's rules; else nothing is done.
+pub(crate) async fn keep_open(fence: &Fence) -> Result<Vec<String>, Error> {
+    match Ruleset::read().await.is_open(fence) {
+        true => Ok(Vec::new()),
+        false => open(fence).await,
+    }
+}
+
 /// Takes those rules out again, where there are any.
 pub(crate) async fn close(fence: &Fence) -> Result<(), Error> {
     let script = Ruleset::read().await.closing(fence);
@@ -86,6 +94,27 @@ pub(crate) async fn dropped(ports: &[u16]) -> Vec<(u16, String)> {
         true => Vec::new(),
         false => Ruleset::read().await.dropped(ports),
     }
+}
+
+/// What chains at each hook are to accept. What the bridges may reach is the node's own table to say: this only lets it
+/// have its say.
+fn openings(fence: &Fence) -> [(&'static str, Vec<String>); 2] {
+    let bridges = &fence.names.bridges;
+    let Fence {
+        virtual_port,
+        dns_port,
+        ..
+    } = fence;
+    let forward = vec![
+        format!("iifname \"{bridges}\""),
+        format!("oifname \"{bridges}\""),
+    ];
+    let input = vec![
+        format!("iifname \"{bridges}\" tcp dport {virtual_port}"),
+        format!("iifname \"{bridges}\" tcp dport {dns_port}"),
+        format!("iifname \"{bridges}\" udp dport {dns_port}"),
+    ];
+    [("forward", forward), ("input", input)]
 }
 
 impl Ruleset {
@@ -136,6 +165,17 @@ impl Ruleset {
         })
     }
 
+    /// Whether every closed chain has as many rules of the node's as it is to have.
+    fn is_open(&self, fence: &Fence) -> bool {
+        openings(fence).iter().all(|(hook, matches)| {
+            self.closed(hook, fence).all(|chain| {
+                let rules = chain.rules.iter();
+                let own = rules.filter(|rule| rule.comment == fence.names.table);
+                own.count() == matches.len()
+            })
+        })
+    }
+
     /// Removes the node's own rules from the chains of others.
     fn closing(&self, fence: &Fence) -> String {
         let mut script = String::new();
@@ -149,27 +189,12 @@ impl Ruleset {
         script
     }
 
+    /// Adds the node's own rules to the chains of others that are closed.
     fn opening(&self, fence: &Fence) -> String {
-        let bridges = &fence.names.bridges;
-        let Fence {
-            virtual_port,
-            dns_port,
-            ..
-        } = fence;
         let mut script = String::new();
-        // What the bridges may reach is the node's own table to say: these only let it have its say.
-        let forward = [
-            format!("iifname \"{bridges}\""),
-            format!("oifname \"{bridges}\""),
-        ];
-        let input = [
-            format!("iifname \"{bridges}\" tcp dport {virtual_port}"),
-            format!("iifname \"{bridges}\" tcp dport {dns_port}"),
-            format!("iifname \"{bridges}\" udp dport {dns_port}"),
-        ];
-        for (hook, matches) in [("forward", &forward[..]), ("input", &input[..])] {
+        for (hook, matches) in openings(fence) {
             for chain in self.closed(hook, fence) {
-                for text in matches {
+                for text in &matches {
                     let (place, comment) = (chain.place(), &fence.names.table);
                     let _ = writeln!(
                         script,

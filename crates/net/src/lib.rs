@@ -19,6 +19,7 @@ mod nft;
 mod plug;
 mod subnet;
 mod survey;
+mod watch;
 
 pub use error::Error;
 pub use network::{AppNames, Attachment, Network, NetworkConfig};

@@ -20,6 +20,7 @@ use crate::names::{Names, check_app, check_id, mac};
 use crate::plug::{Plug, plug};
 use crate::subnet::{APP_PREFIX, Subnet};
 use crate::survey::{alias, bridge_alias, survey, sweep};
+use crate::watch::{Watch, watch};
 use crate::{foreign, namespace};
 
 /// Whether the machine forwards packets between its devices.
@@ -53,16 +54,20 @@ pub struct Network {
     dns: Dns,
     bridges: Mutex<Bridges>,
     /// Held by those who make or remove bridges, or change names or the fence.
-    changing: tokio::sync::Mutex<Changing>,
+    changing: Arc<tokio::sync::Mutex<Changing>>,
+    _watch: Watch,
 }
 
+/// What is changed by one at a time.
 #[derive(Debug)]
-struct Changing {
+pub(crate) struct Changing {
     /// `None`: none were given yet.
     names: Option<Arc<AppNames>>,
     /// The apps that have names; before the first were given, those that have a bridge.
     named: BTreeSet<String>,
-    doors: BTreeSet<Door>,
+    pub(crate) doors: BTreeSet<Door>,
+    /// The network was taken down.
+    pub(crate) closed: bool,
 }
 
 /// A replica's place in the network.
@@ -132,7 +137,10 @@ impl Network {
             names: None,
             named: bridges.apps().into_values().collect(),
             doors,
+            closed: false,
         };
+        let changing = Arc::new(tokio::sync::Mutex::new(changing));
+        let watch = watch(fence.clone(), Arc::downgrade(&changing)).map_err(Error::Socket)?;
         Ok(Self {
             fence,
             run_dir: config.run_dir,
@@ -140,7 +148,8 @@ impl Network {
             handle,
             dns,
             bridges: Mutex::new(bridges),
-            changing: tokio::sync::Mutex::new(changing),
+            changing,
+            _watch: watch,
         })
     }
 
@@ -235,6 +244,7 @@ impl Network {
             let mut changing = self.changing.lock().await;
             changing.names = Some(Arc::default());
             changing.named.clear();
+            changing.closed = true;
             errors.add(self.remove_unused(&mut changing).await);
         }
         errors.add(foreign::close(&self.fence).await);

@@ -47,6 +47,15 @@ pub(crate) fn config(dir: &Path, node: &str) -> NetworkConfig {
     }
 }
 
+/// Waits until `check` holds.
+pub(crate) fn wait_for(what: &str, check: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !check() {
+        assert!(begun.elapsed() < DEADLINE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Runs `act` in the namespace bound to `netns`.
 pub(crate) fn within<T: Send + 'static>(
     netns: &Path,

@@ -54,6 +54,10 @@ const TESTS: &[Test] = &[
     ),
     ("closing_leaves_nothing", lasting::closing_leaves_nothing),
     (
+        "a_fence_that_somebody_removed_is_put_up_again",
+        reach::a_fence_that_somebody_removed_is_put_up_again,
+    ),
+    (
         "two_apps_do_not_reach_each_other_and_builds_reach_nobody",
         reach::two_apps_do_not_reach_each_other_and_builds_reach_nobody,
     ),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::time::Duration;
 
 use layby_net::{AppNames, Network};
 
@@ -141,6 +142,35 @@ pub(crate) fn a_firewall_that_drops_by_default_is_opened_and_left_as_it_was(dir:
     assert_eq!(nft(chain).lines().count(), before, "{}", nft(chain));
     assert_eq!(nft(input).lines().count(), input_before, "{}", nft(input));
     nft("delete table ip filter");
+}
+
+pub(crate) fn a_fence_that_somebody_removed_is_put_up_again(dir: &Path) {
+    let nft = |script: &str| {
+        let output = std::process::Command::new("nft").arg(script).output();
+        let output = output.expect("nft runs");
+        assert!(output.status.success(), "{script}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    block_on(async {
+        let network = Network::open(config(dir, "ss1")).await.expect("opened");
+        network.attach("shop", SHOP).await.expect("attached");
+        network.set_names(names(&network)).await.expect("named");
+        let before = nft("list table ip layby_ss1");
+        nft("flush ruleset");
+        wait_for("the fence", || tables().contains("layby_ss1"));
+        assert_eq!(nft("list table ip layby_ss1"), before);
+        // A firewall that is started after the node closes what it was not there to have opened.
+        nft(
+            "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }",
+        );
+        wait_for("an open chain", || {
+            nft("list chain ip filter FORWARD").contains("layby_ss1")
+        });
+        network.close().await.expect("closed");
+        nft("delete table ip filter");
+        tokio::time::sleep(Duration::from_secs(1)).await; // longer than a watch would take
+        assert!(!tables().contains("layby_ss1"), "it came back");
+    });
 }
 
 pub(crate) fn two_apps_do_not_reach_each_other_and_builds_reach_nobody(dir: &Path) {
