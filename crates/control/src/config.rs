@@ -24,6 +24,8 @@ pub struct ControlConfig {
     pub allow_privileged: bool,
     /// The embedded registry.
     pub registry: RegistrySettings,
+    /// How other registries are reached.
+    pub registries: OtherRegistries,
     /// The version of Layby (for `/v1/version`).
     pub version: String,
     /// The addresses that services can have: the first one, and the length of the prefix.
@@ -53,6 +55,15 @@ pub struct RegistrySettings {
 /// Says of TCP ports of the machine which a firewall drops for other machines, each with the chain that does.
 pub type DroppedPorts =
     Arc<dyn Fn(Vec<u16>) -> BoxFuture<'static, Vec<(u16, String)>> + Send + Sync>;
+
+/// How other registries are reached.
+#[derive(Debug, Clone, Default)]
+pub struct OtherRegistries {
+    /// Those that are spoken to by plain HTTP, or with a certificate that nobody signed, if need be.
+    pub insecure: Vec<String>,
+    /// Further certificate authorities (PEM files).
+    pub ca_files: Vec<PathBuf>,
+}
 
 /// The wires to the gateway and the network: all that the control plane and they say to each other.
 pub struct Wires {

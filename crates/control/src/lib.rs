@@ -15,6 +15,7 @@ mod facts;
 mod names;
 mod plane;
 mod probes;
+mod registries;
 mod registry;
 mod store;
 mod strays;
@@ -22,7 +23,9 @@ mod tables;
 mod uses;
 mod volumes;
 
-pub use config::{ControlConfig, DroppedPorts, RegistrySettings, StopRequest, Wires};
+pub use config::{
+    ControlConfig, DroppedPorts, OtherRegistries, RegistrySettings, StopRequest, Wires,
+};
 pub use control::{Control, check_data_dir};
 pub use error::Error;
 pub use store::StoreError;

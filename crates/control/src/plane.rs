@@ -19,6 +19,7 @@ use crate::config::{ControlConfig, DroppedPorts, StopRequest};
 use crate::driver::{self, DriverHandle};
 use crate::facts::Facts;
 use crate::probes::ProbePlan;
+use crate::registries::Registries;
 use crate::registry::Desk;
 use crate::store::{Revision, Row, Store};
 use crate::tables::Tables;
@@ -43,6 +44,7 @@ pub(crate) struct Plane {
     pub(crate) images: Arc<layby_image::Store>,
     /// Carries out the RUN steps of builds.
     pub(crate) runner: Option<Arc<dyn RunStep>>,
+    pub(crate) registries: Registries,
     pub(crate) store: Store,
     pub(crate) facts: Facts,
     pub(crate) tables: Tables,
@@ -94,6 +96,7 @@ impl Plane {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             facts: Facts::new(Arc::clone(&parts.engine)),
+            registries: Registries::new(&parts.config),
             config: parts.config,
             engine: parts.engine,
             access: parts.access,

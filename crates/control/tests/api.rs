@@ -1,6 +1,9 @@
 //! The API: every endpoint answers, its document is current, and errors are problems.
 
 mod common;
+#[path = "../../image/tests/image/peer.rs"]
+#[allow(dead_code, reason = "the tests of image use the rest")]
+mod peer;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,8 +11,8 @@ use std::path::Path;
 use common::{Deployed, World, compose, tar};
 use layby_control::api;
 use layby_control::api::types::{
-    FileView, ImageView, LogView, ManifestView, NewToken, Outcome, Problem, RemovedView,
-    ServiceDetail, ServiceView, TokenView, UsageView, VersionView, VolumeView,
+    FileView, ImageView, LogView, LoginView, ManifestView, NewToken, Outcome, Problem, RemovedView,
+    ServiceDetail, ServiceView, TokenView, TransferEvent, UsageView, VersionView, VolumeView,
 };
 
 #[test]
@@ -209,6 +212,56 @@ async fn every_endpoint_of_the_document_answers() {
     assert!(!lines.contains("hunter2"));
     let built = api.world.images.resolve("built:1").expect("the image");
     assert_eq!(built.config.labels["a"], "b");
+    let peer = peer::Peer::start();
+    let there = format!("{}/team/ok", peer.addr);
+    let detail: serde_json::Value = api
+        .call(
+            "GET /v1/images/inspect",
+            "/v1/images/inspect?reference=fake/ok",
+            vec![],
+        )
+        .await;
+    assert!(
+        detail["config"]["rootfs"]["diff_ids"].is_array(),
+        "{detail}"
+    );
+    let path = format!("/v1/images/tag?reference=fake/ok&to={there}");
+    api.raw("POST /v1/images/tag", &path, vec![]).await;
+    let path = format!("/v1/images/push?reference={there}");
+    let pushed = api.raw("POST /v1/images/push", &path, vec![]).await;
+    let path = format!("/v1/images/pull?reference={there}");
+    let pulled = api.raw("POST /v1/images/pull", &path, vec![]).await;
+    for lines in [pushed, pulled] {
+        let text = String::from_utf8(lines).expect("text");
+        let last: TransferEvent =
+            serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
+        match last {
+            TransferEvent::Done { digest, .. } => assert_eq!(digest, detail["digest"]),
+            other => panic!("{other:?}"),
+        }
+    }
+    let body =
+        serde_json::json!({"registry": peer.addr.to_string(), "user": "me", "password": "s3cret"});
+    let login: LoginView = api
+        .call(
+            "POST /v1/registries",
+            "/v1/registries",
+            body.to_string().into(),
+        )
+        .await;
+    let logins: Vec<LoginView> = api
+        .call("GET /v1/registries", "/v1/registries", vec![])
+        .await;
+    assert_eq!(
+        (logins, login.user.as_deref()),
+        (vec![login.clone()], Some("me"))
+    );
+    let path = format!("/v1/registries?registry={}", peer.addr);
+    api.raw("DELETE /v1/registries", &path, vec![]).await;
+    let logins: Vec<LoginView> = api
+        .call("GET /v1/registries", "/v1/registries", vec![])
+        .await;
+    assert_eq!(logins, []);
 
     let body = br#"{"name": "spare", "labels": {"a": "b"}}"#.to_vec();
     let made: VolumeView = api.call("POST /v1/volumes", "/v1/volumes", body).await;

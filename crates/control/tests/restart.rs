@@ -264,11 +264,20 @@ async fn the_data_of_a_newer_layby_is_left_alone() {
         http: ([127, 0, 0, 1], 8080).into(),
         publish_on: [127, 0, 0, 1].into(),
         allow_privileged: false,
+        registries: Default::default(),
         version: "0.0.0-test".into(),
         virtual_range: ([10, 1, 240, 0].into(), 20),
     };
     let fake = std::sync::Arc::new(Fake::new(FakeOptions::default()));
-    let refused = Control::start(config, fake.clone(), fake, world.images.clone(), None, wires).await;
+    let refused = Control::start(
+        config,
+        fake.clone(),
+        fake,
+        world.images.clone(),
+        None,
+        wires,
+    )
+    .await;
     match refused.err() {
         Some(Error::Store(error @ StoreError::Newer { found: 99, .. })) => {
             assert!(error.to_string().contains("newer Layby"), "{error}");

@@ -86,6 +86,11 @@ pub fn check_login(registry: &str, options: &Options) -> Result<(), Error> {
         .map_err(|failure| failure.into_error("log in to", registry.clone(), &registry))
 }
 
+/// A registry's name as references have it: without a scheme and path, `docker.io` for all of Docker's own.
+pub fn registry_name(text: &str) -> String {
+    host::canonical(text)
+}
+
 /// Brings images that the store does not have; what a build asks for its `FROM`.
 #[derive(Clone)]
 pub struct Puller(Arc<dyn Fn(&Reference) -> Result<Image, Error> + Send + Sync>);

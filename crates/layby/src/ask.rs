@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::cli::{self, Command};
 use crate::client::Client;
 use crate::paths::Paths;
-use crate::{build, images, logs, node, services, tokens, up, volumes};
+use crate::{build, images, login, logs, node, services, tokens, up, volumes};
 
 /// Does what `command` says; everything but `serve` asks the node.
 ///
@@ -28,6 +28,8 @@ pub(crate) async fn ask(paths: &Paths, command: Command) -> Result<()> {
         Command::Volume(command) => volumes::volume(&client, command).await,
         Command::Image(command) => images::image(&client, command).await,
         Command::Token(command) => tokens::token(&client, command).await,
+        Command::Login(options) => login::login(&client, options).await,
+        Command::Logout { registry } => login::logout(&client, &registry).await,
         Command::Node(cli::Node::Stop { all }) => node::stop(paths, &client, all).await,
         Command::Version(form) => node::version(&client, form.json).await,
     }

@@ -74,6 +74,14 @@ pub(crate) enum Command {
     /// Look after the tokens by which clients log in to the node's registry.
     #[command(subcommand)]
     Token(Token),
+    /// Log the node in to another registry, for pulls and pushes.
+    Login(Login),
+    /// Forget a registry's user and password.
+    Logout {
+        /// The registry; Docker's if left out.
+        #[arg(default_value = "docker.io")]
+        registry: String,
+    },
     /// Look after the node itself.
     #[command(subcommand)]
     Node(Node),
@@ -134,6 +142,13 @@ pub(crate) struct Serve {
     /// namespaces, builds in its network.
     #[arg(long, env = "LAYBY_ALLOW_PRIVILEGED", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) allow_privileged: bool,
+    /// Another registry that may be spoken to by plain HTTP, or with a certificate that nobody signed; may be given
+    /// several times.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) insecure_registry: Vec<String>,
+    /// Certificates (PEM) of an authority that registries may be signed by; may be given several times.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) registry_ca: Vec<PathBuf>,
     /// Threads of the gateway; 0: one for each core.
     #[arg(long, default_value_t = 0, value_name = "N", hide = true)]
     pub(crate) workers: usize,
@@ -292,6 +307,37 @@ pub(crate) enum Image {
         /// The archive; standard input if left out or `-`.
         file: Option<PathBuf>,
     },
+    /// Get an image from its registry.
+    Pull {
+        /// The image.
+        reference: String,
+        /// The platform, as os/architecture[/variant]; otherwise the machine's.
+        #[arg(long, value_name = "PLATFORM")]
+        platform: Option<String>,
+        #[command(flatten)]
+        transfer: Transfer,
+    },
+    /// Bring an image to a registry.
+    Push {
+        /// The image.
+        reference: String,
+        /// Under which name; otherwise its own.
+        destination: Option<String>,
+        #[command(flatten)]
+        transfer: Transfer,
+    },
+    /// Print what an image says of itself, as JSON.
+    Inspect {
+        /// The image.
+        reference: String,
+    },
+    /// Give an image a further name.
+    Tag {
+        /// The image.
+        reference: String,
+        /// The name.
+        name: String,
+    },
     /// Write images into an archive.
     Save {
         /// The images.
@@ -309,6 +355,34 @@ pub(crate) enum Image {
         /// The image.
         reference: String,
     },
+}
+
+/// How an image is transferred.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Transfer {
+    /// Print only the digest.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Plain HTTP, or a certificate that nobody signed, will do.
+    #[arg(long)]
+    pub(crate) insecure: bool,
+}
+
+/// `layby login`.
+#[derive(Debug, Args)]
+pub(crate) struct Login {
+    /// The registry; Docker's if left out.
+    #[arg(default_value = "docker.io")]
+    pub(crate) registry: String,
+    /// The user; otherwise it is asked for.
+    #[arg(short, long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Read the password from standard input.
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+    /// Print the registries that the node is logged in to, and do nothing.
+    #[arg(long, conflicts_with_all = ["user", "password_stdin"])]
+    pub(crate) list: bool,
 }
 
 /// The form of an image archive.

@@ -163,6 +163,29 @@ impl Client {
         ))
     }
 
+    /// `POST path`; the answer's lines as they come.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub(crate) async fn post_lines(&self, path: &str, query: &[Query<'_>]) -> Result<Lines> {
+        Ok(lines(self.send(Method::POST, path, query, empty()).await?))
+    }
+
+    /// `POST path` with a JSON body, read as JSON.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn send_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl serde::Serialize,
+    ) -> Result<T> {
+        let body = Full::new(Bytes::from(serde_json::to_vec(body)?))
+            .map_err(|never| match never {})
+            .boxed();
+        json(self.send(Method::POST, path, &[], body).await?).await
+    }
+
     /// `POST path` with a JSON body; the answer's lines as they come.
     ///
     /// # Errors

@@ -50,6 +50,11 @@ pub(crate) async fn show(client: &Client, mut lines: Lines, style: Style) -> Res
                 digest,
                 size_bytes,
             } => screen.built(&names, &digest, size_bytes),
+            Event::Pull {
+                service,
+                image,
+                text,
+            } => screen.line(&service, "pulling", &format!("{image}: {text}")),
             Event::Progress {
                 service,
                 state,

@@ -4,14 +4,15 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use layby_control::api::types::ImageView;
+use jiff::Timestamp;
+use layby_control::api::types::{ImageDetail, ImageView};
 use tokio::fs::File;
 use tokio::io::{self, AsyncRead};
 
 use crate::cli::{ArchiveFormat, Image};
 use crate::client::Client;
 use crate::out::say;
-use crate::show;
+use crate::{show, transfer};
 
 /// Does what `command` says.
 ///
@@ -26,6 +27,36 @@ pub(crate) async fn image(client: &Client, command: Image) -> Result<()> {
             output,
             format,
         } => save(client, references, output.as_deref(), format).await,
+        Image::Pull {
+            reference,
+            platform,
+            transfer,
+        } => {
+            let mut query = vec![("reference", reference)];
+            query.extend(platform.map(|platform| ("platform", platform)));
+            transfer::follow(client, "/v1/images/pull", query, transfer).await
+        }
+        Image::Push {
+            reference,
+            destination,
+            transfer,
+        } => {
+            let mut query = vec![("reference", reference)];
+            query.extend(destination.map(|to| ("to", to)));
+            transfer::follow(client, "/v1/images/push", query, transfer).await
+        }
+        Image::Inspect { reference } => {
+            let query = [("reference", reference)];
+            let found: ImageDetail = client.get("/v1/images/inspect", &query).await?;
+            say!("{}", serde_json::to_string_pretty(&found)?);
+            Ok(())
+        }
+        Image::Tag { reference, name } => {
+            let query = [("reference", reference.clone()), ("to", name.clone())];
+            client.order("/v1/images/tag", &query).await?;
+            say!("{reference}  is now also {name}");
+            Ok(())
+        }
         Image::Rm { reference } => {
             client
                 .forget("/v1/images", &[("reference", reference.clone())])
@@ -42,7 +73,8 @@ async fn ls(client: &Client, json: bool) -> Result<()> {
         say!("{}", serde_json::to_string_pretty(&images)?);
         return Ok(());
     }
-    let mut table = show::table(&["IMAGE", "DIGEST", "SIZE"]);
+    let now = Timestamp::now();
+    let mut table = show::table(&["IMAGE", "DIGEST", "SIZE", "AGE"]);
     for image in &images {
         for reference in &image.references {
             let digest = image
@@ -54,6 +86,7 @@ async fn ls(client: &Client, json: bool) -> Result<()> {
                 reference.clone(),
                 short.to_owned(),
                 size(image.size_bytes),
+                age(image.created.as_deref(), now),
             ]);
         }
     }
@@ -118,6 +151,20 @@ async fn save(
     Ok(())
 }
 
+/// How long ago an image was made, for people: `3 h`. Images without a true time say nothing.
+fn age(created: Option<&str>, now: Timestamp) -> String {
+    let made = created.and_then(|text| text.parse::<Timestamp>().ok());
+    // A reproducible build dates its images to the beginning of time.
+    let Some(made) = made.filter(|made| made.as_second() > 0) else {
+        return "-".to_owned();
+    };
+    let seconds = now.as_second().saturating_sub(made.as_second()).max(0);
+    let units = [(86_400, "d"), (3_600, "h"), (60, "min")];
+    let unit = units.into_iter().find(|(length, _)| seconds >= *length);
+    let (length, name) = unit.unwrap_or((1, "s"));
+    format!("{} {name}", seconds / length)
+}
+
 /// Bytes for people: `9.8 MB`.
 pub(crate) fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
@@ -136,7 +183,23 @@ pub(crate) fn size(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::size;
+    use super::{age, size};
+
+    #[test]
+    fn ages_are_for_people() {
+        let now = "2026-03-10T12:00:00Z".parse().expect("a time");
+        for (created, shown) in [
+            (Some("2026-03-10T11:59:18.5Z"), "42 s"),
+            (Some("2026-03-10T14:30:00+03:00"), "30 min"),
+            (Some("2026-03-08T11:00:00Z"), "2 d"),
+            (Some("2030-01-01T00:00:00Z"), "0 s"),
+            (Some("1970-01-01T00:00:00Z"), "-"),
+            (Some("yesterday"), "-"),
+            (None, "-"),
+        ] {
+            assert_eq!(age(created, now), shown, "{created:?}");
+        }
+    }
 
     #[test]
     fn sizes_are_for_people() {

@@ -7,6 +7,7 @@ mod client;
 mod events;
 mod exit;
 mod images;
+mod login;
 mod logs;
 mod node;
 mod out;
@@ -18,6 +19,7 @@ mod serve;
 mod services;
 mod show;
 mod tokens;
+mod transfer;
 mod up;
 mod volumes;
 

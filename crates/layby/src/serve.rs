@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use layby_control::{Control, ControlConfig, RegistrySettings, StopRequest};
+use layby_control::{Control, ControlConfig, OtherRegistries, RegistrySettings, StopRequest};
 use layby_engine::embedded::{Embedded, EmbeddedConfig};
 use layby_gateway::{Gateway, GatewayConfig};
 use layby_image::Store;
@@ -181,6 +181,10 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
             listen: Some(registry_addr),
             anonymous_pull: options.registry_anonymous_pull,
             unpack: true,
+        },
+        registries: OtherRegistries {
+            insecure: options.insecure_registry.clone(),
+            ca_files: options.registry_ca.clone(),
         },
         version: env!("CARGO_PKG_VERSION").to_owned(),
         virtual_range: engine.virtual_range(),

@@ -14,7 +14,7 @@ use layby_model::error_chain;
 use super::Shared;
 use super::pipe;
 use super::query::{self, Pairs};
-use super::types::{ImageView, Problem};
+use super::types::{ImageDetail, ImageView, LayerView, Problem};
 use crate::plane::Plane;
 
 /// Every image of the store.
@@ -137,7 +137,65 @@ pub(super) async fn save(State(plane): Shared, pairs: Pairs) -> Result<Response,
     Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
 }
 
-fn required(pairs: &Pairs) -> Result<String, Problem> {
+/// Everything that an image says of itself.
+#[utoipa::path(
+    get,
+    path = "/v1/images/inspect",
+    params(("reference" = String, Query)),
+    responses(
+        (status = 200, body = ImageDetail),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn inspect(
+    State(plane): Shared,
+    pairs: Pairs,
+) -> Result<Json<ImageDetail>, Problem> {
+    let reference = required(&pairs)?;
+    let found = blocking(&plane, move |store| store.inspect(&reference)).await?;
+    let layers = found.layers.into_iter().map(|layer| LayerView {
+        digest: layer.digest,
+        diff_id: layer.diff_id,
+        media_type: layer.media_type,
+        size_bytes: layer.size_bytes,
+    });
+    Ok(Json(ImageDetail {
+        image: view(&found.image),
+        media_type: found.media_type,
+        config_digest: found.config_digest,
+        config: found.config,
+        layers: layers.collect(),
+    }))
+}
+
+/// Gives an image a further name.
+#[utoipa::path(
+    post,
+    path = "/v1/images/tag",
+    params(
+        ("reference" = String, Query, description = "The image"),
+        ("to" = String, Query, description = "The name; another image that has it loses it"),
+    ),
+    responses(
+        (status = 204, description = "It has it"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn tag(State(plane): Shared, pairs: Pairs) -> Result<StatusCode, Problem> {
+    let reference = required(&pairs)?;
+    let to = query::get(&pairs, "to").map(str::to_owned);
+    let to = to.ok_or_else(|| Problem::bad_request("say which name to give: &to=NAME"))?;
+    let _kept = plane.collector.keep().await;
+    blocking(&plane, move |store| {
+        let image = store.resolve(&reference)?;
+        store.tag(&image.digest, &to)
+    })
+    .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) fn required(pairs: &Pairs) -> Result<String, Problem> {
     let reference = query::get(pairs, "reference");
     let missing = || Problem::bad_request("say which image: ?reference=NAME");
     reference.map(str::to_owned).ok_or_else(missing)
@@ -153,16 +211,17 @@ async fn blocking<T: Send + 'static>(
     Ok(done.map_err(broke_off)??)
 }
 
-fn broke_off(error: tokio::task::JoinError) -> Problem {
+pub(super) fn broke_off(error: tokio::task::JoinError) -> Problem {
     Problem::failed(error_chain(&error))
 }
 
-fn view(image: &Image) -> ImageView {
+pub(super) fn view(image: &Image) -> ImageView {
     ImageView {
         references: image.references.iter().map(|name| short(name)).collect(),
         digest: image.digest.clone(),
         size_bytes: image.size_bytes,
         created: image.created.clone(),
+        platform: image.platform.clone(),
     }
 }
 

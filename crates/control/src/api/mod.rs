@@ -12,9 +12,11 @@ mod node;
 mod pipe;
 mod problem;
 mod query;
+mod registries;
 mod replica;
 mod services;
 mod tokens;
+mod transfers;
 pub mod types;
 mod usage;
 mod volumes;
@@ -29,7 +31,7 @@ use utoipa_axum::routes;
 
 use crate::plane::Plane;
 use crate::registry;
-use types::{Event, LogView, Problem};
+use types::{Event, LogView, Problem, TransferEvent};
 
 /// What the handlers share.
 type Shared = axum::extract::State<Arc<Plane>>;
@@ -41,7 +43,7 @@ type Shared = axum::extract::State<Arc<Plane>>;
         description = "The API of a Layby node, on the Unix socket in its run directory. Whoever may use it is as good as root."
     ),
     // Named by the lines of a stream, which a path cannot describe.
-    components(schemas(Event, LogView, Problem))
+    components(schemas(Event, LogView, Problem, TransferEvent))
 )]
 struct Doc;
 
@@ -75,6 +77,15 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(images::list, images::remove))
         .routes(routes!(images::load))
         .routes(routes!(images::save))
+        .routes(routes!(images::inspect))
+        .routes(routes!(images::tag))
+        .routes(routes!(transfers::pull))
+        .routes(routes!(transfers::push))
+        .routes(routes!(
+            registries::list,
+            registries::login,
+            registries::logout
+        ))
 }
 
 /// The OpenAPI document, as JSON.

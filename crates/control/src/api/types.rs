@@ -155,6 +155,15 @@ pub enum Event {
         /// What it takes in the store, in bytes.
         size_bytes: u64,
     },
+    /// An image is being pulled from another registry.
+    Pull {
+        /// For which service.
+        service: String,
+        /// The image, as the manifest names it.
+        image: String,
+        /// How far it is.
+        text: String,
+    },
     /// A rollout moved on.
     Progress {
         /// The service.
@@ -188,7 +197,7 @@ pub enum Event {
     },
     /// The last line.
     Done {
-        /// The exit code: 0 all live, 1 failed, 3 failed and live kept, 5 not decided in time.
+        /// The exit code: 0 all live, 1 failed, 3 failed and live kept, 4 an image is not there, 5 not decided in time.
         code: i32,
     },
 }
@@ -522,6 +531,91 @@ pub struct ImageView {
     pub size_bytes: u64,
     /// When it was made (RFC 3339), if it says so.
     pub created: Option<String>,
+    /// What it is for, such as `linux/amd64`, if it says so.
+    pub platform: Option<String>,
+}
+
+/// Everything that an image says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ImageDetail {
+    /// The image.
+    #[serde(flatten)]
+    pub image: ImageView,
+    /// The media type of its manifest.
+    pub media_type: String,
+    /// The digest of its config.
+    pub config_digest: String,
+    /// Its config as it came (image-spec, config.md).
+    #[schema(value_type = Object)]
+    pub config: serde_json::Value,
+    /// Its layers, lowest first.
+    pub layers: Vec<LayerView>,
+}
+
+/// One layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LayerView {
+    /// The digest of the blob.
+    pub digest: String,
+    /// The digest of the tar in it.
+    pub diff_id: String,
+    /// How it is packed.
+    pub media_type: String,
+    /// The blob's bytes.
+    pub size_bytes: u64,
+}
+
+/// One line of the answer to a pull or push.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case", tag = "type")]
+pub enum TransferEvent {
+    /// Something happened to a layer or the config.
+    Part {
+        /// Its digest.
+        digest: String,
+        /// `waiting`, `held`, `bytes`, `again`, `done`, `unpacked` or `mounted`.
+        step: String,
+        /// Bytes so far (`bytes`).
+        done_bytes: u64,
+        /// Bytes in all (`waiting`, `bytes`).
+        of_bytes: u64,
+        /// Why it is tried again (`again`).
+        reason: Option<String>,
+    },
+    /// All went well; the last line.
+    Done {
+        /// The image's name, or the one it has there.
+        reference: String,
+        /// The digest of its manifest.
+        digest: String,
+        /// The image, after a pull.
+        image: Option<ImageView>,
+    },
+    /// It failed; the last line.
+    Error {
+        /// What went wrong, where, and what to do.
+        problem: Problem,
+    },
+}
+
+/// A login at another registry. The password is shown to nobody.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct LoginBody {
+    /// The registry's host, with a port if it has one.
+    pub registry: String,
+    /// The user.
+    pub user: String,
+    /// The password, or an access token in its place.
+    pub password: String,
+}
+
+/// A registry that the node is logged in to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LoginView {
+    /// The registry.
+    pub registry: String,
+    /// The user, where it can be told.
+    pub user: Option<String>,
 }
 
 /// A token of the registry to make.

@@ -5,14 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use layby_image::build::NamedContext;
 use layby_image::build::run::RunNetwork;
-use layby_image::client::{self, Puller};
-use layby_image::{BuildEvent, BuildOptions, Image, Reference, build};
-use tokio::runtime::Handle;
+use layby_image::{BuildEvent, BuildOptions, Image, build};
 use tokio::sync::mpsc;
 
+use super::told::Told;
 use super::upload::Upload;
 use crate::api::types::{BuildBody, Event, Problem};
-use crate::plane::{CLIENT_IDLE, Plane};
+use crate::plane::Plane;
 
 /// What names an image among the further contexts of a build.
 const IMAGE: &str = "docker-image://";
@@ -38,7 +37,11 @@ pub(crate) async fn run(
         .ok_or_else(|| not_sent(&body.folder))?;
     let mut options = options(plane, &upload, body)?;
     let stop = StopOnDrop(Arc::clone(&options.stop));
-    options.pull = Some(puller(plane, &options.stop));
+    options.pull = Some(
+        plane
+            .registries
+            .puller(Arc::clone(&plane.images), Arc::clone(&options.stop)),
+    );
     let (store, service) = (Arc::clone(&plane.images), service.to_owned());
     let mut told = Told::new(events.clone());
     let work = move || {
@@ -134,44 +137,6 @@ fn not_sent(what: &str) -> Problem {
     let text =
         format!("the build context {what} was not sent: the node's images changed meanwhile");
     Problem::conflict(text).hint("run it again")
-}
-
-/// Brings the images of `FROM` that the node does not have.
-fn puller(plane: &Plane, stop: &Arc<AtomicBool>) -> Puller {
-    let (store, stop) = (Arc::clone(&plane.images), Arc::clone(stop));
-    Puller::new(move |reference: &Reference| {
-        let options = client::Options {
-            cancel: Arc::clone(&stop),
-            ..client::Options::default()
-        };
-        client::pull(&store, reference, &options, &|_| {})
-    })
-}
-
-/// Tells events from a blocking thread, to a client that may not listen (any more).
-struct Told {
-    events: mpsc::Sender<Event>,
-    runtime: Handle,
-    /// The client stalled: it is waited for no more.
-    stalled: bool,
-}
-
-impl Told {
-    fn new(events: mpsc::Sender<Event>) -> Self {
-        Self {
-            events,
-            runtime: Handle::current(),
-            stalled: false,
-        }
-    }
-
-    fn tell(&mut self, event: Event) {
-        if self.stalled {
-            return;
-        }
-        let taken = async { tokio::time::timeout(CLIENT_IDLE, self.events.send(event)).await };
-        self.stalled = self.runtime.block_on(taken).is_err();
-    }
 }
 
 fn shown(service: &str, event: BuildEvent) -> Event {

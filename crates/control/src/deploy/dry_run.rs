@@ -8,6 +8,7 @@ use layby_model::{ReplicaId, RevisionId, ServiceId, Wakefulness};
 use tokio::sync::mpsc;
 
 use super::images::{self, Build};
+use super::pulls::Pull;
 use super::{current, revision};
 use crate::api::types::{Event, Problem};
 use crate::driver;
@@ -22,6 +23,7 @@ pub(crate) async fn run(
     plane: &Plane,
     app: &AppSpec,
     builds: &[Build],
+    pulls: &[Pull],
     events: &mpsc::Sender<Event>,
 ) -> Result<(), Problem> {
     let rows = plane.store.services().await?;
@@ -34,14 +36,18 @@ pub(crate) async fn run(
                 build.tag, build.body.folder
             ));
         }
+        for pull in pulls.iter().filter(|p| p.service == service.name.as_str()) {
+            texts.push(format!("pull the image {}", pull.name));
+        }
         let row = rows.iter().find(|row| row.service == id);
         let to_build = service.containers.iter().any(|container| {
             let name = images::name(&app.name, service, container);
             builds.iter().any(|build| build.tag == name)
+                || pulls.iter().any(|pull| pull.name == name)
         });
         let changes = match revision::resolve(plane, &app.name, service, &rows).await {
             Ok(new) => row.is_none_or(|row| !current(row).0 || *current(row).1.spec != new.spec),
-            // The image that is to be built is not there yet.
+            // The image that is to be built or pulled is not there yet.
             Err(_) if to_build => true,
             Err(problem) => return Err(problem),
         };

@@ -167,7 +167,7 @@ pub(crate) async fn image(plane: &Plane, reference: &str) -> Result<Image, Probl
 }
 
 /// The outer error is the node's, the inner one the image's.
-async fn resolve(
+pub(super) async fn resolve(
     plane: &Plane,
     reference: &str,
 ) -> Result<Result<Image, layby_image::Error>, Problem> {
@@ -179,7 +179,7 @@ async fn resolve(
     resolved.await.map_err(broke_off)
 }
 
-fn broke_off(error: tokio::task::JoinError) -> Problem {
+pub(super) fn broke_off(error: tokio::task::JoinError) -> Problem {
     Problem::failed(format!(
         "the image store broke off; please report this: {error}"
     ))

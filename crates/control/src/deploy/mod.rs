@@ -7,8 +7,10 @@ mod images;
 mod outcome;
 mod privilege;
 mod progress;
+mod pulls;
 pub(crate) mod push;
 mod revision;
+mod told;
 pub(crate) mod upload;
 
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use layby_manifest::{Manifest, ReadOptions};
-use layby_model::spec::AppSpec;
+use layby_model::spec::{AppSpec, ServiceSpec};
 use layby_model::state::Showing;
 use layby_model::{AppName, RevisionId, ServiceId};
 use tokio::sync::{MutexGuard, mpsc, watch};
@@ -110,6 +112,7 @@ pub(crate) async fn up(
     // From the first look at an image until its revision is written.
     let kept = plane.collector.keep().await;
     let builds = images::builds(&plane, app, ask.build).await?.builds;
+    let pulls = pulls::wanted(&plane, &app.name, &app.services, &builds).await?;
     let (events, stream) = mpsc::channel(EVENTS);
     let warnings = warnings(&manifest, &rows);
 
@@ -117,13 +120,13 @@ pub(crate) async fn up(
         let task_plane = Arc::clone(&plane);
         plane.spawn(async move {
             warn(&events, warnings).await;
-            let ended = dry_run::run(&task_plane, &manifest.app, &builds, &events).await;
+            let ended = dry_run::run(&task_plane, &manifest.app, &builds, &pulls, &events).await;
             finish(&events, ended.map(|()| 0)).await;
         });
         return Ok(stream);
     }
-    // With nothing to build, all that can be refused is refused before the answer begins.
-    let ready = match builds.is_empty() {
+    // With nothing to build or pull, all that can be refused is refused before the answer begins.
+    let ready = match builds.is_empty() && pulls.is_empty() {
         true => Some(commit_app(&plane, app).await?),
         false => None,
     };
@@ -135,6 +138,7 @@ pub(crate) async fn up(
             let committed = match ready {
                 Some(committed) => committed,
                 None => {
+                    pulls::run(&plane, pulls, &events).await?;
                     images::run(&plane, Arc::new(upload), builds, &events).await?;
                     commit_app(&plane, &manifest.app).await?
                 }
@@ -169,13 +173,29 @@ pub(crate) async fn change(
     }
     privilege::check(&plane.config, [(id.clone(), &spec)])?;
     let kept = plane.collector.keep().await;
-    let new = revision::resolve(&plane, &id.app, &spec, &[row]).await?;
-    let committed = commit(&plane, vec![new]).await?;
-    drop(kept);
+    let pulls = pulls::wanted(&plane, &id.app, std::slice::from_ref(&spec), &[]).await?;
+    // With nothing to pull, all that can be refused is refused before the answer begins.
+    let ready = match pulls.is_empty() {
+        true => Some(commit_one(&plane, &id.app, &spec, &row).await?),
+        false => None,
+    };
     let (events, stream) = mpsc::channel(EVENTS);
+    let (task_plane, app) = (Arc::clone(&plane), id.app.clone());
     plane.spawn(async move {
-        let code = outcome::wait(committed, detach, &events).await;
-        finish(&events, Ok(code)).await;
+        let plane = task_plane;
+        let work = async {
+            let committed = match ready {
+                Some(committed) => committed,
+                None => {
+                    pulls::run(&plane, pulls, &events).await?;
+                    commit_one(&plane, &app, &spec, &row).await?
+                }
+            };
+            drop(kept);
+            Ok(outcome::wait(committed, detach, &events).await)
+        };
+        let ended = work.await;
+        finish(&events, ended).await;
     });
     Ok(stream)
 }
@@ -310,6 +330,18 @@ async fn commit_app(plane: &Arc<Plane>, app: &AppSpec) -> Result<Vec<Committed>,
         revisions.push(revision::resolve(plane, &app.name, service, &rows).await?);
     }
     commit(plane, revisions).await
+}
+
+/// Resolves one service of an app and writes it.
+async fn commit_one(
+    plane: &Arc<Plane>,
+    app: &AppName,
+    spec: &ServiceSpec,
+    row: &Row,
+) -> Result<Vec<Committed>, Problem> {
+    let rows = std::slice::from_ref(row);
+    let new = revision::resolve(plane, app, spec, rows).await?;
+    commit(plane, vec![new]).await
 }
 
 /// Writes those revisions that change something, all or none, and tells their drivers.
@@ -456,8 +488,12 @@ async fn finish(events: &mpsc::Sender<Event>, ended: Result<i32, Problem>) {
     let code = match ended {
         Ok(code) => code,
         Err(problem) => {
+            let code = match problem.status {
+                404 => 4,
+                _ => 1,
+            };
             let _ = events.send(Event::Error { problem }).await;
-            1
+            code
         }
     };
     let _ = events.send(Event::Done { code }).await;

@@ -463,6 +463,7 @@ async fn start(
             listen,
             ..Default::default()
         },
+        registries: Default::default(),
         version: "0.0.0-test".into(),
         virtual_range: (Ipv4Addr::new(10, 1, 240, 0), 20),
     };

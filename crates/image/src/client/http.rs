@@ -368,10 +368,15 @@ pub(super) fn unreachable(error: ureq::Error) -> Failure {
         }
         ureq::Error::Io(error) => match error.kind() {
             io::ErrorKind::InvalidData => Failure::final_(Fault::Unreachable, distrust(&text)),
-            _ => passing(format!(
-                "cannot be reached: {}",
-                shown_text(&error.to_string())
-            )),
+            _ => {
+                let text = format!("cannot be reached: {}", shown_text(&error.to_string()));
+                // What getaddrinfo says has neither kind nor number; waiting rarely helps it.
+                let looked_up = error.raw_os_error().is_none() && text.contains("lookup");
+                match looked_up {
+                    true => Failure::final_(Fault::Unreachable, text),
+                    false => passing(text),
+                }
+            }
         },
         ureq::Error::Timeout(_) => passing("did not answer in time".to_owned()),
         ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::LargeResponseHeader(..) => {
@@ -383,7 +388,8 @@ pub(super) fn unreachable(error: ureq::Error) -> Failure {
 
 fn distrust(text: &str) -> String {
     format!(
-        "shows no certificate that is trusted here ({text}); name its authority with --ca, or use --insecure"
+        "shows no certificate that is trusted here ({text}); put its authority into {}/HOST/ca.crt",
+        CERTS_D[0]
     )
 }
 

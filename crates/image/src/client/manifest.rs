@@ -156,6 +156,10 @@ fn get(
 fn media_type(said: &str, bytes: &[u8]) -> String {
     let document: Option<serde_json::Value> = serde_json::from_slice(bytes).ok();
     let has = |key: &str| document.as_ref().is_some_and(|d| d.get(key).is_some());
+    // One could be taken for the other, by whoever looks elsewhere (CVE-2021-41190).
+    if has("manifests") && (has("layers") || has("config")) {
+        return "both an image and an index".to_owned();
+    }
     let own = document.as_ref().and_then(|d| d.get("mediaType")?.as_str());
     if let Some(own) = own.filter(|own| !own.is_empty()) {
         return own.to_owned();

@@ -1,0 +1,95 @@
+//! The node as a client of other registries: who it is there, and how they are reached.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use layby_image::client::{self, Keyring, Options, Progress, Puller, Retry};
+use layby_image::{Error, Image, Reference, Store};
+
+use crate::config::{ControlConfig, OtherRegistries};
+
+/// Where `layby login` keeps what it is told, below the data directory: for root alone.
+const LOGINS: &str = "registries.json";
+
+/// What is needed to speak to other registries.
+#[derive(Debug, Clone)]
+pub(crate) struct Registries {
+    logins: PathBuf,
+    others: OtherRegistries,
+    /// The host under which the node's own registry is known.
+    own: String,
+}
+
+impl Registries {
+    pub(crate) fn new(config: &ControlConfig) -> Self {
+        Self {
+            logins: config.data_dir.join(LOGINS),
+            others: config.registries.clone(),
+            own: format!("registry.{}", config.domain),
+        }
+    }
+
+    /// The file of `layby login`.
+    pub(crate) fn logins(&self) -> &PathBuf {
+        &self.logins
+    }
+
+    /// Whether a reference means the node's own registry: what is there is in the store already.
+    pub(crate) fn is_own(&self, reference: &Reference) -> bool {
+        let host = reference.registry.split(':').next().unwrap_or_default();
+        host == self.own || host == "registry"
+    }
+
+    /// How to speak to the registry of a reference, as whom. Reads files, and may ask a credential helper.
+    pub(crate) fn options(&self, registry: &str, repository: &str) -> Result<Options, Error> {
+        let mut files = vec![self.logins.clone()];
+        files.extend(Keyring::user_files());
+        Ok(Options {
+            credentials: Keyring::new(files).find(registry, repository)?,
+            ..self.anonymous(registry)
+        })
+    }
+
+    /// The same as nobody.
+    pub(crate) fn anonymous(&self, registry: &str) -> Options {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Options {
+            insecure: self.others.insecure.iter().any(|host| host == registry),
+            ca_files: self.others.ca_files.clone(),
+            retry: Retry {
+                seed: now.map_or(0, |now| u64::from(now.subsec_nanos())),
+                ..Retry::default()
+            },
+            ..Options::default()
+        }
+    }
+
+    /// Pulls an image with the node's credentials. Blocks.
+    pub(crate) fn pull(
+        &self,
+        store: &Store,
+        reference: &Reference,
+        platform: Option<&str>,
+        tell: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Image, Error> {
+        let mut options = self.options(&reference.registry, &reference.repository)?;
+        options.platform = platform.map(str::parse).transpose()?;
+        client::pull(store, reference, &options, tell)
+    }
+
+    /// What a build pulls its base images by, until `stop` is set.
+    pub(crate) fn puller(&self, store: Arc<Store>, stop: Arc<AtomicBool>) -> Puller {
+        let registries = self.clone();
+        Puller::new(move |reference| {
+            // What was pushed to the node's own registry is in the store, and nowhere else.
+            if registries.is_own(reference) {
+                return store.resolve(&reference.to_string());
+            }
+            let mut options = registries.options(&reference.registry, &reference.repository)?;
+            options.cancel = Arc::clone(&stop);
+            client::pull(&store, reference, &options, &|_| {})
+        })
+    }
+}
