@@ -170,10 +170,11 @@ impl Embedded {
     }
 
     /// What runs the RUN steps of builds on this node. Call it in the async runtime that this engine was opened in; the
-    /// steps themselves block, and run elsewhere.
-    pub fn runner(&self) -> Arc<dyn RunStep> {
+    /// steps themselves block, and run elsewhere. `host_network`: they may use the machine's own network.
+    pub fn runner(&self, host_network: bool) -> Arc<dyn RunStep> {
         let handle = tokio::runtime::Handle::current();
-        Arc::new(step::Runner::new(Arc::clone(&self.shared), handle))
+        let shared = Arc::clone(&self.shared);
+        Arc::new(step::Runner::new(shared, handle, host_network))
     }
 
     /// The addresses that services can have: the first one, and the length of the prefix.

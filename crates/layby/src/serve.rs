@@ -194,7 +194,7 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
         Arc::clone(&engine) as Arc<dyn Engine>,
         Arc::clone(&engine) as Arc<dyn Access>,
         images,
-        Some(engine.runner()),
+        Some(engine.runner(options.allow_privileged)),
         wires,
     )
     .await?;

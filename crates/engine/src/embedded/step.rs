@@ -35,16 +35,19 @@ pub(super) struct Runner {
     handle: Handle,
     next: AtomicU64,
     memory_bytes: Option<u64>,
+    /// The node's operator lets steps into the machine's own network.
+    host_network: bool,
 }
 
 impl Runner {
-    pub(super) fn new(shared: Arc<Shared>, handle: Handle) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, handle: Handle, host_network: bool) -> Self {
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         Self {
             shared,
             handle,
             next: AtomicU64::new(1),
             memory_bytes: half_of(&meminfo),
+            host_network,
         }
     }
 
@@ -75,7 +78,10 @@ impl Runner {
             hosts: hosts
                 .map(|(name, address)| (address.clone(), name.clone()))
                 .collect(),
-            dns: gateway.into_iter().collect(),
+            dns: match request.network {
+                RunNetwork::Host => machines_name_servers(),
+                RunNetwork::Default | RunNetwork::None => gateway.into_iter().collect(),
+            },
             cgroup: format!("{}/{id}", cgroup(&self.shared.node)),
             id_map: self
                 .shared
@@ -104,13 +110,11 @@ impl RunStep for Runner {
                 let attached = self.handle.block_on(self.shared.network.attach(&id, None));
                 Some(attached.map_err(|error| error_chain(&error))?)
             }
-            RunNetwork::None => None,
-            RunNetwork::Host => {
-                return Err(
-                    "RUN --network=host is refused: a step of a build gets no access to the machine's own network"
-                        .to_owned(),
-                );
-            }
+            RunNetwork::Host if !self.host_network => return Err(
+                "RUN --network=host needs the word of the node's operator: start the node with --allow-privileged"
+                    .to_owned(),
+            ),
+            RunNetwork::None | RunNetwork::Host => None,
         };
         let spec = self.spec(&id, attached.as_ref(), request);
         let dir = self.shared.steps_dir.join(&id);
@@ -137,6 +141,15 @@ pub(super) fn sweep(shared: &Shared) {
 
 fn cgroup(node: &str) -> String {
     format!("layby/{node}/{NAME}")
+}
+
+/// The machine's own, for who is in its network.
+fn machines_name_servers() -> Vec<String> {
+    let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("nameserver"));
+    lines.map(|server| server.trim().to_owned()).collect()
 }
 
 fn mount(mount: &RunMount) -> MountConfig {

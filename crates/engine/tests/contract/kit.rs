@@ -215,6 +215,32 @@ impl Kit {
         place.dir.join("data/replicas")
     }
 
+    /// Builds an image on top of the test's, by a Dockerfile's text after its FROM, with its steps run by the engine;
+    /// its layers, topmost first, and what the builder said.
+    pub(crate) fn build(&self, text: &str) -> (Result<Vec<PathBuf>, String>, String) {
+        let (Some(place), Maker::Embedded { images, root, .. }) = (&self.embedded, &self.maker)
+        else {
+            panic!("only the embedded engine runs steps");
+        };
+        let _entered = self.runtime.enter();
+        let context = root.path().join("steps");
+        fs::create_dir_all(&context).expect("a folder");
+        fs::write(context.join("Dockerfile"), format!("FROM app:1\n{text}")).expect("written");
+        let options = BuildOptions {
+            tag: Some("stepped:1".to_owned()),
+            runner: Some(place.engine.runner(false)),
+            ..BuildOptions::default()
+        };
+        let mut said = String::new();
+        let built = build::build(images, &context, &options, &mut |event| {
+            said.push_str(&format!("{event:?}\n"));
+        });
+        let layers = built
+            .and_then(|image| images.layers(&image.digest))
+            .map_err(|error| layby_model::error_chain(&error));
+        (layers, said)
+    }
+
     /// What runs a replica of `kind`.
     pub(crate) fn spec(&self, kind: Kind) -> RunSpec {
         let (image, digest, command) = match &self.maker {

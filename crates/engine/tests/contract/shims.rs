@@ -25,6 +25,10 @@ pub(crate) const EMBEDDED_ONLY: &[Promise] = &[
         a_replica_answers_at_its_address,
     ),
     (
+        "a_build_runs_its_steps_and_keeps_what_they_wrote",
+        a_build_runs_its_steps_and_keeps_what_they_wrote,
+    ),
+    (
         "a_replica_without_its_shim_is_lost",
         a_replica_without_its_shim_is_lost,
     ),
@@ -45,6 +49,27 @@ pub(crate) const EMBEDDED_ONLY: &[Promise] = &[
         a_process_that_dies_while_the_node_is_down_is_seen,
     ),
 ];
+
+fn a_build_runs_its_steps_and_keeps_what_they_wrote(kit: Kit) {
+    let (layers, said) = kit.build("RUN [\"/app\", \"write\", \"/made\", \"by a step\"]\n");
+    let top = layers.expect("built").remove(0);
+    assert_eq!(
+        fs::read_to_string(top.join("made")).expect("made"),
+        "by a step"
+    );
+    let all: Vec<_> = fs::read_dir(&top).expect("a layer").flatten().collect();
+    assert_eq!(all.len(), 1, "{all:?} {said}");
+    for network in ["none", "default"] {
+        let text = format!("RUN --network={network} [\"/app\", \"exit\", \"7\"]\n");
+        let (layers, said) = kit.build(&text);
+        let error = layers.expect_err("it fails");
+        assert!(error.contains('7'), "{error}");
+        assert!(said.contains("about to exit with 7"), "{said}");
+    }
+    let (layers, _) = kit.build("RUN --network=host [\"/app\", \"exit\", \"0\"]\n");
+    let error = layers.expect_err("the operator has not allowed it");
+    assert!(error.contains("--allow-privileged"), "{error}");
+}
 
 /// Asks until the program listens.
 fn ask(address: IpAddr) -> String {

@@ -1,5 +1,5 @@
 //! The program in the test image: `serve` (answers `ok` on port 8000), `exit N`, `say WORDS`, `cat` (says what it is told),
-//! `size` (says the size of its terminal at first and whenever that changes, until its input is at its end).
+//! `write PATH TEXT`, `size` (says the size of its terminal at first and whenever that changes, until its input is at its end).
 
 use std::io::Write;
 use std::io::Read;
@@ -25,6 +25,7 @@ fn main() {
             std::io::copy(&mut from, &mut to).expect("copied");
         }
         ["size"] => size(),
+        ["write", path, text] => std::fs::write(path, text).expect("written"),
         other => panic!("unknown words: {other:?}"),
     }
 }
