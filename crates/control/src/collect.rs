@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::bell::Bell;
 use crate::plane::Plane;
@@ -41,6 +41,11 @@ impl Collector {
         }
     }
 
+    /// Keeps everybody else out, if nobody keeps the collector off now.
+    pub(crate) fn try_alone(&self) -> Option<OwnedRwLockWriteGuard<()>> {
+        Arc::clone(&self.images).try_write_owned().ok()
+    }
+
     /// There may be something to collect.
     pub(crate) fn ring(&self) {
         self.bell.ring();
@@ -52,7 +57,7 @@ pub(crate) async fn run(plane: Arc<Plane>) {
     loop {
         plane.collector.bell.heard().await;
         // Not waited for: whoever keeps it off rings again, and a lock that is waited for would stop the next deploy.
-        let Ok(alone) = Arc::clone(&plane.collector.images).try_write_owned() else {
+        let Some(alone) = plane.collector.try_alone() else {
             continue;
         };
         let in_use = match plane.store.images().await {

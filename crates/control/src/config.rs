@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use layby_image::Budget;
 use layby_model::ServiceId;
 use layby_model::engine::BoxFuture;
 use layby_model::route::{Confirmed, Demand, NameTable, RouteTable, Traffic};
@@ -22,6 +24,8 @@ pub struct ControlConfig {
     pub publish_on: IpAddr,
     /// Services may ask for what makes them as good as root on the machine (`layby serve --allow-privileged`).
     pub allow_privileged: bool,
+    /// What is pruned on a timer.
+    pub prune: PrunePolicy,
     /// The embedded registry.
     pub registry: RegistrySettings,
     /// How other registries are reached.
@@ -38,6 +42,30 @@ impl ControlConfig {
         let (first, prefix) = self.virtual_range;
         let number = number.filter(|number| u64::from(*number) < 1 << (32 - prefix.min(32)))?;
         u32::from(first).checked_add(number).map(Ipv4Addr::from)
+    }
+}
+
+/// What is let go of on a timer. The default lets go of nothing but what nobody names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrunePolicy {
+    /// From one round to the next.
+    pub every: Duration,
+    /// With more content than this, images that no revision names and build caches go, least recently used first.
+    pub budget: Option<Budget>,
+    /// So many earlier revisions of each service are kept; `None`: as many as the store keeps anyway.
+    pub keep_revisions: Option<u32>,
+    /// What was used in the last so many days is kept in any case; `None`: nothing for that reason.
+    pub keep_days: Option<u32>,
+}
+
+impl Default for PrunePolicy {
+    fn default() -> Self {
+        Self {
+            every: Duration::from_secs(3600),
+            budget: None,
+            keep_revisions: None,
+            keep_days: None,
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::driver::shown_spec;
 use crate::error::Error;
 use crate::names;
 use crate::plane::{Parts, Plane};
+use crate::prune;
 use crate::registry::{self, Desk};
 use crate::store::{self, Store};
 use crate::strays;
@@ -120,6 +121,7 @@ impl Control {
         plane.spawn(Arc::clone(plane).dispatch_demand());
         plane.spawn(collect::run(Arc::clone(plane)));
         plane.spawn(push::run(Arc::clone(plane)));
+        plane.spawn(prune::run(Arc::clone(plane)));
         Ok(())
     }
 

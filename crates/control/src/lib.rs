@@ -15,6 +15,7 @@ mod facts;
 mod names;
 mod plane;
 mod probes;
+mod prune;
 mod registries;
 mod registry;
 mod store;
@@ -24,7 +25,7 @@ mod uses;
 mod volumes;
 
 pub use config::{
-    ControlConfig, DroppedPorts, OtherRegistries, RegistrySettings, StopRequest, Wires,
+    ControlConfig, DroppedPorts, OtherRegistries, PrunePolicy, RegistrySettings, StopRequest, Wires,
 };
 pub use control::{Control, check_data_dir};
 pub use error::Error;

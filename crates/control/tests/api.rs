@@ -11,8 +11,9 @@ use std::path::Path;
 use common::{Deployed, World, compose, tar};
 use layby_control::api;
 use layby_control::api::types::{
-    FileView, ImageView, LogView, LoginView, ManifestView, NewToken, Outcome, Problem, RemovedView,
-    ServiceDetail, ServiceView, TokenView, TransferEvent, UsageView, VersionView, VolumeView,
+    FileView, ImageView, LogView, LoginView, ManifestView, NewToken, Outcome, Problem, PruneView,
+    RemovedView, ServiceDetail, ServiceView, TokenView, TransferEvent, UsageView, VersionView,
+    VolumeView,
 };
 
 #[test]
@@ -273,6 +274,11 @@ async fn every_endpoint_of_the_document_answers() {
     assert_eq!((spare.labels.len(), &spare), (1, &made));
     api.raw("DELETE /v1/volumes/{name}", "/v1/volumes/spare", vec![])
         .await;
+    let body = br#"{"dry_run":true}"#.to_vec();
+    let pruned: PruneView = api
+        .call("POST /v1/images/prune", "/v1/images/prune", body)
+        .await;
+    assert_eq!(pruned.names, [] as [String; 0]);
     let body = br#"{"name":"ci","pull":true}"#.to_vec();
     let made: NewToken = api.call("POST /v1/tokens", "/v1/tokens", body).await;
     let tokens: Vec<TokenView> = api.call("GET /v1/tokens", "/v1/tokens", vec![]).await;

@@ -258,6 +258,7 @@ async fn the_data_of_a_newer_layby_is_left_alone() {
         dropped_ports: std::sync::Arc::new(|_| Box::pin(async { Vec::new() })),
     };
     let config = ControlConfig {
+        prune: Default::default(),
         registry: Default::default(),
         data_dir: world.dir.path().to_owned(),
         domain: "localhost".into(),

@@ -22,7 +22,9 @@ use crate::client::Platform;
 use crate::config::Parsed;
 use crate::error::{io_error, storing};
 use crate::layout::{self, Descriptor, Index, MANIFEST_TYPE, Manifest};
-use crate::{Error, ImageConfig, Reference, archive, digest, gc, layer, lock};
+use crate::{
+    Error, ImageConfig, PruneOptions, Pruned, Reference, archive, digest, gc, layer, lock, prune,
+};
 
 /// An image as it lies in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,6 +211,20 @@ impl Store {
         let (manifest, _) = self.read_manifest(digest)?;
         let diff_ids = self.read_config(&manifest)?.diff_ids;
         layer::unpacked(self, &manifest.layers, &diff_ids)
+    }
+
+    /// Lets go of names, build caches and untagged manifests as the options say, and collects. See [`PruneOptions`].
+    pub fn prune(&self, options: &PruneOptions) -> Result<Pruned, Error> {
+        prune::prune(self, options)
+    }
+
+    /// Notes that an image is used now: pruning takes first what was not used for the longest time.
+    pub fn touch(&self, digest: &str) -> Result<(), Error> {
+        let path = self.blob_path(digest)?;
+        let file = File::open(&path).map_err(io_error("open", &path))?;
+        let now = std::time::SystemTime::now();
+        file.set_modified(now)
+            .map_err(io_error("set the time of", &path))
     }
 
     /// Removes what neither the index nor a manifest digest `in_use` reaches. Returns the bytes of the blobs removed.

@@ -130,6 +130,19 @@ pub(crate) struct Serve {
     /// Let anybody who reaches the registry pull from it, without a token.
     #[arg(long)]
     pub(crate) registry_anonymous_pull: bool,
+    /// Every hour, if images and build caches take more than this (such as 20G), remove those that no service needs,
+    /// the longest unused first; otherwise none is removed for its size.
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub(crate) image_budget: Option<u64>,
+    /// How much may then be left; otherwise 80 % of the budget.
+    #[arg(long, value_name = "SIZE", value_parser = bytes, requires = "image_budget")]
+    pub(crate) image_low: Option<u64>,
+    /// Keep what was used in the last so many days, whatever the budget.
+    #[arg(long, value_name = "D")]
+    pub(crate) image_keep_days: Option<u32>,
+    /// Keep so many earlier revisions of each service to go back to, of the 50 that are kept otherwise.
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_revisions: Option<u32>,
     /// The domain that services are names of.
     #[arg(
         long,
@@ -350,6 +363,10 @@ pub(crate) enum Image {
         #[arg(long, value_enum, default_value_t = ArchiveFormat::Oci)]
         format: ArchiveFormat,
     },
+    /// Remove what no service needs: never what runs, rolls or may be gone back to, nor what the registry's tags name.
+    ///
+    /// Without options, only content that nothing names.
+    Prune(Prune),
     /// Forget an image's name.
     Rm {
         /// The image.
@@ -383,6 +400,34 @@ pub(crate) struct Login {
     /// Print the registries that the node is logged in to, and do nothing.
     #[arg(long, conflicts_with_all = ["user", "password_stdin"])]
     pub(crate) list: bool,
+}
+
+/// `layby image prune`.
+#[derive(Debug, Args)]
+pub(crate) struct Prune {
+    /// Also the names of images that no revision names.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Also manifests in the registry that no tag leads to.
+    #[arg(long)]
+    pub(crate) untagged: bool,
+    /// Forget all but so many of each service's earlier revisions; one that is forgotten cannot be gone back to.
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_revisions: Option<u32>,
+    /// Keep what was used in the last so many days.
+    #[arg(long, value_name = "D")]
+    pub(crate) keep_days: Option<u32>,
+    /// If there is more than this (such as 20G), remove unused images and build caches, the longest unused first.
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub(crate) budget: Option<u64>,
+    /// How much may then be left; otherwise 80 % of the budget.
+    #[arg(long, value_name = "SIZE", value_parser = bytes, requires = "budget")]
+    pub(crate) low: Option<u64>,
+    /// Print what would go, and remove nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) json: Json,
 }
 
 /// The form of an image archive.
@@ -437,6 +482,20 @@ pub(crate) enum Node {
     },
 }
 
+/// `20G`, `500M`, `64K` or plain bytes; a unit is 1,000 times the one before.
+fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || "write it as a number with K, M, G or T, such as 20G".to_owned();
+    let (number, factor) = match text.char_indices().last() {
+        Some((at, 'K' | 'k')) => (&text[..at], 1_000),
+        Some((at, 'M')) => (&text[..at], 1_000_000),
+        Some((at, 'G')) => (&text[..at], 1_000_000_000),
+        Some((at, 'T')) => (&text[..at], 1_000_000_000_000),
+        _ => (text, 1),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(factor).ok_or_else(wrong)
+}
+
 /// `90d`, `12h`, `30m` or `45s` in seconds.
 fn seconds(text: &str) -> Result<u64, String> {
     let wrong = || "write it as a number with d, h, m or s, such as 90d".to_owned();
@@ -473,6 +532,15 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_may_have_a_unit() {
+        assert_eq!(bytes("20G"), Ok(20_000_000_000));
+        assert_eq!(bytes("7"), Ok(7));
+        for bad in ["", "G", "-1", "1.5G", "20GB", "99999999999T", "1é"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn times_have_a_unit() {

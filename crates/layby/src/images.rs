@@ -5,11 +5,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
-use layby_control::api::types::{ImageDetail, ImageView};
+use layby_control::api::types::{ImageDetail, ImageView, PruneBody, PruneView};
 use tokio::fs::File;
 use tokio::io::{self, AsyncRead};
 
-use crate::cli::{ArchiveFormat, Image};
+use crate::cli::{ArchiveFormat, Image, Prune};
 use crate::client::Client;
 use crate::out::say;
 use crate::{show, transfer};
@@ -57,6 +57,7 @@ pub(crate) async fn image(client: &Client, command: Image) -> Result<()> {
             say!("{reference}  is now also {name}");
             Ok(())
         }
+        Image::Prune(options) => prune(client, options).await,
         Image::Rm { reference } => {
             client
                 .forget("/v1/images", &[("reference", reference.clone())])
@@ -163,6 +164,41 @@ fn age(created: Option<&str>, now: Timestamp) -> String {
     let unit = units.into_iter().find(|(length, _)| seconds >= *length);
     let (length, name) = unit.unwrap_or((1, "s"));
     format!("{} {name}", seconds / length)
+}
+
+async fn prune(client: &Client, options: Prune) -> Result<()> {
+    let body = PruneBody {
+        all: options.all,
+        untagged: options.untagged,
+        keep_revisions: options.keep_revisions,
+        keep_days: options.keep_days,
+        budget_bytes: options.budget,
+        low_bytes: options.low,
+        dry_run: options.dry_run,
+    };
+    let pruned: PruneView = client.post_json("/v1/images/prune", &body).await?;
+    if options.json.json {
+        say!("{}", serde_json::to_string_pretty(&pruned)?);
+        return Ok(());
+    }
+    let gone = if options.dry_run {
+        "would go"
+    } else {
+        "removed"
+    };
+    let all = [&pruned.revisions, &pruned.names, &pruned.untagged];
+    for what in all.into_iter().flatten() {
+        say!("{what}  {gone}");
+    }
+    if pruned.build_cache > 0 {
+        say!("{} entries of the build cache  {gone}", pruned.build_cache);
+    }
+    say!(
+        "{} {gone}, {} left",
+        size(pruned.freed_bytes),
+        size(pruned.left_bytes)
+    );
+    Ok(())
 }
 
 /// Bytes for people: `9.8 MB`.

@@ -17,6 +17,7 @@ mod registry;
 mod reserve;
 mod serve;
 mod services;
+mod settings;
 mod show;
 mod tokens;
 mod transfer;

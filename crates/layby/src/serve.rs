@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use layby_control::{Control, ControlConfig, OtherRegistries, RegistrySettings, StopRequest};
+use layby_control::{Control, ControlConfig, OtherRegistries, StopRequest};
 use layby_engine::embedded::{Embedded, EmbeddedConfig};
 use layby_gateway::{Gateway, GatewayConfig};
 use layby_image::Store;
 use layby_model::access::Access;
 use layby_model::engine::Engine;
-use layby_model::names::is_dns_label;
 use layby_model::route::{Confirmed, Demand, NameTable, RouteTable};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::UnixListener;
@@ -25,6 +24,7 @@ use crate::node::require_root;
 use crate::paths::{Paths, give_to_group};
 use crate::registry;
 use crate::reserve;
+use crate::settings;
 
 /// How long open API connections (followed logs, say) may go on while the node ends.
 const API_GRACE: Duration = Duration::from_secs(1);
@@ -35,7 +35,7 @@ const API_GRACE: Duration = Duration::from_secs(1);
 /// Not root, a wrong option, a node that runs on the same data already, or a part that cannot be opened.
 pub(crate) fn serve(paths: &Paths, options: &Serve) -> Result<()> {
     require_root()?;
-    check(options)?;
+    settings::check(options)?;
     layby_control::check_data_dir(&paths.data_dir)?;
     paths.create()?;
     let _lock = lock(paths)?;
@@ -58,28 +58,6 @@ pub(crate) fn serve(paths: &Paths, options: &Serve) -> Result<()> {
         paths.remove_run_dir(); // nothing is left by a start that came to nothing; what is not empty stays
     }
     ended
-}
-
-/// Everything that is wrong with the options, before any port opens.
-fn check(options: &Serve) -> Result<()> {
-    let mut wrong = Vec::new();
-    if !options.domain.split('.').all(is_dns_label) {
-        wrong.push(format!(
-            "--domain {:?} is not a domain name in lower case",
-            options.domain
-        ));
-    }
-    if options.publish_on.is_multicast() {
-        wrong.push(format!(
-            "--publish-on {} is no address that one can listen on",
-            options.publish_on
-        ));
-    }
-    if wrong.is_empty() {
-        Ok(())
-    } else {
-        bail!(wrong.join("; "))
-    }
 }
 
 /// Keeps a second node from the same data; the lock goes with the process, however it ends.
@@ -177,11 +155,8 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
         http: gateway.http_addr(),
         publish_on: options.publish_on,
         allow_privileged: options.allow_privileged,
-        registry: RegistrySettings {
-            listen: Some(registry_addr),
-            anonymous_pull: options.registry_anonymous_pull,
-            unpack: true,
-        },
+        prune: settings::prune(options),
+        registry: settings::registry(options, registry_addr),
         registries: OtherRegistries {
             insecure: options.insecure_registry.clone(),
             ca_files: options.registry_ca.clone(),

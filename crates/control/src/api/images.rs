@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -14,7 +14,7 @@ use layby_model::error_chain;
 use super::Shared;
 use super::pipe;
 use super::query::{self, Pairs};
-use super::types::{ImageDetail, ImageView, LayerView, Problem};
+use super::types::{ImageDetail, ImageView, LayerView, Problem, PruneBody, PruneView};
 use crate::plane::Plane;
 
 /// Every image of the store.
@@ -61,6 +61,26 @@ pub(super) async fn remove(State(plane): Shared, pairs: Pairs) -> Result<StatusC
     }
     plane.collector.ring();
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Lets go of what no revision needs, and says what went.
+#[utoipa::path(
+    post,
+    path = "/v1/images/prune",
+    request_body = PruneBody,
+    responses(
+        (status = 200, body = PruneView),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "Builds or deploys are under way"),
+    )
+)]
+pub(super) async fn prune(State(plane): Shared, body: Bytes) -> Result<Json<PruneView>, Problem> {
+    let body: PruneBody = match body.is_empty() {
+        true => PruneBody::default(),
+        false => serde_json::from_slice(&body)
+            .map_err(|error| Problem::bad_request(format!("the body: {error}")))?,
+    };
+    Ok(Json(crate::prune::prune(&plane, body).await?))
 }
 
 /// Loads all images of an OCI or docker archive.

@@ -76,6 +76,7 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(builds::build))
         .routes(routes!(images::list, images::remove))
         .routes(routes!(images::load))
+        .routes(routes!(images::prune))
         .routes(routes!(images::save))
         .routes(routes!(images::inspect))
         .routes(routes!(images::tag))

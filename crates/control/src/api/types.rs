@@ -618,6 +618,43 @@ pub struct LoginView {
     pub user: Option<String>,
 }
 
+/// What to prune. The default removes only what nothing names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct PruneBody {
+    /// Names of images that no revision names; not those of the registry.
+    pub all: bool,
+    /// Manifests of the registry that no tag leads to.
+    pub untagged: bool,
+    /// So many earlier revisions of each service are kept; `null`: all that are there.
+    pub keep_revisions: Option<u32>,
+    /// What was used (of revisions: made) in the last so many days is kept.
+    pub keep_days: Option<u32>,
+    /// With more content than this, in bytes, unused names and build caches go, least recently used first.
+    pub budget_bytes: Option<u64>,
+    /// So much may then be left; `null`: 80 % of the budget.
+    pub low_bytes: Option<u64>,
+    /// Only say what would go.
+    pub dry_run: bool,
+}
+
+/// What was pruned, or would be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PruneView {
+    /// Names of images.
+    pub names: Vec<String>,
+    /// Manifests of the registry, as `<repository>@<digest>`.
+    pub untagged: Vec<String>,
+    /// Earlier revisions, as `<app>/<service> revision <n>`.
+    pub revisions: Vec<String>,
+    /// How many entries and folders of the build cache.
+    pub build_cache: usize,
+    /// The bytes that went.
+    pub freed_bytes: u64,
+    /// The bytes that the node's images and build caches take now.
+    pub left_bytes: u64,
+}
+
 /// A token of the registry to make.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TokenBody {

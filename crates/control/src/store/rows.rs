@@ -124,12 +124,43 @@ impl Store {
 
     /// The digests of the images of every revision that is kept.
     pub(crate) async fn images(&self) -> Result<Vec<String>, StoreError> {
-        self.call(|db| {
-            db.prepare_cached(
-                "SELECT DISTINCT image.value FROM revisions, json_each(revisions.spec, '$.images') AS image",
-            )?
-            .query_map([], |row| row.get(0))?
-            .collect()
+        self.call(|db| images(db)).await
+    }
+
+    /// Forgets all but the newest `keep` of each service's earlier revisions that were made before some time; never the
+    /// live one or the target. Gives what was forgotten, as `app/service revision n`, and the images of those that are
+    /// left. With `dry_run`, nothing is changed.
+    pub(crate) async fn prune_revisions(
+        &self,
+        keep: Option<u32>,
+        before: Option<jiff::Timestamp>,
+        dry_run: bool,
+    ) -> Result<(Vec<String>, Vec<String>), StoreError> {
+        self.call(move |db| {
+            let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let mut gone = Vec::new();
+            if let Some(keep) = keep {
+                let before = before.map(|at| at.to_string());
+                let mut forget = tx.prepare(
+                    "DELETE FROM revisions WHERE (app, service, revision) IN (
+                         SELECT app, service, revision FROM (
+                             SELECT r.app, r.service, r.revision, r.created_at,
+                                 row_number() OVER (PARTITION BY r.app, r.service ORDER BY r.revision DESC) AS place
+                             FROM revisions AS r JOIN services AS s USING (app, service)
+                             WHERE r.revision IS NOT s.live AND r.revision <> s.target)
+                         WHERE place > ?1 AND (?2 IS NULL OR created_at < ?2))
+                     RETURNING app || '/' || service || ' revision ' || revision",
+                )?;
+                gone = forget
+                    .query_map(params![keep, before], |row| row.get(0))?
+                    .collect::<rusqlite::Result<_>>()?;
+            }
+            let images = images(&tx)?;
+            match dry_run {
+                true => tx.rollback()?,
+                false => tx.commit()?,
+            }
+            Ok((gone, images))
         })
         .await
     }
@@ -196,6 +227,14 @@ impl Store {
         })
         .await
     }
+}
+
+fn images(db: &Connection) -> rusqlite::Result<Vec<String>> {
+    db.prepare_cached(
+        "SELECT DISTINCT image.value FROM revisions, json_each(revisions.spec, '$.images') AS image",
+    )?
+    .query_map([], |row| row.get(0))?
+    .collect()
 }
 
 fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqlite::Result<()> {

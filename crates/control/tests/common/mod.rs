@@ -454,6 +454,7 @@ async fn start(
         }),
     };
     let config = ControlConfig {
+        prune: Default::default(),
         data_dir: dir.path().to_owned(),
         domain: "localhost".into(),
         http: (Ipv4Addr::LOCALHOST, 8080).into(),

@@ -94,8 +94,30 @@ pub(crate) struct Held {
     pub(crate) layers: BTreeSet<String>,
 }
 
-/// The youngest entries, within an age and a size.
+/// An entry that is kept.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) last_used: SystemTime,
+    /// `None`: the step changed nothing.
+    pub(crate) layer: Option<Layer>,
+}
+
+/// What the entries that are kept hold.
 pub(crate) fn held(store: &Store) -> Result<Held, Error> {
+    let mut held = Held::default();
+    for entry in young(store)? {
+        held.entries.insert(entry.name);
+        if let Some(layer) = entry.layer {
+            held.blobs.insert(layer.descriptor.digest);
+            held.layers.insert(layer.diff_id);
+        }
+    }
+    Ok(held)
+}
+
+/// The youngest entries, within an age and a size.
+pub(crate) fn young(store: &Store) -> Result<Vec<Entry>, Error> {
     let dir = store.cache_dir();
     let mut found: Vec<(SystemTime, String)> = Vec::new();
     for entry in fs::read_dir(&dir).map_err(io_error("list", &dir))? {
@@ -107,7 +129,8 @@ pub(crate) fn held(store: &Store) -> Result<Held, Error> {
     }
     found.sort_unstable_by(|a, b| b.cmp(a));
     let now = SystemTime::now();
-    let mut held = Held::default();
+    let mut kept = Vec::new();
+    let mut blobs = BTreeSet::new();
     let mut bytes = 0;
     for (modified, name) in found {
         // One from the future is as young as can be.
@@ -118,21 +141,26 @@ pub(crate) fn held(store: &Store) -> Result<Held, Error> {
         let Ok(text) = fs::read_to_string(dir.join(&name)) else {
             continue;
         };
+        let mut made = None;
         if text != NOTHING {
             let Some(layer) = layer(store, &text) else {
                 continue;
             };
-            if held.blobs.insert(layer.descriptor.digest) {
+            if blobs.insert(layer.descriptor.digest.clone()) {
                 bytes += layer.descriptor.size;
             }
-            held.layers.insert(layer.diff_id);
             if bytes > KEPT_BYTES {
                 break;
             }
+            made = Some(layer);
         }
-        held.entries.insert(name);
+        kept.push(Entry {
+            name,
+            last_used: modified,
+            layer: made,
+        });
     }
-    Ok(held)
+    Ok(kept)
 }
 
 fn path(store: &Store, key: &str) -> PathBuf {

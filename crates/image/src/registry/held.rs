@@ -1,10 +1,12 @@
 //! What the repositories hold of the store's blobs: the garbage collection keeps it.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
 
-use super::manifests;
-use super::repository::{self, Repository};
+use super::digest::Digest;
+use super::manifests::{self, Document};
+use super::repository::{self, Record, Repository};
+use super::route::Name;
 use crate::{Error, Store, blob};
 
 /// A blob that no manifest of its repository names stays for so long: its manifest may be on its way.
@@ -42,4 +44,103 @@ pub(crate) fn held(store: &Store) -> Result<BTreeSet<String>, Error> {
         }
     }
     Ok(held)
+}
+
+/// What one manifest of a repository holds; or what its repository holds that no manifest names yet.
+pub(crate) struct Holding {
+    /// The SHA-256 of the manifest; empty for the rest of a repository.
+    pub(crate) sha256: String,
+    /// Repository and digest of a manifest that no tag leads to.
+    pub(crate) untagged: Option<(String, String)>,
+    pub(crate) pushed_at: SystemTime,
+    /// The SHA-256 of each blob, the manifest among them.
+    pub(crate) blobs: BTreeSet<String>,
+}
+
+/// What all repositories hold, manifest by manifest.
+pub(crate) fn holdings(store: &Store) -> Result<Vec<Holding>, Error> {
+    let mut all = Vec::new();
+    for name in repository::all(store)? {
+        let repository = Repository::new(store, &name);
+        let known = read(store, &repository)?;
+        let tagged = tagged(&repository, &known)?;
+        let mut rest: BTreeSet<Digest> = repository.blobs()?.into_iter().collect();
+        for (digest, (record, document)) in &known {
+            let mut blobs = BTreeSet::from([record.sha256.clone()]);
+            for blob in document.iter().flat_map(Document::blobs) {
+                if let Some(blob) = Digest::parse(blob)
+                    && let Some(sha256) = repository.blob(&blob)?
+                {
+                    blobs.insert(sha256);
+                    rest.remove(&blob);
+                }
+            }
+            let untagged = !tagged.contains(digest);
+            all.push(Holding {
+                sha256: record.sha256.clone(),
+                untagged: untagged.then(|| (name.as_str().to_owned(), digest.to_string())),
+                pushed_at: repository.pushed_at(digest),
+                blobs,
+            });
+        }
+        let mut blobs = BTreeSet::new();
+        for digest in rest {
+            blobs.extend(repository.blob(&digest)?);
+        }
+        all.push(Holding {
+            sha256: String::new(),
+            untagged: None,
+            pushed_at: SystemTime::now(),
+            blobs,
+        });
+    }
+    Ok(all)
+}
+
+/// Takes an untagged manifest from its repository; its blobs follow when no other names them for a day. `false`: it is
+/// gone, or a tag leads to it meanwhile.
+pub(crate) fn forget(store: &Store, repository: &str, digest: &str) -> Result<bool, Error> {
+    let (Ok(name), Some(digest)) = (Name::parse(repository), Digest::parse(digest)) else {
+        return Ok(false);
+    };
+    let repository = Repository::new(store, &name);
+    let known = read(store, &repository)?;
+    if tagged(&repository, &known)?.contains(&digest) || !known.contains_key(&digest) {
+        return Ok(false);
+    }
+    Ok(repository.remove_manifest(&digest)?.is_some())
+}
+
+type Known = BTreeMap<Digest, (Record, Option<Document>)>;
+
+fn read(store: &Store, repository: &Repository<'_>) -> Result<Known, Error> {
+    let mut known = BTreeMap::new();
+    for digest in repository.manifests()? {
+        if let Some(record) = repository.manifest(&digest)? {
+            let bytes = blob::read_bounded(&store.blob_path(&record.sha256)?)?;
+            known.insert(digest, (record, manifests::parse(&bytes).ok()));
+        }
+    }
+    Ok(known)
+}
+
+/// The manifests that tags lead to: by themselves, as parts of an index, or as what says something about one of these.
+fn tagged(repository: &Repository<'_>, known: &Known) -> Result<BTreeSet<Digest>, Error> {
+    let mut reached = BTreeSet::new();
+    let mut next = Vec::new();
+    for tag in repository.tags()? {
+        let to = repository.tag(&tag)?;
+        next.extend(to.and_then(|to| Digest::parse(&to.digest)));
+    }
+    while let Some(digest) = next.pop() {
+        if !reached.insert(digest.clone()) {
+            continue;
+        }
+        if let Some((_, Some(document))) = known.get(&digest) {
+            let parts = document.manifests.iter().flatten();
+            next.extend(parts.filter_map(|part| Digest::parse(&part.digest)));
+        }
+        next.extend(repository.referrers(&digest)?);
+    }
+    Ok(reached)
 }

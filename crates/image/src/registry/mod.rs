@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 
 pub use body::{Incoming, Outgoing};
 pub use grant::Grant;
-pub(crate) use held::held;
+pub(crate) use held::{forget, held, holdings};
 pub use hosts::Hosts;
 pub use refusal::TurnedAway;
 use refusal::{Code, Refusal};
@@ -185,6 +185,14 @@ impl Registry {
         let removed = repository::Repository::new(&self.store, &name).remove_tag(tag)?;
         images::enter(&self.store, &self.hosts, &name, tag, None)?;
         Ok(removed)
+    }
+
+    /// Forgets uploads that nobody went on with for a day. Blocks.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn sweep(&self) -> Result<(), Error> {
+        self.uploads.sweep(&self.store)
     }
 
     /// Who pushed a tag last; empty where nobody knows. Blocks.

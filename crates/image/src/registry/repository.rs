@@ -16,6 +16,7 @@ use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -192,6 +193,13 @@ impl<'a> Repository<'a> {
     pub(super) fn blob_age(&self, digest: &Digest) -> Option<std::time::Duration> {
         let path = self.dir.join("blobs").join(digest.file_name());
         fs::metadata(path).ok()?.modified().ok()?.elapsed().ok()
+    }
+
+    /// When a manifest was pushed last.
+    pub(super) fn pushed_at(&self, digest: &Digest) -> SystemTime {
+        let path = self.dir.join("manifests").join(digest.file_name());
+        let found = fs::metadata(path).and_then(|found| found.modified());
+        found.unwrap_or_else(|_| SystemTime::now())
     }
 
     /// Where its uploads are, made when it is not there yet.

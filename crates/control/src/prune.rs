@@ -1,0 +1,141 @@
+//! Pruning: old revisions, names of images and build caches are let go by a policy, on a timer or when somebody asks.
+//!
+//! What runs, rolls or may be gone back to is named by a revision that is kept, and stays whatever is asked. So does what a
+//! deploy is making: it keeps the collector off, and pruning waits for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use layby_image::{Budget, PruneOptions, Pruned};
+use layby_model::error_chain;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::api::types::{Problem, PruneBody, PruneView};
+use crate::config::PrunePolicy;
+use crate::plane::Plane;
+
+/// How long somebody who asks waits for deploys and builds to be done.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is looked whether they are.
+const LOOK: Duration = Duration::from_millis(50);
+/// From the start to the first round of the timer.
+const FIRST: Duration = Duration::from_secs(300);
+const DAY_S: u64 = 24 * 3600;
+
+/// Carries out the node's policy on a timer, until the control plane ends.
+pub(crate) async fn run(plane: Arc<Plane>) {
+    let policy = plane.config.prune;
+    let mut timer = tokio::time::interval_at(Instant::now() + FIRST, policy.every);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        timer.tick().await;
+        let task_plane = Arc::clone(&plane);
+        let swept = tokio::task::spawn_blocking(move || task_plane.desk.registry.sweep()).await;
+        if let Ok(Err(error)) = swept {
+            let error = error_chain(&error);
+            tracing::warn!(
+                error,
+                "uploads that nobody went on with could not be removed"
+            );
+        }
+        match prune(&plane, by_policy(&policy)).await {
+            Ok(view) if view.freed_bytes > 0 => tracing::info!(
+                freed = view.freed_bytes,
+                left = view.left_bytes,
+                names = view.names.join(", "),
+                "pruned images"
+            ),
+            Ok(_) => {}
+            Err(problem) => tracing::warn!(problem = problem.detail, "images were not pruned"),
+        }
+    }
+}
+
+fn by_policy(policy: &PrunePolicy) -> PruneBody {
+    PruneBody {
+        keep_revisions: policy.keep_revisions,
+        keep_days: policy.keep_days,
+        budget_bytes: policy.budget.map(|budget| budget.high_bytes),
+        low_bytes: policy.budget.map(|budget| budget.low_bytes),
+        ..PruneBody::default()
+    }
+}
+
+/// Prunes once.
+///
+/// # Errors
+/// Marks that make no sense, builds that do not end, or the disk.
+pub(crate) async fn prune(plane: &Arc<Plane>, body: PruneBody) -> Result<PruneView, Problem> {
+    let budget = budget(&body)?;
+    let alone = alone(plane).await?;
+    let unused_for = Duration::from_secs(u64::from(body.keep_days.unwrap_or(0)) * DAY_S);
+    let before = SignedDuration::try_from(unused_for)
+        .ok()
+        .and_then(|age| Timestamp::now().checked_sub(age).ok());
+    let (revisions, in_use) = plane
+        .store
+        .prune_revisions(body.keep_revisions, before, body.dry_run)
+        .await?;
+    let options = PruneOptions {
+        in_use,
+        registry: plane.desk.registry.hosts().name.clone(),
+        all: body.all,
+        untagged: body.untagged,
+        unused_for,
+        budget,
+        dry_run: body.dry_run,
+    };
+    let images = Arc::clone(&plane.images);
+    let pruned = tokio::task::spawn_blocking(move || {
+        let _alone = alone;
+        images.prune(&options)
+    });
+    let pruned = pruned
+        .await
+        .map_err(|error| Problem::failed(format!("pruning broke off: {error}")))??;
+    Ok(view(revisions, pruned))
+}
+
+/// Keeps builds and deploys out. They keep others out only for as long as they take, and are not to wait here.
+async fn alone(plane: &Plane) -> Result<tokio::sync::OwnedRwLockWriteGuard<()>, Problem> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(alone) = plane.collector.try_alone() {
+            return Ok(alone);
+        }
+        if Instant::now() > until {
+            let text = "builds or deploys are under way, and what they make must not be pruned";
+            return Err(Problem::conflict(text).hint("try again when they are done"));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn budget(body: &PruneBody) -> Result<Option<Budget>, Problem> {
+    match (body.budget_bytes, body.low_bytes) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(Problem::bad_request(
+            "a low mark is of no use without a budget: name both, or the budget alone",
+        )),
+        (Some(high), Some(low)) if low > high => Err(Problem::bad_request(format!(
+            "the low mark ({low} bytes) is above the budget ({high} bytes)"
+        ))),
+        (Some(high_bytes), low) => Ok(Some(Budget {
+            high_bytes,
+            // Far enough below that the next push does not reach the high mark again.
+            low_bytes: low.unwrap_or(high_bytes / 10 * 8),
+        })),
+    }
+}
+
+fn view(revisions: Vec<String>, pruned: Pruned) -> PruneView {
+    PruneView {
+        names: pruned.names,
+        untagged: pruned.untagged,
+        revisions,
+        build_cache: pruned.build_cache,
+        freed_bytes: pruned.freed_bytes,
+        left_bytes: pruned.left_bytes,
+    }
+}
