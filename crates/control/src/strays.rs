@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use layby_model::engine::{Engine, RunSpec, Workload};
+use layby_model::engine::{Engine, EngineError, RunSpec, Workload};
 use layby_model::replica::{Phase, ReplicaReport};
 use layby_model::spec::ServiceSpec;
 
@@ -23,7 +23,7 @@ pub(crate) async fn retire_quietly(engine: &dyn Engine, replicas: Vec<ReplicaRep
         if stray.phase == Phase::Removing {
             continue;
         }
-        let order = Workload {
+        let mut order = Workload {
             service: stray.service.clone(),
             revision: stray.revision,
             generation: stray.generation,
@@ -31,7 +31,13 @@ pub(crate) async fn retire_quietly(engine: &dyn Engine, replicas: Vec<ReplicaRep
             replicas: BTreeMap::new(),
             retire: vec![stray.id],
         };
-        if let Err(error) = engine.apply(&order).await {
+        let mut applied = engine.apply(&order).await;
+        // Its service may have had a newer order since the one that made it: nobody gives any more.
+        if let Err(EngineError::Stale { seen, .. }) = applied {
+            order.generation = seen;
+            applied = engine.apply(&order).await;
+        }
+        if let Err(error) = applied {
             tracing::warn!(replica = %stray.id, %error, "it could not be removed; trying again later");
         }
     }

@@ -178,18 +178,25 @@ fn spec() -> layby_model::spec::ServiceSpec {
 async fn replicas_of_no_service_are_removed() {
     let mut world = World::new().await;
     world.kill();
-    let order = layby_model::engine::Workload {
+    let order = |generation, replica| layby_model::engine::Workload {
         service: "gone/web".parse().expect("an id"),
         revision: layby_model::RevisionId(1),
-        generation: 1,
+        generation,
         spec: layby_model::engine::RunSpec {
             service: spec(),
             images: Vec::new(),
         },
-        replicas: [(layby_model::ReplicaId(9), layby_model::Wakefulness::Awake)].into(),
+        replicas: [(
+            layby_model::ReplicaId(replica),
+            layby_model::Wakefulness::Awake,
+        )]
+        .into(),
         retire: Vec::new(),
     };
-    world.fake.apply(&order).await.expect("the fake obeys");
+    // The first is of an older generation than the last order that the engine had for its service.
+    for order in [order(1, 8), order(2, 9)] {
+        world.fake.apply(&order).await.expect("the fake obeys");
+    }
     world.start().await;
     world.until_replicas(<[_]>::is_empty).await;
 }
