@@ -178,6 +178,8 @@ pub(crate) struct Member {
     pub(crate) draft: Draft,
     pub(crate) joined: Joined,
     pub(crate) links: Vec<Link>,
+    /// `container_name`, by which Docker's containers find each other, too.
+    pub(crate) container_name: Option<Placed<String>>,
 }
 
 /// Makes one network of those that the file has: gives the services their further names, and says what is lost.
@@ -220,7 +222,45 @@ pub(crate) fn join(
             report.warn(&link.place, message);
         }
     }
+    container_names(&mut members, report);
     members.into_iter().map(|member| member.draft).collect()
+}
+
+/// Gives services the names of their containers, where these can be host names and are nobody else's.
+fn container_names(members: &mut [Member], report: &mut Report) {
+    let mut taken: BTreeSet<ServiceName> = members
+        .iter()
+        .map(|member| &member.draft.spec)
+        .flat_map(|spec| spec.aliases.iter().chain([&spec.name]))
+        .cloned()
+        .collect();
+    for member in members {
+        let Some(given) = member.container_name.take() else {
+            continue;
+        };
+        let spec = &member.draft.spec;
+        let name = ServiceName::new(&given.value);
+        if name
+            .as_ref()
+            .is_ok_and(|name| spec.name == *name || spec.aliases.contains(name))
+        {
+            continue;
+        }
+        match name {
+            Ok(name) if taken.insert(name.clone()) => {
+                member.draft.spec.aliases.push(name);
+                member.draft.aliases_at.push(given.place);
+            }
+            Ok(_) | Err(_) => {
+                let message = format!(
+                    "\"container_name\" in service {:?} is ignored: a replica has a name of its own, and {:?} is no host name that is free",
+                    spec.name.as_str(),
+                    cut(&given.value)
+                );
+                report.warn(&given.place, message);
+            }
+        }
+    }
 }
 
 fn add_alias(draft: &mut Draft, alias: &str, place: &Place, report: &mut Report) {

@@ -11,7 +11,7 @@ use crate::compose::{
     build, deploy, healthcheck, image, layby, leftover, mounts, options, pairs, ports, sandbox,
     shell,
 };
-use crate::draft::{Draft, service_name};
+use crate::draft::{Draft, Placed, service_name};
 use crate::fields::{Fields, parsed, texts};
 use crate::report::Report;
 use crate::tree::{Entry, Value, cut};
@@ -109,6 +109,7 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
     let sandbox = sandbox::read(&mut service, report);
     let joined = networks::joined(&mut service, report);
     let links = networks::links(&mut service, report);
+    let container_name = container_name(&mut service, report);
     leftover::read(&mut service, report);
     service.finish(report);
 
@@ -150,7 +151,14 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         draft,
         joined,
         links,
+        container_name,
     })
+}
+
+fn container_name(service: &mut Fields, report: &mut Report) -> Option<Placed<String>> {
+    let place = service.place_of("container_name")?;
+    let value = service.text("container_name", report)?;
+    Some(Placed { value, place })
 }
 
 /// A port of the virtual address that speaks HTTP, as the port in the replicas that it leads to.
