@@ -46,7 +46,7 @@ pub(crate) fn platform(text: &str) -> Result<String, Expected> {
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c))
     };
-    if parts.len() > 3 || !parts.iter().all(|part| is_word(part)) {
+    if parts.len() > 3 || !parts.iter().all(is_word) {
         return Err(expected());
     }
     match parts[..] {
