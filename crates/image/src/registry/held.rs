@@ -108,7 +108,7 @@ pub(crate) fn forget(store: &Store, repository: &str, digest: &str) -> Result<bo
     if tagged(&repository, &known)?.contains(&digest) || !known.contains_key(&digest) {
         return Ok(false);
     }
-    Ok(repository.remove_manifest(&digest)?.is_some())
+    repository.remove_manifest(&digest)
 }
 
 type Known = BTreeMap<Digest, (Record, Option<Document>)>;

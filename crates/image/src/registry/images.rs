@@ -92,6 +92,14 @@ pub(super) fn enter(
     }
 }
 
+/// Takes a tag away, its name first: after a crash between the two the tag has its name again, and never the other way
+/// round. `false`: there is no such tag.
+pub(super) fn untag(store: &Store, hosts: &Hosts, name: &Name, tag: &str) -> Result<bool, Error> {
+    let _adding = store.adding()?;
+    enter(store, hosts, name, tag, None)?;
+    Repository::new(store, name).remove_tag(tag)
+}
+
 /// Makes the index of images say what the tags say: a crash may have come between the two.
 pub(super) fn mend(store: &Store, hosts: &Hosts) -> Result<(), Error> {
     let _adding = store.adding()?;

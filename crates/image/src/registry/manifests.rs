@@ -227,17 +227,21 @@ pub(super) async fn delete(
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             let repository = Repository::new(&store, &name);
-            let gone = match &named {
-                Named::Digest(digest) => repository
-                    .remove_manifest(digest)?
-                    .ok_or_else(|| unknown(&name, digest.as_str()))?,
-                Named::Tag(tag) => match repository.remove_tag(tag)? {
-                    true => vec![tag.clone()],
-                    false => return Err(unknown(&name, tag)),
-                },
+            let tags = match &named {
+                Named::Digest(digest) if repository.manifest(digest)?.is_none() => {
+                    return Err(unknown(&name, digest.as_str()));
+                }
+                Named::Digest(digest) => repository.tags_of(digest)?,
+                Named::Tag(tag) if repository.tag(tag)?.is_none() => {
+                    return Err(unknown(&name, tag));
+                }
+                Named::Tag(tag) => vec![tag.clone()],
             };
-            for tag in gone {
-                images::enter(&store, &hosts, &name, &tag, None)?;
+            for tag in tags {
+                images::untag(&store, &hosts, &name, &tag)?;
+            }
+            if let Named::Digest(digest) = &named {
+                repository.remove_manifest(digest)?;
             }
             Ok(())
         })

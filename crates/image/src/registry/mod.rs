@@ -182,9 +182,7 @@ impl Registry {
             .turn
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let removed = repository::Repository::new(&self.store, &name).remove_tag(tag)?;
-        images::enter(&self.store, &self.hosts, &name, tag, None)?;
-        Ok(removed)
+        images::untag(&self.store, &self.hosts, &name, tag)
     }
 
     /// Forgets uploads that nobody went on with for a day. Blocks.

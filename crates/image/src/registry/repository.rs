@@ -115,21 +115,25 @@ impl<'a> Repository<'a> {
         self.write(&["manifests"], &digest.file_name(), &to_json(record))
     }
 
-    /// Takes a manifest from it, and all tags that lead there. `None`: it had none; else the tags.
-    pub(super) fn remove_manifest(&self, digest: &Digest) -> Result<Option<Vec<String>>, Error> {
-        let Some(record) = self.manifest(digest)? else {
-            return Ok(None);
-        };
-        let mut removed = Vec::new();
+    /// The tags that lead to a manifest.
+    pub(super) fn tags_of(&self, digest: &Digest) -> Result<Vec<String>, Error> {
+        let mut found = Vec::new();
         for tag in self.tags()? {
             if self
                 .tag(&tag)?
                 .is_some_and(|to| to.digest == digest.as_str())
             {
-                self.remove_tag(&tag)?;
-                removed.push(tag);
+                found.push(tag);
             }
         }
+        Ok(found)
+    }
+
+    /// Takes a manifest from it, to which no tag leads any more. `false`: it had none.
+    pub(super) fn remove_manifest(&self, digest: &Digest) -> Result<bool, Error> {
+        let Some(record) = self.manifest(digest)? else {
+            return Ok(false);
+        };
         self.remove(&self.dir.join("manifests").join(digest.file_name()))?;
         if let Some(subject) = record.subject.as_deref().and_then(Digest::parse) {
             let marks = self.dir.join("referrers").join(subject.file_name());
@@ -137,7 +141,7 @@ impl<'a> Repository<'a> {
             // Only when it was the last.
             let _ = fs::remove_dir(&marks);
         }
-        Ok(Some(removed))
+        Ok(true)
     }
 
     /// Where a tag leads.
