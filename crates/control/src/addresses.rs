@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use layby_model::ServiceId;
 use layby_model::route::{Listener, Protocol};
-use layby_model::spec::{ProbeAction, ServiceSpec};
+use layby_model::spec::ServiceSpec;
 
 use crate::config::ControlConfig;
+use crate::names;
 
 /// The host names of a service beside its app's: `<name>.<app>.<domain>` for its name and each alias.
 pub(crate) fn hosts(id: &ServiceId, spec: &ServiceSpec, domain: &str) -> Vec<String> {
@@ -36,19 +37,13 @@ pub(crate) fn public_ports(id: &ServiceId, spec: &ServiceSpec, publish_on: IpAdd
         .collect()
 }
 
-/// HTTP where the manifest says so by probing the routed port with HTTP; TCP carries anything.
+/// HTTP where the manifest says so, as on the service's virtual address; TCP carries anything.
 fn protocol(spec: &ServiceSpec, target: u16) -> Protocol {
-    let probes = spec
-        .containers
-        .iter()
-        .flat_map(|c| [&c.readiness, &c.liveness, &c.startup])
-        .flatten();
-    let mut http = probes
-        .filter(|probe| matches!(&probe.action, ProbeAction::Http { port, .. } if *port == target));
-    if spec.port == Some(target) && http.next().is_some() {
-        Protocol::Http
-    } else {
-        Protocol::Tcp
+    let declared = names::ports(spec);
+    let mut leads = declared.values();
+    match leads.any(|port| port.target == target && port.protocol == Protocol::Http) {
+        true => Protocol::Http,
+        false => Protocol::Tcp,
     }
 }
 

@@ -23,7 +23,10 @@ pub(crate) fn named(id: &ServiceId, spec: &ServiceSpec, address: Ipv4Addr) -> Na
     Named {
         names: names.collect(),
         address,
-        route: virtual_route(id, spec),
+        route: VirtualRoute {
+            service: id.clone(),
+            ports: ports(spec),
+        },
     }
 }
 
@@ -40,9 +43,9 @@ pub(crate) fn table(services: &BTreeMap<ServiceId, Named>) -> NameTable {
     table
 }
 
-/// Where the ports of a service's virtual address lead. HTTP is spoken where the manifest says so: by declaring it, or
-/// by probing the port with HTTP.
-fn virtual_route(id: &ServiceId, spec: &ServiceSpec) -> VirtualRoute {
+/// Where the declared ports of a service lead. HTTP is spoken where the manifest says so: by declaring it, or by probing
+/// the port with HTTP.
+pub(crate) fn ports(spec: &ServiceSpec) -> BTreeMap<u16, VirtualPort> {
     let probes = spec
         .containers
         .iter()
@@ -65,11 +68,8 @@ fn virtual_route(id: &ServiceId, spec: &ServiceSpec) -> VirtualRoute {
         };
         (port.port, leads)
     });
-    VirtualRoute {
-        service: id.clone(),
-        // What was declared has the last word.
-        ports: probed.chain(declared).collect(),
-    }
+    // What was declared has the last word.
+    probed.chain(declared).collect()
 }
 
 #[cfg(test)]
@@ -141,13 +141,12 @@ mod tests {
                 protocol: tcp,
             },
         ];
-        let route = virtual_route(&id("shop/web"), &spec);
         let port = |target: u16, protocol: Protocol| VirtualPort { target, protocol };
         let expected = BTreeMap::from([
             (80, port(8000, Protocol::Http)),
             (8000, port(8000, Protocol::Http)),
             (9000, port(9000, tcp)),
         ]);
-        assert_eq!(route.ports, expected);
+        assert_eq!(ports(&spec), expected);
     }
 }
