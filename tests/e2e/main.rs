@@ -1,5 +1,6 @@
 //! Whole-binary tests: the real `layby` with real containers, as a user would use it. They need root.
 
+mod access;
 mod apps;
 mod bad_input;
 mod life;

@@ -3,7 +3,9 @@
 //! `web serve` answers HTTP/1.1 on PORT (8000) and echoes TCP lines on 7000; other words misbehave on purpose:
 //! `web exit N` says so and ends, `web last MS` ends well after so long, `web mute` never listens, `web eat` uses memory
 //! until it is stopped. `GET /read?PATH`, `POST /write?PATH` and `GET /stat?PATH` are about files,
-//! `GET /resolve?NAME` and `GET /fetch?HOST:PORT/PATH` about others.
+//! `GET /resolve?NAME` and `GET /fetch?HOST:PORT/PATH` about others. For commands in its container: `web pass` copies its
+//! input, `web say WORDS`, `web env`, `web tty` says what terminal it has, and again whenever that changes, until it is told
+//! something.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
@@ -29,8 +31,38 @@ fn main() {
             thread::sleep(Duration::from_secs(3600));
         },
         ["eat"] => eat(),
+        ["pass"] => {
+            std::io::copy(&mut std::io::stdin().lock(), &mut std::io::stdout().lock()).expect("copied");
+        }
+        ["say", ref words @ ..] => println!("{}", words.join(" ")),
+        ["env"] => std::env::vars().for_each(|(name, value)| println!("{name}={value}")),
+        ["tty"] => tty(),
         ["health"] => std::process::exit(i32::from(TcpStream::connect(("127.0.0.1", port())).is_err())),
         ref other => panic!("what is {other:?}?"),
+    }
+}
+
+unsafe extern "C" {
+    fn ioctl(fd: i32, request: u64, ...) -> i32;
+}
+
+fn tty() {
+    thread::spawn(|| {
+        let _ = std::io::stdin().read(&mut [0; 1]);
+        std::process::exit(3)
+    });
+    let mut before = [0u16; 4];
+    loop {
+        let mut now = [0u16; 4];
+        if unsafe { ioctl(0, 0x5413, now.as_mut_ptr()) } != 0 {
+            println!("no terminal");
+            return;
+        }
+        if now != before {
+            println!("terminal of {}x{}", now[1], now[0]);
+            before = now;
+        }
+        thread::sleep(Duration::from_millis(10));
     }
 }
 

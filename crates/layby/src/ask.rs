@@ -5,7 +5,9 @@ use anyhow::Result;
 use crate::cli::{self, Command};
 use crate::client::Client;
 use crate::paths::Paths;
-use crate::{build, images, login, logs, node, services, tokens, up, volumes};
+use crate::{
+    build, cp, exec, forward, images, login, logs, node, services, tokens, top, up, volumes,
+};
 
 /// Does what `command` says; everything but `serve` asks the node.
 ///
@@ -19,6 +21,10 @@ pub(crate) async fn ask(paths: &Paths, command: Command) -> Result<()> {
         Command::Build(options) => build::build(paths, &client, options).await,
         Command::Ls(form) => services::ls(&client, form.json).await,
         Command::Status { name, json } => services::status(&client, &name.name, json.json).await,
+        Command::Exec(options) => exec::exec(&client, &options).await,
+        Command::Cp(options) => cp::cp(&client, &options).await,
+        Command::Top(options) => top::top(&client, &options).await,
+        Command::PortForward(options) => forward::port_forward(&client, &options).await,
         Command::Logs(options) => logs::logs(&client, &options).await,
         Command::Sleep(name) => services::turn(&client, &name.name, "sleep").await,
         Command::Doze(name) => services::turn(&client, &name.name, "doze").await,

@@ -47,8 +47,16 @@ pub(crate) enum Command {
         #[command(flatten)]
         json: Json,
     },
-    /// Show what a service wrote.
+    /// Run a command in a container of a service; a service that rests is woken.
+    Exec(Exec),
+    /// Copy files between this machine and the containers of services.
+    Cp(Cp),
+    /// Show what services wrote.
     Logs(Logs),
+    /// Show what services use, live: `q` ends it.
+    Top(Top),
+    /// Lead ports of this machine to ports of a service, until it is ended.
+    PortForward(PortForward),
     /// Put a service to sleep: stopped, but prepared; the next request wakes it.
     Sleep(Name),
     /// Let a service doze: frozen in memory; the next request wakes it.
@@ -261,14 +269,138 @@ pub(crate) struct Deploy {
     pub(crate) detach: bool,
 }
 
+/// Which container is meant.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct At {
+    /// In this container; otherwise the first.
+    #[arg(long, value_name = "NAME")]
+    container: Option<String>,
+    /// In this replica; otherwise one that is ready.
+    #[arg(long, value_name = "ID")]
+    replica: Option<String>,
+}
+
+impl At {
+    /// As the API takes it.
+    pub(crate) fn query(&self) -> Vec<(&'static str, String)> {
+        let container = self.container.clone().map(|name| ("container", name));
+        let replica = self.replica.clone().map(|id| ("replica", id));
+        container.into_iter().chain(replica).collect()
+    }
+
+    /// Whether it names the replica.
+    pub(crate) fn is_replica(&self) -> bool {
+        self.replica.is_some()
+    }
+}
+
+/// `layby exec`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Its exit code is that of the command; 126 or 127 if that cannot be executed or is not found."
+)]
+pub(crate) struct Exec {
+    /// Pass the standard input on.
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give it a terminal.
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// A variable to set, as KEY=VALUE; may be given several times.
+    #[arg(short, long, value_name = "K=V", value_parser = key_value)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Where it starts; otherwise where the container did.
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Whom it runs as: a name or number, with a group after a colon; otherwise as the container.
+    #[arg(short, long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    #[command(flatten)]
+    pub(crate) at: At,
+    /// The service: its name where that is unique, else `app/service`.
+    pub(crate) name: String,
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+/// `layby cp`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "One side is NAME:PATH in a container, the other a path of this machine, or - for a tar on standard input \
+    or output. A folder that is there gets the copy in it; DIR/. means what is in a folder."
+)]
+pub(crate) struct Cp {
+    /// Keep owners and groups, by number.
+    #[arg(short, long)]
+    pub(crate) archive: bool,
+    /// If the source is a link, copy what it leads to.
+    #[arg(short = 'L', long)]
+    pub(crate) follow_link: bool,
+    #[command(flatten)]
+    pub(crate) at: At,
+    /// What to copy.
+    pub(crate) source: String,
+    /// Where to.
+    pub(crate) target: String,
+}
+
+/// `layby top`.
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Only these services.
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// Look once.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// From one look to the next, in seconds.
+    #[arg(long, default_value_t = 1.0, value_name = "S")]
+    pub(crate) interval: f64,
+    #[command(flatten)]
+    pub(crate) json: Json,
+}
+
+/// `layby port-forward`.
+#[derive(Debug, Args)]
+pub(crate) struct PortForward {
+    /// The service: its name where that is unique, else `app/service`.
+    pub(crate) name: String,
+    /// Ports as [LOCAL:]REMOTE; LOCAL is the same if left out, and any free one if it is 0.
+    #[arg(required = true, value_name = "PORTS", value_parser = ports)]
+    pub(crate) ports: Vec<(u16, u16)>,
+    /// The address of this machine to listen on.
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDR")]
+    pub(crate) address: IpAddr,
+    /// Of this replica; otherwise one that is ready.
+    #[arg(long, value_name = "ID")]
+    pub(crate) replica: Option<String>,
+}
+
 /// `layby logs`.
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
-    #[command(flatten)]
-    pub(crate) name: Name,
+    /// The services, or apps of which all services are meant.
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
     /// Go on with new lines.
     #[arg(short, long)]
     pub(crate) follow: bool,
+    /// Only lines from then on: how long ago (10m, 1h30m), or when (RFC 3339).
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) since: Option<String>,
+    /// Only lines before then.
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) until: Option<String>,
+    /// Say when each line was written.
+    #[arg(short, long)]
+    pub(crate) timestamps: bool,
+    /// Print names without colours; so does the variable NO_COLOR.
+    #[arg(long)]
+    pub(crate) no_color: bool,
+    /// Only of this replica.
+    #[arg(long, value_name = "ID")]
+    pub(crate) replica: Option<String>,
     /// Only so many of the last lines.
     #[arg(short = 'n', long, value_name = "N")]
     pub(crate) tail: Option<usize>,
@@ -520,6 +652,17 @@ fn key_value_or_variable(text: &str) -> Result<(String, String), String> {
             .map(|value| (text.to_owned(), value))
             .map_err(|_| format!("write it as KEY=VALUE, or set {text} in the environment")),
     }
+}
+
+fn ports(text: &str) -> Result<(u16, u16), String> {
+    let port = |text: &str| text.parse::<u16>().ok();
+    let found = match text.split_once(':') {
+        Some(("", remote)) => port(remote).map(|remote| (0, remote)),
+        Some((local, remote)) => port(local).zip(port(remote)),
+        None => port(text).map(|port| (port, port)),
+    };
+    let found = found.filter(|(_, remote)| *remote > 0);
+    found.ok_or_else(|| "write it as PORT or LOCAL:REMOTE".to_owned())
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -7,12 +7,16 @@ use anyhow::{Context, Result, anyhow};
 use futures_util::TryStreamExt;
 use http_body_util::{BodyExt, BodyStream, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Bytes, Frame, Incoming};
+use hyper::header::HeaderValue;
+use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use layby_control::api::types::{Problem, VersionView};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::net::UnixStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::{self, client::IntoClientRequest};
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use crate::exit::{Code, Exit};
@@ -222,6 +226,78 @@ impl Client {
         Ok(reader(self.send(Method::GET, path, query, empty()).await?))
     }
 
+    /// `PUT path` with `body` streamed; that it was done is all that matters.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub(crate) async fn put(
+        &self,
+        path: &str,
+        query: &[Query<'_>],
+        body: impl AsyncRead + Send + Sync + 'static,
+    ) -> Result<()> {
+        self.send(Method::PUT, path, query, streamed(body))
+            .await
+            .map(drop)
+    }
+
+    /// `GET path` as a WebSocket of Kubernetes' channel protocol.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub(crate) async fn web_socket(
+        &self,
+        path: &str,
+        query: &[Query<'_>],
+    ) -> Result<WebSocketStream<UnixStream>> {
+        let stream = self.connect().await?;
+        let url = format!("ws://layby{path}{}", encode_query(query));
+        let mut request = url.into_client_request()?;
+        let protocol = HeaderValue::from_static("v5.channel.k8s.io");
+        let headers = request.headers_mut();
+        headers.insert("sec-websocket-protocol", protocol);
+        match tokio_tungstenite::client_async(request, stream).await {
+            Ok((socket, _)) => Ok(socket),
+            Err(tungstenite::Error::Http(answer)) => {
+                let body = answer.body().clone().unwrap_or_default();
+                Err(problem_of(answer.status(), &body))
+            }
+            Err(error) => Err(error).context("the node closed the connection: see its log"),
+        }
+    }
+
+    /// `GET path` with the connection taken over for `protocol`.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub(crate) async fn upgrade(
+        &self,
+        path: &str,
+        query: &[Query<'_>],
+        protocol: &str,
+    ) -> Result<TokioIo<Upgraded>> {
+        let stream = TokioIo::new(self.connect().await?);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+        tokio::spawn(connection.with_upgrades());
+        let request = Request::builder()
+            .uri(format!("{path}{}", encode_query(query)))
+            .header("host", "layby")
+            .header("connection", "Upgrade")
+            .header("upgrade", protocol)
+            .body(empty())?;
+        let response = sender.send_request(request).await;
+        let response = response.context("the node closed the connection: see its log")?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(problem(response).await);
+        }
+        Ok(TokioIo::new(hyper::upgrade::on(response).await?))
+    }
+
+    async fn connect(&self) -> Result<UnixStream> {
+        let stream = UnixStream::connect(&self.socket).await;
+        stream.map_err(|error| self.unreachable(&error))
+    }
+
     /// Sends a request and turns an error answer (RFC 9457) into an [`Exit`].
     async fn send(
         &self,
@@ -230,9 +306,7 @@ impl Client {
         query: &[Query<'_>],
         body: Body,
     ) -> Result<Response<Incoming>> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| self.unreachable(&error))?;
+        let stream = self.connect().await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
@@ -329,7 +403,14 @@ async fn json<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T> {
 
 async fn problem(response: Response<Incoming>) -> anyhow::Error {
     let status = response.status();
-    let problem = match json::<Problem>(response).await {
+    match response.into_body().collect().await {
+        Ok(body) => problem_of(status, &body.to_bytes()),
+        Err(error) => error.into(),
+    }
+}
+
+fn problem_of(status: StatusCode, body: &[u8]) -> anyhow::Error {
+    let problem: Problem = match serde_json::from_slice(body) {
         Ok(problem) => problem,
         Err(_) => {
             return anyhow!(

@@ -44,11 +44,26 @@ impl fmt::Display for Exit {
 
 impl std::error::Error for Exit {}
 
+/// The exit code of a command that was run for the user; all was said before.
+#[derive(Debug)]
+pub(crate) struct Passed(pub(crate) u8);
+
+impl fmt::Display for Passed {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
+}
+
+impl std::error::Error for Passed {}
+
 /// Says what went wrong, if anything did, and gives the exit code for it.
 pub(crate) fn report(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else {
         return ExitCode::SUCCESS;
     };
+    if let Some(Passed(code)) = error.downcast_ref::<Passed>() {
+        return ExitCode::from(*code);
+    }
     let text = format!("{error:#}");
     if !text.is_empty() {
         eprintln!("layby: {text}");

@@ -1,0 +1,67 @@
+//! `layby port-forward`.
+
+use std::io::Write;
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::cli::PortForward;
+use crate::client::Client;
+use crate::out::say;
+use crate::services;
+
+/// Listens on ports of this machine and carries each connection to a port of a replica, until it is ended.
+///
+/// # Errors
+/// No node answers, the name fits none, or a port is taken.
+pub(crate) async fn port_forward(client: &Client, options: &PortForward) -> Result<()> {
+    let path = services::find(client, &options.name).await?;
+    let path = format!("{path}/forward");
+    let mut listeners = Vec::new();
+    for (local, remote) in &options.ports {
+        let addr = SocketAddr::new(options.address, *local);
+        let listener = TcpListener::bind(addr).await;
+        let listener = listener.with_context(|| format!("cannot listen on {addr}"))?;
+        say!("Forwarding {} -> {remote}", listener.local_addr()?);
+        listeners.push((listener, *remote));
+    }
+    std::io::stdout().flush()?;
+    let replica = options.replica.clone();
+    let carried = listeners.into_iter().map(|(listener, remote)| {
+        let (client, path) = (client.clone(), path.clone());
+        let mut query = vec![("port", remote.to_string())];
+        query.extend(replica.clone().map(|replica| ("replica", replica)));
+        tokio::spawn(async move {
+            loop {
+                // A connection that broke before it was taken is the only thing that can go wrong.
+                if let Ok((stream, _)) = listener.accept().await {
+                    let (client, path, query) = (client.clone(), path.clone(), query.clone());
+                    tokio::spawn(async move {
+                        if let Err(error) = carry(&client, &path, &query, stream).await {
+                            eprintln!("layby: {error:#}");
+                        }
+                    });
+                }
+            }
+        })
+    });
+    for carrying in carried.collect::<Vec<_>>() {
+        carrying.await?;
+    }
+    Ok(())
+}
+
+async fn carry(
+    client: &Client,
+    path: &str,
+    query: &[(&str, String)],
+    mut outside: TcpStream,
+) -> Result<()> {
+    let mut inside = client.upgrade(path, query, "tcp").await?;
+    // Small pieces are not to wait for company.
+    let _ = outside.set_nodelay(true);
+    // Whoever breaks off: the other side sees it.
+    let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
+    Ok(())
+}
