@@ -11,6 +11,7 @@ use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
@@ -39,6 +40,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) config: &'a ContainerConfig,
     pub(crate) parts: &'a Parts,
     pub(crate) stage: &'a Stage,
+    /// The first process of the container whose process namespace it shares.
+    pub(crate) shares: Option<Pid>,
 }
 
 /// What was made for a container, for all its starts.
@@ -123,6 +126,7 @@ pub(crate) fn create(plan: &Plan<'_>, sink: Sink) -> Result<Created> {
         config,
         parts,
         stage,
+        shares,
     } = *plan;
     let name = &config.name;
     let options = &config.options;
@@ -157,6 +161,7 @@ pub(crate) fn create(plan: &Plan<'_>, sink: Sink) -> Result<Created> {
     };
     // Without giving up new privileges, loading a filter takes a capability that the program is not to have.
     let loads_first = options.new_privileges && !filter.is_empty();
+    let shared = shares.map(|pid| share(stage, pid)).transpose()?;
     let spec = oci::spec(
         &oci::Parts {
             sandbox,
@@ -167,6 +172,7 @@ pub(crate) fn create(plan: &Plan<'_>, sink: Sink) -> Result<Created> {
             stage,
             binds: &parts.binds,
             devices: &parts.devices,
+            shared: shared.as_deref(),
         },
         sets.clone(),
     )
@@ -241,6 +247,25 @@ pub(crate) fn create(plan: &Plan<'_>, sink: Sink) -> Result<Created> {
             Err(error)
         }
     }
+}
+
+/// Keeps the namespaces of a process at hand for another container, and says in which folder: its own root may not look
+/// them up in `/proc`.
+fn share(stage: &Stage, pid: Pid) -> Result<PathBuf> {
+    let (place, _) = stage.shared_place("namespaces")?;
+    for kind in oci::SHARED {
+        let from = format!("/proc/{pid}/ns/{kind}");
+        let at = place.join(kind);
+        let what = || format!("share {from}");
+        if !at.exists() {
+            File::create(&at).trying(what)?;
+        }
+        // Of an earlier run.
+        let _ = umount2(&at, MntFlags::MNT_DETACH);
+        let none = None::<&str>;
+        mount(Some(from.as_str()), &at, none, MsFlags::MS_BIND, none).trying(what)?;
+    }
+    Ok(place)
 }
 
 /// What is left to do about the outputs once the container stands.

@@ -30,6 +30,9 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 /// The files of `/etc` that a container gets from its sandbox.
 pub(crate) const ETC: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
+/// The namespaces that containers share when they share their processes: who owns the one must have the other.
+pub(crate) const SHARED: [&str; 2] = ["user", "pid"];
+
 /// Says in a spec that its container has no system call filter.
 const UNCONFINED: &str = "dev.layby.seccomp-unconfined";
 
@@ -44,6 +47,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) stage: &'a Stage,
     pub(crate) binds: &'a Binds,
     pub(crate) devices: &'a Devices,
+    /// A folder with the namespaces of [`SHARED`] to join instead of own ones.
+    pub(crate) shared: Option<&'a Path>,
 }
 
 /// The spec. Limits are not in it, as [`Group::limit`] has written them, nor the system call filter, which
@@ -153,9 +158,20 @@ fn namespaces(parts: &Parts<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     if parts.sandbox.id_map.is_some() {
         kinds.push(Type::User);
     }
+    let joined = |kind: Type| match kind {
+        Type::User => parts.shared.map(|dir| dir.join("user")),
+        Type::Pid => parts.shared.map(|dir| dir.join("pid")),
+        _ => None,
+    };
     kinds
         .into_iter()
-        .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
+        .map(|kind| {
+            let builder = LinuxNamespaceBuilder::default().typ(kind);
+            match joined(kind) {
+                Some(path) => builder.path(path).build(),
+                None => builder.build(),
+            }
+        })
         .collect()
 }
 

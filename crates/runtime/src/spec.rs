@@ -222,15 +222,15 @@ impl SandboxSpec {
                 ));
             }
         }
-        if (self.host_pid || self.host_ipc) && self.id_map.is_some() {
+        if self.share_pid && self.host_pid {
             return fatal(format!(
-                "sandbox {} shares the machine's namespaces, and cannot do so in a user namespace",
+                "the containers of sandbox {} share either the machine's processes or their own: ask for one",
                 self.id
             ));
         }
-        if self.share_pid && self.containers.len() > 1 {
+        if (self.host_pid || self.host_ipc) && self.id_map.is_some() {
             return fatal(format!(
-                "the containers of sandbox {} cannot share one process namespace yet: leave shareProcessNamespace away",
+                "sandbox {} shares the machine's namespaces, and cannot do so in a user namespace",
                 self.id
             ));
         }

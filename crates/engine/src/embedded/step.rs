@@ -66,6 +66,8 @@ impl Runner {
             options: OptionsConfig {
                 // As in Docker's builds: a step may well use sudo or su.
                 new_privileges: true,
+                // Where the machine runs out of memory, a build goes before what runs.
+                oom_score_adj: Some(500),
                 ..OptionsConfig::default()
             },
             ..ContainerConfig::default()

@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 
 /// Whether `signal` reaches the first process of a PID namespace: the kernel keeps from it what it neither
 /// handles nor blocks, to take it later (`pid_namespaces(7)`, "The namespace init process"). One that ignores it
-/// on purpose may be finishing its work, and has its time.
+/// on purpose may be finishing its work, and has its time. A process that is not the first of its namespace hears all.
 pub(super) fn may_hear(pid: Pid, signal: Signal) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status"));
     status.map_or(true, |status| heeds(&status, signal))
@@ -17,6 +17,10 @@ pub(super) fn may_hear(pid: Pid, signal: Signal) -> bool {
 fn heeds(status: &str, signal: Signal) -> bool {
     if matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
         return true; // from outside of the namespace these always arrive
+    }
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    if numbers.is_some_and(|numbers| numbers.split_whitespace().last() != Some("1")) {
+        return true;
     }
     let mask = |field: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(field))?;
@@ -44,5 +48,9 @@ mod tests {
         assert!(!heeds(&status(term, none), Signal::SIGINT));
         assert!(heeds(&status(none, none), Signal::SIGKILL));
         assert!(heeds("", Signal::SIGTERM)); // not known: give it its time
+        let second = format!("NSpid:\t4711\t2\n{}", status(none, none));
+        assert!(heeds(&second, Signal::SIGTERM));
+        let first = format!("NSpid:\t4711\t1\n{}", status(none, none));
+        assert!(!heeds(&first, Signal::SIGTERM));
     }
 }

@@ -198,6 +198,7 @@ impl Sandbox {
     }
 
     fn create_one(&mut self, index: usize) -> Result<Created> {
+        let shares = self.first_process().filter(|_| index > 0);
         let (cell, config) = (&mut self.cells[index], &self.spec.containers[index]);
         // libcontainer removes the cgroup of a container that it failed to make.
         if !cell.parts.group.exists() {
@@ -210,8 +211,16 @@ impl Sandbox {
             config,
             parts: &cell.parts,
             stage: &self.stage,
+            shares,
         };
         container::create(&plan, Sink::Caller)
+    }
+
+    /// The first process of the first container, which runs or stands ready, where all are to share its namespace.
+    fn first_process(&self) -> Option<Pid> {
+        let first = self.cells.first().filter(|_| self.spec.share_pid)?;
+        let ready = first.next.as_ref().map(Created::pid);
+        first.pid().or(ready)
     }
 
     /// Creates the next containers of a stopped sandbox. What fails here will fail again, and be told, at the start.

@@ -41,6 +41,9 @@ pub(super) fn make(
         }
         skeleton.add(&real, *is_dir)?;
     }
+    if any {
+        skeleton.set_times(Path::new(""))?;
+    }
     Ok(any.then(|| dir.to_owned()))
 }
 
@@ -86,7 +89,22 @@ impl Skeleton<'_> {
         };
         let inside = |id: u32| id.checked_sub(self.stage.first()).unwrap_or(0);
         chown(&at, Some(inside(meta.uid())), Some(inside(meta.gid()))).trying(what)?;
-        fs::set_permissions(&at, fs::Permissions::from_mode(meta.mode() & 0o7777)).trying(what)?;
+        fs::set_permissions(&at, fs::Permissions::from_mode(meta.mode() & 0o7777)).trying(what)
+    }
+
+    /// Gives the image's folders their times, once all is in them.
+    fn set_times(&self, path: &Path) -> Result<()> {
+        let at = self.dir.join(path);
+        let what = || format!("make {} like the image's", at.display());
+        for entry in fs::read_dir(&at).trying(what)? {
+            let entry = entry.trying(what)?;
+            if entry.file_type().trying(what)?.is_dir() {
+                self.set_times(&path.join(entry.file_name()))?;
+            }
+        }
+        let Ok(meta) = fs::symlink_metadata(self.view.join(path)) else {
+            return Ok(());
+        };
         let modified = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
         let file = fs::File::open(&at).trying(what)?;
         file.set_modified(modified).trying(what)

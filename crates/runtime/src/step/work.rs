@@ -101,6 +101,7 @@ fn run(
         config,
         parts: &parts,
         stage: &stage,
+        shares: None,
     };
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);

@@ -55,6 +55,10 @@ pub(crate) const TESTS: &[Test] = &[
         "the_machines_namespaces_are_shared_where_asked",
         the_machines_namespaces_are_shared_where_asked,
     ),
+    (
+        "containers_share_their_processes_where_asked",
+        containers_share_their_processes_where_asked,
+    ),
     ("nonsense_is_refused_by_name", nonsense_is_refused_by_name),
 ];
 
@@ -538,6 +542,67 @@ fn the_machines_namespaces_are_shared_where_asked() {
     let mut rig = self::rig(true, OptionsConfig::default());
     rig.spec.host_pid = true;
     assert!(rig.spawn().expect_err("no user namespace").fatal());
+}
+
+/// Whether the next container of this name stands created.
+fn waits(rig: &Rig, name: &str) -> bool {
+    let pids =
+        fs::read_to_string(rig.cgroup_file("pids", name, "cgroup.procs")).unwrap_or_default();
+    pids.lines().any(|pid| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.contains("INIT"))
+    })
+}
+
+fn containers_share_their_processes_where_asked() {
+    for mapped in [true, false] {
+        for share in [true, false] {
+            let mut rig = Rig::of(vec![
+                container("web", &["polite"]),
+                container("side", &["polite"]),
+            ]);
+            rig.spec.id_map = mapped.then_some(MAP);
+            rig.spec.share_pid = share;
+            let mut client = rig.started();
+            // Created in advance, too.
+            for _ in 0..2 {
+                let state = client.state().expect("state");
+                let namespaces = state.containers.iter().map(|container| {
+                    let pid = container.pid.expect("a pid");
+                    let link = |kind: &str| {
+                        fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("a link")
+                    };
+                    (link("pid"), link("mnt"), link("user"))
+                });
+                let namespaces: Vec<_> = namespaces.collect();
+                assert_eq!(namespaces[0].0 == namespaces[1].0, share);
+                assert_ne!(namespaces[0].1, namespaces[1].1);
+                assert!(
+                    mapped
+                        != (namespaces[0].2
+                            == fs::read_link("/proc/self/ns/user").expect("a link"))
+                );
+                let result = client
+                    .exec("side", &["/probe", "list", "/proc"], 60_000)
+                    .expect("exec");
+                let seen = result
+                    .output
+                    .lines()
+                    .filter(|line| line.parse::<u32>().is_ok())
+                    .count();
+                assert!(seen == if share { 3 } else { 2 }, "{result:?}");
+                wait_for("both to be ready", || {
+                    rig.log("web").last().is_some_and(|line| line == "ready")
+                        && rig.log("side").last().is_some_and(|line| line == "ready")
+                });
+                let state = client.stop().expect("stop");
+                assert!(state.containers.iter().all(|c| c.pid.is_none()));
+                for name in ["web", "side"] {
+                    wait_for("an init that waits", || waits(&rig, name));
+                }
+                client.start().expect("start");
+            }
+        }
+    }
 }
 
 fn nonsense_is_refused_by_name() {

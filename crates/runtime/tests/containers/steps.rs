@@ -251,6 +251,11 @@ fn a_step_leaves_what_it_wrote_with_the_ids_inside() {
         // Changed, its folder is the image's in all else.
         let image = fs::metadata(layer().join("etc")).expect("etc");
         assert_eq!(meta("etc").mode(), image.mode());
+        let words = ["append", "/etc/passwd", "#"];
+        let bench = Bench::new(mapped, &words, |_| ());
+        bench.output();
+        let etc = fs::metadata(bench.spec.upper.join("etc")).expect("etc");
+        assert_eq!(etc.mtime(), image.mtime());
     }
 }
 
