@@ -39,6 +39,19 @@ async fn down_keeps_volumes_unless_asked() {
 }
 
 #[tokio::test]
+async fn volumes_of_an_app_that_is_down_already_go_when_asked() {
+    let world = World::new().await;
+    world.up(WITH_VOLUME).await;
+    assert_eq!(down(&world, "").await.removed, ["shop/db"]);
+    let removed = down(&world, "?volumes=true").await;
+    assert_eq!(removed.volumes, ["shop_data"]);
+    let (status, _) = world
+        .ask("DELETE", "/v1/apps/shop?volumes=true", vec![])
+        .await;
+    assert_eq!(status, 404);
+}
+
+#[tokio::test]
 async fn a_volume_in_use_is_not_removed() {
     let world = World::new().await;
     world.up(WITH_VOLUME).await;

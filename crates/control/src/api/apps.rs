@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 use layby_model::{AppName, error_chain};
 use tokio_stream::wrappers::ReceiverStream;
@@ -97,10 +98,17 @@ pub(super) async fn down(
     pairs: Pairs,
 ) -> Result<Json<RemovedView>, Problem> {
     let app = AppName::new(&app).map_err(|error| Problem::bad_request(error.to_string()))?;
-    let removed = deploy::down(&plane, &app).await?;
-    let volumes = match query::flag(&pairs, "volumes") {
+    let and_volumes = query::flag(&pairs, "volumes");
+    let down = deploy::down(&plane, &app).await;
+    // One that was taken down before may have left volumes.
+    let gone = matches!(&down, Err(problem) if problem.status == StatusCode::NOT_FOUND.as_u16());
+    let volumes = match and_volumes && (down.is_ok() || gone) {
         true => volumes::remove_of(&plane, &app).await?,
         false => Vec::new(),
+    };
+    let removed = match down {
+        Err(_) if gone && !volumes.is_empty() => Vec::new(),
+        down => down?,
     };
     Ok(Json(RemovedView {
         removed: removed.iter().map(ToString::to_string).collect(),
