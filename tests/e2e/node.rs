@@ -53,6 +53,13 @@ impl Node {
 
     /// Starts a node on data that may be there already.
     pub(crate) fn start_on(data: TempDir) -> Self {
+        let mut node = Self::not_started(data);
+        node.serve();
+        node
+    }
+
+    /// The place of a node that is not started yet.
+    pub(crate) fn not_started(data: TempDir) -> Self {
         static NEXT: AtomicU8 = AtomicU8::new(1);
         let pid = std::process::id().to_be_bytes();
         let publish_on = Ipv4Addr::new(
@@ -61,13 +68,11 @@ impl Node {
             pid[3],
             NEXT.fetch_add(1, Ordering::SeqCst),
         );
-        let mut node = Self {
+        Self {
             data,
             publish_on,
             child: None,
-        };
-        node.serve();
-        node
+        }
     }
 
     /// Starts the node's process (again), and waits until it answers.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::apps::{App, WEB};
 use crate::bad_input::SmallDisk;
-use crate::node::{Node, is_root, run_dir};
+use crate::node::{Answer, Node, is_root, run_dir};
 
 #[test]
 fn containers_outlive_the_node_and_are_found_again() {
@@ -84,6 +84,41 @@ fn node_stop_keeps_containers_and_with_all_ends_them() {
     assert_eq!(node.pids("web"), pids);
     node.run(&["node", "stop", "--all"]).ok();
     assert!(!pids.iter().any(alive));
+}
+
+#[test]
+fn a_node_in_the_background_is_started_as_the_environment_says() {
+    if !is_root() {
+        return;
+    }
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let node = Node::not_started(data);
+    let app = App::compose(
+        "name: shop\nservices:\n  web:\n    build: .\n    image: shop-web:1\n    privileged: true\n",
+    );
+    let up = |allowed: &str| {
+        let output = node
+            .command(app.path(), &["up"])
+            .env("LAYBY_HTTP", "127.0.0.1:0")
+            .env("LAYBY_REGISTRY", "127.0.0.1:0")
+            .env("LAYBY_PUBLISH_ON", node.publish_on.to_string())
+            .env("LAYBY_ALLOW_PRIVILEGED", allowed)
+            .output();
+        Answer::new(&["up"], &output.expect("layby runs"))
+    };
+    up("false").exits(1).says("--allow-privileged");
+    node.run(&["node", "stop"]).ok();
+    up("true").ok().says("Started a node").says("live");
+    // What the machine itself has, and not Docker's fourteen.
+    let bounds = |status: &str| {
+        let mut lines = status.lines();
+        lines
+            .find(|line| line.starts_with("CapBnd:"))
+            .map(str::to_owned)
+    };
+    let inside = bounds(&node.get("web.shop.localhost", "/whoami").body);
+    let outside = fs::read_to_string("/proc/self/status").expect("read");
+    assert_eq!(inside, bounds(&outside));
 }
 
 #[test]

@@ -133,23 +133,29 @@ pub(crate) struct Serve {
     )]
     pub(crate) publish_on: IpAddr,
     /// Where the registry listens; otherwise 127.0.0.1:5000, or any free port of 127.0.0.1 when that is taken.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, env = "LAYBY_REGISTRY", value_name = "ADDR")]
     pub(crate) registry: Option<SocketAddr>,
     /// Let anybody who reaches the registry pull from it, without a token.
-    #[arg(long)]
+    #[arg(long, env = "LAYBY_REGISTRY_ANONYMOUS_PULL", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) registry_anonymous_pull: bool,
     /// Every hour, if images and build caches take more than this (such as 20G), remove those that no service needs,
     /// the longest unused first; otherwise none is removed for its size.
-    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    #[arg(long, env = "LAYBY_IMAGE_BUDGET", value_name = "SIZE", value_parser = bytes)]
     pub(crate) image_budget: Option<u64>,
     /// How much may then be left; otherwise 80 % of the budget.
-    #[arg(long, value_name = "SIZE", value_parser = bytes, requires = "image_budget")]
+    #[arg(
+        long,
+        env = "LAYBY_IMAGE_LOW",
+        value_name = "SIZE",
+        value_parser = bytes,
+        requires = "image_budget"
+    )]
     pub(crate) image_low: Option<u64>,
     /// Keep what was used in the last so many days, whatever the budget.
-    #[arg(long, value_name = "D")]
+    #[arg(long, env = "LAYBY_IMAGE_KEEP_DAYS", value_name = "D")]
     pub(crate) image_keep_days: Option<u32>,
     /// Keep so many earlier revisions of each service to go back to, of the 50 that are kept otherwise.
-    #[arg(long, value_name = "N")]
+    #[arg(long, env = "LAYBY_KEEP_REVISIONS", value_name = "N")]
     pub(crate) keep_revisions: Option<u32>,
     /// The domain that services are names of.
     #[arg(
@@ -165,10 +171,20 @@ pub(crate) struct Serve {
     pub(crate) allow_privileged: bool,
     /// Another registry that may be spoken to by plain HTTP, or with a certificate that nobody signed; may be given
     /// several times.
-    #[arg(long, value_name = "HOST[:PORT]")]
+    #[arg(
+        long,
+        env = "LAYBY_INSECURE_REGISTRY",
+        value_delimiter = ',',
+        value_name = "HOST[:PORT]"
+    )]
     pub(crate) insecure_registry: Vec<String>,
     /// Certificates (PEM) of an authority that registries may be signed by; may be given several times.
-    #[arg(long, value_name = "FILE")]
+    #[arg(
+        long,
+        env = "LAYBY_REGISTRY_CA",
+        value_delimiter = ',',
+        value_name = "FILE"
+    )]
     pub(crate) registry_ca: Vec<PathBuf>,
     /// Threads of the gateway; 0: one for each core.
     #[arg(long, default_value_t = 0, value_name = "N", hide = true)]
