@@ -85,7 +85,7 @@ fn reopen(fd: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
 /// Whether nothing was ever copied or written there, or a copy was cut short.
 fn is_unfilled(fd: BorrowedFd<'_>) -> nix::Result<bool> {
     let names = names(fd)?;
-    let cut_short = names.iter().any(|name| &**name == UNDER_WAY);
+    let cut_short = names.iter().any(|name| **name == *UNDER_WAY);
     Ok(cut_short || names.iter().all(|name| name.as_bytes() == b"lost+found"))
 }
 
@@ -114,7 +114,7 @@ fn copy_folder(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: usize) -> io::Re
         return Err(io::Error::other("its folders lie too deep in each other"));
     }
     for name in names(from)? {
-        if &*name == UNDER_WAY {
+        if *name == *UNDER_WAY {
             continue;
         }
         let stat = fstatat(from, &*name, AtFlags::AT_SYMLINK_NOFOLLOW)?;

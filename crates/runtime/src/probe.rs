@@ -78,7 +78,11 @@ fn try_all(place: &Path) -> Result<()> {
     let file = place.join("lower/file");
     fs::write(&file, "text").trying(|| format!("write {}", file.display()))?;
     rootfs::enter()?;
-    let stage = Stage::new(&Bundle::new(&place), Some(MAP), &[place.clone()])?;
+    let stage = Stage::new(
+        &Bundle::new(&place),
+        Some(MAP),
+        std::slice::from_ref(&place),
+    )?;
     let root = stage.place("root")?;
     let lower: [PathBuf; 1] = [place.join("lower")];
     rootfs::mount_overlay(

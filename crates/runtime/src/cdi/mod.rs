@@ -138,8 +138,10 @@ devices:
 
     fn edited(names: &[&str]) -> Result<ContainerConfig> {
         let file = file::parse(Path::new("/etc/cdi/test.yaml"), YAML).expect("a file");
-        let mut config = ContainerConfig::default();
-        config.env = vec![("DRIVER".to_owned(), "old".to_owned())];
+        let mut config = ContainerConfig {
+            env: vec![("DRIVER".to_owned(), "old".to_owned())],
+            ..ContainerConfig::default()
+        };
         config.options.cdi_devices = names.iter().map(|&name| name.to_owned()).collect();
         edit(
             &mut config,

@@ -87,7 +87,7 @@ impl Skeleton<'_> {
         let Ok(meta) = fs::symlink_metadata(self.view.join(path)) else {
             return self.own(&at);
         };
-        let inside = |id: u32| id.checked_sub(self.stage.first()).unwrap_or(0);
+        let inside = |id: u32| id.saturating_sub(self.stage.first());
         chown(&at, Some(inside(meta.uid())), Some(inside(meta.gid()))).trying(what)?;
         fs::set_permissions(&at, fs::Permissions::from_mode(meta.mode() & 0o7777)).trying(what)
     }

@@ -120,10 +120,10 @@ fn a_working_directory_leads_nowhere_on_the_machine() {
         .enumerate()
         {
             let place = dir.path().join(format!("{mapped}-{number}"));
-            let upper = layer_with_link(&place, "work", &target);
+            let upper = layer_with_link(&place, "job", &target);
             let rig = rig(mapped, &["cat", &up], |c| {
                 c.lower.insert(0, upper);
-                c.cwd = "/work/made".to_owned();
+                c.cwd = "/job/made".to_owned();
             });
             let _ = rig.prepared().start();
             assert_eq!(
@@ -246,11 +246,11 @@ fn a_build_step_is_as_closed_as_a_container() {
         let place = dir.path().join(format!("{mapped}"));
         let target = Path::new("../../../../../../../..")
             .join(dir.path().strip_prefix("/").expect("absolute"));
-        let upper = layer_with_link(&place, "work", &target.display().to_string());
+        let upper = layer_with_link(&place, "job", &target.display().to_string());
         let before = fs::read_dir(dir.path()).expect("outside").count();
         let bench = Bench::new(mapped, &["write", "made", "text"], |c| {
             c.lower.insert(0, upper);
-            c.cwd = "/work".to_owned();
+            c.cwd = "/job".to_owned();
         });
         let _ = bench.run();
         assert_eq!(fs::read_dir(dir.path()).expect("outside").count(), before);

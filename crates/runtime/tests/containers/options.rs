@@ -62,6 +62,9 @@ pub(crate) const TESTS: &[Test] = &[
     ("nonsense_is_refused_by_name", nonsense_is_refused_by_name),
 ];
 
+/// Something done to a config.
+type Change = fn(&mut ContainerConfig);
+
 const MAP: (u32, u32) = (0x3000_0000, 65_536);
 
 fn rig(mapped: bool, options: OptionsConfig) -> Rig {
@@ -606,7 +609,7 @@ fn containers_share_their_processes_where_asked() {
 }
 
 fn nonsense_is_refused_by_name() {
-    let changes: [(fn(&mut ContainerConfig), &str); 7] = [
+    let changes: [(Change, &str); 7] = [
         (|c| c.options.cap_add = words(&["FLY"]), "FLY"),
         (|c| c.options.oom_score_adj = Some(2000), "2000"),
         (|c| c.options.cpuset = Some("all".to_owned()), "all"),
