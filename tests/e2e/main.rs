@@ -7,6 +7,7 @@ mod life;
 mod manifests;
 mod names;
 mod node;
+mod registry;
 mod restart;
 mod restarts;
 mod rollout;

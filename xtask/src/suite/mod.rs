@@ -15,7 +15,13 @@ use crate::suite::summary::{Outcome, Summary};
 use crate::{example, setup, tidy};
 
 /// What tests measure Layby's answers against, and why. Sorted by name.
-const PEERS: &[(&str, &str)] = &[("bind9-dnsutils", "the tests ask the name server with `dig`")];
+const PEERS: &[(&str, &str)] = &[
+    ("bind9-dnsutils", "the tests ask the name server with `dig`"),
+    ("buildah", "pushes to the registry and pulls from it"),
+    ("docker.io", "pushes to the registry and pulls from it"),
+    ("podman", "pushes to the registry and pulls from it"),
+    ("skopeo", "pushes to the registry and pulls from it"),
+];
 
 /// Runs all checks and tests, or, with a filter, the tests whose names contain it.
 ///
