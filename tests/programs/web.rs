@@ -14,6 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+#[path = "../../crates/runtime/tests/programs/winsize.rs"]
+mod winsize;
+
 static ANSWERED: AtomicU64 = AtomicU64::new(0);
 /// Slow requests that have begun.
 static STARTED: AtomicU64 = AtomicU64::new(0);
@@ -42,24 +45,19 @@ fn main() {
     }
 }
 
-unsafe extern "C" {
-    fn ioctl(fd: i32, request: u64, ...) -> i32;
-}
-
 fn tty() {
     thread::spawn(|| {
         let _ = std::io::stdin().read(&mut [0; 1]);
         std::process::exit(3)
     });
-    let mut before = [0u16; 4];
+    let mut before = (0, 0);
     loop {
-        let mut now = [0u16; 4];
-        if unsafe { ioctl(0, 0x5413, now.as_mut_ptr()) } != 0 {
+        let Some(now) = winsize::winsize() else {
             println!("no terminal");
             return;
-        }
+        };
         if now != before {
-            println!("terminal of {}x{}", now[1], now[0]);
+            println!("terminal of {}x{}", now.0, now.1);
             before = now;
         }
         thread::sleep(Duration::from_millis(10));

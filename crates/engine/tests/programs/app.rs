@@ -1,14 +1,12 @@
 //! The program in the test image: `serve` (answers `ok` on port 8000), `exit N`, `say WORDS`, `cat` (says what it is told),
 //! `write PATH TEXT`, `size` (says the size of its terminal at first and whenever that changes, until its input is at its end).
 
-use std::io::Write;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
-unsafe extern "C" {
-    fn ioctl(fd: i32, request: u64, ...) -> i32;
-}
+#[path = "../../../runtime/tests/programs/winsize.rs"]
+mod winsize;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -45,12 +43,11 @@ fn size() {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(0)
     });
-    let mut before = [0u16; 4];
+    let mut before = (0, 0);
     loop {
-        let mut now = [0u16; 4];
-        unsafe { ioctl(1, 0x5413, now.as_mut_ptr()) };
+        let now = winsize::winsize().expect("a terminal");
         if now != before {
-            println!("{}x{}", now[1], now[0]);
+            println!("{}x{}", now.0, now.1);
             before = now;
         }
         std::thread::sleep(Duration::from_millis(5));
