@@ -323,3 +323,32 @@ impl Client {
             .trying(what)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::protocol::Attach;
+
+    #[test]
+    fn a_shim_that_does_not_know_a_request_yet_is_said_to_be_old() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let socket = dir.path().join("s");
+        let listener = UnixListener::bind(&socket).expect("bound");
+        // What one of the first version says: it cannot read whose request it is.
+        let old = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("a client");
+            let mut stream = BufReader::new(stream);
+            let mut line = String::new();
+            stream.read_line(&mut line).expect("a request");
+            let answer = r#"{"id":0,"error":{"fatal":false,"message":"this is no request"}}"#;
+            writeln!(stream.get_mut(), "{answer}").expect("answered");
+            line
+        });
+        let error = begin(&socket, Do::Attach(Attach::default())).expect_err("refused");
+        assert!(error.to_string().contains("older Layby"), "{error}");
+        let line = old.join().expect("no panic");
+        assert!(line.starts_with(r#"{"v":2,"#), "{line}");
+    }
+}
