@@ -102,6 +102,32 @@ fn a_volume_outlives_a_node_that_is_killed() {
 }
 
 #[test]
+fn a_volume_outlives_a_power_cut_and_its_service_comes_back() {
+    if !is_root() {
+        return;
+    }
+    let mut node = Node::start();
+    let app = app("      - data:/data\n", DATA);
+    node.run_in(app.path(), &["up"]).ok();
+    assert_eq!(write(&node, "/data/kept", "one").body, "written");
+    let pids = node.pids("web");
+    node.kill();
+    let bundles = node.data.path().join("replicas");
+    for bundle in fs::read_dir(&bundles).expect("read").flatten() {
+        let shim = fs::read_to_string(bundle.path().join("shim.pid")).expect("a shim");
+        let shim = nix::unistd::Pid::from_raw(shim.trim().parse().expect("a number"));
+        nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL).expect("killed");
+    }
+    node.serve();
+    node.wait_for("what was lost to be replaced", |node| {
+        let left = fs::read_dir(&bundles).expect("read").count();
+        let new = node.pids("web").iter().all(|pid| !pids.contains(pid));
+        left == 1 && new && node.status("web")["wakefulness"] == "awake"
+    });
+    assert_eq!(read(&node, "/data/kept").body, "one");
+}
+
+#[test]
 fn the_first_use_of_a_volume_copies_what_the_image_has_with_its_owners() {
     if !is_root() {
         return;

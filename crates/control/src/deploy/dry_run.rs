@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::images::{self, Build};
 use super::pulls::Pull;
-use super::{current, revision};
+use super::{current, has_ended, revision};
 use crate::api::types::{Event, Problem};
 use crate::driver;
 use crate::plane::Plane;
@@ -46,7 +46,10 @@ pub(crate) async fn run(
                 || pulls.iter().any(|pull| pull.name == name)
         });
         let changes = match revision::resolve(plane, &app.name, service, &rows).await {
-            Ok(new) => row.is_none_or(|row| !current(row).0 || *current(row).1.spec != new.spec),
+            Ok(new) => row.is_none_or(|row| {
+                let (counts, current) = current(row);
+                !counts || *current.spec != new.spec || has_ended(plane, &id)
+            }),
             // The image that is to be built or pulled is not there yet.
             Err(_) if to_build => true,
             Err(problem) => return Err(problem),
