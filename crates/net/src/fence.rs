@@ -142,6 +142,7 @@ table ip {table} {{
     }}
     chain forward {{
         type filter hook forward priority filter; policy accept;
+        ip daddr {range} drop
         iifname \"{bridges}\" oifname \"{bridges}\" accept
         oifname \"{bridges}\" ct state established,related accept
         oifname \"{bridges}\" drop

@@ -343,6 +343,9 @@ impl Network {
         let Some(names) = &changing.names else {
             return Ok(()); // what stands is better than nothing
         };
+        if changing.closed {
+            return Ok(()); // nothing is to come back
+        }
         let apps = self.lock().apps();
         let range = self.fence.node.virtual_range();
         let mut doors = BTreeSet::new();

@@ -263,6 +263,16 @@ pub(crate) fn a_virtual_address_leads_to_the_redirect_for_its_app_alone(dir: &Pa
         ] {
             knock(from, to, 80).expect_err("it is not its own");
         }
+        // What is no TCP is refused at once.
+        let refused = within(&shop.netns, move || {
+            let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).expect("bound");
+            socket.set_read_timeout(Some(DEADLINE)).expect("set");
+            socket.connect((of_shop, 80)).expect("connected");
+            socket.send(b"x").expect("sent");
+            socket.recv(&mut [0])
+        });
+        let error = refused.expect_err("nobody answers");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         // The listener itself is for nobody who was not sent there.
         knock(&shop.netns, shop.gateway, VIRTUAL_PORT).expect_err("it was not redirected");
         let own = SocketAddr::new(IpAddr::V4(of_shop), 80);
