@@ -54,6 +54,10 @@ const TESTS: &[Test] = &[
     ),
     ("closing_leaves_nothing", lasting::closing_leaves_nothing),
     (
+        "what_a_firewall_drops_is_told_by_its_rules",
+        reach::what_a_firewall_drops_is_told_by_its_rules,
+    ),
+    (
         "a_fence_that_somebody_removed_is_put_up_again",
         reach::a_fence_that_somebody_removed_is_put_up_again,
     ),

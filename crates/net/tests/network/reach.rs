@@ -144,6 +144,52 @@ pub(crate) fn a_firewall_that_drops_by_default_is_opened_and_left_as_it_was(dir:
     nft("delete table ip filter");
 }
 
+pub(crate) fn what_a_firewall_drops_is_told_by_its_rules(dir: &Path) {
+    let nft = |script: &str| {
+        let output = std::process::Command::new("nft").arg(script).output();
+        let output = output.expect("nft runs");
+        assert!(output.status.success(), "{script}: {output:?}");
+    };
+    block_on(async {
+        let network = Network::open(config(dir, "tt1")).await.expect("opened");
+        let dropped = async |ports: &[u16]| -> Vec<u16> {
+            let dropped = network.dropped_ports(ports).await.into_iter();
+            dropped.map(|(port, _)| port).collect()
+        };
+        let ports = [22, 8100, 8200, 8300, 9000];
+        assert_eq!(
+            dropped(&ports).await,
+            [] as [u16; 0],
+            "there is no firewall"
+        );
+        // As Debian's examples have it, with a chain of the administrator's own.
+        nft("table inet filter {
+            chain own { tcp dport 8300 accept; }
+            chain input {
+                type filter hook input priority filter; policy drop;
+                iif lo accept
+                ct state established,related accept
+                ct state invalid drop
+                ip protocol icmp accept
+                tcp dport { 22, 8100-8199 } ct state new accept
+                udp dport 9000 accept
+                counter jump own
+            }
+        }");
+        assert_eq!(dropped(&ports).await, [8200, 9000]);
+        // By a last rule instead of a policy.
+        nft("add chain inet filter input { policy accept; }");
+        assert_eq!(dropped(&ports).await, [] as [u16; 0]);
+        nft("add rule inet filter input counter reject with icmpx type admin-prohibited");
+        assert_eq!(dropped(&ports).await, [8200, 9000]);
+        // One address may be let in: whether that is whoever asks cannot be told.
+        nft("insert rule inet filter input ip saddr 192.0.2.1 tcp dport 8200 accept");
+        assert_eq!(dropped(&ports).await, [9000]);
+        network.close().await.expect("closed");
+    });
+    nft("delete table inet filter");
+}
+
 pub(crate) fn a_fence_that_somebody_removed_is_put_up_again(dir: &Path) {
     let nft = |script: &str| {
         let output = std::process::Command::new("nft").arg(script).output();
