@@ -3,6 +3,8 @@
 mod access;
 mod apps;
 mod bad_input;
+mod builds;
+mod corpus;
 mod life;
 mod manifests;
 mod names;

@@ -6,6 +6,7 @@
 //! `GET /resolve?NAME` and `GET /fetch?HOST:PORT/PATH` about others. For commands in its container: `web pass` copies its
 //! input, `web say WORDS`, `web env`, `web tty` says what terminal it has, and again whenever that changes, until it is told
 //! something.
+//! Build steps use `web write PATH TEXT`, `web length PATH TO`, `web missing PATH` and `web fail N TEXT`.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
@@ -40,6 +41,16 @@ fn main() {
         ["say", ref words @ ..] => println!("{}", words.join(" ")),
         ["env"] => std::env::vars().for_each(|(name, value)| println!("{name}={value}")),
         ["tty"] => tty(),
+        ["write", path, text] => std::fs::write(path, text).expect("to write"),
+        ["length", path, to] => {
+            let length = std::fs::metadata(path).expect("a file").len();
+            std::fs::write(to, length.to_string()).expect("to write");
+        }
+        ["missing", path] => assert!(!std::path::Path::new(path).exists(), "{path} is there"),
+        ["fail", code, text] => {
+            println!("{text}");
+            std::process::exit(code.parse().expect("a number"));
+        }
         ["health"] => std::process::exit(i32::from(TcpStream::connect(("127.0.0.1", port())).is_err())),
         ref other => panic!("what is {other:?}?"),
     }

@@ -146,7 +146,7 @@ pub(crate) fn content(request: &Request, parts: &[Part], image: &View) -> Result
         } else if request.parents {
             copier.with_parents(&found, target)?;
         } else if found.node.is_dir() {
-            copier.directory(&found, &target, &[])?;
+            copier.contents(&found, &target)?;
         } else if !copier.excluded(std::slice::from_ref(&found.name), false) {
             if wants_dir || base_is_dir {
                 target.push(found.name.clone());
@@ -184,8 +184,8 @@ struct Copier<'a> {
     source: &'a Source<'a>,
     image: &'a View,
     content: Content,
-    /// Whether directories that are there get the attributes of the source's: so it is with an archive's.
-    replaces_directories: bool,
+    /// Whether it is an archive's: owners and modes are its own, also those of directories that are there.
+    is_archive: bool,
     /// The first path of each file that has several, by device and inode.
     links: BTreeMap<(u64, u64), PathBuf>,
 }
@@ -197,7 +197,7 @@ impl<'a> Copier<'a> {
             source: &part.source,
             image,
             content,
-            replaces_directories: false,
+            is_archive: false,
             links: BTreeMap::new(),
         }
     }
@@ -342,7 +342,7 @@ impl<'a> Copier<'a> {
             source: &source,
             image: self.image,
             content: std::mem::take(&mut self.content),
-            replaces_directories: true,
+            is_archive: true,
             links: BTreeMap::new(),
         };
         inner.parents(target)?;
@@ -377,21 +377,22 @@ impl<'a> Copier<'a> {
         }
     }
 
-    /// Copies what is in a directory into the directory at `target`. `within` is what `--exclude` sees of its path.
+    /// Copies what is in a directory into the directory at `target`, which is made like any other folder on the way.
+    fn contents(&mut self, found: &Match, target: &[OsString]) -> Result<(), String> {
+        self.links.clear();
+        self.parents(target)?;
+        self.children(&found.node, &found.parts, target, &[])
+    }
+
+    /// Copies a directory itself. `within` is what `--exclude` sees of its path.
     fn directory(
         &mut self,
         found: &Match,
         target: &[OsString],
         within: &[OsString],
     ) -> Result<(), String> {
-        // The context's own root has whatever mode the directory happens to have where the build runs.
-        let mode = if found.parts.is_empty() {
-            DIRECTORY_MODE
-        } else {
-            found.node.metadata.mode() & 0o7777
-        };
         self.links.clear();
-        self.enter(target, &found.node, mode)?;
+        self.enter(target, &found.node, found.node.metadata.mode() & 0o7777)?;
         self.children(&found.node, &found.parts, target, within)
     }
 
@@ -448,13 +449,13 @@ impl<'a> Copier<'a> {
             return Ok(());
         };
         self.parents(parents)?;
-        if self.content.contains(target) && !self.replaces_directories {
+        if self.content.contains(target) && !self.is_archive {
             return Ok(());
         }
         let (uid, gid) = self.owner(source);
         let mode = match &self.request.mode {
-            Some(change) => change.applied(mode, true),
-            None => mode,
+            Some(change) if !self.is_archive => change.applied(mode, true),
+            Some(_) | None => mode,
         };
         let entry = Entry {
             kind: Kind::Directory,
@@ -463,7 +464,7 @@ impl<'a> Copier<'a> {
             gid,
             mtime: mtime(source),
         };
-        if self.replaces_directories {
+        if self.is_archive {
             self.content.insert(target, entry.clone())?;
             self.content.replace_directory(target, &entry);
             return Ok(());
@@ -530,8 +531,8 @@ impl<'a> Copier<'a> {
         let mode = metadata.mode() & 0o7777;
         let mode = match (&kind, &self.request.mode) {
             (Kind::Symlink(_), _) => 0o777,
-            (_, Some(change)) => change.applied(mode, false),
-            (_, None) => mode,
+            (_, Some(change)) if !self.is_archive => change.applied(mode, false),
+            (_, _) => mode,
         };
         let (uid, gid) = self.owner(&found.node);
         if shares && !matches!(kind, Kind::Link(_)) {
@@ -564,7 +565,8 @@ impl<'a> Copier<'a> {
     /// --chown, or what the other image says; files of the context belong to root.
     fn owner(&self, node: &Node) -> (u32, u32) {
         match (self.request.owner, self.source.keeps_owners) {
-            (Some(owner), _) => owner,
+            (Some(owner), _) if !self.is_archive => owner,
+            (Some(_), _) => (node.metadata.uid(), node.metadata.gid()),
             (None, false) => (0, 0),
             (None, true) => (node.metadata.uid(), node.metadata.gid()),
         }

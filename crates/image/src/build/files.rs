@@ -164,8 +164,11 @@ impl StageBuilder<'_> {
                 });
             }
         }
-        let content = copy::content(&request, &parts, &image)
+        let mut content = copy::content(&request, &parts, &image)
             .map_err(|reason| self.build.error(line, format!("{keyword} {reason}")))?;
+        for (folder, _) in [inline, fetched].into_iter().flatten() {
+            content.keep(folder);
+        }
         let Some(key) = key else {
             return Ok(Made::Content(content));
         };

@@ -65,6 +65,41 @@ fn files_go_where_docker_puts_them() {
 }
 
 #[test]
+fn flags_say_what_is_copied_and_where_to() {
+    for (copy, expected) in [
+        (
+            "--parents d/e/c a /p/",
+            &["p/", "p/a", "p/d/", "p/d/e/", "p/d/e/c"][..],
+        ),
+        ("--parents d/./e /p", &["p/", "p/e/", "p/e/c"]),
+        ("--parents **/c /", &["d/", "d/e/", "d/e/c"]),
+        ("--parents **/e/* /", &["d/", "d/e/", "d/e/c"]),
+        ("--exclude=e d /x", &["x/", "x/b"]),
+        ("--exclude=* --exclude=!e/c d /x", &["x/", "x/e/", "x/e/c"]),
+        ("--exclude=a [ab] d/b /x/", &["x/", "x/b"]),
+        ("a nothing* /x/", &["x/", "x/a"]),
+        (
+            "<<one <<-\"two\" /h/\n$X\none\n\t$X\ntwo\n",
+            &["h/", "h/one", "h/two"],
+        ),
+        ("a <<EOF /m/\nEOF", &["m/", "m/EOF", "m/a"]),
+    ] {
+        let world = World::new();
+        world.write(&[("a", "A"), ("d/b", "B"), ("d/e/c", "C")]);
+        let image = world
+            .build(&format!("FROM scratch\nENV X=x\nCOPY {copy}\n"))
+            .unwrap_or_else(|error| panic!("{copy}: {error}"));
+        let files = world.files(&image);
+        let names: Vec<&String> = files.keys().collect();
+        assert_eq!(names, expected, "{copy}");
+        if let Some(one) = files.get("h/one") {
+            assert!(one.starts_with("644 ") && one.ends_with(" x\n"), "{one}");
+            assert!(files["h/two"].ends_with(" $X\n"));
+        }
+    }
+}
+
+#[test]
 fn links_in_a_copied_directory_stay_links_even_when_they_lead_out() {
     let world = World::new();
     world.write(&[("d/a", "A")]);
@@ -121,13 +156,13 @@ fn modes_and_owners_are_the_sources_or_the_flags() {
     let files = world.files(&image);
     for (path, rights) in [
         ("a", "4750 0:0 "),
-        ("d/", "710 0:0"),
+        ("d/", "755 0:0"),
         ("d/b", "600 0:0 "),
         ("p/", "755 5:5"),
         ("p/a5", "640 5:5 "),
         ("me", "4750 7:8 "),
         ("us", "4750 7:9 "),
-        ("d2/", "700 1:2"),
+        ("d2/", "755 1:2"),
         ("d2/b", "700 1:2 "),
     ] {
         assert!(

@@ -1,5 +1,6 @@
 //! Whole-crate tests, by what they look at.
 
+mod adds;
 mod archives;
 mod builds;
 mod copies;
