@@ -17,8 +17,14 @@ use crate::{example, setup, tidy};
 /// What tests measure Layby's answers against, and why. Sorted by name.
 const PEERS: &[(&str, &str)] = &[
     ("bind9-dnsutils", "the tests ask the name server with `dig`"),
-    ("buildah", "builds what the builder builds; pushes to the registry and pulls from it"),
-    ("busybox-static", "the shell of the Dockerfiles that both build"),
+    (
+        "buildah",
+        "builds what the builder builds; pushes to the registry and pulls from it",
+    ),
+    (
+        "busybox-static",
+        "the shell of the Dockerfiles that both build",
+    ),
     ("docker.io", "pushes to the registry and pulls from it"),
     ("podman", "pushes to the registry and pulls from it"),
     ("skopeo", "pushes to the registry and pulls from it"),
