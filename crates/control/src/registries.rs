@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use layby_image::client::{self, Keyring, Options, Progress, Puller, Retry};
+use layby_image::registry::Hosts;
 use layby_image::{Error, Image, Reference, Store};
 
 use crate::config::{ControlConfig, OtherRegistries};
@@ -18,8 +19,8 @@ const LOGINS: &str = "registries.json";
 pub(crate) struct Registries {
     logins: PathBuf,
     others: OtherRegistries,
-    /// The host under which the node's own registry is known.
-    own: String,
+    /// The names of the node's own registry.
+    own: Hosts,
 }
 
 impl Registries {
@@ -27,7 +28,7 @@ impl Registries {
         Self {
             logins: config.data_dir.join(LOGINS),
             others: config.registries.clone(),
-            own: format!("registry.{}", config.domain),
+            own: Hosts::new(&config.domain, config.registry.listen),
         }
     }
 
@@ -38,8 +39,7 @@ impl Registries {
 
     /// Whether a reference means the node's own registry: what is there is in the store already.
     pub(crate) fn is_own(&self, reference: &Reference) -> bool {
-        let host = reference.registry.split(':').next().unwrap_or_default();
-        host == self.own || host == "registry"
+        self.own.own(reference).is_some()
     }
 
     /// How to speak to the registry of a reference, as whom. Reads files, and may ask a credential helper.
@@ -84,8 +84,8 @@ impl Registries {
         let registries = self.clone();
         Puller::new(move |reference| {
             // What was pushed to the node's own registry is in the store, and nowhere else.
-            if registries.is_own(reference) {
-                return store.resolve(&reference.to_string());
+            if let Some(own) = registries.own.own(reference) {
+                return store.resolve(&own.to_string());
             }
             let mut options = registries.options(&reference.registry, &reference.repository)?;
             options.cancel = Arc::clone(&stop);

@@ -6,7 +6,7 @@ use axum::http::{Request, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use common::{Deployed, World, compose};
-use layby_control::api::types::{Event, ImageView, NewToken, Outcome};
+use layby_control::api::types::{Event, ImageView, NewToken, Outcome, PruneView};
 use layby_model::route::Mode;
 use sha2::{Digest, Sha256};
 
@@ -268,6 +268,47 @@ async fn tokens_that_make_no_sense_are_refused() {
     }
     let (status, _) = world.ask("DELETE", "/v1/tokens/other", Vec::new()).await;
     assert_eq!(status, 404);
+}
+
+#[tokio::test]
+async fn pruning_keeps_what_services_and_the_registry_need() {
+    let world = World::with_registry().await;
+    let client = pusher(&world).await;
+    client.push("fake/ok", "1", "a").await;
+    world.up(&compose("registry/fake/ok:1", ON_PUSH)).await;
+    client.push("fake/ok", "1", "b").await;
+    follow(&world).await;
+    let prune = async |body: &str| {
+        let asked = world.ask("POST", "/v1/images/prune", body.as_bytes().to_vec());
+        let (status, answer) = asked.await;
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
+        serde_json::from_slice::<PruneView>(&answer).expect("what went")
+    };
+    let all = prune(r#"{"all":true,"untagged":true}"#).await;
+    assert!(
+        all.names.contains(&"fake/hangs:latest".to_owned()),
+        "{all:?}"
+    );
+    assert_eq!(
+        all.untagged,
+        [] as [&str; 0],
+        "revision 1 may be gone back to"
+    );
+    let fewer = r#"{"untagged":true,"keep_revisions":0}"#;
+    let told = prune(&fewer.replace('}', r#","dry_run":true}"#)).await;
+    let done = prune(fewer).await;
+    assert_eq!(done.revisions, ["shop/web revision 1"]);
+    assert_eq!(done.untagged.len(), 1, "{done:?}");
+    assert_eq!(
+        (told.revisions, told.untagged),
+        (done.revisions, done.untagged)
+    );
+    let again = world.up(&compose("registry/fake/ok:1", ON_PUSH)).await;
+    assert_eq!(again.outcomes(), [("web".into(), Outcome::Unchanged)]);
+    let (status, _) = world
+        .ask("POST", "/v1/images/prune", br#"{"low_bytes":1}"#.to_vec())
+        .await;
+    assert_eq!(status, 400);
 }
 
 #[tokio::test]

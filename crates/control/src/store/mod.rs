@@ -224,6 +224,57 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn old_revisions_are_forgotten_and_never_the_live_one_or_the_target() {
+        let dir = TempDir::new().expect("a folder");
+        let store = open(&dir);
+        for n in 1..=5 {
+            let mut revision = new(1, &format!("a{n}"));
+            revision.spec.images = vec![format!("sha256:{n}")];
+            let row = store
+                .deploy(vec![revision])
+                .await
+                .expect("to write")
+                .remove(0);
+            if n == 2 {
+                let live = Decision::GoLive(row.target.id);
+                assert!(
+                    store
+                        .decide(&id(), row.generation, live)
+                        .await
+                        .expect("an answer")
+                );
+            }
+        }
+        let long_ago = Some(jiff::Timestamp::UNIX_EPOCH);
+        let later = Some(jiff::Timestamp::MAX);
+        for (keep, before) in [(None, later), (Some(0), long_ago), (Some(3), later)] {
+            let none = store.prune_revisions(keep, before, false).await;
+            assert_eq!(none.expect("an answer").0, [] as [String; 0]);
+        }
+        let told = store
+            .prune_revisions(Some(1), later, true)
+            .await
+            .expect("an answer");
+        let done = store
+            .prune_revisions(Some(1), later, false)
+            .await
+            .expect("an answer");
+        assert_eq!(told, done, "it was only told the first time");
+        assert_eq!(done.0, ["shop/web revision 1", "shop/web revision 3"]);
+        let mut left = done.1;
+        left.sort_unstable();
+        assert_eq!(
+            left,
+            ["sha256:2", "sha256:4", "sha256:5"],
+            "live, kept and target"
+        );
+        assert_eq!(
+            row(&store).await.live.map(|live| live.id),
+            Some(RevisionId(2))
+        );
+    }
+
+    #[tokio::test]
     async fn a_decision_made_with_an_older_row_is_not_written() {
         let dir = TempDir::new().expect("a folder");
         let store = open(&dir);

@@ -68,7 +68,7 @@ pub(super) async fn read(
             Ok(file)
         })
         .await?;
-    *response.body_mut() = body::of_file(file, length);
+    *response.body_mut() = body::of_file(file, length, Arc::clone(&registry.disk));
     Ok(response)
 }
 
@@ -125,7 +125,7 @@ pub(super) async fn begin(
     };
     let upload = find(registry, &name, &id).await?;
     let mut upload = upload.lock_owned().await;
-    if let Err(cut) = upload.receive(body).await {
+    if let Err(cut) = upload.receive(body, &registry.disk).await {
         // Nobody was told its id, so nobody can go on with it.
         let uploads = Arc::clone(&registry.uploads);
         let _ = registry
@@ -156,7 +156,7 @@ pub(super) async fn chunk(
 ) -> Result<Response<Outgoing>, Refusal> {
     let mut upload = alone(registry, &name, &id).await?;
     fits(parts, &name, &id, &upload)?;
-    upload.receive(body).await?;
+    upload.receive(body, &registry.disk).await?;
     Ok(progress(StatusCode::ACCEPTED, &name, &id, &upload))
 }
 
@@ -176,7 +176,7 @@ pub(super) async fn end(
     let digest = route::digest(digest)?;
     let mut upload = alone(registry, &name, &id).await?;
     fits(parts, &name, &id, &upload)?;
-    upload.receive(body).await?;
+    upload.receive(body, &registry.disk).await?;
     finish(registry, name, upload, digest).await
 }
 

@@ -1,15 +1,17 @@
 //! The bodies of requests and answers, and how a file becomes one without being held in memory.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read as _};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
-use tokio::task::JoinHandle;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinHandle};
 
 /// A request's body.
 pub type Incoming = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -31,14 +33,15 @@ pub(super) fn whole(bytes: Bytes) -> Outgoing {
         .boxed_unsync()
 }
 
-/// The next `length` bytes of a file.
-pub(super) fn of_file(file: File, length: u64) -> Outgoing {
+/// The next `length` bytes of a file, each piece read when the disk has a turn for it.
+pub(super) fn of_file(file: File, length: u64, disk: Arc<Semaphore>) -> Outgoing {
     if length == 0 {
         return empty();
     }
     FileBody {
         left: length,
-        reading: Some(read(file, length)),
+        reading: Some(read(file, length, Arc::clone(&disk))),
+        disk,
     }
     .boxed_unsync()
 }
@@ -47,10 +50,21 @@ pub(super) fn of_file(file: File, length: u64) -> Outgoing {
 struct FileBody {
     /// Bytes that were not sent yet.
     left: u64,
-    reading: Option<JoinHandle<(File, io::Result<Bytes>)>>,
+    reading: Option<JoinHandle<Read>>,
+    disk: Arc<Semaphore>,
 }
 
-fn read(mut file: File, left: u64) -> JoinHandle<(File, io::Result<Bytes>)> {
+/// The file and what was read of it, or the thread that broke off.
+type Read = Result<(File, io::Result<Bytes>), JoinError>;
+
+fn read(file: File, left: u64, disk: Arc<Semaphore>) -> JoinHandle<Read> {
+    tokio::spawn(async move {
+        let _turn = disk.acquire().await;
+        read_piece(file, left).await
+    })
+}
+
+fn read_piece(mut file: File, left: u64) -> JoinHandle<(File, io::Result<Bytes>)> {
     tokio::task::spawn_blocking(move || {
         let length = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE_BYTES);
         let mut piece = vec![0; length];
@@ -72,11 +86,11 @@ impl Body for FileBody {
         };
         let done = ready!(Pin::new(reading).poll(cx));
         self.reading = None;
-        let (file, piece) = done.map_err(io::Error::other)?;
+        let (file, piece) = done.and_then(|read| read).map_err(io::Error::other)?;
         let piece = piece?;
         self.left -= piece.len() as u64;
         if self.left > 0 {
-            self.reading = Some(read(file, self.left));
+            self.reading = Some(read(file, self.left, Arc::clone(&self.disk)));
         }
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }

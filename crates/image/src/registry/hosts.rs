@@ -36,6 +36,21 @@ impl Hosts {
         (reference.registry == self.name).then_some(reference)
     }
 
+    /// The same for a reference that was parsed before, when `registry/app` had become Docker's; `None`: it does not mean
+    /// this registry.
+    pub fn own(&self, reference: &crate::Reference) -> Option<crate::Reference> {
+        let rest = match reference.registry.as_str() {
+            "docker.io" => reference.repository.strip_prefix("registry/")?,
+            host if self.mean(host) => &reference.repository,
+            _ => return None,
+        };
+        Some(crate::Reference {
+            registry: self.name.clone(),
+            repository: rest.to_owned(),
+            ..reference.clone()
+        })
+    }
+
     /// Whether `host`, with or without a port, is this registry.
     fn mean(&self, host: &str) -> bool {
         if host == "registry" {
@@ -100,5 +115,22 @@ mod tests {
             ("app", Some("1"))
         );
         assert_eq!(open.repository("app:1"), None);
+        for (text, own) in [
+            ("registry/app:1", Some("registry.example.com/app:1")),
+            (
+                "localhost:5000/a/b",
+                Some("registry.example.com/a/b:latest"),
+            ),
+            (
+                "registry.example.com/app",
+                Some("registry.example.com/app:latest"),
+            ),
+            ("app", None),
+            ("ghcr.io/registry/app", None),
+        ] {
+            let parsed: crate::Reference = text.parse().expect("a reference");
+            let found = open.own(&parsed).map(|own| own.to_string());
+            assert_eq!(found.as_deref(), own, "{text}");
+        }
     }
 }

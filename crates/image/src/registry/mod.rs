@@ -40,6 +40,10 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-diges
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
+/// So many threads may work for the registry at a time: others of the node share them, and a disk that is slow to bring
+/// a large blob down must not take them all.
+const DISK_THREADS: usize = 4;
+
 /// A tag was set by a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moved {
@@ -73,6 +77,7 @@ pub struct Registry {
     on_move: Arc<dyn Fn(Moved) + Send + Sync>,
     /// Held while manifests and tags are changed.
     turn: Arc<Mutex<()>>,
+    disk: Arc<Semaphore>,
     unpacking: Option<Arc<Semaphore>>,
 }
 
@@ -91,6 +96,7 @@ impl Registry {
             uploads,
             on_move: config.on_move,
             turn: Arc::default(),
+            disk: Arc::new(Semaphore::new(DISK_THREADS)),
             unpacking: config.unpack.then(|| Arc::new(Semaphore::new(1))),
         })
     }
@@ -208,6 +214,11 @@ impl Registry {
         &self,
         work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
+        let turn = Arc::clone(&self.disk).acquire_owned().await;
+        let work = move || {
+            let _turn = turn;
+            work()
+        };
         let done = tokio::task::spawn_blocking(work).await;
         done.map_err(|error| Refusal::new(Code::Unknown, format!("the work broke off: {error}")))?
     }

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::BodyExt;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 
 use super::body::Incoming;
 use super::digest::{Digest, read_all, sha512_of_file};
@@ -199,7 +200,11 @@ impl Upload {
     }
 
     /// Adds a body to it. What came before an error is kept.
-    pub(super) async fn receive(&mut self, mut body: Incoming) -> Result<(), Refusal> {
+    pub(super) async fn receive(
+        &mut self,
+        mut body: Incoming,
+        disk: &Arc<Semaphore>,
+    ) -> Result<(), Refusal> {
         let mut piece: Vec<Bytes> = Vec::new();
         let mut gathered = 0;
         let mut ended = Ok(());
@@ -243,7 +248,9 @@ impl Upload {
             {
                 let full = std::mem::take(&mut piece);
                 gathered = 0;
+                let turn = Arc::clone(disk).acquire_owned().await;
                 writing = Some(tokio::task::spawn_blocking(move || {
+                    let _turn = turn;
                     let result = with.put(&full);
                     (with, result)
                 }));
