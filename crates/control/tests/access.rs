@@ -168,6 +168,22 @@ async fn a_command_wakes_a_service_and_keeps_it_awake() {
 }
 
 #[tokio::test]
+async fn a_replica_that_is_not_ready_can_be_looked_into() {
+    let world = World::new().await;
+    let up = world
+        .up_as("shop", &compose("fake/hangs", RESTLESS), "&detach=1")
+        .await;
+    assert_eq!(up.code(), 0, "{up:#?}");
+    world
+        .until_replicas(|all| all.iter().any(|r| r.containers[0].pid.is_some()))
+        .await;
+    let mut echo = Command::run(&world, "command=echo&command=hi")
+        .await
+        .expect("run");
+    assert_eq!(echo.rest().await.0, "hi\n");
+}
+
+#[tokio::test]
 async fn a_port_of_a_replica_is_carried_over_the_api() {
     let world = World::new().await;
     world.up(&compose("fake/ok", RESTLESS)).await;

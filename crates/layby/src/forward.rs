@@ -46,9 +46,8 @@ pub(crate) async fn port_forward(client: &Client, options: &PortForward) -> Resu
             }
         })
     });
-    for carrying in carried.collect::<Vec<_>>() {
-        carrying.await?;
-    }
+    // None of them ends by itself.
+    futures_util::future::join_all(carried).await;
     Ok(())
 }
 

@@ -61,7 +61,6 @@ mod channel {
     ),
     responses(
         (status = 101, description = "A WebSocket of the protocol v5.channel.k8s.io"),
-        (status = 200, body = StatusView, description = "Not an answer, but what the message of stream 3 says"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json"),
         (status = 426, body = Problem, content_type = "application/problem+json", description = "This is for WebSockets"),

@@ -31,7 +31,7 @@ use utoipa_axum::routes;
 
 use crate::plane::Plane;
 use crate::registry;
-use types::{Event, LogView, Problem, TransferEvent};
+use types::{Event, LogView, Problem, StatusView, TransferEvent};
 
 /// What the handlers share.
 type Shared = axum::extract::State<Arc<Plane>>;
@@ -42,8 +42,8 @@ type Shared = axum::extract::State<Arc<Plane>>;
         title = "Layby",
         description = "The API of a Layby node, on the Unix socket in its run directory. Whoever may use it is as good as root."
     ),
-    // Named by the lines of a stream, which a path cannot describe.
-    components(schemas(Event, LogView, Problem, TransferEvent))
+    // Named by the lines and messages of a stream, which a path cannot describe.
+    components(schemas(Event, LogView, Problem, StatusView, TransferEvent))
 )]
 struct Doc;
 

@@ -4,19 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use layby_model::ReplicaId;
 use layby_model::replica::{Phase, ReplicaReport};
 use layby_model::state::Showing;
+use layby_model::{ReplicaId, ServiceId};
 
 use super::query::{self, Pairs};
 use super::services;
 use super::types::Problem;
-use crate::driver::Status;
+use crate::driver::DriverHandle;
 use crate::plane::Plane;
 use crate::uses::Use;
 
 /// How long a service may take to wake.
 const WAKE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long one that runs may take to be ready before it is taken as it is.
+const UNREADY: Duration = Duration::from_secs(3);
+/// How often it is looked whether one runs, where nothing is heard.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A replica that takes commands now. Its service stays awake as long as this is kept.
 pub(super) struct Held {
@@ -54,18 +59,7 @@ pub(super) async fn awake(
     }
     let held = Use::begin(plane, &service);
     if live.is_some() && enabled {
-        let there = |status: &Arc<Status>| {
-            status.gone || status.detail.view.wakefulness == Some(Showing::Awake)
-        };
-        match tokio::time::timeout(WAKE_TIMEOUT, driver.status.wait_for(there)).await {
-            Ok(Ok(status)) if !status.gone => {}
-            Ok(_) => return Err(Problem::no_service(&service)),
-            Err(_) => {
-                let text = format!("{service} is not awake after {} s", WAKE_TIMEOUT.as_secs());
-                return Err(Problem::timed_out(text)
-                    .hint(format!("`layby status {service}` says what it is at")));
-            }
-        }
+        until_up(plane, &service, &mut driver).await?;
     }
     let reports = plane.facts.of(&service);
     let running = reports.iter().filter(|report| runs(report));
@@ -89,6 +83,47 @@ pub(super) async fn awake(
         id: report.id,
         _held: held,
     })
+}
+
+/// Waits until a service is awake; or a replica of it has run for a while without being ready: then somebody may want
+/// to find out why.
+async fn until_up(
+    plane: &Plane,
+    service: &ServiceId,
+    driver: &mut DriverHandle,
+) -> Result<(), Problem> {
+    let begun = tokio::time::Instant::now();
+    loop {
+        let (gone, showing) = {
+            let status = driver.status.borrow_and_update();
+            (status.gone, status.detail.view.wakefulness)
+        };
+        let waited = begun.elapsed();
+        if gone {
+            return Err(Problem::no_service(service));
+        }
+        match showing {
+            Some(Showing::Awake) => return Ok(()),
+            Some(Showing::Ended) => {
+                let text = format!("{service} has ended, and its restart policy leaves it so");
+                return Err(
+                    Problem::conflict(text).hint(format!("`layby wake {service}` runs it again"))
+                );
+            }
+            Some(Showing::Asleep | Showing::Dozing | Showing::Waking) | None => {}
+        }
+        if waited > UNREADY && plane.facts.of(service).iter().any(runs) {
+            return Ok(());
+        }
+        if waited > WAKE_TIMEOUT {
+            let text = format!("{service} is not awake after {} s", WAKE_TIMEOUT.as_secs());
+            return Err(Problem::timed_out(text)
+                .hint(format!("`layby status {service}` says what it is at")));
+        }
+        if let Ok(Err(_)) = tokio::time::timeout(LOOK_AGAIN, driver.status.changed()).await {
+            return Err(Problem::no_service(service)); // nobody drives it any more
+        }
+    }
 }
 
 fn runs(report: &ReplicaReport) -> bool {
