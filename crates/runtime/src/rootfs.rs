@@ -220,7 +220,11 @@ pub(crate) fn unmount(rootfs: &Path) -> Result<()> {
 pub(crate) fn write_etc(spec: &SandboxSpec, stage: &Stage) -> Result<()> {
     let dir = stage.etc();
     make_private_dir(&dir)?;
-    stage.own(&dir)?;
+    // On their own, since containers may write to them: filled up, they are in nobody's way.
+    let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    let kind = Some("tmpfs");
+    mount(kind, &dir, kind, flags, Some("mode=755,size=256k"))
+        .trying(|| format!("mount tmpfs on {}", dir.display()))?;
     let mut hosts =
         String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for (address, name) in &spec.hosts {

@@ -49,6 +49,10 @@ pub(crate) const TESTS: &[Test] = &[
         what_a_killed_step_left_is_swept,
     ),
     (
+        "steps_run_side_by_side_below_one_group",
+        steps_run_side_by_side_below_one_group,
+    ),
+    (
         "a_step_that_exceeds_its_memory_says_so",
         a_step_that_exceeds_its_memory_says_so,
     ),
@@ -451,4 +455,23 @@ fn a_step_that_exceeds_its_memory_says_so() {
     let (outcome, output) = bench.run();
     assert_eq!(outcome.expect("it ran"), 137);
     assert!(output.contains("ran out of memory"), "{output}");
+}
+
+fn steps_run_side_by_side_below_one_group() {
+    let above = format!("layby-test-{}/side", std::process::id());
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let above = &above;
+            scope.spawn(move || {
+                for number in 0..4 {
+                    let mut bench = Bench::new(true, &["write", "/made", "text"], |_| ());
+                    bench.spec.sandbox.cgroup = format!("{above}/{thread}-{number}");
+                    assert_eq!(bench.output(), "");
+                    assert_eq!(bench.layer(), ["made"]);
+                }
+            });
+        }
+    });
+    let left = Path::new("/sys/fs/cgroup/pids").join(&above);
+    assert!(!left.exists(), "{}", left.display());
 }
