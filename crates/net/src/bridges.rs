@@ -11,7 +11,7 @@ use crate::subnet::{APPS, Subnet};
 pub(crate) struct Bridge {
     /// The device's index.
     pub(crate) device: u32,
-    /// The app; `None`: of those that belong to none, such as builds.
+    /// The app; `None`: it is of one that belongs to none, such as a step of a build.
     pub(crate) app: Option<String>,
     pub(crate) addresses: Addresses,
 }
@@ -62,9 +62,9 @@ impl Bridges {
     }
 
     /// The number of the app's bridge.
-    pub(crate) fn of_app(&self, app: Option<&str>) -> Option<u8> {
+    pub(crate) fn of_app(&self, app: &str) -> Option<u8> {
         let mut bridges = self.by_number.iter();
-        let found = bridges.find(|(_, bridge)| bridge.app.as_deref() == app);
+        let found = bridges.find(|(_, bridge)| bridge.app.as_deref() == Some(app));
         found.map(|(number, _)| *number)
     }
 
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(bridges.unused(&BTreeSet::new()), [1]);
         bridges.free("x");
         assert_eq!(bridges.unused(&BTreeSet::new()), [0, 1]);
-        assert_eq!(bridges.of_app(None), Some(1));
-        assert_eq!(bridges.of_app(Some("other")), None);
+        assert_eq!(bridges.of_app("shop"), Some(0));
+        assert_eq!(bridges.of_app("other"), None);
     }
 }

@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use futures_util::TryStreamExt;
 use nix::errno::Errno;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{InfoBridgePort, LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType,
 };
-use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, RouteMessageBuilder};
 
 use crate::Error;
 use crate::subnet::Subnet;
@@ -103,14 +103,6 @@ pub(crate) async fn make_bridge(
     let index = find(handle, name).await?.map_or(0, |device| device.index);
     add_address(handle, index, address, prefix).await?;
     Ok(index)
-}
-
-/// Keeps a port of a bridge apart from the others that are kept apart: they reach the machine, and not each other.
-pub(crate) async fn isolate(handle: &Handle, port: u32) -> Result<(), Error> {
-    let alone = InfoBridgePort::Isolated(true);
-    let port = LinkBridgePort::new(port).append_info_data(alone).build();
-    let result = handle.link().set_port(port).execute().await;
-    result.map_err(asked("keep a port of a bridge apart"))
 }
 
 /// Makes `range` the machine's own: what comes for one of its addresses is delivered here, and not sent on.

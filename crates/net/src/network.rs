@@ -174,7 +174,6 @@ impl Network {
             address,
             prefix: APP_PREFIX,
             gateway: attachment.gateway,
-            alone: app.is_none(),
         })
         .await;
         if let Err(error) = made {
@@ -280,7 +279,8 @@ impl Network {
     /// device's index, the address.
     async fn place(&self, id: &str, app: Option<&str>) -> Result<(u8, u32, Ipv4Addr), Error> {
         let mut changing = self.changing.lock().await;
-        let known = self.lock().of_app(app);
+        // Those without an app are strangers to each other, and have a bridge each.
+        let known = app.and_then(|app| self.lock().of_app(app));
         let number = match known {
             Some(number) => number,
             None => self.make_bridge(&mut changing, app).await?,

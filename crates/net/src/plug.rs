@@ -35,8 +35,6 @@ pub(crate) struct Plug {
     pub(crate) prefix: u8,
     /// The bridge's address.
     pub(crate) gateway: Ipv4Addr,
-    /// It reaches no other port of the bridge that is alone, too.
-    pub(crate) alone: bool,
 }
 
 /// Does it. What was made stays if it fails: the caller removes it.
@@ -78,10 +76,6 @@ fn plug_here(plug: &Plug) -> Result<(), Error> {
         let made = outside.link().add(pair).execute().await;
         made.map_err(asked(&what))?;
 
-        if plug.alone {
-            let port = link::find(&outside, &plug.veth).await?;
-            link::isolate(&outside, port.map_or(0, |port| port.index)).await?;
-        }
         link::set_up(&inside, LOOPBACK).await?;
         let device = link::find(&inside, INSIDE).await?;
         let index = device.map_or(0, |device| device.index);
