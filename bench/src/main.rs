@@ -8,8 +8,10 @@ mod figures;
 mod footprint;
 mod gateway;
 mod http;
+mod images;
 mod node;
 mod pump;
+mod registry;
 mod services;
 mod upstream;
 mod versus;
@@ -29,7 +31,9 @@ const USAGE: &str = "usage: layby-bench PART [--OPTION VALUE]...
   versus-nginx [--clients 64] [--rounds 21] [--seconds 0.5] [--hosts 100]
             starts both with one pinned worker each and compares them
   services  --layby FILE --example DIR [--runs 50] [--idle-seconds 60] [--docker true]
-            waking, deploying and idling of the example's service, with Docker beside it";
+            waking, deploying and idling of the example's service, with Docker beside it
+  images    --layby FILE --debian TAR [--rounds 7] [--builds 21]
+            pulling and rebuilding, with podman, skopeo, umoci and buildah beside it; on the disk of TMPDIR";
 
 fn main() -> anyhow::Result<()> {
     let mut words = std::env::args().skip(1);
@@ -39,6 +43,7 @@ fn main() -> anyhow::Result<()> {
         "pump" => pump::run(&mut args),
         "upstream" => upstream::run(&mut args),
         "gateway" => gateway::run(&mut args),
+        "images" => images::run(&mut args),
         "services" => services::run(&mut args),
         "versus-nginx" => versus::run(&mut args),
         _ => bail!("{USAGE}"),

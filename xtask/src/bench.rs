@@ -8,19 +8,41 @@ use crate::command::{cargo, command, run};
 use crate::{dist, example, place, setup};
 
 /// What is measured beside Layby, and where it comes from.
-const PEERS: [(&str, &str); 2] = [
+const PEERS: [(&str, &str); 8] = [
+    ("buildah", "builds beside Layby"),
     (
         "docker.io",
         "Docker's own start and unpause of the same image",
     ),
+    (
+        "docker-registry",
+        "the registry that images are pulled from",
+    ),
+    ("mmdebstrap", "makes the Debian image"),
     ("nginx-light", "the gateway's peer"),
+    ("podman", "pulls beside Layby"),
+    ("skopeo", "pulls beside Layby, unpacked by umoci"),
+    ("umoci", "unpacks what skopeo pulled"),
 ];
+/// What is left out of the Debian image, so that it has its 140 MB: what no program needs.
+const LEFT_OUT: [&str; 2] = ["/usr/share/doc/*", "/usr/share/man/*"];
+
+/// What can be measured alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// Waking, deploying, idling.
+    Services,
+    /// The gateway beside nginx.
+    Gateway,
+    /// Pulling and building beside podman, skopeo, umoci and buildah.
+    Images,
+}
 
 /// Measures and prints.
 ///
 /// # Errors
 /// Not root (said before anything is done), or the first step that failed.
-pub(crate) fn bench(runs: u32, idle_seconds: u32) -> Result<()> {
+pub(crate) fn bench(part: Option<Part>, runs: u32, idle_seconds: u32) -> Result<()> {
     setup::require_root("cargo xtask bench")?;
     setup::setup()?;
     setup::install(&PEERS)?;
@@ -35,10 +57,39 @@ pub(crate) fn bench(runs: u32, idle_seconds: u32) -> Result<()> {
     ]))?;
     let built = place::target().join("dist");
     let bench = built.join("layby-bench");
-    println!("\n## Waking, deploying, idling");
-    services(&bench, &built.join("layby"), runs, idle_seconds)?;
-    println!("\n## The gateway and nginx");
-    run(command(&bench).arg("versus-nginx"))
+    let wanted = |one: Part| part.is_none_or(|part| part == one);
+    if wanted(Part::Services) {
+        println!("\n## Waking, deploying, idling");
+        services(&bench, &built.join("layby"), runs, idle_seconds)?;
+    }
+    if wanted(Part::Gateway) {
+        println!("\n## The gateway and nginx");
+        run(command(&bench).arg("versus-nginx"))?;
+    }
+    if wanted(Part::Images) {
+        println!("\n## Images");
+        images(&bench, &built.join("layby"))?;
+    }
+    Ok(())
+}
+
+/// Everything is on the disk of the target folder: in memory, nobody would wait for it.
+fn images(bench: &Path, layby: &Path) -> Result<()> {
+    let folder = place::target().join("bench-images");
+    std::fs::create_dir_all(&folder)?;
+    let debian = folder.join("debian.tar");
+    if !debian.exists() {
+        let mut make = command("mmdebstrap");
+        make.args(["--quiet", "--variant=minbase"]);
+        make.args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}")));
+        let part = folder.join("debian.part.tar");
+        run(make.arg("stable").arg(&part))?;
+        std::fs::rename(&part, &debian)?;
+    }
+    let mut images = command(bench);
+    images.env("TMPDIR", &folder).arg("images");
+    images.arg("--layby").arg(layby);
+    run(images.arg("--debian").arg(&debian))
 }
 
 fn services(bench: &Path, layby: &Path, runs: u32, idle_seconds: u32) -> Result<()> {

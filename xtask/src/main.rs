@@ -41,6 +41,9 @@ enum Chore {
     },
     /// Measure every figure of SPECIFICATION.md, with peers beside.
     Bench {
+        /// Only this part.
+        #[arg(value_enum)]
+        part: Option<bench::Part>,
         /// How often what is repeated.
         #[arg(long, default_value_t = 50)]
         runs: u32,
@@ -75,7 +78,11 @@ fn main() -> ExitCode {
         Chore::Setup => setup::setup(),
         Chore::Example { name } => example::example(&name),
         Chore::Demo { once } => demo::demo(once),
-        Chore::Bench { runs, idle_seconds } => bench::bench(runs, idle_seconds),
+        Chore::Bench {
+            part,
+            runs,
+            idle_seconds,
+        } => bench::bench(part, runs, idle_seconds),
         Chore::Test { filter } => suite::test(filter.as_deref()),
         Chore::Lint => suite::lint(),
         Chore::Tidy => tidy::tidy(),

@@ -16,6 +16,9 @@ const BLOCK_BYTES: usize = 512;
 /// The most bytes of extension headers (long names, pax records) before one entry.
 const MAX_EXTENSION_BYTES: u64 = 1 << 20;
 
+/// The most directories that may lie in each other.
+const MAX_DEPTH: usize = 512;
+
 // Where the fields stand in a header (POSIX ustar).
 const MODE: Range<usize> = 100..108;
 const UID: Range<usize> = 108..116;
@@ -431,6 +434,8 @@ fn time(text: &str) -> io::Result<(i64, u32)> {
 
 /// The parts of a path inside a root: no empty ones, no `.`; `None` when it has a `..` or a NUL, or is too long.
 ///
+/// Also `None` where it is nested deeper than any tree that can still be removed without trouble.
+///
 /// A leading `/` means the root itself, as tar readers have it.
 pub(crate) fn components(path: &[u8]) -> Option<Vec<&[u8]>> {
     if path.len() > 4096 || path.contains(&0) {
@@ -440,5 +445,5 @@ pub(crate) fn components(path: &[u8]) -> Option<Vec<&[u8]>> {
         .split(|byte| *byte == b'/')
         .filter(|part| !part.is_empty() && *part != b".")
         .collect();
-    (!parts.contains(&b"..".as_slice())).then_some(parts)
+    (parts.len() <= MAX_DEPTH && !parts.contains(&b"..".as_slice())).then_some(parts)
 }

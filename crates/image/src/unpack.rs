@@ -9,6 +9,7 @@
 
 mod beneath;
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -136,8 +137,9 @@ impl Unpacker {
         let refused = |reason: &str| {
             UnpackError::Refused(format!("the entry {} {reason}", shown(&entry.path)))
         };
-        let parts = components(&entry.path)
-            .ok_or_else(|| refused("leads out of the archive, or is too long"))?;
+        let parts = components(&entry.path).ok_or_else(|| {
+            refused("leads out of the archive, is too long or lies deeper than 512 directories")
+        })?;
         let Some((name, parents)) = parts.split_last() else {
             // `./`: the root itself.
             if entry.kind == EntryType::Directory {
@@ -425,8 +427,13 @@ impl Unpacker {
     }
 
     fn finish_directories(&mut self) -> Result<(), UnpackError> {
-        // Children were entered after their parents: backwards, no parent is closed before its child.
+        // Children were entered after their parents: backwards, no parent is closed before its child. Of several
+        // entries for one directory, the last counts.
+        let mut done: HashSet<Vec<u8>> = HashSet::new();
         for directory in self.directories.drain(..).rev() {
+            if done.contains(&directory.path) {
+                continue;
+            }
             let opened = if directory.path.is_empty() {
                 self.root.try_clone().map_err(write_error(b"/"))?
             } else {
@@ -440,6 +447,7 @@ impl Unpacker {
             rustix::fs::fchmod(&opened, directory.mode)
                 .and_then(|()| rustix::fs::futimens(&opened, &directory.times))
                 .map_err(|error| write_error(&directory.path)(error.into()))?;
+            done.insert(directory.path);
         }
         Ok(())
     }

@@ -171,7 +171,7 @@ pub(super) async fn inspect(
     State(plane): Shared,
     pairs: Pairs,
 ) -> Result<Json<ImageDetail>, Problem> {
-    let reference = required(&pairs)?;
+    let reference = plane.desk.registry.hosts().canonical(&required(&pairs)?);
     let found = blocking(&plane, move |store| store.inspect(&reference)).await?;
     let layers = found.layers.into_iter().map(|layer| LayerView {
         digest: layer.digest,
@@ -203,8 +203,9 @@ pub(super) async fn inspect(
     )
 )]
 pub(super) async fn tag(State(plane): Shared, pairs: Pairs) -> Result<StatusCode, Problem> {
-    let reference = required(&pairs)?;
-    let to = query::get(&pairs, "to").map(str::to_owned);
+    let hosts = plane.desk.registry.hosts();
+    let reference = hosts.canonical(&required(&pairs)?);
+    let to = query::get(&pairs, "to").map(|to| hosts.canonical(to));
     let to = to.ok_or_else(|| Problem::bad_request("say which name to give: &to=NAME"))?;
     let _kept = plane.collector.keep().await;
     blocking(&plane, move |store| {

@@ -74,7 +74,7 @@ pub(super) async fn pull(State(plane): Shared, pairs: Pairs) -> Result<Response,
     )
 )]
 pub(super) async fn push(State(plane): Shared, pairs: Pairs) -> Result<Response, Problem> {
-    let source = required(&pairs)?;
+    let source = plane.desk.registry.hosts().canonical(&required(&pairs)?);
     let to: Reference = query::get(&pairs, "to").unwrap_or(&source).parse()?;
     if plane.registries.is_own(&to) {
         return Err(own(&to));

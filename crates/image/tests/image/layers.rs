@@ -273,7 +273,104 @@ fn hostile_tars_stay_inside() {
         (
             "a sparse file",
             Tar::new().entry(b'S', "s", "", b"").finish(),
-            "sparse",
+            "has no GNU header",
+        ),
+        (
+            "a path too deep",
+            Tar::new()
+                .pax(&[("path", "a/".repeat(600).as_bytes())])
+                .dir("x")
+                .finish(),
+            "deeper than",
+        ),
+        (
+            "a negative size",
+            {
+                // Base 256, minus one.
+                let mut tar = Tar::new().file("f", "").finish();
+                tar[124..136].fill(0xff);
+                mend_checksum(&mut tar);
+                tar
+            },
+            "larger than",
+        ),
+        (
+            "a sparse map that overlaps",
+            sparse_1_0("4\n0\n1\n0\n1\n", 10, "ab"),
+            "map",
+        ),
+        (
+            "a sparse map beyond the file",
+            sparse_1_0("1\n9\n5\n", 10, "abcde"),
+            "map is malformed",
+        ),
+        (
+            "a sparse map that overflows",
+            sparse_1_0("1\n9223372036854775807\n9223372036854775807\n", 10, ""),
+            "map is malformed",
+        ),
+        (
+            "a sparse map of more parts than data",
+            sparse_1_0("1000000000\n", 10, ""),
+            "too many parts",
+        ),
+        (
+            "a sparse map that does not fit its data",
+            sparse_1_0("1\n0\n5\n", 10, "abc"),
+            "does not fit",
+        ),
+        (
+            "a sparse map without numbers",
+            sparse_1_0("x\n", 10, ""),
+            "malformed",
+        ),
+        (
+            "a sparse file out of the root",
+            Tar::new()
+                .pax(&[
+                    ("GNU.sparse.major", b"1"),
+                    ("GNU.sparse.minor", b"0"),
+                    ("GNU.sparse.name", b"../evil"),
+                    ("GNU.sparse.realsize", b"0"),
+                ])
+                .entry(b'0', "f", "", &block("0\n"))
+                .finish(),
+            "leads out",
+        ),
+        (
+            "a hard link after its target was swapped for a link",
+            Tar::new()
+                .file("f", "x")
+                .dir("d")
+                .file("d/f", "x")
+                .entry(b'2', "e", "..", b"")
+                .entry(b'1', "h", "e/secret", b"")
+                .finish(),
+            "not in the archive",
+        ),
+        (
+            "a whiteout behind a link",
+            Tar::new()
+                .entry(b'2', "l", "..", b"")
+                .file("l/.wh.secret", "")
+                .finish(),
+            "behind the symbolic link",
+        ),
+        (
+            "opaque behind a link",
+            Tar::new()
+                .entry(b'2', "l", "..", b"")
+                .file("l/.wh..wh..opq", "")
+                .finish(),
+            "behind the symbolic link",
+        ),
+        (
+            "below a device",
+            Tar::new()
+                .mode_entry(b'6', "pipe", 0o600)
+                .file("pipe/x", "")
+                .finish(),
+            "no directory",
         ),
         (
             "bad pax size",
@@ -294,6 +391,180 @@ fn hostile_tars_stay_inside() {
         assert_eq!(left, ["secret"], "{name}");
         assert_eq!(fs::read_to_string(&secret).unwrap(), "secret", "{name}");
     }
+}
+
+/// Text filled up to a tar's block.
+fn block(text: &str) -> Vec<u8> {
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    bytes
+}
+
+/// An archive of a file with holes in pax format 1.0, with this map and this data behind it.
+fn sparse_1_0(map: &str, size: u64, data: &str) -> Vec<u8> {
+    let mut bytes = block(map);
+    bytes.extend(data.bytes());
+    Tar::new()
+        .pax(&[
+            ("GNU.sparse.major", b"1"),
+            ("GNU.sparse.minor", b"0"),
+            ("GNU.sparse.name", b"sparse"),
+            ("GNU.sparse.realsize", size.to_string().as_bytes()),
+        ])
+        .entry(b'0', "GNUSparseFile.0/sparse", "", &bytes)
+        .finish()
+}
+
+fn mend_checksum(tar: &mut [u8]) {
+    tar[148..156].copy_from_slice(b"        ");
+    let sum: u32 = tar[..512].iter().map(|byte| u32::from(*byte)).sum();
+    tar[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+}
+
+#[test]
+fn files_with_holes_are_unpacked_in_every_form_that_tar_writes() {
+    let expected = [&[0; 5][..], b"ab", &[0; 3], b"cd", &[0; 4]].concat();
+    let old = {
+        let mut tar = Tar::new().entry(b'S', "old", "", b"abcd").finish();
+        tar[257..265].copy_from_slice(b"ustar  \0");
+        let octal = |number: u64| format!("{number:011o}\0").into_bytes();
+        for (at, number) in [(386, 5), (398, 2), (410, 10), (422, 2), (483, 16)] {
+            tar[at..at + 12].copy_from_slice(&octal(number));
+        }
+        mend_checksum(&mut tar);
+        tar
+    };
+    let pax_0_0 = Tar::new()
+        .pax(&[
+            ("GNU.sparse.size", b"16"),
+            ("GNU.sparse.numblocks", b"2"),
+            ("GNU.sparse.offset", b"5"),
+            ("GNU.sparse.numbytes", b"2"),
+            ("GNU.sparse.offset", b"10"),
+            ("GNU.sparse.numbytes", b"2"),
+        ])
+        .file("old", "abcd")
+        .finish();
+    let pax_0_1 = Tar::new()
+        .pax(&[
+            ("GNU.sparse.size", b"16"),
+            ("GNU.sparse.name", b"old"),
+            ("GNU.sparse.map", b"5,2,10,2"),
+        ])
+        .file("GNUSparseFile.0/old", "abcd")
+        .finish();
+    let pax_1_0 = sparse_1_0("2\n5\n2\n10\n2\n", 16, "abcd");
+    for (name, tar, path) in [
+        ("old GNU", old, "old"),
+        ("pax 0.0", pax_0_0, "old"),
+        ("pax 0.1", pax_0_1, "old"),
+        ("pax 1.0", pax_1_0, "sparse"),
+    ] {
+        let dir = TempDir::new().unwrap();
+        unpack_plain(&tar, dir.path()).expect(name);
+        assert_eq!(fs::read(dir.path().join(path)).unwrap(), expected, "{name}");
+    }
+}
+
+/// What GNU tar itself writes, in each of its forms.
+#[test]
+fn the_real_tar_and_this_one_agree_on_files_with_holes() {
+    let source = TempDir::new().unwrap();
+    let path = source.path().join("holes");
+    let file = fs::File::create(&path).unwrap();
+    file.set_len(40 << 20).unwrap();
+    use std::os::unix::fs::FileExt;
+    // More parts than fit into one header.
+    for n in 0..40 {
+        file.write_all_at(b"data", n << 20).unwrap();
+    }
+    let expected = sha256(&fs::read(&path).unwrap());
+    for format in [
+        vec!["--format=gnu"],
+        vec!["--format=pax", "--sparse-version=0.0"],
+        vec!["--format=pax", "--sparse-version=0.1"],
+        vec!["--format=pax", "--sparse-version=1.0"],
+    ] {
+        let output = Command::new("tar")
+            .args(["--create", "--sparse", "--file=-", "--directory"])
+            .arg(source.path())
+            .args(&format)
+            .arg("holes")
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        assert!(output.stdout.len() < 10 << 20, "it has holes");
+        let dir = TempDir::new().unwrap();
+        unpack_plain(&output.stdout, dir.path()).expect(format[0]);
+        let unpacked = dir.path().join("holes");
+        assert_eq!(
+            sha256(&fs::read(&unpacked).unwrap()),
+            expected,
+            "{format:?}"
+        );
+        assert!(
+            fs::metadata(&unpacked).unwrap().blocks() * 512 < 10 << 20,
+            "{format:?}"
+        );
+    }
+}
+
+#[test]
+fn names_of_any_bytes_and_repeated_entries_are_kept_as_the_last_says() {
+    let dir = TempDir::new().unwrap();
+    let tar = Tar::new()
+        .file("a\nb", "newline")
+        .file("-rf *", "option")
+        .pax(&[("path", b"\xff\xfe")])
+        .file("x", "bytes")
+        .mode_entry(b'5', "again/", 0o700)
+        .mode_entry(b'5', "again/", 0o751)
+        .file("twice", "first")
+        .file("twice", "second")
+        .dir("kind")
+        .file("kind/x", "")
+        .file("kind", "a file now")
+        .finish();
+    unpack_plain(&tar, dir.path()).unwrap();
+    let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+    assert_eq!(
+        (read("a\nb"), read("-rf *")),
+        ("newline".into(), "option".into())
+    );
+    assert_eq!(
+        (read("twice"), read("kind")),
+        ("second".into(), "a file now".into())
+    );
+    let again = fs::metadata(dir.path().join("again")).unwrap();
+    assert_eq!(again.mode() & 0o7777, 0o751);
+    use std::os::unix::ffi::OsStrExt;
+    let odd = dir.path().join(std::ffi::OsStr::from_bytes(b"\xff\xfe"));
+    assert_eq!(fs::read_to_string(odd).unwrap(), "bytes");
+}
+
+#[test]
+fn a_million_entries_end_at_the_limit_without_being_held() {
+    struct Endless(Vec<u8>, usize);
+    impl std::io::Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let n = buffer.len().min(self.0.len() - self.1);
+            buffer[..n].copy_from_slice(&self.0[self.1..self.1 + n]);
+            self.1 = (self.1 + n) % self.0.len();
+            Ok(n)
+        }
+    }
+    let dir = TempDir::new().unwrap();
+    let mut one = Tar::new().dir("d").finish();
+    one.truncate(512);
+    let limits = Limits {
+        bytes: 1 << 20,
+        entries: 20_000,
+    };
+    let error = unpack(Endless(one, 0), dir.path(), Whiteouts::Overlay, &limits).unwrap_err();
+    assert!(
+        error.to_string().contains("more than 20000 entries"),
+        "{error}"
+    );
 }
 
 /// These are no error: they say what they say, inside of the root.

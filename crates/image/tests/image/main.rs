@@ -6,6 +6,7 @@ mod builds;
 mod copies;
 mod layers;
 mod peer;
+mod peers;
 mod pulls;
 mod pushes;
 mod runs;
