@@ -4,7 +4,7 @@ use super::Finding;
 use super::graph::Graph;
 
 /// SPDX identifiers that may be relied on. None of the GPL family is here.
-const ALLOWED: [&str; 14] = [
+const ALLOWED: [&str; 15] = [
     "0BSD",
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
@@ -12,6 +12,8 @@ const ALLOWED: [&str; 14] = [
     "BSD-3-Clause",
     "BSL-1.0",
     "CC0-1.0",
+    // Of data, not of code: Mozilla's list of certificate authorities.
+    "CDLA-Permissive-2.0",
     "ISC",
     "MIT",
     "MIT-0",

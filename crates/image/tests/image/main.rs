@@ -10,5 +10,6 @@ mod peers;
 mod pulls;
 mod pushes;
 mod runs;
+mod sparse;
 mod stores;
 mod support;
