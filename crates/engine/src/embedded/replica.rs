@@ -260,7 +260,9 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
         let attached = shared.network.attach(&name, Some(app.as_str())).await;
         attached.map_err(|error| failed(error_chain(&error)))
     };
-    let (containers, attachment) = futures_util::future::try_join(unpacked, attached).await?;
+    // Both to their end: an attachment given up in the midst would leave devices that nobody knows of.
+    let (unpacked, attached) = futures_util::future::join(unpacked, attached).await;
+    let (containers, attachment) = (unpacked?, attached?);
     let address = IpAddr::V4(attachment.address);
     shared
         .roster
