@@ -34,7 +34,10 @@ const LEFT_BY_BUILDAH: [&str; 9] = [
 ];
 
 /// Where Layby differs on purpose: case and key.
-const ON_PURPOSE: [(&str, &str); 4] = [
+const ON_PURPOSE: [(&str, &str); 6] = [
+    // What an archive holds has the archive's owners, and folders that it does not name are root's, also with --chown.
+    ("add-tar-gz", "/owned/implied"),
+    ("add-tar-gz", "/owned/implied/deep"),
     // With another escape character, `\` is a character as any.
     ("escape-backtick", "config Env"),
     // SHELL is for CMD and ENTRYPOINT, too.
