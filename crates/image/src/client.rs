@@ -91,9 +91,11 @@ pub fn registry_name(text: &str) -> String {
     host::canonical(text)
 }
 
+type PullOne = dyn Fn(&Reference) -> Result<Image, Error> + Send + Sync;
+
 /// Brings images that the store does not have; what a build asks for its `FROM`.
 #[derive(Clone)]
-pub struct Puller(Arc<dyn Fn(&Reference) -> Result<Image, Error> + Send + Sync>);
+pub struct Puller(Arc<PullOne>);
 
 impl Puller {
     /// By this function, which blocks until the image is in the store.

@@ -17,7 +17,7 @@ use crate::api::types::{Event, Problem};
 use crate::plane::Plane;
 
 /// How often it is told how far a pull is.
-const TELL_EVERY: Duration = Duration::from_millis(300);
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// One image to pull.
 #[derive(Debug, Clone, PartialEq, Eq)]

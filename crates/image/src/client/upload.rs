@@ -55,20 +55,16 @@ impl Upload<'_> {
             meter.step(Step::Held);
             return Ok(());
         }
-        for sibling in self.siblings {
-            let query = format!("?mount={}&from={}", encode(&part.digest), encode(sibling));
-            match self.begin(&query)? {
-                Begun::Mounted => {
-                    meter.step(Step::Mounted);
-                    return Ok(());
-                }
-                Begun::At(url) => return self.bytes(part, &url, meter),
-            }
+        // One that does not have it, or does not mount, begins an upload instead.
+        let query = match self.siblings.first() {
+            Some(sibling) => format!("?mount={}&from={}", encode(&part.digest), encode(sibling)),
+            None => String::new(),
+        };
+        match self.begin(&query)? {
+            Begun::Mounted => meter.step(Step::Mounted),
+            Begun::At(url) => self.bytes(part, &url, meter)?,
         }
-        match self.begin("")? {
-            Begun::Mounted => Ok(()),
-            Begun::At(url) => self.bytes(part, &url, meter),
-        }
+        Ok(())
     }
 
     fn is_there(&self, part: &Descriptor) -> Result<bool, Failure> {
