@@ -164,6 +164,8 @@ async fn act(
                 running_since: Some(Instant::now()),
             };
             shared.roster.change(id, |entry| {
+                // With its processes, so that who sees those can use it.
+                entry.actual = Actual::Running;
                 for (container, pid) in entry.containers.iter_mut().zip(body.first_pid..) {
                     container.pid = Some(pid);
                 }
