@@ -26,6 +26,10 @@ const PEERS: &[(&str, &str)] = &[
         "the shell of the Dockerfiles that both build",
     ),
     ("docker.io", "pushes to the registry and pulls from it"),
+    (
+        "docker-registry",
+        "the registry that images are pulled from and pushed to",
+    ),
     ("podman", "pushes to the registry and pulls from it"),
     ("skopeo", "pushes to the registry and pulls from it"),
 ];
