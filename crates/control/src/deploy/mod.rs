@@ -388,7 +388,8 @@ async fn commit_in_turn(
         false => plane.store.deploy(changed).await?,
     };
     let (images, used) = (Arc::clone(&plane.images), written.clone());
-    let _ = tokio::task::spawn_blocking(move || {
+    // Nobody waits for it.
+    tokio::task::spawn_blocking(move || {
         for digest in used.iter().flat_map(|row| &row.target.spec.images) {
             // It only looks less used than it is where this fails.
             let _ = images.touch(digest);
