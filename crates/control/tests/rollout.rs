@@ -294,7 +294,7 @@ async fn two_services_cannot_claim_one_port() {
 #[tokio::test]
 async fn an_image_that_is_not_there_is_named_with_what_to_do() {
     let world = World::new().await;
-    let up = world.up(&compose("fake/okk", "")).await;
+    let up = world.up(&compose("fake/okk", "pull_policy: never")).await;
     assert_eq!(up.status, 404);
     let problem = up.problem();
     assert!(problem.detail.contains("fake/okk"), "{problem:?}");
