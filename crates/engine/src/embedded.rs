@@ -40,6 +40,7 @@ use layby_model::replica::ReplicaReport;
 use layby_model::route::NameTable;
 use layby_model::{ReplicaId, ServiceId, Wakefulness, error_chain};
 use layby_net::{Network, NetworkConfig};
+use layby_runtime::probe::UserNamespaces;
 use layby_runtime::{ShimImage, probe, protocol};
 use tokio::sync::watch;
 
@@ -51,6 +52,11 @@ use volumes::Volumes;
 
 /// How long [`Embedded::close`] waits for replicas to end.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often it is tried to find out whether user namespaces work, and the pause after the first time; each further one
+/// is twice as long.
+const PROBES: u32 = 5;
+const PROBE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Where an embedded engine is, and what it uses.
 #[derive(Debug)]
@@ -101,8 +107,8 @@ impl Embedded {
     /// or without its shim, is removed; the latter is reported as lost.
     ///
     /// # Errors
-    /// [`EngineError::Failed`], in one sentence, when the network or the folders cannot be made, or when a replica was
-    /// made by another version of Layby: nothing is touched then.
+    /// [`EngineError::Failed`], in one sentence, when the network or the folders cannot be made, when it cannot be found out
+    /// whether user namespaces work here, or when a replica was made by another version of Layby: nothing is touched then.
     pub async fn open(config: EmbeddedConfig) -> Result<Self, EngineError> {
         let replicas_dir = config.data_dir.join("replicas");
         let sockets_dir = config.run_dir.join("shims");
@@ -131,10 +137,10 @@ impl Embedded {
         let (program, shifts_ids) = {
             let data_dir = config.data_dir.clone();
             blocking(move || {
-                let shifts_ids = shifts_ids(&program, &data_dir);
-                (program, shifts_ids)
+                let shifts_ids = shifts_ids(&program, &data_dir)?;
+                Ok::<_, EngineError>((program, shifts_ids))
             })
-            .await
+            .await?
         };
         let network = Network::open(NetworkConfig {
             node: config.node.clone(),
@@ -215,17 +221,34 @@ impl Embedded {
     }
 }
 
-/// Whether user namespaces work here. Where they do not, containers run without, and that is said once.
-fn shifts_ids(program: &ShimImage, dir: &Path) -> bool {
-    match probe::user_namespaces(program, dir) {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::warn!(
-                "containers run without user namespaces, so root in one is root outside: {}",
-                error.sentence()
-            );
-            false
+/// Whether user namespaces work here. Where the kernel or the file system does not have them, containers run without,
+/// and that is said once. Blocks.
+///
+/// # Errors
+/// It could not be found out, however often: nothing is to run with more rights than was meant because a disk was full.
+fn shifts_ids(program: &ShimImage, dir: &Path) -> Result<bool, EngineError> {
+    let (mut tries, mut pause) = (1, PROBE_PAUSE);
+    loop {
+        match probe::user_namespaces(program, dir) {
+            Ok(UserNamespaces::Work) => return Ok(true),
+            Ok(UserNamespaces::Unsupported(why)) => {
+                tracing::warn!(
+                    "containers run without user namespaces, so root in one is root outside: {why}"
+                );
+                return Ok(false);
+            }
+            Err(error) if tries == PROBES => {
+                return Err(EngineError::Failed(format!(
+                    "it could not be found out whether user namespaces work in {}, and containers are not to run without \
+                     them by mistake: {}; mend that, and start the node again",
+                    dir.display(),
+                    error.sentence()
+                )));
+            }
+            Err(_) => std::thread::sleep(pause),
         }
+        tries += 1;
+        pause *= 2;
     }
 }
 

@@ -195,17 +195,22 @@ fn user_namespace((first, count): (u32, u32)) -> Result<OwnedFd> {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
             drop((made, done_end));
-            let made = unshare(CloneFlags::CLONE_NEWUSER)
-                .map_err(std::io::Error::from)
-                .and_then(|()| fs::File::from(made_end).write_all(b"."));
+            let made = unshare(CloneFlags::CLONE_NEWUSER);
+            let word = made.err().map_or(0, |errno| errno as i32);
+            let told = fs::File::from(made_end).write_all(&word.to_ne_bytes());
             // Until the parent has it, or is gone.
-            let _ = made.and_then(|()| fs::File::from(done).read(&mut [0]));
+            let _ = told.and_then(|()| fs::File::from(done).read(&mut [0]));
             sys::exit_now(0)
         }
     };
     drop((made_end, done));
     let held = (|| {
-        fs::File::from(made).read_exact(&mut [0])?;
+        let mut word = [0; 4];
+        fs::File::from(made).read_exact(&mut word)?;
+        match i32::from_ne_bytes(word) {
+            0 => {}
+            errno => return Err(std::io::Error::from_raw_os_error(errno)),
+        }
         for kind in ["uid", "gid"] {
             fs::write(
                 format!("/proc/{child}/{kind}_map"),

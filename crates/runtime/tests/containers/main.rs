@@ -10,6 +10,7 @@ mod fences;
 mod life;
 mod mounts;
 mod options;
+mod probes;
 mod rig;
 mod shims;
 mod steps;
@@ -44,6 +45,7 @@ fn main() {
         fences::TESTS,
         mounts::TESTS,
         options::TESTS,
+        probes::TESTS,
         shims::TESTS,
         steps::TESTS,
     ]

@@ -56,6 +56,10 @@ pub(crate) const TESTS: &[Test] = &[
         the_machines_namespaces_are_shared_where_asked,
     ),
     (
+        "any_user_may_ping_and_listen_on_low_ports_unless_a_setting_says_otherwise",
+        any_user_may_ping_and_listen_on_low_ports_unless_a_setting_says_otherwise,
+    ),
+    (
         "containers_share_their_processes_where_asked",
         containers_share_their_processes_where_asked,
     ),
@@ -350,6 +354,34 @@ fn kernel_settings_are_the_sandboxs_own() {
         .insert("kernel.panic".to_owned(), "1".to_owned());
     let error = rig.spawn().expect_err("the machine's");
     assert!(error.sentence().contains("kernel.panic"), "{error:?}");
+}
+
+fn any_user_may_ping_and_listen_on_low_ports_unless_a_setting_says_otherwise() {
+    for mapped in [true, false] {
+        let rig = |settings: &[(&str, &str)]| {
+            let mut rig = rig(mapped, OptionsConfig::default());
+            rig.spec.containers[0].user = "1234:4321".to_owned();
+            rig.spec.containers[0].options.cap_drop = words(&["ALL"]);
+            for (name, value) in settings {
+                let (name, value) = ((*name).to_owned(), (*value).to_owned());
+                rig.spec.sysctls.insert(name, value);
+            }
+            rig
+        };
+        let usual = rig(&[]);
+        let mut client = usual.started();
+        assert_eq!(ask(&mut client, &["ping"]), "answered", "mapped: {mapped}");
+        assert_eq!(ask(&mut client, &["listen", "80"]), "bound");
+        let strict = rig(&[
+            ("net.ipv4.ping_group_range", "1 0"),
+            ("net.ipv4.ip_unprivileged_port_start", "1024"),
+        ]);
+        let mut client = strict.started();
+        for words in [&["ping"][..], &["listen", "80"]] {
+            let said = ask(&mut client, words);
+            assert!(said.contains("Permission denied"), "{words:?}: {said}");
+        }
+    }
 }
 
 fn an_init_passes_signals_on_and_reaps() {

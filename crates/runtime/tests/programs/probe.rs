@@ -11,6 +11,7 @@ unsafe extern "C" {
     fn _exit(code: i32) -> !;
     fn kill(pid: i32, number: i32) -> i32;
     fn syscall(number: i64, ...) -> i64;
+    fn socket(domain: i32, kind: i32, protocol: i32) -> i32;
     fn ioctl(fd: i32, request: u64, ...) -> i32;
 }
 
@@ -80,6 +81,26 @@ fn main() {
             }
         }
         ["serve", port] => serve(port.parse().unwrap()),
+        ["listen", port] => {
+            let bound = TcpListener::bind(("127.0.0.1", port.parse().unwrap()));
+            print!("{}", bound.map_or_else(|e| e.to_string(), |_| "bound".to_owned()));
+        }
+        ["ping"] => {
+            use std::os::fd::FromRawFd;
+            // Of IPv4, for datagrams, of ICMP (icmp(7)): no right is needed for it, but a group of the setting's range.
+            let fd = unsafe { socket(2, 2, 1) };
+            if fd < 0 {
+                print!("{}", std::io::Error::last_os_error());
+                return;
+            }
+            let icmp = unsafe { std::net::UdpSocket::from_raw_fd(fd) };
+            icmp.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            // An echo request; identifier and checksum are the kernel's.
+            icmp.send_to(&[8, 0, 0, 0, 0, 0, 0, 1], "127.0.0.1:0").unwrap();
+            let mut reply = [0; 64];
+            icmp.recv(&mut reply).unwrap();
+            print!("{}", if reply[0] == 0 { "answered" } else { "something else" });
+        }
         ["get", port] => {
             let mut stream = TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap();
             stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
