@@ -3,6 +3,7 @@
 use layby_model::route::Protocol;
 use layby_model::spec::{ContainerSpec, STOP_GRACE_MS, ServicePort, ServiceSpec};
 
+use crate::capability::{self, Added};
 use crate::compose::deploy::Deploy;
 use crate::compose::env_file::{self, EnvFiles};
 use crate::compose::networks::{self, Member};
@@ -75,6 +76,11 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         strategy,
         restart,
     } = deploy::read(&mut service, report);
+    let capabilities = service.place_of("cap_add").map(|place| Added {
+        place,
+        name: service.name("cap_add"),
+        way_out: "userns_mode: host",
+    });
     let mut options = options::read(&mut service, report);
     options.cdi_devices = unique(options.cdi_devices.into_iter().chain(devices));
     let stop_grace_ms = service.parsed("stop_grace_period", report, duration_ms);
@@ -107,6 +113,10 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         ..ContainerSpec::new(&entry.key, &image)
     };
     let sandbox = sandbox::read(&mut service, report);
+    if let Some(added) = capabilities {
+        let all = std::slice::from_ref(&container);
+        capability::warn_in_vain(&container, &added, all, &sandbox, report);
+    }
     let joined = networks::joined(&mut service, report);
     let links = networks::links(&mut service, report);
     let container_name = container_name(&mut service, report);

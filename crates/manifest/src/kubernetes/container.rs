@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use layby_model::spec::{ContainerSpec, PullPolicy};
 
+use crate::capability::Added;
 use crate::draft::not_a_label;
 use crate::fields::Fields;
 use crate::kubernetes::expand::expand;
@@ -28,6 +29,7 @@ pub(crate) struct Container {
     pub(crate) spec: ContainerSpec,
     pub(crate) named_ports: BTreeMap<String, u16>,
     pub(crate) mounts: Vec<VolumeMount>,
+    pub(crate) capabilities: Option<Added>,
 }
 
 /// What all containers of a pod have in common.
@@ -71,7 +73,8 @@ pub(crate) fn read(
     };
     let (entrypoint, command) = (words("command"), words("args"));
     let (ports, named_ports) = ports(&mut fields, report);
-    let (run_as, mut options) = security::container(&mut fields, &common.security, report);
+    let (run_as, mut options, capabilities) =
+        security::container(&mut fields, &common.security, report);
     let (resources, devices) = resources::read(&mut fields, report);
     options.cdi_devices = devices;
     options.tty = fields.flag("tty", report).unwrap_or(false);
@@ -112,6 +115,7 @@ pub(crate) fn read(
         spec,
         named_ports,
         mounts,
+        capabilities,
     })
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use layby_model::options::SandboxOptions;
 use layby_model::spec::ContainerSpec;
 
+use crate::capability::{self, Added};
 use crate::draft::Placed;
 use crate::fields::Fields;
 use crate::kubernetes::container::{self, Common, Container};
@@ -84,6 +85,7 @@ pub(crate) fn read(mut pod: Fields, owner: &str, report: &mut Report) -> Pod {
     let volumes = volume::volumes(&mut pod, report);
     let mut read = Pod::default();
     let mut mounts: Vec<Vec<VolumeMount>> = Vec::new();
+    let mut capabilities: Vec<Option<Added>> = Vec::new();
     for node in nodes.into_iter().take(MAX_CONTAINERS) {
         let place = node.place.clone();
         let Some(container) = container::read(node, owner, &common, report) else {
@@ -93,6 +95,7 @@ pub(crate) fn read(mut pod: Fields, owner: &str, report: &mut Report) -> Pod {
             spec,
             named_ports,
             mounts: own,
+            capabilities: of_this,
         } = container;
         if read.containers.iter().any(|known| known.name == spec.name) {
             report.error(
@@ -102,6 +105,7 @@ pub(crate) fn read(mut pod: Fields, owner: &str, report: &mut Report) -> Pod {
         }
         read.containers.push(spec);
         mounts.push(own);
+        capabilities.push(of_this);
         for (name, port) in named_ports {
             read.named_ports.entry(name).or_insert(port);
         }
@@ -114,6 +118,11 @@ pub(crate) fn read(mut pod: Fields, owner: &str, report: &mut Report) -> Pod {
     }
     read.claims = volume::claims(volumes);
     read.sandbox = sandbox::read(&mut pod, common.security.sysctls, report);
+    for (container, added) in read.containers.iter().zip(&capabilities) {
+        if let Some(added) = added {
+            capability::warn_in_vain(container, added, &read.containers, &read.sandbox, report);
+        }
+    }
     pod.parsed("restartPolicy", report, |text| match text {
         "Always" => Ok(()),
         // Kubernetes refuses them here, too.

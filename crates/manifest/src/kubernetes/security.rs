@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use layby_model::options::ContainerOptions;
 
-use crate::capability::capability;
+use crate::capability::{Added, capability};
 use crate::fields::Fields;
 use crate::report::Report;
 use crate::sysctl::sysctl;
@@ -107,13 +107,14 @@ pub(crate) fn container(
     container: &mut Fields,
     pod: &PodSecurity,
     report: &mut Report,
-) -> (RunAs, ContainerOptions) {
+) -> (RunAs, ContainerOptions, Option<Added>) {
     let mut options = ContainerOptions {
         group_add: pod.groups.clone(),
         ..ContainerOptions::default()
     };
     let mut filter = pod.seccomp;
     let mut run_as = pod.run_as;
+    let mut added = None;
     if let Some(mut context) = container.map("securityContext", report) {
         run_as = RunAs::read(&mut context, report).or(pod.run_as);
         filter = seccomp(&mut context, report).or(filter);
@@ -125,6 +126,11 @@ pub(crate) fn container(
             .flag("allowPrivilegeEscalation", report)
             .map(|allowed| !allowed);
         if let Some(mut capabilities) = context.map("capabilities", report) {
+            added = capabilities.place_of("add").map(|place| Added {
+                place,
+                name: capabilities.name("add"),
+                way_out: "hostUsers: true",
+            });
             options.cap_add = capabilities.parsed_list("add", report, capability);
             options.cap_drop = capabilities.parsed_list("drop", report, capability);
             capabilities.finish(report);
@@ -150,7 +156,7 @@ pub(crate) fn container(
         Some(Seccomp::Unconfined) => Some("unconfined".to_owned()),
         Some(Seccomp::Default) | None => None,
     };
-    (run_as, options)
+    (run_as, options, added)
 }
 
 fn group(text: &str) -> Result<String, String> {
