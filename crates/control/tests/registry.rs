@@ -107,6 +107,86 @@ async fn a_pushed_image_is_deployed_by_each_of_its_names_without_being_pulled() 
 }
 
 #[tokio::test]
+async fn an_image_that_gets_a_name_of_the_registry_is_pushed_there() {
+    let world = World::with_registry().await;
+    let client = pusher(&world).await;
+    let first = client.push("fake/ok", "1", "a").await;
+    let second = client.push("fake/ok", "2", "b").await;
+    world.up(&compose("registry/fake/ok:1", ON_PUSH)).await;
+    let by_up = world.detail("shop/web").await.cause;
+    assert_eq!(by_up.as_deref(), Some("deployed with `layby up`"));
+
+    let tag = |from: &str, to: &str| format!("/v1/images/tag?reference={from}&to={to}");
+    let path = tag("localhost:5000/fake/ok:2", "plain:2");
+    assert_eq!(world.ask("POST", &path, Vec::new()).await.0, 204);
+    for to in [
+        "registry/fake/ok:1",
+        "registry.localhost:8080/team/other:x",
+        "localhost:5000/team/other:y",
+    ] {
+        let (status, body) = world.ask("POST", &tag("plain:2", to), Vec::new()).await;
+        assert_eq!(status, 204, "{to}: {}", String::from_utf8_lossy(&body));
+    }
+    let followed = follow(&world).await;
+    assert_eq!(followed.outcomes(), [("web".into(), Outcome::Live)]);
+    let detail = world.detail("shop/web").await;
+    let cause = detail.cause.expect("it is known");
+    assert!(
+        cause.starts_with("root pushed registry.localhost/fake/ok:1"),
+        "{cause}"
+    );
+    assert_eq!(detail.view.revision, 2);
+
+    let manifest = String::from_utf8(image("b").1).expect("text");
+    for (repository, tag) in [("team/other", "x"), ("team/other", "y"), ("fake/ok", "1")] {
+        let path = format!("/v2/{repository}/manifests/{tag}");
+        assert_eq!(
+            client.ask("GET", &path, b"").await,
+            (StatusCode::OK, manifest.clone())
+        );
+    }
+    let config = String::from_utf8(image("b").0).expect("text");
+    let path = format!("/v2/team/other/blobs/{}", digest(config.as_bytes()));
+    assert_eq!(
+        client.ask("GET", &path, b"").await,
+        (StatusCode::OK, config)
+    );
+
+    // Pushing it there is the same, and every way to name it means one image.
+    let path = "/v1/images/push?reference=registry/fake/ok:1&to=registry/fake/ok:3";
+    let (status, body) = world.ask("POST", path, Vec::new()).await;
+    let said = String::from_utf8_lossy(&body).into_owned();
+    assert!(status == 200 && said.contains(&second), "{said}");
+    for name in [
+        "registry/fake/ok:3",
+        "registry.localhost:8080/fake/ok:3",
+        "localhost:5000/fake/ok:3",
+    ] {
+        let path = format!("/v1/images/inspect?reference={name}");
+        let (status, body) = world.ask("GET", &path, Vec::new()).await;
+        assert!(status == 200 && String::from_utf8_lossy(&body).contains(&second));
+        let path = format!("/v1/images/save?reference={name}");
+        let (status, body) = world.ask("GET", &path, Vec::new()).await;
+        assert_eq!(status, 200, "{name}: {}", String::from_utf8_lossy(&body));
+    }
+    let path = "/v1/images?reference=localhost:5000/fake/ok:3";
+    assert_eq!(
+        world.ask("DELETE", path, Vec::new()).await.0,
+        409,
+        "it runs"
+    );
+    let path = "/v1/images?reference=localhost:5000/team/other:y";
+    assert_eq!(
+        world.ask("DELETE", path, Vec::new()).await.0,
+        409,
+        "it runs"
+    );
+    let path = tag("nothing", "registry/fake/ok:1");
+    assert_eq!(world.ask("POST", &path, Vec::new()).await.0, 404);
+    assert_ne!(first, second);
+}
+
+#[tokio::test]
 async fn a_push_deploys_the_services_that_ask_for_it_and_says_who_pushed() {
     let world = World::with_registry().await;
     let client = pusher(&world).await;

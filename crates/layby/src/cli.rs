@@ -492,7 +492,7 @@ pub(crate) enum Image {
         /// The image.
         reference: String,
     },
-    /// Give an image a further name.
+    /// Give an image a further name; one of the node's own registry (`registry/app:1`) can be pulled there.
     Tag {
         /// The image.
         reference: String,

@@ -99,6 +99,9 @@ pub(crate) fn detail(detail: &ServiceDetail, gateway: &str) {
     say!("{}/{}", view.app, view.service);
     say!("  state     {}", state(view));
     say!("  revision  {}, image {}", view.revision, view.image);
+    if let Some(cause) = &detail.cause {
+        say!("  cause     {cause}");
+    }
     say!(
         "  ready     {} of {}",
         view.replicas_ready,

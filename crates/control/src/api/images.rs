@@ -122,7 +122,12 @@ pub(super) async fn load(
 )]
 pub(super) async fn save(State(plane): Shared, pairs: Pairs) -> Result<Response, Problem> {
     required(&pairs)?;
+    let hosts = plane.desk.registry.hosts();
     let references = query::all(&pairs, "reference");
+    let references: Vec<String> = references
+        .iter()
+        .map(|name| hosts.canonical(name))
+        .collect();
     let format = match query::get(&pairs, "format") {
         None | Some("docker") => Format::Docker,
         Some("oci") => Format::Oci,
@@ -194,7 +199,7 @@ pub(super) async fn inspect(
     path = "/v1/images/tag",
     params(
         ("reference" = String, Query, description = "The image"),
-        ("to" = String, Query, description = "The name; another image that has it loses it"),
+        ("to" = String, Query, description = "The name; another image that has it loses it. One of the node's own registry can be pulled there"),
     ),
     responses(
         (status = 204, description = "It has it"),
@@ -208,9 +213,10 @@ pub(super) async fn tag(State(plane): Shared, pairs: Pairs) -> Result<StatusCode
     let to = query::get(&pairs, "to").map(|to| hosts.canonical(to));
     let to = to.ok_or_else(|| Problem::bad_request("say which name to give: &to=NAME"))?;
     let _kept = plane.collector.keep().await;
+    let task_plane = Arc::clone(&plane);
     blocking(&plane, move |store| {
         let image = store.resolve(&reference)?;
-        store.tag(&image.digest, &to)
+        task_plane.desk.tag(store, &image.digest, &to)
     })
     .await?;
     Ok(StatusCode::NO_CONTENT)

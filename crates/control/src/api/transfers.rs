@@ -75,10 +75,11 @@ pub(super) async fn pull(State(plane): Shared, pairs: Pairs) -> Result<Response,
 )]
 pub(super) async fn push(State(plane): Shared, pairs: Pairs) -> Result<Response, Problem> {
     let source = plane.desk.registry.hosts().canonical(&required(&pairs)?);
-    let to: Reference = query::get(&pairs, "to").unwrap_or(&source).parse()?;
-    if plane.registries.is_own(&to) {
-        return Err(own(&to));
+    let to = query::get(&pairs, "to").unwrap_or(&source);
+    if let Some(own) = plane.desk.registry.hosts().repository(to) {
+        return give(plane, source, own).await;
     }
+    let to: Reference = to.parse()?;
     let (store, name) = (Arc::clone(&plane.images), source.clone());
     let found = tokio::task::spawn_blocking(move || store.resolve(&name)).await;
     found.map_err(broke_off)??;
@@ -87,6 +88,20 @@ pub(super) async fn push(State(plane): Shared, pairs: Pairs) -> Result<Response,
         let options = options(plane, &to, insecure, teller)?;
         let tell = |progress| teller.progress(progress);
         let digest = client::push(&plane.images, &source, &to, &options, &tell)?;
+        Ok(TransferEvent::Done {
+            reference: to.short(),
+            digest,
+            image: None,
+        })
+    })
+    .await
+}
+
+/// Nothing has to be sent to the node's own registry: the image gets its name there.
+async fn give(plane: Arc<Plane>, source: String, to: Reference) -> Result<Response, Problem> {
+    run(plane, move |plane, _| {
+        let digest = plane.images.resolve(&source)?.digest;
+        plane.desk.tag(&plane.images, &digest, &to.to_string())?;
         Ok(TransferEvent::Done {
             reference: to.short(),
             digest,

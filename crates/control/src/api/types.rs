@@ -288,6 +288,9 @@ pub struct ServiceDetail {
     /// The service.
     #[serde(flatten)]
     pub view: ServiceView,
+    /// Who or what made the revision shown: a push and who pushed, or the command; `null`: it is not known.
+    #[serde(default)]
+    pub cause: Option<String>,
     /// Its replicas, of all revisions, the oldest first.
     pub replicas: Vec<ReplicaView>,
     /// What is out of the ordinary, one sentence each.

@@ -81,12 +81,13 @@ fn options(plane: &Plane, upload: &Upload, body: BuildBody) -> Result<BuildOptio
             }
         }
     };
+    let hosts = plane.desk.registry.hosts();
     let mut options = BuildOptions {
         dockerfile: body.dockerfile,
         inline: body.dockerfile_inline,
         args: body.args,
         target: body.target,
-        tags: body.tags,
+        tags: body.tags.iter().map(|tag| hosts.canonical(tag)).collect(),
         file_name_shown: shown,
         labels: body.labels,
         no_cache: body.no_cache,

@@ -35,6 +35,10 @@ const EVENTS: usize = 256;
 /// Beside the drain, taking a service down may take this long: its containers have to stop.
 const DOWN_SLACK: Duration = Duration::from_secs(60);
 
+/// What made a revision that nothing pushed made.
+const BY_UP: &str = "deployed with `layby up`";
+const BY_DEPLOY: &str = "deployed with `layby deploy`";
+
 /// What the events of a build that is for no service call it.
 const BUILD: &str = "build";
 
@@ -254,6 +258,12 @@ pub(crate) async fn build(
             () = events.closed() => return,
         };
         let ended = match built {
+            Ok(image) => push_own(&plane, &image.digest, &names)
+                .await
+                .map(|()| image),
+            Err(problem) => Err(problem),
+        };
+        let ended = match ended {
             Ok(image) => {
                 let _ = events
                     .send(Event::Built {
@@ -269,6 +279,23 @@ pub(crate) async fn build(
         finish(&events, ended).await;
     });
     stream
+}
+
+/// Lets an image be pulled by those of its names that are the node's own registry's.
+async fn push_own(plane: &Arc<Plane>, digest: &str, names: &[String]) -> Result<(), Problem> {
+    let hosts = plane.desk.registry.hosts();
+    let own = names.iter().map(|name| hosts.canonical(name));
+    let own: Vec<String> = own
+        .filter(|name| hosts.repository(name).is_some())
+        .collect();
+    let (task_plane, digest) = (Arc::clone(plane), digest.to_owned());
+    let push = move || {
+        let (desk, images) = (&task_plane.desk, &task_plane.images);
+        own.iter()
+            .try_for_each(|name| desk.tag(images, &digest, name))
+    };
+    let pushed = tokio::task::spawn_blocking(push).await;
+    Ok(pushed.map_err(images::broke_off)??)
 }
 
 /// The revision that a service is to be at: the target, or what is left when that failed.
@@ -327,7 +354,7 @@ async fn commit_app(plane: &Arc<Plane>, app: &AppSpec) -> Result<Vec<Committed>,
     let rows = plane.store.services().await?;
     let mut revisions = Vec::new();
     for service in &app.services {
-        revisions.push(revision::resolve(plane, &app.name, service, &rows).await?);
+        revisions.push(revision::resolve(plane, &app.name, service, &rows, BY_UP).await?);
     }
     commit(plane, revisions).await
 }
@@ -340,7 +367,7 @@ async fn commit_one(
     row: &Row,
 ) -> Result<Vec<Committed>, Problem> {
     let rows = std::slice::from_ref(row);
-    let new = revision::resolve(plane, app, spec, rows).await?;
+    let new = revision::resolve(plane, app, spec, rows, BY_DEPLOY).await?;
     commit(plane, vec![new]).await
 }
 

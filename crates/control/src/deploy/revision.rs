@@ -16,6 +16,7 @@ pub(crate) async fn resolve(
     app: &AppName,
     spec: &ServiceSpec,
     rows: &[Row],
+    cause: &str,
 ) -> Result<NewRevision, Problem> {
     let service = ServiceId::new(app.clone(), spec.name.clone());
     let mut spec = spec.clone();
@@ -55,6 +56,6 @@ pub(crate) async fn resolve(
             service: spec,
             images: digests,
         },
-        cause: None,
+        cause: Some(cause.to_owned()),
     })
 }

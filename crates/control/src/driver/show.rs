@@ -104,6 +104,7 @@ impl Status {
         Self {
             detail: ServiceDetail {
                 view: view(row, &d, &nothing, config),
+                cause: shown_revision(row).cause.clone(),
                 replicas: Vec::new(),
                 conditions: Vec::new(),
                 last_wake: None,
@@ -128,6 +129,7 @@ impl Driver {
         let status = Status {
             detail: ServiceDetail {
                 view: view(row, d, o, &self.plane.config),
+                cause: shown_revision(row).cause.clone(),
                 replicas: reports.iter().map(|r| replica(r, &phases)).collect(),
                 conditions: self.conditions(d, o, &reports),
                 last_wake: self.last_wake,
@@ -196,7 +198,7 @@ impl Driver {
             let revision = failure.revision;
             conditions.push(format!("revision {revision} failed: {}", failure.reason));
         }
-        let shown = row.live.as_ref().unwrap_or(&row.target).id;
+        let shown = shown_revision(row).id;
         let ready = ready(o, shown);
         if d.wanted == Wakefulness::Awake && d.enabled && d.live.is_some() && ready < d.replicas {
             conditions.push(format!("{ready} of {} replicas are ready", d.replicas));
@@ -271,10 +273,15 @@ impl Driver {
     }
 }
 
+/// The revision that is shown: the live one, or the one that is to be the first.
+fn shown_revision(row: &Row) -> &Revision {
+    row.live.as_ref().unwrap_or(&row.target)
+}
+
 /// A service as lists show it.
 fn view(row: &Row, d: &Desired, o: &Observed, config: &ControlConfig) -> ServiceView {
     let shown = state(d, o);
-    let revision: &Revision = row.live.as_ref().unwrap_or(&row.target);
+    let revision = shown_revision(row);
     let spec = shown_spec(row);
     ServiceView {
         app: row.service.app.to_string(),

@@ -28,6 +28,9 @@ pub(crate) use tokens::secret_hash;
 /// The app whose name no manifest may have: the node's own services are in it.
 pub(crate) const OWN_APP: &str = "layby";
 
+/// Who pushed what the node itself gave a name.
+const SELF: &str = "root";
+
 /// The registry and what belongs to it.
 pub(crate) struct Desk {
     pub(crate) registry: Registry,
@@ -74,6 +77,21 @@ impl Desk {
             doorman,
             pushes,
         })
+    }
+}
+
+impl Desk {
+    /// Gives an image a name. With one of this registry it is pushed there, in effect: by root, as over the socket. Blocks.
+    pub(crate) fn tag(
+        &self,
+        images: &layby_image::Store,
+        digest: &str,
+        name: &str,
+    ) -> Result<(), layby_image::Error> {
+        match self.registry.hosts().repository(name) {
+            Some(own) => self.registry.adopt(digest, &own, SELF),
+            None => images.tag(digest, name),
+        }
     }
 }
 

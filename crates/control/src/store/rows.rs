@@ -52,7 +52,7 @@ pub(crate) struct Revision {
     pub(crate) spec: Arc<RunSpec>,
     /// How long its rollout may take, in milliseconds.
     pub(crate) deadline_ms: u64,
-    /// What it was made for, where nobody deployed it by hand.
+    /// Who or what made it; `None`: an older version of Layby, which did not note it.
     pub(crate) cause: Option<String>,
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct NewRevision {
     pub(crate) service: ServiceId,
     /// What it runs.
     pub(crate) spec: RunSpec,
-    /// What it is made for, where nobody deploys it by hand.
+    /// Who or what makes it.
     pub(crate) cause: Option<String>,
 }
 

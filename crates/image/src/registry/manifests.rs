@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LINK, LOCATION};
@@ -30,7 +29,7 @@ const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 /// So many tags may be given with one push.
 const MAX_TAGS: usize = 50;
 /// So many manifests and tags each may a repository have.
-const MAX_ENTRIES: usize = 20_000;
+pub(super) const MAX_ENTRIES: usize = 20_000;
 /// So many referrers are in one answer.
 const REFERRERS: usize = 500;
 /// The longest annotations that are kept for the referrers API, in bytes.
@@ -171,13 +170,7 @@ pub(super) async fn write(
                 if repository.tag(&tag)?.is_none() && repository.tags()?.len() >= MAX_ENTRIES {
                     return Err(too_many(&name, "tags"));
                 }
-                let now = SystemTime::now().duration_since(UNIX_EPOCH);
-                let to = Tag {
-                    digest: digest.to_string(),
-                    pushed_by: who.clone(),
-                    pushed_at: now.map_or(0, |since| since.as_secs()),
-                };
-                repository.set_tag(&tag, &to)?;
+                repository.set_tag(&tag, &Tag::now(&digest, &who))?;
                 images::enter(&store, &hosts, &name, &tag, image.as_ref())?;
                 moved.push(Moved {
                     repository: name.as_str().to_owned(),

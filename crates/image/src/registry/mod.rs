@@ -3,6 +3,7 @@
 //! What is pushed is in the store, and so already pulled: a tag's image goes by the name `registry.<domain>/<name>:<tag>`
 //! in its index. Blobs are streamed to and from the disk; file work is done on threads that may block.
 
+mod adopt;
 mod blobs;
 mod body;
 mod digest;
@@ -44,7 +45,7 @@ const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api
 /// a large blob down must not take them all.
 const DISK_THREADS: usize = 4;
 
-/// A tag was set by a push.
+/// A tag was set by a push, or by the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moved {
     /// The repository.
@@ -63,7 +64,7 @@ pub struct Moved {
 pub struct RegistryConfig {
     /// Its names.
     pub hosts: Hosts,
-    /// Told of each tag that a push has set, once that lasts; must not block.
+    /// Told of each tag that was set, once that lasts; must not block.
     pub on_move: Arc<dyn Fn(Moved) + Send + Sync>,
     /// Unpack the layers of pushed images in the background, one image at a time (as root).
     pub unpack: bool,

@@ -16,7 +16,7 @@ use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +54,18 @@ pub(super) struct Tag {
     /// When, in seconds since 1970.
     #[serde(default)]
     pub(super) pushed_at: u64,
+}
+
+impl Tag {
+    /// One that `who` sets now.
+    pub(super) fn now(digest: &Digest, who: &str) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            digest: digest.to_string(),
+            pushed_by: who.to_owned(),
+            pushed_at: now.map_or(0, |since| since.as_secs()),
+        }
+    }
 }
 
 /// One repository. It may not be there yet.
