@@ -9,7 +9,7 @@
 
 mod beneath;
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -34,14 +34,17 @@ pub struct Limits {
     pub bytes: u64,
     /// Most entries.
     pub entries: u64,
+    /// Most memory for the directories, whose modes and times are set last, in bytes.
+    pub directory_bytes: u64,
 }
 
 impl Default for Limits {
-    /// 64 GiB (large model weights fit) and two million entries.
+    /// 64 GiB (large model weights fit), two million entries, and 64 MiB for directories (a few hundred thousand).
     fn default() -> Self {
         Self {
             bytes: 64 << 30,
             entries: 2_000_000,
+            directory_bytes: 64 << 20,
         }
     }
 }
@@ -94,7 +97,8 @@ pub fn unpack(
         is_root: rustix::process::geteuid().is_root(),
         bytes_left: limits.bytes,
         parent: None,
-        directories: Vec::new(),
+        directories: BTreeMap::new(),
+        directory_bytes_left: limits.directory_bytes,
         buffer: vec![0; 128 << 10],
     };
     let mut tar = tarball::Reader::new(reader);
@@ -121,13 +125,13 @@ struct Unpacker {
     bytes_left: u64,
     /// The directory opened last, since entries mostly follow their siblings.
     parent: Option<(Vec<u8>, OwnedFd)>,
-    /// Modes and times that are set at the end: filling a directory changes its time, and may need its mode.
-    directories: Vec<Directory>,
+    /// Modes and times by path, set at the end: filling a directory changes its time, and may need its mode.
+    directories: BTreeMap<Vec<u8>, Directory>,
+    directory_bytes_left: u64,
     buffer: Vec<u8>,
 }
 
 struct Directory {
-    path: Vec<u8>,
     mode: Mode,
     times: Timestamps,
 }
@@ -418,36 +422,41 @@ impl Unpacker {
         let mode = Mode::from_raw_mode(entry.mode);
         self.attributes(entry, &opened, mode | Mode::RWXU)
             .map_err(|error| write_error(&entry.path)(error.into()))?;
-        self.directories.push(Directory {
-            path,
+        let directory = Directory {
             mode,
             times: times(entry),
-        });
+        };
+        // Of several entries for one directory, the last counts.
+        if let Some(there) = self.directories.get_mut(&path) {
+            *there = directory;
+            return Ok(());
+        }
+        let bytes = path.len() + size_of::<(Vec<u8>, Directory)>();
+        self.directory_bytes_left = (self.directory_bytes_left)
+            .checked_sub(bytes as u64)
+            .ok_or_else(|| {
+                UnpackError::Refused("it has more directories than can be remembered".to_owned())
+            })?;
+        self.directories.insert(path, directory);
         Ok(())
     }
 
     fn finish_directories(&mut self) -> Result<(), UnpackError> {
-        // Children were entered after their parents: backwards, no parent is closed before its child. Of several
-        // entries for one directory, the last counts.
-        let mut done: HashSet<Vec<u8>> = HashSet::new();
-        for directory in self.directories.drain(..).rev() {
-            if done.contains(&directory.path) {
-                continue;
-            }
-            let opened = if directory.path.is_empty() {
+        // What a directory holds sorts after it: backwards, no parent is closed before its child.
+        for (path, directory) in std::mem::take(&mut self.directories).into_iter().rev() {
+            let opened = if path.is_empty() {
                 self.root.try_clone().map_err(write_error(b"/"))?
             } else {
-                match open_beneath(&self.root, &directory.path) {
+                match open_beneath(&self.root, &path) {
                     Ok(opened) => opened,
                     // A later entry replaced it.
                     Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
-                    Err(error) => return Err(write_error(&directory.path)(error.into())),
+                    Err(error) => return Err(write_error(&path)(error.into())),
                 }
             };
             rustix::fs::fchmod(&opened, directory.mode)
                 .and_then(|()| rustix::fs::futimens(&opened, &directory.times))
-                .map_err(|error| write_error(&directory.path)(error.into()))?;
-            done.insert(directory.path);
+                .map_err(|error| write_error(&path)(error.into()))?;
         }
         Ok(())
     }

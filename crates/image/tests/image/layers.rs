@@ -444,6 +444,8 @@ fn a_million_entries_end_at_the_limit_without_being_held() {
     let limits = Limits {
         bytes: 1 << 20,
         entries: 20_000,
+        // One directory, however often it is entered.
+        directory_bytes: 200,
     };
     let error = unpack(Endless(one, 0), dir.path(), Whiteouts::Overlay, &limits).unwrap_err();
     assert!(
@@ -493,6 +495,7 @@ fn bombs_end_at_the_limits() {
     let limits = Limits {
         bytes: 1000,
         entries: 3,
+        directory_bytes: 1000,
     };
     let large = Tar::new()
         .file("a", &"x".repeat(600))
@@ -506,6 +509,24 @@ fn bombs_end_at_the_limits() {
     let many = Tar::new().dir("1").dir("2").dir("3").dir("4").finish();
     let error = unpack(many.as_slice(), dir.path(), Whiteouts::Overlay, &limits).unwrap_err();
     assert!(error.to_string().contains("more than 3 entries"), "{error}");
+    let limits = Limits {
+        directory_bytes: 400,
+        ..Limits::default()
+    };
+    let long = "l".repeat(90);
+    let deep = Tar::new()
+        .dir(&long)
+        .dir(&format!("2{long}"))
+        .dir(&format!("3{long}"));
+    let error = unpack(
+        deep.finish().as_slice(),
+        dir.path(),
+        Whiteouts::Overlay,
+        &limits,
+    );
+    let error = error.unwrap_err();
+    assert!(matches!(error, UnpackError::Refused(_)), "{error}");
+    assert!(error.to_string().contains("more directories"), "{error}");
     // A name of 2 MiB is refused before it is read.
     let mut name = Tar::new();
     name.header(b'L', "n", "", 0o644, 2 << 20);
