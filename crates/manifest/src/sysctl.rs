@@ -23,9 +23,10 @@ pub(crate) fn sysctl(text: &str) -> Result<String, Expected> {
         _ => text.to_owned(),
     };
     let is_word = |c: char| c.is_ascii_alphanumeric() || "_-/".contains(c);
+    // A slash stands for a point in a device's name: a word of slashes alone would lead upwards from where it is.
     let is_name = name
         .split('.')
-        .all(|word| !word.is_empty() && word != ".." && word.chars().all(is_word));
+        .all(|word| !word.chars().all(|c| c == '/') && word.chars().all(is_word));
     let is_own = ["net.", "fs.mqueue."]
         .iter()
         .any(|prefix| name.starts_with(prefix))
@@ -55,6 +56,10 @@ mod tests {
             "kernel.hostname",
             "net.",
             "net..x",
+            "net.//.kernel.core_pattern",
+            "net./.core.somaxconn",
+            "net/../kernel/core_pattern",
+            "net/./core/somaxconn",
             "net.a b",
             "",
         ] {

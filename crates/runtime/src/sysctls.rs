@@ -25,7 +25,8 @@ pub(crate) fn check(spec: &SandboxSpec) -> Result<()> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_/".contains(&b);
         let known = (is_net(name) || is_ipc(name) || name == "kernel.domainname")
             && name.bytes().all(plain)
-            && !name.contains("..");
+            && (is_net(name) || !name.contains('/'))
+            && stays_below(&below_sys(name));
         if !known {
             return Err(Error::Fatal(format!(
                 "the kernel setting {name} is the whole machine's, not a container's: set it with sysctl(8) there; a \
@@ -40,6 +41,21 @@ pub(crate) fn check(spec: &SandboxSpec) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Its path below `/proc/sys`. A dot in an interface's name is written as a slash (sysctl.d(5)).
+fn below_sys(name: &str) -> String {
+    let swap = |c: char| match c {
+        '.' => '/',
+        '/' => '.',
+        other => other,
+    };
+    name.chars().map(swap).collect()
+}
+
+/// Whether a path leads on downwards with each of its parts. Only the path tells: `net.//.kernel` is `net/../kernel`.
+fn stays_below(path: &str) -> bool {
+    path.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 fn is_net(name: &str) -> bool {
@@ -60,14 +76,7 @@ pub(crate) fn of_init(spec: &SandboxSpec) -> HashMap<String, String> {
 /// Sets those of the network namespace that this process is in.
 pub(crate) fn set_network(spec: &SandboxSpec) -> Result<()> {
     for (name, value) in spec.sysctls.iter().filter(|(name, _)| is_net(name)) {
-        // A dot in an interface's name is written as a slash (sysctl.d(5)).
-        let swap = |c: char| match c {
-            '.' => '/',
-            '/' => '.',
-            other => other,
-        };
-        let path: String = name.chars().map(swap).collect();
-        let path = Path::new("/proc/sys").join(path);
+        let path = Path::new("/proc/sys").join(below_sys(name));
         fs::write(&path, value).trying(|| format!("set {name} to {value:?} for the sandbox"))?;
     }
     Ok(())
@@ -83,7 +92,12 @@ mod tests {
             sysctls: [(name.to_owned(), "1".to_owned())].into(),
             ..SandboxSpec::default()
         };
-        for good in ["net.ipv4.ip_forward", "kernel.shmmax", "fs.mqueue.msg_max"] {
+        for good in [
+            "net.ipv4.ip_forward",
+            "net.ipv4.conf.eth0/1.forwarding",
+            "kernel.shmmax",
+            "fs.mqueue.msg_max",
+        ] {
             assert!(check(&spec(good)).is_ok(), "{good}");
         }
         for bad in [
@@ -91,6 +105,11 @@ mod tests {
             "kernel.core_pattern",
             "net/../kernel.core_pattern",
             "net..kernel",
+            "net.//.kernel.core_pattern",
+            "net.ipv4.//.//.kernel.core_pattern",
+            "net./.core.somaxconn",
+            "net.core.",
+            "fs.mqueue.//.//.kernel.core_pattern",
             "kernel.hostname",
             "net.\0",
         ] {

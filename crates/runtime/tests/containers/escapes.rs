@@ -37,6 +37,10 @@ pub(crate) const TESTS: &[Test] = &[
         no_call_reaches_the_machine_by_a_side_door,
     ),
     (
+        "the_name_of_a_setting_leads_to_none_of_the_machines",
+        the_name_of_a_setting_leads_to_none_of_the_machines,
+    ),
+    (
         "a_build_step_is_as_closed_as_a_container",
         a_build_step_is_as_closed_as_a_container,
     ),
@@ -195,6 +199,26 @@ fn a_node_of_the_machines_disk_opens_nothing() {
             let told = ask(&mut client, &["disk", path, &major, &minor]);
             assert_eq!(told, "closed", "{path}, mapped: {mapped}");
         }
+    }
+}
+
+/// A slash in a name stands for a dot of the path, so that two of them lead upwards.
+fn the_name_of_a_setting_leads_to_none_of_the_machines() {
+    // What would be written is what is there already.
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").expect("a setting");
+    for name in [
+        "net.//.kernel.core_pattern",
+        "net.ipv4.//.//.kernel.core_pattern",
+        "fs.mqueue.//.//.kernel.core_pattern",
+    ] {
+        let mut rig = rig(true, &["polite"], |_| ());
+        let value = pattern.trim_end().to_owned();
+        rig.spec.sysctls.insert(name.to_owned(), value);
+        let error = rig.spawn().expect_err(name);
+        assert!(
+            error.fatal() && error.sentence().contains(name),
+            "{error:?}"
+        );
     }
 }
 
