@@ -1,18 +1,16 @@
 //! Docker doing the same: `docker start` and `docker unpause` up to the first byte of the same image.
 //!
-//! dockerd runs by hand with data of its own, in a network namespace of its own, on one thread that
-//! has entered it; it is asked at the container's own address on its bridge (a published port goes
-//! through docker-proxy, which accepts before the container does).
+//! dockerd runs by hand with data of its own; it is asked at the container's own address on its bridge (a published
+//! port goes through docker-proxy, which accepts before the container does).
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 
+use crate::beside::Beside;
 use crate::http::first_answer;
 
 /// One measurement of each.
@@ -22,65 +20,34 @@ pub(crate) struct Round {
     pub(crate) start: Duration,
     /// From `docker unpause` to the first answer.
     pub(crate) unpause: Duration,
+    /// From `docker run` of a container that is not there to the first answer.
+    pub(crate) run: Duration,
+    /// A command that only asks the daemon.
+    pub(crate) client: Duration,
 }
 
-/// A dockerd with one container, on a thread of its own.
-#[derive(Debug)]
-pub(crate) struct Docker {
-    ask: Option<SyncSender<()>>,
-    answers: Receiver<Result<Round>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Docker {
-    /// Starts dockerd and creates a container from the image `reference` in `archive`.
-    pub(crate) fn start(archive: &Path, reference: &str, port: u16) -> Result<Self> {
-        let (ask, asked) = sync_channel::<()>(1);
-        let (answer, answers) = sync_channel(1);
-        let (archive, reference) = (archive.to_owned(), reference.to_owned());
-        let thread = std::thread::spawn(move || match Daemon::start(&archive, &reference, port) {
-            Ok(daemon) => while asked.recv().is_ok() && answer.send(daemon.round()).is_ok() {},
-            Err(error) => drop(answer.send(Err(error))),
-        });
-        Ok(Self {
-            ask: Some(ask),
-            answers,
-            thread: Some(thread),
-        })
-    }
-
-    /// Measures once.
-    pub(crate) fn round(&self) -> Result<Round> {
-        // Where dockerd did not start, its error waits among the answers.
-        let _ = self.ask.as_ref().map(|ask| ask.send(()));
-        self.answers
-            .recv()
-            .map_err(|_| anyhow!("the Docker thread ended"))?
-    }
-}
-
-impl Drop for Docker {
-    fn drop(&mut self) {
-        drop(self.ask.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+/// Starts dockerd, on a thread of its own, and creates a container from the image `reference` in `archive`.
+pub(crate) fn start(archive: &Path, reference: &str, port: u16) -> Beside<Round> {
+    let (archive, reference) = (archive.to_owned(), reference.to_owned());
+    Beside::start(
+        move || Daemon::start(&archive, &reference, port),
+        Daemon::round,
+    )
 }
 
 struct Daemon {
     folder: tempfile::TempDir,
     process: Child,
+    reference: String,
+    /// Of its only container: always the first of the bridge.
     address: SocketAddr,
 }
 
 impl Daemon {
     fn start(archive: &Path, reference: &str, port: u16) -> Result<Self> {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
-        quiet(Command::new("ip").args(["link", "set", "lo", "up"]))?;
         let folder = tempfile::Builder::new()
             .prefix("layby-bench-docker-")
-            .tempdir()?;
+            .tempdir_in("/tmp")?; // sockets' paths are short
         let path = |name: &str| folder.path().join(name);
         let log = std::fs::File::create(path("dockerd.log"))?;
         let process = Command::new("dockerd")
@@ -101,6 +68,7 @@ impl Daemon {
         let mut daemon = Self {
             folder,
             process,
+            reference: reference.to_owned(),
             address: SocketAddr::from(([0, 0, 0, 0], port)),
         };
         let started = Instant::now();
@@ -132,9 +100,19 @@ impl Daemon {
         let started = Instant::now();
         self.docker(&["start", "bench"])?;
         first_answer(self.address, "bench", "/healthz")?;
+        let start = started.elapsed();
+        self.docker(&["rm", "-f", "bench"])?;
+        let started = Instant::now();
+        self.docker(&["run", "-d", "--name", "bench", &self.reference])?;
+        first_answer(self.address, "bench", "/healthz")?;
+        let run = started.elapsed();
+        let started = Instant::now();
+        self.docker(&["ps", "--quiet"])?;
         Ok(Round {
-            start: started.elapsed(),
+            start,
             unpause,
+            run,
+            client: started.elapsed(),
         })
     }
 
@@ -185,15 +163,4 @@ impl Drop for Daemon {
 fn host(folder: &Path) -> String {
     let socket: PathBuf = folder.join("docker.sock");
     format!("unix://{}", socket.display())
-}
-
-fn quiet(command: &mut Command) -> Result<()> {
-    let output = command.output()?;
-    if !output.status.success() {
-        bail!(
-            "{command:?} failed: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-    Ok(())
 }

@@ -13,7 +13,7 @@ use crate::node::Node;
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// A shim gives memory back a second after it last did something.
-const SETTLED: Duration = Duration::from_secs(3);
+pub(crate) const SETTLED: Duration = Duration::from_secs(3);
 
 /// Measures memory with one idle service.
 pub(crate) fn memory(node: &Node, example: &Path) -> Result<()> {
@@ -76,7 +76,7 @@ pub(crate) fn idle_cpu(node: &Node, mnist: &Path, seconds: u64) -> Result<()> {
 }
 
 /// The shims of the node, and the inits that wait in them: they name their bundle, which lies in its data directory.
-fn shims(node: &Node) -> Result<Vec<u32>> {
+pub(crate) fn shims(node: &Node) -> Result<Vec<u32>> {
     let data = node.data().canonicalize()?;
     let data = data
         .to_str()
@@ -100,7 +100,8 @@ fn shims(node: &Node) -> Result<Vec<u32>> {
     Ok(found)
 }
 
-fn kilobytes(pid: u32, fields: &[&str]) -> Result<f64> {
+/// The sum of these fields of a process's memory, in kB (proc_pid_smaps(5)).
+pub(crate) fn kilobytes(pid: u32, fields: &[&str]) -> Result<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let values = text
         .lines()

@@ -15,6 +15,16 @@ pub(crate) struct Connection {
     reader: BufReader<TcpStream>,
 }
 
+/// What was answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The status code.
+    pub(crate) status: String,
+    pub(crate) body: Vec<u8>,
+    /// From the request's first byte to the answer's last.
+    pub(crate) taken: Duration,
+}
+
 impl Connection {
     /// Connects.
     pub(crate) fn open(addr: SocketAddr) -> Result<Self> {
@@ -41,8 +51,21 @@ impl Connection {
     /// `GET path`: the time until the whole answer, which has to be a 200.
     pub(crate) fn get(&mut self, host: &str, path: &str) -> Result<Duration> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let answer = self.send(request.as_bytes())?;
+        if answer.status != "200" {
+            bail!(
+                "{host}{path} answered {}: {}",
+                answer.status,
+                String::from_utf8_lossy(&answer.body)
+            );
+        }
+        Ok(answer.taken)
+    }
+
+    /// Sends a request as it is and reads the answer, which says how long it is.
+    pub(crate) fn send(&mut self, request: &[u8]) -> Result<Answer> {
         let started = Instant::now();
-        self.reader.get_mut().write_all(request.as_bytes())?;
+        self.reader.get_mut().write_all(request)?;
         let mut line = String::new();
         self.reader.read_line(&mut line)?;
         let status = line.split(' ').nth(1).unwrap_or_default().to_owned();
@@ -59,14 +82,11 @@ impl Connection {
         }
         let mut body = vec![0; length];
         self.reader.read_exact(&mut body)?;
-        let taken = started.elapsed();
-        if status != "200" {
-            bail!(
-                "{host}{path} answered {status}: {}",
-                String::from_utf8_lossy(&body)
-            );
-        }
-        Ok(taken)
+        Ok(Answer {
+            status,
+            body,
+            taken: started.elapsed(),
+        })
     }
 }
 

@@ -1,20 +1,25 @@
-//! `layby-bench images`: pulling, unpacking and rebuilding, beside podman, skopeo with umoci, and buildah.
+//! `layby-bench images`: what an image goes through, beside Docker, podman, skopeo with umoci, and buildah.
 //!
+//! Pulling, unpacking and rebuilding are here; starting, pushing and the memory of many replicas in files of their own.
 //! Everything lies on one file system, which must be a disk. Nothing is deleted between rounds: ext4 searches long
 //! for inodes where many were just freed, and whoever comes next would pay for it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::args::Args;
+use crate::beside::quiet;
 use crate::figures::{Samples, line};
 use crate::node::Node;
 use crate::registry::Registry;
+use crate::{crowd, push, start};
 
+/// What can be measured alone, in this order.
+const PARTS: [&str; 5] = ["pull", "rebuild", "start", "push", "memory"];
 /// What is promised: Layby's time as a share of the other's.
 const PULL_AT_MOST: f64 = 0.6;
 const REBUILD_AT_MOST: f64 = 0.25;
@@ -38,6 +43,12 @@ struct Options {
     debian: PathBuf,
     rounds: usize,
     builds: usize,
+    starts: usize,
+    pushes: usize,
+    /// Others are measured beside.
+    peers: bool,
+    /// Only these parts; all if empty.
+    only: Vec<String>,
 }
 
 /// Where everything lies.
@@ -55,8 +66,16 @@ pub(crate) fn run(args: &mut Args) -> Result<()> {
         debian: args.need::<PathBuf>("debian")?.canonicalize()?,
         rounds: args.get("rounds")?.unwrap_or(7),
         builds: args.get("builds")?.unwrap_or(21),
+        starts: args.get("starts")?.unwrap_or(21),
+        pushes: args.get("pushes")?.unwrap_or(15),
+        peers: args.get("peers")?.unwrap_or(true),
+        only: args.all("only"),
     };
     args.finish()?;
+    let known = |part: &&String| PARTS.contains(&part.as_str());
+    if let Some(part) = options.only.iter().find(|part| !known(part)) {
+        bail!("--only {part}: there are {}", PARTS.join(", "));
+    }
     let dir = tempfile::Builder::new()
         .prefix("layby-bench-images-")
         .tempdir()?;
@@ -65,11 +84,34 @@ pub(crate) fn run(args: &mut Args) -> Result<()> {
         dir: dir.path(),
         run: run.path(),
     };
-    let registry = Registry::start(work.dir)?;
-    let image = format!("{}/debian:1", registry.addr);
-    fill(&work, &options.debian, &image)?;
-    pulls(&options, &work, &image)?;
-    rebuilds(&options, &work, &image)
+    let wanted = |part: &str| options.only.is_empty() || options.only.iter().any(|one| one == part);
+    if wanted("pull") || wanted("rebuild") {
+        let registry = Registry::start(work.dir)?;
+        let image = format!("{}/debian:1", registry.addr);
+        fill(&work, &options.debian, &image)?;
+        if wanted("pull") {
+            pulls(&options, &work, &image)?;
+        }
+        if wanted("rebuild") {
+            rebuilds(&options, &work, &image)?;
+        }
+    }
+    if wanted("start") {
+        start::starts(
+            &options.layby,
+            work.dir,
+            work.run,
+            options.starts,
+            options.peers,
+        )?;
+    }
+    if wanted("push") {
+        push::pushes(&options.layby, work.dir, options.pushes)?;
+    }
+    if wanted("memory") {
+        crowd::crowd(&options.layby)?;
+    }
+    Ok(())
 }
 
 /// Puts the image into the registry, as podman packs it (gzip).
@@ -78,7 +120,7 @@ fn fill(work: &Work<'_>, debian: &Path, image: &str) -> Result<()> {
     let mib = fs::metadata(debian)?.len() as f64 / 1e6;
     println!("image: {mib:.0} MB unpacked, one layer");
     quiet(podman(work, "fill").args(["import", tar, image]))?;
-    quiet(podman(work, "fill").args(["push", "--tls-verify=false", image]))
+    quiet(podman(work, "fill").args(["push", "--tls-verify=false", image])).map(drop)
 }
 
 fn pulls(options: &Options, work: &Work<'_>, image: &str) -> Result<()> {
@@ -93,6 +135,9 @@ fn pulls(options: &Options, work: &Work<'_>, image: &str) -> Result<()> {
         node.run(Path::new("/"), &["image", "pull", "--quiet", image])?;
         layby.push(begun.elapsed());
         nodes.push(node);
+        if !options.peers {
+            continue;
+        }
 
         settle();
         let begun = Instant::now();
@@ -123,9 +168,15 @@ fn pulls(options: &Options, work: &Work<'_>, image: &str) -> Result<()> {
         umoci.push(begun.elapsed());
     }
     println!(
-        "pull and unpack, medians of {}: Layby {:.0} ms, podman {:.0} ms, skopeo + umoci {:.0} ms",
+        "pull and unpack, median of {}: Layby {:.0} ms",
         layby.len(),
-        layby.median(),
+        layby.median()
+    );
+    if !options.peers {
+        return Ok(());
+    }
+    println!(
+        "beside it: podman {:.0} ms, skopeo + umoci {:.0} ms",
         podmans.median(),
         umoci.median()
     );
@@ -176,22 +227,29 @@ fn rebuilds(options: &Options, work: &Work<'_>, image: &str) -> Result<()> {
     };
     // Both take the image in, and fill their caches.
     build()?;
-    buildah()?;
+    if options.peers {
+        buildah()?;
+    }
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());
     for _ in 0..options.builds {
         let begun = Instant::now();
         build()?;
         ours.push(begun.elapsed());
-        let begun = Instant::now();
-        buildah()?;
-        theirs.push(begun.elapsed());
+        if options.peers {
+            let begun = Instant::now();
+            buildah()?;
+            theirs.push(begun.elapsed());
+        }
     }
     println!(
-        "cached rebuild of 10 steps, medians of {}: Layby {:.0} ms, buildah {:.0} ms",
+        "cached rebuild of 10 steps, median of {}: Layby {:.1} ms",
         ours.len(),
-        ours.median(),
-        theirs.median()
+        ours.median()
     );
+    if !options.peers {
+        return Ok(());
+    }
+    println!("beside it: buildah {:.0} ms", theirs.median());
     line(
         "cached rebuild, of buildah's time",
         ours.median() / theirs.median(),
@@ -221,15 +279,4 @@ fn storage(command: &mut Command, work: &Work<'_>, store: &str) {
 fn settle() {
     nix::unistd::sync();
     std::thread::sleep(Duration::from_millis(200));
-}
-
-fn quiet(command: &mut Command) -> Result<()> {
-    let output = command.stdin(Stdio::null()).output();
-    let program = command.get_program().display().to_string();
-    let output = output.with_context(|| format!("cannot run {program}: is it installed?"))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{command:?} failed: {said}");
-    }
-    Ok(())
 }

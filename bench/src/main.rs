@@ -2,7 +2,10 @@
 //!
 //! `cargo xtask bench` runs them; each may be run by hand. The first argument names the part.
 
+mod app;
 mod args;
+mod beside;
+mod crowd;
 mod docker;
 mod figures;
 mod footprint;
@@ -10,9 +13,12 @@ mod gateway;
 mod http;
 mod images;
 mod node;
+mod podman;
 mod pump;
+mod push;
 mod registry;
 mod services;
+mod start;
 mod upstream;
 mod versus;
 mod wake;
@@ -32,8 +38,10 @@ const USAGE: &str = "usage: layby-bench PART [--OPTION VALUE]...
             starts both with one pinned worker each and compares them
   services  --layby FILE --example DIR [--runs 50] [--idle-seconds 60] [--docker true]
             waking, deploying and idling of the example's service, with Docker beside it
-  images    --layby FILE --debian TAR [--rounds 7] [--builds 21]
-            pulling and rebuilding, with podman, skopeo, umoci and buildah beside it; on the disk of TMPDIR";
+  images    --layby FILE --debian TAR [--rounds 7] [--builds 21] [--starts 21] [--pushes 15]
+            [--peers false] [--only pull|rebuild|start|push|memory]...
+            pulling, rebuilding, starting and pushing, and the memory of 100 replicas, with Docker, podman, skopeo,
+            umoci and buildah beside it; on the disk of TMPDIR. --peers false leaves all others out";
 
 fn main() -> anyhow::Result<()> {
     let mut words = std::env::args().skip(1);

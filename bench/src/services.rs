@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::args::Args;
-use crate::docker::Docker;
+use crate::beside::Beside;
 use crate::node::Node;
-use crate::{footprint, wake};
+use crate::{docker, footprint, wake};
 
 /// What is measured, and how often.
 struct Options {
@@ -53,7 +53,7 @@ fn measure(options: &Options) -> Result<()> {
 }
 
 /// Docker gets the very image that Layby built.
-fn start_docker(node: &Node, options: &Options) -> Result<Docker> {
+fn start_docker(node: &Node, options: &Options) -> Result<Beside<docker::Round>> {
     node.run(&options.example, &["up", "--app", "mnist"])?;
     let archive = node.data().join("mnist.tar");
     let file = archive
@@ -71,5 +71,5 @@ fn start_docker(node: &Node, options: &Options) -> Result<Docker> {
             file,
         ],
     )?;
-    Docker::start(&archive, "mnist:1.1.0", 8051)
+    Ok(docker::start(&archive, "mnist:1.1.0", 8051))
 }

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
 use anyhow::Context;
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use crate::args::Args;
@@ -84,7 +85,10 @@ pub(crate) fn run(args: &mut Args) -> anyhow::Result<()> {
     let mut buffer = vec![0; 65536];
     let mut events = [EpollEvent::empty(); 256];
     loop {
-        let count = epoll.wait(&mut events, EpollTimeout::NONE)?;
+        let count = match epoll.wait(&mut events, EpollTimeout::NONE) {
+            Err(Errno::EINTR) => continue, // as after it was frozen: signal(7)
+            count => count?,
+        };
         for event in &events[..count] {
             if event.data() == u64::MAX {
                 while let Ok((stream, _)) = socket.accept() {

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::docker::Docker;
+use crate::beside::Beside;
+use crate::docker::Round;
 use crate::figures::{Samples, line, line_at_least};
 use crate::http::{Connection, first_answer};
 use crate::node::Node;
@@ -41,7 +42,7 @@ pub(crate) struct Wakes {
 /// Measures `runs` wakes of `examples/mnist`, whose program is `mnist`; with Docker beside it, if given.
 pub(crate) fn wakes(
     node: &Node,
-    docker: Option<&Docker>,
+    docker: Option<&Beside<Round>>,
     example: &Path,
     mnist: &Path,
     runs: usize,

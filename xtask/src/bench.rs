@@ -8,20 +8,24 @@ use crate::command::{cargo, command, run};
 use crate::{dist, example, place, setup};
 
 /// What is measured beside Layby, and where it comes from.
-const PEERS: [(&str, &str); 8] = [
+const PEERS: [(&str, &str); 9] = [
     ("buildah", "builds beside Layby"),
     (
         "docker.io",
-        "Docker's own start and unpause of the same image",
+        "Docker's own start and unpause of the same images",
     ),
     (
         "docker-registry",
         "the registry that images are pulled from",
     ),
     ("mmdebstrap", "makes the Debian image"),
+    ("netavark", "the bridge of podman's container"),
     ("nginx-light", "the gateway's peer"),
-    ("podman", "pulls beside Layby"),
-    ("skopeo", "pulls beside Layby, unpacked by umoci"),
+    ("podman", "pulls and starts beside Layby"),
+    (
+        "skopeo",
+        "pulls beside Layby, unpacked by umoci, and pushes to it",
+    ),
     ("umoci", "unpacks what skopeo pulled"),
 ];
 /// What is left out of the Debian image, so that it has its 140 MB: what no program needs.
@@ -34,7 +38,7 @@ pub(crate) enum Part {
     Services,
     /// The gateway beside nginx.
     Gateway,
-    /// Pulling and building beside podman, skopeo, umoci and buildah.
+    /// Pulling, building, starting and pushing beside Docker, podman, skopeo, umoci and buildah.
     Images,
 }
 
@@ -42,7 +46,7 @@ pub(crate) enum Part {
 ///
 /// # Errors
 /// Not root (said before anything is done), or the first step that failed.
-pub(crate) fn bench(part: Option<Part>, runs: u32, idle_seconds: u32) -> Result<()> {
+pub(crate) fn bench(part: Option<Part>, runs: u32, idle_seconds: u32, peers: bool) -> Result<()> {
     setup::require_root("cargo xtask bench")?;
     setup::setup()?;
     setup::install(&PEERS)?;
@@ -60,7 +64,7 @@ pub(crate) fn bench(part: Option<Part>, runs: u32, idle_seconds: u32) -> Result<
     let wanted = |one: Part| part.is_none_or(|part| part == one);
     if wanted(Part::Services) {
         println!("\n## Waking, deploying, idling");
-        services(&bench, &built.join("layby"), runs, idle_seconds)?;
+        services(&bench, &built.join("layby"), runs, idle_seconds, peers)?;
     }
     if wanted(Part::Gateway) {
         println!("\n## The gateway and nginx");
@@ -68,13 +72,13 @@ pub(crate) fn bench(part: Option<Part>, runs: u32, idle_seconds: u32) -> Result<
     }
     if wanted(Part::Images) {
         println!("\n## Images");
-        images(&bench, &built.join("layby"))?;
+        images(&bench, &built.join("layby"), peers)?;
     }
     Ok(())
 }
 
 /// Everything is on the disk of the target folder: in memory, nobody would wait for it.
-fn images(bench: &Path, layby: &Path) -> Result<()> {
+fn images(bench: &Path, layby: &Path, peers: bool) -> Result<()> {
     let folder = place::target().join("bench-images");
     std::fs::create_dir_all(&folder)?;
     let debian = folder.join("debian.tar");
@@ -88,11 +92,12 @@ fn images(bench: &Path, layby: &Path) -> Result<()> {
     }
     let mut images = command(bench);
     images.env("TMPDIR", &folder).arg("images");
-    images.arg("--layby").arg(layby);
+    images.args(["--peers", &peers.to_string(), "--layby"]);
+    images.arg(layby);
     run(images.arg("--debian").arg(&debian))
 }
 
-fn services(bench: &Path, layby: &Path, runs: u32, idle_seconds: u32) -> Result<()> {
+fn services(bench: &Path, layby: &Path, runs: u32, idle_seconds: u32, peers: bool) -> Result<()> {
     let mut services = command(bench);
     services
         .args([
@@ -100,7 +105,7 @@ fn services(bench: &Path, layby: &Path, runs: u32, idle_seconds: u32) -> Result<
             "--example",
             "examples/mnist",
             "--docker",
-            "true",
+            &peers.to_string(),
             "--layby",
         ])
         .arg(layby);

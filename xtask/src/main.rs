@@ -50,6 +50,9 @@ enum Chore {
         /// How long to watch an idle node.
         #[arg(long, default_value_t = 60)]
         idle_seconds: u32,
+        /// Measure only Layby, without the engines and tools beside it.
+        #[arg(long)]
+        no_peers: bool,
     },
     /// Everything that CI runs, with one summary at the end.
     Test {
@@ -82,7 +85,8 @@ fn main() -> ExitCode {
             part,
             runs,
             idle_seconds,
-        } => bench::bench(part, runs, idle_seconds),
+            no_peers,
+        } => bench::bench(part, runs, idle_seconds, !no_peers),
         Chore::Test { filter } => suite::test(filter.as_deref()),
         Chore::Lint => suite::lint(),
         Chore::Tidy => tidy::tidy(),
