@@ -302,6 +302,8 @@ impl Parcel {
     fn write(&self, writer: impl Write) -> Result<()> {
         let mut tar = tar::Builder::new(io::BufWriter::with_capacity(128 * 1024, writer));
         tar.follow_symlinks(false);
+        // Holes are sent as zeros: the node takes plain files only, so that what it reads bounds what it writes.
+        tar.sparse(false);
         for (name, bytes) in &self.files {
             append_bytes(&mut tar, name, bytes)?;
         }
@@ -451,6 +453,31 @@ mod tests {
                     .into_owned()
             })
             .collect()
+    }
+
+    #[test]
+    fn a_file_with_holes_is_sent_whole() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::write(dir.path().join("Dockerfile"), "FROM scratch").expect("a file");
+        File::create(dir.path().join("holes"))
+            .and_then(|file| file.set_len(1 << 20))
+            .expect("a sparse file");
+        let parcel = Parcel {
+            contexts: vec![ContextFolder {
+                folder: dir.path().to_owned(),
+                dockerfile: "Dockerfile".to_owned(),
+            }],
+            ..Parcel::default()
+        };
+        let mut tar = Vec::new();
+        parcel.write(&mut tar).expect("a tar");
+        let mut archive = tar::Archive::new(&*tar);
+        let mut entries = archive.entries().expect("entries").map(|e| e.expect("one"));
+        let holes = entries
+            .find(|entry| entry.path().expect("a path").ends_with("holes"))
+            .expect("it is sent");
+        assert_eq!(holes.header().entry_type(), tar::EntryType::Regular);
+        assert_eq!(holes.size(), 1 << 20);
     }
 
     #[test]
