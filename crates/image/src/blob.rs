@@ -122,15 +122,20 @@ pub(crate) fn read_document(path: &Path, digest: &str, what: &str) -> Result<Vec
 
 /// Reads a file that must not be longer than a document may be.
 pub(crate) fn read_bounded(path: &Path) -> Result<Vec<u8>, Error> {
+    read_up_to(path, MAX_DOCUMENT_BYTES)
+}
+
+/// Reads a file that must not be longer than `max_bytes`.
+pub(crate) fn read_up_to(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Error> {
     let file = File::open(path).map_err(io_error("open", path))?;
     let mut bytes = Vec::new();
-    file.take(MAX_DOCUMENT_BYTES + 1)
+    file.take(max_bytes + 1)
         .read_to_end(&mut bytes)
         .map_err(io_error("read", path))?;
-    if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
+    if bytes.len() as u64 > max_bytes {
         return Err(Error::Malformed {
             what: path.display().to_string(),
-            reason: format!("it is longer than {MAX_DOCUMENT_BYTES} bytes"),
+            reason: format!("it is longer than {max_bytes} bytes"),
         });
     }
     Ok(bytes)

@@ -32,6 +32,12 @@ pub enum Error {
         /// What was being written.
         what: String,
     },
+    /// The store has as many names as it may have.
+    #[error(
+        "the image store has as many names as its index.json may hold ({} MiB): remove some first",
+        crate::layout::MAX_STORE_INDEX_BYTES >> 20
+    )]
+    IndexFull,
     /// The operating system refused something.
     #[error("cannot {action} {}", path.display())]
     Io {

@@ -29,6 +29,8 @@ pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 const MAX_LAYERS: usize = 500;
 /// The longest manifest, index or config that is read into memory.
 pub(crate) const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
+/// The longest index.json of the store: some 200,000 names.
+pub(crate) const MAX_STORE_INDEX_BYTES: u64 = 64 << 20;
 
 /// Points to a blob.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -128,6 +128,7 @@ impl From<layby_image::Error> for Problem {
                     .hint("give it a build, or load it with `layby image load`")
             }
             layby_image::Error::DiskFull { .. } => Self::full_disk(detail),
+            layby_image::Error::IndexFull => Self::conflict(detail),
             layby_image::Error::Registry(error) => Self::registry(&error),
             layby_image::Error::BadReference { .. }
             | layby_image::Error::Archive(_)

@@ -384,6 +384,7 @@ fn from_image(reference: &str, error: &ImageError) -> Trouble {
         | ImageError::ArchiveWrite(_)
         | ImageError::Dockerfile { .. }
         | ImageError::Build(_)
+        | ImageError::IndexFull
         | ImageError::Registry(_) => false,
     };
     let message = match error {

@@ -124,15 +124,9 @@ pub(super) async fn begin(
         return Ok(response);
     };
     let upload = find(registry, &name, &id).await?;
-    let mut upload = upload.lock_owned().await;
-    if let Err(cut) = upload.receive(body, &registry.disk).await {
-        // Nobody was told its id, so nobody can go on with it.
-        let uploads = Arc::clone(&registry.uploads);
-        let _ = registry
-            .blocking(move || Ok(uploads.cancel(&upload)?))
-            .await;
-        return Err(cut);
-    }
+    let upload = upload.lock_owned().await;
+    // Nobody was told its id, so nobody can go on with it after a cut.
+    let upload = receive(registry, upload, body, true).await?;
     finish(registry, name, upload, digest).await
 }
 
@@ -154,9 +148,9 @@ pub(super) async fn chunk(
     parts: &Parts,
     body: Incoming,
 ) -> Result<Response<Outgoing>, Refusal> {
-    let mut upload = alone(registry, &name, &id).await?;
+    let upload = alone(registry, &name, &id).await?;
     fits(parts, &name, &id, &upload)?;
-    upload.receive(body, &registry.disk).await?;
+    let upload = receive(registry, upload, body, false).await?;
     Ok(progress(StatusCode::ACCEPTED, &name, &id, &upload))
 }
 
@@ -174,9 +168,9 @@ pub(super) async fn end(
         return Err(Refusal::new(Code::DigestInvalid, text));
     };
     let digest = route::digest(digest)?;
-    let mut upload = alone(registry, &name, &id).await?;
+    let upload = alone(registry, &name, &id).await?;
     fits(parts, &name, &id, &upload)?;
-    upload.receive(body, &registry.disk).await?;
+    let upload = receive(registry, upload, body, false).await?;
     finish(registry, name, upload, digest).await
 }
 
@@ -248,6 +242,33 @@ fn fits(parts: &Parts, name: &Name, id: &str, upload: &Upload) -> Result<(), Ref
         return Err(Refusal::new(Code::SizeInvalid, text));
     }
     Ok(())
+}
+
+/// Adds a body to an upload, and with `cancel` forgets the upload when it breaks off. In a task of its own: the server
+/// drops a handler whose client has gone, and what is written must be counted all the same.
+async fn receive(
+    registry: &Registry,
+    mut upload: Held,
+    body: Incoming,
+    cancel: bool,
+) -> Result<Held, Refusal> {
+    let disk = Arc::clone(&registry.disk);
+    let uploads = Arc::clone(&registry.uploads);
+    let task = tokio::spawn(async move {
+        let ended = upload.receive(body, &disk).await;
+        match ended {
+            Ok(()) => Ok(upload),
+            Err(cut) => {
+                if cancel {
+                    let cancelled = move || uploads.cancel(&upload);
+                    let _ = tokio::task::spawn_blocking(cancelled).await;
+                }
+                Err(cut)
+            }
+        }
+    });
+    task.await
+        .map_err(|error| Refusal::new(Code::Unknown, format!("receiving broke off: {error}")))?
 }
 
 async fn finish(

@@ -145,7 +145,7 @@ pub(super) async fn write(
     let hosts = registry.hosts.clone();
     let turn = Arc::clone(&registry.turn);
     let who = grant.who.clone().unwrap_or_default();
-    let (digest, subject, image, moved) = registry
+    let (digest, subject, image, moved, ended) = registry
         .blocking(move || {
             let document = parse(&bytes)?;
             let media_type = media_type(&document, declared)?;
@@ -166,12 +166,21 @@ pub(super) async fn write(
             repository.add_manifest(&digest, &record)?;
             let image = images::of(&store, &repository, &record)?;
             let mut moved = Vec::new();
+            let mut ended = Ok(());
             for tag in tags {
-                if repository.tag(&tag)?.is_none() && repository.tags()?.len() >= MAX_ENTRIES {
-                    return Err(too_many(&name, "tags"));
+                let to = Tag::now(&digest, &who);
+                ended = set(
+                    &store,
+                    &hosts,
+                    &repository,
+                    &name,
+                    &tag,
+                    &to,
+                    image.as_ref(),
+                );
+                if ended.is_err() {
+                    break;
                 }
-                repository.set_tag(&tag, &Tag::now(&digest, &who))?;
-                images::enter(&store, &hosts, &name, &tag, image.as_ref())?;
                 moved.push(Moved {
                     repository: name.as_str().to_owned(),
                     tag,
@@ -180,20 +189,12 @@ pub(super) async fn write(
                     who: who.clone(),
                 });
             }
-            let mut response = answer(StatusCode::CREATED);
             let path = format!("/v2/{}/manifests/{digest}", name.as_str());
-            with(&mut response, LOCATION, &path);
-            Ok((digest, record.subject, image, (moved, response)))
+            Ok((digest, record.subject, image, (moved, path), ended))
         })
         .await?;
-    let (moved, mut response) = moved;
-    with(&mut response, CONTENT_DIGEST, digest.as_str());
-    if let Some(subject) = subject {
-        with(&mut response, SUBJECT, &subject);
-    }
-    for tag in given {
-        with(&mut response, TAG, &tag);
-    }
+    let (moved, path) = moved;
+    // Also when a later tag failed: those before it were set.
     if !moved.is_empty() {
         if let Some(image) = image {
             registry.unpack(image.digest);
@@ -202,7 +203,42 @@ pub(super) async fn write(
             (registry.on_move)(one);
         }
     }
+    ended?;
+    let mut response = answer(StatusCode::CREATED);
+    with(&mut response, LOCATION, &path);
+    with(&mut response, CONTENT_DIGEST, digest.as_str());
+    if let Some(subject) = subject {
+        with(&mut response, SUBJECT, &subject);
+    }
+    for tag in given {
+        with(&mut response, TAG, &tag);
+    }
     Ok(response)
+}
+
+/// Lets a tag lead to a manifest, and gives the tag's name to the image, or does neither.
+fn set(
+    store: &crate::Store,
+    hosts: &super::Hosts,
+    repository: &Repository<'_>,
+    name: &Name,
+    tag: &str,
+    to: &Tag,
+    image: Option<&crate::layout::Descriptor>,
+) -> Result<(), Refusal> {
+    let before = repository.tag(tag)?;
+    if before.is_none() && repository.tags()?.len() >= MAX_ENTRIES {
+        return Err(too_many(name, "tags"));
+    }
+    repository.set_tag(tag, to)?;
+    let entered = images::enter(store, hosts, name, tag, image);
+    if entered.is_err() {
+        match before {
+            Some(before) => repository.set_tag(tag, &before)?,
+            None => repository.remove_tag(tag).map(drop)?,
+        }
+    }
+    Ok(entered?)
 }
 
 /// `DELETE` of a manifest with all tags that lead to it, or of a tag alone.

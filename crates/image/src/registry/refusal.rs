@@ -186,12 +186,23 @@ impl From<Error> for Refusal {
             text = format!("{text}: {source}");
             cause = source.source();
         }
-        let full = matches!(error, Error::DiskFull { .. });
-        let refusal = Self::new(Code::Unknown, text);
-        if full {
-            refusal.status(StatusCode::INSUFFICIENT_STORAGE)
-        } else {
-            refusal
+        match error {
+            Error::DiskFull { .. } => {
+                Self::new(Code::Unknown, text).status(StatusCode::INSUFFICIENT_STORAGE)
+            }
+            Error::IndexFull => Self::new(Code::TooManyRequests, text),
+            Error::NotFound { .. }
+            | Error::BadReference { .. }
+            | Error::Io { .. }
+            | Error::Corrupt { .. }
+            | Error::Malformed { .. }
+            | Error::Archive(_)
+            | Error::ArchiveRead(_)
+            | Error::ArchiveWrite(_)
+            | Error::Layer { .. }
+            | Error::Dockerfile { .. }
+            | Error::Registry(_)
+            | Error::Build(_) => Self::new(Code::Unknown, text),
         }
     }
 }

@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -135,6 +135,17 @@ impl Uploads {
         upload: &mut Upload,
         digest: &Digest,
     ) -> Result<(), Refusal> {
+        let length = fs::metadata(&upload.path)
+            .map_err(io_error("look at", &upload.path))?
+            .len();
+        if length != upload.size_bytes {
+            let counted = upload.size_bytes;
+            self.cancel(upload)?;
+            let text = format!(
+                "the upload has {length} bytes where {counted} were received: push it again"
+            );
+            return Err(Refusal::new(Code::BlobUploadInvalid, text));
+        }
         let sha256 = upload.sha256()?;
         let found = match digest.is_sha256() {
             true => sha256.clone(),
@@ -151,13 +162,17 @@ impl Uploads {
             ));
         }
         let path = store.blob_path(&sha256)?;
-        let file = File::open(&upload.path).map_err(io_error("open", &upload.path))?;
-        file.sync_all().map_err(storing(WHAT, &upload.path))?;
         let _adding = store.adding()?;
-        // Also when the blob is there: storing it again mends one that has decayed.
-        fs::rename(&upload.path, &path).map_err(storing(WHAT, &path))?;
-        self.lock().remove(&upload.path);
-        blob::sync_dir_of(&path)?;
+        // One that is there stays; storing it again mends one that has decayed.
+        if is_whole(&path, upload.size_bytes, &sha256)? {
+            self.cancel(upload)?;
+        } else {
+            let file = File::open(&upload.path).map_err(io_error("open", &upload.path))?;
+            file.sync_all().map_err(storing(WHAT, &upload.path))?;
+            fs::rename(&upload.path, &path).map_err(storing(WHAT, &path))?;
+            self.lock().remove(&upload.path);
+            blob::sync_dir_of(&path)?;
+        }
         Repository::new(store, name).add_blob(digest, &sha256)?;
         Ok(())
     }
@@ -285,6 +300,20 @@ impl Upload {
     }
 }
 
+/// Whether a blob is there and is what it should be.
+fn is_whole(path: &Path, size_bytes: u64, sha256: &str) -> Result<bool, Error> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(io_error("look at", path)(error)),
+        Ok(found) if found.len() != size_bytes => return Ok(false),
+        Ok(_) => {}
+    }
+    let mut hasher = Sha256::new();
+    let read = read_all(path, |bytes| hasher.update(bytes));
+    // One that cannot be read is to be replaced.
+    Ok(read.is_ok() && digest::finish(hasher) == sha256)
+}
+
 /// A client that is cut off while it sends may never read why.
 async fn drain(body: &mut Incoming) {
     let mut unread = 0;
@@ -306,8 +335,12 @@ struct Writer {
 impl Writer {
     fn open(upload: &mut Upload) -> Result<Self, Refusal> {
         let file = OpenOptions::new().append(true).open(&upload.path);
+        let file = file.map_err(|_| cut_off("the upload is gone"))?;
+        // What a write left behind that was never counted is not in the hash.
+        file.set_len(upload.size_bytes)
+            .map_err(storing(WHAT, &upload.path))?;
         Ok(Self {
-            file: file.map_err(|_| cut_off("the upload is gone"))?,
+            file,
             path: upload.path.clone(),
             size_bytes: upload.size_bytes,
             hasher: upload.hasher.clone(),

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::layout::{self, Descriptor, Index, REF_NAME};
+use crate::layout::{self, Descriptor, Index, MAX_STORE_INDEX_BYTES, REF_NAME};
 use crate::{Error, Reference, Store, blob, lock};
 
 impl Store {
     /// What index.json says now.
     pub(crate) fn index(&self) -> Result<Index, Error> {
         layout::parse(
-            &blob::read_bounded(&self.index_path())?,
+            &blob::read_up_to(&self.index_path(), MAX_STORE_INDEX_BYTES)?,
             "index.json of the image store",
         )
     }
@@ -66,6 +66,10 @@ impl Store {
         let result = change(&mut after);
         if after != before {
             let bytes = layout::to_json(&after);
+            // What is written must be readable again, or the store would be lost.
+            if bytes.len() as u64 > MAX_STORE_INDEX_BYTES {
+                return Err(Error::IndexFull);
+            }
             blob::replace_file(&self.temp_dir(), &self.index_path(), &bytes, "index.json")?;
         }
         Ok(result)

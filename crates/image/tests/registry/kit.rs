@@ -187,6 +187,31 @@ pub(crate) fn cut(bytes: &[u8]) -> Incoming {
     Cut(Some(Bytes::copy_from_slice(bytes))).boxed_unsync()
 }
 
+/// A body of what is sent, which breaks off when the sender is dropped.
+pub(crate) fn fed() -> (tokio::sync::mpsc::UnboundedSender<Bytes>, Incoming) {
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    (sender, Fed(receiver).boxed_unsync())
+}
+
+struct Fed(tokio::sync::mpsc::UnboundedReceiver<Bytes>);
+
+impl Body for Fed {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0.poll_recv(context).map(|sent| {
+            Some(match sent {
+                Some(bytes) => Ok(Frame::data(bytes)),
+                None => Err("the connection was reset".into()),
+            })
+        })
+    }
+}
+
 struct Cut(Option<Bytes>);
 
 impl Body for Cut {

@@ -4,7 +4,7 @@ use layby_image::registry::Grant;
 use serde_json::{Value, json};
 
 use crate::kit::{
-    INDEX, MANIFEST, World, architecture, cut, descriptor, digest_of, request, sha256, sha512,
+    INDEX, MANIFEST, World, architecture, cut, descriptor, digest_of, fed, request, sha256, sha512,
 };
 
 #[tokio::test]
@@ -335,4 +335,116 @@ async fn a_pushed_image_is_in_the_store_and_each_move_of_its_tag_is_told() {
         (moved[0].repository.as_str(), moved[0].who.as_str()),
         ("team/app", "root")
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_before_a_dropped_request_is_counted_and_gone_on_with() {
+    let world = World::new();
+    let place = world.upload("app").await;
+    let first = vec![7_u8; 1 << 20];
+    let (sender, body) = fed();
+    sender.send(first.clone().into()).expect("it listens");
+    let patch = request("PATCH", &place, &[], body);
+    let id = place.rsplit('/').next().expect("an id");
+    let file = world.dir.path().join("store/registry/app/uploads").join(id);
+    let grant = Grant::root();
+    {
+        let sending = world.send(patch, &grant);
+        tokio::pin!(sending);
+        // As a server does when a client has gone: nobody asks the handler any more.
+        while std::fs::metadata(&file).expect("it is there").len() < 1 << 20 {
+            let turn = std::time::Duration::from_millis(5);
+            assert!(tokio::time::timeout(turn, &mut sending).await.is_err());
+        }
+    }
+    drop(sender);
+    let state = loop {
+        let state = world.get(&place).await;
+        if state.status != 409 {
+            break state;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    };
+    assert_eq!(state.header("range"), format!("0-{}", (1 << 20) - 1));
+    let whole = [first, b"the rest".to_vec()].concat();
+    let path = format!("{place}?digest={}", sha256(&whole));
+    let answer = world.ask("PUT", &path, &[], b"the rest").await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let blob = world.get(answer.header("location")).await;
+    assert!(blob.body == whole, "the blob is what its digest says");
+}
+
+#[tokio::test]
+async fn bytes_that_were_never_counted_do_not_get_into_a_blob() {
+    let world = World::new();
+    let place = world.upload("app").await;
+    world.ask("PATCH", &place, &[], b"hello").await;
+    let id = place.rsplit('/').next().expect("an id");
+    let file = world.dir.path().join("store/registry/app/uploads").join(id);
+    std::fs::write(file, b"hello, stranger").expect("to write");
+    let path = format!("{place}?digest={}", sha256(b"hello, world"));
+    let answer = world.ask("PUT", &path, &[], b", world").await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let blob = world.get(answer.header("location")).await;
+    assert_eq!(blob.text(), "hello, world");
+}
+
+#[tokio::test]
+async fn a_tag_that_cannot_be_set_leaves_those_before_it_set_and_told() {
+    let world = World::new();
+    let image = world.image("app", "v1", "a").await;
+    world.moved.lock().expect("no poison").clear();
+    // A folder where the tag's file would be.
+    let tags = world.dir.path().join("store/registry/app/tags");
+    std::fs::create_dir_all(tags.join("broken/in")).expect("a folder");
+    let path = format!(
+        "/v2/app/manifests/{}?tag=good&tag=broken&tag=never",
+        digest_of(&image)
+    );
+    let body = image.to_string();
+    let answer = world
+        .ask("PUT", &path, &[("content-type", MANIFEST)], body.as_bytes())
+        .await;
+    assert_eq!(answer.status, 500, "{}", answer.text());
+    let moved = world.moved.lock().expect("no poison").clone();
+    let tags: Vec<&str> = moved.iter().map(|one| one.tag.as_str()).collect();
+    assert_eq!(tags, ["good"]);
+    assert_eq!(world.get("/v2/app/manifests/good").await.status, 200);
+    assert_eq!(world.get("/v2/app/manifests/never").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_store_that_may_have_no_more_names_refuses_tags_and_stays_readable() {
+    let world = World::new();
+    let image = world.image("app", "v1", "a").await;
+    let digest = digest_of(&image);
+    // One name as long as 200,000 would be together.
+    let path = world.dir.path().join("store/index.json");
+    let text = std::fs::read_to_string(&path).expect("an index");
+    let mut index: Value = serde_json::from_str(&text).expect("JSON");
+    let mut filler = index["manifests"][0].clone();
+    filler["digest"] = sha256(b"filler").into();
+    filler["annotations"] = json!({"filler": "x".repeat(64 << 20)});
+    let room = 200 + filler.to_string().len() - (64 << 20) + text.len();
+    filler["annotations"] = json!({"filler": "x".repeat((64 << 20) - room)});
+    index["manifests"]
+        .as_array_mut()
+        .expect("a list")
+        .push(filler);
+    std::fs::write(&path, index.to_string()).expect("to write");
+    let tag = "t".repeat(128);
+    let full = world.put("app", &tag, &image).await;
+    assert_eq!(
+        (full.status.as_u16(), full.code().as_str()),
+        (429, "TOOMANYREQUESTS")
+    );
+    let path = format!("/v2/app/manifests/{tag}");
+    assert_eq!(world.get(&path).await.status, 404, "it was not set");
+    let world = world.restart();
+    let found = world.store.resolve("registry.localhost/app:v1");
+    assert_eq!(found.expect("it is there").digest, digest);
+    world
+        .store
+        .remove("registry.localhost/app:v1")
+        .expect("to make room");
 }
