@@ -59,6 +59,8 @@ struct Shelf {
     manifests: BTreeMap<(String, String), (String, Vec<u8>)>,
     /// What has come of uploads.
     uploads: BTreeMap<String, Vec<u8>>,
+    /// How many uploads were begun: an ended one's id is no other's.
+    begun: usize,
     asked: Vec<Asked>,
     hook: Option<Hook>,
 }
@@ -278,7 +280,8 @@ impl Shelf {
                 {
                     return Answer::of(201);
                 }
-                let id = format!("u{}", self.uploads.len());
+                self.begun += 1;
+                let id = format!("u{}", self.begun);
                 self.uploads.insert(id.clone(), Vec::new());
                 Answer::of(202).header("Location", &location(&id))
             }
