@@ -94,6 +94,45 @@ fn a_gateway_port_in_use_is_named_with_its_owner() {
 }
 
 #[test]
+fn a_start_that_fails_takes_the_network_back_unless_replicas_live_on_it() {
+    if !is_root() {
+        return;
+    }
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = taken.local_addr().expect("an address").to_string();
+    let serve = ["serve", "--http", "127.0.0.1:0", "--registry", &addr];
+    let tables = || {
+        let output = Command::new("nft").args(["list", "tables"]).output();
+        String::from_utf8_lossy(&output.expect("nft runs").stdout).into_owned()
+    };
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let output = Command::new(LAYBY)
+        .args(serve)
+        .env("LAYBY_DATA", dir.path())
+        .output();
+    Answer::new(&serve, &output.expect("layby runs"))
+        .exits(1)
+        .says(&addr);
+    let run = run_dir(dir.path());
+    assert!(!run.exists(), "a start that failed leaves nothing");
+    let node = run.file_name().and_then(|name| name.to_str());
+    let node = node.expect("a name").to_owned();
+    assert!(!tables().contains(&node));
+    assert!(!Path::new("/run/layby/subnets").join(&node).exists());
+
+    let mut node = Node::start();
+    let shop = App::compose(WEB);
+    node.run_in(shop.path(), &["up"]).ok();
+    let pids = node.pids("web");
+    node.kill();
+    let output = node.command(Path::new("/"), &serve).output();
+    Answer::new(&serve, &output.expect("layby runs")).exits(1);
+    node.serve();
+    assert_eq!(node.pids("web"), pids);
+    assert_eq!(node.get("web.shop.localhost", "/").body, "hello world");
+}
+
+#[test]
 fn an_unknown_key_is_a_warning_with_its_line() {
     if !is_root() {
         return;

@@ -216,6 +216,22 @@ impl Embedded {
                 texts.join("; ")
             )));
         }
+        self.close_network().await
+    }
+
+    /// Takes the network back after a start of the node that came to nothing. Where replicas live on it, it stays for
+    /// them and for the next start.
+    ///
+    /// # Errors
+    /// [`EngineError::Failed`] with what could not be removed.
+    pub async fn give_up(&self) -> Result<(), EngineError> {
+        if !self.shared.roster.is_empty() || !self.shared.network.attached().is_empty() {
+            return Ok(());
+        }
+        self.close_network().await
+    }
+
+    async fn close_network(&self) -> Result<(), EngineError> {
         let closed = self.shared.network.close().await;
         closed.map_err(|error| EngineError::Failed(error_chain(&error)))
     }

@@ -13,6 +13,7 @@ use layby_gateway::{Gateway, GatewayConfig};
 use layby_image::Store;
 use layby_model::access::Access;
 use layby_model::engine::Engine;
+use layby_model::error_chain;
 use layby_model::route::{Confirmed, Demand, NameTable, RouteTable};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::UnixListener;
@@ -135,20 +136,42 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
     })
     .await?;
     let engine = Arc::new(engine);
-
-    let (registry, registry_addr) = registry::bind(options.registry).await?;
-    let (traffic, firewall) = (Arc::clone(&gateway), Arc::clone(&engine));
     let wires = layby_control::Wires {
         tables,
         names,
         confirmed,
         demand,
-        traffic: Arc::new(move |id| traffic.traffic(id)),
-        dropped_ports: Arc::new(move |ports| {
-            let firewall = Arc::clone(&firewall);
-            Box::pin(async move { firewall.dropped_ports(&ports).await })
-        }),
+        traffic: {
+            let traffic = Arc::clone(&gateway);
+            Arc::new(move |id| traffic.traffic(id))
+        },
+        dropped_ports: {
+            let firewall = Arc::clone(&engine);
+            Arc::new(move |ports| {
+                let firewall = Arc::clone(&firewall);
+                Box::pin(async move { firewall.dropped_ports(&ports).await })
+            })
+        },
     };
+    let served = serve_on(paths, options, images, gateway, &engine, wires).await;
+    if served.is_err()
+        && let Err(error) = engine.give_up().await
+    {
+        tracing::warn!("the network is not taken back: {}", error_chain(&error));
+    }
+    served
+}
+
+/// The rest of a node, on a gateway and an engine that are open, until it is asked to end.
+async fn serve_on(
+    paths: &Paths,
+    options: &Serve,
+    images: Arc<Store>,
+    gateway: Arc<Gateway>,
+    engine: &Arc<Embedded>,
+    wires: layby_control::Wires,
+) -> Result<()> {
+    let (registry, registry_addr) = registry::bind(options.registry).await?;
     let config = ControlConfig {
         data_dir: paths.data_dir.clone(),
         domain: options.domain.clone(),
@@ -166,15 +189,21 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
     };
     let control = Control::start(
         config,
-        Arc::clone(&engine) as Arc<dyn Engine>,
-        Arc::clone(&engine) as Arc<dyn Access>,
+        Arc::clone(engine) as Arc<dyn Engine>,
+        Arc::clone(engine) as Arc<dyn Access>,
         images,
         Some(engine.runner(options.allow_privileged)),
         wires,
     )
     .await?;
 
-    let listener = listen(paths)?;
+    let listener = match listen(paths) {
+        Ok(listener) => listener,
+        Err(error) => {
+            control.shutdown(false).await; // nothing is to be made while the network is taken back
+            return Err(error);
+        }
+    };
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
     let api = axum::serve(listener, control.router())
         .with_graceful_shutdown(async { drop(closed.await) });
