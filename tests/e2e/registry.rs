@@ -186,6 +186,66 @@ fn what_skopeo_pushes_is_deployed_when_its_tag_moves() {
 }
 
 #[test]
+fn what_is_built_or_tagged_here_under_a_name_of_the_registry_is_pushed_there() {
+    if !is_root() || !has("skopeo") {
+        return;
+    }
+    let world = World::new();
+    let (login, back) = (world.login(), format!("oci:{}", world.path("back")));
+    let pull = |name: &str| {
+        let from = world.at(name);
+        let how = ["copy", "--src-tls-verify=false", "--src-creds", &login];
+        world.tool("skopeo", &[&how[..], &[&from, &back]].concat())
+    };
+    let app = App::compose(&PUSHED.replace("image:", "build: .\n    image:"));
+    let say = |greeting: &str| {
+        let dockerfile = format!(
+            "FROM scratch\nCOPY web /web\nENV GREETING={greeting}\nSTOPSIGNAL SIGKILL\nEXPOSE 8000\nENTRYPOINT [\"/web\"]\n"
+        );
+        app.write("Dockerfile", &dockerfile);
+    };
+    say("moon");
+    world.node.run_in(app.path(), &["up"]).ok();
+    let web = || world.node.get("web.shop.localhost", "/").body;
+    assert_eq!(web(), "hello moon");
+    world.node.run(&["status", "web"]).ok().says("layby up");
+
+    say("mars");
+    let build = [
+        "build",
+        ".",
+        "-t",
+        "localhost/mars",
+        "-t",
+        "registry/team/other:1",
+    ];
+    world.node.run_in(app.path(), &build).ok();
+    pull("team/other:1").ok();
+    assert_eq!(web(), "hello moon");
+    let own = format!("{}/team/web:1", world.registry);
+    world
+        .node
+        .run(&["image", "tag", "localhost/mars", &own])
+        .ok();
+    world.node.run(&["deploy", "web", "--follow"]).ok();
+    assert_eq!(web(), "hello mars");
+    let status = world.node.run(&["status", "web"]).ok();
+    status.says("root pushed registry.localhost/team/web:1");
+    pull("team/web:1").ok();
+
+    say("venus");
+    let build = ["build", ".", "-t", "registry.localhost/team/web:1"];
+    world.node.run_in(app.path(), &build).ok();
+    world.node.run(&["deploy", "web", "--follow"]).ok();
+    assert_eq!(web(), "hello venus");
+    world
+        .node
+        .run(&["image", "rm", "registry/team/other:1"])
+        .ok();
+    pull("team/other:1").exits(1);
+}
+
+#[test]
 fn skopeo_is_told_what_is_wrong() {
     if !is_root() || !has("skopeo") {
         return;
