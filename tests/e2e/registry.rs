@@ -209,6 +209,7 @@ fn what_is_built_or_tagged_here_under_a_name_of_the_registry_is_pushed_there() {
     let web = || world.node.get("web.shop.localhost", "/").body;
     assert_eq!(web(), "hello moon");
     world.node.run(&["status", "web"]).ok().says("layby up");
+    pull("team/web:1").ok();
 
     say("mars");
     let build = [
@@ -231,7 +232,6 @@ fn what_is_built_or_tagged_here_under_a_name_of_the_registry_is_pushed_there() {
     assert_eq!(web(), "hello mars");
     let status = world.node.run(&["status", "web"]).ok();
     status.says("root pushed registry.localhost/team/web:1");
-    pull("team/web:1").ok();
 
     say("venus");
     let build = ["build", ".", "-t", "registry.localhost/team/web:1"];

@@ -219,6 +219,7 @@ pub(super) async fn tag(State(plane): Shared, pairs: Pairs) -> Result<StatusCode
         task_plane.desk.tag(store, &image.digest, &to)
     })
     .await?;
+    plane.desk.pushed();
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -102,6 +102,7 @@ async fn give(plane: Arc<Plane>, source: String, to: Reference) -> Result<Respon
     run(plane, move |plane, _| {
         let digest = plane.images.resolve(&source)?.digest;
         plane.desk.tag(&plane.images, &digest, &to.to_string())?;
+        plane.desk.pushed();
         Ok(TransferEvent::Done {
             reference: to.short(),
             digest,

@@ -146,16 +146,39 @@ fn place<T: PartialEq>(items: &mut Vec<T>, item: T) -> usize {
 
 /// Builds images one after another, and tells how it goes. What their names mean then is found by [`image`].
 pub(crate) async fn run(
-    plane: &Plane,
+    plane: &Arc<Plane>,
     upload: Arc<Upload>,
     builds: Vec<Build>,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), Problem> {
     for one in builds {
         let upload = Arc::clone(&upload);
-        build::run(plane, upload, one.context, &one.service, one.body, events).await?;
+        let names = one.body.tags.clone();
+        let image = build::run(plane, upload, one.context, &one.service, one.body, events).await?;
+        push_own(plane, &image.digest, &names).await?;
     }
     Ok(())
+}
+
+/// Lets an image be pulled by those of its names that are of the node's own registry.
+pub(super) async fn push_own(
+    plane: &Arc<Plane>,
+    digest: &str,
+    names: &[String],
+) -> Result<(), Problem> {
+    let hosts = plane.desk.registry.hosts();
+    let own = names.iter().map(|name| hosts.canonical(name));
+    let own: Vec<String> = own
+        .filter(|name| hosts.repository(name).is_some())
+        .collect();
+    let (task_plane, digest) = (Arc::clone(plane), digest.to_owned());
+    let push = move || {
+        let (desk, images) = (&task_plane.desk, &task_plane.images);
+        own.iter()
+            .try_for_each(|name| desk.tag(images, &digest, name))
+    };
+    let pushed = tokio::task::spawn_blocking(push).await;
+    Ok(pushed.map_err(broke_off)??)
 }
 
 /// The image that a name means now.

@@ -144,7 +144,10 @@ pub(crate) async fn up(
                 None => {
                     pulls::run(&plane, pulls, &events).await?;
                     images::run(&plane, Arc::new(upload), builds, &events).await?;
-                    commit_app(&plane, &manifest.app).await?
+                    let committed = commit_app(&plane, &manifest.app).await?;
+                    // Other services may run what was built; this app's do already.
+                    plane.desk.pushed();
+                    committed
                 }
             };
             drop(kept);
@@ -258,9 +261,11 @@ pub(crate) async fn build(
             () = events.closed() => return,
         };
         let ended = match built {
-            Ok(image) => push_own(&plane, &image.digest, &names)
-                .await
-                .map(|()| image),
+            Ok(image) => {
+                let pushed = images::push_own(&plane, &image.digest, &names).await;
+                plane.desk.pushed();
+                pushed.map(|()| image)
+            }
             Err(problem) => Err(problem),
         };
         let ended = match ended {
@@ -279,23 +284,6 @@ pub(crate) async fn build(
         finish(&events, ended).await;
     });
     stream
-}
-
-/// Lets an image be pulled by those of its names that are the node's own registry's.
-async fn push_own(plane: &Arc<Plane>, digest: &str, names: &[String]) -> Result<(), Problem> {
-    let hosts = plane.desk.registry.hosts();
-    let own = names.iter().map(|name| hosts.canonical(name));
-    let own: Vec<String> = own
-        .filter(|name| hosts.repository(name).is_some())
-        .collect();
-    let (task_plane, digest) = (Arc::clone(plane), digest.to_owned());
-    let push = move || {
-        let (desk, images) = (&task_plane.desk, &task_plane.images);
-        own.iter()
-            .try_for_each(|name| desk.tag(images, &digest, name))
-    };
-    let pushed = tokio::task::spawn_blocking(push).await;
-    Ok(pushed.map_err(images::broke_off)??)
 }
 
 /// The revision that a service is to be at: the target, or what is left when that failed.

@@ -81,7 +81,8 @@ impl Desk {
 }
 
 impl Desk {
-    /// Gives an image a name. With one of this registry it is pushed there, in effect: by root, as over the socket. Blocks.
+    /// Gives an image a name. With one of this registry it is pushed there, in effect: by root, as over the socket. What
+    /// waits for pushes looks for it when [`Desk::pushed`] is called. Blocks.
     pub(crate) fn tag(
         &self,
         images: &layby_image::Store,
@@ -92,6 +93,11 @@ impl Desk {
             Some(own) => self.registry.adopt(digest, &own, SELF),
             None => images.tag(digest, name),
         }
+    }
+
+    /// Something may have been pushed.
+    pub(crate) fn pushed(&self) {
+        self.pushes.moved.send_modify(|count| *count += 1);
     }
 }
 

@@ -6,12 +6,12 @@ use super::digest::Digest;
 use super::manifests::MAX_ENTRIES;
 use super::repository::{Record, Repository, Tag};
 use super::route::{self, Name};
-use super::{Moved, Registry, images};
+use super::{Registry, images};
 use crate::{Error, Reference};
 
 impl Registry {
     /// Gives the image with the manifest digest `image` a name of this registry, by which it can be pulled from now on:
-    /// `to` is what [`super::Hosts::repository`] gave. Whoever waits for pushes is told. Blocks.
+    /// `to` is what [`super::Hosts::repository`] gave. It is not told as a push is: that is the caller's. Blocks.
     ///
     /// # Errors
     /// There is no such image, the name is no tag's, or the disk.
@@ -32,15 +32,7 @@ impl Registry {
                     bad("its repository has as much as it may have: delete some of it first")
                 }
                 Entering::Failed(error) => error,
-            })?;
-        (self.on_move)(Moved {
-            repository: name.as_str().to_owned(),
-            tag,
-            digest: image.to_owned(),
-            image: Some(image.to_owned()),
-            who: who.to_owned(),
-        });
-        Ok(())
+            })
     }
 
     fn enter(&self, image: &str, name: &Name, tag: &str, who: &str) -> Result<(), Entering> {
