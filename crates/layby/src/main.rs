@@ -23,6 +23,7 @@ mod serve;
 mod services;
 mod settings;
 mod show;
+mod socket;
 mod terminal;
 mod tokens;
 mod top;

@@ -1,8 +1,6 @@
 //! `layby serve`: opens the parts of a node in order, wires them, and closes them in reverse.
 
 use std::fs::{self, File, TryLockError};
-use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,16 +14,16 @@ use layby_model::engine::Engine;
 use layby_model::error_chain;
 use layby_model::route::{Confirmed, Demand, NameTable, RouteTable};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cli::Serve;
 use crate::node::require_root;
-use crate::paths::{Paths, give_to_group};
+use crate::paths::Paths;
 use crate::registry;
 use crate::reserve;
 use crate::settings;
+use crate::socket;
 
 /// How long open API connections (followed logs, say) may go on while the node ends.
 const API_GRACE: Duration = Duration::from_secs(1);
@@ -197,7 +195,7 @@ async fn serve_on(
     )
     .await?;
 
-    let listener = match listen(paths) {
+    let listener = match socket::listen(paths) {
         Ok(listener) => listener,
         Err(error) => {
             control.shutdown(false).await; // nothing is to be made while the network is taken back
@@ -232,22 +230,6 @@ fn workers(options: &Serve) -> usize {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,
     }
-}
-
-/// The API's socket: for root and the `layby` group, who are as good as root on this node.
-fn listen(paths: &Paths) -> Result<UnixListener> {
-    let socket = paths.socket();
-    match fs::remove_file(&socket) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot replace {}", socket.display()));
-        }
-        _ => {} // left by a node that was killed: the lock says that none runs
-    }
-    let listener = UnixListener::bind(&socket)
-        .with_context(|| format!("cannot listen on {}", socket.display()))?;
-    give_to_group(&socket)?;
-    fs::set_permissions(&socket, fs::Permissions::from_mode(0o660))?;
-    Ok(listener)
 }
 
 async fn until_asked_to_end(control: &Control) -> Result<StopRequest> {
