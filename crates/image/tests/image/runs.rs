@@ -121,7 +121,7 @@ fn a_step_sees_what_its_dockerfile_says_and_what_it_writes_is_in_the_image() {
         2,
         "WORKDIR's layer and the first RUN's"
     );
-    assert_eq!(temporary_files(&world), [PathBuf::new(); 0]);
+    assert_eq!(temporary_files(&world), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn a_failed_step_is_an_error_with_its_line_and_its_output() {
     };
     assert_eq!((*number, output.as_str()), (3, "first\nsecond\n"));
     assert!(world.store.resolve("test").is_err());
-    assert_eq!(temporary_files(&world), [PathBuf::new(); 0]);
+    assert_eq!(temporary_files(&world), Vec::<PathBuf>::new());
 }
 
 #[test]
