@@ -5,11 +5,16 @@
 //! collector off until that is written.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::bell::Bell;
 use crate::plane::Plane;
+
+/// When it is tried again after somebody held the image store who rings no bell: a build that nobody waits for any
+/// more, or the registry.
+const LATER: Duration = Duration::from_secs(60);
 
 /// Keeps the collector off, and wakes it.
 #[derive(Default)]
@@ -54,8 +59,14 @@ impl Collector {
 
 /// Collects whenever there may be something, until the control plane ends.
 pub(crate) async fn run(plane: Arc<Plane>) {
+    let mut is_due = false;
     loop {
-        plane.collector.bell.heard().await;
+        let rung = plane.collector.bell.heard();
+        match is_due {
+            true => drop(tokio::time::timeout(LATER, rung).await),
+            false => rung.await,
+        }
+        is_due = false;
         // Not waited for: whoever keeps it off rings again, and a lock that is waited for would stop the next deploy.
         let Some(alone) = plane.collector.try_alone() else {
             continue;
@@ -74,6 +85,7 @@ pub(crate) async fn run(plane: Arc<Plane>) {
         });
         match collected.await {
             Ok(Ok(0)) => {}
+            Ok(Err(layby_image::Error::Busy)) => is_due = true,
             Ok(Ok(bytes)) => tracing::info!(bytes, "removed images that nothing needs any more"),
             Ok(Err(error)) => {
                 let error = layby_model::error_chain(&error);

@@ -555,3 +555,16 @@ async fn progress_is_told_as_it_changes() {
     once.dedup();
     assert_eq!(texts, once);
 }
+
+#[tokio::test]
+async fn a_build_that_nobody_waits_for_any_more_stops_no_deploy() {
+    let world = World::new().await;
+    // As its thread holds it until it ends.
+    let lock = std::fs::File::open(world.dir.path().join("images/locks/content"));
+    let lock = lock.expect("the lock");
+    lock.lock_shared().expect("to lock");
+    for image in ["fake/ok", "fake/ok:2", "fake/ok"] {
+        let up = world.up(&compose(image, "")).await;
+        assert_eq!(up.code(), 0, "{up:#?}");
+    }
+}

@@ -22,6 +22,7 @@ mod scope;
 mod secrets;
 mod stage;
 mod step;
+mod stop;
 mod time;
 mod upper;
 mod view;

@@ -99,6 +99,9 @@ pub enum Error {
     /// A registry could not give or take an image.
     #[error("{0}{advice}", advice = advised(.0))]
     Registry(crate::client::RegistryError),
+    /// The garbage collection did not get its turn; nothing was removed.
+    #[error("images are being built, pulled or loaded; try again when that is done")]
+    Busy,
     /// A build that cannot begin.
     #[error("cannot build: {0}")]
     Build(String),

@@ -3,14 +3,19 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::build::cache;
 use crate::error::io_error;
 use crate::{Error, Store, layer, lock, registry};
 
+/// How long others may take to be done: whoever waits here holds up deploys, and a build may take hours.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Removes unreachable blobs, unpacked layers and cache entries. Returns the bytes of the blobs.
 pub(crate) fn collect(store: &Store, in_use: &[String]) -> Result<u64, Error> {
-    let _alone = lock::exclusive(&store.locks_dir(), lock::CONTENT)?;
+    let alone = lock::exclusive_within(&store.locks_dir(), lock::CONTENT, PATIENCE)?;
+    let _alone = alone.ok_or(Error::Busy)?;
     let index = store.index()?;
     let mut blobs = registry::held(store)?;
     let mut layers = BTreeSet::new();

@@ -5,6 +5,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::Error;
 use crate::error::io_error;
@@ -13,6 +14,9 @@ use crate::error::io_error;
 pub(crate) const CONTENT: &str = "content";
 /// Held while index.json is read and replaced.
 pub(crate) const INDEX: &str = "index";
+
+/// How often a lock is asked for that is not waited for endlessly.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Waits until nobody holds the lock exclusively.
 pub(crate) fn shared(dir: &Path, name: &str) -> Result<File, Error> {
@@ -28,6 +32,22 @@ pub(crate) fn exclusive(dir: &Path, name: &str) -> Result<File, Error> {
     let file = open(&path)?;
     file.lock().map_err(io_error("lock", &path))?;
     Ok(file)
+}
+
+/// The lock, if nobody holds it any more before the time is over.
+pub(crate) fn exclusive_within(
+    dir: &Path,
+    name: &str,
+    patience: Duration,
+) -> Result<Option<File>, Error> {
+    let end = Instant::now() + patience;
+    loop {
+        let locked = try_exclusive(dir, name)?;
+        if locked.is_some() || Instant::now() >= end {
+            return Ok(locked);
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// The lock if nobody holds it now.

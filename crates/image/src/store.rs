@@ -229,7 +229,10 @@ impl Store {
 
     /// Removes what neither the index nor a manifest digest `in_use` reaches. Returns the bytes of the blobs removed.
     ///
-    /// Waits for builds and loads that run, and they wait for it.
+    /// Builds and loads wait for it.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when some are under way and are not done in a moment.
     pub fn gc(&self, in_use: &[String]) -> Result<u64, Error> {
         gc::collect(self, in_use)
     }

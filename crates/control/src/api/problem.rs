@@ -130,6 +130,7 @@ impl From<layby_image::Error> for Problem {
             layby_image::Error::DiskFull { .. } => Self::full_disk(detail),
             layby_image::Error::IndexFull => Self::conflict(detail),
             layby_image::Error::Registry(error) => Self::registry(&error),
+            layby_image::Error::Busy => Self::conflict(detail),
             layby_image::Error::BadReference { .. }
             | layby_image::Error::Archive(_)
             | layby_image::Error::Corrupt { .. }

@@ -385,7 +385,8 @@ fn from_image(reference: &str, error: &ImageError) -> Trouble {
         | ImageError::Dockerfile { .. }
         | ImageError::Build(_)
         | ImageError::IndexFull
-        | ImageError::Registry(_) => false,
+        | ImageError::Registry(_)
+        | ImageError::Busy => false,
     };
     let message = match error {
         ImageError::NotFound { .. } => {

@@ -10,6 +10,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -18,10 +20,13 @@ use tar::{EntryType, Header};
 use tempfile::TempDir;
 
 use super::cache::{self, Key};
+use super::stage::given_up;
+use super::stop::Stoppable;
 use crate::blob::BlobWriter;
 use crate::digest::Hashing;
 use crate::error::{io_error, storing};
 use crate::layout::{Descriptor, LAYER_TYPE};
+use crate::unpack::Limits;
 use crate::{Error, Store, layer};
 
 /// Changes when the same entries would give another layer.
@@ -36,6 +41,8 @@ pub(crate) struct Content {
     /// What entries' sources lie in until the layer is made: unpacked archives, downloads.
     kept: Vec<TempDir>,
     has_links: bool,
+    /// Of the files that were measured so far.
+    size_bytes: u64,
 }
 
 /// One entry of a layer.
@@ -117,6 +124,15 @@ impl Content {
         Ok(())
     }
 
+    /// Counts a file before its bytes are read: one with a large hole is made in no time, and read for days.
+    pub(crate) fn measure(&mut self, size_bytes: u64) -> Result<(), String> {
+        self.size_bytes = self.size_bytes.saturating_add(size_bytes);
+        match self.size_bytes <= max_bytes() {
+            true => Ok(()),
+            false => Err(format!("would make a layer {}", too_large())),
+        }
+    }
+
     /// Whether there is an entry at the path.
     pub(crate) fn contains(&self, parts: &[OsString]) -> bool {
         self.entries
@@ -146,12 +162,13 @@ impl Content {
         store: &Store,
         epoch_s: Option<u64>,
         reads_cache: bool,
+        stop: &Arc<AtomicBool>,
     ) -> Result<(Layer, bool), Error> {
         let key = self.key(epoch_s.unwrap_or(0));
         if reads_cache && let Some(Some(layer)) = cache::read(store, &key) {
             return Ok((layer, true));
         }
-        let layer = self.write(store, epoch_s.unwrap_or(0))?;
+        let layer = self.write(store, epoch_s.unwrap_or(0), stop)?;
         // With a given date that is what all files are to have.
         if epoch_s.is_none() {
             let dir = layer::unpacked_one(store, &layer.descriptor.digest, &layer.diff_id)?;
@@ -209,9 +226,12 @@ impl Content {
         key.finish()
     }
 
-    fn write(&self, store: &Store, epoch_s: u64) -> Result<Layer, Error> {
-        let mut writer = LayerWriter::new(store, "a layer of the build")?;
+    fn write(&self, store: &Store, epoch_s: u64, stop: &Arc<AtomicBool>) -> Result<Layer, Error> {
+        let mut writer = LayerWriter::new(store, "a layer of the build", stop)?;
         for (path, entry) in &self.entries {
+            if let Kind::File { size_bytes, .. } = entry.kind {
+                writer.measure(path, size_bytes)?;
+            }
             writer.append(|tar| append(tar, path, entry, epoch_s))?;
         }
         writer.finish(store)
@@ -252,19 +272,33 @@ impl Content {
 /// A layer's blob on its way: tar, compressed, both digests.
 pub(crate) struct LayerWriter {
     tar: LayerTar,
+    bytes_left: u64,
+    stop: Arc<AtomicBool>,
 }
 
 /// What entries are appended to.
-pub(crate) type LayerTar = tar::Builder<Hashing<GzEncoder<BlobWriter>>>;
+pub(crate) type LayerTar = tar::Builder<Stoppable<Hashing<GzEncoder<BlobWriter>>>>;
 
 impl LayerWriter {
-    /// Begins a layer; `what` names it in errors.
-    pub(crate) fn new(store: &Store, what: &str) -> Result<Self, Error> {
+    /// Begins a layer; `what` names it in errors. It fails soon after `stop` is set.
+    pub(crate) fn new(store: &Store, what: &str, stop: &Arc<AtomicBool>) -> Result<Self, Error> {
         let writer = BlobWriter::new(&store.temp_dir(), what)?;
         let gzip = GzEncoder::new(writer, Compression::fast());
         Ok(Self {
-            tar: tar::Builder::new(Hashing::new(gzip)),
+            tar: tar::Builder::new(Stoppable::new(Hashing::new(gzip), stop)),
+            bytes_left: max_bytes(),
+            stop: Arc::clone(stop),
         })
+    }
+
+    /// Counts a file that is about to be appended.
+    pub(crate) fn measure(&mut self, path: &Path, size_bytes: u64) -> Result<(), Error> {
+        let left = self.bytes_left.checked_sub(size_bytes);
+        self.bytes_left = left.ok_or_else(|| {
+            let path = path.display();
+            Error::Build(format!("with /{path}, the layer would be {}", too_large()))
+        })?;
+        Ok(())
     }
 
     /// Appends one entry.
@@ -286,7 +320,8 @@ impl LayerWriter {
             return Err(self.failed(error));
         }
         let full = |error| storing("a layer of the build", &store.temp_dir().join("blob"))(error);
-        let (gzip, diff_id, _) = self.tar.into_inner().map_err(full)?.finish();
+        let hashing = self.tar.into_inner().map_err(full)?.into_inner();
+        let (gzip, diff_id, _) = hashing.finish();
         let writer = gzip.finish().map_err(full)?;
         let (digest, size_bytes) = store.commit(writer.finish()?)?;
         Ok(Layer {
@@ -296,8 +331,22 @@ impl LayerWriter {
     }
 
     fn failed(&self, error: io::Error) -> Error {
-        self.tar.get_ref().get_ref().get_ref().failed(error)
+        if self.stop.load(Ordering::Relaxed) {
+            return given_up();
+        }
+        let hashing = self.tar.get_ref().get_ref();
+        hashing.get_ref().get_ref().failed(error)
     }
+}
+
+/// The most bytes of files of one layer: no more would be unpacked again.
+fn max_bytes() -> u64 {
+    Limits::default().bytes
+}
+
+fn too_large() -> String {
+    let gib = max_bytes() >> 30;
+    format!("of more than {gib} GiB, the holes of files counted")
 }
 
 /// Which side failed while an entry was written.
@@ -374,10 +423,15 @@ fn append(tar: &mut LayerTar, path: &Path, entry: &Entry, epoch_s: u64) -> Resul
     }
 }
 
-/// The size and digest of a file's bytes.
-pub(crate) fn hash_file(path: &Path) -> io::Result<(u64, String)> {
+/// The size and digest of the first `most_bytes` of a file. It fails soon after `stop` is set.
+pub(crate) fn hash_file(
+    path: &Path,
+    most_bytes: u64,
+    stop: &Arc<AtomicBool>,
+) -> io::Result<(u64, String)> {
     let mut hashing = Hashing::new(io::sink());
-    io::copy(&mut open_source(path)?, &mut hashing)?;
+    let file = open_source(path)?.take(most_bytes);
+    io::copy(&mut Stoppable::new(file, stop), &mut hashing)?;
     let (_, digest, size_bytes) = hashing.finish();
     Ok((size_bytes, digest))
 }

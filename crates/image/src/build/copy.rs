@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::FileType;
@@ -54,6 +56,8 @@ pub(crate) struct Request {
     pub(crate) excludes: Option<Ignore>,
     /// Where archives may be unpacked.
     pub(crate) temp_dir: PathBuf,
+    /// Nobody wants the image any more.
+    pub(crate) stop: Arc<AtomicBool>,
 }
 
 /// One part of a source's path.
@@ -504,7 +508,10 @@ impl<'a> Copier<'a> {
         let kind = if let (true, Some(first)) = (shares, self.links.get(&inode)) {
             Kind::Link(first.clone())
         } else if kind.is_file() {
-            let (size_bytes, digest) = hash_file(path).map_err(io_text(&shown))?;
+            let most_bytes = metadata.len();
+            self.content.measure(most_bytes)?;
+            let hashed = hash_file(path, most_bytes, &self.request.stop);
+            let (size_bytes, digest) = hashed.map_err(io_text(&shown))?;
             Kind::File {
                 source: path.to_owned(),
                 size_bytes,

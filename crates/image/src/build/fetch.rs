@@ -49,6 +49,16 @@ pub(super) fn fetch(
     checksum: Option<&str>,
     stop: &AtomicBool,
 ) -> Result<(), String> {
+    fetch_within(PATIENCE, url, path, checksum, stop)
+}
+
+fn fetch_within(
+    patience: Duration,
+    url: &str,
+    path: &Path,
+    checksum: Option<&str>,
+    stop: &AtomicBool,
+) -> Result<(), String> {
     if let Some(checksum) = checksum
         && digest::hex_of(checksum).is_none()
     {
@@ -58,8 +68,10 @@ pub(super) fn fetch(
     }
     let failed = |reason: &dyn std::fmt::Display| format!("cannot fetch {url}: {reason}");
     let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_connect(Some(PATIENCE))
-        .timeout_recv_response(Some(PATIENCE))
+        .timeout_resolve(Some(patience))
+        .timeout_connect(Some(patience))
+        .timeout_recv_response(Some(patience))
+        .timeout_per_read(Some(patience))
         .user_agent(concat!("layby/", env!("CARGO_PKG_VERSION")))
         .build()
         .into();
@@ -95,5 +107,33 @@ pub(super) fn fetch(
             "fetched {url}, which has the digest {found} and not {checksum}"
         )),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_sends_nothing_any_more_is_left() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let head = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf";
+            stream.write_all(head).expect("to answer");
+            // Until the other side goes.
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let patience = Duration::from_millis(300);
+        let url = format!("http://{address}/f");
+        let stop = AtomicBool::new(false);
+        let error = fetch_within(patience, &url, file.path(), None, &stop).expect_err("it stalls");
+        assert!(
+            error.starts_with(&format!("cannot fetch {url}: ")),
+            "{error}"
+        );
+        server.join().expect("the server to end");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use tempfile::TempDir;
 
@@ -101,6 +102,7 @@ impl StageBuilder<'_> {
             parents: copy.parents,
             excludes: (!excludes.is_empty()).then(|| Ignore::of_patterns(&excludes)),
             temp_dir: store.temp_dir(),
+            stop: Arc::clone(&self.build.stop),
         };
         let inline = self.inline_files(line, keyword, copy)?;
         let (urls, words): (Vec<String>, Vec<String>) = sources
@@ -183,7 +185,9 @@ impl StageBuilder<'_> {
             return Ok((None, true));
         }
         let reads_cache = !self.build.options.no_cache;
-        let (layer, cached) = content.store(self.build.store, self.build.epoch_s, reads_cache)?;
+        let build = self.build;
+        let stored = content.store(build.store, build.epoch_s, reads_cache, &build.stop);
+        let (layer, cached) = stored?;
         Ok((Some(layer), cached))
     }
 

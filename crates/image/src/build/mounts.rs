@@ -3,6 +3,7 @@
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -165,6 +166,7 @@ impl StageBuilder<'_> {
             parents: false,
             excludes: None,
             temp_dir: self.build.store.temp_dir(),
+            stop: Arc::clone(&self.build.stop),
         };
         let part = Part {
             source: Source {

@@ -144,7 +144,7 @@ impl StageBuilder<'_> {
                 return Err(error(format!("cannot be carried out: {reason}")));
             }
         }
-        let layer = upper::store(store, upper, &below, self.build.epoch_s)?;
+        let layer = upper::store(store, upper, &below, self.build.epoch_s, &self.build.stop)?;
         cache::write(store, &key, layer.as_ref())?;
         Ok(Made::Layer(layer, false))
     }

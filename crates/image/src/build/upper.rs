@@ -7,6 +7,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tar::{EntryType, Header};
 
@@ -27,6 +29,7 @@ pub(super) fn store(
     upper: tempfile::TempDir,
     below: &View,
     newest_s: Option<u64>,
+    stop: &Arc<AtomicBool>,
 ) -> Result<Option<Layer>, Error> {
     let root = upper.path();
     tidy(root, root, below)?;
@@ -35,7 +38,7 @@ pub(super) fn store(
         newest_s,
         entries: 0,
         links: BTreeMap::new(),
-        tar: LayerWriter::new(store, "the layer of a RUN step")?,
+        tar: LayerWriter::new(store, "the layer of a RUN step", stop)?,
     };
     let changed = walk.root(below)? | walk.children(Path::new(""))?;
     if !changed {
@@ -183,6 +186,9 @@ impl Walk<'_> {
             .filter(|(name, _)| is_kept_xattr(name, true))
             .map(|(name, value)| (format!("SCHILY.xattr.{name}"), value))
             .collect();
+        if kind.is_file() {
+            self.tar.measure(path, metadata.len())?;
+        }
         self.tar.append(|tar| {
             if !kept.is_empty() {
                 let records = kept

@@ -190,7 +190,7 @@ impl From<Error> for Refusal {
             Error::DiskFull { .. } => {
                 Self::new(Code::Unknown, text).status(StatusCode::INSUFFICIENT_STORAGE)
             }
-            Error::IndexFull => Self::new(Code::TooManyRequests, text),
+            Error::IndexFull | Error::Busy => Self::new(Code::TooManyRequests, text),
             Error::NotFound { .. }
             | Error::BadReference { .. }
             | Error::Io { .. }

@@ -461,6 +461,63 @@ fn a_stage_that_fails_and_a_client_that_leaves_stop_the_others() {
 }
 
 #[test]
+fn files_that_are_larger_than_any_layer_are_refused_and_not_read() {
+    let world = World::new();
+    let hollow = |path: &Path| {
+        let file = fs::File::create(path).unwrap();
+        file.set_len(1 << 40).unwrap();
+    };
+    let runner = Fake::new(move |step, _| {
+        hollow(&step.upper.join("hollow"));
+        Ok(0)
+    });
+    world.write(&[("Dockerfile", "FROM scratch\nRUN x\n")]);
+    let error = world.build_with(&with(&runner)).0.unwrap_err().to_string();
+    assert!(
+        error.contains("/hollow, the layer would be of more than 64 GiB"),
+        "{error}"
+    );
+    hollow(&world.context().join("hollow"));
+    let error = world
+        .build("FROM scratch\nCOPY hollow /\n")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("Dockerfile:2: COPY would make a layer of more than 64 GiB"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_client_that_leaves_stops_the_making_of_a_layer() {
+    let world = World::new();
+    let runner = Fake::new(|step, _| {
+        let file = fs::File::create(step.upper.join("hollow")).unwrap();
+        // Minutes of work.
+        file.set_len(60 << 30).unwrap();
+        Ok(0)
+    });
+    world.write(&[("Dockerfile", "FROM scratch\nRUN x\n")]);
+    let options = with(&runner);
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let blobs = || {
+                let files = temporary_files(&world).into_iter();
+                files.filter(|path| path.is_file()).count()
+            };
+            while blobs() == 0 && begun.elapsed() < Duration::from_secs(60) {
+                std::thread::yield_now();
+            }
+            options.stop.store(true, Ordering::SeqCst);
+        });
+        let error = world.build_with(&options).0.unwrap_err().to_string();
+        assert!(error.contains("it was given up"), "{error}");
+    });
+    assert_eq!(temporary_files(&world), Vec::<PathBuf>::new());
+}
+
+#[test]
 fn what_a_step_wrote_is_the_same_in_its_tar_and_as_its_unpacked_layer() {
     if !is_root() {
         println!("SKIPPED: devices and whiteouts need root");
