@@ -115,10 +115,11 @@ pub(crate) fn place_of(store: &Store, diff_id: &str) -> Result<PathBuf, Error> {
     Ok(store.layers_dir().join(hex))
 }
 
-/// The directory of one layer, unpacked if it is not yet.
+/// The directory of one layer, unpacked if it is not yet. What a config says that its blob holds is believed of no blob:
+/// who may push a config must not get at the files of a layer that they do not have.
 pub(crate) fn unpacked_one(store: &Store, digest: &str, diff_id: &str) -> Result<PathBuf, Error> {
     let dir = place_of(store, diff_id)?;
-    if dir.exists() {
+    if dir.exists() && holds(store, digest, diff_id)? {
         return Ok(dir);
     }
     // Only now, so that a wake, whose layers are all there, never waits for a garbage collection.
@@ -127,6 +128,14 @@ pub(crate) fn unpacked_one(store: &Store, digest: &str, diff_id: &str) -> Result
     let stripe = diff_id.as_bytes()["sha256:".len()] as char;
     let _one_at_a_time = lock::exclusive(&store.locks_dir(), &format!("unpack-{stripe}"))?;
     if dir.exists() {
+        if !holds(store, digest, diff_id)? {
+            verify(store, digest, diff_id)?;
+            Noted {
+                path: store.diff_path(digest)?,
+                diff_id: diff_id.to_owned(),
+            }
+            .write()?;
+        }
         return Ok(dir);
     }
     let root = Root::new(store, diff_id, digest)?;
@@ -147,17 +156,78 @@ pub(crate) fn unpacked_one(store: &Store, digest: &str, diff_id: &str) -> Result
     Ok(dir)
 }
 
-/// Makes a folder that holds what a layer would be unpacked to that layer's directory.
-pub(crate) fn adopt(store: &Store, temp: TempDir, diff_id: &str) -> Result<(), Error> {
+/// Whether it is known that the blob, unpacked, is the layer with this diff id.
+fn holds(store: &Store, digest: &str, diff_id: &str) -> Result<bool, Error> {
+    // Nothing is named by its own hash and unpacks to something else that is named by it.
+    if digest == diff_id {
+        return Ok(true);
+    }
+    // One that is torn or not there only costs another look.
+    let noted = fs::read_to_string(store.diff_path(digest)?);
+    Ok(noted.is_ok_and(|noted| noted == diff_id))
+}
+
+/// What a blob holds, to be remembered.
+struct Noted {
+    path: PathBuf,
+    diff_id: String,
+}
+
+impl Noted {
+    fn write(&self) -> Result<(), Error> {
+        let written = fs::write(&self.path, &self.diff_id);
+        written.map_err(storing("the diff id of a layer", &self.path))
+    }
+}
+
+/// Reads a blob through, and checks that it holds the layer with this diff id.
+fn verify(store: &Store, digest: &str, diff_id: &str) -> Result<(), Error> {
+    let path = store.blob_path(digest)?;
+    let unreadable = |reason: io::Error| Error::Layer {
+        layer: digest.to_owned(),
+        reason: reason.to_string(),
+    };
+    let mut raw = Hashing::new(store.open_blob(digest)?);
+    let plain = decompressed(&mut raw).and_then(|plain| {
+        let mut plain = Hashing::new(plain);
+        io::copy(&mut plain, &mut io::sink())?;
+        Ok(plain.finish().1)
+    });
+    // What stands behind the compressed stream belongs to the blob's digest too.
+    io::copy(&mut raw, &mut io::sink()).map_err(io_error("read", &path))?;
+    let found = raw.finish().1;
+    if found != digest {
+        return Err(corrupt(format!("the layer {digest}"), digest, found));
+    }
+    let plain = plain.map_err(unreadable)?;
+    if plain != diff_id {
+        let what = format!("the content of the layer {digest}");
+        return Err(corrupt(what, diff_id, plain));
+    }
+    Ok(())
+}
+
+/// Makes a folder that holds what the blob `digest` would be unpacked to that layer's directory.
+pub(crate) fn adopt(
+    store: &Store,
+    temp: TempDir,
+    digest: &str,
+    diff_id: &str,
+) -> Result<(), Error> {
     let dir = place_of(store, diff_id)?;
+    let noted = Noted {
+        path: store.diff_path(digest)?,
+        diff_id: diff_id.to_owned(),
+    };
     if dir.exists() {
-        return Ok(());
+        return noted.write();
     }
     // A rename may reach the disk before the files do, and after a power cut nobody would notice.
     store.sync()?;
     Unpacked {
         temp,
         dir: dir.clone(),
+        noted,
     }
     .place()?;
     blob::sync_dir_of(&dir)
@@ -192,12 +262,14 @@ pub(crate) struct Root {
     digest: String,
     diff_id: String,
     blob: PathBuf,
+    noted: PathBuf,
 }
 
 /// A layer whose files are all there and are the right ones, but which has no name yet. Dropping it deletes it.
 pub(crate) struct Unpacked {
     temp: TempDir,
     dir: PathBuf,
+    noted: Noted,
 }
 
 impl Root {
@@ -219,6 +291,7 @@ impl Root {
             digest: digest.to_owned(),
             diff_id: diff_id.to_owned(),
             blob: store.blob_path(digest)?,
+            noted: store.diff_path(digest)?,
         })
     }
 
@@ -295,6 +368,10 @@ impl Root {
             Ok(_) => Ok(Unpacked {
                 temp: self.temp,
                 dir: self.dir,
+                noted: Noted {
+                    path: self.noted,
+                    diff_id: self.diff_id,
+                },
             }),
         }
     }
@@ -307,6 +384,7 @@ impl Root {
 impl Unpacked {
     /// Gives it its name, after `Store::sync`. Where somebody else was faster, theirs is the same.
     pub(crate) fn place(self) -> Result<(), Error> {
+        self.noted.write()?;
         match fs::rename(self.temp.path(), &self.dir) {
             // It has moved: nothing is left for the guard to delete.
             Ok(()) => drop(self.temp.keep()),

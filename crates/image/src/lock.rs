@@ -1,6 +1,6 @@
 //! Locks between threads and processes: flock(2) on files in the store. Dropping the file releases the lock.
 //!
-//! Order, so that nobody waits in a circle: content, then one unpack stripe, then the index.
+//! Order, so that nobody waits in a circle: trash, content, then one unpack stripe, then the index.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,6 +12,8 @@ use crate::error::io_error;
 
 /// Held shared by whoever adds content that nothing refers to yet; exclusively by the garbage collection.
 pub(crate) const CONTENT: &str = "content";
+/// Held by whoever collects garbage or deletes what was collected.
+pub(crate) const TRASH: &str = "trash";
 /// Held while index.json is read and replaced.
 pub(crate) const INDEX: &str = "index";
 
@@ -24,6 +26,17 @@ pub(crate) fn shared(dir: &Path, name: &str) -> Result<File, Error> {
     let file = open(&path)?;
     file.lock_shared().map_err(io_error("lock", &path))?;
     Ok(file)
+}
+
+/// The lock if nobody holds it exclusively now.
+pub(crate) fn try_shared(dir: &Path, name: &str) -> Result<Option<File>, Error> {
+    let path = dir.join(name);
+    let file = open(&path)?;
+    match file.try_lock_shared() {
+        Ok(()) => Ok(Some(file)),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+        Err(std::fs::TryLockError::Error(error)) => Err(io_error("lock", &path)(error)),
+    }
 }
 
 /// Waits until nobody holds the lock.

@@ -158,7 +158,12 @@ fn take(store: &Store, what: &What) -> Result<bool, Error> {
             let _adding = store.adding()?;
             store.forget_name(name, digest)
         }
-        What::Untagged { repository, digest } => registry::forget(store, repository, digest),
+        What::Untagged { repository, digest } => {
+            // Pushes stay out: one may be about to let a tag lead there.
+            let alone = lock::exclusive_within(&store.locks_dir(), lock::CONTENT, gc::PATIENCE)?;
+            let _alone = alone.ok_or(Error::Busy)?;
+            registry::forget(store, repository, digest)
+        }
         What::Entry(name) => {
             let path = store.cache_dir().join(name);
             match fs::remove_file(&path) {

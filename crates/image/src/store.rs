@@ -3,10 +3,11 @@
 //! ```text
 //! oci-layout  index.json  blobs/sha256/<hex>   the layout: what is an image here is what index.json names
 //! layers/<hex of the diff id>/                 unpacked layers, in overlayfs form
+//! diffs/<hex of a layer's blob>                its diff id, once somebody has looked
 //! cache/<hex of the key>                       which layer a build step made
 //! cache-mounts/<hex of the id>/                what `RUN --mount=type=cache` keeps from build to build
 //! registry/                                    which repository has what (see `registry/repository.rs`)
-//! tmp/  locks/                                 unfinished things; flock files
+//! tmp/  trash/  locks/                         unfinished things; what is being deleted; flock files
 //! ```
 //! Everything appears under its name only when it is whole and on disk, so a crash loses nothing that was there.
 
@@ -68,6 +69,8 @@ impl Store {
             "",
             "blobs/sha256",
             "layers",
+            "diffs",
+            "trash",
             "cache",
             "cache-mounts",
             "tmp",
@@ -79,6 +82,9 @@ impl Store {
         }
         if let Some(_alone) = lock::try_exclusive(&store.locks_dir(), lock::CONTENT)? {
             gc::empty_dir(&store.temp_dir())?;
+        }
+        if let Some(_collecting) = lock::try_exclusive(&store.locks_dir(), lock::TRASH)? {
+            gc::empty_dir(&store.trash_dir())?;
         }
         let _adding = store.adding()?;
         let _index = lock::exclusive(&store.locks_dir(), lock::INDEX)?;
@@ -359,6 +365,11 @@ impl Store {
         self.commit(writer.finish()?)
     }
 
+    /// As [`Store::adding`], if nothing is being collected now.
+    pub(crate) fn try_adding(&self) -> Result<Option<File>, Error> {
+        lock::try_shared(&self.locks_dir(), lock::CONTENT)
+    }
+
     /// Keeps the garbage collection away: from content that nothing refers to yet, and from temporary files.
     pub(crate) fn adding(&self) -> Result<File, Error> {
         lock::shared(&self.locks_dir(), lock::CONTENT)
@@ -375,6 +386,20 @@ impl Store {
 
     pub(crate) fn layers_dir(&self) -> PathBuf {
         self.dir.join("layers")
+    }
+
+    /// Where it is noted what a layer's blob holds.
+    pub(crate) fn diff_path(&self, digest: &str) -> Result<PathBuf, Error> {
+        let blob = self.blob_path(digest)?;
+        Ok(self.diffs_dir().join(blob.file_name().unwrap_or_default()))
+    }
+
+    pub(crate) fn diffs_dir(&self) -> PathBuf {
+        self.dir.join("diffs")
+    }
+
+    pub(crate) fn trash_dir(&self) -> PathBuf {
+        self.dir.join("trash")
     }
 
     pub(crate) fn cache_dir(&self) -> PathBuf {

@@ -45,7 +45,7 @@ pub(super) fn store(
         return Ok(None);
     }
     let layer = walk.tar.finish(store)?;
-    layer::adopt(store, upper, &layer.diff_id)?;
+    layer::adopt(store, upper, &layer.descriptor.digest, &layer.diff_id)?;
     Ok(Some(layer))
 }
 

@@ -68,8 +68,8 @@ impl Registry {
             annotations: None,
         };
         repository.add_manifest(&digest, &record)?;
-        repository.set_tag(tag, &Tag::now(&digest, who))?;
-        images::enter(store, &self.hosts, name, tag, Some(&descriptor))?;
+        let to = Tag::now(&digest, who);
+        images::set_tag(store, &self.hosts, name, tag, &to, Some(&descriptor))?;
         Ok(())
     }
 }

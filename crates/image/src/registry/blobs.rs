@@ -280,7 +280,7 @@ async fn finish(
     let store = Arc::clone(&registry.store);
     let uploads = Arc::clone(&registry.uploads);
     registry
-        .blocking(move || {
+        .adding(move || {
             uploads.finish(&store, &name, &mut upload, &digest)?;
             Ok(stored(&name, &digest))
         })
@@ -298,7 +298,7 @@ async fn mounted(
     let store = Arc::clone(&registry.store);
     let (name, digest, grant) = (name.clone(), digest.clone(), grant.clone());
     registry
-        .blocking(move || {
+        .adding(move || {
             let sources = match from {
                 Some(from) => vec![from],
                 None => repository::all(&store)?,

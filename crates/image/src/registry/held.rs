@@ -19,16 +19,12 @@ pub(crate) fn held(store: &Store) -> Result<BTreeSet<String>, Error> {
     for name in repository::all(store)? {
         let repository = Repository::new(store, &name);
         let mut named = BTreeSet::new();
-        for digest in repository.manifests()? {
-            let Some(record) = repository.manifest(&digest)? else {
-                continue;
-            };
-            let bytes = blob::read_bounded(&store.blob_path(&record.sha256)?)?;
+        let known = read(store, &repository)?;
+        // What it named nobody knows any more: better a full disk than a blob too few.
+        let all_read = known.values().all(|(_, document)| document.is_some());
+        for (record, document) in known.into_values() {
             held.insert(record.sha256);
-            // One that cannot be read was never taken; were it there, its blobs would only live for a day.
-            if let Ok(document) = manifests::parse(&bytes) {
-                named.extend(document.blobs().map(str::to_owned));
-            }
+            named.extend(document.iter().flat_map(Document::blobs).map(str::to_owned));
         }
         for digest in repository.blobs()? {
             let old = || {
@@ -36,7 +32,7 @@ pub(crate) fn held(store: &Store) -> Result<BTreeSet<String>, Error> {
                     .blob_age(&digest)
                     .is_some_and(|age| age > UNNAMED)
             };
-            if !named.contains(digest.as_str()) && old() {
+            if all_read && !named.contains(digest.as_str()) && old() {
                 repository.remove_blob(&digest)?;
             } else if let Some(sha256) = repository.blob(&digest)? {
                 held.insert(sha256);
@@ -64,6 +60,7 @@ pub(crate) fn holdings(store: &Store) -> Result<Vec<Holding>, Error> {
         let repository = Repository::new(store, &name);
         let known = read(store, &repository)?;
         let tagged = tagged(&repository, &known)?;
+        let all_read = known.values().all(|(_, document)| document.is_some());
         let mut rest: BTreeSet<Digest> = repository.blobs()?.into_iter().collect();
         for (digest, (record, document)) in &known {
             let mut blobs = BTreeSet::from([record.sha256.clone()]);
@@ -75,7 +72,8 @@ pub(crate) fn holdings(store: &Store) -> Result<Vec<Holding>, Error> {
                     rest.remove(&blob);
                 }
             }
-            let untagged = !tagged.contains(digest);
+            // One that cannot be read may be an index, and lead to any.
+            let untagged = all_read && !tagged.contains(digest);
             all.push(Holding {
                 sha256: record.sha256.clone(),
                 untagged: untagged.then(|| (name.as_str().to_owned(), digest.to_string())),
@@ -105,21 +103,35 @@ pub(crate) fn forget(store: &Store, repository: &str, digest: &str) -> Result<bo
     };
     let repository = Repository::new(store, &name);
     let known = read(store, &repository)?;
-    if tagged(&repository, &known)?.contains(&digest) || !known.contains_key(&digest) {
+    let all_read = known.values().all(|(_, document)| document.is_some());
+    let is_tagged = tagged(&repository, &known)?.contains(&digest);
+    if is_tagged || !all_read || !known.contains_key(&digest) {
         return Ok(false);
     }
     repository.remove_manifest(&digest)
 }
 
+/// The manifests of a repository; those without a document cannot be read.
 type Known = BTreeMap<Digest, (Record, Option<Document>)>;
 
 fn read(store: &Store, repository: &Repository<'_>) -> Result<Known, Error> {
     let mut known = BTreeMap::new();
     for digest in repository.manifests()? {
-        if let Some(record) = repository.manifest(&digest)? {
-            let bytes = blob::read_bounded(&store.blob_path(&record.sha256)?)?;
-            known.insert(digest, (record, manifests::parse(&bytes).ok()));
+        let Some(record) = repository.manifest(&digest)? else {
+            continue;
+        };
+        let bytes = blob::read_bounded(&store.blob_path(&record.sha256)?);
+        let document = match &bytes {
+            Ok(bytes) => manifests::parse(bytes).ok(),
+            Err(_) => None,
+        };
+        if document.is_none() {
+            tracing::warn!(
+                digest = digest.as_str(),
+                "a manifest of the registry cannot be read, and what it may need is kept: push it again or delete it"
+            );
         }
+        known.insert(digest, (record, document));
     }
     Ok(known)
 }

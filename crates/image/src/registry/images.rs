@@ -3,10 +3,10 @@
 use super::digest::Digest;
 use super::hosts::Hosts;
 use super::manifests;
-use super::repository::{self, Record, Repository};
+use super::repository::{self, Record, Repository, Tag};
 use super::route::Name;
 use crate::layout::{
-    CONFIG_TYPE, DOCKER_CONFIG_TYPE, DOCKER_LIST_TYPE, Descriptor, INDEX_TYPE, Manifest,
+    CONFIG_TYPE, DOCKER_CONFIG_TYPE, DOCKER_LIST_TYPE, Descriptor, INDEX_TYPE, Index, Manifest,
     architecture,
 };
 use crate::{Error, Reference, Store};
@@ -32,7 +32,7 @@ fn find(
     let path = store.blob_path(&record.sha256)?;
     let bytes = crate::blob::read_bounded(&path)?;
     if record.media_type != INDEX_TYPE && record.media_type != DOCKER_LIST_TYPE {
-        return Ok(readable(store, record, &bytes));
+        return readable(store, repository, record, &bytes);
     }
     let Ok(document) = manifests::parse(&bytes) else {
         return Ok(None);
@@ -56,21 +56,35 @@ fn find(
     Ok(None)
 }
 
-/// The descriptor of an image that the store can read whole. Artifacts, images with layers elsewhere and the like are
-/// no less welcome, but nothing that runs.
-fn readable(store: &Store, record: &Record, bytes: &[u8]) -> Option<Descriptor> {
-    let manifest = Manifest::from_json(bytes, "a manifest").ok()?;
+/// The descriptor of an image that the store can read whole, and whose parts are all the repository's: what others have
+/// in the store is not for whoever knows its digest. Artifacts, images with layers elsewhere and the like are no less
+/// welcome, but nothing that runs.
+fn readable(
+    store: &Store,
+    repository: &Repository<'_>,
+    record: &Record,
+    bytes: &[u8],
+) -> Result<Option<Descriptor>, Error> {
+    let Ok(manifest) = Manifest::from_json(bytes, "a manifest") else {
+        return Ok(None);
+    };
     if ![CONFIG_TYPE, DOCKER_CONFIG_TYPE].contains(&manifest.config.media_type.as_str()) {
-        return None;
+        return Ok(None);
     }
-    for layer in &manifest.layers {
-        if !store.blob_path(&layer.digest).ok()?.exists() {
-            return None;
+    for part in manifest.layers.iter().chain([&manifest.config]) {
+        let own = match Digest::parse(&part.digest) {
+            Some(digest) => repository.blob(&digest)?,
+            None => None,
+        };
+        if own.is_none() || !store.blob_path(&part.digest)?.exists() {
+            return Ok(None);
         }
     }
-    let config = store.read_config(&manifest).ok()?;
-    (config.diff_ids.len() == manifest.layers.len())
-        .then(|| Descriptor::new(&record.media_type, &record.sha256, record.size))
+    let Ok(config) = store.read_config(&manifest) else {
+        return Ok(None);
+    };
+    let fits = config.diff_ids.len() == manifest.layers.len();
+    Ok(fits.then(|| Descriptor::new(&record.media_type, &record.sha256, record.size)))
 }
 
 /// Gives the tag's name to its image, or takes the name away. The caller keeps the garbage collection off.
@@ -92,6 +106,29 @@ pub(super) fn enter(
     }
 }
 
+/// Lets a tag lead to a manifest and gives its name to the image, or does neither. The caller keeps the garbage
+/// collection off.
+pub(super) fn set_tag(
+    store: &Store,
+    hosts: &Hosts,
+    name: &Name,
+    tag: &str,
+    to: &Tag,
+    image: Option<&Descriptor>,
+) -> Result<(), Error> {
+    let repository = Repository::new(store, name);
+    let before = repository.tag(tag)?;
+    repository.set_tag(tag, to)?;
+    let entered = enter(store, hosts, name, tag, image);
+    if entered.is_err() {
+        match before {
+            Some(before) => repository.set_tag(tag, &before)?,
+            None => repository.remove_tag(tag).map(drop)?,
+        }
+    }
+    entered
+}
+
 /// Takes a tag away, its name first: after a crash between the two the tag has its name again, and never the other way
 /// round. `false`: there is no such tag.
 pub(super) fn untag(store: &Store, hosts: &Hosts, name: &Name, tag: &str) -> Result<bool, Error> {
@@ -107,22 +144,41 @@ pub(super) fn mend(store: &Store, hosts: &Hosts) -> Result<(), Error> {
     for name in repository::all(store)? {
         let repository = Repository::new(store, &name);
         for tag in repository.tags()? {
-            let to = repository
-                .tag(&tag)?
-                .and_then(|to| Digest::parse(&to.digest));
-            let Some(to) = to else { continue };
-            let record = repository.manifest(&to)?;
-            let image = match &record {
-                Some(record) => of(store, &repository, record)?,
-                None => None,
-            };
-            let text = format!("{}/{}:{tag}", hosts.name, name.as_str());
-            let entered = index.manifests.iter().find(|e| e.ref_name() == Some(&text));
-            let same = entered.map(|e| &e.digest) == image.as_ref().map(|image| &image.digest);
-            if !same {
-                enter(store, hosts, &name, &tag, image.as_ref())?;
+            // What cannot be read or entered is this tag's trouble, and not that of the whole node.
+            if let Err(error) = mend_tag(store, hosts, &index, &name, &tag) {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(
+                    error,
+                    repository = name.as_str(),
+                    tag,
+                    "where a tag of the registry leads could not be read: push it again"
+                );
             }
         }
+    }
+    Ok(())
+}
+
+fn mend_tag(
+    store: &Store,
+    hosts: &Hosts,
+    index: &Index,
+    name: &Name,
+    tag: &str,
+) -> Result<(), Error> {
+    let repository = Repository::new(store, name);
+    let to = repository.tag(tag)?;
+    let Some(to) = to.and_then(|to| Digest::parse(&to.digest)) else {
+        return Ok(());
+    };
+    let image = match repository.manifest(&to)? {
+        Some(record) => of(store, &repository, &record)?,
+        None => None,
+    };
+    let text = format!("{}/{}:{tag}", hosts.name, name.as_str());
+    let entered = index.manifests.iter().find(|e| e.ref_name() == Some(&text));
+    if entered.map(|e| &e.digest) != image.as_ref().map(|image| &image.digest) {
+        enter(store, hosts, name, tag, image.as_ref())?;
     }
     Ok(())
 }

@@ -146,7 +146,7 @@ pub(super) async fn write(
     let turn = Arc::clone(&registry.turn);
     let who = grant.who.clone().unwrap_or_default();
     let (digest, subject, image, moved, ended) = registry
-        .blocking(move || {
+        .adding(move || {
             let document = parse(&bytes)?;
             let media_type = media_type(&document, declared)?;
             let digest = checked(&bytes, wanted)?;
@@ -169,15 +169,16 @@ pub(super) async fn write(
             let mut ended = Ok(());
             for tag in tags {
                 let to = Tag::now(&digest, &who);
-                ended = set(
-                    &store,
-                    &hosts,
-                    &repository,
-                    &name,
-                    &tag,
-                    &to,
-                    image.as_ref(),
-                );
+                ended = room_for(&repository, &name, &tag).and_then(|()| {
+                    Ok(images::set_tag(
+                        &store,
+                        &hosts,
+                        &name,
+                        &tag,
+                        &to,
+                        image.as_ref(),
+                    )?)
+                });
                 if ended.is_err() {
                     break;
                 }
@@ -216,29 +217,12 @@ pub(super) async fn write(
     Ok(response)
 }
 
-/// Lets a tag lead to a manifest, and gives the tag's name to the image, or does neither.
-fn set(
-    store: &crate::Store,
-    hosts: &super::Hosts,
-    repository: &Repository<'_>,
-    name: &Name,
-    tag: &str,
-    to: &Tag,
-    image: Option<&crate::layout::Descriptor>,
-) -> Result<(), Refusal> {
-    let before = repository.tag(tag)?;
-    if before.is_none() && repository.tags()?.len() >= MAX_ENTRIES {
+/// Whether a repository may have this tag.
+fn room_for(repository: &Repository<'_>, name: &Name, tag: &str) -> Result<(), Refusal> {
+    if repository.tag(tag)?.is_none() && repository.tags()?.len() >= MAX_ENTRIES {
         return Err(too_many(name, "tags"));
     }
-    repository.set_tag(tag, to)?;
-    let entered = images::enter(store, hosts, name, tag, image);
-    if entered.is_err() {
-        match before {
-            Some(before) => repository.set_tag(tag, &before)?,
-            None => repository.remove_tag(tag).map(drop)?,
-        }
-    }
-    Ok(entered?)
+    Ok(())
 }
 
 /// `DELETE` of a manifest with all tags that lead to it, or of a tag alone.
@@ -251,7 +235,7 @@ pub(super) async fn delete(
     let hosts = registry.hosts.clone();
     let turn = Arc::clone(&registry.turn);
     registry
-        .blocking(move || {
+        .adding(move || {
             let _turn = turn
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -437,10 +421,10 @@ fn parts_are_there(
     name: &Name,
     document: &Document,
 ) -> Result<(), Refusal> {
-    for part in document.layers.iter().flatten().chain(&document.config) {
-        if part.is_elsewhere() {
-            continue;
-        }
+    // A config is never somewhere else: it says how an image is run.
+    let layers = document.layers.iter().flatten();
+    let here = layers.filter(|layer| !layer.is_elsewhere());
+    for part in here.chain(&document.config) {
         let digest = route::digest(&part.digest)?;
         if repository.blob(&digest)?.is_none() {
             return Err(Refusal::new(

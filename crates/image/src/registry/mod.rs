@@ -20,6 +20,7 @@ mod route;
 mod upload;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::request::Parts;
@@ -44,6 +45,9 @@ const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api
 /// So many threads may work for the registry at a time: others of the node share them, and a disk that is slow to bring
 /// a large blob down must not take them all.
 const DISK_THREADS: usize = 4;
+
+/// Between two looks whether the garbage is still being collected.
+const COLLECTING: Duration = Duration::from_millis(20);
 
 /// A tag was set by a push, or by the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -222,6 +226,27 @@ impl Registry {
         };
         let done = tokio::task::spawn_blocking(work).await;
         done.map_err(|error| Refusal::new(Code::Unknown, format!("the work broke off: {error}")))?
+    }
+
+    /// As `blocking`, with the garbage collection kept off; waits for it before it takes a thread, so that those who only
+    /// read need not wait too.
+    async fn adding<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let adding = loop {
+            let store = Arc::clone(&self.store);
+            let tried = self.blocking(move || Ok(store.try_adding()?)).await?;
+            match tried {
+                Some(adding) => break adding,
+                None => tokio::time::sleep(COLLECTING).await,
+            }
+        };
+        self.blocking(move || {
+            let _adding = adding;
+            work()
+        })
+        .await
     }
 
     /// Unpacks an image's layers while nobody waits for them yet.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use layby_image::{Budget, PruneOptions};
+use layby_image::{Budget, Error, PruneOptions};
 
 use crate::kit::{World, digest_of};
 
@@ -219,6 +219,84 @@ async fn a_budget_takes_the_longest_unused_first_and_stops_at_the_low_mark() {
         "{done:?}"
     );
     assert!(world.store.resolve("local:0").is_ok() && world.store.resolve("local:3").is_ok());
+}
+
+#[tokio::test]
+async fn a_blob_that_cannot_be_read_stops_neither_the_node_nor_the_collection() {
+    let world = World::new();
+    let image = world.image("app", "v1", "a").await;
+    world.image("other", "v1", "b").await;
+    make_old(&world.dir.path().join("store/registry"));
+    let hex = digest_of(&image).replace("sha256:", "");
+    let manifest = world.dir.path().join("store/blobs/sha256").join(hex);
+    fs::write(&manifest, "decayed").expect("to write");
+    // Its name in the store leads to what cannot be read; the tag alone is at stake here.
+    world
+        .store
+        .remove("registry.localhost/app:v1")
+        .expect("it has a name");
+    let world = world.restart();
+    assert_eq!(world.get("/v2/other/manifests/v1").await.status, 200);
+    let before = blobs(&world);
+    world.store.gc(&[]).expect("to collect");
+    world.store.prune(&options()).expect("to prune");
+    assert_eq!(blobs(&world), before, "what it may need is kept");
+    fs::remove_file(&manifest).expect("to remove");
+    let world = world.restart();
+    world.store.gc(&[]).expect("to collect");
+    assert_eq!(blobs(&world), before - 1);
+}
+
+/// Takes one of the store's locks as another process would.
+fn locked(world: &World, name: &str) -> fs::File {
+    let path = world.dir.path().join("store/locks").join(name);
+    fs::File::options().append(true).open(path).expect("a lock")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_does_not_wait_for_pushes_that_wait_for_a_collection() {
+    let world = World::new();
+    let image = world.image("app", "v1", "a").await;
+    let collecting = locked(&world, "content");
+    collecting.lock().expect("nobody holds it");
+    let names: Vec<String> = (0..8).map(|n| format!("t{n}")).collect();
+    let pushes = names.iter().map(|tag| world.put("app", tag, &image));
+    let mut pushes = Box::pin(futures_util::future::join_all(pushes));
+    // All have come as far as they can.
+    let some = tokio::time::timeout(Duration::from_millis(200), &mut pushes).await;
+    assert!(some.is_err(), "they wait for the collection");
+    let reading = world.get("/v2/app/manifests/v1");
+    tokio::select! {
+        read = reading => assert_eq!(read.status, 200),
+        _ = &mut pushes => panic!("the collection is not over"),
+        () = tokio::time::sleep(Duration::from_secs(20)) => panic!("reading waits"),
+    }
+    drop(collecting);
+    for pushed in pushes.await {
+        assert_eq!(pushed.status, 201);
+    }
+}
+
+#[tokio::test]
+async fn pruning_leaves_a_manifest_to_which_a_push_lets_a_tag_lead_meanwhile() {
+    let world = World::new();
+    let old = world.image("app", "moving", "old").await;
+    world.image("app", "moving", "new").await;
+    // A push is under way that is about to name what pruning takes.
+    let pushing = locked(&world, "content");
+    pushing.lock_shared().expect("nobody collects");
+    let prune = || {
+        world.store.prune(&PruneOptions {
+            untagged: true,
+            ..options()
+        })
+    };
+    assert!(matches!(prune(), Err(Error::Busy)));
+    assert_eq!(world.put("app", "kept", &old).await.status, 201);
+    drop(pushing);
+    let pruned = prune().expect("to prune");
+    assert_eq!(pruned.untagged, [] as [String; 0]);
+    assert_eq!(world.get("/v2/app/manifests/kept").await.status, 200);
 }
 
 #[tokio::test]

@@ -417,10 +417,9 @@ async fn a_tag_that_cannot_be_set_leaves_those_before_it_set_and_told() {
 async fn a_store_that_may_have_no_more_names_refuses_tags_and_stays_readable() {
     let world = World::new();
     let image = world.image("app", "v1", "a").await;
-    let digest = digest_of(&image);
     // One name as long as 200,000 would be together.
-    let path = world.dir.path().join("store/index.json");
-    let text = std::fs::read_to_string(&path).expect("an index");
+    let index_path = world.dir.path().join("store/index.json");
+    let text = std::fs::read_to_string(&index_path).expect("an index");
     let mut index: Value = serde_json::from_str(&text).expect("JSON");
     let mut filler = index["manifests"][0].clone();
     filler["digest"] = sha256(b"filler").into();
@@ -431,7 +430,8 @@ async fn a_store_that_may_have_no_more_names_refuses_tags_and_stays_readable() {
         .as_array_mut()
         .expect("a list")
         .push(filler);
-    std::fs::write(&path, index.to_string()).expect("to write");
+    let filled = index.to_string();
+    std::fs::write(&index_path, &filled).expect("to write");
     let tag = "t".repeat(128);
     let full = world.put("app", &tag, &image).await;
     assert_eq!(
@@ -440,11 +440,67 @@ async fn a_store_that_may_have_no_more_names_refuses_tags_and_stays_readable() {
     );
     let path = format!("/v2/app/manifests/{tag}");
     assert_eq!(world.get(&path).await.status, 404, "it was not set");
-    let world = world.restart();
-    let found = world.store.resolve("registry.localhost/app:v1");
-    assert_eq!(found.expect("it is there").digest, digest);
-    world
-        .store
-        .remove("registry.localhost/app:v1")
-        .expect("to make room");
+    assert!(
+        std::fs::read_to_string(&index_path).expect("an index") == filled,
+        "and the index is as it was"
+    );
+}
+
+#[tokio::test]
+async fn what_others_have_in_the_store_is_no_part_of_an_image_that_only_names_it() {
+    let world = World::new();
+    let theirs = world.image("theirs", "v1", "a secret").await;
+    let (layer, config) = (&theirs["layers"][0], &theirs["config"]);
+    let elsewhere = |part: &Value| {
+        let mut part = part.clone();
+        part["urls"] = json!(["http://example.test/"]);
+        part
+    };
+    let manifest = |config: Value, layer: Value| {
+        json!({
+            "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer],
+        })
+    };
+    let refused = manifest(elsewhere(config), elsewhere(layer));
+    let answer = world.put("mine", "v1", &refused).await;
+    assert_eq!(answer.code(), "MANIFEST_BLOB_UNKNOWN");
+    let body = json!({
+        "architecture": architecture(), "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+    });
+    let body = body.to_string();
+    world.blob("mine", body.as_bytes()).await;
+    let config = descriptor("application/vnd.oci.image.config.v1+json", body.as_bytes());
+    let taken = manifest(config, elsewhere(layer));
+    let answer = world.put("mine", "v1", &taken).await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let found = world.store.resolve("registry.localhost/mine:v1");
+    assert!(found.is_err(), "it is no image that runs here");
+}
+
+#[tokio::test]
+async fn a_config_that_names_the_content_of_another_layer_does_not_get_it() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED: unpacking layers needs root");
+        return;
+    }
+    let world = World::new();
+    let theirs = world.image("theirs", "v1", "a secret").await;
+    let digest = digest_of(&theirs);
+    world.store.layers(&digest).expect("to unpack");
+    let mine = world.image("mine", "v1", "nothing much").await;
+    let body = json!({
+        "architecture": architecture(), "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [theirs["layers"][0]["digest"]]},
+    });
+    let body = body.to_string();
+    world.blob("mine", body.as_bytes()).await;
+    let mut manifest = mine.clone();
+    manifest["config"] = descriptor("application/vnd.oci.image.config.v1+json", body.as_bytes());
+    assert_eq!(world.put("mine", "v2", &manifest).await.status, 201);
+    let layers = world.store.layers(&digest_of(&manifest));
+    let error = layers.expect_err("their files are not mine").to_string();
+    assert!(error.contains("is corrupt"), "{error}");
+    world.store.layers(&digest).expect("theirs is as it was");
+    world.store.layers(&digest_of(&mine)).expect("mine too");
 }
