@@ -19,7 +19,7 @@ mod plan;
 pub mod run;
 mod schedule;
 mod scope;
-mod secrets;
+pub(crate) mod secrets;
 mod stage;
 mod step;
 mod stop;

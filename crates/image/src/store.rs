@@ -19,6 +19,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::blob::{self, BlobWriter, Spooled};
+use crate::build::secrets;
 use crate::client::Platform;
 use crate::config::Parsed;
 use crate::error::{io_error, storing};
@@ -86,6 +87,7 @@ impl Store {
         if let Some(_collecting) = lock::try_exclusive(&store.locks_dir(), lock::TRASH)? {
             gc::empty_dir(&store.trash_dir())?;
         }
+        secrets::sweep();
         let _adding = store.adding()?;
         let _index = lock::exclusive(&store.locks_dir(), lock::INDEX)?;
         for (name, text) in [

@@ -50,6 +50,7 @@ pub(super) struct Prepared {
     /// Secrets that are variables.
     pub(super) env: Vec<(String, String)>,
     _folders: Vec<TempDir>,
+    _secrets: Vec<secrets::Folder>,
     _locks: Vec<File>,
 }
 
@@ -349,7 +350,7 @@ impl StageBuilder<'_> {
         let mode = mount.mode.unwrap_or(0o400);
         secrets::write(&path, value, mode, (mount.uid, mount.gid))
             .map_err(|reason| error(format!("cannot show the secret {id:?}: {reason}")))?;
-        prepared._folders.push(folder);
+        prepared._secrets.push(folder);
         Ok(Some(path))
     }
 }
