@@ -31,6 +31,8 @@ use crate::{Error, Store, layer};
 
 /// Changes when the same entries would give another layer.
 const FORMAT: &str = "layby layer 2";
+/// What names of deleted files begin with in a layer (image-spec, layer.md, "Whiteouts").
+pub(super) const WHITEOUT: &[u8] = b".wh.";
 /// The most entries of one layer.
 const MAX_ENTRIES: usize = 1_000_000;
 
@@ -142,6 +144,15 @@ impl Content {
     /// Whether there is nothing to add.
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// The first name that a layer would have for a deletion.
+    pub(crate) fn mistakable(&self) -> Option<&Path> {
+        let is_mark = |path: &&PathBuf| {
+            let name = path.file_name().unwrap_or_default();
+            name.as_bytes().starts_with(WHITEOUT)
+        };
+        self.entries.keys().find(is_mark).map(PathBuf::as_path)
     }
 
     /// Keeps a folder until the layer is made.

@@ -174,13 +174,24 @@ impl StageBuilder<'_> {
         let Some(key) = key else {
             return Ok(Made::Content(content));
         };
-        let (layer, _) = self.stored(&content)?;
+        let (layer, _) = self.stored(line, &content)?;
         cache::write(store, &key, layer.as_ref())?;
         Ok(Made::Layer(layer, false))
     }
 
     /// The layer of some content, if there is any, and whether it was in the cache.
-    pub(super) fn stored(&self, content: &Content) -> Result<(Option<Layer>, bool), Error> {
+    pub(super) fn stored(
+        &self,
+        line: u32,
+        content: &Content,
+    ) -> Result<(Option<Layer>, bool), Error> {
+        if let Some(path) = content.mistakable() {
+            let text = format!(
+                "the file /{} cannot be in a layer: names with .wh. at the beginning mean deleted files there",
+                path.display()
+            );
+            return Err(self.build.error(line, text));
+        }
         if content.is_empty() {
             return Ok((None, true));
         }

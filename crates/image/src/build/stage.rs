@@ -200,7 +200,7 @@ impl<'a> StageBuilder<'a> {
         }
         let (layer, cached) = match made {
             Made::Nothing => (None, true),
-            Made::Content(content) => self.stored(&content)?,
+            Made::Content(content) => self.stored(line, &content)?,
             Made::Layer(layer, cached) => (layer, cached),
         };
         self.draft.record(text, layer, &self.build.created);

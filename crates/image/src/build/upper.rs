@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 
 use tar::{EntryType, Header};
 
-use super::content::{Failed, Layer, LayerWriter, open_source};
+use super::content::{Failed, Layer, LayerWriter, WHITEOUT, open_source};
 use super::view::{View, is_opaque, is_whiteout, split};
 use crate::error::io_error;
 use crate::unpack::is_kept_xattr;
@@ -61,15 +61,15 @@ fn tidy(root: &Path, dir: &Path, below: &View) -> Result<(), Error> {
         tidy(root, &path, below)?;
         let parts = split(relative(root, &path).as_os_str().as_bytes());
         let there = below.lookup(&parts).map_err(io_error("look at", &path))?;
-        let same = there.is_some_and(|node| {
-            let of = |m: &Metadata| (m.mode(), m.uid(), m.gid());
-            of(&node.metadata) == of(&metadata)
-        });
         let is_empty = fs::read_dir(&path)
             .map_err(io_error("list", &path))?
             .next()
             .is_none();
-        if same && is_empty && !is_opaque(&path) {
+        let Some(node) = there.filter(|_| is_empty && !is_opaque(&path)) else {
+            continue;
+        };
+        let of = |m: &Metadata| (m.mode(), m.uid(), m.gid());
+        if of(&node.metadata) == of(&metadata) && kept(node.path())? == kept(&path)? {
             fs::remove_dir(&path).map_err(io_error("remove", &path))?;
         }
     }
@@ -91,11 +91,17 @@ impl Walk<'_> {
     fn root(&mut self, below: &View) -> Result<bool, Error> {
         let metadata = fs::symlink_metadata(self.root).map_err(io_error("look at", self.root))?;
         let of = |m: &Metadata| (m.mode() & 0o7777, m.uid(), m.gid());
-        if of(&metadata) != (0o755, 0, 0) {
+        let attributes = kept(self.root)?;
+        if of(&metadata) != (0o755, 0, 0) || !attributes.is_empty() {
             self.entry(Path::new("."), self.root, &metadata)?;
         }
         let there = below.lookup(&[]).map_err(io_error("look at", self.root))?;
-        Ok(there.is_some_and(|node| of(&node.metadata) != of(&metadata)))
+        let Some(node) = there else {
+            return Ok(false);
+        };
+        // What it had below and has no more is no change: the folder that the step began with had no attributes.
+        let is_new = !attributes.is_empty() && attributes != kept(node.path())?;
+        Ok(is_new || of(&node.metadata) != of(&metadata))
     }
 
     /// All that is in a folder, in the order of bytes. Says whether there is anything.
@@ -113,7 +119,7 @@ impl Walk<'_> {
                     "a RUN step wrote more than {MAX_ENTRIES} files"
                 )));
             }
-            if name.as_bytes().starts_with(b".wh.") {
+            if name.as_bytes().starts_with(WHITEOUT) {
                 return Err(Error::Build(format!(
                     "a RUN step made the file {:?}; names with .wh. at the beginning mean deleted files in a layer",
                     dir.join(&name).display()
@@ -123,7 +129,7 @@ impl Walk<'_> {
             let real = self.root.join(&path);
             let metadata = fs::symlink_metadata(&real).map_err(io_error("look at", &real))?;
             if is_whiteout(&metadata) {
-                let mut mark = b".wh.".to_vec();
+                let mut mark = WHITEOUT.to_vec();
                 mark.extend(name.as_bytes());
                 self.mark(&dir.join(OsStr::from_bytes(&mark)))?;
                 continue;
@@ -254,6 +260,15 @@ fn header(mode: u32, uid: u32, gid: u32, mtime_s: u64) -> Header {
     header.set_mtime(mtime_s);
     header.set_size(0);
     header
+}
+
+/// Those extended attributes of a file that a layer has, by name.
+fn kept(path: &Path) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+    let xattrs = xattrs(path).map_err(io_error("read the attributes of", path))?;
+    let kept = xattrs
+        .into_iter()
+        .filter(|(name, _)| is_kept_xattr(name, true));
+    Ok(kept.collect())
 }
 
 /// The extended attributes of a file, no link followed; none where the file system has none.

@@ -269,3 +269,23 @@ fn the_images_own_directories_and_links_are_respected() {
         .unwrap();
     assert_eq!(world.store.layers(&image.digest).unwrap().len(), 4);
 }
+
+#[test]
+fn a_file_whose_name_means_a_deletion_is_refused_and_not_mistaken_for_one() {
+    let world = World::new();
+    world.write(&[("d/.wh.passwd", "text"), ("d/other", "text")]);
+    for dockerfile in [
+        "COPY d /etc/",
+        "COPY d/other /x/.wh.y",
+        "WORKDIR /.wh..wh..opq",
+    ] {
+        let error = world
+            .build(&format!("FROM scratch\n{dockerfile}\n"))
+            .unwrap_err();
+        let error = error.to_string();
+        assert!(error.starts_with("Dockerfile:2: the file /"), "{error}");
+        assert!(error.contains("mean deleted files"), "{error}");
+    }
+    world.write(&[(".dockerignore", "**/.wh.*\n")]);
+    world.build("FROM scratch\nCOPY d /etc/\n").unwrap();
+}

@@ -607,6 +607,42 @@ fn what_a_step_wrote_is_the_same_in_its_tar_and_as_its_unpacked_layer() {
 }
 
 #[test]
+fn attributes_of_a_folder_are_a_change_and_its_bare_copy_is_none() {
+    use rustix::fs::{XattrFlags, lgetxattr, setxattr};
+    if !is_root() {
+        println!("SKIPPED: folders of layers need root");
+        return;
+    }
+    let world = World::new();
+    world.write(&[
+        ("d/f", "f"),
+        (
+            "Dockerfile",
+            "FROM scratch\nCOPY d /d\nRUN mark\nRUN same\nRUN other\n",
+        ),
+    ]);
+    let runner = Fake::new(|step, _| {
+        let dir = step.upper.join("d");
+        fs::create_dir(&dir).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        let value: &[u8] = match step.argv.last().unwrap().as_str() {
+            "other" => b"2",
+            _ => b"1",
+        };
+        setxattr(&dir, "user.note", value, XattrFlags::empty()).unwrap();
+        Ok(0)
+    });
+    let image = world.build_with(&with(&runner)).0.unwrap();
+    let layers = world.store.layers(&image.digest).unwrap();
+    assert_eq!(layers.len(), 3, "COPY, mark and other");
+    for (layer, value) in layers.iter().zip([b"2", b"1"]) {
+        let mut found = [0; 8];
+        let length = lgetxattr(layer.join("d"), "user.note", &mut found).unwrap();
+        assert_eq!(&found[..length], value);
+    }
+}
+
+#[test]
 fn triggers_run_in_the_build_that_begins_with_their_image() {
     let world = World::new();
     let runner = Fake::writer();
