@@ -50,6 +50,8 @@ pub(crate) async fn make(
 
 /// Removes a volume that nobody uses, with all that is in it.
 pub(crate) async fn remove(plane: &Plane, name: &str) -> Result<(), Problem> {
+    // Until it is gone nobody deploys what would use it.
+    let _turn = plane.deploys.lock().await;
     let volume = one(plane, name).await?;
     if let Some(service) = volume.used_by.first() {
         let text = format!("the volume {name} is in use by {}", list(&volume.used_by));
@@ -62,6 +64,8 @@ pub(crate) async fn remove(plane: &Plane, name: &str) -> Result<(), Problem> {
 
 /// Removes the volumes that were made for an app, but those that others use. Gives the names of those that are gone.
 pub(crate) async fn remove_of(plane: &Plane, app: &AppName) -> Result<Vec<String>, Problem> {
+    // As above: the app itself may be deployed again meanwhile.
+    let _turn = plane.deploys.lock().await;
     let mut removed = Vec::new();
     for volume in all(plane).await? {
         if volume.app.as_ref() == Some(app) && volume.used_by.is_empty() {
