@@ -187,6 +187,27 @@ async fn an_image_that_gets_a_name_of_the_registry_is_pushed_there() {
 }
 
 #[tokio::test]
+async fn a_push_deploys_nothing_that_the_operator_does_not_allow_any_more() {
+    let mut world = World::with_registry().await;
+    world.allow_privileged = true;
+    world.restart().await;
+    let login = pusher(&world).await.login;
+    let push = async |world: &World, text: &str| {
+        let login = login.clone();
+        Client { world, login }.push("fake/ok", "1", text).await
+    };
+    push(&world, "a").await;
+    let more = format!("privileged: true\n{ON_PUSH}");
+    let up = world.up(&compose("registry/fake/ok:1", &more)).await;
+    assert_eq!(up.code(), 0, "{up:#?}");
+    world.allow_privileged = false;
+    world.restart().await;
+    push(&world, "b").await;
+    follow(&world).await;
+    assert_eq!(world.detail("shop/web").await.view.revision, 1);
+}
+
+#[tokio::test]
 async fn a_push_deploys_the_services_that_ask_for_it_and_says_who_pushed() {
     let world = World::with_registry().await;
     let client = pusher(&world).await;

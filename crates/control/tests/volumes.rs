@@ -87,6 +87,12 @@ async fn what_is_as_good_as_root_needs_the_operators_word() {
         "pid: host",
         "ipc: host",
         "userns_mode: host",
+        "devices: [\"/dev/null:/dev/x\"]",
+        "oom_score_adj: -500",
+        "volumes: [\"/etc:/host\"]",
+        "volumes: [\"/:/host:ro\"]",
+        "volumes: [\"/var/run/docker.sock:/var/run/docker.sock\"]",
+        "volumes: [\"/srv/../proc:/host\"]",
     ] {
         let up = world.up(&compose("fake/ok", more)).await;
         assert_eq!(up.status, 403, "{more}: {up:#?}");
@@ -99,4 +105,7 @@ async fn what_is_as_good_as_root_needs_the_operators_word() {
         assert!(problem.detail.contains("shop/web"), "{}", problem.detail);
     }
     assert!(world.replicas().await.is_empty());
+    let free = "volumes: [\"/srv/shop:/srv\", \"/etc/localtime:/etc/localtime:ro\"]";
+    let up = world.up(&compose("fake/ok", free)).await;
+    assert_eq!(up.code(), 0, "{up:#?}");
 }

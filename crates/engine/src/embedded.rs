@@ -74,6 +74,8 @@ pub struct EmbeddedConfig {
     pub names: watch::Receiver<Arc<NameTable>>,
     /// The port of the machine to which connections to virtual addresses are sent: the gateway's.
     pub virtual_port: u16,
+    /// Services may ask for what makes them as good as root on the machine, and build steps for its network.
+    pub allow_privileged: bool,
 }
 
 /// The embedded engine.
@@ -90,6 +92,7 @@ struct Shared {
     sockets_dir: PathBuf,
     images: Arc<Store>,
     volumes: Volumes,
+    gate: mounts::Gate,
     network: Network,
     program: ShimImage,
     /// The folders of build steps.
@@ -142,6 +145,14 @@ impl Embedded {
             })
             .await?
         };
+        let own = [&config.data_dir, &config.run_dir];
+        let gate = mounts::Gate {
+            is_open: config.allow_privileged,
+            own: own
+                .into_iter()
+                .map(|dir| std::fs::canonicalize(dir).unwrap_or_else(|_| dir.clone()))
+                .collect(),
+        };
         let network = Network::open(NetworkConfig {
             node: config.node.clone(),
             run_dir: config.run_dir,
@@ -156,6 +167,7 @@ impl Embedded {
             sockets_dir,
             images: config.images,
             volumes,
+            gate,
             network,
             program,
             steps_dir,
@@ -176,11 +188,11 @@ impl Embedded {
     }
 
     /// What runs the RUN steps of builds on this node. Call it in the async runtime that this engine was opened in; the
-    /// steps themselves block, and run elsewhere. `host_network`: they may use the machine's own network.
-    pub fn runner(&self, host_network: bool) -> Arc<dyn RunStep> {
+    /// steps themselves block, and run elsewhere.
+    pub fn runner(&self) -> Arc<dyn RunStep> {
         let handle = tokio::runtime::Handle::current();
         let shared = Arc::clone(&self.shared);
-        Arc::new(step::Runner::new(shared, handle, host_network))
+        Arc::new(step::Runner::new(shared, handle))
     }
 
     /// The addresses that services can have: the first one, and the length of the prefix.

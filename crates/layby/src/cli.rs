@@ -165,8 +165,8 @@ pub(crate) struct Serve {
         value_name = "NAME"
     )]
     pub(crate) domain: String,
-    /// Let services ask for what makes them as good as root on this machine: `privileged`, its process, IPC and user
-    /// namespaces, builds in its network.
+    /// Let services ask for what makes them as good as root on this machine: `privileged`, its devices, its process, IPC
+    /// and user namespaces, mounts of its own places and sockets (/etc, /dev, /run, docker.sock), builds in its network.
     #[arg(long, env = "LAYBY_ALLOW_PRIVILEGED", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) allow_privileged: bool,
     /// Another registry that may be spoken to by plain HTTP, or with a certificate that nobody signed; may be given

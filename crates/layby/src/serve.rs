@@ -131,6 +131,7 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
         images: Arc::clone(&images),
         names: names.subscribe(),
         virtual_port: gateway.virtual_port(),
+        allow_privileged: options.allow_privileged,
     })
     .await?;
     let engine = Arc::new(engine);
@@ -190,7 +191,7 @@ async fn serve_on(
         Arc::clone(engine) as Arc<dyn Engine>,
         Arc::clone(engine) as Arc<dyn Access>,
         images,
-        Some(engine.runner(options.allow_privileged)),
+        Some(engine.runner()),
         wires,
     )
     .await?;

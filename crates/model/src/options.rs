@@ -26,7 +26,7 @@ pub struct ContainerOptions {
     pub shm_size_bytes: Option<u64>,
     /// A small init reaps the container's orphans and passes signals on (`docker run --init`).
     pub init: bool,
-    /// Devices of the machine.
+    /// Devices of the machine. Only where the node's operator allows it.
     pub devices: Vec<Device>,
     /// Devices by the Container Device Interface: `vendor.com/class=name`.
     pub cdi_devices: Vec<String>,
@@ -34,7 +34,8 @@ pub struct ContainerOptions {
     pub group_add: Vec<String>,
     /// Its standard input and outputs are a terminal (Compose `tty: true`).
     pub tty: bool,
-    /// Adjusts whom the kernel kills first for want of memory, -1000 to 1000.
+    /// Adjusts whom the kernel kills first for want of memory, -1000 to 1000; below 0 only where the node's operator
+    /// allows it.
     pub oom_score_adj: Option<i32>,
     /// CPUs that it may run on (`0-1,3`).
     pub cpuset: Option<String>,
@@ -87,27 +88,4 @@ pub struct SandboxOptions {
     /// Without a user namespace: root inside is root outside (Compose `userns_mode: host`, Kubernetes
     /// `hostUsers: true` explicitly). Only where the node's operator allows it.
     pub host_users: bool,
-}
-
-impl ContainerOptions {
-    /// What of it needs the word of the node's operator (`layby serve --allow-privileged`), in the manifest's terms.
-    pub fn needs_operator(&self) -> Option<&'static str> {
-        if self.privileged {
-            return Some("privileged");
-        }
-        None
-    }
-}
-
-impl SandboxOptions {
-    /// What of it needs the word of the node's operator, in the manifest's terms.
-    pub fn needs_operator(&self) -> Option<&'static str> {
-        [
-            (self.host_pid, "the machine's process namespace"),
-            (self.host_ipc, "the machine's IPC namespace"),
-            (self.host_users, "no user namespace"),
-        ]
-        .into_iter()
-        .find_map(|(asked, what)| asked.then_some(what))
-    }
 }

@@ -218,11 +218,12 @@ fn open(container: &str, mount: &MountConfig) -> Result<Item> {
             recursive,
             subpath,
         } => {
-            let tree = match subpath {
-                None => sys::open_tree(None, path, *recursive),
-                Some(inner) => inside(path, inner)
-                    .and_then(|fd| sys::open_tree(Some(fd.as_fd()), Path::new(""), *recursive)),
+            let found = match subpath {
+                None => without_links(path),
+                Some(inner) => inside(path, inner),
             };
+            let tree =
+                found.and_then(|fd| sys::open_tree(Some(fd.as_fd()), Path::new(""), *recursive));
             let from = subpath
                 .as_ref()
                 .map_or(path.clone(), |inner| path.join(inner));
@@ -247,6 +248,15 @@ fn open(container: &str, mount: &MountConfig) -> Result<Item> {
         read_only: mount.read_only,
         copy_up: mount.copy_up,
     })
+}
+
+/// What is at a path in which no part is a link: whoever writes above it may have put one there since it was looked at.
+fn without_links(path: &Path) -> std::io::Result<OwnedFd> {
+    let root = File::open("/")?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    Ok(openat2(root.as_fd(), path, how)?)
 }
 
 /// What is at `inner` in a folder that others write to: a link in it may not lead out.

@@ -30,7 +30,7 @@ pub struct MountConfig {
 pub enum MountFrom {
     /// A folder, file or socket of the machine. In a user namespace it is shown with the ids that it has on disk.
     Bind {
-        /// Its absolute path on the machine; it must be there.
+        /// Its absolute path on the machine, no part of which is a link; it must be there.
         path: PathBuf,
         /// Mounts below it come along.
         #[serde(default)]

@@ -384,10 +384,13 @@ async fn commit_in_turn(
             );
         }
     }
-    let specs = revisions
-        .iter()
-        .map(|new| (new.service.clone(), &new.spec.service));
-    conflict::check(&plane.config, &rows, specs)?;
+    let specs = || {
+        let news = revisions.iter();
+        news.map(|new| (new.service.clone(), &new.spec.service))
+    };
+    conflict::check(&plane.config, &rows, specs())?;
+    // Also what a push deploys anew, from a revision of a time when the operator allowed more.
+    privilege::check(&plane.config, specs())?;
 
     let services: Vec<ServiceId> = revisions.iter().map(|new| new.service.clone()).collect();
     let changed = revisions.into_iter().filter(|new| {

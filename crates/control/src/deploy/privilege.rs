@@ -1,8 +1,8 @@
-//! What only the node's operator may allow: whatever makes a container as good as root on the machine.
+//! What only the node's operator may allow. The engine asks the same before it prepares a replica, and follows links.
 
 use axum::http::StatusCode;
-use layby_model::ServiceId;
 use layby_model::spec::ServiceSpec;
+use layby_model::{ServiceId, privilege};
 
 use crate::api::types::Problem;
 use crate::config::ControlConfig;
@@ -18,10 +18,11 @@ pub(crate) fn check<'a>(
     if config.allow_privileged {
         return Ok(());
     }
+    let own = [config.data_dir.clone()];
     for (id, spec) in services {
-        if let Some(what) = asked(spec) {
+        if let Some(what) = privilege::asked(spec, &own).or_else(|| of_build(spec)) {
             let text = format!(
-                "{id} asks for {what}, which makes it as good as root on this machine: \
+                "{id} asks for {what}, which only this node's operator may allow: \
                  start the node with `layby serve --allow-privileged` to allow it"
             );
             return Err(Problem::new(StatusCode::FORBIDDEN, "not-allowed", text));
@@ -30,16 +31,8 @@ pub(crate) fn check<'a>(
     Ok(())
 }
 
-/// What a service asks for that needs the operator's word.
-fn asked(spec: &ServiceSpec) -> Option<&'static str> {
-    let containers = || spec.containers.iter();
-    let builds = || containers().filter_map(|container| container.build.as_ref());
-    let option = containers().find_map(|container| container.options.needs_operator());
-    let network = || {
-        let host = builds().any(|build| build.network.as_deref() == Some("host"));
-        host.then_some("a build in the machine's network")
-    };
-    option
-        .or_else(|| spec.sandbox.needs_operator())
-        .or_else(network)
+fn of_build(spec: &ServiceSpec) -> Option<String> {
+    let mut builds = spec.containers.iter().filter_map(|c| c.build.as_ref());
+    let host = builds.any(|build| build.network.as_deref() == Some("host"));
+    host.then(|| "a build in the machine's network".to_owned())
 }

@@ -87,6 +87,8 @@ pub(crate) struct World {
     router: Router,
     registry: Router,
     listen: Option<std::net::SocketAddr>,
+    /// What the operator allows from the next start on.
+    pub(crate) allow_privileged: bool,
     confirmer: JoinHandle<()>,
 }
 
@@ -117,11 +119,12 @@ impl World {
             applied: Arc::default(),
             confirms: watch::Sender::new(true),
         };
-        let (control, tables, confirmer) = start(&dir, &fake, &images, &gateway, None).await;
+        let (control, tables, confirmer) = start(&dir, &fake, &images, &gateway, None, false).await;
         Self {
             router: control.router(),
             registry: control.registry_router(),
             listen: None,
+            allow_privileged: false,
             dir,
             fake,
             images,
@@ -152,6 +155,7 @@ impl World {
             &self.images,
             &self.gateway,
             self.listen,
+            self.allow_privileged,
         )
         .await;
         self.router = control.router();
@@ -433,6 +437,7 @@ async fn start(
     images: &Arc<Store>,
     gateway: &Gateway,
     listen: Option<std::net::SocketAddr>,
+    allow_privileged: bool,
 ) -> (Control, watch::Receiver<Arc<RouteTable>>, JoinHandle<()>) {
     let (send, tables) = watch::channel(Arc::default());
     let traffic = Arc::clone(&gateway.traffic);
@@ -459,7 +464,7 @@ async fn start(
         domain: "localhost".into(),
         http: (Ipv4Addr::LOCALHOST, 8080).into(),
         publish_on: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        allow_privileged: false,
+        allow_privileged,
         registry: layby_control::RegistrySettings {
             listen,
             ..Default::default()

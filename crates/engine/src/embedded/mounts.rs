@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use layby_image::ImageConfig;
 use layby_model::mounts::{Mount, MountSource};
 use layby_model::replica::Trouble;
-use layby_model::spec::ContainerSpec;
-use layby_model::{AppName, error_chain};
+use layby_model::spec::{ContainerSpec, ServiceSpec};
+use layby_model::{AppName, error_chain, privilege};
 use layby_runtime::{MountConfig, MountFrom};
 
 use super::volumes::{VolumeError, Volumes, Wanted};
@@ -24,6 +24,58 @@ pub(super) struct Place<'a> {
     pub(super) app: &'a AppName,
     /// The replica's bundle: its scratch folders are in it, and go with it.
     pub(super) bundle: &'a Path,
+    /// Which of the machine's files may be mounted.
+    pub(super) gate: &'a Gate,
+}
+
+/// What only the operator may allow, and whether he has (`layby serve --allow-privileged`).
+#[derive(Debug)]
+pub(super) struct Gate {
+    pub(super) is_open: bool,
+    /// The node's folders, without links.
+    pub(super) own: Vec<PathBuf>,
+}
+
+impl Gate {
+    /// Refuses what a service asks for that has not been allowed: how it was deployed, and how the node was started then,
+    /// does not count.
+    pub(super) fn check(&self, spec: &ServiceSpec) -> Result<(), Trouble> {
+        match privilege::asked(spec, &self.own) {
+            Some(what) if !self.is_open => {
+                Err(not_allowed(&format!("the service asks for {what}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The same for a path of the machine, where its links have led.
+    fn check_path(&self, path: &Path, read_only: bool) -> Result<(), Trouble> {
+        if self.is_open {
+            return Ok(());
+        }
+        let shown = path.display();
+        if privilege::is_machines(path, read_only, &self.own) {
+            return Err(not_allowed(&format!("the service mounts {shown}")));
+        }
+        // Whoever speaks to a socket or a device speaks to what may be root.
+        let is_plain = |kind: fs::FileType| kind.is_dir() || kind.is_file();
+        match fs::symlink_metadata(path) {
+            Ok(found) if !is_plain(found.file_type()) => Err(not_allowed(&format!(
+                "the service mounts {shown}, which is no file or folder"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn not_allowed(what: &str) -> Trouble {
+    Trouble {
+        fatal: true,
+        message: format!(
+            "{what}, which only this node's operator may allow: start the node with `layby serve --allow-privileged` \
+             to allow it"
+        ),
+    }
 }
 
 /// Makes what is to be mounted into a container, and says where it is. Blocks.
@@ -82,7 +134,7 @@ fn one(place: &Place<'_>, spec: &ContainerSpec, mount: &Mount) -> Result<MountCo
             create,
             recursive,
         } => {
-            let path = on_machine(path, *create)?;
+            let path = on_machine(place.gate, path, *create, mount.read_only)?;
             let recursive = *recursive;
             let source = MountFrom::Bind {
                 path,
@@ -162,18 +214,19 @@ fn scratch(folder: &Path, mode: u32) -> Result<PathBuf, Trouble> {
 }
 
 /// A path of the machine, with its links followed: what it is now is mounted, and nothing that a link is turned to later.
-fn on_machine(path: &str, create: bool) -> Result<PathBuf, Trouble> {
+fn on_machine(gate: &Gate, path: &str, create: bool, read_only: bool) -> Result<PathBuf, Trouble> {
     let fatal = |message: String| Trouble {
         fatal: true,
         message,
     };
     let found = match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
+            gate.check_path(&of_existing(Path::new(path)), read_only)?;
             fs::create_dir_all(path).and_then(|()| fs::canonicalize(path))
         }
         other => other,
     };
-    found.map_err(|error| match error.kind() {
+    let found = found.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => fatal(format!(
             "{path} is to be mounted and is not there: make it, or have the manifest make it"
         )),
@@ -182,7 +235,18 @@ fn on_machine(path: &str, create: bool) -> Result<PathBuf, Trouble> {
             message: format!("cannot make the folder {path}: {error}"),
         },
         _ => fatal(format!("{path} cannot be mounted: {error}")),
-    })
+    })?;
+    gate.check_path(&found, read_only)?;
+    Ok(found)
+}
+
+/// Where a path that is not there yet would be, with the links of the part that is.
+fn of_existing(path: &Path) -> PathBuf {
+    let real = path.ancestors().find_map(|part| {
+        let rest = path.strip_prefix(part).ok()?;
+        Some(fs::canonicalize(part).ok()?.join(rest))
+    });
+    real.unwrap_or_else(|| path.to_owned())
 }
 
 /// A full disk may be cleared; a name or path stays wrong.
@@ -219,11 +283,18 @@ mod tests {
         mounts: Vec<Mount>,
         volumes: &[&str],
     ) -> Result<Vec<MountConfig>, Trouble> {
-        let (store, _) = Volumes::open(dir).expect("opened");
+        let data = dir.join("data");
+        fs::create_dir_all(&data).expect("a folder");
+        let (store, _) = Volumes::open(&data).expect("opened");
+        let gate = Gate {
+            is_open: false,
+            own: vec![data],
+        };
         let place = Place {
             volumes: &store,
             app: &AppName::new("shop").expect("a label"),
             bundle: &dir.join("bundle"),
+            gate: &gate,
         };
         let mut spec = ContainerSpec::new("web", "web");
         spec.mounts = mounts;
@@ -255,7 +326,7 @@ mod tests {
         let mounts = vec![mount(named, "/data")];
         let all = resolved(dir.path(), mounts, &["/data/", "/log", "odd"]).expect("made");
         assert_eq!(all.len(), 2, "{all:?}");
-        assert_eq!(folder(&all[0]), dir.path().join("volumes/data/data"));
+        assert_eq!(folder(&all[0]), dir.path().join("data/volumes/data/data"));
         assert_eq!((&*all[1].target, all[1].copy_up), ("/log", true));
         assert!(folder(&all[1]).starts_with(dir.path().join("bundle/scratch")));
         assert!(folder(&all[1]).is_dir());
@@ -312,6 +383,40 @@ mod tests {
         let made = resolved(dir.path(), vec![mount(source(true), "/a")], &[]).expect("made");
         assert_eq!(folder(&made[0]), Path::new(&path));
         resolved(dir.path(), vec![mount(source(false), "/a")], &[]).expect("there now");
+    }
+
+    #[test]
+    fn a_link_to_a_place_of_the_machine_is_no_way_past_the_operator() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for (name, to) in [
+            ("etc", Path::new("/etc")),
+            ("own", &dir.path().join("data")),
+        ] {
+            std::os::unix::fs::symlink(to, dir.path().join(name)).expect("a link");
+        }
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("s")).expect("bound");
+        for path in [
+            "etc",
+            "etc/layby-test-new",
+            "own",
+            "own/volumes",
+            "data",
+            ".",
+            "s",
+        ] {
+            let source = MountSource::Bind {
+                path: dir.path().join(path).display().to_string(),
+                create: true,
+                recursive: true,
+            };
+            let refused = resolved(dir.path(), vec![mount(source, "/a")], &[]);
+            let refused = refused.expect_err(path);
+            assert!(
+                refused.fatal && refused.message.contains("--allow-privileged"),
+                "{path}: {refused:?}"
+            );
+        }
+        assert!(!Path::new("/etc/layby-test-new").exists());
     }
 
     #[test]

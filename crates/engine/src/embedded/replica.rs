@@ -239,6 +239,7 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
     let entry = entry.ok_or_else(|| failed(format!("replica {id} is gone")))?;
     let spec = entry.spec.clone();
     let spec = spec.ok_or_else(|| failed(format!("the settings of replica {id} are lost")))?;
+    shared.gate.check(&spec.service)?;
 
     // First of all: what has no record is half made.
     let bundle = shared.bundle(id);
@@ -296,6 +297,7 @@ fn merge_all(
         volumes: &shared.volumes,
         app,
         bundle,
+        gate: &shared.gate,
     };
     let mut all = Vec::new();
     for (n, container) in spec.service.containers.iter().enumerate() {

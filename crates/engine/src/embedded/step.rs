@@ -35,19 +35,16 @@ pub(super) struct Runner {
     handle: Handle,
     next: AtomicU64,
     memory_bytes: Option<u64>,
-    /// The node's operator lets steps into the machine's own network.
-    host_network: bool,
 }
 
 impl Runner {
-    pub(super) fn new(shared: Arc<Shared>, handle: Handle, host_network: bool) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, handle: Handle) -> Self {
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         Self {
             shared,
             handle,
             next: AtomicU64::new(1),
             memory_bytes: half_of(&meminfo),
-            host_network,
         }
     }
 
@@ -112,7 +109,7 @@ impl RunStep for Runner {
                 let attached = self.handle.block_on(self.shared.network.attach(&id, None));
                 Some(attached.map_err(|error| error_chain(&error))?)
             }
-            RunNetwork::Host if !self.host_network => return Err(
+            RunNetwork::Host if !self.shared.gate.is_open => return Err(
                 "RUN --network=host needs the word of the node's operator: start the node with --allow-privileged"
                     .to_owned(),
             ),

@@ -40,6 +40,8 @@ pub(crate) enum Kind {
     WithVolume,
     /// The same, but the volume is not to be made.
     WithExternalVolume,
+    /// As [`Kind::Serves`], privileged.
+    Privileged,
 }
 
 /// Makes a kit for each promise.
@@ -157,6 +159,7 @@ impl Maker {
             images: Arc::clone(images),
             names: tokio::sync::watch::channel(Arc::default()).1,
             virtual_port: 7777, // nobody asks for a name here
+            allow_privileged: false,
         };
         let engine = Arc::new(runtime.block_on(Embedded::open(config))?);
         Ok(Kit {
@@ -228,7 +231,7 @@ impl Kit {
         fs::write(context.join("Dockerfile"), format!("FROM app:1\n{text}")).expect("written");
         let options = BuildOptions {
             tag: Some("stepped:1".to_owned()),
-            runner: Some(place.engine.runner(false)),
+            runner: Some(place.engine.runner()),
             ..BuildOptions::default()
         };
         let mut said = String::new();
@@ -246,7 +249,10 @@ impl Kit {
         let (image, digest, command) = match &self.maker {
             Maker::Fake => {
                 let image = match kind {
-                    Kind::Serves | Kind::WithVolume | Kind::WithExternalVolume => "fake/ok",
+                    Kind::Serves
+                    | Kind::WithVolume
+                    | Kind::WithExternalVolume
+                    | Kind::Privileged => "fake/ok",
                     Kind::Exits3 => "fake/exits:3",
                     Kind::MissingImage => "fake/missing",
                     Kind::MissingCommand => "fake/no-command",
@@ -257,9 +263,10 @@ impl Kit {
                 let missing = format!("sha256:{}", "0".repeat(64));
                 let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
                 match kind {
-                    Kind::Serves | Kind::WithVolume | Kind::WithExternalVolume => {
-                        ("app:1", image.digest.clone(), None)
-                    }
+                    Kind::Serves
+                    | Kind::WithVolume
+                    | Kind::WithExternalVolume
+                    | Kind::Privileged => ("app:1", image.digest.clone(), None),
                     Kind::Exits3 => ("app:1", image.digest.clone(), Some(words("/app exit 3"))),
                     Kind::MissingImage => ("gone:1", missing, None),
                     Kind::MissingCommand => ("app:1", image.digest.clone(), Some(words("/nope"))),
@@ -267,6 +274,7 @@ impl Kit {
             }
         };
         let mut service = service_spec(image, command);
+        service.containers[0].options.privileged = matches!(kind, Kind::Privileged);
         if matches!(kind, Kind::WithVolume | Kind::WithExternalVolume) {
             let source = MountSource::Volume {
                 name: "data".to_owned(),

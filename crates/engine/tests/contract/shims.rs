@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::Promise;
-use crate::kit::{Kit, Order, runs, stopped};
+use crate::kit::{Kind, Kit, Order, runs, stopped};
 
 const ONE: ReplicaId = ReplicaId(0x1_000001);
 const TWO: ReplicaId = ReplicaId(0x1_000002);
@@ -35,6 +35,10 @@ pub(crate) const EMBEDDED_ONLY: &[Promise] = &[
     (
         "a_shim_that_died_with_the_node_is_cleared_away",
         a_shim_that_died_with_the_node_is_cleared_away,
+    ),
+    (
+        "what_the_operator_has_not_allowed_is_not_prepared",
+        what_the_operator_has_not_allowed_is_not_prepared,
     ),
     (
         "a_bundle_that_is_half_made_is_cleared_away",
@@ -147,6 +151,20 @@ fn a_shim_that_died_with_the_node_is_cleared_away(kit: Kit) {
     let lost = kit.see(ONE).expect("it is told of");
     assert_eq!(lost.phase, Phase::Lost);
     assert_eq!(lost.address, report.address);
+    kit.order(&Order::retire(&[ONE]));
+    kit.until_gone(ONE);
+    kit.close();
+}
+
+fn what_the_operator_has_not_allowed_is_not_prepared(kit: Kit) {
+    kit.order(&Order::one(ONE, Wakefulness::Awake).kind(Kind::Privileged));
+    let report = kit.until(ONE, "in trouble", |report| report.trouble.is_some());
+    let trouble = report.trouble.expect("trouble");
+    assert!(trouble.fatal, "{trouble:?}");
+    assert!(
+        trouble.message.contains("--allow-privileged"),
+        "{trouble:?}"
+    );
     kit.order(&Order::retire(&[ONE]));
     kit.until_gone(ONE);
     kit.close();

@@ -388,6 +388,12 @@ fn what_cannot_be_mounted_is_said_by_name() {
         c.mounts = vec![bind(Path::new("/no/such/place"), "/data")]
     });
     assert!(refused(&rig).sentence().contains("/no/such/place"));
+    // Whoever looked at the path has looked at no link: one was put there since.
+    let dir = tempfile::tempdir().expect("a folder");
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink("/etc", &link).expect("a link");
+    let rig = self::rig(true, |c| c.mounts = vec![bind(&link.join("ssl"), "/data")]);
+    assert!(refused(&rig).sentence().contains("link/ssl"));
     // procfs shifts no ids.
     let rig = self::rig(true, |c| {
         c.mounts = vec![bind(Path::new("/proc/sys"), "/data")]
