@@ -442,3 +442,28 @@ async fn an_image_that_is_removed_by_its_name_in_the_registry_is_gone_there_too(
             .contains(&"registry.localhost/app:1".into())
     }));
 }
+
+#[tokio::test]
+async fn an_image_that_is_removed_by_its_digest_is_gone_under_all_of_its_names() {
+    let world = World::with_registry().await;
+    let client = pusher(&world).await;
+    let digest = client.push("app", "1", "a").await;
+    client.push("other/app", "2", "a").await;
+    let tag = format!("/v1/images/tag?reference={digest}&to=local:1");
+    assert_eq!(world.ask("POST", &tag, Vec::new()).await.0, 204);
+    let path = format!("/v1/images?reference={digest}");
+    let (status, body) = world.ask("DELETE", &path, Vec::new()).await;
+    assert_eq!(status, 204, "{}", String::from_utf8_lossy(&body));
+    for path in ["/v2/app/manifests/1", "/v2/other/app/manifests/2"] {
+        assert_eq!(client.ask("GET", path, b"").await.0, 404, "{path}");
+    }
+    let images: Vec<ImageView> = world.get("/v1/images").await;
+    assert!(images.iter().all(|image| image.digest != digest));
+}
+
+#[test]
+fn a_secret_is_in_no_debug_output() {
+    let made = r#"{"name":"ci","pull":true,"push":false,"repository":"*","created_at":"2026-01-01T00:00:00Z","expires_at":null,"secret":"lyb_hidden"}"#;
+    let made: NewToken = serde_json::from_str(made).expect("a token");
+    assert!(!format!("{made:?}").contains("hidden"));
+}

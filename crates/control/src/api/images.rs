@@ -48,17 +48,23 @@ pub(super) async fn remove(State(plane): Shared, pairs: Pairs) -> Result<StatusC
             );
         }
     }
-    if let Some(pushed) = plane.desk.registry.hosts().repository(&reference)
-        && let (Some(tag), None) = (pushed.tag, pushed.digest)
-    {
-        // Its name comes from a tag of the registry, and goes with it.
-        let task_plane = Arc::clone(&plane);
-        let untag = move || task_plane.desk.registry.untag(&pushed.repository, &tag);
-        let untagged = tokio::task::spawn_blocking(untag).await;
-        untagged.map_err(broke_off)??;
-    } else {
-        blocking(&plane, move |store| store.remove(&reference)).await?;
-    }
+    // By its digest it loses all of its names.
+    let names = match reference == image.digest {
+        true => image.references,
+        false => vec![reference.clone()],
+    };
+    let task_plane = Arc::clone(&plane);
+    blocking(&plane, move |store| {
+        for name in names {
+            task_plane.desk.forget(store, &name)?;
+        }
+        match (reference == image.digest).then(|| store.remove(&reference)) {
+            // What had names has gone with them.
+            None | Some(Ok(()) | Err(layby_image::Error::NotFound { .. })) => Ok(()),
+            Some(Err(error)) => Err(error),
+        }
+    })
+    .await?;
     plane.collector.ring();
     Ok(StatusCode::NO_CONTENT)
 }

@@ -695,13 +695,22 @@ pub struct TokenView {
 }
 
 /// A token that was just made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NewToken {
     /// The token.
     #[serde(flatten)]
     pub token: TokenView,
     /// What clients give as the password. It is not kept, and never shown again.
     pub secret: String,
+}
+
+/// Without the secret, which belongs in no log.
+impl std::fmt::Debug for NewToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewToken")
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The `type` of a problem (RFC 9457, section 4.2.1).

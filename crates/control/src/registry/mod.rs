@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::Response;
 use http_body_util::BodyExt;
-use layby_image::registry::{Grant, Hosts, Registry, RegistryConfig};
+use layby_image::registry::{Grant, Hosts, Moved, Registry, RegistryConfig};
 use layby_model::names::ServiceName;
 use layby_model::route::{Limits, Mode, ServiceRoute, Upstream};
 use layby_model::{AppName, ReplicaId, ServiceId};
@@ -65,7 +65,10 @@ impl Desk {
         let opened = tokio::task::spawn_blocking(move || {
             let config = RegistryConfig {
                 hosts,
-                on_move: Arc::new(move |_| told.moved.send_modify(|count| *count += 1)),
+                on_move: Arc::new(move |moved| {
+                    note(&moved);
+                    told.moved.send_modify(|count| *count += 1);
+                }),
                 unpack,
             };
             Registry::open(images, config)
@@ -95,10 +98,37 @@ impl Desk {
         }
     }
 
+    /// Takes a name from its image. One that comes from a tag of this registry goes with the tag. Blocks.
+    pub(crate) fn forget(
+        &self,
+        images: &layby_image::Store,
+        name: &str,
+    ) -> Result<(), layby_image::Error> {
+        match self.registry.hosts().repository(name) {
+            Some(own) if own.digest.is_none() => match &own.tag {
+                Some(tag) => self.registry.untag(&own.repository, tag).map(drop),
+                None => images.remove(name),
+            },
+            Some(_) | None => images.remove(name),
+        }
+    }
+
     /// Something may have been pushed.
     pub(crate) fn pushed(&self) {
         self.pushes.moved.send_modify(|count| *count += 1);
     }
+}
+
+/// Writes into the node's log who let a tag lead where.
+fn note(moved: &Moved) {
+    tracing::info!(
+        repository = moved.repository,
+        tag = moved.tag,
+        digest = moved.digest,
+        image = moved.image,
+        who = moved.who,
+        "a tag of the registry was set"
+    );
 }
 
 /// Why the registry could not be opened.
