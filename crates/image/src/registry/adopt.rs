@@ -29,7 +29,7 @@ impl Registry {
         self.enter(image, &name, &tag, who)
             .map_err(|error| match error {
                 Entering::Full => {
-                    bad("its repository has as much as it may have: delete some of it first")
+                    bad("its repository, or the registry, has as much as it may have: delete some of it first")
                 }
                 Entering::Failed(error) => error,
             })
@@ -46,6 +46,7 @@ impl Registry {
         let is_new_tag = repository.tag(tag)?.is_none();
         if is_new && repository.manifests()?.len() >= MAX_ENTRIES
             || is_new_tag && repository.tags()?.len() >= MAX_ENTRIES
+            || !repository.may_be_made()?
         {
             return Err(Entering::Full);
         }

@@ -114,8 +114,9 @@ pub(super) async fn begin(
     let store = Arc::clone(&registry.store);
     let uploads = Arc::clone(&registry.uploads);
     let begun = name.clone();
+    let who = grant.who.clone();
     let id = registry
-        .blocking(move || uploads.begin(&store, &begun))
+        .blocking(move || uploads.begin(&store, &begun, who.as_deref()))
         .await?;
     let Some(digest) = whole else {
         let mut response = answer(StatusCode::ACCEPTED);
@@ -312,7 +313,11 @@ async fn mounted(
                 if let Some(sha256) = Repository::new(&store, &source).blob(&digest)?
                     && store.blob_path(&sha256)?.exists()
                 {
-                    Repository::new(&store, &name).add_blob(&digest, &sha256)?;
+                    let repository = Repository::new(&store, &name);
+                    if !repository.may_be_made()? {
+                        return Err(Refusal::too_many_repositories());
+                    }
+                    repository.add_blob(&digest, &sha256)?;
                     return Ok(true);
                 }
             }

@@ -17,6 +17,7 @@ use super::digest::{self, Digest};
 use super::refusal::{Code, Refusal};
 use super::repository::{Record, Repository, Tag};
 use super::route::{self, Name, Named};
+use super::upload::IDLE;
 use super::{CONTENT_DIGEST, Grant, Moved, Registry, answer, images, with};
 use crate::layout::{
     DOCKER_LIST_TYPE, DOCKER_MANIFEST_TYPE, INDEX_TYPE, MANIFEST_TYPE, MAX_DOCUMENT_BYTES,
@@ -157,6 +158,9 @@ pub(super) async fn write(
             let _adding = store.adding()?;
             let repository = Repository::new(&store, &name);
             parts_are_there(&repository, &name, &document)?;
+            if !repository.may_be_made()? {
+                return Err(Refusal::too_many_repositories());
+            }
             let known = repository.manifest(&digest)?.is_some();
             if !known && repository.manifests()?.len() >= MAX_ENTRIES {
                 return Err(too_many(&name, "manifests"));
@@ -333,7 +337,10 @@ fn described(digest: &Digest, record: Record) -> serde_json::Value {
 
 async fn gathered(mut body: Incoming) -> Result<Bytes, Refusal> {
     let mut bytes = Vec::new();
-    while let Some(frame) = body.frame().await {
+    loop {
+        let next = tokio::time::timeout(IDLE, body.frame()).await;
+        let next = next.map_err(|_| invalid(format!("nothing came for {} s", IDLE.as_secs())))?;
+        let Some(frame) = next else { break };
         let frame = frame.map_err(|error| invalid(format!("the manifest broke off ({error})")))?;
         bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
         if bytes.len() as u64 > MAX_DOCUMENT_BYTES {

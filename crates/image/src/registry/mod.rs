@@ -94,6 +94,7 @@ impl Registry {
     pub fn open(store: Arc<Store>, config: RegistryConfig) -> Result<Self, Error> {
         let uploads = Arc::new(Uploads::default());
         uploads.sweep(&store)?;
+        uploads.recover(&store)?;
         images::mend(&store, &config.hosts)?;
         Ok(Self {
             store,

@@ -5,6 +5,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::json;
 
 use super::body::{self, Outgoing};
+use super::repository::MAX_REPOSITORIES;
 use crate::Error;
 
 /// The codes of the specification, and `UNKNOWN` for what is the node's own fault.
@@ -152,6 +153,12 @@ impl Refusal {
             WWW_AUTHENTICATE,
             "Basic realm=\"layby registry\", charset=\"UTF-8\"",
         )
+    }
+
+    /// The node has as many repositories as it may have.
+    pub(super) fn too_many_repositories() -> Self {
+        let text = format!("the registry has {MAX_REPOSITORIES} repositories: empty some first");
+        Self::new(Code::TooManyRequests, text)
     }
 
     /// A range of a blob that has no such bytes (RFC 9110, 15.5.17).

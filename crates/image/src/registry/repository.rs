@@ -26,6 +26,9 @@ use crate::error::{io_error, storing};
 use crate::layout::to_json;
 use crate::{Error, Store, blob};
 
+/// So many repositories may a node have.
+pub(super) const MAX_REPOSITORIES: usize = 10_000;
+
 /// What is known of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
@@ -85,6 +88,24 @@ impl<'a> Repository<'a> {
     /// Whether anything was ever pushed to it.
     pub(super) fn exists(&self) -> bool {
         self.dir.join("blobs").exists() || self.dir.join("manifests").exists()
+    }
+
+    /// Whether something may be pushed to it: it is there, or there is room for one more.
+    pub(super) fn may_be_made(&self) -> Result<bool, Error> {
+        Ok(self.dir.exists() || names(&self.store.registry_dir())?.len() < MAX_REPOSITORIES)
+    }
+
+    /// Removes it if it holds nothing. The caller keeps others from adding something.
+    pub(super) fn remove_if_empty(&self) {
+        let marks = self.dir.join("referrers");
+        for subject in names(&marks).unwrap_or_default() {
+            let _ = fs::remove_dir(marks.join(subject));
+        }
+        // Those that are not there or not empty stay as they are.
+        for part in ["blobs", "manifests", "referrers", "tags", "uploads"] {
+            let _ = fs::remove_dir(self.dir.join(part));
+        }
+        let _ = fs::remove_dir(&self.dir);
     }
 
     /// The SHA-256 of a blob of it; a manifest is not one.

@@ -22,16 +22,18 @@ use super::refusal::{Code, Refusal};
 use super::repository::{self, Repository};
 use super::route::Name;
 use crate::error::{io_error, storing};
-use crate::{Error, Store, blob, digest};
+use crate::{Error, Store, blob, digest, lock};
 
 /// So much is gathered before it is written: an upload has at most two such pieces in memory.
 const PIECE_BYTES: usize = 1 << 20;
 /// A client that sends nothing for so long is cut off; what came is kept.
-const IDLE: Duration = Duration::from_secs(60);
+pub(super) const IDLE: Duration = Duration::from_secs(60);
 /// An upload that nobody goes on with is forgotten after this.
 const EXPIRY: Duration = Duration::from_secs(24 * 3600);
 /// So many uploads may be open on a node.
 const MAX_UPLOADS: usize = 1_000;
+/// So many of one token: others are to push too.
+const MAX_UPLOADS_OF_ONE: usize = 100;
 /// The largest blob, in bytes.
 const MAX_BLOB_BYTES: u64 = 256 << 30;
 /// So much of a body is still taken in when its upload has failed.
@@ -41,7 +43,16 @@ const WHAT: &str = "a blob that is pushed";
 /// The uploads of a registry.
 #[derive(Debug, Default)]
 pub(super) struct Uploads {
-    open: Mutex<HashMap<PathBuf, Arc<tokio::sync::Mutex<Upload>>>>,
+    open: Mutex<HashMap<PathBuf, Open>>,
+    /// Held while the folder of a new upload is made, and while empty ones are removed.
+    making: Mutex<()>,
+}
+
+/// An upload, and who began it; nobody knows that after a restart.
+#[derive(Debug)]
+struct Open {
+    who: Option<String>,
+    upload: Arc<tokio::sync::Mutex<Upload>>,
 }
 
 /// One upload: a file, and the hash of what is in it.
@@ -55,19 +66,30 @@ pub(super) struct Upload {
 
 impl Uploads {
     /// Begins one, and gives its id. Blocks.
-    pub(super) fn begin(&self, store: &Store, name: &Name) -> Result<String, Refusal> {
-        if self.count() >= MAX_UPLOADS {
+    pub(super) fn begin(
+        &self,
+        store: &Store,
+        name: &Name,
+        who: Option<&str>,
+    ) -> Result<String, Refusal> {
+        let is_full = || self.count() >= MAX_UPLOADS || self.count_of(who) >= MAX_UPLOADS_OF_ONE;
+        if is_full() {
             self.sweep(store)?;
         }
-        if self.count() >= MAX_UPLOADS {
+        if is_full() {
             return Err(Refusal::new(
                 Code::TooManyRequests,
                 format!(
-                    "{MAX_UPLOADS} uploads are open on this node: end some, or try again later"
+                    "{MAX_UPLOADS} uploads are open on this node, or {MAX_UPLOADS_OF_ONE} of one token: end some, or try again later"
                 ),
             ));
         }
-        let dir = Repository::new(store, name).uploads_dir()?;
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let repository = Repository::new(store, name);
+        if !repository.may_be_made()? {
+            return Err(Refusal::too_many_repositories());
+        }
+        let dir = repository.uploads_dir()?;
         let file = tempfile::Builder::new()
             .prefix("")
             .rand_bytes(32)
@@ -84,8 +106,11 @@ impl Uploads {
             size_bytes: 0,
             hasher: Some(Sha256::new()),
         };
-        self.lock()
-            .insert(path, Arc::new(tokio::sync::Mutex::new(upload)));
+        let open = Open {
+            who: who.map(str::to_owned),
+            upload: Arc::new(tokio::sync::Mutex::new(upload)),
+        };
+        self.lock().insert(path, open);
         Ok(id.unwrap_or_default())
     }
 
@@ -107,17 +132,26 @@ impl Uploads {
         }
         let path = Repository::new(store, name).upload_path(id);
         let mut open = self.lock();
-        if let Some(upload) = open.get(&path) {
-            return Ok(Arc::clone(upload));
+        if let Some(open) = open.get(&path) {
+            return Ok(Arc::clone(&open.upload));
         }
-        let size_bytes = fs::metadata(&path).map_err(|_| unknown())?.len();
-        let upload = Arc::new(tokio::sync::Mutex::new(Upload {
-            path: path.clone(),
-            size_bytes,
-            hasher: None,
-        }));
-        open.insert(path, Arc::clone(&upload));
+        let found = Open::left(&path).map_err(|_| unknown())?;
+        let upload = Arc::clone(&found.upload);
+        open.insert(path, found);
         Ok(upload)
+    }
+
+    /// Finds what was begun before the node was started: it counts too. Blocks.
+    pub(super) fn recover(&self, store: &Store) -> Result<(), Error> {
+        for name in repository::all(store)? {
+            let repository = Repository::new(store, &name);
+            for id in repository::names(&repository.upload_path(""))? {
+                let path = repository.upload_path(&id);
+                let left = Open::left(&path).map_err(io_error("look at", &path))?;
+                self.lock().insert(path, left);
+            }
+        }
+        Ok(())
     }
 
     /// Forgets an upload and what came of it. Blocks.
@@ -177,7 +211,7 @@ impl Uploads {
         Ok(())
     }
 
-    /// Forgets uploads that nobody went on with. Blocks.
+    /// Forgets uploads that nobody went on with, and repositories that hold nothing. Blocks.
     pub(super) fn sweep(&self, store: &Store) -> Result<(), Error> {
         for name in repository::all(store)? {
             let repository = Repository::new(store, &name);
@@ -190,6 +224,13 @@ impl Uploads {
                 }
             }
         }
+        // Whoever adds something to a repository holds this lock.
+        if let Some(_alone) = lock::try_exclusive(&store.locks_dir(), lock::CONTENT)? {
+            let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+            for name in repository::all(store)? {
+                Repository::new(store, &name).remove_if_empty();
+            }
+        }
         Ok(())
     }
 
@@ -197,9 +238,31 @@ impl Uploads {
         self.lock().len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, Arc<tokio::sync::Mutex<Upload>>>> {
+    fn count_of(&self, who: Option<&str>) -> usize {
+        let open = self.lock();
+        let theirs = open.values().filter(|open| open.who.as_deref() == who);
+        // Without a name nobody may push: those are left from before a restart.
+        who.map_or(0, |_| theirs.count())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, Open>> {
         // Nothing panics while it is held; a poisoned lock still holds whole entries.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    /// An upload that was begun before the node was started.
+    fn left(path: &Path) -> std::io::Result<Self> {
+        let upload = Upload {
+            path: path.to_owned(),
+            size_bytes: fs::metadata(path)?.len(),
+            hasher: None,
+        };
+        Ok(Self {
+            who: None,
+            upload: Arc::new(tokio::sync::Mutex::new(upload)),
+        })
     }
 }
 

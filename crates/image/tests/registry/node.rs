@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use layby_image::registry::Grant;
 use layby_image::{Budget, Error, PruneOptions};
 
-use crate::kit::{World, digest_of};
+use crate::kit::{World, digest_of, request, whole};
 
 fn options() -> PruneOptions {
     PruneOptions {
@@ -340,4 +341,42 @@ async fn a_full_disk_is_told_and_nothing_is_lost() {
     world.image("app", "v2", "there is room again").await;
     drop(world);
     drop(guard);
+}
+
+#[tokio::test]
+async fn one_token_does_not_take_all_uploads() {
+    let world = World::new();
+    let of = |who: &str| Grant {
+        who: Some(who.into()),
+        ..Grant::root()
+    };
+    let begin = async |who: &Grant| {
+        let post = request("POST", "/v2/app/blobs/uploads/", &[], whole(b""));
+        world.send(post, who).await.status.as_u16()
+    };
+    let greedy = of("greedy");
+    for _ in 0..100 {
+        assert_eq!(begin(&greedy).await, 202);
+    }
+    assert_eq!(begin(&greedy).await, 429);
+    assert_eq!(begin(&of("other")).await, 202);
+}
+
+#[tokio::test]
+async fn there_are_only_so_many_repositories_and_empty_ones_go() {
+    let world = World::new();
+    world.image("app", "v1", "a").await;
+    let registry = world.dir.path().join("store/registry");
+    for n in 1..10_000 {
+        fs::create_dir(registry.join(format!("r{n}"))).expect("a folder");
+    }
+    let full = world.ask("POST", "/v2/new/blobs/uploads/", &[], b"").await;
+    assert_eq!(
+        (full.status.as_u16(), full.code().as_str()),
+        (429, "TOOMANYREQUESTS")
+    );
+    world.image("app", "v2", "b").await;
+    world.registry.sweep().expect("to sweep");
+    world.image("new", "v1", "c").await;
+    assert_eq!(world.get("/v2/app/manifests/v1").await.status, 200);
 }
