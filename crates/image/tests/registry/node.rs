@@ -293,6 +293,8 @@ async fn pruning_leaves_a_manifest_to_which_a_push_lets_a_tag_lead_meanwhile() {
         })
     };
     assert!(matches!(prune(), Err(Error::Busy)));
+    let path = format!("/v2/app/manifests/{}", digest_of(&old));
+    assert_eq!(world.get(&path).await.status, 200, "the push may name it");
     assert_eq!(world.put("app", "kept", &old).await.status, 201);
     drop(pushing);
     let pruned = prune().expect("to prune");
