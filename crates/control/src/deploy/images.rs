@@ -1,10 +1,12 @@
 //! Images of a deploy: which have to be built, building them, and what their names mean now.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use layby_image::Image;
 use layby_model::AppName;
+use layby_model::mounts::Mount;
 use layby_model::spec::{AppSpec, BuildSpec, ContainerSpec, ServiceSpec};
 use tokio::sync::mpsc;
 
@@ -189,6 +191,34 @@ pub(crate) async fn image(plane: &Plane, reference: &str) -> Result<Image, Probl
     Ok(resolve(plane, reference).await??)
 }
 
+/// What is lost with each replica without the manifest's saying so: the volumes that images declare, and on which
+/// nothing is mounted. An image that is not there yet says nothing.
+pub(super) async fn unkept(plane: &Plane, app: &AppName, services: &[ServiceSpec]) -> Vec<String> {
+    let mut texts = Vec::new();
+    for service in services {
+        for container in &service.containers {
+            let name = name(app, service, container);
+            let Ok(Ok(image)) = resolve(plane, &name).await else {
+                continue;
+            };
+            let declared = image.config.volumes.iter();
+            for path in declared.filter(|path| !is_mounted(path, &container.mounts)) {
+                texts.push(format!(
+                    "{app}/{}: the image {name} declares a volume at {path}; what is written there goes with each replica: mount a named volume to keep it",
+                    service.name
+                ));
+            }
+        }
+    }
+    texts
+}
+
+/// Whether something is mounted at a path, or above it.
+fn is_mounted(path: &str, mounts: &[Mount]) -> bool {
+    let path = Path::new(path);
+    mounts.iter().any(|mount| path.starts_with(&mount.target))
+}
+
 /// The outer error is the node's, the inner one the image's.
 pub(super) async fn resolve(
     plane: &Plane,
@@ -206,4 +236,33 @@ pub(super) fn broke_off(error: tokio::task::JoinError) -> Problem {
     Problem::failed(format!(
         "the image store broke off; please report this: {error}"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use layby_model::mounts::MountSource;
+
+    use super::*;
+
+    #[test]
+    fn a_mount_keeps_what_is_at_its_target_and_below() {
+        let at = |target: &str| Mount {
+            source: MountSource::Tmpfs {
+                size_bytes: None,
+                mode: None,
+            },
+            target: target.to_owned(),
+            read_only: false,
+        };
+        for (path, target, mounted) in [
+            ("/data", "/data", true),
+            ("/data/", "/data", true),
+            ("/data/db", "/data", true),
+            ("/data", "/data/db", false),
+            ("/database", "/data", false),
+        ] {
+            assert_eq!(is_mounted(path, &[at(target)]), mounted, "{path} {target}");
+        }
+        assert!(!is_mounted("/data", &[]));
+    }
 }

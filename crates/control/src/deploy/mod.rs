@@ -124,6 +124,7 @@ pub(crate) async fn up(
         let task_plane = Arc::clone(&plane);
         plane.spawn(async move {
             warn(&events, warnings).await;
+            warn_of_unkept(&task_plane, &manifest.app.name, &manifest.app.services, &events).await;
             let ended = dry_run::run(&task_plane, &manifest.app, &builds, &pulls, &events).await;
             finish(&events, ended.map(|()| 0)).await;
         });
@@ -150,6 +151,7 @@ pub(crate) async fn up(
                     committed
                 }
             };
+            warn_of_unkept(&plane, &manifest.app.name, &manifest.app.services, &events).await;
             drop(kept);
             Ok(outcome::wait(committed, ask.detach, &events).await)
         };
@@ -198,6 +200,7 @@ pub(crate) async fn change(
                     commit_one(&plane, &app, &spec, &row).await?
                 }
             };
+            warn_of_unkept(&plane, &app, std::slice::from_ref(&spec), &events).await;
             drop(kept);
             Ok(outcome::wait(committed, detach, &events).await)
         };
@@ -507,6 +510,16 @@ async fn warn(events: &mpsc::Sender<Event>, texts: Vec<String>) {
     for text in texts {
         let _ = events.send(Event::Warning { text }).await;
     }
+}
+
+/// Warns of what images keep nowhere, once they are there.
+async fn warn_of_unkept(
+    plane: &Plane,
+    app: &AppName,
+    services: &[ServiceSpec],
+    events: &mpsc::Sender<Event>,
+) {
+    warn(events, images::unkept(plane, app, services).await).await;
 }
 
 /// The last events. Whoever asked may have gone; the deploy was done all the same.

@@ -13,6 +13,7 @@ use crate::tree::{Node, Place, Value, cut};
 
 /// Takes the options of the sandbox off a service.
 pub(crate) fn read(service: &mut Fields, report: &mut Report) -> SandboxOptions {
+    let (dns_at, dns) = (service.place_of("dns"), service.name("dns"));
     let sandbox = SandboxOptions {
         hostname: service.parsed("hostname", report, own_hostname),
         extra_hosts: extra_hosts(service, report),
@@ -25,6 +26,12 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> SandboxOptions 
         share_pid: false,
         host_users: namespace(service, "userns_mode", report),
     };
+    if let (Some(place), false) = (dns_at, sandbox.dns.is_empty()) {
+        let message = format!(
+            "{dns} is asked instead of the node's name server: the app's services are not found by their names"
+        );
+        report.warn(&place, message);
+    }
     namespaces_of_its_own(service, report);
     sandbox
 }
