@@ -154,6 +154,7 @@ impl Plane {
     /// Takes a driver that has ended out of the register.
     pub(crate) fn forget_driver(&self, service: &ServiceId) {
         self.drivers().remove(service);
+        self.uses.forget(service);
     }
 
     /// Rings the drivers for whom a request began to wait, or none waits any more. The others hear nothing.

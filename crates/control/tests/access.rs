@@ -163,8 +163,13 @@ async fn a_command_wakes_a_service_and_keeps_it_awake() {
     assert!(problem.detail.contains("in use"), "{problem:?}");
     cat.send(0, b"still here").await;
     assert_eq!(cat.next().await, (1, b"still here".to_vec()));
+    let ended = std::time::Instant::now();
     drop(cat);
     world.until("shop/web", is(Showing::Dozing)).await;
+    assert!(
+        ended.elapsed() >= Duration::from_millis(200),
+        "it is idle from the end of its use on"
+    );
 }
 
 #[tokio::test]

@@ -111,7 +111,12 @@ async fn ready_is_what_the_http_probe_says() {
     assert_eq!(world.tables.borrow().listeners[0].protocol, Protocol::Http);
 
     app.healthy.store(false, Ordering::SeqCst);
-    world.until(ID, |d| d.view.replicas_ready == 0).await;
+    let fails = |c: &String| c.contains("fails its probe now: GET http://");
+    world
+        .until(ID, |d| {
+            d.view.replicas_ready == 0 && d.conditions.iter().any(fails)
+        })
+        .await;
     world
         .until_table(|t| t.services[&ID.parse().expect("an id")].mode == Mode::Hold)
         .await;

@@ -364,7 +364,7 @@ pub(crate) struct Cp {
 /// `layby top`.
 #[derive(Debug, Args)]
 pub(crate) struct Top {
-    /// Only these services.
+    /// Only these services, or apps of which all services are meant.
     #[arg(value_name = "NAME")]
     pub(crate) names: Vec<String>,
     /// Look once.

@@ -10,7 +10,7 @@ use layby_control::api::types::{Event, Failure, Outcome, ServiceView};
 
 use crate::client::{Client, Lines};
 use crate::exit::{Code, Exit};
-use crate::out::say;
+use crate::out::{say, tell};
 use crate::show;
 
 /// How events are shown.
@@ -184,7 +184,7 @@ impl Screen {
 
     /// A line that stays, on standard error.
     fn note(&self, line: &str) {
-        self.suspended(|| eprintln!("{line}"));
+        self.suspended(|| tell!("{line}"));
     }
 
     fn suspended(&self, print: impl FnOnce()) {

@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::cli::Exec;
 use crate::client::Client;
 use crate::exit::Passed;
+use crate::out::{BROKEN_PIPE, tell};
 use crate::services;
 use crate::terminal::{self, Raw};
 
@@ -89,7 +90,7 @@ pub(crate) async fn exec(client: &Client, options: &Exec) -> Result<()> {
         Some(0) => Ok(()),
         Some(code) => Err(Passed(u8::try_from(code).unwrap_or(UNKNOWN)).into()),
         None => {
-            eprintln!("layby: {}", ended.message.unwrap_or_default());
+            tell!("layby: {}", ended.message.unwrap_or_default());
             Err(Passed(UNKNOWN).into())
         }
     }
@@ -173,7 +174,9 @@ impl Ends {
 /// Writes at once; a reader that has seen enough ends the program, as other tools do.
 fn put(mut to: impl Write, bytes: &[u8]) -> Result<()> {
     match to.write_all(bytes).and_then(|()| to.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Passed(141).into()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            Err(Passed(BROKEN_PIPE).into())
+        }
         other => Ok(other?),
     }
 }

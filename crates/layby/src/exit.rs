@@ -1,5 +1,6 @@
 //! Exit codes, and the one place where an error becomes a line for the person at the terminal.
 
+use crate::out::tell;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -66,7 +67,7 @@ pub(crate) fn report(result: anyhow::Result<()>) -> ExitCode {
     }
     let text = format!("{error:#}");
     if !text.is_empty() {
-        eprintln!("layby: {text}");
+        tell!("layby: {text}");
     }
     let code = error
         .downcast_ref::<Exit>()

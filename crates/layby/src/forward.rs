@@ -4,19 +4,30 @@ use std::io::Write;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
+use layby_control::api::types::ServiceDetail;
+use layby_model::state::Showing;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::cli::PortForward;
 use crate::client::Client;
-use crate::out::say;
+use crate::exit::{Code, Exit};
+use crate::out::{say, tell};
 use crate::services;
 
 /// Listens on ports of this machine and carries each connection to a port of a replica, until it is ended.
 ///
 /// # Errors
-/// No node answers, the name fits none, or a port is taken.
+/// No node answers, the name fits none or what has ended, or a port is taken.
 pub(crate) async fn port_forward(client: &Client, options: &PortForward) -> Result<()> {
     let path = services::find(client, &options.name).await?;
+    let detail: ServiceDetail = client.get(&path, &[]).await?;
+    if detail.view.wakefulness == Some(Showing::Ended) {
+        let name = &options.name;
+        let text = format!(
+            "{name} has ended, and its restart policy leaves it so: `layby wake {name}` runs it again"
+        );
+        return Err(Exit::new(Code::Failed, text).into());
+    }
     let path = format!("{path}/forward");
     let mut listeners = Vec::new();
     for (local, remote) in &options.ports {
@@ -39,7 +50,7 @@ pub(crate) async fn port_forward(client: &Client, options: &PortForward) -> Resu
                     let (client, path, query) = (client.clone(), path.clone(), query.clone());
                     tokio::spawn(async move {
                         if let Err(error) = carry(&client, &path, &query, stream).await {
-                            eprintln!("layby: {error:#}");
+                            tell!("layby: {error:#}");
                         }
                     });
                 }

@@ -8,7 +8,7 @@ use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 
 use crate::cli::Login;
 use crate::client::Client;
-use crate::out::say;
+use crate::out::{say, tell};
 use crate::show;
 
 /// The longest password that is read, in bytes.
@@ -90,7 +90,7 @@ fn ask(question: &str, secret: bool) -> Result<String> {
     let read = stdin.lock().take(MAX_PASSWORD_BYTES).read_line(&mut line);
     if secret {
         tcsetattr(&stdin, SetArg::TCSAFLUSH, &before)?;
-        eprintln!();
+        tell!("");
     }
     read?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())

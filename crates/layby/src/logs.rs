@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use anyhow::Result;
 use jiff::Timestamp;
-use layby_control::api::types::{LogView, ServiceView};
+use layby_control::api::types::LogView;
 
 use crate::cli::Logs;
 use crate::client::Client;
@@ -21,7 +21,7 @@ const COLOURS: [u8; 10] = [36, 33, 32, 35, 34, 96, 93, 92, 95, 94];
 /// # Errors
 /// No node answers, or a name fits neither a service nor an app.
 pub(crate) async fn logs(client: &Client, options: &Logs) -> Result<()> {
-    let names = find(client, &options.names).await?;
+    let names = services::find_all(client, &options.names).await?;
     let now_ms = Timestamp::now().as_millisecond();
     let mut query = vec![("follow", options.follow.to_string())];
     query.extend(names.iter().map(|name| ("service", name.clone())));
@@ -68,29 +68,6 @@ pub(crate) async fn logs(client: &Client, options: &Logs) -> Result<()> {
 fn colourful(options: &Logs) -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     !options.no_color && !refused && std::io::stdout().is_terminal()
-}
-
-/// The services that names mean, each once: a service's name, else an app's, which means all of its services.
-async fn find(client: &Client, names: &[String]) -> Result<Vec<String>> {
-    let views: Vec<ServiceView> = client.get("/v1/services", &[]).await?;
-    let mut found: Vec<String> = Vec::new();
-    for name in names {
-        let full = |view: &ServiceView| format!("{}/{}", view.app, view.service);
-        let is_service = |view: &&ServiceView| full(view) == *name || view.service == *name;
-        let app = name.trim_end_matches('/');
-        let of_app = views.iter().filter(|view| view.app == app);
-        let of_app: Vec<String> = of_app.map(full).collect();
-        // Several of a name are an error that says which there are.
-        if !of_app.is_empty() && (app != name || views.iter().filter(is_service).count() != 1) {
-            found.extend(of_app);
-        } else {
-            let path = services::find(client, name).await?;
-            found.extend(path.strip_prefix("/v1/services/").map(str::to_owned));
-        }
-    }
-    found.sort();
-    found.dedup();
-    Ok(found)
 }
 
 /// What stands before the lines of each service, where there are several.

@@ -11,7 +11,7 @@ use layby_control::api::types::VersionView;
 
 use crate::client::Client;
 use crate::exit::{Code, Exit};
-use crate::out::say;
+use crate::out::{say, tell};
 use crate::paths::Paths;
 
 /// How long a node may take until it answers.
@@ -50,7 +50,7 @@ pub(crate) async fn start(paths: &Paths, client: &Client) -> Result<()> {
         .context("cannot start a node")?;
     wait_until_it_answers(paths, client, &mut child, before).await?;
     let version: VersionView = client.get("/v1/version", &[]).await?;
-    eprintln!(
+    tell!(
         "Started a node in the background (pid {}, data in {}, gateway on {}; `layby node stop` ends it).",
         version.pid,
         paths.data_dir.display(),
@@ -121,9 +121,9 @@ fn lock_is_held(paths: &Paths) -> bool {
 /// # Errors
 /// No node answers, or it does not end in time.
 pub(crate) async fn stop(paths: &Paths, client: &Client, all: bool) -> Result<()> {
-    client
-        .order("/v1/node/stop", &[("all", all.to_string())])
-        .await?;
+    let query = [("all", all.to_string())];
+    let asked = client.order("/v1/node/stop", &query).await;
+    asked.map_err(|error| without_node(paths, error))?;
     let started = Instant::now();
     while lock_is_held(paths) {
         if started.elapsed() > STOP_DEADLINE {
@@ -135,12 +135,28 @@ pub(crate) async fn stop(paths: &Paths, client: &Client, all: bool) -> Result<()
     say!(
         "{}",
         if all {
-            "The node and its containers are stopped."
+            "The node is stopped; its containers are removed, with what they wrote and their logs; volumes stay."
         } else {
             "The node is stopped; its containers go on."
         }
     );
     Ok(())
+}
+
+/// An error where no node runs, but its containers do: they outlive it, and only a node ends them.
+fn without_node(paths: &Paths, error: anyhow::Error) -> anyhow::Error {
+    let left = match error.downcast_ref::<Exit>().map(|exit| exit.code) {
+        Some(Code::NotFound) => layby_runtime::shims_below(&paths.data_dir),
+        Some(Code::Failed | Code::Kept | Code::TimedOut) | None => 0,
+    };
+    if left == 0 {
+        return error;
+    }
+    let message = format!(
+        "no node runs for {}, but {left} of its replicas do: start it with `layby serve`, then end both with `layby node stop --all`",
+        paths.data_dir.display()
+    );
+    Exit::new(Code::NotFound, message).into()
 }
 
 /// Prints the versions of this program and, if one answers, of the node.

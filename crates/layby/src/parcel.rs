@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
+use crate::out::tell;
 use anyhow::{Context, Result, bail};
 use layby_image::dockerignore::Ignore;
 use tokio::io::AsyncRead;
@@ -292,7 +293,7 @@ pub(crate) fn stream(parcel: Parcel) -> impl AsyncRead + Send + Sync + 'static {
         if let Err(error) = parcel.write(writer)
             && !is_broken_pipe(&error)
         {
-            eprintln!("layby: {error:#}");
+            tell!("layby: {error:#}");
         }
     });
     near

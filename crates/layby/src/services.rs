@@ -125,3 +125,29 @@ pub(crate) async fn find(client: &Client, name: &str) -> Result<String> {
         }
     }
 }
+
+/// The services that names mean, each once: a service's name, else an app's, which means all of its services.
+///
+/// # Errors
+/// No node answers, or a name fits neither a service nor an app.
+pub(crate) async fn find_all(client: &Client, names: &[String]) -> Result<Vec<String>> {
+    let views: Vec<ServiceView> = client.get("/v1/services", &[]).await?;
+    let mut found: Vec<String> = Vec::new();
+    for name in names {
+        let full = |view: &ServiceView| format!("{}/{}", view.app, view.service);
+        let is_service = |view: &&ServiceView| full(view) == *name || view.service == *name;
+        let app = name.trim_end_matches('/');
+        let of_app = views.iter().filter(|view| view.app == app);
+        let of_app: Vec<String> = of_app.map(full).collect();
+        // Several of a name are an error that says which there are.
+        if !of_app.is_empty() && (app != name || views.iter().filter(is_service).count() != 1) {
+            found.extend(of_app);
+        } else {
+            let path = find(client, name).await?;
+            found.extend(path.strip_prefix("/v1/services/").map(str::to_owned));
+        }
+    }
+    found.sort();
+    found.dedup();
+    Ok(found)
+}

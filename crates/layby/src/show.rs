@@ -1,7 +1,8 @@
 //! How services look on a terminal.
 
 use comfy_table::{ContentArrangement, Table, presets};
-use layby_control::api::types::{ServiceDetail, ServiceView};
+use layby_control::api::types::{ExitView, ServiceDetail, ServiceView};
+use nix::sys::signal::Signal;
 
 use crate::events;
 use crate::out::say;
@@ -143,6 +144,7 @@ pub(crate) fn detail(detail: &ServiceDetail, gateway: &str) {
         "CONTAINER",
         "PID",
         "RESTARTS",
+        "LAST EXIT",
     ]);
     for replica in &detail.replicas {
         for container in &replica.containers {
@@ -155,8 +157,22 @@ pub(crate) fn detail(detail: &ServiceDetail, gateway: &str) {
                     .pid
                     .map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
                 container.restarts.to_string(),
+                container
+                    .last_exit
+                    .as_ref()
+                    .map_or_else(|| "-".to_owned(), exit),
             ]);
         }
     }
     print(&replicas);
+}
+
+/// How a container ended last: `3`, `137, SIGKILL`, `137, out of memory`.
+fn exit(exit: &ExitView) -> String {
+    let signal = Signal::try_from(exit.code - 128).ok();
+    match (exit.oom, signal) {
+        (true, _) => format!("{}, out of memory", exit.code),
+        (false, Some(signal)) => format!("{}, {signal}", exit.code),
+        (false, None) => exit.code.to_string(),
+    }
 }

@@ -5,7 +5,7 @@ use layby_control::api::types::{NewToken, TokenBody, TokenView};
 
 use crate::cli::Token;
 use crate::client::{Client, encode};
-use crate::out::say;
+use crate::out::{say, tell};
 use crate::show;
 
 /// Does what `command` says.
@@ -34,7 +34,7 @@ pub(crate) async fn token(client: &Client, command: Token) -> Result<()> {
                 say!("{}", serde_json::to_string_pretty(&made)?);
             } else {
                 // Nothing else on standard output: it can be piped to `docker login --password-stdin`.
-                eprintln!(
+                tell!(
                     "The token {} is made. Its secret is shown only now:",
                     made.token.name
                 );

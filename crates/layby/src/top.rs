@@ -43,11 +43,8 @@ struct Line {
 /// No node answers, or a name fits none.
 pub(crate) async fn top(client: &Client, options: &Top) -> Result<()> {
     let mut query = vec![("watch", "true".to_owned())];
-    for name in &options.names {
-        let path = services::find(client, name).await?;
-        let name = path.strip_prefix("/v1/services/").unwrap_or(name);
-        query.push(("service", name.to_owned()));
-    }
+    let names = services::find_all(client, &options.names).await?;
+    query.extend(names.into_iter().map(|name| ("service", name)));
     let live = !options.once && (options.json.json || std::io::stdout().is_terminal());
     let interval_ms = match live {
         true => ((options.interval * 1000.0) as u64).max(LEAST_MS),

@@ -11,7 +11,7 @@ use crate::cli::Transfer;
 use crate::client::{Client, Query};
 use crate::exit::{Code, Exit};
 use crate::images::size;
-use crate::out::say;
+use crate::out::{say, tell};
 
 /// Asks for the transfer and shows it until it is done.
 ///
@@ -106,7 +106,7 @@ impl Screen {
                     .sizes
                     .get(digest)
                     .map(|bytes| format!(" ({})", size(*bytes)));
-                eprintln!("{name}  {said}{}", size.unwrap_or_default());
+                tell!("{name}  {said}{}", size.unwrap_or_default());
             }
             return;
         };

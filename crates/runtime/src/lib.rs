@@ -53,5 +53,5 @@ pub use error::Error;
 pub use image::ShimImage;
 pub use mounts::{MountConfig, MountFrom};
 pub use options::{DeviceConfig, OptionsConfig, UlimitConfig};
-pub use shim::run_if_shim;
+pub use shim::{run_if_shim, shims_below};
 pub use spec::{Bundle, ContainerConfig, SandboxSpec};

@@ -324,7 +324,7 @@ pub struct ContainerView {
     pub name: String,
     /// Its init process on the host, while it runs.
     pub pid: Option<i32>,
-    /// How often it ended without being asked to.
+    /// How often it was started again after it had ended without being asked to.
     pub restarts: u32,
     /// How it ended last, asked or not.
     pub last_exit: Option<ExitView>,

@@ -124,7 +124,13 @@ pub(crate) async fn up(
         let task_plane = Arc::clone(&plane);
         plane.spawn(async move {
             warn(&events, warnings).await;
-            warn_of_unkept(&task_plane, &manifest.app.name, &manifest.app.services, &events).await;
+            warn_of_unkept(
+                &task_plane,
+                &manifest.app.name,
+                &manifest.app.services,
+                &events,
+            )
+            .await;
             let ended = dry_run::run(&task_plane, &manifest.app, &builds, &pulls, &events).await;
             finish(&events, ended.map(|()| 0)).await;
         });

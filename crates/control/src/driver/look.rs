@@ -77,7 +77,8 @@ impl Driver {
             hopeless: self.hopeless(&reports, &d, confirmed),
             since: BTreeMap::new(),
         };
-        o.since = self.since(&d, &o, traffic.idle_ms);
+        let last_uses = [traffic.idle_ms, self.plane.uses.idle_ms(&self.id)];
+        o.since = self.since(&d, &o, last_uses.into_iter().flatten().min());
         (d, o)
     }
 
@@ -192,7 +193,7 @@ impl Driver {
         if !keys.iter().any(|key| matches!(key, Timer::Idle(_))) {
             self.idle_floor_ms = o.now_ms;
         }
-        // The gateway knows the last use exactly, however rarely it is asked.
+        // The last use is known exactly, however rarely it is asked for.
         let last_use_ms = idle_ms.map_or(0, |ms| o.now_ms.saturating_sub(ms));
         let idle_since_ms = last_use_ms.max(self.idle_floor_ms);
         let since = |key: &Timer| match key {

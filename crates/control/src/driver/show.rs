@@ -203,6 +203,10 @@ impl Driver {
         if d.wanted == Wakefulness::Awake && d.enabled && d.live.is_some() && ready < d.replicas {
             conditions.push(format!("{ready} of {} replicas are ready", d.replicas));
         }
+        let unready = reports.iter().filter(|r| r.phase == Phase::Starting);
+        for (id, said) in unready.filter_map(|r| Some((r.id, self.health.unready(r.id, r.run)?))) {
+            conditions.push(format!("replica {id} fails its probe now: {said}"));
+        }
         // How one ended is told apart.
         let stands = reports.iter().filter(|r| r.ended.is_none());
         for (id, trouble) in stands.filter_map(|r| Some((r.id, r.trouble.as_ref()?))) {
@@ -317,7 +321,13 @@ fn replica(report: &ReplicaReport, phases: &BTreeMap<ReplicaId, Phase>) -> Repli
     let container = |c: &layby_model::replica::ContainerReport| ContainerView {
         name: c.name.clone(),
         pid: c.pid,
-        restarts: c.ended,
+        // One whose end stands was started once less than it ended.
+        restarts: c.ended.saturating_sub(u32::from(
+            report
+                .ended
+                .as_ref()
+                .is_some_and(|end| end.container == c.name),
+        )),
         last_exit: c.last_exit.map(Into::into),
     };
     ReplicaView {

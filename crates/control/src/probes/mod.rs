@@ -6,7 +6,7 @@
 mod ask;
 mod plan;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -46,8 +46,8 @@ struct State {
     run: u64,
     /// It answered once in this run.
     answered: bool,
-    /// Readiness checks (by their place in the plan) that fail now.
-    failing: BTreeSet<usize>,
+    /// Readiness checks (by their place in the plan) that fail now, and what was said to each last.
+    failing: BTreeMap<usize, String>,
     /// A liveness check failed: it is to be replaced.
     dead: bool,
     /// What the last attempt said, for people.
@@ -143,7 +143,7 @@ impl Health {
                 State {
                     run: report.run,
                     answered,
-                    failing: BTreeSet::new(),
+                    failing: BTreeMap::new(),
                     dead: false,
                     last_answer,
                     task: Some(task),
@@ -157,7 +157,7 @@ impl Health {
         let state = State {
             run,
             answered: true,
-            failing: BTreeSet::new(),
+            failing: BTreeMap::new(),
             dead: false,
             last_answer: None,
             task: None,
@@ -173,6 +173,14 @@ impl Health {
             Some(state) if state.answered && state.failing.is_empty() => Verdict::Ready,
             Some(_) | None => Verdict::NotReady,
         }
+    }
+
+    /// Why a replica that was ready in `run` is so no more: what was said to a check that fails now.
+    pub(crate) fn unready(&self, replica: ReplicaId, run: u64) -> Option<String> {
+        let states = lock(&self.states);
+        let state = states.get(&replica)?;
+        let fails = state.run == run && state.answered;
+        state.failing.values().next().filter(|_| fails).cloned()
     }
 
     /// What the last attempt on a replica said.
@@ -255,13 +263,16 @@ impl Prober {
             tokio::time::sleep(period(check)).await;
             match self.ask(check, Duration::MAX).await {
                 Ok(()) => (good, bad) = (good + 1, 0),
-                Err(_) => (good, bad) = (0, bad + 1),
+                Err(failed) => {
+                    (good, bad) = (0, bad + 1);
+                    if bad >= check.probe.failure_threshold.max(1) {
+                        self.change(|state| {
+                            state.failing.insert(place, failed.text);
+                        });
+                    }
+                }
             }
-            if bad >= check.probe.failure_threshold.max(1) {
-                self.change(|state| {
-                    state.failing.insert(place);
-                });
-            } else if good >= check.probe.success_threshold.max(1) {
+            if good >= check.probe.success_threshold.max(1) {
                 self.change(|state| {
                     state.failing.remove(&place);
                 });

@@ -16,7 +16,8 @@ pub(crate) mod prepare;
 mod sandbox;
 mod serve;
 
-use std::ffi::CStr;
+use std::collections::BTreeSet;
+use std::ffi::{CStr, OsStr};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -272,16 +273,33 @@ fn live(bundle: &Bundle, mut ready: File) -> Result<()> {
 /// The shim of a bundle, if it lives, and what it has forked that executes no program of its own yet: their
 /// command line says whose they are. A zombie has none.
 pub(crate) fn processes(bundle: &Bundle) -> Vec<Pid> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| is_of(*pid, bundle))
+    pids()
+        .filter(|pid| is_of(*pid, bundle))
         .map(Pid::from_raw)
         .collect()
 }
 
 fn is_of(pid: i32, bundle: &Bundle) -> bool {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    root_of(pid).is_some_and(|root| root == bundle.root())
+}
+
+/// The bundle of which a process is the shim, if it is one.
+fn root_of(pid: i32) -> Option<PathBuf> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let mut arguments = line.split(|b| *b == 0);
-    arguments.next() == Some(ROLE.as_bytes())
-        && arguments.next() == Some(bundle.root().as_os_str().as_bytes())
+    (arguments.next() == Some(ROLE.as_bytes())).then_some(())?;
+    arguments
+        .next()
+        .map(|root| PathBuf::from(OsStr::from_bytes(root)))
+}
+
+/// How many bundles below a folder have a shim that lives, whoever drives them.
+pub fn shims_below(folder: &Path) -> usize {
+    let roots: BTreeSet<PathBuf> = pids().filter_map(root_of).collect();
+    roots.iter().filter(|root| root.starts_with(folder)).count()
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
