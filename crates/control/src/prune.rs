@@ -4,7 +4,7 @@
 //! deploy is making: it keeps the collector off, and pruning waits for it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::{SignedDuration, Timestamp};
 use layby_image::{Budget, PruneOptions, Pruned};
@@ -68,7 +68,13 @@ fn by_policy(policy: &PrunePolicy) -> PruneBody {
 /// Marks that make no sense, builds that do not end, or the disk.
 pub(crate) async fn prune(plane: &Arc<Plane>, body: PruneBody) -> Result<PruneView, Problem> {
     let budget = budget(&body)?;
-    let alone = alone(plane).await?;
+    let asked_ago = Duration::from_millis(body.asked_ago_ms.unwrap_or(0).into());
+    let asked_at = SystemTime::now().checked_sub(asked_ago);
+    let patience = match body.at_once {
+        true => Duration::ZERO,
+        false => PATIENCE,
+    };
+    let alone = alone(plane, patience).await?;
     let unused_for = Duration::from_secs(u64::from(body.keep_days.unwrap_or(0)) * DAY_S);
     let before = SignedDuration::try_from(unused_for)
         .ok()
@@ -82,6 +88,7 @@ pub(crate) async fn prune(plane: &Arc<Plane>, body: PruneBody) -> Result<PruneVi
         registry: plane.desk.registry.hosts().name.clone(),
         all: body.all,
         untagged: body.untagged,
+        asked_at,
         unused_for,
         budget,
         dry_run: body.dry_run,
@@ -98,13 +105,16 @@ pub(crate) async fn prune(plane: &Arc<Plane>, body: PruneBody) -> Result<PruneVi
 }
 
 /// Keeps builds and deploys out. They keep others out only for as long as they take, and are not to wait here.
-async fn alone(plane: &Plane) -> Result<tokio::sync::OwnedRwLockWriteGuard<()>, Problem> {
-    let until = Instant::now() + PATIENCE;
+async fn alone(
+    plane: &Plane,
+    patience: Duration,
+) -> Result<tokio::sync::OwnedRwLockWriteGuard<()>, Problem> {
+    let until = Instant::now() + patience;
     loop {
         if let Some(alone) = plane.collector.try_alone() {
             return Ok(alone);
         }
-        if Instant::now() > until {
+        if Instant::now() >= until {
             let text = "builds or deploys are under way, and what they make must not be pruned";
             return Err(Problem::conflict(text).hint("try again when they are done"));
         }

@@ -413,6 +413,46 @@ async fn pruning_keeps_what_services_and_the_registry_need() {
 }
 
 #[tokio::test]
+async fn of_a_running_image_only_the_name_that_the_manifest_uses_and_the_last_one_stay() {
+    let world = World::with_registry().await;
+    world.up(&compose("fake/ok", "")).await;
+    let tag = "/v1/images/tag?reference=fake/ok&to=alias:1";
+    assert_eq!(world.ask("POST", tag, Vec::new()).await.0, 204);
+    let rm = async |name: &str| {
+        let path = format!("/v1/images?reference={name}");
+        world.ask("DELETE", &path, Vec::new()).await.0
+    };
+    assert_eq!(rm("fake/ok").await, 409, "the manifest names it");
+    assert_eq!(rm("alias:1").await, 204);
+    assert_eq!(rm("fake/ok").await, 409);
+}
+
+#[tokio::test]
+async fn images_are_named_by_the_first_digits_of_their_digests_too() {
+    let world = World::with_registry().await;
+    world.up(&compose("fake/ok", "")).await;
+    let inspect = async |name: &str| {
+        let path = format!("/v1/images/inspect?reference={name}");
+        let (status, answer) = world.ask("GET", &path, Vec::new()).await;
+        let json: serde_json::Value = serde_json::from_slice(&answer).expect("JSON");
+        (
+            status,
+            json["digest"].as_str().unwrap_or_default().to_owned(),
+        )
+    };
+    let (status, digest) = inspect("fake/ok").await;
+    assert_eq!(status, 200);
+    let hex = digest.strip_prefix("sha256:").expect("a digest");
+    for id in [&digest, hex, &hex[..12], &format!("sha256:{}", &hex[..6])] {
+        assert_eq!(inspect(id).await, (200, digest.clone()), "{id}");
+    }
+    assert_eq!(inspect(&hex[..5]).await.0, 404, "it is too short for an id");
+    let tag = format!("/v1/images/tag?reference={}&to=alias:1", &hex[..12]);
+    assert_eq!(world.ask("POST", &tag, Vec::new()).await.0, 204);
+    assert_eq!(inspect("alias:1").await.1, digest);
+}
+
+#[tokio::test]
 async fn the_gateway_leads_to_the_registry_by_its_name() {
     let world = World::with_registry().await;
     let table = world

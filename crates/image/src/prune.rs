@@ -25,6 +25,8 @@ pub struct PruneOptions {
     pub all: bool,
     /// Manifests of the registry that no tag leads to, by way of indexes and subjects neither.
     pub untagged: bool,
+    /// When it was asked for: what was made or named since then stays. `None`: now.
+    pub asked_at: Option<SystemTime>,
     /// Only what was not used for so long.
     pub unused_for: Duration,
     /// With more content than this, names and build caches go, the one first that was not used for the longest time.
@@ -62,8 +64,10 @@ pub(crate) fn prune(store: &Store, options: &PruneOptions) -> Result<Pruned, Err
     let sizes = roots::sizes(store)?;
     let now = SystemTime::now();
     let mut all = roots::find(store, options)?;
+    let asked_at = options.asked_at.unwrap_or(now);
     let unused = |root: &Root| {
         root.may_go
+            && root.last_used <= asked_at
             && now
                 .duration_since(root.last_used)
                 .is_ok_and(|age| age >= options.unused_for)

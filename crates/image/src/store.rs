@@ -54,6 +54,9 @@ pub enum Format {
     Docker,
 }
 
+/// An id of fewer digits could be anything.
+const MIN_ID_DIGITS: usize = 6;
+
 /// A directory of images. Safe to share between threads, and the directory between processes.
 #[derive(Debug)]
 pub struct Store {
@@ -124,6 +127,40 @@ impl Store {
             (None, None) => Err(Error::NotFound {
                 reference: wanted.short(),
                 similar: index::similar(&wanted, &index),
+            }),
+        }
+    }
+
+    /// What a person's text means: an id (at least 6 hex digits that only one image's digest begins with, with or without
+    /// `sha256:`) is that digest; anything else, and what is a name, is as it was given.
+    ///
+    /// # Errors
+    /// [`Error::BadReference`]: several digests begin so.
+    pub fn meant(&self, text: &str) -> Result<String, Error> {
+        let hex = text.strip_prefix("sha256:").unwrap_or(text);
+        let is_hex = hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+        if !is_hex || !(MIN_ID_DIGITS..=64).contains(&hex.len()) {
+            return Ok(text.to_owned());
+        }
+        let index = self.index()?;
+        let name = text.parse::<Reference>().ok().map(|name| name.to_string());
+        let is_name = |entry: &Descriptor| name.is_some() && entry.ref_name() == name.as_deref();
+        if index.manifests.iter().any(is_name) {
+            return Ok(text.to_owned());
+        }
+        let id = format!("sha256:{hex}");
+        let digests = index.manifests.iter().map(|entry| entry.digest.as_str());
+        let mut found = digests.filter(|digest| digest.starts_with(&id));
+        let Some(first) = found.next() else {
+            // One that has no name may be meant by all of its digest.
+            let whole = digest::hex_of(&id).is_some();
+            return Ok(if whole { id } else { text.to_owned() });
+        };
+        match found.all(|digest| digest == first) {
+            true => Ok(first.to_owned()),
+            false => Err(Error::BadReference {
+                reference: text.to_owned(),
+                reason: "the digests of several images begin so; write more of it",
             }),
         }
     }

@@ -515,10 +515,11 @@ pub(crate) enum Image {
     ///
     /// Without options, only content that nothing names.
     Prune(Prune),
-    /// Forget an image's name.
+    /// Forget names of images; by its id, an image loses all of its names.
     Rm {
-        /// The image.
-        reference: String,
+        /// The names or ids.
+        #[arg(required = true)]
+        references: Vec<String>,
     },
 }
 

@@ -427,7 +427,11 @@ fn problem_of(status: StatusCode, body: &[u8]) -> anyhow::Error {
         Some(hint) => format!("{}\n  {hint}", problem.detail),
         None => problem.detail,
     };
-    Exit::new(code, message).into()
+    let exit = Exit {
+        is_conflict: status == StatusCode::CONFLICT,
+        ..Exit::new(code, message)
+    };
+    exit.into()
 }
 
 /// `?a=b&c=d` in the form of RFC 3986; nothing for no values.

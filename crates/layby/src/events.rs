@@ -150,6 +150,11 @@ impl Screen {
             "Built {named} ({digest}, {})",
             crate::images::size(size_bytes)
         );
+        if names.is_empty() {
+            self.note(
+                "Without a name it is kept only while something uses it: `layby build -t NAME` names it, and takes its steps from the cache",
+            );
+        }
     }
 
     fn outcome(&mut self, service: &ServiceView, outcome: Outcome, failure: Option<&Failure>) {

@@ -25,6 +25,8 @@ pub(crate) struct Exit {
     pub(crate) code: Code,
     /// What happened, where, and what to do next.
     pub(crate) message: String,
+    /// The node refused since something is in the way now.
+    pub(crate) is_conflict: bool,
 }
 
 impl Exit {
@@ -33,6 +35,7 @@ impl Exit {
         Self {
             code,
             message: message.into(),
+            is_conflict: false,
         }
     }
 }

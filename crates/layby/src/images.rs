@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
@@ -11,6 +12,7 @@ use tokio::io::{self, AsyncRead};
 
 use crate::cli::{ArchiveFormat, Image, Prune};
 use crate::client::Client;
+use crate::exit::Exit;
 use crate::out::say;
 use crate::{show, transfer};
 
@@ -58,11 +60,13 @@ pub(crate) async fn image(client: &Client, command: Image) -> Result<()> {
             Ok(())
         }
         Image::Prune(options) => prune(client, options).await,
-        Image::Rm { reference } => {
-            client
-                .forget("/v1/images", &[("reference", reference.clone())])
-                .await?;
-            say!("{reference}  removed");
+        Image::Rm { references } => {
+            for reference in references {
+                client
+                    .forget("/v1/images", &[("reference", reference.clone())])
+                    .await?;
+                say!("{reference}  removed");
+            }
             Ok(())
         }
     }
@@ -96,6 +100,12 @@ async fn ls(client: &Client, json: bool) -> Result<()> {
 }
 
 async fn load(client: &Client, file: Option<&Path>) -> Result<()> {
+    if let Some(path) = file.filter(|path| path.is_dir()) {
+        bail!(
+            "{} is a folder, not an archive: `tar -C {0} -c . | layby image load` takes in an OCI layout",
+            path.display()
+        );
+    }
     let archive: Box<dyn AsyncRead + Send + Sync + Unpin> = match file {
         Some(path) if path != Path::new("-") => Box::new(
             File::open(path)
@@ -167,7 +177,7 @@ fn age(created: Option<&str>, now: Timestamp) -> String {
 }
 
 async fn prune(client: &Client, options: Prune) -> Result<()> {
-    let body = PruneBody {
+    let mut body = PruneBody {
         all: options.all,
         untagged: options.untagged,
         keep_revisions: options.keep_revisions,
@@ -175,8 +185,20 @@ async fn prune(client: &Client, options: Prune) -> Result<()> {
         budget_bytes: options.budget,
         low_bytes: options.low,
         dry_run: options.dry_run,
+        at_once: true,
+        asked_ago_ms: None,
     };
-    let pruned: PruneView = client.post_json("/v1/images/prune", &body).await?;
+    let asked_at = Instant::now();
+    let mut pruned = client.post_json("/v1/images/prune", &body).await;
+    let in_the_way =
+        |error: &anyhow::Error| error.downcast_ref().is_some_and(|e: &Exit| e.is_conflict);
+    if pruned.as_ref().is_err_and(in_the_way) {
+        eprintln!("waiting for builds or deploys that are under way; what they make stays");
+        body.at_once = false;
+        body.asked_ago_ms = u32::try_from(asked_at.elapsed().as_millis()).ok();
+        pruned = client.post_json("/v1/images/prune", &body).await;
+    }
+    let pruned: PruneView = pruned?;
     if options.json.json {
         say!("{}", serde_json::to_string_pretty(&pruned)?);
         return Ok(());

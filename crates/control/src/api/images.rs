@@ -8,6 +8,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use layby_image::registry::Hosts;
 use layby_image::{Format, Image, Reference};
 use layby_model::error_chain;
 
@@ -16,6 +17,7 @@ use super::pipe;
 use super::query::{self, Pairs};
 use super::types::{ImageDetail, ImageView, LayerView, Problem, PruneBody, PruneView};
 use crate::plane::Plane;
+use crate::store::Revision;
 
 /// Every image of the store.
 #[utoipa::path(get, path = "/v1/images", responses((status = 200, body = [ImageView])))]
@@ -36,20 +38,26 @@ pub(super) async fn list(State(plane): Shared) -> Result<Json<Vec<ImageView>>, P
     )
 )]
 pub(super) async fn remove(State(plane): Shared, pairs: Pairs) -> Result<StatusCode, Problem> {
-    let reference = plane.desk.registry.hosts().canonical(&required(&pairs)?);
+    let reference = meant(&plane, &required(&pairs)?).await?;
+    let hosts = plane.desk.registry.hosts();
     let name = reference.clone();
     let image = blocking(&plane, move |store| store.resolve(&name)).await?;
+    // By its digest it loses all of its names.
+    let all = reference == image.digest;
+    let is_last = all || image.references.len() <= 1;
     for row in plane.store.services().await? {
-        let mut revisions = row.live.iter().chain([&row.target]);
-        if revisions.any(|revision| revision.spec.images.contains(&image.digest)) {
-            return Err(
-                Problem::conflict(format!("{} runs the image {reference}", row.service))
-                    .hint(format!("`layby down {}` first", row.service.app)),
-            );
+        for revision in row.live.iter().chain([&row.target]) {
+            let why = match used(revision, &image, &reference, hosts) {
+                Some(_) if is_last => "",
+                Some(true) => " by this name",
+                Some(false) | None => continue,
+            };
+            let text = format!("{} runs the image {reference}{why}", row.service);
+            let hint = format!("`layby down {}` first", row.service.app);
+            return Err(Problem::conflict(text).hint(hint));
         }
     }
-    // By its digest it loses all of its names.
-    let names = match reference == image.digest {
+    let names = match all {
         true => image.references,
         false => vec![reference.clone()],
     };
@@ -67,6 +75,19 @@ pub(super) async fn remove(State(plane): Shared, pairs: Pairs) -> Result<StatusC
     .await?;
     plane.collector.ring();
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether a revision runs the image by this name; `None`: it does not run it.
+fn used(revision: &Revision, image: &Image, name: &str, hosts: &Hosts) -> Option<bool> {
+    let parsed = |name: &str| hosts.canonical(name).parse::<Reference>().ok();
+    let name = parsed(name);
+    let containers = &revision.spec.service.containers;
+    let mut run = (containers.iter().zip(&revision.spec.images))
+        .filter(|(_, digest)| **digest == image.digest)
+        .map(|(container, _)| parsed(&container.image) == name)
+        .peekable();
+    run.peek()?;
+    Some(run.any(|by_name| by_name))
 }
 
 /// Lets go of what no revision needs, and says what went.
@@ -128,12 +149,10 @@ pub(super) async fn load(
 )]
 pub(super) async fn save(State(plane): Shared, pairs: Pairs) -> Result<Response, Problem> {
     required(&pairs)?;
-    let hosts = plane.desk.registry.hosts();
-    let references = query::all(&pairs, "reference");
-    let references: Vec<String> = references
-        .iter()
-        .map(|name| hosts.canonical(name))
-        .collect();
+    let mut references = Vec::new();
+    for name in query::all(&pairs, "reference") {
+        references.push(meant(&plane, &name).await?);
+    }
     let format = match query::get(&pairs, "format") {
         None | Some("docker") => Format::Docker,
         Some("oci") => Format::Oci,
@@ -182,7 +201,7 @@ pub(super) async fn inspect(
     State(plane): Shared,
     pairs: Pairs,
 ) -> Result<Json<ImageDetail>, Problem> {
-    let reference = plane.desk.registry.hosts().canonical(&required(&pairs)?);
+    let reference = meant(&plane, &required(&pairs)?).await?;
     let found = blocking(&plane, move |store| store.inspect(&reference)).await?;
     let layers = found.layers.into_iter().map(|layer| LayerView {
         digest: layer.digest,
@@ -215,7 +234,7 @@ pub(super) async fn inspect(
 )]
 pub(super) async fn tag(State(plane): Shared, pairs: Pairs) -> Result<StatusCode, Problem> {
     let hosts = plane.desk.registry.hosts();
-    let reference = hosts.canonical(&required(&pairs)?);
+    let reference = meant(&plane, &required(&pairs)?).await?;
     let to = query::get(&pairs, "to").map(|to| hosts.canonical(to));
     let to = to.ok_or_else(|| Problem::bad_request("say which name to give: &to=NAME"))?;
     let _kept = plane.collector.keep().await;
@@ -233,6 +252,12 @@ pub(super) fn required(pairs: &Pairs) -> Result<String, Problem> {
     let reference = query::get(pairs, "reference");
     let missing = || Problem::bad_request("say which image: ?reference=NAME");
     reference.map(str::to_owned).ok_or_else(missing)
+}
+
+/// What a person means by a name or an id (see [`layby_image::Store::meant`]).
+pub(crate) async fn meant(plane: &Plane, text: &str) -> Result<String, Problem> {
+    let name = plane.desk.registry.hosts().canonical(text);
+    blocking(plane, move |store| store.meant(&name)).await
 }
 
 /// Runs something on the image store, off the async threads.

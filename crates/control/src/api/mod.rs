@@ -21,6 +21,7 @@ pub mod types;
 mod usage;
 mod volumes;
 
+pub(crate) use images::meant;
 use std::sync::Arc;
 
 use axum::Router;

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Shared;
-use super::images::{broke_off, required, view};
+use super::images::{broke_off, meant, required, view};
 use super::lines::lines;
 use super::query::{self, Pairs};
 use super::types::{Problem, TransferEvent};
@@ -74,15 +74,23 @@ pub(super) async fn pull(State(plane): Shared, pairs: Pairs) -> Result<Response,
     )
 )]
 pub(super) async fn push(State(plane): Shared, pairs: Pairs) -> Result<Response, Problem> {
-    let source = plane.desk.registry.hosts().canonical(&required(&pairs)?);
-    let to = query::get(&pairs, "to").unwrap_or(&source);
+    let source = meant(&plane, &required(&pairs)?).await?;
+    let (store, name) = (Arc::clone(&plane.images), source.clone());
+    let found = tokio::task::spawn_blocking(move || store.resolve(&name)).await;
+    let image = found.map_err(broke_off)??;
+    let to = match (query::get(&pairs, "to"), &image.references[..]) {
+        (Some(to), _) => to,
+        (None, [name]) if source == image.digest => name,
+        (None, _) if source == image.digest => {
+            let text = format!("under which name {source} is to be pushed was not said");
+            return Err(Problem::bad_request(text).hint("`layby image push IMAGE NAME`"));
+        }
+        (None, _) => &source,
+    };
     if let Some(own) = plane.desk.registry.hosts().repository(to) {
         return give(plane, source, own).await;
     }
     let to: Reference = to.parse()?;
-    let (store, name) = (Arc::clone(&plane.images), source.clone());
-    let found = tokio::task::spawn_blocking(move || store.resolve(&name)).await;
-    found.map_err(broke_off)??;
     let insecure = query::flag(&pairs, "insecure");
     run(plane, move |plane, teller| {
         let options = options(plane, &to, insecure, teller)?;

@@ -639,6 +639,10 @@ pub struct PruneBody {
     pub low_bytes: Option<u64>,
     /// Only say what would go.
     pub dry_run: bool,
+    /// Where builds or deploys are under way: refuse with 409, and do not wait for them.
+    pub at_once: bool,
+    /// It was asked for so long ago: what was made or named since then stays. `null`: now.
+    pub asked_ago_ms: Option<u32>,
 }
 
 /// What was pruned, or would be.

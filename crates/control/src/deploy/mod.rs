@@ -23,6 +23,7 @@ use layby_model::state::Showing;
 use layby_model::{AppName, RevisionId, ServiceId};
 use tokio::sync::{MutexGuard, mpsc, watch};
 
+use crate::api::meant;
 use crate::api::types::{BuildBody, DeployBody, Event, ManifestView, Problem};
 use crate::driver::{Request, Status, rolling};
 use crate::plane::Plane;
@@ -182,7 +183,7 @@ pub(crate) async fn change(
     let mut spec = current(&row).1.spec.service.clone();
     if let Some(container) = spec.containers.first_mut() {
         if let Some(image) = body.image {
-            container.image = image;
+            container.image = meant(&plane, &image).await?;
         }
         container.env.extend(body.env);
     }

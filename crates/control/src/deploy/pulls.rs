@@ -50,6 +50,9 @@ pub(crate) async fn wanted(
             let Ok(reference) = name.parse::<Reference>() else {
                 continue; // what is wrong with it is said when it is looked up
             };
+            if is_digest(&name) {
+                continue; // an image of this node, and of no registry
+            }
             let held = images::resolve(plane, &name).await?.ok();
             let fits = |image: &Image| match (&container.platform, &image.platform) {
                 (Some(wanted), Some(found)) => same_platform(wanted, found),
@@ -78,6 +81,11 @@ pub(crate) async fn wanted(
         }
     }
     Ok(pulls)
+}
+
+fn is_digest(name: &str) -> bool {
+    let hex = name.strip_prefix("sha256:").unwrap_or_default();
+    hex.len() == 64 && hex.bytes().all(|c| c.is_ascii_hexdigit())
 }
 
 /// Whether an image says that it is for this platform; a variant that one of them leaves out is no difference.

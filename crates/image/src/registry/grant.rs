@@ -39,6 +39,11 @@ impl Grant {
         self.pull && matches(&self.repositories, repository)
     }
 
+    /// Whether it may ask what this repository has: every client looks before it pushes what may be there.
+    pub fn may_look(&self, repository: &str) -> bool {
+        (self.pull || self.push) && matches(&self.repositories, repository)
+    }
+
     /// Whether it may write to this repository.
     pub fn may_push(&self, repository: &str) -> bool {
         self.push && matches(&self.repositories, repository)
@@ -100,5 +105,6 @@ mod tests {
         assert!(grant.may_pull("team/app") && !grant.may_pull("app"));
         assert!(!grant.may_push("team/app"));
         assert!(!Grant::anonymous(false).may_pull("app"));
+        assert!(!Grant::anonymous(false).may_look("app"));
     }
 }

@@ -271,6 +271,9 @@ fn allowed(route: &Route, parts: &Parts, grant: &Grant) -> Result<(), Refusal> {
         // Clients learn here how to log in, and whether their password is right.
         Route::Base => ("", grant.who.is_some()),
         Route::Catalog => ("", grant.pull),
+        Route::Manifest(name, _) | Route::Blob(name, _) if parts.method == Method::HEAD => {
+            (name.as_str(), grant.may_look(name.as_str()))
+        }
         Route::Tags(name)
         | Route::Manifest(name, _)
         | Route::Blob(name, _)

@@ -108,7 +108,9 @@ async fn each_request_needs_the_right_grant() {
             200,
             "{path}"
         );
-        assert_eq!(ask(method, path, &writer).await, 403, "{method} {path}");
+        // Who pushes looks first what is there.
+        let told = if *method == "HEAD" { 200 } else { 403 };
+        assert_eq!(ask(method, path, &writer).await, told, "{method} {path}");
         assert_eq!(
             ask(method, path, &Grant::anonymous(false)).await,
             401,

@@ -139,6 +139,16 @@ async fn pruning_takes_what_is_asked_for_and_nothing_that_a_tag_or_a_revision_na
         (0, 0),
         "both are in use"
     );
+    let earlier = world.store.prune(&PruneOptions {
+        asked_at: Some(std::time::SystemTime::UNIX_EPOCH),
+        ..all.clone()
+    });
+    let earlier = earlier.expect("to prune");
+    assert_eq!(
+        (earlier.names.len(), earlier.untagged.len()),
+        (0, 0),
+        "they were made after it was asked for"
+    );
     let told = world.store.prune(&PruneOptions {
         dry_run: true,
         ..all.clone()
