@@ -212,6 +212,11 @@ impl Plane {
         blocking(&self.client_threads, work).await
     }
 
+    /// Whether so many images are being built that another one waits.
+    pub(crate) fn builds_wait(&self) -> bool {
+        self.build_threads.available_permits() == 0
+    }
+
     /// Builds an image, as soon as few enough others are built.
     pub(crate) async fn build<T: Send + 'static>(
         &self,

@@ -436,7 +436,7 @@ async fn images_are_named_by_the_first_digits_of_their_digests_too() {
         let (status, answer) = world.ask("GET", &path, Vec::new()).await;
         let json: serde_json::Value = serde_json::from_slice(&answer).expect("JSON");
         (
-            status,
+            status.as_u16(),
             json["digest"].as_str().unwrap_or_default().to_owned(),
         )
     };

@@ -52,7 +52,7 @@ pub struct BuildOptions {
     /// Build arguments. `SOURCE_DATE_EPOCH` sets the time stamps in the image. Without it the image says 1970, so that
     /// the same input has the same digest; the files that RUN wrote have the time of that.
     pub args: BTreeMap<String, String>,
-    /// The stage to build; `None`: the last.
+    /// The stage to build; `None` or empty: the last.
     pub target: Option<String>,
     /// The name to give to the image. Without one it is kept only as long as its digest is in use (see `Store::gc`).
     pub tag: Option<String>,

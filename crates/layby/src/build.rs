@@ -51,7 +51,9 @@ fn parcel(options: Build) -> Result<(Parcel, Style)> {
             }
         }),
         dockerfile_inline: inline,
-        args: options.build_arg.into_iter().collect(),
+        args: (options.build_arg.into_iter())
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect(),
         target: options.target,
         tags: options.tag,
         labels: options.label.into_iter().collect(),

@@ -1,5 +1,6 @@
 //! The command line, defined once: parser and help come from here.
 
+use std::env::VarError;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -228,7 +229,7 @@ pub(crate) struct Build {
     pub(crate) file: Option<PathBuf>,
     /// A build argument, as KEY=VALUE, or KEY to take it from the environment.
     #[arg(long, value_name = "K=V", value_parser = key_value_or_variable)]
-    pub(crate) build_arg: Vec<(String, String)>,
+    pub(crate) build_arg: Vec<(String, Option<String>)>,
     /// A secret for `RUN --mount=type=secret`: id=NAME,src=FILE or id=NAME,env=VARIABLE.
     #[arg(long, value_name = "SECRET")]
     pub(crate) secret: Vec<String>,
@@ -662,12 +663,15 @@ fn seconds(text: &str) -> Result<u64, String> {
     }
 }
 
-fn key_value_or_variable(text: &str) -> Result<(String, String), String> {
-    match text.contains('=') {
-        true => key_value(text),
-        false => std::env::var(text)
-            .map(|value| (text.to_owned(), value))
-            .map_err(|_| format!("write it as KEY=VALUE, or set {text} in the environment")),
+/// `None`: the environment has no such variable, and what asks for it has its own default.
+fn key_value_or_variable(text: &str) -> Result<(String, Option<String>), String> {
+    if text.contains('=') {
+        return key_value(text).map(|(key, value)| (key, Some(value)));
+    }
+    match std::env::var(text) {
+        Ok(value) => Ok((text.to_owned(), Some(value))),
+        Err(VarError::NotPresent) => Ok((text.to_owned(), None)),
+        Err(VarError::NotUnicode(_)) => Err(format!("{text} in the environment is not UTF-8")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `layby token`: who may use the node's registry.
 
 use anyhow::Result;
+use jiff::Timestamp;
 use layby_control::api::types::{NewToken, TokenBody, TokenView};
 
 use crate::cli::Token;
@@ -65,9 +66,48 @@ async fn ls(client: &Client, json: bool) -> Result<()> {
             (true, false) => "pull",
             (false, _) => "push",
         };
-        let expires = token.expires_at.unwrap_or_else(|| "never".to_owned());
+        let expires = expiry(token.expires_at.as_deref(), Timestamp::now());
         table.add_row(vec![token.name, may.to_owned(), token.repository, expires]);
     }
     show::print(&table);
     Ok(())
+}
+
+/// When it ends, to the second; a time that cannot be read is shown as it is.
+fn expiry(at: Option<&str>, now: Timestamp) -> String {
+    let Some(text) = at else {
+        return "never".to_owned();
+    };
+    let Ok(at) = text.parse::<Timestamp>() else {
+        return text.to_owned();
+    };
+    let shown = at.strftime("%Y-%m-%dT%H:%M:%SZ");
+    match at <= now {
+        true => format!("{shown} (expired)"),
+        false => shown.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_token_is_shown_to_the_second_and_marked_when_it_is_over() {
+        let now = "2026-03-10T12:00:00Z".parse().expect("a time");
+        for (at, shown) in [
+            (None, "never"),
+            (
+                Some("2026-03-10T12:00:00.123456789Z"),
+                "2026-03-10T12:00:00Z",
+            ),
+            (
+                Some("2026-03-09T11:00:00.5Z"),
+                "2026-03-09T11:00:00Z (expired)",
+            ),
+            (Some("soon"), "soon"),
+        ] {
+            assert_eq!(expiry(at, now), shown);
+        }
+    }
 }

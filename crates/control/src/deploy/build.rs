@@ -42,6 +42,7 @@ pub(crate) async fn run(
             .registries
             .puller(Arc::clone(&plane.images), Arc::clone(&options.stop)),
     );
+    let service_shown = service.to_owned();
     let (store, service) = (Arc::clone(&plane.images), service.to_owned());
     let mut told = Told::new(events.clone());
     let work = move || {
@@ -51,6 +52,16 @@ pub(crate) async fn run(
             told.tell(shown(&service, event));
         })
     };
+    if plane.builds_wait() {
+        let text = "waits until one of the other images is built".to_owned();
+        // Whoever listens no more does not want it told.
+        let _ = events
+            .send(Event::Build {
+                service: service_shown,
+                text,
+            })
+            .await;
+    }
     let built = plane.build(work).await;
     let built = built.await.map_err(|error| {
         Problem::failed(format!(

@@ -23,7 +23,8 @@ pub(super) fn global_args(
             globals.insert(format!("{side}{part}"), value.to_owned());
         }
     }
-    let stage = options.target.as_deref().unwrap_or("default");
+    let stage = options.target.as_deref().filter(|name| !name.is_empty());
+    let stage = stage.unwrap_or("default");
     globals.insert("TARGETSTAGE".to_owned(), stage.to_owned());
     for instruction in &file.args {
         let Kind::Arg(args) = &instruction.kind else {

@@ -64,6 +64,10 @@ impl Resolved {
 impl StageBuilder<'_> {
     pub(super) fn resolve_mount(&self, line: u32, mount: Mount) -> Result<Resolved, Error> {
         let error = |text: String| self.build.error(line, format!("RUN --mount {text}"));
+        if mount.kind == MountKind::Ssh {
+            let text = "of type ssh is not supported: give the key as a secret (type=secret)";
+            return Err(error(text.to_owned()));
+        }
         let id = mount.id.clone().unwrap_or_default();
         let named = match (&mount.target, mount.kind) {
             (Some(target), _) => target.clone(),
@@ -79,12 +83,6 @@ impl StageBuilder<'_> {
         let target = format!("/{}", joined(&parts));
         let source = mount.source.as_deref().unwrap_or(".");
         let (origin, content) = match (mount.kind, &mount.from) {
-            (MountKind::Ssh, _) => {
-                return Err(error(
-                    "of type ssh is not supported: give the key as a secret (type=secret)"
-                        .to_owned(),
-                ));
-            }
             (MountKind::Bind, None) => {
                 let view = self.build.context.clone();
                 let ignore = Some(self.build.ignore);
@@ -105,7 +103,7 @@ impl StageBuilder<'_> {
                     }
                 }
             }
-            (MountKind::Cache | MountKind::Tmpfs | MountKind::Secret, _) => {
+            (MountKind::Cache | MountKind::Tmpfs | MountKind::Secret | MountKind::Ssh, _) => {
                 (Origin::None, String::new())
             }
         };
@@ -243,7 +241,7 @@ impl StageBuilder<'_> {
         let id = mount.id.as_deref().unwrap_or(&resolved.target);
         let name = digest::of(id.as_bytes());
         let name = digest::hex_of(&name).unwrap_or_default();
-        let mut number = 0;
+        let (mut number, mut waits) = (0, false);
         let dir = loop {
             let dir = match number {
                 0 => self.build.store.cache_mounts_dir().join(name),
@@ -256,7 +254,7 @@ impl StageBuilder<'_> {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
             made.map_err(storing("a build cache", &dir))?;
             let locked = match mount.sharing {
-                Sharing::Shared => Some(lock::shared(&dir, "lock")?),
+                Sharing::Shared => lock::try_shared(&dir, "lock")?,
                 Sharing::Locked | Sharing::Private => lock::try_exclusive(&dir, "lock")?,
             };
             if let Some(locked) = locked {
@@ -268,7 +266,16 @@ impl StageBuilder<'_> {
             }
             match mount.sharing {
                 Sharing::Private if number < MAX_PRIVATE => number += 1,
-                Sharing::Private | Sharing::Locked | Sharing::Shared => std::thread::sleep(LOOK),
+                Sharing::Private | Sharing::Locked | Sharing::Shared => {
+                    if !waits {
+                        self.note(format!(
+                            "{}:{line}: RUN waits for the cache {id:?} (--mount at {}), which another step or build has locked",
+                            self.build.shown, resolved.target
+                        ));
+                        waits = true;
+                    }
+                    std::thread::sleep(LOOK);
+                }
             }
         };
         // Its time says when it was used last.

@@ -26,6 +26,8 @@ pub(super) struct Planned {
     pub(super) base: Base,
     /// The base's ONBUILD triggers, then its own.
     pub(super) instructions: Vec<Instruction>,
+    /// How many of them are triggers.
+    pub(super) triggers: usize,
     /// The stages that have to be built, too.
     pub(super) needs: BTreeSet<usize>,
     /// The number of its FROM among all steps, from 1.
@@ -120,6 +122,7 @@ fn plan_stage(
             )
         })?);
     }
+    let triggers = instructions.len();
     instructions.extend(stage.instructions.iter().cloned());
     let mut needs = BTreeSet::new();
     if let Base::Stage(earlier) = base {
@@ -137,6 +140,7 @@ fn plan_stage(
         name: stage.name.clone().unwrap_or_else(|| index.to_string()),
         base,
         instructions,
+        triggers,
         needs,
         first_number: 0,
     })
@@ -203,16 +207,21 @@ fn base_of(build: &Build, stage: &Stage) -> Result<String, Error> {
 
 fn target(build: &Build) -> Result<usize, Error> {
     let count = build.file.stages.len();
-    let Some(name) = &build.options.target else {
+    let named = build.options.target.as_ref();
+    let Some(name) = named.filter(|name| !name.is_empty()) else {
         return Ok(count - 1);
     };
     stage_named(build.file, name, count).ok_or_else(|| {
         let names = build.file.stages.iter();
         let names: Vec<&str> = names.filter_map(|stage| stage.name.as_deref()).collect();
+        let has = match names[..] {
+            [] if count == 1 => "its only stage has no name, and is number 0".to_owned(),
+            [] => format!("none has a name: say a number from 0 to {}", count - 1),
+            _ => format!("it has: {}", names.join(", ")),
+        };
         Error::Build(format!(
-            "there is no stage {name:?} in {}; it has: {}",
-            build.shown,
-            names.join(", ")
+            "there is no stage {name:?} in {}; {has}",
+            build.shown
         ))
     })
 }

@@ -72,15 +72,40 @@ impl<'a> StageBuilder<'a> {
     pub(super) fn build(mut self) -> Result<Draft, Error> {
         self.step(&self.build.file.stages[self.planned.index].text, true);
         let planned = self.planned;
-        for instruction in &planned.instructions {
+        for (place, instruction) in planned.instructions.iter().enumerate() {
             self.number += 1;
             if self.build.stop.load(Ordering::Relaxed) {
                 return Err(given_up());
             }
-            let cached = self.carry_out(instruction)?;
+            let done = self.carry_out(instruction);
+            let cached = match place < planned.triggers {
+                true => done.map_err(|error| self.of_trigger(error, &instruction.text))?,
+                false => done?,
+            };
             self.step(&instruction.text, cached);
         }
         Ok(self.draft)
+    }
+
+    /// The Dockerfile's line has only the FROM: says where the instruction is from.
+    fn of_trigger(&self, error: Error, text: &str) -> Error {
+        let base = &self.build.file.stages[self.planned.index].base;
+        match error {
+            Error::Dockerfile {
+                file,
+                line,
+                message,
+            } => {
+                let keyword = text.split_whitespace().next().unwrap_or_default();
+                let message = format!("ONBUILD {keyword} of the base image {base}: {message}");
+                Error::Dockerfile {
+                    file,
+                    line,
+                    message,
+                }
+            }
+            other => other,
+        }
     }
 
     fn step(&self, text: &str, cached: bool) {

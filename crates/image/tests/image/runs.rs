@@ -670,6 +670,39 @@ fn triggers_run_in_the_build_that_begins_with_their_image() {
 }
 
 #[test]
+fn what_goes_wrong_says_which_trigger_mount_or_stage_it_was() {
+    let world = World::new();
+    let runner = Fake::writer();
+    let error = |dockerfile: &str, target: Option<&str>| {
+        world.write(&[("Dockerfile", dockerfile)]);
+        let options = BuildOptions {
+            target: target.map(str::to_owned),
+            ..with(&runner)
+        };
+        world.build_with(&options).0.map_err(|e| e.to_string())
+    };
+    let base = error("FROM scratch\nONBUILD COPY gone /\n", None).unwrap();
+    world.store.tag(&base.digest, "base").unwrap();
+    let text = error("FROM base\nEXPOSE 80\n", None).unwrap_err();
+    assert!(
+        text.contains("ONBUILD COPY of the base image base: COPY"),
+        "{text}"
+    );
+    let text = error("FROM scratch\nRUN --mount=type=ssh x\n", None).unwrap_err();
+    assert!(text.contains("of type ssh is not supported"), "{text}");
+    let text = error("FROM scratch\nFROM scratch\n", Some("nope")).unwrap_err();
+    assert!(
+        text.contains("none has a name: say a number from 0 to 1"),
+        "{text}"
+    );
+    error(
+        "FROM scratch AS a\nEXPOSE 1\nFROM scratch\nEXPOSE 2\n",
+        Some(""),
+    )
+    .unwrap();
+}
+
+#[test]
 fn a_missing_base_is_pulled_where_that_is_possible() {
     let world = World::new();
     let tar = Tar::new().file("f", "F").finish();
