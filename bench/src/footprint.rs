@@ -15,9 +15,13 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// A shim gives memory back a second after it last did something.
 pub(crate) const SETTLED: Duration = Duration::from_secs(3);
 
+/// A node gives memory back when it has done nothing for five seconds, and looks every five.
+const RESTED: Duration = Duration::from_secs(12);
+
 /// Measures memory with one idle service.
 pub(crate) fn memory(node: &Node, example: &Path) -> Result<()> {
     node.run(example, &["up", "--app", "mnist"])?;
+    std::thread::sleep(RESTED);
     let pss = kilobytes(node.pid(), &["Pss:"])? / 1024.0;
     line(
         "memory of the node with one idle service (PSS)",
@@ -25,7 +29,6 @@ pub(crate) fn memory(node: &Node, example: &Path) -> Result<()> {
         "MB",
         25.0,
     );
-    std::thread::sleep(SETTLED);
     for shim in shims(node)? {
         let private = kilobytes(shim, &["Private_Clean:", "Private_Dirty:"])? / 1024.0;
         line("memory of its shim (private)", private, "MB", 1.5);

@@ -19,6 +19,7 @@ mod parcel;
 mod paths;
 mod registry;
 mod reserve;
+mod rest;
 mod serve;
 mod services;
 mod settings;

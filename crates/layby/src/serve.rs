@@ -22,6 +22,7 @@ use crate::node::require_root;
 use crate::paths::Paths;
 use crate::registry;
 use crate::reserve;
+use crate::rest;
 use crate::settings;
 use crate::socket;
 
@@ -210,10 +211,12 @@ async fn serve_on(
     let registry = registry::serve(registry, control.registry_router());
     tracing::info!(gateway = %gateway.http_addr(), registry = %registry_addr, data = %paths.data_dir.display(), "the node is ready");
     reserve::keep(&paths.data_dir);
+    let rest = tokio::spawn(rest::give_memory_back());
 
     let stop = until_asked_to_end(&control).await?;
     tracing::info!(all = stop.all, "the node ends");
     let _ = fs::remove_file(paths.socket()); // nobody is to be sent to a node that ends
+    rest.abort();
     drop(close);
     registry.abort(); // a push that is cut goes on where it was, at the next start
     control.shutdown(stop.all).await;

@@ -55,3 +55,4 @@ pub use mounts::{MountConfig, MountFrom};
 pub use options::{DeviceConfig, OptionsConfig, UlimitConfig};
 pub use shim::{run_if_shim, shims_below};
 pub use spec::{Bundle, ContainerConfig, SandboxSpec};
+pub use sys::trim_memory;

@@ -184,8 +184,8 @@ pub(crate) fn loopback_up() -> io::Result<()> {
 /// Gives back to the kernel what is not needed while nothing happens: freed memory, and the program's own pages, which
 /// come back from its file when they are touched.
 ///
-/// A shim needs most of its code for a few milliseconds in its life.
-pub(crate) fn trim_memory() {
+/// A shim needs most of its code for a few milliseconds in its life, and a node rests most of the time.
+pub fn trim_memory() {
     // Found out before the first goes, and dropped last of all: what runs after that is in memory again.
     let unwritten = unwritten_mappings();
     // SAFETY: glibc's allocator is thread safe, and this changes no live allocation.
