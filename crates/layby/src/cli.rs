@@ -69,6 +69,7 @@ pub(crate) enum Command {
     /// Take an app down: drained, stopped and removed, with its history.
     Down {
         /// The app.
+        #[arg(value_parser = not_empty)]
         app: String,
         /// Remove the volumes that were made for it, with all that is in them.
         #[arg(long)]
@@ -102,6 +103,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Name {
     /// The service: its name where that is unique, else `app/service`.
+    #[arg(value_parser = not_empty)]
     pub(crate) name: String,
 }
 
@@ -202,7 +204,7 @@ pub(crate) struct Up {
     #[arg(short, long = "file", value_name = "FILE", conflicts_with = "path")]
     pub(crate) files: Vec<PathBuf>,
     /// The app's name; otherwise the manifest's, otherwise the folder's.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = not_empty)]
     pub(crate) app: Option<String>,
     /// Build images again that are there.
     #[arg(long)]
@@ -273,7 +275,7 @@ pub(crate) struct Deploy {
     #[command(flatten)]
     pub(crate) name: Name,
     /// The image to run instead.
-    #[arg(long, value_name = "REF")]
+    #[arg(long, value_name = "REF", value_parser = not_empty)]
     pub(crate) image: Option<String>,
     /// A variable to set, as KEY=VALUE; may be given several times.
     #[arg(long, value_name = "K=V", value_parser = key_value)]
@@ -335,6 +337,7 @@ pub(crate) struct Exec {
     #[command(flatten)]
     pub(crate) at: At,
     /// The service: its name where that is unique, else `app/service`.
+    #[arg(value_parser = not_empty)]
     pub(crate) name: String,
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -366,7 +369,7 @@ pub(crate) struct Cp {
 #[derive(Debug, Args)]
 pub(crate) struct Top {
     /// Only these services, or apps of which all services are meant.
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", value_parser = not_empty)]
     pub(crate) names: Vec<String>,
     /// Look once.
     #[arg(long)]
@@ -382,6 +385,7 @@ pub(crate) struct Top {
 #[derive(Debug, Args)]
 pub(crate) struct PortForward {
     /// The service: its name where that is unique, else `app/service`.
+    #[arg(value_parser = not_empty)]
     pub(crate) name: String,
     /// Ports as [LOCAL:]REMOTE; LOCAL is the same if left out, and any free one if it is 0.
     #[arg(required = true, value_name = "PORTS", value_parser = ports)]
@@ -398,7 +402,7 @@ pub(crate) struct PortForward {
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
     /// The services, or apps of which all services are meant.
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", value_parser = not_empty)]
     pub(crate) names: Vec<String>,
     /// Go on with new lines.
     #[arg(short, long)]
@@ -434,6 +438,7 @@ pub(crate) enum Token {
     /// Make a token, and print its secret: the password for `docker login -u NAME`. It is never shown again.
     Create {
         /// Its name, which clients give as the user.
+        #[arg(value_parser = not_empty)]
         name: String,
         /// It may push and delete.
         #[arg(long)]
@@ -455,6 +460,7 @@ pub(crate) enum Token {
     /// Take a token away: it is good for nothing from then on.
     Rm {
         /// The token.
+        #[arg(value_parser = not_empty)]
         name: String,
     },
 }
@@ -472,6 +478,7 @@ pub(crate) enum Image {
     /// Get an image from its registry.
     Pull {
         /// The image.
+        #[arg(value_parser = not_empty)]
         reference: String,
         /// The platform, as os/architecture[/variant]; otherwise the machine's.
         #[arg(long, value_name = "PLATFORM")]
@@ -482,6 +489,7 @@ pub(crate) enum Image {
     /// Bring an image to a registry.
     Push {
         /// The image.
+        #[arg(value_parser = not_empty)]
         reference: String,
         /// Under which name; otherwise its own.
         destination: Option<String>,
@@ -491,13 +499,16 @@ pub(crate) enum Image {
     /// Print what an image says of itself, as JSON.
     Inspect {
         /// The image.
+        #[arg(value_parser = not_empty)]
         reference: String,
     },
     /// Give an image a further name; one of the node's own registry (`registry/app:1`) can be pulled there.
     Tag {
         /// The image.
+        #[arg(value_parser = not_empty)]
         reference: String,
         /// The name.
+        #[arg(value_parser = not_empty)]
         name: String,
     },
     /// Write images into an archive.
@@ -519,7 +530,7 @@ pub(crate) enum Image {
     /// Forget names of images; by its id, an image loses all of its names.
     Rm {
         /// The names or ids.
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = not_empty)]
         references: Vec<String>,
     },
 }
@@ -597,11 +608,13 @@ pub(crate) enum Volume {
     /// Show a volume whole, as JSON.
     Inspect {
         /// The volume.
+        #[arg(value_parser = not_empty)]
         name: String,
     },
     /// Make a volume, for manifests that take it from outside (`external`).
     Create {
         /// Its name.
+        #[arg(value_parser = not_empty)]
         name: String,
         /// A label, as KEY=VALUE; may be given several times.
         #[arg(long, value_name = "K=V", value_parser = key_value)]
@@ -610,7 +623,7 @@ pub(crate) enum Volume {
     /// Remove volumes with all that is in them; those in use are refused.
     Rm {
         /// The volumes.
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = not_empty)]
         names: Vec<String>,
     },
     /// Remove every volume that no service uses.
@@ -686,6 +699,13 @@ fn ports(text: &str) -> Result<(u16, u16), String> {
     found.ok_or_else(|| "write it as PORT or LOCAL:REMOTE".to_owned())
 }
 
+fn not_empty(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("it is empty".to_owned()),
+        text => Ok(text.to_owned()),
+    }
+}
+
 fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -696,6 +716,21 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_empty_is_an_error_of_usage() {
+        for line in [
+            &["layby", "deploy", "web", "--image", ""][..],
+            &["layby", "status", ""],
+            &["layby", "top", ""],
+            &["layby", "down", ""],
+            &["layby", "image", "push", ""],
+        ] {
+            let error = Cli::try_parse_from(line).expect_err("empty");
+            assert_eq!(error.exit_code(), 2, "{line:?}");
+            assert!(error.to_string().contains("it is empty"), "{error}");
+        }
+    }
 
     #[test]
     fn sizes_may_have_a_unit() {

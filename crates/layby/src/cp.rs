@@ -8,13 +8,14 @@ use anyhow::{Context, Result, bail};
 use futures_util::StreamExt;
 use hyper::body::Bytes;
 use layby_control::api::types::FileView;
-use layby_runtime::tree::{self, Source, Target, Unpack};
+use layby_runtime::tree::{self, Lost, Several, Source, Target, Unpack};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use crate::cli::Cp;
 use crate::client::{Client, Query};
 use crate::exit::{Code, Exit};
+use crate::out::tell;
 use crate::services;
 use crate::terminal;
 
@@ -125,9 +126,11 @@ async fn out(client: &Client, options: &Cp, service: &str, path: &str, to: &str)
         };
         tree::unpack(&target, SyncIoBridge::new(tar), &options)
     });
-    unpacked
+    let lost = unpacked
         .await?
-        .with_context(|| format!("cannot copy to {to}"))
+        .with_context(|| format!("cannot copy to {to}"))?;
+    tell_lost(&lost, keep_owners);
+    Ok(())
 }
 
 async fn into(client: &Client, options: &Cp, from: &str, service: &str, path: &str) -> Result<()> {
@@ -160,14 +163,40 @@ async fn into(client: &Client, options: &Cp, from: &str, service: &str, path: &s
     let (write, read) = tokio::io::duplex(PIECE_BYTES);
     let packed = tokio::task::spawn_blocking(move || {
         let mut out = BufWriter::with_capacity(PIECE_BYTES, SyncIoBridge::new(write));
-        tree::pack(&source, &name, &mut out).and_then(|()| out.flush())
+        let lost = tree::pack(&source, &name, &mut out)?;
+        out.flush().map(|()| lost)
     });
     let put = client.put(&format!("{at}/files"), &query, read).await;
     match (put, packed.await?) {
         // One that refuses does not read to the end.
         (Err(error), _) => Err(error),
-        (Ok(()), packed) => packed.with_context(|| format!("cannot copy {from}")),
+        (Ok(()), packed) => {
+            let lost = packed.with_context(|| format!("cannot copy {from}"))?;
+            tell_lost(&lost, options.archive);
+            Ok(())
+        }
     }
+}
+
+/// Says on standard error what was not carried over.
+fn tell_lost(lost: &Lost, keeps_owners: bool) {
+    if let Some(text) = several(&lost.left_out) {
+        tell!("layby: left out {text}: devices and sockets are not copied");
+    }
+    if let (Some(text), false) = (several(&lost.set_id), keeps_owners) {
+        tell!(
+            "layby: copied {text} without set-user-ID and set-group-ID: with -a the owners come along"
+        );
+    }
+}
+
+/// `a/b`, or `a/b and 2 more`.
+fn several(paths: &Several) -> Option<String> {
+    let first = paths.first.as_ref()?.display();
+    Some(match paths.count {
+        0 | 1 => first.to_string(),
+        count => format!("{first} and {} more", count - 1),
+    })
 }
 
 /// A path of a container as its folder and its name there.

@@ -24,6 +24,9 @@ const STATUS: u8 = 3;
 const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
 
+/// The exit code of an error of usage.
+const USAGE: u8 = 2;
+
 /// The exit code of one whose end is not known, as Docker has it.
 const UNKNOWN: u8 = 125;
 
@@ -34,6 +37,10 @@ const UNKNOWN: u8 = 125;
 pub(crate) async fn exec(client: &Client, options: &Exec) -> Result<()> {
     if options.tty && options.interactive && !std::io::stdin().is_terminal() {
         bail!("the standard input is no terminal: leave -t out");
+    }
+    if options.command.first().is_none_or(String::is_empty) {
+        tell!("layby: the command is empty: name a program after `--`");
+        return Err(Passed(USAGE).into());
     }
     let path = services::find(client, &options.name).await?;
     let socket = client

@@ -51,7 +51,7 @@ pub(crate) fn help(
             let mut out = BufWriter::with_capacity(PIECE_BYTES, fs::File::from(write));
             let packed = tree::pack(&source, &tree::last_name(path), &mut out);
             packed
-                .and_then(|()| out.flush())
+                .and_then(|_lost| out.flush())
                 .map_err(|error| failed(format!("{path} cannot be read: {error}")))?;
         }
         Copy::In { path, keep_owners } => {

@@ -19,6 +19,34 @@ pub use unpack::{Unpack, unpack};
 /// How deep folders may lie in each other.
 const MAX_DEPTH: usize = 256;
 
+/// What a copy does not carry over.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Devices and sockets, which are left out.
+    pub left_out: Several,
+    /// Files that ran as their owner or group (set-user-ID, set-group-ID), and do so no more without their owners.
+    pub set_id: Several,
+}
+
+/// Some paths: the first, and how many there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Several {
+    /// The first; `None` if there are none.
+    pub first: Option<PathBuf>,
+    /// How many there are.
+    pub count: u64,
+}
+
+impl Several {
+    fn add(&mut self, path: &Path) {
+        self.first.get_or_insert_with(|| path.to_owned());
+        self.count += 1;
+    }
+}
+
+/// Set-user-ID and set-group-ID.
+const SET_ID: u32 = 0o6000;
+
 /// A file or folder to pack: the folder that it is in, and its name there.
 #[derive(Debug)]
 pub struct Source {
@@ -122,7 +150,7 @@ mod tests {
         tar
     }
 
-    fn unpacked(tar: &[u8], dir: &Path, rename: Option<&str>) -> io::Result<()> {
+    fn unpacked(tar: &[u8], dir: &Path, rename: Option<&str>) -> io::Result<Lost> {
         let options = Unpack {
             keep_owners: false,
             rename: rename.map(PathBuf::from),
@@ -143,6 +171,30 @@ mod tests {
         fs::set_permissions(root.join("deep/er"), fs::Permissions::from_mode(0o555))
             .expect("a mode");
         dir
+    }
+
+    #[test]
+    fn what_a_copy_loses_is_told() {
+        let from = tempfile::tempdir().expect("a folder");
+        let root = from.path().join("tree");
+        fs::create_dir(&root).expect("a folder");
+        fs::write(root.join("su"), "").expect("a file");
+        fs::set_permissions(root.join("su"), fs::Permissions::from_mode(0o4755)).expect("a mode");
+        let _socket = std::os::unix::net::UnixListener::bind(root.join("s")).expect("a socket");
+        let source = Source::open(&root, false).expect("a source");
+        let mut tar = Vec::new();
+        let lost = pack(&source, Path::new("tree"), &mut tar).expect("packed");
+        let only = |name: &str| Several {
+            first: Some(Path::new("tree").join(name)),
+            count: 1,
+        };
+        assert_eq!((lost.left_out, lost.set_id), (only("s"), only("su")));
+        let to = tempfile::tempdir().expect("a folder");
+        let lost = unpacked(&tar, to.path(), None).expect("unpacked");
+        assert_eq!((lost.left_out.count, lost.set_id), (0, only("su")));
+        let alone = Source::open(&root.join("s"), false).expect("a source");
+        let error = pack(&alone, Path::new("s"), &mut Vec::new()).expect_err("a socket");
+        assert_eq!(error.to_string(), "s is a device or a socket");
     }
 
     #[test]

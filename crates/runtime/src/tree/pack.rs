@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
 
-use super::{MAX_DEPTH, Source};
+use super::{Lost, MAX_DEPTH, SET_ID, Source};
 
 /// File systems of which only the mount point is taken: their files are windows to the kernel (`linux/magic.h`).
 const WINDOWS: [u32; 7] = [
@@ -26,23 +26,27 @@ const WINDOWS: [u32; 7] = [
 ];
 
 /// Writes `source` with all below it as a tar in which it is called `name`. Sockets and device nodes are left out.
+/// Tells what is lost; the tar has the bits of `set_id`, which whoever unpacks it without owners drops.
 ///
 /// # Errors
-/// When something cannot be read, or `out` not written.
-pub fn pack(source: &Source, name: &Path, out: &mut impl Write) -> io::Result<()> {
+/// When something cannot be read, or `out` not written; when `source` itself is a socket or a device node.
+pub fn pack(source: &Source, name: &Path, out: &mut impl Write) -> io::Result<Lost> {
     let mut packer = Packer {
         tar: Builder::new(out),
         links: HashMap::new(),
+        lost: Lost::default(),
     };
     packer.tar.sparse(false);
     packer.entry(source.dir.as_fd(), &source.name, name, None, 0)?;
-    packer.tar.finish()
+    packer.tar.finish()?;
+    Ok(packer.lost)
 }
 
 struct Packer<W: Write> {
     tar: Builder<W>,
     /// Files with several names, by device and number: the first name of each.
     links: HashMap<(u64, u64), PathBuf>,
+    lost: Lost,
 }
 
 impl<W: Write> Packer<W> {
@@ -79,7 +83,19 @@ impl<W: Write> Packer<W> {
             FileType::Socket
             | FileType::CharacterDevice
             | FileType::BlockDevice
-            | FileType::Unknown => Ok(()),
+            | FileType::Unknown
+                if depth == 0 =>
+            {
+                let text = format!("{} is a device or a socket", shown.display());
+                Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+            }
+            FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
+            | FileType::Unknown => {
+                self.lost.left_out.add(shown);
+                Ok(())
+            }
         }
     }
 
@@ -136,6 +152,9 @@ impl<W: Write> Packer<W> {
         let now = rustix::fs::fstat(&file).map_err(at(shown))?;
         if FileType::from_raw_mode(now.st_mode) != FileType::RegularFile {
             return Ok(());
+        }
+        if now.st_mode & SET_ID != 0 {
+            self.lost.set_id.add(shown);
         }
         let size = u64::try_from(now.st_size).unwrap_or(0);
         header.set_size(size);

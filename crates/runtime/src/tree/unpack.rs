@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, T
 use rustix::io::Errno;
 use tar::{Archive, Entry, EntryType};
 
-use super::{MAX_DEPTH, Target};
+use super::{Lost, MAX_DEPTH, SET_ID, Target};
 
 /// How to unpack.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,23 +23,25 @@ pub struct Unpack {
 }
 
 /// Unpacks `tar` into `target`. What is there is replaced, but never a folder by a file or a file by a folder; device
-/// nodes are left out.
+/// nodes are left out. Tells what is lost.
 ///
 /// # Errors
 /// When the tar is not whole, names something outside of the folder, or does not fit what is there. What was unpacked
 /// before that stays.
-pub fn unpack(target: &Target, tar: impl Read, options: &Unpack) -> io::Result<()> {
+pub fn unpack(target: &Target, tar: impl Read, options: &Unpack) -> io::Result<Lost> {
     let mut archive = Archive::new(tar);
     let mut unpacker = Unpacker {
         root: target.dir.as_fd(),
         options,
         last: None,
         dirs: Vec::new(),
+        lost: Lost::default(),
     };
     for entry in archive.entries()? {
         unpacker.entry(entry?)?;
     }
-    unpacker.finish_dirs()
+    unpacker.finish_dirs()?;
+    Ok(unpacker.lost)
 }
 
 struct Unpacker<'a> {
@@ -49,6 +51,7 @@ struct Unpacker<'a> {
     last: Option<(PathBuf, OwnedFd)>,
     /// Folders made: their modes and times come last, since they may forbid to fill them.
     dirs: Vec<(OwnedPlace, Wanted)>,
+    lost: Lost,
 }
 
 type OwnedPlace = (PathBuf, OsString);
@@ -69,6 +72,18 @@ impl Unpacker<'_> {
         };
         let wanted = self.wanted(&entry, &shown)?;
         let kind = entry.header().entry_type();
+        let is_file = matches!(
+            kind,
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse
+        );
+        if is_file && !self.options.keep_owners && entry.header().mode()? & SET_ID != 0 {
+            self.lost.set_id.add(&shown);
+        }
+        if matches!(kind, EntryType::Char | EntryType::Block) {
+            // Nothing of a container is to open the machine's devices.
+            self.lost.left_out.add(&shown);
+            return Ok(());
+        }
         let parent = self.parent(&dir).map_err(at(&shown))?;
         match kind {
             EntryType::Directory => {
@@ -95,7 +110,7 @@ impl Unpacker<'_> {
                 let mode = Mode::from_raw_mode(wanted.mode);
                 rustix::fs::mknodat(parent, &*name, FileType::Fifo, mode, 0).map_err(at(&shown))
             }
-            // Nothing of a container is to open the machine's devices; headers of others' making say nothing here.
+            // Headers of others' making say nothing here.
             _ => Ok(()),
         }
     }
