@@ -114,6 +114,30 @@ fn archives_are_unpacked_as_they_are_and_never_out_of_their_place() {
     assert!(error.contains("leads out of the archive"), "{error}");
 }
 
+#[test]
+fn archives_of_xz_and_bzip2_are_unpacked_where_the_tools_make_some() {
+    let world = World::new();
+    let tar = Tar::new().file("t/f", "F").finish();
+    for (tool, name) in [("xz", "a.tar.xz"), ("bzip2", "a.tar.bz2")] {
+        let path = world.context().join("a.tar");
+        std::fs::write(&path, &tar).unwrap();
+        let made = std::process::Command::new(tool)
+            .arg("-k")
+            .arg(&path)
+            .status();
+        if made.is_err() && std::env::var_os("CI").is_none() {
+            println!("SKIPPED: there is no {tool}");
+            continue;
+        }
+        assert!(made.unwrap().success());
+        let image = world
+            .build(&format!("FROM scratch\nADD {name} /a\n"))
+            .unwrap();
+        let files = world.files(&image);
+        assert!(files["a/t/f"].ends_with(" F"), "{name}: {files:?}");
+    }
+}
+
 fn zstd_of(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 1).unwrap()
 }
