@@ -25,6 +25,7 @@ const PEERS: &[(&str, &str)] = &[
         "busybox-static",
         "the shell of the Dockerfiles that both build",
     ),
+    ("bzip2", "makes what ADD unpacks"),
     ("docker.io", "pushes to the registry and pulls from it"),
     (
         "docker-registry",
@@ -32,6 +33,7 @@ const PEERS: &[(&str, &str)] = &[
     ),
     ("podman", "pushes to the registry and pulls from it"),
     ("skopeo", "pushes to the registry and pulls from it"),
+    ("xz-utils", "makes what ADD unpacks"),
 ];
 
 /// Runs all checks and tests, or, with a filter, the tests whose names contain it.
