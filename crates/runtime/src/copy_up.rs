@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, futimens, mkdirat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, symlinkat, syncfs, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, fsync, symlinkat, syncfs, unlinkat};
 
 use crate::error::{Error, Result, Trying};
 
@@ -64,6 +64,8 @@ fn fill(from: BorrowedFd<'_>, into: BorrowedFd<'_>, found: &FileStat) -> io::Res
         // A power cut must not leave a copy that passes for whole and is not.
         syncfs(into)?;
         unlinkat(into, UNDER_WAY, UnlinkatFlags::NoRemoveDir)?;
+        // Nor may the mark come back after the service has begun to write: the copy would be done over.
+        fsync(into)?;
     }
     adopt(into, found)
 }
