@@ -204,7 +204,7 @@ impl Drop for Node {
         if std::thread::panicking() {
             eprintln!("--- the node said:\n{}", self.story());
         }
-        if self.child.is_none() {
+        if self.child.is_none() && !self.answers() {
             self.spawn(); // so that it takes down what the killed one left
             let started = Instant::now();
             while !self.answers() && started.elapsed() < PATIENCE {

@@ -122,10 +122,11 @@ fn lock_is_held(paths: &Paths) -> bool {
 /// No node answers, or it does not end in time.
 pub(crate) async fn stop(paths: &Paths, client: &Client, all: bool) -> Result<()> {
     let query = [("all", all.to_string())];
-    let asked = client.order("/v1/node/stop", &query).await;
-    asked.map_err(|error| without_node(paths, error))?;
+    let asked: Result<VersionView> = client.get("/v1/version", &[]).await;
+    let asked = asked.map_err(|error| without_node(paths, error))?;
+    client.order("/v1/node/stop", &query).await?;
     let started = Instant::now();
-    while lock_is_held(paths) {
+    while lock_is_held(paths) && !is_followed(client, asked.pid).await {
         if started.elapsed() > STOP_DEADLINE {
             let message = format!("the node did not end yet: see {}", paths.log().display());
             return Err(Exit::new(Code::TimedOut, message).into());
@@ -141,6 +142,12 @@ pub(crate) async fn stop(paths: &Paths, client: &Client, all: bool) -> Result<()
         }
     );
     Ok(())
+}
+
+/// Whether another node than that of `pid` answers: somebody (a supervisor, say) started it as soon as that one had ended.
+async fn is_followed(client: &Client, pid: u32) -> bool {
+    let now: Result<VersionView> = client.get("/v1/version", &[]).await;
+    now.is_ok_and(|now| now.pid != pid)
 }
 
 /// An error where no node runs, but its containers do: they outlive it, and only a node ends them.
