@@ -84,8 +84,8 @@ impl Fence {
 
     /// The table. Which subnet a bridge has follows from its name, so that one that is made later needs no change here.
     ///
-    /// The node's two ports are closed to other machines only: the rules outlive a node that was killed, and meanwhile the
-    /// port may be a program's that is asked from this machine.
+    /// The gateway's port is closed to other machines only, and the gateway itself closes what was not redirected: the rules
+    /// outlive a node that was killed, and meanwhile the port may be a program's that is asked from this machine.
     fn table(&self, doors: &BTreeSet<Door>) -> String {
         let Self {
             names,
@@ -139,7 +139,7 @@ table ip {table} {{
     chain input {{
         type filter hook input priority filter; policy accept;
         iifname != \"lo\" tcp dport {virtual_port} ct status ! dnat drop
-        iifname != \"lo\" meta l4proto {{ tcp, udp }} th dport {dns_port} ct status ! dnat drop
+        meta l4proto {{ tcp, udp }} th dport {dns_port} ct status ! dnat drop
         ip daddr {range} icmp type echo-request accept
         ip daddr {range} reject
     }}
