@@ -18,6 +18,7 @@ mod inspect;
 mod layer;
 mod layout;
 mod lock;
+mod percent;
 mod pieces;
 mod prune;
 pub mod reference;

@@ -12,7 +12,8 @@ use super::challenge::Challenge;
 use super::credentials::Credentials;
 use super::error::{Failure, Fault};
 use super::host::{Base, is_loopback, origin};
-use super::http::{Payload, Transport, encode, refusal, shown_text};
+use super::http::{Payload, Transport, refusal, shown_text};
+use crate::percent;
 
 /// The longest answer of a token service, in bytes.
 const MAX_ANSWER_BYTES: u64 = 256 << 10;
@@ -153,7 +154,7 @@ fn token(
 fn joined(pairs: &[(&str, &str)]) -> String {
     let pairs: Vec<String> = pairs
         .iter()
-        .map(|(key, value)| format!("{key}={}", encode(value)))
+        .map(|(key, value)| format!("{key}={}", percent::encode(value)))
         .collect();
     pairs.join("&")
 }

@@ -4,10 +4,11 @@ use http::{HeaderMap, Method, header};
 
 use super::backoff::wait;
 use super::error::{Failure, Fault};
-use super::http::{Ask, Payload, Session, encode, refusal};
+use super::http::{Ask, Payload, Session, refusal};
 use super::progress::{Meter, Step};
 use crate::Store;
 use crate::layout::Descriptor;
+use crate::percent;
 
 /// What all blobs of a push share.
 pub(super) struct Upload<'a> {
@@ -57,7 +58,11 @@ impl Upload<'_> {
         }
         // One that does not have it, or does not mount, begins an upload instead.
         let query = match self.siblings.first() {
-            Some(sibling) => format!("?mount={}&from={}", encode(&part.digest), encode(sibling)),
+            Some(sibling) => format!(
+                "?mount={}&from={}",
+                percent::encode(&part.digest),
+                percent::encode(sibling)
+            ),
             None => String::new(),
         };
         match self.begin(&query)? {
@@ -154,7 +159,7 @@ impl Upload<'_> {
     ) -> Result<(), Failure> {
         let path = self.store.blob_path(&part.digest)?;
         let mark = if url.contains('?') { '&' } else { '?' };
-        let url = format!("{url}{mark}digest={}", encode(&part.digest));
+        let url = format!("{url}{mark}digest={}", percent::encode(&part.digest));
         let cell = std::cell::RefCell::new(meter);
         let sent = |n: u64| cell.borrow_mut().at(from + n);
         let body = match length {

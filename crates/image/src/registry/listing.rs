@@ -11,7 +11,8 @@ use super::body::{self, Outgoing};
 use super::refusal::{Code, Refusal};
 use super::repository::{self, Repository};
 use super::route::{self, Name};
-use super::{Grant, Registry, answer, encoded, with};
+use super::{Grant, Registry, answer, with};
+use crate::percent;
 
 /// So many names are in one answer unless fewer were asked for.
 const MAX_NAMES: usize = 10_000;
@@ -97,7 +98,10 @@ fn page(
     let mut response = answer(StatusCode::OK);
     with(&mut response, CONTENT_TYPE, "application/json");
     if let (true, Some(last)) = (more, names.last()) {
-        let link = format!("<{path}?n={wanted}&last={}>; rel=\"next\"", encoded(last));
+        let link = format!(
+            "<{path}?n={wanted}&last={}>; rel=\"next\"",
+            percent::encode(last)
+        );
         with(&mut response, LINK, &link);
     }
     *response.body_mut() = body::whole(shape(&names).to_string().into());

@@ -22,6 +22,7 @@ use super::{CONTENT_DIGEST, Grant, Moved, Registry, answer, images, with};
 use crate::layout::{
     DOCKER_LIST_TYPE, DOCKER_MANIFEST_TYPE, INDEX_TYPE, MANIFEST_TYPE, MAX_DOCUMENT_BYTES,
 };
+use crate::percent;
 
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const TAG: HeaderName = HeaderName::from_static("oci-tag");
@@ -311,7 +312,7 @@ pub(super) async fn referrers(
     }
     if let Some(last) = next {
         let filter = wanted.map_or_else(String::new, |wanted| {
-            format!("&artifactType={}", super::encoded(&wanted))
+            format!("&artifactType={}", percent::encode(&wanted))
         });
         let link = format!("<{path}?last={last}{filter}>; rel=\"next\"");
         with(&mut response, LINK, &link);

@@ -322,16 +322,3 @@ fn with(response: &mut Response<Outgoing>, name: HeaderName, value: &str) {
         response.headers_mut().append(name, value);
     }
 }
-
-/// Text for a query (RFC 3986, 2.1).
-fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
-}
