@@ -24,6 +24,7 @@ mod tables;
 mod uses;
 mod volumes;
 
+pub use api::Peer;
 pub use config::{
     ControlConfig, DroppedPorts, OtherRegistries, PrunePolicy, RegistrySettings, StopRequest, Wires,
 };

@@ -205,8 +205,12 @@ async fn serve_on(
         }
     };
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
-    let api = axum::serve(listener, control.router())
-        .with_graceful_shutdown(async { drop(closed.await) });
+    let router = control.router();
+    let api = axum::serve(
+        listener,
+        router.into_make_service_with_connect_info::<layby_control::Peer>(),
+    );
+    let api = api.with_graceful_shutdown(async { drop(closed.await) });
     let api = tokio::spawn(api.into_future());
     let registry = registry::serve(registry, control.registry_router());
     tracing::info!(gateway = %gateway.http_addr(), registry = %registry_addr, data = %paths.data_dir.display(), "the node is ready");

@@ -20,9 +20,12 @@ mod transfers;
 pub mod types;
 mod usage;
 mod volumes;
+mod who;
 
 pub(crate) use images::meant;
 use std::sync::Arc;
+pub use who::Peer;
+pub(crate) use who::Who;
 
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
@@ -115,6 +118,7 @@ pub(crate) fn router(plane: Arc<Plane>) -> Router {
         .route("/v2/{*path}", axum::routing::any(registry::over_socket))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
+        .layer(axum::middleware::from_fn(who::by_socket))
         .with_state(plane)
 }
 

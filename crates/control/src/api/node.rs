@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 
 use super::Shared;
+use super::Who;
 use super::query::{self, Pairs};
 use super::types::VersionView;
 use crate::config::StopRequest;
@@ -31,8 +32,9 @@ pub(super) async fn version(State(plane): Shared) -> Json<VersionView> {
     params(("all" = Option<bool>, Query, description = "End the replicas too")),
     responses((status = 202, description = "It is ending"))
 )]
-pub(super) async fn stop(State(plane): Shared, pairs: Pairs) -> StatusCode {
+pub(super) async fn stop(State(plane): Shared, who: Who, pairs: Pairs) -> StatusCode {
     let all = query::flag(&pairs, "all");
+    tracing::info!(who = who.name, from = who.from, all, "asked to end");
     plane.stop.send_replace(Some(StopRequest { all }));
     StatusCode::ACCEPTED
 }

@@ -1,0 +1,129 @@
+//! Who asks. The listener knows: the Unix socket by the credentials of the process at its other end, HTTPS by its token.
+
+use std::convert::Infallible;
+
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
+use axum::serve::IncomingStream;
+use tokio::net::UnixListener;
+
+/// Where users stand with their numbers: passwd(5).
+const USERS: &str = "/etc/passwd";
+
+/// Where the local ones come from.
+const LOCAL: &str = "local";
+
+/// Who asks for something. Handlers take it as an argument: it is an extractor that never fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Who {
+    /// The user's name (or `uid 1000` where the machine knows none), or the token's.
+    pub(crate) name: String,
+    /// `local`, or the client's address.
+    pub(crate) from: String,
+    /// How it came in.
+    pub(crate) via: Via,
+}
+
+/// How a request came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// By the node's Unix socket.
+    Socket,
+    /// By HTTPS, with a token.
+    Token,
+}
+
+impl Who {
+    /// Root, at the machine itself.
+    pub(crate) fn root() -> Self {
+        Self::local("root")
+    }
+
+    /// A user of the machine.
+    fn local(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            from: LOCAL.to_owned(),
+            via: Via::Socket,
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Who {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        // Whoever gets in without being told apart has the router itself in hand.
+        let told = parts.extensions.get::<Self>().cloned();
+        Ok(told.unwrap_or_else(Self::root))
+    }
+}
+
+/// The process at the other end of a connection to the Unix socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    name: String,
+}
+
+impl Peer {
+    /// The user with this number.
+    fn of(uid: u32) -> Self {
+        let name = match uid {
+            0 => Some("root".to_owned()),
+            uid => user(&std::fs::read_to_string(USERS).unwrap_or_default(), uid),
+        };
+        Self {
+            name: name.unwrap_or_else(|| format!("uid {uid}")),
+        }
+    }
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        // Once per connection: `SO_PEERCRED` (unix(7)), as it was when that process connected.
+        match stream.io().peer_cred() {
+            Ok(credentials) => Self::of(credentials.uid()),
+            Err(_) => Self {
+                name: "unknown".to_owned(),
+            },
+        }
+    }
+}
+
+/// Tells the handlers behind the Unix socket who asks.
+pub(super) async fn by_socket(mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<Peer>>();
+    let who = peer.map(|ConnectInfo(peer)| Who::local(&peer.name));
+    if let Some(who) = who {
+        request.extensions_mut().insert(who);
+    }
+    next.run(request).await
+}
+
+/// The name of a user by its number, in the form of passwd(5).
+fn user(passwd: &str, uid: u32) -> Option<String> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let number: u32 = fields.nth(1)?.parse().ok()?;
+        (number == uid && !name.is_empty()).then(|| name.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_known_by_its_number_and_an_unknown_one_is_its_number() {
+        let passwd =
+            "root:x:0:0:root:/root:/bin/sh\n\nbroken\nann:x:1000:1000::/home/ann:/bin/sh\n";
+        assert_eq!(user(passwd, 1000).as_deref(), Some("ann"));
+        assert_eq!(user(passwd, 1001), None);
+        assert_eq!(Peer::of(0).name, "root");
+        assert_eq!(Peer::of(4_000_000_000).name, "uid 4000000000");
+    }
+}
