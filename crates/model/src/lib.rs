@@ -10,6 +10,7 @@ pub mod mounts;
 pub mod names;
 pub mod options;
 pub mod plan;
+pub mod power;
 pub mod privilege;
 pub mod replica;
 pub mod route;

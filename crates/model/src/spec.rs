@@ -64,6 +64,12 @@ pub struct ServiceSpec {
     /// What the containers of a replica share.
     #[serde(default)]
     pub sandbox: SandboxOptions,
+    /// The name of the power that its first container's limits are of; `None`: they are its own, or it has none.
+    #[serde(default)]
+    pub power: Option<String>,
+    /// `layby power` said it, and not the manifest: it stays as long as the manifest says nothing of limits.
+    #[serde(default)]
+    pub power_by_hand: bool,
 }
 
 impl ServiceSpec {
@@ -84,6 +90,8 @@ impl ServiceSpec {
             ports: Vec::new(),
             deploy_on_push: false,
             sandbox: SandboxOptions::default(),
+            power: None,
+            power_by_hand: false,
         }
     }
 }

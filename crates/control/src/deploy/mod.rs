@@ -352,9 +352,19 @@ async fn commit_app(plane: &Arc<Plane>, app: &AppSpec) -> Result<Vec<Committed>,
     let rows = plane.store.services().await?;
     let mut revisions = Vec::new();
     for service in &app.services {
-        revisions.push(revision::resolve(plane, &app.name, service, &rows, BY_UP).await?);
+        let mut new = revision::resolve(plane, &app.name, service, &rows, BY_UP).await?;
+        new.unscale = unscales(&rows, &new);
+        revisions.push(new);
     }
     commit(plane, revisions).await
+}
+
+/// Whether a manifest's revision takes back what `layby scale` said: only if its number of replicas is another one.
+fn unscales(rows: &[Row], new: &NewRevision) -> bool {
+    let row = rows.iter().find(|row| row.service == new.service);
+    row.is_some_and(|row| {
+        row.scale.is_some() && row.target.spec.service.replicas != new.spec.service.replicas
+    })
 }
 
 /// Resolves one service of an app and writes it.

@@ -102,6 +102,7 @@ async fn deploy_one(plane: &Arc<Plane>, id: &ServiceId) -> Result<Option<String>
         service: row.service,
         spec,
         cause: Some(cause.clone()),
+        unscale: false,
     };
     commit_in_turn(plane, &turn, vec![new]).await?;
     drop(kept);

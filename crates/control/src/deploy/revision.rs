@@ -57,5 +57,6 @@ pub(crate) async fn resolve(
             images: digests,
         },
         cause: Some(cause.to_owned()),
+        unscale: false,
     })
 }

@@ -108,8 +108,9 @@ impl Driver {
             log: Vec::new(),
         };
         let container = ended.map(|end| end.container);
-        let live = self.row().live.as_ref();
-        let replicas = live.map_or(d.replicas, |live| live.spec.service.replicas);
+        let row = self.row();
+        let of_live = row.live.as_ref().map(|live| live.spec.service.replicas);
+        let replicas = row.scale.or(of_live).unwrap_or(d.replicas);
         let engine = Arc::clone(&self.plane.engine);
         let (store, id, generation) = (self.plane.store.clone(), self.id.clone(), d.generation);
         self.pending = Some(Box::pin(async move {

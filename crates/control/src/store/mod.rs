@@ -192,6 +192,7 @@ mod tests {
                 images: vec!["sha256:0".into()],
             },
             cause: None,
+            unscale: false,
         }
     }
 

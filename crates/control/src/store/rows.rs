@@ -33,6 +33,8 @@ pub(crate) struct Row {
     pub(crate) target_failed: bool,
     /// Replicas while awake.
     pub(crate) replicas: u32,
+    /// What `layby scale` said of them; `None`: they are as many as the revision says.
+    pub(crate) scale: Option<u32>,
     /// How awake it was wanted when that was last written.
     pub(crate) wanted: Wakefulness,
     /// Counts up with every change that a user makes; greater than that of any row deleted before.
@@ -65,6 +67,8 @@ pub(crate) struct NewRevision {
     pub(crate) spec: RunSpec,
     /// Who or what makes it.
     pub(crate) cause: Option<String>,
+    /// What `layby scale` said holds no longer: the manifest has another number of replicas than before.
+    pub(crate) unscale: bool,
 }
 
 /// A decision of a driver; it is written only if the row's generation is still the one it was made with.
@@ -256,8 +260,17 @@ fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqli
         "INSERT INTO services
              (app, service, enabled, removing, target, live, target_failed, replicas, wanted, generation, address)
          VALUES (?1, ?2, 1, 0, ?3, NULL, 0, ?4, 'awake', ?5, ?6)
-         ON CONFLICT DO UPDATE SET enabled = 1, target = ?3, target_failed = 0, replicas = ?4, generation = ?5",
-        params![app, service, revision, new.spec.service.replicas, next_generation(tx)?, address],
+         ON CONFLICT DO UPDATE SET enabled = 1, target = ?3, target_failed = 0, generation = ?5,
+             scale = iif(?7, NULL, scale), replicas = coalesce(iif(?7, NULL, scale), ?4)",
+        params![
+            app,
+            service,
+            revision,
+            new.spec.service.replicas,
+            next_generation(tx)?,
+            address,
+            new.unscale
+        ],
     )?;
     tx.execute(
         "INSERT INTO revisions (app, service, revision, spec, created_at, deadline_ms, outcome, cause)
@@ -367,7 +380,8 @@ fn next_address(tx: &Transaction<'_>) -> rusqlite::Result<Option<u32>> {
 fn read(db: &Connection, id: &ServiceId) -> rusqlite::Result<Option<Row>> {
     let found = db
         .prepare_cached(
-            "SELECT enabled, removing, target, live, target_failed, replicas, wanted, generation, last_failure, address
+            "SELECT enabled, removing, target, live, target_failed, replicas, wanted, generation, last_failure, address,
+                 scale
              FROM services WHERE app = ?1 AND service = ?2",
         )?
         .query_row([id.app.as_str(), id.service.as_str()], |row| {
@@ -389,6 +403,7 @@ fn read(db: &Connection, id: &ServiceId) -> rusqlite::Result<Option<Row>> {
                     .map(|text| serde_json::from_str(&text).map_err(unreadable))
                     .transpose()?,
                 address: row.get(9)?,
+                scale: row.get(10)?,
             })
         });
     found.optional()
