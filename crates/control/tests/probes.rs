@@ -17,6 +17,7 @@ const ID: &str = "shop/web";
 const UNASKED: FakeOptions = FakeOptions {
     reports_health: false,
     can_doze: true,
+    addresses: std::net::Ipv4Addr::new(127, 0, 1, 0),
 };
 
 /// An HTTP server on every loopback address, as if it were in every replica.

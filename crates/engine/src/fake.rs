@@ -21,7 +21,7 @@
 //! somebody at its other end also `cat`, which says what it is told, and `size`, which says the size of its terminal at
 //! first and whenever that changes; both until their input is at its end.
 //!
-//! Each replica has an address of its own in 127.0.0.0/8, on which nothing listens unless a test does.
+//! Each replica has an address of its own, in 127.0.0.0/8 unless said otherwise, on which nothing listens unless a test does.
 
 mod access;
 mod body;
@@ -59,6 +59,8 @@ pub struct FakeOptions {
     pub reports_health: bool,
     /// It can freeze replicas.
     pub can_doze: bool,
+    /// Its replicas have addresses after this one, in a network of 16 bits.
+    pub addresses: Ipv4Addr,
 }
 
 impl Default for FakeOptions {
@@ -66,6 +68,8 @@ impl Default for FakeOptions {
         Self {
             reports_health: true,
             can_doze: true,
+            // 127.0.0.x is what people use for themselves.
+            addresses: Ipv4Addr::new(127, 0, 1, 0),
         }
     }
 }
@@ -131,8 +135,8 @@ impl Shared {
         let taken: Vec<Ipv4Addr> = bodies.by_id.values().map(|body| body.address).collect();
         let address = loop {
             bodies.last_address = bodies.last_address % 0xfffe + 1;
-            // 127.0.1.1 on: 127.0.0.x is what people use for themselves.
-            let address = Ipv4Addr::from(0x7f00_0100 + bodies.last_address);
+            let address = u32::from(self.options.addresses) + bodies.last_address;
+            let address = Ipv4Addr::from(address);
             if !taken.contains(&address) {
                 break address;
             }
