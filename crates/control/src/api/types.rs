@@ -1,7 +1,10 @@
 //! The words of the HTTP API: what the socket says and takes, as JSON. The CLI reads the same types.
 
+mod history;
+
 use std::collections::BTreeMap;
 
+pub use history::{ChangeView, DiffView, RevisionOutcome, RevisionView};
 use layby_model::State;
 use layby_model::Wakefulness;
 use layby_model::replica::{Exit, Phase};

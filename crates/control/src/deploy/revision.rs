@@ -17,6 +17,7 @@ pub(crate) async fn resolve(
     spec: &ServiceSpec,
     rows: &[Row],
     cause: &str,
+    made_by: &str,
 ) -> Result<NewRevision, Problem> {
     let service = ServiceId::new(app.clone(), spec.name.clone());
     let mut spec = spec.clone();
@@ -58,5 +59,7 @@ pub(crate) async fn resolve(
         },
         cause: Some(cause.to_owned()),
         unscale: false,
+        made_by: made_by.to_owned(),
+        enables: true,
     })
 }

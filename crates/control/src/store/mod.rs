@@ -4,6 +4,7 @@
 //! the control plane writes here; what is observed is never stored.
 
 pub(crate) mod format;
+mod history;
 mod rows;
 mod tokens;
 
@@ -15,6 +16,7 @@ use rusqlite_migration::Migrations;
 use tokio::sync::{mpsc, oneshot};
 
 use format::MIGRATIONS;
+pub(crate) use history::Record;
 pub(crate) use rows::{Decision, NewRevision, Revision, Row};
 pub(crate) use tokens::Token;
 
@@ -193,6 +195,8 @@ mod tests {
             },
             cause: None,
             unscale: false,
+            made_by: "root".into(),
+            enables: true,
         }
     }
 

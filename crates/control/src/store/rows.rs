@@ -7,7 +7,7 @@ use layby_model::engine::RunSpec;
 use layby_model::{RevisionId, ServiceId, Wakefulness};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, history};
 use crate::api::types::Failure;
 
 /// So many revisions of a service are kept beside the live one and the target.
@@ -54,7 +54,7 @@ pub(crate) struct Revision {
     pub(crate) spec: Arc<RunSpec>,
     /// How long its rollout may take, in milliseconds.
     pub(crate) deadline_ms: u64,
-    /// Who or what made it; `None`: an older version of Layby, which did not note it.
+    /// Why it was made; `None`: an older version of Layby made it, which did not note it.
     pub(crate) cause: Option<String>,
 }
 
@@ -65,10 +65,14 @@ pub(crate) struct NewRevision {
     pub(crate) service: ServiceId,
     /// What it runs.
     pub(crate) spec: RunSpec,
-    /// Who or what makes it.
+    /// Why it is made, in words that follow "revision n: ".
     pub(crate) cause: Option<String>,
     /// What `layby scale` said holds no longer: the manifest has another number of replicas than before.
     pub(crate) unscale: bool,
+    /// Whoever makes it: a user, or the token of a push.
+    pub(crate) made_by: String,
+    /// A disabled service is enabled by it, unless it asks for no replicas; `false`: it stays as it is.
+    pub(crate) enables: bool,
 }
 
 /// A decision of a driver; it is written only if the row's generation is still the one it was made with.
@@ -259,22 +263,26 @@ fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqli
     tx.execute(
         "INSERT INTO services
              (app, service, enabled, removing, target, live, target_failed, replicas, wanted, generation, address)
-         VALUES (?1, ?2, 1, 0, ?3, NULL, 0, ?4, 'awake', ?5, ?6)
-         ON CONFLICT DO UPDATE SET enabled = 1, target = ?3, target_failed = 0, generation = ?5,
+         VALUES (?1, ?2, ?8, 0, ?3, NULL, 0, ?4, 'awake', ?5, ?6)
+         ON CONFLICT DO UPDATE SET target = ?3, target_failed = 0, generation = ?5,
+             enabled = (?8 OR coalesce(iif(?7, NULL, scale), 0) > 0) AND (?9 OR enabled),
              scale = iif(?7, NULL, scale), replicas = coalesce(iif(?7, NULL, scale), ?4)",
         params![
             app,
             service,
             revision,
-            new.spec.service.replicas,
+            new.spec.service.replicas.max(1), // what it has when it is enabled
             next_generation(tx)?,
             address,
-            new.unscale
+            new.unscale,
+            new.spec.service.replicas > 0,
+            new.enables
         ],
     )?;
+    history::overtake(tx, &new.service, now)?;
     tx.execute(
-        "INSERT INTO revisions (app, service, revision, spec, created_at, deadline_ms, outcome, cause)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'rolling', ?7)",
+        "INSERT INTO revisions (app, service, revision, spec, created_at, deadline_ms, outcome, cause, made_by)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'rolling', ?7, ?8)",
         params![
             app,
             service,
@@ -282,7 +290,8 @@ fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqli
             spec,
             now,
             i64::try_from(new.spec.service.progress_deadline_ms).unwrap_or(i64::MAX),
-            new.cause
+            new.cause,
+            new.made_by
         ],
     )?;
     tx.execute(
@@ -310,28 +319,22 @@ fn write_decision(
                 ),
                 params![app, service, generation, revision.0],
             )?,
-            Some((revision, "live")),
+            Some((revision, "live", None)),
         ),
         Decision::Fail {
             revision,
             failure,
             replicas,
-        } => (
-            tx.execute(
+        } => {
+            let failure = serde_json::to_string(failure).map_err(unreadable)?;
+            let changed = tx.execute(
                 &format!(
                     "UPDATE services SET target_failed = 1, last_failure = ?5, replicas = ?6 WHERE {row} AND target = ?4"
                 ),
-                params![
-                    app,
-                    service,
-                    generation,
-                    revision.0,
-                    serde_json::to_string(failure).map_err(unreadable)?,
-                    replicas
-                ],
-            )?,
-            Some((revision, "failed")),
-        ),
+                params![app, service, generation, revision.0, failure, replicas],
+            )?;
+            (changed, Some((revision, "failed", Some(failure))))
+        }
         Decision::Wakefulness(wanted) => (
             tx.execute(
                 &format!("UPDATE services SET wanted = ?4 WHERE {row}"),
@@ -340,11 +343,8 @@ fn write_decision(
             None,
         ),
     };
-    if let (1, Some((revision, outcome))) = (changed, outcome) {
-        tx.execute(
-            "UPDATE revisions SET outcome = ?4 WHERE app = ?1 AND service = ?2 AND revision = ?3",
-            params![app, service, revision.0, outcome],
-        )?;
+    if let (1, Some((revision, outcome, failure))) = (changed, outcome) {
+        history::end(tx, id, *revision, outcome, failure.as_deref())?;
     }
     Ok(changed == 1)
 }
