@@ -10,11 +10,11 @@ use axum::response::Response;
 use layby_model::{AppName, error_chain};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::Shared;
 use super::lines::lines;
 use super::pipe;
 use super::query::{self, Pairs};
 use super::types::{Event, ManifestView, Problem, RemovedView};
+use super::{Shared, Who};
 use crate::deploy::upload::Upload;
 use crate::deploy::{self, Ask};
 use crate::plane::Plane;
@@ -70,11 +70,12 @@ pub(super) async fn manifest(
 )]
 pub(super) async fn up(
     State(plane): Shared,
+    who: Who,
     pairs: Pairs,
     body: Body,
 ) -> Result<Response, Problem> {
     let upload = receive(&plane, body, true).await?;
-    let events = deploy::up(plane, upload, ask(&pairs)).await?;
+    let events = deploy::up(plane, upload, ask(&pairs), who).await?;
     Ok(lines(ReceiverStream::new(events)))
 }
 

@@ -12,10 +12,10 @@ use layby_model::state::Showing;
 use layby_model::{ServiceId, Wakefulness};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::Shared;
 use super::lines::lines;
 use super::query::{self, Pairs};
 use super::types::{DeployBody, Event, Problem, ServiceDetail, ServiceView};
+use super::{Shared, Who};
 use crate::addresses;
 use crate::deploy;
 use crate::driver::{DriverHandle, Request, Status, shown_spec};
@@ -148,6 +148,7 @@ pub(super) async fn sleep(
 )]
 pub(super) async fn deploy(
     State(plane): Shared,
+    who: Who,
     Path(names): Path<(String, String)>,
     pairs: Pairs,
     body: Bytes,
@@ -159,7 +160,7 @@ pub(super) async fn deploy(
             .map_err(|error| Problem::bad_request(format!("the body: {error}")))?,
     };
     let detach = query::flag(&pairs, "detach");
-    let events = deploy::change(plane, &id, body, detach).await?;
+    let events = deploy::change(plane, &id, body, detach, who).await?;
     Ok(lines(ReceiverStream::new(events)))
 }
 

@@ -45,8 +45,8 @@ pub(crate) async fn run(
             builds.iter().any(|build| build.tag == name)
                 || pulls.iter().any(|pull| pull.name == name)
         });
-        let changes = match revision::resolve(plane, &app.name, service, &rows, super::BY_UP).await
-        {
+        let made = revision::resolve(plane, &app.name, service, &rows, super::BY_UP, "");
+        let changes = match made.await {
             Ok(new) => row.is_none_or(|row| {
                 let (counts, current) = current(row);
                 !counts || *current.spec != new.spec || has_ended(plane, &id)

@@ -23,8 +23,8 @@ use layby_model::state::Showing;
 use layby_model::{AppName, RevisionId, ServiceId};
 use tokio::sync::{MutexGuard, mpsc, watch};
 
-use crate::api::meant;
 use crate::api::types::{BuildBody, DeployBody, Event, ManifestView, Problem};
+use crate::api::{Who, meant};
 use crate::driver::{Request, Status, rolling};
 use crate::plane::Plane;
 use crate::store::{NewRevision, Row};
@@ -94,6 +94,7 @@ pub(crate) async fn up(
     plane: Arc<Plane>,
     upload: Upload,
     ask: Ask,
+    who: Who,
 ) -> Result<mpsc::Receiver<Event>, Problem> {
     let manifest = read(&upload, &ask, true)?;
     let rows = plane.store.services().await?;
@@ -139,7 +140,7 @@ pub(crate) async fn up(
     }
     // With nothing to build or pull, all that can be refused is refused before the answer begins.
     let ready = match builds.is_empty() && pulls.is_empty() {
-        true => Some(commit_app(&plane, app).await?),
+        true => Some(commit_app(&plane, app, &who).await?),
         false => None,
     };
     let task_plane = Arc::clone(&plane);
@@ -152,7 +153,7 @@ pub(crate) async fn up(
                 None => {
                     pulls::run(&plane, pulls, &events).await?;
                     images::run(&plane, Arc::new(upload), builds, &events).await?;
-                    let committed = commit_app(&plane, &manifest.app).await?;
+                    let committed = commit_app(&plane, &manifest.app, &who).await?;
                     // Other services may run what was built; this app's do already.
                     plane.desk.pushed();
                     committed
@@ -174,6 +175,7 @@ pub(crate) async fn change(
     id: &ServiceId,
     body: DeployBody,
     detach: bool,
+    who: Who,
 ) -> Result<mpsc::Receiver<Event>, Problem> {
     let row = plane
         .store
@@ -192,7 +194,7 @@ pub(crate) async fn change(
     let pulls = pulls::wanted(&plane, &id.app, std::slice::from_ref(&spec), &[]).await?;
     // With nothing to pull, all that can be refused is refused before the answer begins.
     let ready = match pulls.is_empty() {
-        true => Some(commit_one(&plane, &id.app, &spec, &row).await?),
+        true => Some(commit_one(&plane, &id.app, &spec, &row, &who).await?),
         false => None,
     };
     let (events, stream) = mpsc::channel(EVENTS);
@@ -204,7 +206,7 @@ pub(crate) async fn change(
                 Some(committed) => committed,
                 None => {
                     pulls::run(&plane, pulls, &events).await?;
-                    commit_one(&plane, &app, &spec, &row).await?
+                    commit_one(&plane, &app, &spec, &row, &who).await?
                 }
             };
             warn_of_unkept(&plane, &app, std::slice::from_ref(&spec), &events).await;
@@ -348,11 +350,16 @@ fn warnings(manifest: &Manifest, rows: &[Row]) -> Vec<String> {
 }
 
 /// Resolves all services of an app and writes them.
-async fn commit_app(plane: &Arc<Plane>, app: &AppSpec) -> Result<Vec<Committed>, Problem> {
+async fn commit_app(
+    plane: &Arc<Plane>,
+    app: &AppSpec,
+    who: &Who,
+) -> Result<Vec<Committed>, Problem> {
     let rows = plane.store.services().await?;
     let mut revisions = Vec::new();
     for service in &app.services {
-        let mut new = revision::resolve(plane, &app.name, service, &rows, BY_UP).await?;
+        let made = revision::resolve(plane, &app.name, service, &rows, BY_UP, &who.name);
+        let mut new = made.await?;
         new.unscale = unscales(&rows, &new);
         revisions.push(new);
     }
@@ -373,9 +380,10 @@ async fn commit_one(
     app: &AppName,
     spec: &ServiceSpec,
     row: &Row,
+    who: &Who,
 ) -> Result<Vec<Committed>, Problem> {
     let rows = std::slice::from_ref(row);
-    let new = revision::resolve(plane, app, spec, rows, BY_DEPLOY).await?;
+    let new = revision::resolve(plane, app, spec, rows, BY_DEPLOY, &who.name).await?;
     commit(plane, vec![new]).await
 }
 

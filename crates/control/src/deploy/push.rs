@@ -74,6 +74,7 @@ async fn deploy_one(plane: &Arc<Plane>, id: &ServiceId) -> Result<Option<String>
     };
     let mut spec = (*row.target.spec).clone();
     let mut causes = Vec::new();
+    let mut made_by = String::new();
     for n in 0..spec.service.containers.len().min(spec.images.len()) {
         let name = spec.service.containers[n].image.clone();
         let Some(pushed) = plane.desk.registry.hosts().repository(&name) else {
@@ -92,6 +93,7 @@ async fn deploy_one(plane: &Arc<Plane>, id: &ServiceId) -> Result<Option<String>
         let who = tokio::task::spawn_blocking(who).await.unwrap_or_default();
         let who = if who.is_empty() { "somebody" } else { &who };
         causes.push(format!("{who} pushed {} ({digest})", pushed.short()));
+        made_by = who.to_owned();
         spec.images[n] = digest;
     }
     if causes.is_empty() {
@@ -103,6 +105,8 @@ async fn deploy_one(plane: &Arc<Plane>, id: &ServiceId) -> Result<Option<String>
         spec,
         cause: Some(cause.clone()),
         unscale: false,
+        made_by,
+        enables: false,
     };
     commit_in_turn(plane, &turn, vec![new]).await?;
     drop(kept);
