@@ -60,6 +60,7 @@ fn table(upstream: SocketAddr, hosts: u32) -> anyhow::Result<RouteTable> {
                     replica: ReplicaId::new(1, at),
                     ip: upstream.ip(),
                 }],
+                canary: None,
             },
             port: Some(upstream.port()),
             limits: Limits::default(),

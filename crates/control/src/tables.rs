@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use layby_model::route::{Listener, Mode, NameTable, RouteTable, ServiceRoute, Version};
+use layby_model::route::{Listener, NameTable, RouteTable, ServiceRoute, Version};
 use layby_model::{AppName, ReplicaId, ServiceId};
 use tokio::sync::watch;
 
@@ -219,16 +219,13 @@ impl Tables {
 }
 
 fn upstreams(entry: &Entry) -> impl Iterator<Item = ReplicaId> {
-    let upstreams: &[_] = match &entry.route.mode {
-        Mode::Serve { upstreams } => upstreams,
-        Mode::Refuse | Mode::Hold => &[],
-    };
-    upstreams.iter().map(|upstream| upstream.replica)
+    let upstreams = entry.route.mode.upstreams();
+    upstreams.map(|upstream| upstream.replica)
 }
 
 #[cfg(test)]
 mod tests {
-    use layby_model::route::{Limits, Upstream, VirtualRoute};
+    use layby_model::route::{Limits, Mode, Upstream, VirtualRoute};
 
     use super::*;
 
@@ -251,7 +248,10 @@ mod tests {
                 mode: if upstreams.is_empty() {
                     Mode::Hold
                 } else {
-                    Mode::Serve { upstreams }
+                    Mode::Serve {
+                        upstreams,
+                        canary: None,
+                    }
                 },
                 port: Some(80),
                 limits: Limits::default(),

@@ -11,7 +11,6 @@ use layby_control::api::types::Outcome;
 use layby_model::State;
 use layby_model::engine::Engine;
 use layby_model::replica::Phase;
-use layby_model::route::Mode;
 use layby_model::state::Showing;
 
 const ID: &str = "shop/web";
@@ -42,10 +41,7 @@ fn watch(world: &World) -> tokio::task::JoinHandle<String> {
             let table = Arc::clone(&applied.lock().expect("no poison"));
             let replicas = fake.observe(None).await.expect("the fake answers");
             for route in table.services.values() {
-                let Mode::Serve { upstreams } = &route.mode else {
-                    continue;
-                };
-                for upstream in upstreams {
+                for upstream in route.mode.upstreams() {
                     let replica = replicas.iter().find(|r| r.id == upstream.replica);
                     let lowered = replica.is_none_or(|r| {
                         matches!(

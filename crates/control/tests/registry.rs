@@ -461,7 +461,7 @@ async fn the_gateway_leads_to_the_registry_by_its_name() {
     let service = &table.hosts["registry.localhost"];
     let route = &table.services[service];
     assert_eq!(route.port, Some(5000));
-    assert!(matches!(&route.mode, Mode::Serve { upstreams } if upstreams.len() == 1));
+    assert!(matches!(&route.mode, Mode::Serve { upstreams, .. } if upstreams.len() == 1));
     let refused = world.up_as("layby", &compose("fake/ok", ""), "").await;
     assert_eq!(refused.problem().code, "conflict");
 }

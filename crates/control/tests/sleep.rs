@@ -117,7 +117,7 @@ async fn what_the_gateway_counts_as_use_keeps_it_awake() {
         uses: 7,
         idle_ms: Some(50_000),
         in_flight: [(replica, 1)].into(),
-        last_wake: None,
+        ..Traffic::default()
     };
     world.gateway.set_traffic(ID, in_flight.clone());
     world.up(&compose("fake/ok", ladder)).await;
@@ -148,7 +148,7 @@ async fn a_request_in_flight_is_not_cut_by_going_to_sleep() {
         uses: 1,
         idle_ms: Some(0),
         in_flight: [(replica, 1)].into(),
-        last_wake: None,
+        ..Traffic::default()
     };
     world.gateway.set_traffic(ID, traffic.clone());
     let sleeping = order(&world, "sleep");

@@ -121,7 +121,10 @@ mod tests {
             replica: REPLICA,
             ip: [127, 0, 0, 1].into(),
         }];
-        table(Mode::Serve { upstreams })
+        table(Mode::Serve {
+            upstreams,
+            canary: None,
+        })
     }
 
     fn worker() -> (Arc<Shared>, Worker) {

@@ -100,6 +100,7 @@ impl ServiceState {
             uses,
             idle_ms: (last_use_ms > 0).then(|| now_ms().saturating_sub(last_use_ms)),
             in_flight,
+            served: BTreeMap::new(),
             last_wake: lock(&self.last_wake).map(|(_, timing)| timing),
         }
     }

@@ -114,7 +114,7 @@ impl Snapshot {
             let way = match &route.mode {
                 Mode::Refuse => Way::Refuse,
                 Mode::Hold => Way::Hold,
-                Mode::Serve { upstreams } => snapshot.add_upstreams(&state, upstreams),
+                Mode::Serve { upstreams, .. } => snapshot.add_upstreams(&state, upstreams),
             };
             snapshot.services.push(Service {
                 state,

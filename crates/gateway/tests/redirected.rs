@@ -158,7 +158,13 @@ fn a_declared_http_port_is_balanced_per_request() {
         ip: addr.ip(),
     };
     let upstreams = vec![upstream(1, first.addr), upstream(2, second.addr)];
-    world.set(Mode::Serve { upstreams }, None);
+    world.set(
+        Mode::Serve {
+            upstreams,
+            canary: None,
+        },
+        None,
+    );
     world.confirm();
     let mut client = connect(address, 80);
     let mut answers: Vec<Vec<u8>> = (0..4)

@@ -14,6 +14,7 @@ pub mod power;
 pub mod privilege;
 pub mod replica;
 pub mod route;
+pub mod share;
 pub mod spec;
 pub mod state;
 

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::names::{AppName, ReplicaId, ServiceId};
+pub use crate::share::{Share, ShareError};
 
 /// A table's version: (start number of the control plane, counter in that start).
 #[derive(
@@ -103,9 +104,33 @@ pub enum Mode {
     Hold,
     /// Send it to one of these.
     Serve {
-        /// Never empty.
+        /// Those of live; never empty.
         upstreams: Vec<Upstream>,
+        /// Some requests go to these instead.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        canary: Option<Canary>,
     },
+}
+
+/// A revision that is tried out on a part of the requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Canary {
+    /// Which requests it gets. Where no HTTP is spoken, headers and cookies choose nothing.
+    pub share: Share,
+    /// Its replicas; never empty. While none of them can be reached, live gets its requests, too.
+    pub upstreams: Vec<Upstream>,
+}
+
+impl Mode {
+    /// All replicas that take requests: live's, then the canary's.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
+        let (live, canary) = match self {
+            Self::Refuse | Self::Hold => (&[][..], None),
+            Self::Serve { upstreams, canary } => (&upstreams[..], canary.as_ref()),
+        };
+        live.iter()
+            .chain(canary.into_iter().flat_map(|canary| &canary.upstreams))
+    }
 }
 
 /// A replica that takes requests.
@@ -160,9 +185,21 @@ pub struct Traffic {
     pub idle_ms: Option<u64>,
     /// Requests (and TCP connections that moved bytes just now) in flight, per replica. Those with none are left out.
     pub in_flight: BTreeMap<ReplicaId, u32>,
+    /// What each replica was given since the gateway first heard of it. Forgotten once no table names it and nothing
+    /// is in flight to it.
+    pub served: BTreeMap<ReplicaId, Served>,
     /// The longest time that a request was held since the last wake, and the time from its arrival to its first
     /// answer byte, in milliseconds; `None`: none was held yet.
     pub last_wake: Option<WakeTiming>,
+}
+
+/// How many requests (or, where no HTTP is spoken, connections) a replica was given, and how many went wrong.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Served {
+    /// Those whose answer has begun or failed to come.
+    pub requests: u64,
+    /// Those of them whose answer was a 5xx, or broke off, or never came.
+    pub errors: u64,
 }
 
 /// How long the last waking took, as a request saw it.

@@ -97,7 +97,10 @@ impl Driver {
                 let upstreams: Vec<Upstream> = ids.iter().filter_map(upstream).collect();
                 match upstreams.is_empty() {
                     true => Mode::Hold,
-                    false => Mode::Serve { upstreams },
+                    false => Mode::Serve {
+                        upstreams,
+                        canary: None,
+                    },
                 }
             }
         };

@@ -166,6 +166,7 @@ pub(crate) fn route(tables: &Tables, hosts: &Hosts) {
                     replica: ReplicaId(0),
                     ip,
                 }],
+                canary: None,
             },
             port: Some(listen.port()),
             limits: Limits::default(),

@@ -106,7 +106,13 @@ impl World {
             ip: addr.ip(),
         });
         let upstreams = upstreams.collect();
-        self.set(Mode::Serve { upstreams }, port);
+        self.set(
+            Mode::Serve {
+                upstreams,
+                canary: None,
+            },
+            port,
+        );
     }
 
     pub(crate) fn hold(&mut self) {
