@@ -127,7 +127,7 @@ pub fn falls(percent: u8, turn: u64) -> bool {
     /// 2^64 by the golden ratio: spreads block numbers over all of a word.
     const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
     let (block, place) = (turn / 100, turn % 100);
-    let start = block.wrapping_mul(MIX) >> 57;
+    let start = ((block.wrapping_mul(MIX) >> 32) * 100) >> 32;
     (place * STRIDE + start) % 100 < u64::from(percent)
 }
 
