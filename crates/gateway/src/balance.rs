@@ -1,12 +1,17 @@
-//! Phase 4: balance. Claims the replica with the least in flight.
+//! Phase 4: balance. Claims the replica with the least in flight, of live or of the canary that it falls to.
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use layby_model::ReplicaId;
+use layby_model::route::Share;
+use layby_model::share::falls;
 
-use crate::snapshot::{Upstream, Way};
+use crate::codec::{has_cookie, has_header};
+use crate::service::ServiceState;
+use crate::snapshot::{Split, Upstream, Way};
 use crate::worker::{View, Worker};
 
 /// One request in flight to one replica, counted until dropped.
@@ -57,28 +62,67 @@ impl Drop for Claim {
     }
 }
 
-/// Claims a replica of the service with index `service`, none of `avoid`; `None`: there is none to be had
-/// by this table, or it is no longer the newest.
+/// What one request or connection is bound to, from one attempt to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Choice {
+    /// Replicas that just refused a connection.
+    pub(crate) avoid: Vec<ReplicaId>,
+    /// Whether it fell to the canary; `None`: there was none yet when it was asked.
+    canary: Option<bool>,
+}
+
+impl Choice {
+    /// Whether it falls to the canary: decided once, however often it is tried. `head` is what a request begins with;
+    /// empty where no HTTP is spoken.
+    fn falls(&mut self, split: &Split, service: &ServiceState, head: &[u8]) -> bool {
+        *self.canary.get_or_insert_with(|| match &split.share {
+            Share::Percent(percent) => falls(*percent, service.next_turn()),
+            Share::Header { name, value } => has_header(head, name, value.as_deref()),
+            Share::Cookie { name, value } => has_cookie(head, name, value.as_deref()),
+        })
+    }
+}
+
+/// Claims a replica of the service with index `service`, none that is to be avoided; `None`: there is none to be had
+/// by this table, or it is no longer the newest. What falls to a canary that cannot be had goes to live.
 pub(crate) fn claim(
     worker: &Worker,
     view: &Rc<View>,
     service: usize,
-    avoid: &[ReplicaId],
+    head: &[u8],
+    choice: &mut Choice,
 ) -> Option<Claim> {
-    let Way::Serve(range) = &view.services[service].way else {
+    let service = &view.services[service];
+    let Way::Serve(live) = &service.way else {
         return None;
     };
-    let at = match range.len() {
-        1 if avoid.is_empty() => range.start,
+    if let Some(split) = &service.split
+        && choice.falls(split, &service.state, head)
+        && let Some(at) = least_busy(worker, view, &split.upstreams, &choice.avoid)
+    {
+        return Claim::new(worker, view, at);
+    }
+    let at = least_busy(worker, view, live, &choice.avoid)?;
+    Claim::new(worker, view, at)
+}
+
+/// Of these upstreams the one with the least in flight, none of `avoid`.
+fn least_busy(
+    worker: &Worker,
+    view: &View,
+    range: &Range<usize>,
+    avoid: &[ReplicaId],
+) -> Option<usize> {
+    match range.len() {
+        1 if avoid.is_empty() => Some(range.start),
         len => {
             let first = next_turn(&worker.turn);
             (0..len)
                 .map(|step| range.start + (first + step) % len)
                 .filter(|at| !avoid.contains(&view.upstreams[*at].replica))
-                .min_by_key(|at| view.upstreams[*at].state.in_flight.load(SeqCst))?
+                .min_by_key(|at| view.upstreams[*at].state.in_flight.load(SeqCst))
         }
-    };
-    Claim::new(worker, view, at)
+    }
 }
 
 /// Claims this replica and no other, for a connection that is already bound to it.
@@ -133,6 +177,10 @@ mod tests {
         (Arc::clone(&shared), Worker::new(shared, 0))
     }
 
+    fn try_claim(worker: &Worker, view: &Rc<View>) -> Option<Claim> {
+        claim(worker, view, 0, b"", &mut Choice::default())
+    }
+
     fn in_flight(shared: &Shared) -> u32 {
         let traffic = shared.traffic(&"a/b".parse().expect("a service id"));
         traffic.in_flight.get(&REPLICA).copied().unwrap_or(0)
@@ -141,7 +189,7 @@ mod tests {
     #[test]
     fn a_claim_counts_until_it_is_dropped() {
         let (shared, worker) = worker();
-        let claim = claim(&worker, &worker.view(), 0, &[]).expect("it is served");
+        let claim = try_claim(&worker, &worker.view()).expect("it is served");
         assert_eq!(in_flight(&shared), 1);
         drop(claim);
         assert_eq!(in_flight(&shared), 0);
@@ -152,14 +200,14 @@ mod tests {
         let (shared, worker) = worker();
         let old = worker.view();
         shared.swap(&table(Mode::Hold));
-        assert!(claim(&worker, &old, 0, &[]).is_none());
+        assert!(try_claim(&worker, &old).is_none());
         assert_eq!(in_flight(&shared), 0);
         shared.swap(&serving());
         assert!(
-            claim(&worker, &old, 0, &[]).is_none(),
+            try_claim(&worker, &old).is_none(),
             "its counts were forgotten meanwhile, so that nobody would see this one"
         );
-        assert!(claim(&worker, &worker.view(), 0, &[]).is_some());
+        assert!(try_claim(&worker, &worker.view()).is_some());
     }
 
     #[test]
@@ -167,7 +215,7 @@ mod tests {
         let (shared, worker) = worker();
         let old = worker.view();
         shared.swap(&serving());
-        let claim = claim(&worker, &old, 0, &[]);
+        let claim = try_claim(&worker, &old);
         assert!(claim.is_some());
         assert_eq!(in_flight(&shared), 1);
     }
@@ -175,6 +223,10 @@ mod tests {
     #[test]
     fn a_replica_to_be_avoided_is_not_claimed() {
         let (_, worker) = worker();
-        assert!(claim(&worker, &worker.view(), 0, &[REPLICA]).is_none());
+        let mut choice = Choice {
+            avoid: vec![REPLICA],
+            ..Choice::default()
+        };
+        assert!(claim(&worker, &worker.view(), 0, b"", &mut choice).is_none());
     }
 }

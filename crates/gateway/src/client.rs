@@ -225,6 +225,7 @@ impl Client {
         loop {
             let waiter = Waiter {
                 client: &self.stream,
+                head: &request.bytes,
                 asked: request.rest.is_done(),
                 pulse: &self.pulse,
             };
@@ -253,17 +254,23 @@ impl Client {
                 Ok(upstream) => upstream,
                 Err(error) => {
                     tracing::debug!(%replica, port, %error, "cannot connect");
-                    search.avoid.push(replica);
+                    search.choice.avoid.push(replica);
                     continue;
                 }
             };
             let end = exchange(self, &mut upstream.stream, request, &mut search.held).await;
-            let error = match end {
-                End::Complete { keep, keep_alive } => {
+            let (error, failed) = match end {
+                End::Complete {
+                    keep,
+                    keep_alive,
+                    failed,
+                } => {
+                    claim.upstream().state.served(failed);
                     finish(&worker, &service.state, claim, port, upstream, keep);
                     return if keep_alive { Next::Again } else { Next::Close };
                 }
                 End::Switched(early) => {
+                    claim.upstream().state.served(false);
                     return Next::Tunnel(Box::new(Tunnel {
                         upstream: upstream.stream,
                         claim,
@@ -283,19 +290,25 @@ impl Client {
                         new = true;
                         continue;
                     }
-                    Answer::unanswered(&service.state.id.to_string())
+                    (
+                        Some(Answer::unanswered(&service.state.id.to_string())),
+                        true,
+                    )
                 }
                 End::Malformed(refusal) => {
-                    Answer::malformed(&service.state.id.to_string(), refusal)
+                    let answer = Answer::malformed(&service.state.id.to_string(), refusal);
+                    (Some(answer), true)
                 }
-                End::BadBody(refusal) => Answer::refused(refusal),
-                End::SlowBody => Answer::slow(),
-                End::Broken | End::ClientGone => {
-                    service.state.touch();
-                    return Next::Drop;
-                }
+                End::BadBody(refusal) => (Some(Answer::refused(refusal)), false),
+                End::SlowBody => (Some(Answer::slow()), false),
+                End::Broken => (None, true),
+                End::ClientGone => (None, false),
             };
+            claim.upstream().state.served(failed);
             service.state.touch();
+            let Some(error) = error else {
+                return Next::Drop;
+            };
             drop((upstream, claim));
             return self.reject(request, &error).await;
         }

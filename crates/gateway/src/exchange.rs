@@ -35,6 +35,8 @@ pub(crate) enum End {
         keep: Option<Option<u64>>,
         /// The client may send another request.
         keep_alive: bool,
+        /// It was a 5xx.
+        failed: bool,
     },
     /// The upstream agreed to speak another protocol; it has said this much of it.
     Switched(Lent),
@@ -101,9 +103,14 @@ pub(crate) async fn exchange(
     };
     match end {
         // What was not sent of the request is still to come: no connection can carry another one.
-        End::Complete { keep, keep_alive } => End::Complete {
+        End::Complete {
+            keep,
+            keep_alive,
+            failed,
+        } => End::Complete {
             keep: keep.filter(|_| sent.is_ok() && state.uploaded.get()),
             keep_alive: keep_alive && state.uploaded.get(),
+            failed,
         },
         // Bytes of the other protocol cannot follow half a body.
         End::Switched(_) if !state.uploaded.get() => End::Broken,

@@ -9,12 +9,12 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use layby_model::ServiceId;
 use layby_model::route::{Demand, Limits, WakeTiming};
-use layby_model::{ReplicaId, ServiceId};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::balance::{self, Claim};
+use crate::balance::{self, Choice, Claim};
 use crate::io::Departure;
 use crate::service::ServiceState;
 use crate::snapshot::{Snapshot, Way};
@@ -175,8 +175,7 @@ impl Held {
 /// The search for a replica, for one request or one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Search {
-    /// Replicas that just refused a connection.
-    pub(crate) avoid: Vec<ReplicaId>,
+    pub(crate) choice: Choice,
     /// Set once it has waited.
     pub(crate) held: Option<Held>,
 }
@@ -185,6 +184,8 @@ pub(crate) struct Search {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Waiter<'c> {
     pub(crate) client: &'c TcpStream,
+    /// What its request begins with: by it a canary may be chosen. Empty where no HTTP is spoken.
+    pub(crate) head: &'c [u8],
     /// It has sent a request whole: it may be done with sending and still wait for the answer.
     pub(crate) asked: bool,
     pub(crate) pulse: &'c Pulse,
@@ -198,7 +199,7 @@ pub(crate) async fn claim(
     waiter: Waiter<'_>,
     search: &mut Search,
 ) -> Result<Claim, Unserved> {
-    if let Some(claim) = balance::claim(worker, view, service, &search.avoid) {
+    if let Some(claim) = balance::claim(worker, view, service, waiter.head, &mut search.choice) {
         return Ok(claim);
     }
     let service = &view.services[service];
@@ -214,7 +215,7 @@ async fn wait(
     waiter: Waiter<'_>,
     search: &mut Search,
 ) -> Result<Claim, Unserved> {
-    if let Some(answer) = try_now(worker, &state.id, &search.avoid) {
+    if let Some(answer) = try_now(worker, &state.id, waiter.head, &mut search.choice) {
         return answer;
     }
     let held = search.held.get_or_insert_with(|| Held::new(state));
@@ -230,12 +231,12 @@ async fn wait(
     let answer = poll_fn(|cx| {
         place.set_waker(cx);
         waiter.pulse.set_waker(cx);
-        if !search.avoid.is_empty()
+        if !search.choice.avoid.is_empty()
             && (worker.view().generation != begun || retry.as_mut().poll(cx).is_ready())
         {
-            search.avoid.clear();
+            search.choice.avoid.clear();
         }
-        if let Some(answer) = try_now(worker, &state.id, &search.avoid) {
+        if let Some(answer) = try_now(worker, &state.id, waiter.head, &mut search.choice) {
             return Poll::Ready(answer);
         }
         if waiter.pulse.is_expired() {
@@ -256,7 +257,8 @@ async fn wait(
 fn try_now(
     worker: &Rc<Worker>,
     id: &ServiceId,
-    avoid: &[ReplicaId],
+    head: &[u8],
+    choice: &mut Choice,
 ) -> Option<Result<Claim, Unserved>> {
     loop {
         let view = worker.view();
@@ -268,7 +270,7 @@ fn try_now(
             Way::Hold => return None,
             Way::Serve(_) => {}
         }
-        if let Some(claim) = balance::claim(worker, &view, service, avoid) {
+        if let Some(claim) = balance::claim(worker, &view, service, head, choice) {
             return Some(Ok(claim));
         }
         if worker.shared.generation() == view.generation {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use layby_model::route::{Traffic, WakeTiming};
+use layby_model::route::{Served, Traffic, WakeTiming};
 use layby_model::{ReplicaId, ServiceId};
 
 use crate::clock::now_ms;
@@ -14,6 +14,25 @@ use crate::clock::now_ms;
 pub(crate) struct UpstreamState {
     /// Claims that were not given back yet. SeqCst: see [`crate::balance`].
     pub(crate) in_flight: AtomicU32,
+    requests: AtomicU64,
+    errors: AtomicU64,
+}
+
+impl UpstreamState {
+    /// A request that it was given has its answer; `failed`: a 5xx, or none, or half of one.
+    pub(crate) fn served(&self, failed: bool) {
+        self.requests.fetch_add(1, Relaxed);
+        if failed {
+            self.errors.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn counts(&self) -> Served {
+        // Errors first: so they are never more than the requests.
+        let errors = self.errors.load(Relaxed);
+        let requests = self.requests.load(Relaxed);
+        Served { requests, errors }
+    }
 }
 
 /// One service, carried over by its id.
@@ -25,6 +44,8 @@ pub(crate) struct ServiceState {
     last_use_ms: AtomicU64,
     /// How many are held.
     pub(crate) waiting: AtomicU32,
+    /// Counts the requests among which a canary gets so many of a hundred.
+    turns: AtomicU64,
     /// Counts its changes from Hold to Serve.
     wakes: AtomicU64,
     last_wake: Mutex<Option<(u64, WakeTiming)>>,
@@ -38,6 +59,7 @@ impl ServiceState {
             uses: AtomicU64::new(0),
             last_use_ms: AtomicU64::new(0),
             waiting: AtomicU32::new(0),
+            turns: AtomicU64::new(0),
             wakes: AtomicU64::new(0),
             last_wake: Mutex::new(None),
             upstreams: Mutex::new(BTreeMap::new()),
@@ -54,6 +76,11 @@ impl ServiceState {
     /// It is still in use, or just was.
     pub(crate) fn touch(&self) {
         self.last_use_ms.store(now_ms(), Relaxed);
+    }
+
+    /// The number of one more request that may go to the canary.
+    pub(crate) fn next_turn(&self) -> u64 {
+        self.turns.fetch_add(1, Relaxed)
     }
 
     /// The state of one of its replicas.
@@ -89,18 +116,23 @@ impl ServiceState {
 
     /// All that is known of it now: in flight is read first, then uses.
     pub(crate) fn traffic(&self) -> Traffic {
-        let in_flight = lock(&self.upstreams)
+        let upstreams = lock(&self.upstreams);
+        let in_flight = upstreams
             .iter()
             .map(|(replica, state)| (*replica, state.in_flight.load(SeqCst)))
             .filter(|(_, count)| *count > 0)
             .collect();
+        let counts =
+            |(replica, state): (&ReplicaId, &Arc<UpstreamState>)| (*replica, state.counts());
+        let served = upstreams.iter().map(counts).collect();
+        drop(upstreams);
         let uses = self.uses.load(SeqCst);
         let last_use_ms = self.last_use_ms.load(Relaxed);
         Traffic {
             uses,
             idle_ms: (last_use_ms > 0).then(|| now_ms().saturating_sub(last_use_ms)),
             in_flight,
-            served: BTreeMap::new(),
+            served,
             last_wake: lock(&self.last_wake).map(|(_, timing)| timing),
         }
     }

@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 
-use layby_model::route::{Limits, Listener, Mode, Protocol, RouteTable, VirtualPort, VirtualRoute};
+use layby_model::route::{
+    self, Limits, Listener, Mode, Protocol, RouteTable, Share, VirtualPort, VirtualRoute,
+};
 use layby_model::{ReplicaId, ServiceId};
 
 use crate::service::{ServiceState, UpstreamState};
@@ -26,8 +28,19 @@ pub(crate) enum Way {
 pub(crate) struct Service {
     pub(crate) state: Arc<ServiceState>,
     pub(crate) way: Way,
+    /// Where some of its requests go instead.
+    pub(crate) split: Option<Split>,
     pub(crate) port: Option<u16>,
     pub(crate) limits: Limits,
+}
+
+/// The canary of a service that serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Split {
+    /// Which requests it gets.
+    pub(crate) share: Share,
+    /// Its replicas, of [`Snapshot::upstreams`].
+    pub(crate) upstreams: Range<usize>,
 }
 
 /// One replica that takes requests.
@@ -111,14 +124,15 @@ impl Snapshot {
                 let new = || Arc::new(ServiceState::new(id.clone()));
                 Arc::clone(states.entry(id.clone()).or_insert_with(new))
             };
-            let way = match &route.mode {
-                Mode::Refuse => Way::Refuse,
-                Mode::Hold => Way::Hold,
-                Mode::Serve { upstreams, .. } => snapshot.add_upstreams(&state, upstreams),
+            let (way, split) = match &route.mode {
+                Mode::Refuse => (Way::Refuse, None),
+                Mode::Hold => (Way::Hold, None),
+                Mode::Serve { upstreams, canary } => snapshot.serve(&state, upstreams, canary),
             };
             snapshot.services.push(Service {
                 state,
                 way,
+                split,
                 port: route.port,
                 limits: route.limits,
             });
@@ -126,11 +140,28 @@ impl Snapshot {
         snapshot
     }
 
+    fn serve(
+        &mut self,
+        state: &ServiceState,
+        upstreams: &[route::Upstream],
+        canary: &Option<route::Canary>,
+    ) -> (Way, Option<Split>) {
+        let live = self.add_upstreams(state, upstreams);
+        if live.is_empty() {
+            return (Way::Hold, None); // such a table is not made; to wait is the harmless reading
+        }
+        let split = canary.as_ref().map(|canary| Split {
+            share: canary.share.clone(),
+            upstreams: self.add_upstreams(state, &canary.upstreams),
+        });
+        (Way::Serve(live), split)
+    }
+
     fn add_upstreams(
         &mut self,
         state: &ServiceState,
-        upstreams: &[layby_model::route::Upstream],
-    ) -> Way {
+        upstreams: &[route::Upstream],
+    ) -> Range<usize> {
         let start = self.upstreams.len();
         for upstream in upstreams {
             self.by_replica
@@ -141,10 +172,7 @@ impl Snapshot {
                 state: state.upstream(upstream.replica),
             });
         }
-        if upstreams.is_empty() {
-            return Way::Hold; // such a table is not made; to wait is the harmless reading
-        }
-        Way::Serve(start..self.upstreams.len())
+        start..self.upstreams.len()
     }
 
     /// The service of a host name in lower case.

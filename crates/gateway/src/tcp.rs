@@ -30,6 +30,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
     loop {
         let waiter = Waiter {
             client: &stream,
+            head: &[],
             asked: false, // one that said nothing and finished wants nothing
             pulse: &pulse,
         };
@@ -46,6 +47,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
         };
         match forward::open(SocketAddr::new(claim.upstream().ip, target.port)).await {
             Ok(upstream) => {
+                claim.upstream().state.served(false);
                 let tunnel = Tunnel {
                     upstream,
                     claim,
@@ -63,7 +65,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
                 if matches!(entry, Entry::Virtual(_)) && since.elapsed() >= REFUSED_PATIENCE {
                     return;
                 }
-                search.avoid.push(claim.upstream().replica);
+                search.choice.avoid.push(claim.upstream().replica);
             }
         }
     }

@@ -3,13 +3,14 @@
 mod common;
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, HOST, Server, World, header, replica, request, wait_for};
-use layby_model::route::Mode;
+use common::{Client, HOST, Server, World, header, lonely_ip, replica, request, wait_for};
+use layby_model::route::{Mode, Served, Share};
 
 fn world() -> (World, Server) {
     let server = Server::echo();
@@ -364,4 +365,96 @@ fn a_request_whose_client_will_send_no_more_is_answered_however_long_that_takes(
     go.send(()).expect("it waits");
     assert_eq!(client.response().text(), "late");
     assert!(client.is_closed());
+}
+
+/// A world with a live replica and one of a canary, which answers as `status` says.
+fn with_canary(share: Share, status: &'static str) -> (World, Server, Server) {
+    let live = Server::echo();
+    let addr = SocketAddr::new(lonely_ip(), live.addr.port());
+    let canary = Server::answering_on(addr, move |_, _| {
+        format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n")
+    });
+    let mut world = World::new();
+    let (one, two) = (replica(1), replica(2));
+    world.serve_beside(&[(one, live.addr)], share, &[(two, canary.addr)]);
+    world.confirm();
+    (world, live, canary)
+}
+
+#[test]
+fn a_canary_gets_exactly_its_share_of_requests_over_all_connections() {
+    let (world, live, canary) = with_canary(Share::Percent(10), "200 OK");
+    let mut clients: Vec<Client> = (0..10).map(|_| world.client()).collect();
+    for n in 0..300 {
+        assert_eq!(clients[n % 10].get("/").status, 200);
+    }
+    assert_eq!((live.seen(), canary.seen()), (270, 30));
+    for (replica, requests) in [(replica(1), 270), (replica(2), 30)] {
+        let errors = 0;
+        let served = world.until_served(replica, requests);
+        assert_eq!(served, Served { requests, errors });
+    }
+}
+
+#[test]
+fn a_canary_by_header_gets_those_with_it_and_no_others() {
+    let share = Share::header("X-Beta=yes").expect("a share");
+    let (world, live, canary) = with_canary(share, "200 OK");
+    let mut client = world.client();
+    for (header, to_canary) in [("x-beta: yes", 1), ("X-Beta: no", 0), ("Beta: yes", 0)] {
+        let before = canary.seen();
+        client.send(&format!(
+            "GET / HTTP/1.1\r\nHost: {HOST}\r\n{header}\r\n\r\n"
+        ));
+        assert_eq!(client.response().status, 200);
+        assert_eq!(canary.seen() - before, to_canary, "{header}");
+    }
+    assert_eq!(live.seen(), 2);
+}
+
+#[test]
+fn a_canary_by_cookie_gets_a_request_that_was_held_too() {
+    let share = Share::cookie("beta").expect("a share");
+    let (mut world, live, canary) = with_canary(share.clone(), "200 OK");
+    world.hold();
+    world.confirm();
+    let mut client = world.client();
+    client.send(&format!(
+        "GET / HTTP/1.1\r\nHost: {HOST}\r\nCookie: a=b; beta=1\r\n\r\n"
+    ));
+    wait_for("demand", || (world.waiting() == 1).then_some(()));
+    world.serve_beside(
+        &[(replica(1), live.addr)],
+        share,
+        &[(replica(2), canary.addr)],
+    );
+    assert_eq!(client.response().status, 200);
+    assert_eq!((live.seen(), canary.seen()), (0, 1));
+}
+
+#[test]
+fn errors_of_a_canary_are_counted_apart() {
+    let share = Share::Percent(50);
+    let (world, _live, _canary) = with_canary(share, "503 Service Unavailable");
+    let mut client = world.client();
+    let failed = (0..100).filter(|_| client.get("/").status == 503).count();
+    assert_eq!(failed, 50);
+    let (requests, errors) = (50, 50);
+    let served = world.until_served(replica(2), requests);
+    assert_eq!(served, Served { requests, errors });
+    assert_eq!(world.until_served(replica(1), 50).errors, 0);
+}
+
+#[test]
+fn what_falls_to_a_canary_that_nobody_reaches_goes_to_live() {
+    let live = Server::echo();
+    let mut world = World::new();
+    let canary = SocketAddr::new(lonely_ip(), live.addr.port()); // nobody listens there
+    let (one, two) = (replica(1), replica(2));
+    world.serve_beside(&[(one, live.addr)], Share::Percent(50), &[(two, canary)]);
+    world.confirm();
+    let mut client = world.client();
+    assert!((0..100).all(|_| client.get("/").status == 200));
+    assert_eq!(world.until_served(one, 100).requests, 100);
+    assert_eq!(world.traffic().served[&two], Served::default());
 }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Client, Server, World, lonely_ip, replica, request, wait_for};
-use layby_model::route::{Protocol, RouteTable};
+use layby_model::route::{Protocol, RouteTable, Share};
 
 /// Answers each byte with that byte.
 fn mirror() -> Server {
@@ -430,4 +430,32 @@ fn what_is_held_until_the_gateway_ends_is_told_to_come_again() {
     let response = client.response();
     assert_eq!(response.status, 503);
     assert_eq!(response.header("retry-after"), Some("1"));
+}
+
+#[test]
+fn a_canary_gets_its_share_of_connections_and_headers_choose_nothing() {
+    for (share, to_canary) in [
+        (Share::Percent(25), 25),
+        (Share::header("X-Beta").expect("a share"), 0),
+    ] {
+        let live = mirror();
+        let at = SocketAddr::new(lonely_ip(), live.addr.port());
+        let canary = Server::on(at, |client| {
+            let _ = client.read_len(1);
+            let _ = client.stream.write_all(b"!");
+        });
+        let (mut world, addr) = tcp_world(&live);
+        world.serve_beside(
+            &[(replica(1), live.addr)],
+            share,
+            &[(replica(2), canary.addr)],
+        );
+        world.confirm();
+        let mut ask = || Client::connect(addr).send("a").read_len(1).expect("a byte");
+        let answers: Vec<Vec<u8>> = (0..100).map(|_| ask()).collect();
+        let by_canary = answers.iter().filter(|answer| *answer == b"!").count();
+        assert_eq!(by_canary, to_canary);
+        let served = world.until_served(replica(2), to_canary as u64);
+        assert_eq!(served.requests, to_canary as u64);
+    }
 }

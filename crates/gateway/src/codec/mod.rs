@@ -3,11 +3,13 @@
 //! What could be read in two ways is refused: a proxy that guesses is how requests are smuggled.
 
 mod body;
+mod fields;
 mod head;
 mod request;
 mod response;
 
 pub use body::{Framing, Piece};
+pub use fields::{has_cookie, has_header};
 pub use head::{HeadFinder, MAX_HEAD_BYTES, MAX_HEADERS};
 pub use request::{Hop, Method, RequestHead, parse_request};
 pub use response::{ResponseHead, Terms, parse_response};

@@ -82,6 +82,7 @@ impl<'a> Download<'a> {
         End::Complete {
             keep,
             keep_alive: response.keep_alive,
+            failed: response.status >= 500,
         }
     }
 

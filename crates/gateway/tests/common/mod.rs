@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use layby_gateway::{Gateway, GatewayConfig, Wires};
 use layby_model::route::{
-    Confirmed, Demand, Limits, Listener, Mode, Protocol, RouteTable, ServiceRoute, Upstream,
-    Version,
+    Canary, Confirmed, Demand, Limits, Listener, Mode, Protocol, RouteTable, Served, ServiceRoute,
+    Share, Upstream, Version,
 };
 use layby_model::{ReplicaId, ServiceId};
 use nix::sys::socket::{
@@ -101,18 +101,38 @@ impl World {
 
     pub(crate) fn serve(&mut self, upstreams: &[(ReplicaId, SocketAddr)]) {
         let port = upstreams.first().map(|(_, addr)| addr.port());
-        let upstreams = upstreams.iter().map(|(replica, addr)| Upstream {
-            replica: *replica,
-            ip: addr.ip(),
-        });
-        let upstreams = upstreams.collect();
-        self.set(
-            Mode::Serve {
-                upstreams,
-                canary: None,
-            },
-            port,
-        );
+        let mode = Mode::Serve {
+            upstreams: as_upstreams(upstreams),
+            canary: None,
+        };
+        self.set(mode, port);
+    }
+
+    /// The same, and `share` of the requests go to a canary: on the same port, at another address.
+    pub(crate) fn serve_beside(
+        &mut self,
+        upstreams: &[(ReplicaId, SocketAddr)],
+        share: Share,
+        canary: &[(ReplicaId, SocketAddr)],
+    ) {
+        let port = upstreams.first().map(|(_, addr)| addr.port());
+        let mode = Mode::Serve {
+            upstreams: as_upstreams(upstreams),
+            canary: Some(Canary {
+                share,
+                upstreams: as_upstreams(canary),
+            }),
+        };
+        self.set(mode, port);
+    }
+
+    /// Waits until a replica was given so many requests: they are counted once their answers are on their way.
+    pub(crate) fn until_served(&self, replica: ReplicaId, requests: u64) -> Served {
+        wait_for("the counts", || {
+            let traffic = self.traffic();
+            let served = traffic.served.get(&replica).copied();
+            served.filter(|served| served.requests >= requests)
+        })
     }
 
     pub(crate) fn hold(&mut self) {
@@ -209,6 +229,14 @@ impl World {
     pub(crate) fn client(&self) -> Client {
         Client::connect(self.addr())
     }
+}
+
+fn as_upstreams(upstreams: &[(ReplicaId, SocketAddr)]) -> Vec<Upstream> {
+    let upstream = |(replica, addr): &(ReplicaId, SocketAddr)| Upstream {
+        replica: *replica,
+        ip: addr.ip(),
+    };
+    upstreams.iter().map(upstream).collect()
 }
 
 /// A loopback address that no other test uses: a port that is freed there is taken by nobody else but
