@@ -5,7 +5,6 @@
 //! machine's neighbours; the machine itself reaches the replicas and nothing more.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::net::Ipv4Addr;
 
 use crate::Error;
@@ -32,17 +31,6 @@ impl Fence {
     /// Puts the fence up, in place of one that stands there.
     pub(crate) async fn raise(&self, doors: &BTreeSet<Door>) -> Result<(), Error> {
         nft::run("add the node's table", &self.table(doors)).await
-    }
-
-    /// Opens these doors and no others, at one moment.
-    pub(crate) async fn set_doors(&self, doors: &BTreeSet<Door>) -> Result<(), Error> {
-        let table = &self.names.table;
-        let mut script = format!("flush set ip {table} doors\n");
-        if !doors.is_empty() {
-            let elements = self.elements(doors);
-            let _ = writeln!(script, "add element ip {table} doors {{ {elements} }}"); // into a String
-        }
-        nft::run("change the node's table", &script).await
     }
 
     /// Whether it is up.

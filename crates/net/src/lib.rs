@@ -8,6 +8,7 @@ mod address;
 mod bridges;
 mod claims;
 mod dns;
+mod doors;
 mod error;
 mod fence;
 mod foreign;

@@ -13,6 +13,7 @@ use rtnetlink::Handle;
 use crate::bridges::Bridges;
 use crate::claims::{Claims, Remembered, file};
 use crate::dns::{Directory, Dns};
+use crate::doors::Doors;
 use crate::error::{Collect, Error, whole};
 use crate::fence::{Door, Fence};
 use crate::link::{self, LOOPBACK};
@@ -53,6 +54,7 @@ pub struct Network {
     handle: Handle,
     dns: Dns,
     bridges: Mutex<Bridges>,
+    switch: Doors,
     /// Held by those who make or remove bridges, or change names or the fence.
     changing: Arc<tokio::sync::Mutex<Changing>>,
     _watch: Watch,
@@ -140,7 +142,9 @@ impl Network {
             closed: false,
         };
         let changing = Arc::new(tokio::sync::Mutex::new(changing));
-        let watch = watch(fence.clone(), Arc::downgrade(&changing)).map_err(Error::Socket)?;
+        let switch = Doors::connect().map_err(Error::Socket)?;
+        let watch = watch(fence.clone(), Arc::downgrade(&changing), switch.port);
+        let watch = watch.map_err(Error::Socket)?;
         Ok(Self {
             fence,
             run_dir: config.run_dir,
@@ -148,6 +152,7 @@ impl Network {
             handle,
             dns,
             bridges: Mutex::new(bridges),
+            switch,
             changing,
             _watch: watch,
         })
@@ -358,9 +363,12 @@ impl Network {
         let names = Arc::clone(names);
         // The door is open before the name leads to it.
         if doors != changing.doors {
-            if let Err(error) = self.fence.set_doors(&doors).await {
+            let open = doors.difference(&changing.doors).copied().collect();
+            let close = changing.doors.difference(&doors).copied().collect();
+            let changed = self.switch.change(&self.fence.names, &open, &close).await;
+            if let Err(error) = changed {
                 // Somebody flushed the machine's rules, ours too.
-                tracing::warn!("the fence is put up anew: {}", whole(&error));
+                tracing::warn!("the fence is put up anew: {error}");
                 self.fence.raise(&doors).await?;
                 foreign::open(&self.fence).await?;
             }

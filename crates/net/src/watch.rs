@@ -11,6 +11,7 @@ use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 
+use crate::doors::changed_by;
 use crate::error::whole;
 use crate::fence::Fence;
 use crate::foreign;
@@ -33,8 +34,8 @@ impl Drop for Watch {
     }
 }
 
-/// Begins to watch over `fence`.
-pub(crate) fn watch(fence: Fence, changing: Weak<Mutex<Changing>>) -> io::Result<Watch> {
+/// Begins to watch over `fence`. What is changed by the socket `own` is no news.
+pub(crate) fn watch(fence: Fence, changing: Weak<Mutex<Changing>>, own: u32) -> io::Result<Watch> {
     let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
     socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
     socket.socket_ref().add_membership(NFTABLES)?;
@@ -42,12 +43,16 @@ pub(crate) fn watch(fence: Fence, changing: Weak<Mutex<Changing>>) -> io::Result
         let mut some = Vec::with_capacity(SOME);
         loop {
             // An error says that there were too many to keep: that is a change too.
-            let _ = socket.recv(&mut some).await;
+            let told = socket.recv(&mut some).await;
+            let by = changed_by(&some);
+            some.clear();
+            if told.is_ok() && by == Some(own) {
+                continue;
+            }
             tokio::time::sleep(SETTLE).await;
             while socket.recv(&mut some).now_or_never().is_some() {
                 some.clear();
             }
-            some.clear();
             let Some(changing) = changing.upgrade() else {
                 return;
             };

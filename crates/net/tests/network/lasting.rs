@@ -110,6 +110,43 @@ pub(crate) fn bridges_names_and_doors_outlive_a_restart(dir: &Path) {
     });
 }
 
+pub(crate) fn doors_open_and_close_in_a_fence_that_stands(dir: &Path) {
+    let nft = |words: &[&str]| {
+        let output = std::process::Command::new("nft").args(words).output();
+        String::from_utf8_lossy(&output.expect("nft runs").stdout).into_owned()
+    };
+    // A table that is put up anew has another handle.
+    let fence = || {
+        let listed = nft(&["-a", "list", "table", "ip", "layby_mn1"]);
+        listed.lines().next().map(str::to_owned)
+    };
+    let doors = || {
+        let listed = nft(&["list", "set", "ip", "layby_mn1", "doors"]);
+        listed.matches("lybmn1-").count()
+    };
+    block_on(async {
+        let network = Network::open(config(dir, "mn1")).await.expect("opened");
+        let before = fence();
+        network.set_names(names(&network)).await.expect("named");
+        assert_eq!(doors(), 0, "no bridge, no door");
+        network.attach("a", SHOP).await.expect("attached");
+        assert_eq!(doors(), 1);
+        network.attach("b", BLOG).await.expect("attached");
+        assert_eq!(doors(), 2);
+        network.set_names(AppNames::new()).await.expect("named");
+        assert_eq!(doors(), 0);
+        // More than fit into one message.
+        let many = (1..2000).map(|n| (format!("s{n}"), vec![virtual_address(&network, n)]));
+        let many = AppNames::from([("shop".to_owned(), many.collect())]);
+        network.set_names(many).await.expect("named");
+        assert_eq!(doors(), 1999);
+        network.set_names(AppNames::new()).await.expect("named");
+        assert_eq!(doors(), 0);
+        assert_eq!(fence(), before);
+        network.close().await.expect("closed");
+    });
+}
+
 pub(crate) fn a_bridge_goes_with_the_last_replica_and_the_last_name(dir: &Path) {
     block_on(async {
         let network = Network::open(config(dir, "nn1")).await.expect("opened");

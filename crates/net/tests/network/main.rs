@@ -74,6 +74,10 @@ const TESTS: &[Test] = &[
         reach::a_virtual_address_leads_to_the_redirect_for_its_app_alone,
     ),
     (
+        "doors_open_and_close_in_a_fence_that_stands",
+        lasting::doors_open_and_close_in_a_fence_that_stands,
+    ),
+    (
         "bridges_names_and_doors_outlive_a_restart",
         lasting::bridges_names_and_doors_outlive_a_restart,
     ),

@@ -1,0 +1,181 @@
+//! Opens and closes doors by netlink itself: it is done whenever an app comes or goes, and nft(8) takes 10 ms to start and
+//! to read what stands there.
+//!
+//! The messages are those of linux/netfilter/nfnetlink.h and nf_tables.h: a batch, which is carried out whole or not at all.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Debug, Formatter};
+use std::io;
+use std::time::Duration;
+
+use rtnetlink::sys::protocols::NETLINK_NETFILTER;
+use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use tokio::time::timeout;
+
+use crate::fence::Door;
+use crate::names::Names;
+
+const NLMSG_ERROR: u16 = 2;
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
+const NLM_F_CREATE: u16 = 0x400;
+const NLA_F_NESTED: u16 = 0x8000;
+
+const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
+const NFNL_MSG_BATCH_END: u16 = 0x11;
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFT_MSG_NEWSETELEM: u16 = NFNL_SUBSYS_NFTABLES << 8 | 12;
+const NFT_MSG_DELSETELEM: u16 = NFNL_SUBSYS_NFTABLES << 8 | 14;
+const NFPROTO_IPV4: u8 = 2;
+
+const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
+const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+const NFTA_LIST_ELEM: u16 = 1;
+const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_DATA_VALUE: u16 = 1;
+
+/// The bytes of a device's name in a key (`IFNAMSIZ`).
+const NAME_LEN: usize = 16;
+/// Doors in one message: the length of an attribute has 16 bits.
+const AT_ONCE: usize = 500;
+/// The kernel answers before the request has returned; this is for one that does not.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// What is read of the kernel's answers at a time.
+const ANSWERS: usize = 64 * 1024;
+
+/// A socket by which doors are opened and closed.
+pub(crate) struct Doors {
+    socket: TokioSocket,
+    /// The kernel's name for the socket, and for who makes its changes.
+    pub(crate) port: u32,
+}
+
+impl Debug for Doors {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let port = self.port;
+        f.debug_struct("Doors").field("port", &port).finish()
+    }
+}
+
+impl Doors {
+    pub(crate) fn connect() -> io::Result<Self> {
+        let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
+        let port = socket.socket_mut().bind_auto()?.port_number();
+        Ok(Self { socket, port })
+    }
+
+    /// Opens some doors and closes others, at one moment. To open one that is open is fine; to close one that is not is
+    /// an error, and then nothing is done.
+    pub(crate) async fn change(
+        &self,
+        names: &Names,
+        open: &BTreeSet<Door>,
+        close: &BTreeSet<Door>,
+    ) -> io::Result<()> {
+        let closed = messages(NFT_MSG_DELSETELEM, names, close);
+        let opened = messages(NFT_MSG_NEWSETELEM, names, open);
+        let messages: Vec<Vec<u8>> = closed.chain(opened).collect();
+        let mut batch = message(NFNL_MSG_BATCH_BEGIN, 0, &[]);
+        batch.extend(messages.concat());
+        batch.extend(message(NFNL_MSG_BATCH_END, 0, &[]));
+        let kernel = SocketAddr::new(0, 0);
+        self.socket.send_to(&batch, &kernel).await?;
+        let answered = timeout(PATIENCE, self.read_answers(messages.len()));
+        answered.await.unwrap_or_else(|_| {
+            let text = "the kernel does not answer";
+            Err(io::Error::new(io::ErrorKind::TimedOut, text))
+        })
+    }
+
+    /// Reads as many answers, or the first that says no.
+    async fn read_answers(&self, mut wanted: usize) -> io::Result<()> {
+        while wanted > 0 {
+            let mut answers = Vec::with_capacity(ANSWERS);
+            self.socket.recv(&mut answers).await?;
+            let mut rest = answers.as_slice();
+            while let Some((kind, payload, next)) = first(rest) {
+                rest = next;
+                let Some(code) = payload.first_chunk().filter(|_| kind == NLMSG_ERROR) else {
+                    continue;
+                };
+                match i32::from_ne_bytes(*code) {
+                    0 => wanted = wanted.saturating_sub(1),
+                    code => return Err(io::Error::from_raw_os_error(code.saturating_neg())),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first message of `bytes` (`struct nlmsghdr`): its kind, what it says, and what comes after it.
+fn first(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
+    let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
+    let payload = bytes.get(16..length)?;
+    let rest = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Some((kind, payload, rest))
+}
+
+/// Who made the change that the first message of `bytes` tells of: the port of a socket.
+pub(crate) fn changed_by(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(*bytes.get(12..)?.first_chunk()?))
+}
+
+fn messages(kind: u16, names: &Names, doors: &BTreeSet<Door>) -> impl Iterator<Item = Vec<u8>> {
+    let elements: Vec<Vec<u8>> = doors.iter().map(|door| element(names, door)).collect();
+    let head = [
+        attribute(NFTA_SET_ELEM_LIST_TABLE, &text(&names.table)),
+        attribute(NFTA_SET_ELEM_LIST_SET, &text("doors")),
+    ]
+    .concat();
+    let chunks: Vec<Vec<u8>> = elements.chunks(AT_ONCE).map(<[_]>::concat).collect();
+    chunks.into_iter().map(move |elements| {
+        let elements = attribute(NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED, &elements);
+        message(kind, NFPROTO_IPV4, &[head.as_slice(), &elements].concat())
+    })
+}
+
+/// A door as an element of the set: the bridge's name and the address, one after the other.
+fn element(names: &Names, (number, address): &Door) -> Vec<u8> {
+    let mut key = names.bridge(*number).into_bytes();
+    key.resize(NAME_LEN, 0);
+    key.extend(address.octets());
+    let value = attribute(NFTA_DATA_VALUE, &key);
+    let key = attribute(NFTA_SET_ELEM_KEY | NLA_F_NESTED, &value);
+    attribute(NFTA_LIST_ELEM | NLA_F_NESTED, &key)
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [text.as_bytes(), b"\0"].concat()
+}
+
+/// `struct nlattr`, and what it says. It must have less than 64 KiB.
+fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(4 + payload.len()).unwrap_or(u16::MAX);
+    let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+    bytes.extend(payload);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// `struct nlmsghdr`, `struct nfgenmsg`, and what they say. What is not a part of the batch's frame asks for an answer.
+fn message(kind: u16, family: u8, payload: &[u8]) -> Vec<u8> {
+    let frame = matches!(kind, NFNL_MSG_BATCH_BEGIN | NFNL_MSG_BATCH_END);
+    let (flags, subsystem) = match frame {
+        true => (NLM_F_REQUEST, NFNL_SUBSYS_NFTABLES),
+        false => (NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE, 0),
+    };
+    let length = u32::try_from(20 + payload.len()).unwrap_or(u32::MAX);
+    let mut bytes = Vec::with_capacity(20 + payload.len());
+    bytes.extend(length.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    // Neither a sequence number nor a port: answers come in order, and the kernel knows the socket.
+    bytes.extend([0; 8]);
+    bytes.extend([family, 0]);
+    bytes.extend(subsystem.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
