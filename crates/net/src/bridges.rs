@@ -13,6 +13,8 @@ pub(crate) struct Bridge {
     pub(crate) device: u32,
     /// The app; `None`: it is of one that belongs to none, such as a step of a build.
     pub(crate) app: Option<String>,
+    /// It is being removed: nobody is to be plugged in any more.
+    leaving: bool,
     pub(crate) addresses: Addresses,
 }
 
@@ -50,15 +52,34 @@ impl Bridges {
         let bridge = Bridge {
             device,
             app,
+            leaving: false,
             addresses,
         };
         self.by_number.insert(number, bridge);
         self.next = (number + 1) % APPS;
     }
 
-    /// Forgets a bridge.
-    pub(crate) fn remove(&mut self, number: u8) {
-        self.by_number.remove(&number);
+    /// The bridges into which nobody is plugged, and whose app is none of `named`: they are nobody's any more, and are to
+    /// be removed. Their numbers are not given again before that.
+    pub(crate) fn leave(&mut self, named: &BTreeSet<String>) -> Vec<u8> {
+        let mut leaving = Vec::new();
+        for (number, bridge) in &mut self.by_number {
+            let named = bridge.app.as_ref().is_some_and(|app| named.contains(app));
+            if !named && !bridge.leaving && bridge.addresses.is_empty() {
+                bridge.app = None;
+                bridge.leaving = true;
+                leaving.push(*number);
+            }
+        }
+        leaving
+    }
+
+    /// A bridge that was to leave is gone; or it is not, and will have to leave again.
+    pub(crate) fn left(&mut self, number: u8, gone: bool) {
+        match self.by_number.get_mut(&number) {
+            Some(bridge) if !gone => bridge.leaving = false,
+            _ => drop(self.by_number.remove(&number)),
+        }
     }
 
     /// The number of the app's bridge.
@@ -104,14 +125,9 @@ impl Bridges {
         bridges.flat_map(|bridge| bridge.addresses.all()).collect()
     }
 
-    /// The bridges into which nobody is plugged, and whose app is none of `named`.
-    pub(crate) fn unused(&self, named: &BTreeSet<String>) -> Vec<u8> {
-        let bridges = self.by_number.iter();
-        let unused = bridges.filter(|(_, bridge)| {
-            let named = bridge.app.as_ref().is_some_and(|app| named.contains(app));
-            !named && bridge.addresses.is_empty()
-        });
-        unused.map(|(number, _)| *number).collect()
+    /// The numbers of all bridges.
+    pub(crate) fn numbers(&self) -> Vec<u8> {
+        self.by_number.keys().copied().collect()
     }
 
     /// The apps, by the numbers of their bridges.
@@ -139,8 +155,9 @@ mod tests {
             bridges.add(n, 1, Some(format!("app-{n}")), BTreeMap::new());
         }
         assert_eq!(bridges.free_number(), None);
-        bridges.remove(3);
-        bridges.remove(200);
+        for n in [3, 200] {
+            bridges.left(n, true);
+        }
         assert_eq!(bridges.free_number(), Some(3));
     }
 
@@ -150,14 +167,19 @@ mod tests {
         bridges.add(0, 1, Some("shop".to_owned()), BTreeMap::new());
         bridges.add(1, 2, None, BTreeMap::new());
         let named = BTreeSet::from(["shop".to_owned()]);
-        assert_eq!(bridges.unused(&named), [1]);
-        assert_eq!(bridges.unused(&BTreeSet::new()), [0, 1]);
+        assert_eq!(bridges.leave(&named), [1]);
+        assert_eq!(bridges.leave(&named), [] as [u8; 0], "it is leaving");
+        bridges.left(1, false);
+        assert_eq!(bridges.leave(&named), [1], "once more");
         let address = bridges.take(0, "x").expect("an address");
         assert_eq!(bridges.find("x"), Some((0, address)));
-        assert_eq!(bridges.unused(&BTreeSet::new()), [1]);
+        assert_eq!(bridges.leave(&BTreeSet::new()), [] as [u8; 0]);
         bridges.free("x");
-        assert_eq!(bridges.unused(&BTreeSet::new()), [0, 1]);
         assert_eq!(bridges.of_app("shop"), Some(0));
+        assert_eq!(bridges.leave(&BTreeSet::new()), [0]);
+        assert_eq!(bridges.of_app("shop"), None, "its app gets another");
+        assert_eq!(bridges.free_number(), Some(2));
+        bridges.left(0, true);
         assert_eq!(bridges.of_app("other"), None);
     }
 }

@@ -169,7 +169,23 @@ pub(crate) async fn add_default_route(handle: &Handle, gateway: Ipv4Addr) -> Res
 }
 
 /// Removes the device called `name` (and its peer, and its addresses); one that is missing is fine.
-pub(crate) async fn remove(handle: &Handle, name: &str) -> Result<(), Error> {
+///
+/// On a thread and a connection of its own: the kernel takes some 40 ms for it, in which others are not to wait.
+pub(crate) async fn remove(name: &str) -> Result<(), Error> {
+    let name = name.to_owned();
+    let removed = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .map_err(Error::Thread)?;
+        runtime.block_on(async { remove_here(&connect()?, &name).await })
+    });
+    removed
+        .await
+        .unwrap_or_else(|error| Err(Error::Thread(std::io::Error::other(error))))
+}
+
+async fn remove_here(handle: &Handle, name: &str) -> Result<(), Error> {
     let Some(device) = find(handle, name).await? else {
         return Ok(());
     };

@@ -198,12 +198,11 @@ impl Network {
     pub async fn detach(&self, id: &str) -> Result<(), Error> {
         check_id(id)?;
         let mut errors = Collect::default();
-        errors.add(link::remove(&self.handle, &self.fence.names.veth(id)).await);
+        errors.add(link::remove(&self.fence.names.veth(id)).await);
         errors.add(namespace::remove(&self.netns(id)));
         errors.finish()?;
         self.lock().free(id);
-        let mut changing = self.changing.lock().await;
-        self.remove_unused(&mut changing).await
+        self.remove_unused().await
     }
 
     /// Who is attached, and where.
@@ -216,7 +215,8 @@ impl Network {
         self.fence.node.virtual_range().parts()
     }
 
-    /// Answers by these names from now on, and lets each app come to the addresses of its own.
+    /// Answers by these names from now on, and lets each app come to the addresses of its own. Bridges that nobody needs
+    /// any more stay until [`Network::remove_unused`] is called.
     ///
     /// # Errors
     /// [`Error`]; it is to be tried again then.
@@ -224,8 +224,30 @@ impl Network {
         let mut changing = self.changing.lock().await;
         changing.named = names.keys().cloned().collect();
         changing.names = Some(Arc::new(names));
-        self.follow_names(&mut changing).await?;
-        self.remove_unused(&mut changing).await
+        self.follow_names(&mut changing).await
+    }
+
+    /// Removes the bridges that nobody needs: those without replicas whose app has no names.
+    ///
+    /// # Errors
+    /// [`Error`], with all that could not be removed; the next call tries again.
+    pub async fn remove_unused(&self) -> Result<(), Error> {
+        let mut errors = Collect::default();
+        let leaving = {
+            let mut changing = self.changing.lock().await;
+            let leaving = self.lock().leave(&changing.named);
+            if !leaving.is_empty() {
+                errors.add(self.follow_names(&mut changing).await);
+            }
+            leaving
+        };
+        // Nobody waits for this who wants a bridge.
+        for number in leaving {
+            let removed = link::remove(&self.fence.names.bridge(number)).await;
+            self.lock().left(number, removed.is_ok());
+            errors.add(removed);
+        }
+        errors.finish()
     }
 
     /// Those of `ports` (TCP, of the machine) that a firewall drops for other machines, each with the chain that
@@ -249,7 +271,13 @@ impl Network {
             changing.names = Some(Arc::default());
             changing.named.clear();
             changing.closed = true;
-            errors.add(self.remove_unused(&mut changing).await);
+        }
+        // Also one that is leaving: the process may end before that is over.
+        let bridges = self.lock().numbers();
+        for number in bridges {
+            let removed = link::remove(&self.fence.names.bridge(number)).await;
+            self.lock().left(number, removed.is_ok());
+            errors.add(removed);
         }
         errors.add(foreign::close(&self.fence).await);
         errors.add(self.fence.lower().await);
@@ -313,7 +341,7 @@ impl Network {
         let device = match made.await {
             Ok(device) => device,
             Err(error) => {
-                if let Err(left) = link::remove(&self.handle, &name).await {
+                if let Err(left) = link::remove(&name).await {
                     tracing::warn!("after a bridge could not be made: {}", whole(&left));
                 }
                 return Err(error);
@@ -323,24 +351,6 @@ impl Network {
         self.lock().add(number, device, app, BTreeMap::new());
         self.follow_names(changing).await?;
         Ok(number)
-    }
-
-    /// Removes the bridges that nobody needs.
-    async fn remove_unused(&self, changing: &mut Changing) -> Result<(), Error> {
-        let unused = self.lock().unused(&changing.named);
-        if unused.is_empty() {
-            return Ok(());
-        }
-        let mut errors = Collect::default();
-        for number in unused {
-            let removed = link::remove(&self.handle, &self.fence.names.bridge(number)).await;
-            if removed.is_ok() {
-                self.lock().remove(number);
-            }
-            errors.add(removed);
-        }
-        errors.add(self.follow_names(changing).await);
-        errors.finish()
     }
 
     /// Brings name server and fence up to date with names and bridges.

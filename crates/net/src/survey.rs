@@ -91,7 +91,7 @@ pub(crate) async fn sweep(
                 "removing the bridge {} of an older Layby: the replicas on it are made anew on their apps' own bridges",
                 device.name
             );
-            errors.add(remove_with_ports(handle, survey, device).await);
+            errors.add(remove_with_ports(survey, device).await);
         }
         let Some(number) = names.bridge_number(&device.name) else {
             continue;
@@ -100,7 +100,7 @@ pub(crate) async fn sweep(
         let addressed = link::addresses(handle, device.index).await;
         let gateway = (survey.node.app(number).gateway(), APP_PREFIX);
         let (Some(app), true) = (app, addressed.is_ok_and(|all| all.contains(&gateway))) else {
-            errors.add(remove_with_ports(handle, survey, device).await);
+            errors.add(remove_with_ports(survey, device).await);
             continue;
         };
         let mut attached = BTreeMap::new();
@@ -114,7 +114,7 @@ pub(crate) async fn sweep(
                     whole_ones.push(id.clone());
                     attached.insert(id, address);
                 }
-                _ => errors.add(link::remove(handle, &port.name).await),
+                _ => errors.add(link::remove(&port.name).await),
             }
         }
         bridges.push(Found {
@@ -143,12 +143,12 @@ fn ports<'a>(survey: &'a Survey, bridge: &Device) -> impl Iterator<Item = &'a De
     devices.filter(move |device| device.bridge == index)
 }
 
-async fn remove_with_ports(handle: &Handle, survey: &Survey, bridge: &Device) -> Result<(), Error> {
+async fn remove_with_ports(survey: &Survey, bridge: &Device) -> Result<(), Error> {
     let mut errors = Collect::default();
     for port in ports(survey, bridge) {
-        errors.add(link::remove(handle, &port.name).await);
+        errors.add(link::remove(&port.name).await);
     }
-    errors.add(link::remove(handle, &bridge.name).await);
+    errors.add(link::remove(&bridge.name).await);
     errors.finish()
 }
 

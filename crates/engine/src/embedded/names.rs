@@ -22,6 +22,8 @@ pub(super) async fn follow(engine: Weak<Shared>, mut tables: watch::Receiver<Arc
                 return;
             };
             let Err(error) = shared.network.set_names(names).await else {
+                // The next names do not wait for it.
+                tokio::spawn(remove_unused(shared));
                 break;
             };
             drop(shared);
@@ -31,6 +33,12 @@ pub(super) async fn follow(engine: Weak<Shared>, mut tables: watch::Receiver<Arc
             );
             tokio::time::sleep(AGAIN).await;
         }
+    }
+}
+
+async fn remove_unused(shared: Arc<Shared>) {
+    if let Err(error) = shared.network.remove_unused().await {
+        tracing::warn!("while the network was tidied: {}", error_chain(&error));
     }
 }
 

@@ -165,6 +165,7 @@ pub(crate) fn a_bridge_goes_with_the_last_replica_and_the_last_name(dir: &Path) 
         network.detach("b").await.expect("detached");
         assert_eq!(bridges(), 1, "the app has names");
         network.set_names(AppNames::new()).await.expect("named");
+        network.remove_unused().await.expect("removed");
         assert_eq!(bridges(), 0);
         network.close().await.expect("closed");
     });
