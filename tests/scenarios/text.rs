@@ -50,7 +50,7 @@ fn mask_word(word: &str) -> String {
         _ if bare.starts_with("sha256:") && hex(&bare[7..]) => "sha256:<digest>",
         _ if bare.len() == 64 && hex(bare) => "<digest>",
         _ if bare.len() == 12 && hex(bare) => "<id>",
-        _ if is_moment(bare) => "<when>",
+        _ if is_moment(bare) || is_clock(bare) => "<when>",
         _ if is_length(bare) => "<time>",
         _ => return word.to_owned(),
     };
@@ -64,6 +64,14 @@ fn is_moment(word: &str) -> bool {
         (bytes.get(range)).is_some_and(|part| part.iter().all(u8::is_ascii_digit))
     };
     digits(0..4) && digits(5..7) && digits(8..10) && bytes[4] == b'-' && bytes[7] == b'-'
+}
+
+/// `04:05:06`, or milliseconds since 1970.
+fn is_clock(word: &str) -> bool {
+    let digit = |c: char| c.is_ascii_digit();
+    let clock = word.len() == 8 && word.split(':').filter(|part| part.len() == 2).count() == 3;
+    (clock && word.replace(':', "").chars().all(digit))
+        || (word.len() == 13 && word.chars().all(digit))
 }
 
 /// `1.5s`, `12ms`, `3.2µs`: what was measured. Whole seconds are what somebody wrote.
@@ -135,6 +143,8 @@ fn what_differs_is_masked_and_nothing_else() {
             "took 1.25s at 2026-11-30T04:05:06Z",
             "took <time> at <when>\n",
         ),
+        ("at_ms\":1796012287851,", "at_ms\":<when>,\n"),
+        ("2026-11-30 04:05:06  x", "<when> <when>  x\n"),
         ("  a      b", "  a  b\n"),
     ];
     for (real, shown) in table {

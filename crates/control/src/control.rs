@@ -9,11 +9,13 @@ use layby_model::access::Access;
 use layby_model::engine::Engine;
 
 use crate::api;
+use crate::api::types::EventKind;
 use crate::collect;
 use crate::config::{ControlConfig, StopRequest, Wires};
 use crate::deploy::push;
 use crate::driver::shown_spec;
 use crate::error::Error;
+use crate::events;
 use crate::names;
 use crate::plane::{Parts, Plane};
 use crate::prune;
@@ -116,9 +118,18 @@ impl Control {
             let loaded = plane.load(row).await;
             plane.start_driver(loaded);
         }
+        let version = &plane.config.version;
+        plane.events.note(
+            EventKind::NodeStarted,
+            None,
+            None,
+            format!("the node started (Layby {version})"),
+            None,
+        );
         let facts = Arc::clone(plane);
         plane.spawn(async move { facts.facts.follow().await });
         plane.spawn(Arc::clone(plane).dispatch_demand());
+        plane.spawn(events::write(Arc::clone(plane)));
         plane.spawn(collect::run(Arc::clone(plane)));
         plane.spawn(push::run(Arc::clone(plane)));
         plane.spawn(prune::run(Arc::clone(plane)));

@@ -11,6 +11,7 @@ mod control;
 mod deploy;
 mod driver;
 mod error;
+mod events;
 mod facts;
 mod names;
 mod plane;

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::collect::Collector;
 use crate::config::{ControlConfig, DroppedPorts, StopRequest};
 use crate::driver::{self, DriverHandle};
+use crate::events::Events;
 use crate::facts::Facts;
 use crate::probes::ProbePlan;
 use crate::registries::Registries;
@@ -49,6 +50,7 @@ pub(crate) struct Plane {
     pub(crate) facts: Facts,
     pub(crate) tables: Tables,
     pub(crate) desk: Desk,
+    pub(crate) events: Events,
     pub(crate) clock: Clock,
     pub(crate) confirmed: watch::Receiver<Confirmed>,
     pub(crate) demand: watch::Receiver<Demand>,
@@ -105,6 +107,7 @@ impl Plane {
             store: parts.store,
             tables: parts.tables,
             desk: parts.desk,
+            events: Events::default(),
             clock: Clock::start(),
             confirmed: parts.confirmed,
             demand: parts.demand,

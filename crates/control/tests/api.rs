@@ -7,13 +7,14 @@ mod peer;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
-use common::{Deployed, World, compose, tar};
+use common::{Deployed, PATIENCE, World, compose, tar};
 use layby_control::api;
 use layby_control::api::types::{
-    FileView, ImageView, LogView, LoginView, ManifestView, NewToken, Outcome, Problem, PruneView,
-    RemovedView, ServiceDetail, ServiceView, TokenView, TransferEvent, UsageView, VersionView,
-    VolumeView,
+    EventView, FileView, ImageView, LogView, LoginView, ManifestView, NewToken, Outcome, Problem,
+    PruneView, RemovedView, ServiceDetail, ServiceView, TokenView, TransferEvent, UsageView,
+    VersionView, VolumeView,
 };
 
 #[test]
@@ -93,6 +94,19 @@ async fn every_endpoint_of_the_document_answers() {
         .await;
     let up = Deployed::of(axum::http::StatusCode::OK, &events);
     assert_eq!(up.outcomes(), [("web".into(), Outcome::Live)]);
+
+    let started = tokio::time::Instant::now();
+    loop {
+        let path = "/v1/events?service=shop/web&kind=live";
+        let events = api.raw("GET /v1/events", path, vec![]).await;
+        if events.ends_with(b"\n") {
+            let event: EventView = serde_json::from_slice(&events).expect("one event");
+            assert_eq!(event.text, "revision 1 is live");
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE, "it is never written down");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 
     let services: Vec<ServiceView> = api.call("GET /v1/services", "/v1/services", vec![]).await;
     assert_eq!(services.len(), 1);

@@ -6,7 +6,8 @@ use crate::cli::{self, Command};
 use crate::client::Client;
 use crate::paths::Paths;
 use crate::{
-    build, cp, exec, forward, images, login, logs, node, services, tokens, top, up, volumes,
+    build, cp, exec, forward, images, journal, login, logs, node, services, tokens, top, up,
+    volumes,
 };
 
 /// Does what `command` says; everything but `serve` asks the node.
@@ -25,6 +26,7 @@ pub(crate) async fn ask(paths: &Paths, command: Command) -> Result<()> {
         Command::Cp(options) => cp::cp(&client, &options).await,
         Command::Top(options) => top::top(&client, &options).await,
         Command::PortForward(options) => forward::port_forward(&client, &options).await,
+        Command::Events(options) => journal::events(&client, &options).await,
         Command::Logs(options) => logs::logs(&client, &options).await,
         Command::Sleep(name) => services::turn(&client, &name.name, "sleep").await,
         Command::Doze(name) => services::turn(&client, &name.name, "doze").await,

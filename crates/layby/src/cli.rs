@@ -1,10 +1,13 @@
 //! The command line, defined once: parser and help come from here.
 
+mod events;
+
 use std::env::VarError;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub(crate) use events::Events;
 
 /// Runs a team's containerised services on a machine it owns.
 ///
@@ -54,6 +57,8 @@ pub(crate) enum Command {
     Cp(Cp),
     /// Show what services wrote.
     Logs(Logs),
+    /// Show what happened to services: deploys, failures, crashes, who asked for what.
+    Events(Events),
     /// Show what services use, live: `q` ends it.
     Top(Top),
     /// Lead ports of this machine to ports of a service, until it is ended.

@@ -10,6 +10,7 @@ mod exec;
 mod exit;
 mod forward;
 mod images;
+mod journal;
 mod login;
 mod logs;
 mod moment;

@@ -2,6 +2,7 @@
 
 mod apps;
 mod builds;
+mod events;
 mod exec;
 mod files;
 mod forward;
@@ -67,6 +68,7 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(services::deploy))
         .routes(routes!(logs::of_service))
         .routes(routes!(logs::of_several))
+        .routes(routes!(events::events))
         .routes(routes!(exec::exec))
         .routes(routes!(forward::forward))
         .routes(routes!(files::read, files::write))

@@ -1,9 +1,11 @@
 //! The words of the HTTP API: what the socket says and takes, as JSON. The CLI reads the same types.
 
+mod event;
 mod history;
 
 use std::collections::BTreeMap;
 
+pub use event::{EventKind, EventView};
 pub use history::{ChangeView, DiffView, RevisionOutcome, RevisionView};
 use layby_model::State;
 use layby_model::Wakefulness;

@@ -13,6 +13,7 @@ mod revision;
 mod told;
 pub(crate) mod upload;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use layby_model::state::Showing;
 use layby_model::{AppName, RevisionId, ServiceId};
 use tokio::sync::{MutexGuard, mpsc, watch};
 
-use crate::api::types::{BuildBody, DeployBody, Event, ManifestView, Problem};
+use crate::api::types::{BuildBody, DeployBody, Event, EventKind, ManifestView, Problem};
 use crate::api::{Who, meant};
 use crate::driver::{Request, Status, rolling};
 use crate::plane::Plane;
@@ -429,6 +430,9 @@ async fn commit_in_turn(
         })
     });
     let changed: Vec<NewRevision> = changed.collect();
+    let makers: BTreeMap<ServiceId, String> = (changed.iter())
+        .map(|new| (new.service.clone(), new.made_by.clone()))
+        .collect();
     let written = match changed.is_empty() {
         true => Vec::new(),
         false => plane.store.deploy(changed).await?,
@@ -442,6 +446,13 @@ async fn commit_in_turn(
         }
     });
     for row in &written {
+        let target = &row.target;
+        let why = target.cause.as_deref().unwrap_or("for no known reason");
+        let text = format!("revision {} is to be live: {why}", target.id);
+        let who = makers.get(&row.service).map(String::as_str);
+        plane
+            .events
+            .of(&row.service, EventKind::Deployed, text, who);
         let loaded = plane.load(row.clone()).await;
         match plane.driver(&row.service) {
             // It has not ended: that it would do under the same lock, after the row was gone.

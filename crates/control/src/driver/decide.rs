@@ -11,7 +11,7 @@ use layby_model::replica::{End, ReplicaReport};
 use layby_model::{ReplicaId, RevisionId, Wakefulness};
 
 use super::{Driver, Request, Trouble};
-use crate::api::types::Failure;
+use crate::api::types::{EventKind, Failure};
 use crate::plane::Loaded;
 use crate::store::{Decision, StoreError};
 
@@ -185,6 +185,8 @@ impl Driver {
         match decision {
             Decision::GoLive(revision) if row.target.id == revision => {
                 tracing::info!(service = %self.id, %revision, "live");
+                let text = format!("revision {revision} is live");
+                self.plane.events.of(&self.id, EventKind::Live, text, None);
                 row.live = Some(row.target.clone());
                 row.last_failure = None;
                 row.wanted = Wakefulness::Awake;
@@ -197,6 +199,10 @@ impl Driver {
                 replicas,
             } if row.target.id == revision => {
                 tracing::warn!(service = %self.id, %revision, reason = failure.reason, "failed");
+                let text = format!("revision {revision} failed: {}", failure.reason);
+                self.plane
+                    .events
+                    .of(&self.id, EventKind::Failed, text, None);
                 row.target_failed = true;
                 row.last_failure = Some(*failure);
                 row.replicas = replicas;

@@ -123,7 +123,11 @@ impl Driver {
             if phase == Phase::Ready && report.address.is_none() {
                 phase = Phase::Starting;
             }
+            let stood = self.tracks.stands(report.id);
             let track = self.tracks.see(report, phase, now_ms);
+            if stood && track.crashed {
+                self.tell_end(report);
+            }
             if phase == Phase::Ready && unopened && Some(report.revision) == d.target {
                 phase = Phase::Starting;
             }

@@ -22,6 +22,7 @@ use layby_model::route::{Confirmed, Listener, Version};
 use layby_model::{ReplicaId, ServiceId, Wakefulness};
 use tokio::sync::{mpsc, watch};
 
+use crate::api::types::EventKind;
 use crate::bell::Bell;
 use crate::plane::{Loaded, Plane};
 use crate::probes::{Health, Verdict};
@@ -235,6 +236,7 @@ impl Driver {
     /// Changes how awake the service is wanted, in memory.
     fn want(&mut self, wanted: Wakefulness, by_demand: bool) {
         let wanted = self.plane.engine.traits().possible(wanted);
+        self.tell_turn(wanted, by_demand);
         if wanted == Wakefulness::Awake && self.wanted < wanted {
             self.waking = Some(Waking {
                 from: self.wanted,
@@ -245,6 +247,20 @@ impl Driver {
             self.waking = None;
         }
         self.wanted = wanted;
+    }
+
+    /// Tells those who listen that the service is to be more or less awake than it was.
+    fn tell_turn(&self, wanted: Wakefulness, by_demand: bool) {
+        if wanted == self.wanted {
+            return;
+        }
+        let (kind, text) = match wanted {
+            Wakefulness::Awake if by_demand => (EventKind::Woken, "is woken by a request"),
+            Wakefulness::Awake => (EventKind::Woken, "is woken"),
+            Wakefulness::Dozing => (EventKind::Dozing, "is to doze"),
+            Wakefulness::Asleep => (EventKind::Asleep, "is to sleep"),
+        };
+        self.plane.events.of(&self.id, kind, text.to_owned(), None);
     }
 
     /// Takes up a request of a user.
@@ -339,6 +355,10 @@ impl Driver {
         self.plane.facts.unsubscribe(&self.id);
         self.plane.forget_driver(&self.id);
         self.plane.collector.ring();
+        let text = "is taken down".to_owned();
+        self.plane
+            .events
+            .of(&self.id, EventKind::Removed, text, None);
         self.show_gone();
         true
     }

@@ -15,7 +15,9 @@ use super::decide::end_of;
 use super::look::{desired, shown_spec};
 use super::{Driver, Waking};
 use crate::addresses;
-use crate::api::types::{ContainerView, LastWake, ReplicaView, ServiceDetail, ServiceView};
+use crate::api::types::{
+    ContainerView, EventKind, LastWake, ReplicaView, ServiceDetail, ServiceView,
+};
 use crate::config::ControlConfig;
 use crate::store::{Revision, Row};
 
@@ -239,7 +241,7 @@ impl Driver {
             let report = reports.iter().find(|r| r.id == seen.id);
             let since = self.since.get(&Timer::Backoff(seen.id, seen.failed_starts));
             Ending {
-                how: self.how_it_ended(seen, report),
+                how: self.how_it_ended(seen.revision, report),
                 replica: seen.id,
                 failed_starts: seen.failed_starts,
                 again: match since {
@@ -252,14 +254,26 @@ impl Driver {
         o.replicas.iter().filter(ended).map(ending).collect()
     }
 
-    fn how_it_ended(&self, seen: &Replica, report: Option<&ReplicaReport>) -> String {
+    /// Tells those who listen that a replica ended unasked.
+    pub(super) fn tell_end(&self, report: &ReplicaReport) {
+        let oom = end_of(report).is_some_and(|end| end.exit.oom);
+        let kind = match oom {
+            true => EventKind::OutOfMemory,
+            false => EventKind::Crashed,
+        };
+        let how = self.how_it_ended(report.revision, Some(report));
+        let text = format!("replica {} {how}", report.id);
+        self.plane.events.of(&self.id, kind, text, None);
+    }
+
+    fn how_it_ended(&self, revision: RevisionId, report: Option<&ReplicaReport>) -> String {
         let Some(End { container, exit }) = report.and_then(end_of) else {
             return match report.and_then(|report| report.trouble.as_ref()) {
                 Some(_) => "could not be started".to_owned(),
                 None => "ended".to_owned(),
             };
         };
-        let spec = self.spec_of(seen.revision);
+        let spec = self.spec_of(revision);
         let mut containers = spec.iter().flat_map(|spec| &spec.service.containers);
         let limit =
             (containers.find(|c| c.name == container)).and_then(|c| c.resources.memory_limit_bytes);

@@ -37,6 +37,11 @@ impl Tracks {
         self.0.retain(|id, _| reports.iter().any(|r| r.id == *id));
     }
 
+    /// Whether, as far as is known, it has not ended unasked since it was last ordered to run.
+    pub(super) fn stands(&self, replica: ReplicaId) -> bool {
+        !self.0.get(&replica).is_some_and(|track| track.crashed)
+    }
+
     /// Takes in one report; `phase` is the report's with what the probes say.
     pub(super) fn see(&mut self, report: &ReplicaReport, phase: Phase, now_ms: u64) -> Track {
         let track = self.0.entry(report.id).or_default();
