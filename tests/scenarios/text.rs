@@ -43,8 +43,12 @@ fn split(line: &str) -> Vec<String> {
 }
 
 fn mask_word(word: &str) -> String {
-    let bare = word.trim_end_matches(['.', ':']);
-    let tail = &word[bare.len()..];
+    let stops = ['.', ':'];
+    let bare = word.trim_matches(stops);
+    let (head, tail) = (
+        &word[..word.len() - word.trim_start_matches(stops).len()],
+        &word[word.trim_end_matches(stops).len()..],
+    );
     let hex = |text: &str| text.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
     let shown = match bare {
         _ if bare.starts_with("sha256:") && hex(&bare[7..]) => "sha256:<digest>",
@@ -54,7 +58,7 @@ fn mask_word(word: &str) -> String {
         _ if is_length(bare) => "<time>",
         _ => return word.to_owned(),
     };
-    format!("{shown}{tail}")
+    format!("{head}{shown}{tail}")
 }
 
 /// `2026-11-30T04:05:06Z`, or the date alone.
