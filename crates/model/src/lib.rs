@@ -7,6 +7,7 @@ pub mod access;
 pub mod diff;
 pub mod engine;
 mod error;
+pub mod job;
 pub mod mounts;
 pub mod names;
 pub mod options;

@@ -26,6 +26,9 @@ pub struct ContainerOptions {
     pub shm_size_bytes: Option<u64>,
     /// A small init reaps the container's orphans and passes signals on (`docker run --init`).
     pub init: bool,
+    /// No program is executed: a small init keeps the container open for commands, and ends them when it is to end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub hold: bool,
     /// Devices of the machine. Only where the node's operator allows it.
     pub devices: Vec<Device>,
     /// Devices by the Container Device Interface: `vendor.com/class=name`.

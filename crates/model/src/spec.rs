@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::job::JobSpec;
 use crate::mounts::Mount;
 use crate::names::{AppName, ServiceName};
 use crate::options::{ContainerOptions, SandboxOptions};
@@ -64,6 +65,9 @@ pub struct ServiceSpec {
     /// What the containers of a replica share.
     #[serde(default)]
     pub sandbox: SandboxOptions,
+    /// It is a job: it runs to its end, and nothing leads to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobSpec>,
     /// The name of the power that its first container's limits are of; `None`: they are its own, or it has none.
     #[serde(default)]
     pub power: Option<String>,
@@ -90,6 +94,7 @@ impl ServiceSpec {
             ports: Vec::new(),
             deploy_on_push: false,
             sandbox: SandboxOptions::default(),
+            job: None,
             power: None,
             power_by_hand: false,
         }
