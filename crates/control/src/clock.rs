@@ -1,4 +1,7 @@
 //! The control plane's clock: milliseconds since its start, on tokio's monotonic time (which tests can pause).
+//! Beside it what people's clocks say.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
@@ -21,4 +24,10 @@ impl Clock {
     pub(crate) fn at(self, ms: u64) -> Instant {
         self.0 + std::time::Duration::from_millis(ms)
     }
+}
+
+/// The machine's clock, as people set it: milliseconds since 1970-01-01T00:00:00Z.
+pub(crate) fn wall_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }

@@ -17,6 +17,9 @@
 //! Lengths are written as `5ms`, `2s` or `1m`. A part before `fake/` (`docker.io/`) does not matter, nor
 //! does the tag `latest`. Time is tokio's, so that a test may pause it; a frozen replica's does not go on.
 //!
+//! A container that is given one of the commands below as its entrypoint does that and ends, whatever its image is called; one
+//! that only holds itself open for commands starts, and does nothing.
+//!
 //! Commands for `exec`: `true`, `false`, `exit N`, `echo WORDS`, `sleep LENGTH`; any other is not found (127). With
 //! somebody at its other end also `cat`, which says what it is told, and `size`, which says the size of its terminal at
 //! first and whenever that changes; both until their input is at its end.
@@ -129,8 +132,7 @@ impl Shared {
     /// Makes the body of a replica that was just accepted.
     fn embody(&self, id: ReplicaId) -> Option<Arc<Body>> {
         let spec = self.roster.get(id)?.spec?;
-        let containers = &spec.service.containers;
-        let image = containers.first().map_or("", |first| first.image.as_str());
+        let first = spec.service.containers.first()?;
         let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
         let taken: Vec<Ipv4Addr> = bodies.by_id.values().map(|body| body.address).collect();
         let address = loop {
@@ -142,8 +144,9 @@ impl Shared {
             }
         };
         let body = Arc::new(Body {
-            script: Script::of_image(image),
-            image: image.to_owned(),
+            script: Script::of(first),
+            says: script::says(first),
+            image: first.image.clone(),
             address,
             first_pid: i32::try_from(bodies.last_address).unwrap_or(0) * 100,
             log: Log::default(),

@@ -418,7 +418,10 @@ fn verdict(run: &Run) -> Option<Step> {
     if run.held == Some(Held::Gone) {
         return Some(Step::Halt(Stop::Lost));
     }
-    if run.time_limit_ms.is_some_and(|limit| run.elapsed_ms >= limit) {
+    if run
+        .time_limit_ms
+        .is_some_and(|limit| run.elapsed_ms >= limit)
+    {
         return Some(Step::Halt(Stop::TimeLimit));
     }
     let wanted = run.parallelism.min(run.completions - well);
@@ -473,7 +476,9 @@ pub fn forgotten(spec: &JobSpec, past: &[Past]) -> Vec<RunId> {
     for past in newest {
         let (kept, of) = match past.outcome {
             Outcome::Succeeded => (&mut succeeded, spec.keep_succeeded),
-            Outcome::Failed | Outcome::TimedOut | Outcome::Stopped => (&mut failed, spec.keep_failed),
+            Outcome::Failed | Outcome::TimedOut | Outcome::Stopped => {
+                (&mut failed, spec.keep_failed)
+            }
         };
         *kept += 1;
         if *kept > of || spec.ttl_ms.is_some_and(|ttl| past.age_ms >= ttl) {

@@ -199,6 +199,7 @@ pub(crate) fn create(plan: &Plan<'_>, sink: Sink) -> Result<Created> {
         filter,
         then: loads_first.then_some(sets),
         under_init: options.init,
+        hold: options.hold,
         with_parent: matches!(sink, Sink::Pipe(_)),
     };
     // The builder owns the writing ends of the outputs, and closes them when it is done.

@@ -64,6 +64,8 @@ pub(crate) struct Manner {
     pub(crate) then: Option<LinuxCapabilities>,
     /// This process stays as a small init, and the program is its child.
     pub(crate) under_init: bool,
+    /// This process stays as a small init, and no program is executed.
+    pub(crate) hold: bool,
     /// It ends with the process that made it.
     pub(crate) with_parent: bool,
 }
@@ -105,6 +107,12 @@ impl Last {
             capabilities::drop_privileges(sets, create_syscall().as_ref())
                 .map_err(|error| format!("exec: cannot drop capabilities: {error}"))
                 .map_err(Refusal::unusable)?;
+        }
+        if self.manner.hold {
+            load(filter)?;
+            return init::hold()
+                .map_err(|error| format!("exec: cannot hold the container open: {error}"))
+                .map_err(Refusal::unusable);
         }
         if self.manner.under_init {
             init::stay()

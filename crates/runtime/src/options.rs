@@ -28,6 +28,8 @@ pub struct OptionsConfig {
     pub shm_size_bytes: Option<u64>,
     /// A small init reaps the container's orphans and passes signals on.
     pub init: bool,
+    /// No program is executed: a small init keeps the container open for commands, and ends them when it is to end.
+    pub hold: bool,
     /// Devices of the machine.
     pub devices: Vec<DeviceConfig>,
     /// Devices by the Container Device Interface: `vendor.com/class=name`.

@@ -178,7 +178,9 @@ impl Store {
     /// What the jobs run, by their names; those on their way out too.
     pub(crate) async fn jobs(&self) -> Result<BTreeMap<ServiceId, JobRow>, StoreError> {
         let shelves = self.shelves().await?.into_iter();
-        Ok(shelves.filter_map(|(id, shelf)| Some((id, shelf.job?))).collect())
+        Ok(shelves
+            .filter_map(|(id, shelf)| Some((id, shelf.job?)))
+            .collect())
     }
 
     /// Makes a run.
@@ -195,8 +197,12 @@ impl Store {
 
     /// Due times of a job up to `seen_ms` were seen to.
     pub(crate) async fn see_due(&self, id: &ServiceId, seen_ms: u64) -> Result<(), StoreError> {
-        self.change_job(id, "UPDATE jobs SET seen_ms = ?3 WHERE app = ?1 AND job = ?2", seen_ms)
-            .await
+        self.change_job(
+            id,
+            "UPDATE jobs SET seen_ms = ?3 WHERE app = ?1 AND job = ?2",
+            seen_ms,
+        )
+        .await
     }
 
     /// Suspends a job, or resumes it: then what was due meanwhile is not made up. `now_ms`: when.
@@ -216,8 +222,11 @@ impl Store {
     ) -> Result<(), StoreError> {
         let id = id.clone();
         self.call(move |db| {
-            db.execute(statement, params![id.app.as_str(), id.service.as_str(), int(value)])
-                .map(drop)
+            db.execute(
+                statement,
+                params![id.app.as_str(), id.service.as_str(), int(value)],
+            )
+            .map(drop)
         })
         .await
     }
@@ -399,7 +408,7 @@ impl Shelf {
 
 /// Deploys a job: one whose settings have changed runs anew, unless it has a schedule or is suspended. Its row is there
 /// already or not.
-pub(super) fn insert_job(tx: &Transaction<'_>, new: &NewRevision, by: &str) -> rusqlite::Result<()> {
+pub(super) fn insert_job(tx: &Transaction<'_>, new: &NewRevision) -> rusqlite::Result<()> {
     let Some(job) = &new.spec.service.job else {
         return Ok(());
     };
@@ -414,14 +423,15 @@ pub(super) fn insert_job(tx: &Transaction<'_>, new: &NewRevision, by: &str) -> r
             job.suspended,
             job.schedule.is_none(),
             int(wall_ms()),
-            by
+            new.made_by
         ],
     )
     .map(drop)
 }
 
 /// What runs and may run of jobs: the images of it are in use.
-pub(super) const IMAGES: &str = "SELECT DISTINCT image.value FROM jobs, json_each(jobs.spec, '$.images') AS image
+pub(super) const IMAGES: &str =
+    "SELECT DISTINCT image.value FROM jobs, json_each(jobs.spec, '$.images') AS image
      UNION SELECT DISTINCT image.value FROM job_runs, json_each(job_runs.spec, '$.images') AS image
      WHERE job_runs.spec IS NOT NULL";
 
@@ -550,9 +560,8 @@ fn text(value: &impl Serialize) -> rusqlite::Result<String> {
 }
 
 fn of_text<T: DeserializeOwned>(text: String) -> rusqlite::Result<T> {
-    serde_json::from_str(&text).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error))
-    })
+    serde_json::from_str(&text)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))
 }
 
 fn int(ms: u64) -> i64 {

@@ -6,6 +6,7 @@
 mod events;
 pub(crate) mod format;
 mod history;
+mod jobs;
 mod rows;
 mod tokens;
 
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use events::EventQuery;
 use format::MIGRATIONS;
 pub(crate) use history::Record;
+pub(crate) use jobs::{AttemptRow, Cause, EndRow, JobRow, NewRun, RunRow, Shelf};
 pub(crate) use rows::{Decision, NewRevision, Revision, Row};
 pub(crate) use tokens::Token;
 

@@ -7,7 +7,7 @@ use layby_model::engine::RunSpec;
 use layby_model::{RevisionId, ServiceId, Wakefulness};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{Store, StoreError, history};
+use super::{Store, StoreError, history, jobs};
 use crate::api::types::Failure;
 
 /// So many revisions of a service are kept beside the live one and the target.
@@ -173,13 +173,17 @@ impl Store {
         .await
     }
 
-    /// Makes new revisions the targets of their services, all or none.
+    /// Makes new revisions the targets of their services, and new jobs, all or none. Gives the rows of the services.
     pub(crate) async fn deploy(&self, revisions: Vec<NewRevision>) -> Result<Vec<Row>, StoreError> {
         let now = jiff::Timestamp::now().to_string();
         self.call(move |db| {
             let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let mut rows = Vec::new();
             for revision in &revisions {
+                if revision.spec.service.job.is_some() {
+                    jobs::insert_job(&tx, revision)?;
+                    continue;
+                }
                 insert_revision(&tx, revision, &now)?;
                 rows.extend(read(&tx, &revision.service)?);
             }
@@ -238,9 +242,10 @@ impl Store {
 }
 
 fn images(db: &Connection) -> rusqlite::Result<Vec<String>> {
-    db.prepare_cached(
-        "SELECT DISTINCT image.value FROM revisions, json_each(revisions.spec, '$.images') AS image",
-    )?
+    db.prepare_cached(&format!(
+        "SELECT DISTINCT image.value FROM revisions, json_each(revisions.spec, '$.images') AS image UNION {}",
+        jobs::IMAGES
+    ))?
     .query_map([], |row| row.get(0))?
     .collect()
 }
@@ -351,7 +356,7 @@ fn write_decision(
 
 /// Generations are counted for the whole node, so that a service made anew never has an older one than
 /// an engine may remember.
-fn next_generation(tx: &Transaction<'_>) -> rusqlite::Result<i64> {
+pub(super) fn next_generation(tx: &Transaction<'_>) -> rusqlite::Result<i64> {
     tx.query_row(
         "UPDATE meta SET value = value + 1 WHERE key = 'generation' RETURNING value",
         [],

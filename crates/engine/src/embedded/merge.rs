@@ -61,6 +61,7 @@ fn options(options: &ContainerOptions) -> OptionsConfig {
         ulimits: options.ulimits.iter().map(ulimit).collect(),
         shm_size_bytes: options.shm_size_bytes,
         init: options.init,
+        hold: options.hold,
         devices: options.devices.iter().map(device).collect(),
         cdi_devices: options.cdi_devices.clone(),
         group_add: options.group_add.clone(),

@@ -23,6 +23,8 @@ const STEP: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(super) struct Body {
     pub(super) script: Script,
+    /// What it writes when it is started.
+    pub(super) says: Option<String>,
     pub(super) image: String,
     pub(super) address: Ipv4Addr,
     /// Its first container's pid; the others follow.
@@ -171,6 +173,9 @@ async fn act(
                 }
             });
             body.log.write("stdout", "started");
+            if let Some(text) = &body.says {
+                body.log.write("stdout", text);
+            }
             Ok(Actual::Running)
         }
         (Action::Thaw, _) => {

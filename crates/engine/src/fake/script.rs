@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use layby_model::replica::Exit;
+use layby_model::spec::ContainerSpec;
 
 /// What a replica does. The table stands in the parent module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,32 @@ const OK: Script = Script {
 };
 
 impl Script {
+    /// What a replica does whose first container this is.
+    pub(super) fn of(container: &ContainerSpec) -> Self {
+        match Self::of_command(container.entrypoint.as_deref().unwrap_or_default()) {
+            _ if container.options.hold => OK,
+            Some(script) => script,
+            None => Self::of_image(&container.image),
+        }
+    }
+
+    /// Reads a command; `None`: it is none that is known.
+    fn of_command(argv: &[String]) -> Option<Self> {
+        let words: Vec<&str> = argv.iter().map(String::as_str).collect();
+        let (after, code) = match words.as_slice() {
+            ["true"] | ["echo", ..] => (Duration::ZERO, 0),
+            ["false"] => (Duration::ZERO, 1),
+            ["exit", code] => (Duration::ZERO, code.parse().ok()?),
+            ["sleep", length] => (parse_length(length)?, 0),
+            _ => return None,
+        };
+        let exit = Exit { code, oom: false };
+        Some(Self {
+            fate: Some((after, Fate::Ends(exit))),
+            ..OK
+        })
+    }
+
     /// Reads an image's name.
     pub(super) fn of_image(image: &str) -> Self {
         let Some((_, order)) = image.rsplit_once("fake/") else {
@@ -91,6 +118,14 @@ impl Script {
             "full-disk" => fault(Fault::FullDisk),
             _ => OK,
         }
+    }
+}
+
+/// What a container writes whose entrypoint is to say something.
+pub(super) fn says(container: &ContainerSpec) -> Option<String> {
+    match container.entrypoint.as_deref()? {
+        [echo, words @ ..] if echo == "echo" => Some(words.join(" ")),
+        _ => None,
     }
 }
 

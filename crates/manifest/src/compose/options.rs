@@ -47,6 +47,7 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> ContainerOption
             .parsed("shm_size", report, compose_bytes)
             .filter(|bytes| *bytes > 0),
         init: service.flag("init", report).unwrap_or(false),
+        hold: false,
         devices: devices.devices,
         cdi_devices: devices.cdi,
         group_add: service.parsed_list("group_add", report, group),
