@@ -6,8 +6,8 @@ use crate::cli::{self, Command};
 use crate::client::Client;
 use crate::paths::Paths;
 use crate::{
-    build, cp, exec, forward, images, journal, login, logs, node, services, tokens, top, up,
-    volumes,
+    build, cp, exec, forward, images, journal, login, logs, manual, node, services, tokens, top,
+    up, volumes,
 };
 
 /// Does what `command` says; everything but `serve` asks the node.
@@ -18,6 +18,8 @@ pub(crate) async fn ask(paths: &Paths, command: Command) -> Result<()> {
     let client = Client::new(&paths.socket(), &paths.data_dir);
     match command {
         Command::Serve(_) => unreachable!("served above"),
+        Command::Completions(options) => manual::completions(&options),
+        Command::Man(options) => manual::man(&options),
         Command::Up(options) => up::up(paths, &client, options).await,
         Command::Build(options) => build::build(paths, &client, options).await,
         Command::Ls(form) => services::ls(&client, form.json).await,

@@ -1,6 +1,7 @@
 //! The command line, defined once: parser and help come from here.
 
 mod events;
+mod manual;
 
 use std::env::VarError;
 use std::net::{IpAddr, SocketAddr};
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use events::Events;
+pub(crate) use manual::{Completions, Man};
 
 /// Runs a team's containerised services on a machine it owns.
 ///
@@ -100,6 +102,10 @@ pub(crate) enum Command {
     /// Look after the node itself.
     #[command(subcommand)]
     Node(Node),
+    /// Print what makes a shell complete the command line.
+    Completions(Completions),
+    /// Print the manual (roff), or write it as pages.
+    Man(Man),
     /// Print the versions of this program and of the node.
     Version(Json),
 }

@@ -9,6 +9,7 @@ use crate::cli::Deploy;
 use crate::client::{Client, encode};
 use crate::events;
 use crate::exit::{Code, Exit};
+use crate::nearest;
 use crate::out::say;
 use crate::show;
 
@@ -105,14 +106,10 @@ pub(crate) async fn find(client: &Client, name: &str) -> Result<String> {
         [one] => Ok(format!("/v1/services/{one}")),
         [] => {
             let all: Vec<String> = services.iter().map(full).collect();
-            let known = if all.is_empty() {
-                "there are none yet".to_owned()
-            } else {
-                format!("there are {}", all.join(", "))
-            };
+            let instead = nearest::instead(name, &all);
             Err(Exit::new(
                 Code::NotFound,
-                format!("no service is called {name}: {known}"),
+                format!("no service is called {name}: {instead}"),
             )
             .into())
         }
