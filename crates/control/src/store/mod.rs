@@ -7,6 +7,8 @@ mod events;
 pub(crate) mod format;
 mod history;
 mod jobs;
+#[cfg(test)]
+mod old;
 mod rows;
 mod tokens;
 
