@@ -205,8 +205,8 @@ impl Embedded {
         self.shared.network.dropped_ports(ports).await
     }
 
-    /// Closes the engine. With `all`, stops and removes every replica and the network; without, leaves all as it is
-    /// for the next start.
+    /// Closes the engine. With `all`, stops and removes every replica and the network, and leaves of those that ended by
+    /// themselves that they did; without, leaves all as it is for the next start.
     ///
     /// # Errors
     /// [`EngineError::Failed`] with what could not be removed; closing it again may help.
@@ -214,6 +214,7 @@ impl Embedded {
         if !all {
             return Ok(());
         }
+        let left = self.shared.roster.ended();
         self.shared.roster.retire_all();
         let ended = tokio::time::timeout(CLOSE_PATIENCE, async {
             while !self.shared.roster.is_empty() {
@@ -228,6 +229,8 @@ impl Embedded {
                 texts.join("; ")
             )));
         }
+        let shared = Arc::clone(&self.shared);
+        blocking(move || record::leave_ended(&shared.replicas_dir, &left)).await;
         self.close_network().await
     }
 
@@ -424,6 +427,7 @@ fn containers(state: &protocol::SandboxState) -> Vec<layby_model::replica::Conta
             pid: container.pid,
             ended: container.ended,
             last_exit: container.last_exit.map(exit),
+            last_exit_ms: container.last_exit_ms,
         })
         .collect()
 }

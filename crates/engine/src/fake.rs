@@ -182,6 +182,7 @@ impl Shared {
                 if n == 0 {
                     container.ended += 1;
                     container.last_exit = Some(exit);
+                    entry.ended_in_a_row += 1;
                     entry.ended = Some(End {
                         container: container.name.clone(),
                         exit,

@@ -40,6 +40,8 @@ pub struct Entry {
     pub run: u64,
     /// Which container ended unasked since it was last ordered to run.
     pub ended: Option<End>,
+    /// How many ends in a row were unasked and came too soon.
+    pub ended_in_a_row: u32,
     /// What stands in its way.
     pub trouble: Option<Trouble>,
     /// The named volumes that it mounts: they are in use until it is gone.
@@ -63,6 +65,7 @@ impl Entry {
             containers: Vec::new(),
             run: 0,
             ended: None,
+            ended_in_a_row: 0,
             trouble: None,
             volumes: Vec::new(),
             pending: None,
@@ -74,6 +77,11 @@ impl Entry {
     /// Whether it was ordered to be removed.
     pub fn retiring(&self) -> bool {
         self.pending == Some(Pending::Retire)
+    }
+
+    /// Whether it ended by itself, and nothing is done to it since.
+    pub fn has_ended(&self) -> bool {
+        self.actual == Actual::Stopped && self.ended.is_some() && self.doing.is_none()
     }
 
     /// The action under way.
@@ -113,6 +121,7 @@ impl Entry {
             containers: self.containers.clone(),
             run: self.run,
             ended: self.ended.clone(),
+            ended_in_a_row: self.ended_in_a_row,
             trouble: self.trouble.clone(),
         }
     }
@@ -257,6 +266,14 @@ impl Roster {
         wanted.map(|(&id, entry)| entry.report(id)).collect()
     }
 
+    /// Copies of the replicas that ended by themselves and were not started again.
+    pub fn ended(&self) -> BTreeMap<ReplicaId, Entry> {
+        let state = self.lock();
+        let ended = state.replicas.iter();
+        let ended = ended.filter(|(_, entry)| entry.has_ended() && !entry.retiring());
+        ended.map(|(&id, entry)| (id, entry.clone())).collect()
+    }
+
     /// The named volumes that replicas mount, each with the services whose replicas they are.
     pub fn volumes(&self) -> BTreeMap<String, Vec<ServiceId>> {
         let mut used: BTreeMap<String, Vec<ServiceId>> = BTreeMap::new();
@@ -382,6 +399,7 @@ fn containers(spec: &RunSpec) -> Vec<ContainerReport> {
             pid: None,
             ended: 0,
             last_exit: None,
+            last_exit_ms: None,
         })
         .collect()
 }

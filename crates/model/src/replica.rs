@@ -49,6 +49,9 @@ pub struct ContainerReport {
     pub ended: u32,
     /// How it ended last.
     pub last_exit: Option<Exit>,
+    /// When that was, in milliseconds since 1970.
+    #[serde(default)]
+    pub last_exit_ms: Option<u64>,
 }
 
 /// The end of a container that nobody asked for. Its replica stops with it.
@@ -91,6 +94,9 @@ pub struct ReplicaReport {
     pub run: u64,
     /// Which container ended unasked and so stopped it; `None` once it is ordered to run again.
     pub ended: Option<End>,
+    /// How many of its ends in a row were unasked and came within 10 s of their start, up to the last one. The engine
+    /// counts them over restarts of the control plane.
+    pub ended_in_a_row: u32,
     /// What stands in its way.
     pub trouble: Option<Trouble>,
 }

@@ -218,6 +218,9 @@ pub struct SandboxState {
     /// Which container ended unasked since the last start; the others were stopped for it.
     #[serde(default)]
     pub ended: Option<Ended>,
+    /// How many ends in a row were unasked and came within 10 s of their start, up to the last one.
+    #[serde(default)]
+    pub ended_in_a_row: u32,
 }
 
 /// The state of one container.
@@ -231,6 +234,9 @@ pub struct ContainerState {
     pub ended: u32,
     /// How it ended last.
     pub last_exit: Option<Exit>,
+    /// When that was, in milliseconds since 1970.
+    #[serde(default)]
+    pub last_exit_ms: Option<u64>,
 }
 
 /// A container that ended unasked.

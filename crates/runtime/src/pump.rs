@@ -181,7 +181,7 @@ fn char_start(bytes: &[u8], at: usize) -> usize {
         .unwrap_or(at)
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))

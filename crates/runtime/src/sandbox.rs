@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -23,16 +23,42 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// All that went wrong; what could be removed is removed all the same, and the bundle stays if anything
 /// that it names could not, so that another try finds it.
 pub fn destroy(bundle: &Path) -> Result<(), Vec<Error>> {
-    let root = match fs::canonicalize(bundle) {
-        Ok(root) => root,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => {
-            return Err(error)
-                .trying(|| format!("find {}", bundle.display()))
-                .map_err(|e| vec![e]);
-        }
+    let Some(root) = find(bundle)? else {
+        return Ok(());
     };
-    let bundle = Bundle::new(&root);
+    end(&root)?;
+    match fs::remove_dir_all(&root) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error)
+            .trying(|| format!("remove {}", root.display()))
+            .map_err(|error| vec![error]),
+        _ => Ok(()),
+    }
+}
+
+/// As [`destroy`], but the bundle stays, with what its containers wrote and their logs. It is never to run again.
+///
+/// # Errors
+/// All that went wrong; what could be removed is removed all the same.
+pub fn bury(bundle: &Path) -> Result<(), Vec<Error>> {
+    match find(bundle)? {
+        Some(root) => end(&root),
+        None => Ok(()),
+    }
+}
+
+fn find(bundle: &Path) -> Result<Option<PathBuf>, Vec<Error>> {
+    match fs::canonicalize(bundle) {
+        Ok(root) => Ok(Some(root)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error)
+            .trying(|| format!("find {}", bundle.display()))
+            .map_err(|error| vec![error]),
+    }
+}
+
+/// Ends and removes all but the bundle.
+fn end(root: &Path) -> Result<(), Vec<Error>> {
+    let bundle = Bundle::new(root);
     let mut errors = Vec::new();
     // First, so that it starts nothing behind our back. The mounts end with it.
     errors.extend(end_shim(&bundle).err());
@@ -41,18 +67,6 @@ pub fn destroy(bundle: &Path) -> Result<(), Vec<Error>> {
         // It died before its spec was written: then it made nothing.
         Ok(None) => {}
         Err(error) => errors.push(error),
-    }
-    if errors.is_empty() {
-        match fs::remove_dir_all(&root) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                errors.extend(
-                    Err::<(), _>(error)
-                        .trying(|| format!("remove {}", root.display()))
-                        .err(),
-                );
-            }
-            _ => {}
-        }
     }
     if errors.is_empty() {
         Ok(())

@@ -62,6 +62,11 @@ impl Tracks {
                     track.failed_starts += 1;
                 }
             }
+            // It ended before this start of the node, or was begun by an earlier one: the engine has counted.
+            Phase::Stopped if !track.ordered_to_run && track.ended_run.is_none() => {
+                track.ended_run = Some(report.run);
+                track.failed_starts = report.ended_in_a_row;
+            }
             // It was still there when it was asked to rest: that start was good.
             Phase::Frozen | Phase::Freezing if track.ready_in(report.run).is_some() => {
                 track.failed_starts = 0;
@@ -137,6 +142,7 @@ mod tests {
             containers: Vec::new(),
             run,
             ended: None,
+            ended_in_a_row: 0,
             trouble: None,
         }
     }

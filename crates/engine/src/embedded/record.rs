@@ -1,12 +1,16 @@
 //! Who a replica is: `replica.json` in its bundle. Losing the node's database loses no replica.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use layby_model::replica::{ContainerReport, End};
 use layby_model::{ReplicaId, RevisionId, ServiceId};
 use layby_runtime::protocol;
 use serde::{Deserialize, Serialize};
+
+use crate::roster::Entry;
 
 /// The version of the file's format.
 const VERSION: u32 = 1;
@@ -43,6 +47,30 @@ pub(super) struct Record {
     /// The named volumes that it mounts.
     #[serde(default)]
     pub(super) volumes: Vec<String>,
+    /// That it ended by itself, and was not started again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ended: Option<HasEnded>,
+}
+
+/// How a replica ended by itself. It stands here too because the shim that knows it may be gone: after a restart of
+/// the machine, or the end of all containers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct HasEnded {
+    pub(super) end: End,
+    pub(super) in_a_row: u32,
+    pub(super) containers: Vec<ContainerReport>,
+}
+
+impl HasEnded {
+    /// What is to be written down of `entry`.
+    pub(super) fn of(entry: &Entry) -> Option<Self> {
+        let end = entry.ended.clone().filter(|_| entry.has_ended())?;
+        Some(Self {
+            end,
+            in_a_row: entry.ended_in_a_row,
+            containers: entry.containers.clone(),
+        })
+    }
 }
 
 impl Record {
@@ -56,6 +84,7 @@ impl Record {
             generation: 0,
             images: Vec::new(),
             volumes: Vec::new(),
+            ended: None,
         }
     }
 
@@ -93,14 +122,35 @@ impl Record {
         fs::rename(&aside, path(bundle))
     }
 
-    /// Brings the generation of a bundle's record up to date. A bundle that is being removed does not come back by it.
-    pub(super) fn set_generation(bundle: &Path, generation: u64) -> io::Result<()> {
+    /// Brings a bundle's record up to date. A bundle that is being removed does not come back by it.
+    pub(super) fn bring_up_to_date(
+        bundle: &Path,
+        generation: u64,
+        ended: &Option<HasEnded>,
+    ) -> io::Result<()> {
         match Self::read(bundle)? {
-            Some(mut record) if record.generation != generation => {
-                record.generation = generation;
-                record.write(bundle)
+            Some(record) if record.generation != generation || record.ended != *ended => Self {
+                generation,
+                ended: ended.clone(),
+                ..record
             }
+            .write(bundle),
             _ => Ok(()),
+        }
+    }
+}
+
+/// Writes down of replicas that are gone that they had ended: what its restart policy leaves as it ended is not run again
+/// by the next start. Blocks.
+pub(super) fn leave_ended(replicas_dir: &Path, ended: &BTreeMap<ReplicaId, Entry>) {
+    for (&id, entry) in ended {
+        let record = Record {
+            generation: entry.generation,
+            ended: HasEnded::of(entry),
+            ..Record::new(id, entry.service.clone(), entry.revision)
+        };
+        if let Err(error) = record.write(&replicas_dir.join(id.to_string())) {
+            tracing::warn!("it could not be written down that replica {id} has ended: {error}");
         }
     }
 }
@@ -111,6 +161,8 @@ fn path(bundle: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use layby_model::replica::Exit;
+
     use super::*;
 
     #[test]
@@ -122,9 +174,22 @@ mod tests {
         let mut record = Record::new(ReplicaId(7), service, RevisionId(3));
         record.write(&bundle).expect("written");
         assert_eq!(Record::read(&bundle).expect("read"), Some(record.clone()));
-        Record::set_generation(&bundle, 9).expect("written");
-        record.generation = 9;
-        assert_eq!(Record::read(&bundle).expect("read"), Some(record));
+        let ended = HasEnded {
+            end: End {
+                container: "web".to_owned(),
+                exit: Exit {
+                    code: 3,
+                    oom: false,
+                },
+            },
+            in_a_row: 2,
+            containers: Vec::new(),
+        };
+        for ended in [Some(ended), None] {
+            Record::bring_up_to_date(&bundle, 9, &ended).expect("written");
+            (record.generation, record.ended) = (9, ended);
+            assert_eq!(Record::read(&bundle).expect("read"), Some(record.clone()));
+        }
         fs::write(path(&bundle), "{\"v\":1,").expect("written");
         assert_eq!(Record::read(&bundle).expect("read"), None);
     }

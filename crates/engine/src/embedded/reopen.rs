@@ -12,7 +12,7 @@ use layby_model::{ReplicaId, error_chain};
 use layby_runtime::{Bundle, freezer, sandbox};
 
 use super::blocking::blocking;
-use super::record::Record;
+use super::record::{HasEnded, Record};
 use super::{Shared, containers, ended, replica};
 use crate::lifecycle::Actual;
 use crate::roster::Entry;
@@ -57,11 +57,12 @@ pub(super) fn survey(replicas_dir: &Path) -> Result<Vec<Found>, EngineError> {
                 "the replica in {path} cannot be taken over: {error}: {todo}"
             ))
         })?;
-        // The shim writes its number when it has prepared all: what has none was never ordered to run.
+        // The shim writes its number when it has prepared all: what has none was never ordered to run. But of one that
+        // ended by itself nothing else may be left.
         let prepared = Bundle::new(&bundle).pid().exists();
         found.push(Found {
             id,
-            record: record.filter(|_| prepared),
+            record: record.filter(|record| prepared || record.ended.is_some()),
         });
     }
     Ok(found)
@@ -116,8 +117,22 @@ async fn take_over(
     entry.address = address.map(Into::into);
     entry.volumes = record.volumes;
     if let Err(why) = find(shared, id, &mut entry).await {
-        replica::lose(&mut entry, why);
-        destroy(id, &bundle).await;
+        // One that ended by itself needs no shim to lie there; its task clears the rest away.
+        let Some(HasEnded {
+            end,
+            in_a_row,
+            containers,
+        }) = record.ended
+        else {
+            replica::lose(&mut entry, why);
+            destroy(id, &bundle).await;
+            return Some(entry);
+        };
+        shared.set_shim(id, None);
+        entry.actual = Actual::Stopped;
+        entry.containers = containers;
+        entry.ended = Some(end);
+        entry.ended_in_a_row = in_a_row;
     }
     Some(entry)
 }
@@ -132,6 +147,7 @@ async fn find(shared: &Arc<Shared>, id: ReplicaId, entry: &mut Entry) -> Result<
     let state = shim.state().unwrap_or_default();
     entry.containers = containers(&state);
     entry.ended = ended(&state);
+    entry.ended_in_a_row = state.ended_in_a_row;
     entry.run = state.run;
     entry.actual = if state.running {
         running_or_frozen(&shared.cgroup(id))?

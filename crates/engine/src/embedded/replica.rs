@@ -14,7 +14,7 @@ use layby_runtime::{ContainerConfig, SandboxSpec, freezer, sandbox};
 use super::blocking::blocking;
 use super::merge::merge;
 use super::mounts::{self, Place};
-use super::record::Record;
+use super::record::{HasEnded, Record};
 use super::sandbox::sandbox as sandbox_of;
 use super::shim::Shim;
 use super::{Shared, containers, ended};
@@ -35,7 +35,7 @@ pub(super) async fn run(shared: Arc<Shared>, id: ReplicaId) {
         match shared.roster.next(id) {
             Next::Gone => return,
             Next::Wait(wake) => {
-                if !cleaned && is_lost(&shared, id) {
+                if !cleaned && has_no_shim(&shared, id) {
                     cleaned = true;
                     clean(&shared, id).await;
                 } else {
@@ -52,6 +52,10 @@ pub(super) async fn run(shared: Arc<Shared>, id: ReplicaId) {
             },
             Next::Do(Action::Thaw) => thaw(&shared, id),
             Next::Do(action) => {
+                if action == Action::Start && written.as_ref().is_none_or(Written::says_ended) {
+                    // Before: or a restart of the machine would find it ended that was just started again.
+                    keep_record(&shared, id, &mut written).await;
+                }
                 let outcome = act(&shared, id, action).await;
                 shared.roster.done(id, outcome);
                 look(&shared, id);
@@ -93,7 +97,9 @@ pub(super) fn look(shared: &Shared, id: ReplicaId) {
     shared.roster.change(id, |entry| match shim.state() {
         Some(state) => {
             entry.containers = containers(&state);
+            let before = entry.has_ended();
             entry.ended = ended(&state);
+            entry.ended_in_a_row = state.ended_in_a_row;
             if let Some(trouble) = state.trouble {
                 entry.trouble = Some(from_shim(trouble));
             }
@@ -110,8 +116,13 @@ pub(super) fn look(shared: &Shared, id: ReplicaId) {
                 }
                 None => {}
             }
+            if entry.has_ended() && !before {
+                entry.wake(); // it is to be written down
+            }
         }
         None if entry.retiring() => {}
+        // It lies there all the same; without a shim it cannot be started again.
+        None if entry.has_ended() => entry.wake(),
         None if entry.actual != Actual::Lost => {
             lose(entry, format!("the shim of replica {id} has ended"));
             entry.wake();
@@ -140,36 +151,67 @@ pub(super) fn lose(entry: &mut Entry, message: String) {
     });
 }
 
-fn is_lost(shared: &Shared, id: ReplicaId) -> bool {
+/// Whether it is lost, or has ended and is without its shim.
+fn has_no_shim(shared: &Shared, id: ReplicaId) -> bool {
+    let gone = |shim: Option<Arc<Shim>>| shim.is_none_or(|shim| shim.state().is_none());
     let entry = shared.roster.get(id);
-    entry.is_some_and(|entry| entry.actual == Actual::Lost)
+    entry.is_some_and(|entry| {
+        entry.actual == Actual::Lost || entry.has_ended() && gone(shared.shim(id))
+    })
 }
 
-/// Ends what a lost replica left: its processes must not go on where nobody sees them. Its address stays taken until
-/// it is retired.
+/// Ends what a replica left whose shim is gone: its processes must not go on where nobody sees them. Its address stays
+/// taken until it is retired; and its files and logs, if it had ended by itself.
 async fn clean(shared: &Shared, id: ReplicaId) {
     shared.set_shim(id, None);
     let bundle = shared.bundle(id);
-    if let Err(errors) = blocking(move || sandbox::destroy(&bundle)).await {
+    let entry = shared.roster.get(id);
+    let ended = entry.is_some_and(|entry| entry.has_ended());
+    let cleared = blocking(move || match ended {
+        true => sandbox::bury(&bundle),
+        false => sandbox::destroy(&bundle),
+    });
+    if let Err(errors) = cleared.await {
         // Retiring it tries again, and tells then.
         tracing::warn!("after replica {id} was lost: {}", all(&errors));
     }
 }
 
-/// Brings the record's generation up to date, when nothing else is to be done.
-async fn keep_record(shared: &Shared, id: ReplicaId, written: &mut Option<u64>) {
+/// What was written down last of what changes.
+#[derive(PartialEq)]
+struct Written {
+    generation: u64,
+    ended: Option<HasEnded>,
+}
+
+impl Written {
+    fn says_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+}
+
+/// Brings the record up to date, when nothing else is to be done, or what is to be done changes what it says.
+async fn keep_record(shared: &Shared, id: ReplicaId, written: &mut Option<Written>) {
     let Some(entry) = shared.roster.get(id) else {
         return;
     };
-    if entry.actual == Actual::Absent || *written == Some(entry.generation) {
+    let now = Written {
+        generation: entry.generation,
+        ended: HasEnded::of(&entry),
+    };
+    if entry.actual == Actual::Absent || written.as_ref() == Some(&now) {
         return;
     }
     let bundle = shared.bundle(id);
-    let result = blocking(move || Record::set_generation(&bundle, entry.generation)).await;
+    let (result, now) = blocking(move || {
+        let result = Record::bring_up_to_date(&bundle, now.generation, &now.ended);
+        (result, now)
+    })
+    .await;
     if let Err(error) = result {
         tracing::warn!("cannot bring the record of replica {id} up to date: {error}");
     }
-    *written = Some(entry.generation);
+    *written = Some(now);
 }
 
 fn record(id: ReplicaId, entry: &Entry) -> Record {
@@ -195,7 +237,9 @@ async fn act(shared: &Arc<Shared>, id: ReplicaId, action: Action) -> Result<Actu
             prepared.map(|()| Actual::Stopped)
         }
         Action::Start => {
-            let shim = shim(shared, id)?;
+            let Some(shim) = shared.shim(id) else {
+                return Ok(Actual::Lost); // it had ended, and its shim is gone: another takes its place
+            };
             shim.start().await.map_err(from_shim)?;
             Ok(Actual::Running)
         }

@@ -49,6 +49,10 @@ pub(crate) const EMBEDDED_ONLY: &[Promise] = &[
         a_replica_of_another_version_is_left_alone,
     ),
     (
+        "what_ended_by_itself_has_ended_also_without_its_shim",
+        what_ended_by_itself_has_ended_also_without_its_shim,
+    ),
+    (
         "a_process_that_dies_while_the_node_is_down_is_seen",
         a_process_that_dies_while_the_node_is_down_is_seen,
     ),
@@ -210,6 +214,53 @@ fn a_replica_of_another_version_is_left_alone(kit: Kit) {
     let kit = shut.open().expect("opened");
     let again = kit.see(ONE).expect("there");
     assert_eq!(again.containers[0].pid, Some(pid));
+    kit.close();
+}
+
+fn what_ended_by_itself_has_ended_also_without_its_shim(kit: Kit) {
+    let wake = || Order::one(ONE, Wakefulness::Awake).kind(Kind::Exits3);
+    let end_shim = |bundles: &Path| {
+        let bundle = bundles.join(ONE.to_string());
+        kill(shim_pid(&bundle), Signal::SIGKILL).expect("killed");
+    };
+    kit.order(&wake());
+    kit.until(ONE, "stopped", stopped);
+    kit.order(&wake());
+    let ended = kit.until(ONE, "ended again", |report| {
+        stopped(report) && report.containers[0].ended == 2
+    });
+    assert_eq!(ended.ended_in_a_row, 2);
+    assert!(ended.containers[0].last_exit_ms.is_some());
+    let written = kit.bundles().join(ONE.to_string()).join("replica.json");
+    let is_written = || fs::read_to_string(&written).is_ok_and(|text| text.contains("in_a_row"));
+    kit.until(ONE, "written down", |_| is_written());
+    // What the machine's restart does, as far as it can be done here.
+    let kit = kit.reopen(end_shim);
+    let same = |kit: &Kit| {
+        let seen = kit.see(ONE).expect("there");
+        assert_eq!((&seen.ended, seen.ended_in_a_row), (&ended.ended, 2));
+        assert_eq!(seen.containers, ended.containers);
+        assert_eq!(seen.phase, Phase::Stopped);
+    };
+    same(&kit);
+    kit.end_all();
+    let kit = kit.reopen(|_| ());
+    same(&kit);
+    kit.order(&wake());
+    kit.until(ONE, "lost", |report| report.phase == Phase::Lost);
+    kit.order(&Order::retire(&[ONE]));
+    kit.until_gone(ONE);
+    // While the node looks on.
+    let two = Order::one(TWO, Wakefulness::Awake).kind(Kind::Exits3);
+    kit.order(&two);
+    kit.until(TWO, "stopped", stopped);
+    kill(
+        shim_pid(&kit.bundles().join(TWO.to_string())),
+        Signal::SIGKILL,
+    )
+    .expect("killed");
+    kit.order(&two);
+    kit.until(TWO, "lost", |report| report.phase == Phase::Lost);
     kit.close();
 }
 

@@ -25,7 +25,7 @@ use crate::exec::{self, Exec};
 use crate::freezer;
 use crate::idmap::Stage;
 use crate::protocol::{Attach, ContainerState, CopyRequest, Ended, Exit, SandboxState, Trouble};
-use crate::pump::{Log, Pump};
+use crate::pump::{Log, Pump, now_ms};
 use crate::rootfs;
 use crate::spec::{Bundle, ContainerConfig, SandboxSpec};
 
@@ -37,6 +37,9 @@ const KILL_AGAIN: Duration = Duration::from_millis(500);
 /// How long after a stop, or after being prepared, the next containers are created: what is started at once
 /// need not be, and what is to be removed should not be.
 const CREATE_AFTER: Duration = Duration::from_millis(50);
+
+/// One that ends unasked after it ran for so long had started well.
+const HOLDS_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -102,6 +105,9 @@ pub(super) struct Sandbox {
     run: u64,
     trouble: Option<Trouble>,
     ended: Option<Ended>,
+    /// Ends in a row that were unasked and came too soon.
+    ended_in_a_row: u32,
+    started: Option<Instant>,
     /// When to create the next containers.
     create_at: Option<Instant>,
 }
@@ -124,6 +130,8 @@ impl Sandbox {
             run: 0,
             trouble: None,
             ended: None,
+            ended_in_a_row: 0,
+            started: None,
             create_at: Some(Instant::now() + CREATE_AFTER),
         }
     }
@@ -151,6 +159,7 @@ impl Sandbox {
             containers: self.cells.iter().map(|cell| cell.state.clone()).collect(),
             trouble: self.trouble.clone(),
             ended: self.ended.clone(),
+            ended_in_a_row: self.ended_in_a_row,
         }
     }
 
@@ -164,7 +173,10 @@ impl Sandbox {
         freezer::thaw_group(&self.group)?;
         let outcome = (0..self.cells.len()).try_for_each(|index| self.start_one(index));
         match outcome {
-            Ok(()) => self.phase = Phase::Running,
+            Ok(()) => {
+                self.phase = Phase::Running;
+                self.started = Some(Instant::now());
+            }
             Err(error) => {
                 self.undo_start();
                 self.trouble = Some(trouble(&error));
@@ -262,6 +274,13 @@ impl Sandbox {
 
     /// Asks all containers to end; they are killed when their grace is over.
     pub(super) fn stop(&mut self) {
+        if self.phase == Phase::Running {
+            self.ended_in_a_row = 0;
+        }
+        self.end_all();
+    }
+
+    fn end_all(&mut self) {
         if self.phase != Phase::Running {
             return;
         }
@@ -333,6 +352,7 @@ impl Sandbox {
         let exit = Exit { code, oom };
         cell.state.pid = None;
         cell.state.last_exit = Some(exit);
+        cell.state.last_exit_ms = Some(now_ms());
         cell.kill_at = None;
         // With the init of its PID namespace every writer is gone.
         for pump in mem::take(&mut cell.pumps) {
@@ -355,7 +375,12 @@ impl Sandbox {
                 fatal: false,
                 message: format!("container {name} {why}"),
             });
-            self.stop();
+            let held = (self.started).is_some_and(|at| at.elapsed() >= HOLDS_AFTER);
+            self.ended_in_a_row = match held {
+                true => 0,
+                false => self.ended_in_a_row.saturating_add(1),
+            };
+            self.end_all();
         } else {
             self.settle();
         }
