@@ -9,6 +9,7 @@ use layby_image::Budget;
 use layby_model::ServiceId;
 use layby_model::engine::BoxFuture;
 use layby_model::route::{Confirmed, Demand, NameTable, RouteTable, Traffic};
+use layby_model::secret::SecretWire;
 use tokio::sync::watch;
 
 /// The settings of a node that the control plane needs.
@@ -30,6 +31,8 @@ pub struct ControlConfig {
     pub registry: RegistrySettings,
     /// How other registries are reached.
     pub registries: OtherRegistries,
+    /// Where the key of the secrets is.
+    pub master_key: MasterKey,
     /// The version of Layby (for `/v1/version`).
     pub version: String,
     /// The addresses that services can have: the first one, and the length of the prefix.
@@ -105,8 +108,24 @@ pub struct Wires {
     pub demand: watch::Receiver<Demand>,
     /// Reads what went through the gateway to one service; called often, so it must not block.
     pub traffic: Arc<dyn Fn(&ServiceId) -> Traffic + Send + Sync>,
+    /// Where the engine asks for the values of secrets.
+    pub secrets: SecretWire,
     /// Asked when somebody looks at a service.
     pub dropped_ports: DroppedPorts,
+}
+
+/// Where the key is that secrets are encrypted with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MasterKey {
+    /// A file that only root can read; made when it is first needed.
+    File(PathBuf),
+    /// A credential that systemd hands to the node, in this folder ([`MasterKey::CREDENTIAL`]; see systemd.exec(5)).
+    Credential(PathBuf),
+}
+
+impl MasterKey {
+    /// The credential's name; the key to come, while keys are changed, is `layby-master-key-next`.
+    pub const CREDENTIAL: &str = "layby-master-key";
 }
 
 /// Somebody asked over the API that the node ends.

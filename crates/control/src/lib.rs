@@ -27,7 +27,8 @@ mod volumes;
 
 pub use api::Peer;
 pub use config::{
-    ControlConfig, DroppedPorts, OtherRegistries, PrunePolicy, RegistrySettings, StopRequest, Wires,
+    ControlConfig, DroppedPorts, MasterKey, OtherRegistries, PrunePolicy, RegistrySettings,
+    StopRequest, Wires,
 };
 pub use control::{Control, check_data_dir};
 pub use error::Error;

@@ -88,9 +88,10 @@ fn names(row: &Row, volume: &str) -> bool {
         let mut mounts = spec.containers.iter().flat_map(|c| &c.mounts);
         mounts.any(|mount| match &mount.source {
             MountSource::Volume { name, .. } => name == volume,
-            MountSource::Bind { .. } | MountSource::Tmpfs { .. } | MountSource::Scratch { .. } => {
-                false
-            }
+            MountSource::Bind { .. }
+            | MountSource::Tmpfs { .. }
+            | MountSource::Scratch { .. }
+            | MountSource::Files { .. } => false,
         })
     };
     let mut revisions = row.live.iter().chain([&row.target]);

@@ -262,6 +262,7 @@ async fn the_data_of_a_newer_layby_is_left_alone() {
         demand: world.gateway.demand.subscribe(),
         traffic: std::sync::Arc::new(|_| Default::default()),
         names: world.gateway.names.clone(),
+        secrets: Default::default(),
         dropped_ports: std::sync::Arc::new(|_| Box::pin(async { Vec::new() })),
     };
     let config = ControlConfig {
@@ -273,6 +274,7 @@ async fn the_data_of_a_newer_layby_is_left_alone() {
         publish_on: [127, 0, 0, 1].into(),
         allow_privileged: false,
         registries: Default::default(),
+        master_key: layby_control::MasterKey::File(world.dir.path().join("master.key")),
         version: "0.0.0-test".into(),
         virtual_range: ([10, 1, 240, 0].into(), 20),
     };

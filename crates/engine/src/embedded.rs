@@ -38,6 +38,7 @@ use layby_model::engine::{
 };
 use layby_model::replica::ReplicaReport;
 use layby_model::route::NameTable;
+use layby_model::secret::SecretWire;
 use layby_model::{ReplicaId, ServiceId, Wakefulness, error_chain};
 use layby_net::{Network, NetworkConfig};
 use layby_runtime::probe::UserNamespaces;
@@ -72,6 +73,8 @@ pub struct EmbeddedConfig {
     /// The names that containers may look up. What it holds when the engine opens is not taken up: until a first table
     /// is sent, the names of the last start are in force.
     pub names: watch::Receiver<Arc<NameTable>>,
+    /// Who knows the values of secrets.
+    pub secrets: SecretWire,
     /// The port of the machine to which connections to virtual addresses are sent: the gateway's.
     pub virtual_port: u16,
     /// Services may ask for what makes them as good as root on the machine, and build steps for its network.
@@ -94,6 +97,7 @@ struct Shared {
     volumes: Volumes,
     gate: mounts::Gate,
     network: Network,
+    secrets: SecretWire,
     program: ShimImage,
     /// The folders of build steps.
     steps_dir: PathBuf,
@@ -169,6 +173,7 @@ impl Embedded {
             volumes,
             gate,
             network,
+            secrets: config.secrets,
             program,
             steps_dir,
             shifts_ids,

@@ -20,7 +20,7 @@
 //! A container that is given one of the commands below as its entrypoint does that and ends, whatever its image is called; one
 //! that only holds itself open for commands starts, and does nothing.
 //!
-//! Commands for `exec`: `true`, `false`, `exit N`, `echo WORDS`, `sleep LENGTH`; any other is not found (127). With
+//! Commands for `exec`: `true`, `false`, `exit N`, `echo WORDS`, `sleep LENGTH`, `printenv NAME`; any other is not found (127). With
 //! somebody at its other end also `cat`, which says what it is told, and `size`, which says the size of its terminal at
 //! first and whenever that changes; both until their input is at its end.
 //!
@@ -33,6 +33,7 @@ mod files;
 mod log;
 mod script;
 mod session;
+mod values;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -45,6 +46,7 @@ use layby_model::engine::{
     Workload,
 };
 use layby_model::replica::{End, Exit, ReplicaReport};
+use layby_model::secret::SecretWire;
 use layby_model::{ReplicaId, ServiceId, Wakefulness};
 
 use crate::lifecycle::Actual;
@@ -89,6 +91,7 @@ struct Shared {
     options: FakeOptions,
     roster: Roster,
     volumes: Volumes,
+    secrets: SecretWire,
     bodies: Mutex<Bodies>,
 }
 
@@ -107,9 +110,15 @@ impl Fake {
                 options,
                 roster: Roster::default(),
                 volumes: Volumes::default(),
+                secrets: SecretWire::default(),
                 bodies: Mutex::default(),
             }),
         }
+    }
+
+    /// Where it asks for the values of secrets.
+    pub fn secrets(&self) -> SecretWire {
+        self.shared.secrets.clone()
     }
 
     /// Ends a running replica with `code`, as if it had crashed. Whether there was one.
@@ -151,6 +160,7 @@ impl Shared {
             first_pid: i32::try_from(bodies.last_address).unwrap_or(0) * 100,
             log: Log::default(),
             files: Files::default(),
+            env: Mutex::default(),
         });
         bodies.by_id.insert(id, Arc::clone(&body));
         Some(body)
@@ -278,7 +288,9 @@ impl Engine for Fake {
                 return Err(EngineError::NotFound(text));
             }
             let timeout = Duration::from_millis(timeout_ms);
-            match tokio::time::timeout(timeout, exec::exec(argv)).await {
+            let body = self.shared.body(replica);
+            let body = body.ok_or_else(|| missing(replica))?;
+            match tokio::time::timeout(timeout, exec::exec(&body, argv)).await {
                 Ok(output) => Ok(output),
                 Err(_) => Err(EngineError::Failed(format!(
                     "the command {argv:?} in replica {replica} took longer than {timeout_ms} ms"

@@ -7,4 +7,5 @@ pub mod embedded;
 pub mod fake;
 pub mod lifecycle;
 pub mod roster;
+mod slots;
 mod span;

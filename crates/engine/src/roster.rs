@@ -411,9 +411,10 @@ fn volumes(spec: &RunSpec) -> Vec<String> {
     let mut names: Vec<String> = mounts
         .filter_map(|mount| match &mount.source {
             MountSource::Volume { name, .. } => Some(name.clone()),
-            MountSource::Bind { .. } | MountSource::Tmpfs { .. } | MountSource::Scratch { .. } => {
-                None
-            }
+            MountSource::Bind { .. }
+            | MountSource::Tmpfs { .. }
+            | MountSource::Scratch { .. }
+            | MountSource::Files { .. } => None,
         })
         .collect();
     names.sort_unstable();

@@ -200,6 +200,11 @@ pub(crate) struct Serve {
         value_name = "FILE"
     )]
     pub(crate) registry_ca: Vec<PathBuf>,
+    /// The file with the key that secrets are encrypted with: 64 hexadecimal digits, for root alone. It is made when it
+    /// is first needed [default: systemd's credential layby-master-key where there is one, else master.key in the data
+    /// directory]
+    #[arg(long, env = "LAYBY_MASTER_KEY", value_name = "FILE")]
+    pub(crate) master_key: Option<PathBuf>,
     /// Threads of the gateway; 0: one for each core.
     #[arg(long, default_value_t = 0, value_name = "N", hide = true)]
     pub(crate) workers: usize,

@@ -13,6 +13,7 @@ use layby_model::access::Access;
 use layby_model::engine::Engine;
 use layby_model::error_chain;
 use layby_model::route::{Confirmed, Demand, NameTable, RouteTable};
+use layby_model::secret::SecretWire;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -125,12 +126,14 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
     )?;
     let gateway = Arc::new(gateway);
 
+    let secrets = SecretWire::default();
     let engine = Embedded::open(EmbeddedConfig {
         node: paths.node.clone(),
         data_dir: paths.data_dir.clone(),
         run_dir: paths.run_dir.clone(),
         images: Arc::clone(&images),
         names: names.subscribe(),
+        secrets: secrets.clone(),
         virtual_port: gateway.virtual_port(),
         allow_privileged: options.allow_privileged,
     })
@@ -139,6 +142,7 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
     let wires = layby_control::Wires {
         tables,
         names,
+        secrets,
         confirmed,
         demand,
         traffic: {
@@ -184,6 +188,7 @@ async fn serve_on(
             insecure: options.insecure_registry.clone(),
             ca_files: options.registry_ca.clone(),
         },
+        master_key: settings::master_key(options, paths),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         virtual_range: engine.virtual_range(),
     };

@@ -1,12 +1,14 @@
 //! The options of `layby serve` as the settings of the node's parts.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use layby_control::{PrunePolicy, RegistrySettings};
+use layby_control::{MasterKey, PrunePolicy, RegistrySettings};
 use layby_model::names::is_dns_label;
 
 use crate::cli::Serve;
+use crate::paths::Paths;
 
 /// Everything that is wrong with the options, before any port opens.
 ///
@@ -51,6 +53,17 @@ pub(crate) fn prune(options: &Serve) -> PrunePolicy {
         keep_revisions: options.keep_revisions,
         keep_days: options.image_keep_days,
         ..PrunePolicy::default()
+    }
+}
+
+/// Where the key of the secrets is: where the operator says, else a credential of systemd's, else with the data.
+pub(crate) fn master_key(options: &Serve, paths: &Paths) -> MasterKey {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let has_key = |dir: &PathBuf| dir.join(MasterKey::CREDENTIAL).exists();
+    match (&options.master_key, credentials.filter(has_key)) {
+        (Some(file), _) => MasterKey::File(file.clone()),
+        (None, Some(dir)) => MasterKey::Credential(dir),
+        (None, None) => MasterKey::File(paths.data_dir.join("master.key")),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod power;
 pub mod privilege;
 pub mod replica;
 pub mod route;
+pub mod secret;
 pub mod share;
 pub mod spec;
 pub mod state;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{AppName, ServiceId};
+use crate::secret::{FileGroup, ValueFile};
 
 /// One mount of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +60,15 @@ pub enum MountSource {
         memory_bytes: Option<u64>,
         /// As for a volume: what the image has there is copied into it when it is made.
         copy: bool,
+    },
+    /// Files whose contents are secrets, configs or what the replica itself is: in memory alone, there before the first
+    /// process, the same for all of a replica's life. One whose path is empty is mounted at the target itself.
+    Files {
+        /// Which.
+        files: Vec<ValueFile>,
+        /// Further ones; never in what is deployed.
+        #[serde(default)]
+        groups: Vec<FileGroup>,
     },
 }
 

@@ -92,9 +92,10 @@ fn of_mount(mount: &Mount, own: &[PathBuf]) -> Option<String> {
                 path.ends_with(".sock") || is_machines(Path::new(path), mount.read_only, own);
             is_machines.then(|| format!("the mount of {path}"))
         }
-        MountSource::Volume { .. } | MountSource::Tmpfs { .. } | MountSource::Scratch { .. } => {
-            None
-        }
+        MountSource::Volume { .. }
+        | MountSource::Tmpfs { .. }
+        | MountSource::Scratch { .. }
+        | MountSource::Files { .. } => None,
     }
 }
 

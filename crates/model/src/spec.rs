@@ -10,6 +10,7 @@ use crate::mounts::Mount;
 use crate::names::{AppName, ServiceName};
 use crate::options::{ContainerOptions, SandboxOptions};
 use crate::route::Protocol;
+use crate::secret::{SecretGroup, SecretRef, ValueSource};
 
 /// How long a rollout may take to be ready where nothing is said, in milliseconds: 5 minutes.
 pub const PROGRESS_DEADLINE_MS: u64 = 300_000;
@@ -183,6 +184,16 @@ pub struct ContainerSpec {
     pub command: Option<Vec<String>>,
     /// Added to the image's environment.
     pub env: BTreeMap<String, String>,
+    /// Variables whose values are secrets. No name is in two of `env`, `secret_env` and `composed_env`
+    /// ([`ContainerSpec::set_env`]).
+    #[serde(default)]
+    pub secret_env: BTreeMap<String, SecretRef>,
+    /// Variables that are put together, one part after another, when a replica is made.
+    #[serde(default)]
+    pub composed_env: BTreeMap<String, Vec<ValueSource>>,
+    /// Secrets that all become variables (Kubernetes `envFrom`); never in what is deployed.
+    #[serde(default)]
+    pub secret_env_from: Vec<SecretGroup>,
     /// Replaces the image's WORKDIR.
     pub working_dir: Option<String>,
     /// Replaces the image's USER.
@@ -227,6 +238,9 @@ impl ContainerSpec {
             entrypoint: None,
             command: None,
             env: BTreeMap::new(),
+            secret_env: BTreeMap::new(),
+            composed_env: BTreeMap::new(),
+            secret_env_from: Vec::new(),
             working_dir: None,
             user: None,
             resources: Resources::default(),
@@ -242,6 +256,19 @@ impl ContainerSpec {
             mounts: Vec::new(),
             options: ContainerOptions::default(),
         }
+    }
+
+    /// Sets a variable to a text, whatever it was before.
+    pub fn set_env(&mut self, name: String, value: String) {
+        self.unset_env(&name);
+        self.env.insert(name, value);
+    }
+
+    /// Takes a variable away, wherever its value comes from. The image may still have one of this name.
+    pub fn unset_env(&mut self, name: &str) {
+        self.env.remove(name);
+        self.secret_env.remove(name);
+        self.composed_env.remove(name);
     }
 }
 

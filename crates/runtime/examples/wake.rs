@@ -11,7 +11,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use layby_runtime::client::Client;
-use layby_runtime::{Bundle, ContainerConfig, SandboxSpec, ShimImage, freezer, sandbox, shim};
+use layby_runtime::{
+    Bundle, ContainerConfig, SandboxSpec, ShimImage, Values, freezer, sandbox, shim,
+};
 
 const RUNS: usize = 60;
 
@@ -63,7 +65,7 @@ fn measure(dir: &Path, program: &str, arguments: Vec<String>) -> Result<(), Box<
     let image = ShimImage::of_self()?;
     println!("image      {}", ms(begin.elapsed()));
     let begin = Instant::now();
-    shim::spawn(&image, &bundle, &spec)?;
+    shim::spawn(&image, &bundle, &spec, &Values::default())?;
     println!("prepare    {}", ms(begin.elapsed()));
     let mut client = Client::connect(&spec.socket)?;
     client.watch()?;

@@ -21,8 +21,10 @@ use nix::sys::stat::{SFlag, fstat};
 
 use crate::error::{Error, Result, Trying};
 use crate::idmap::Stage;
-use crate::mounts::{MountConfig, MountFrom, is_kernels};
+use crate::mounts::{FileConfig, MountConfig, MountFrom, is_kernels};
 use crate::user::Root;
+use crate::values::Values;
+use crate::written::Written;
 use crate::{copy_up, rootfs, sys};
 
 /// The size of a tmpfs for which none is given.
@@ -57,6 +59,8 @@ enum Source {
         name: String,
         size_bytes: u64,
     },
+    /// In memory too, with these files in it.
+    Files(Vec<FileConfig>),
 }
 
 /// A mount below `/dev`, which is made anew for each start: it has to go in after that.
@@ -79,16 +83,22 @@ impl Binds {
     }
 
     /// Mounts all sources in the stage, with their ids shifted.
-    pub(crate) fn stage(&mut self, stage: &Stage, name: &str) -> Result<()> {
+    pub(crate) fn stage(&mut self, stage: &Stage, name: &str, values: &Values) -> Result<()> {
         if self.items.is_empty() {
             return Ok(());
         }
         let place = stage.place(&format!("mounts-{name}"))?;
+        let mut written = Written::new(stage, name, values);
         for (number, item) in self.items.iter_mut().enumerate() {
             let (tree, from, recursive) = match &item.source {
                 Source::Tree(tree, from, recursive) => (tree, from, recursive),
                 Source::Memory { name, size_bytes } => {
                     item.source = Source::Staged(memory(stage, name, *size_bytes)?);
+                    continue;
+                }
+                Source::Files(files) => {
+                    let at = written.write(number, files)?;
+                    item.source = Source::Staged(at);
                     continue;
                 }
                 Source::Staged(_) | Source::Tmpfs { .. } => continue,
@@ -138,10 +148,10 @@ impl Binds {
             let tree = match &item.source {
                 Source::Staged(at) => sys::open_tree(None, at, true).trying(what)?,
                 Source::Tmpfs { size_bytes, mode } => {
-                    tmpfs(*size_bytes, *mode, stage.first()).trying(what)?
+                    tmpfs(*size_bytes, *mode, stage.first(), false).trying(what)?
                 }
                 // Staged before any start.
-                Source::Tree(..) | Source::Memory { .. } => continue,
+                Source::Tree(..) | Source::Memory { .. } | Source::Files(_) => continue,
             };
             if item.read_only {
                 sys::set_mount(tree.as_fd(), libc::MOUNT_ATTR_RDONLY, None, true).trying(what)?;
@@ -187,7 +197,7 @@ impl Binds {
                 ),
                 // Staged before any start.
                 Source::Tree(_, from, _) => (Some(from.as_path()), format!("rbind,rprivate{read}")),
-                Source::Memory { .. } => (None, String::new()),
+                Source::Memory { .. } | Source::Files(_) => (None, String::new()),
             };
             InDev {
                 target: &item.target,
@@ -212,6 +222,10 @@ fn open(container: &str, mount: &MountConfig) -> Result<Item> {
         MountFrom::Memory { name, size_bytes } => {
             let (name, size_bytes) = (name.clone(), *size_bytes);
             (Source::Memory { name, size_bytes }, true)
+        }
+        MountFrom::Files { files } => {
+            let is_dir = !matches!(&files[..], [file] if file.path.as_os_str().is_empty());
+            (Source::Files(files.clone()), is_dir)
         }
         MountFrom::Bind {
             path,
@@ -299,16 +313,22 @@ fn memory(stage: &Stage, name: &str, size_bytes: u64) -> Result<PathBuf> {
     if is_new {
         let what = || format!("mount a file system in memory at {}", at.display());
         // Whoever a container runs as may write to what its containers share.
-        let tree = tmpfs(size_bytes, 0o777, stage.first()).trying(what)?;
+        let tree = tmpfs(size_bytes, 0o777, stage.first(), false).trying(what)?;
         let point = File::open(&at).trying(what)?;
         sys::attach(tree.as_fd(), point.as_fd()).trying(what)?;
     }
     Ok(at)
 }
 
-fn tmpfs(size_bytes: u64, mode: u32, owner: u32) -> std::io::Result<OwnedFd> {
+/// A file system in memory. `stays`: it is never swapped out, where the kernel knows that (6.4).
+pub(crate) fn tmpfs(
+    size_bytes: u64,
+    mode: u32,
+    owner: u32,
+    stays: bool,
+) -> std::io::Result<OwnedFd> {
     let text = |value: String| CString::new(value).map_err(std::io::Error::other);
-    let options = [
+    let mut options = vec![
         (c"source", text("tmpfs".to_owned())?),
         (c"size", text(size_bytes.to_string())?),
         (c"mode", text(format!("{mode:o}"))?),
@@ -316,6 +336,14 @@ fn tmpfs(size_bytes: u64, mode: u32, owner: u32) -> std::io::Result<OwnedFd> {
         (c"gid", text(owner.to_string())?),
     ];
     let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    if stays {
+        options.push((c"noswap", CString::default()));
+        let made = sys::new_mount(c"tmpfs", &options, attributes);
+        if made.is_ok() {
+            return made;
+        }
+        options.pop();
+    }
     sys::new_mount(c"tmpfs", &options, attributes)
 }
 

@@ -28,6 +28,7 @@ use crate::idmap::Stage;
 use crate::mounts::is_kernels;
 use crate::spec::{Bundle, ContainerConfig, SandboxSpec};
 use crate::user::Root;
+use crate::values::Values;
 use crate::{oci, rights, terminal};
 
 /// How long an init may take from its start to executing its program: the disk may be slow.
@@ -38,6 +39,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) bundle: &'a Bundle,
     pub(crate) sandbox: &'a SandboxSpec,
     pub(crate) config: &'a ContainerConfig,
+    pub(crate) values: &'a Values,
     pub(crate) parts: &'a Parts,
     pub(crate) stage: &'a Stage,
     /// The first process of the container whose process namespace it shares.
@@ -124,6 +126,7 @@ pub(crate) fn create(plan: &Plan<'_>, sink: Sink) -> Result<Created> {
         bundle,
         sandbox,
         config,
+        values,
         parts,
         stage,
         shares,
@@ -166,6 +169,7 @@ pub(crate) fn create(plan: &Plan<'_>, sink: Sink) -> Result<Created> {
         &oci::Parts {
             sandbox,
             config,
+            values,
             user: &user,
             group: &parts.group,
             rootfs: &parts.rootfs,

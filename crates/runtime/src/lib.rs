@@ -48,11 +48,14 @@ pub mod tree;
 pub mod tty;
 pub mod usage;
 mod user;
+mod values;
+mod written;
 
 pub use error::Error;
 pub use image::ShimImage;
-pub use mounts::{MountConfig, MountFrom};
+pub use mounts::{FileConfig, MountConfig, MountFrom};
 pub use options::{DeviceConfig, OptionsConfig, UlimitConfig};
 pub use shim::{run_if_shim, shims_below};
 pub use spec::{Bundle, ContainerConfig, SandboxSpec};
 pub use sys::trim_memory;
+pub use values::{MAX_VALUES_BYTES, Values};

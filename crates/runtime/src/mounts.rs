@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 /// The most mounts of one container.
 const MAX_MOUNTS: usize = 256;
 
+/// The most files of one mount.
+const MAX_FILES: usize = 1000;
+
 /// One mount of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountConfig {
@@ -55,6 +58,26 @@ pub enum MountFrom {
         /// Its size, in bytes; the first mount's counts.
         size_bytes: u64,
     },
+    /// Files in memory whose contents are values of the sandbox. One whose path is empty is the target itself.
+    Files {
+        /// Which.
+        files: Vec<FileConfig>,
+    },
+}
+
+/// A file whose content is a value of the sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileConfig {
+    /// Where it is below the target: relative, without `.` and `..`.
+    pub path: PathBuf,
+    /// The number of the value.
+    pub value: usize,
+    /// Its mode.
+    pub mode: u32,
+    /// Whose it is in the container.
+    pub uid: u32,
+    /// Its group in the container.
+    pub gid: u32,
 }
 
 /// Whether a path of a container lies in what the kernel shows of itself, where nothing else may be.
@@ -68,8 +91,52 @@ fn is_plain(name: &str) -> bool {
     (1..=255).contains(&name.len()) && name.bytes().all(plain) && !matches!(name, "." | "..")
 }
 
+/// Refuses files that cannot be told apart, or lead elsewhere. `ids`: how many ids the container has.
+fn check_files(files: &[FileConfig], ids: Option<u32>) -> std::result::Result<(), String> {
+    if files.len() > MAX_FILES {
+        return Err(format!("more than {MAX_FILES} files in one mount"));
+    }
+    let alone = files.len() == 1;
+    for (index, file) in files.iter().enumerate() {
+        let plain = file
+            .path
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
+        let is_target = file.path.as_os_str().is_empty();
+        if !plain || is_target && !alone {
+            return Err(format!(
+                "{} is no path of a file in a mount",
+                file.path.display()
+            ));
+        }
+        // One would be a folder that the other is in.
+        let clash = |other: &FileConfig| {
+            other.path.starts_with(&file.path) || file.path.starts_with(&other.path)
+        };
+        if files[..index].iter().any(clash) {
+            return Err(format!(
+                "two files of a mount are at {}",
+                file.path.display()
+            ));
+        }
+        if let Some(ids) = ids
+            && (file.uid >= ids || file.gid >= ids)
+        {
+            return Err(format!(
+                "the file {} cannot belong to {}:{}: ids in a container are below {ids}",
+                file.path.display(),
+                file.uid,
+                file.gid
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Refuses mounts that would take a container's own file systems away, or that cannot be understood.
-pub(crate) fn check(container: &str, mounts: &[MountConfig]) -> Result<()> {
+///
+/// `ids`: how many ids the container has, where it has a user namespace.
+pub(crate) fn check(container: &str, mounts: &[MountConfig], ids: Option<u32>) -> Result<()> {
     let fatal = |text: String| Err(Error::Fatal(format!("container {container}: {text}")));
     if mounts.len() > MAX_MOUNTS {
         return fatal(format!("more than {MAX_MOUNTS} mounts: merge some"));
@@ -100,6 +167,11 @@ pub(crate) fn check(container: &str, mounts: &[MountConfig]) -> Result<()> {
             && !is_plain(name)
         {
             return fatal(format!("{name:?} cannot name a file system in memory"));
+        }
+        if let MountFrom::Files { files } = &mount.source
+            && let Err(text) = check_files(files, ids)
+        {
+            return fatal(format!("at {target}: {text}"));
         }
         if let MountFrom::Bind { path, .. } = &mount.source
             && !path.is_absolute()

@@ -15,6 +15,7 @@ use crate::devices::Devices;
 use crate::idmap::Stage;
 use crate::spec::{ContainerConfig, SandboxSpec};
 use crate::user::User;
+use crate::values::Values;
 use crate::{rights, sysctls};
 
 /// The PATH of a container whose environment has none, as Docker's.
@@ -40,6 +41,7 @@ const UNCONFINED: &str = "dev.layby.seccomp-unconfined";
 pub(crate) struct Parts<'a> {
     pub(crate) sandbox: &'a SandboxSpec,
     pub(crate) config: &'a ContainerConfig,
+    pub(crate) values: &'a Values,
     pub(crate) user: &'a User,
     pub(crate) group: &'a Group,
     /// Its mounted root file system.
@@ -65,6 +67,7 @@ pub(crate) fn spec(parts: &Parts<'_>, sets: LinuxCapabilities) -> Result<Spec, O
         .args(parts.config.argv.clone())
         .env(environment(
             parts.config,
+            parts.values,
             &parts.user.home,
             &parts.sandbox.hostname,
         ))
@@ -127,18 +130,28 @@ pub(crate) fn is_unconfined(spec: &Spec) -> bool {
 }
 
 /// The container's own, and what every program expects: PATH, HOME, HOSTNAME.
-fn environment(config: &ContainerConfig, home: &str, hostname: &str) -> Vec<String> {
+fn environment(
+    config: &ContainerConfig,
+    values: &Values,
+    home: &str,
+    hostname: &str,
+) -> Vec<String> {
     let mut env: Vec<String> = config
         .env
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
+    for (name, number) in &config.secret_env {
+        // They were found to be texts when the sandbox was prepared.
+        let value = values.get(*number).unwrap_or_default();
+        env.push(format!("{name}={}", String::from_utf8_lossy(value)));
+    }
     for (name, value) in [
         ("PATH", DEFAULT_PATH),
         ("HOME", home),
         ("HOSTNAME", hostname),
     ] {
-        if !config.env.iter().any(|(known, _)| known == name) {
+        if !config.sets(name) {
             env.push(format!("{name}={value}"));
         }
     }

@@ -201,14 +201,11 @@ fn common(one: &Path, other: &Path) -> PathBuf {
 pub(crate) fn mount_memory(dir: &Path) -> Result<()> {
     make_private_dir(dir)?;
     let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    mount(
-        Some("tmpfs"),
-        dir,
-        Some("tmpfs"),
-        flags,
-        Some("mode=700,size=4m"),
-    )
-    .trying(|| format!("mount tmpfs on {}", dir.display()))
+    let kind = Some("tmpfs");
+    // The environments of containers are in it, with their secrets. Kernels before 6.4 do not know "noswap".
+    mount(kind, dir, kind, flags, Some("mode=700,size=4m,noswap"))
+        .or_else(|_| mount(kind, dir, kind, flags, Some("mode=700,size=4m")))
+        .trying(|| format!("mount tmpfs on {}", dir.display()))
 }
 
 /// Unmounts a container's overlay.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::mounts::{self, MountConfig};
 use crate::options::{self, OptionsConfig};
+use crate::values::Values;
 use crate::{devices, rights, sysctls};
 
 /// One sandbox: containers that share a network namespace and a parent cgroup, under one shim.
@@ -67,6 +68,10 @@ pub struct ContainerConfig {
     pub argv: Vec<String>,
     /// Its environment; PATH (Docker's), HOME and HOSTNAME are added where they are missing.
     pub env: Vec<(String, String)>,
+    /// Further variables, each with the number of its value among those that the shim is handed beside this spec
+    /// ([`Values`](crate::Values)).
+    #[serde(default)]
+    pub secret_env: Vec<(String, usize)>,
     /// Where init starts; made when it does not exist. Empty: `/`.
     pub cwd: String,
     /// Whom it runs as: empty (root), `uid`, `uid:gid`, or names, which are looked up in the
@@ -195,11 +200,9 @@ impl SandboxSpec {
                     "the command or environment of container {name} has a zero byte in it"
                 ));
             }
-            if config
-                .env
-                .iter()
-                .any(|(n, _)| n.is_empty() || n.contains('='))
-            {
+            let secret = config.secret_env.iter().map(|(n, _)| n);
+            let mut names = config.env.iter().map(|(n, _)| n).chain(secret);
+            if names.any(|n| n.is_empty() || n.contains(['=', '\0'])) {
                 return fatal(format!(
                     "a variable of container {name} has no name, or '=' in it"
                 ));
@@ -211,7 +214,8 @@ impl SandboxSpec {
                 ));
             }
             config.signal()?;
-            mounts::check(name, &config.mounts)?;
+            let ids = self.id_map.map(|(_, count)| count);
+            mounts::check(name, &config.mounts, ids)?;
             options::check(name, &config.options)?;
             rights::check_ulimits(&config.options)?;
             devices::check(name, &config.options.devices)?;
@@ -245,6 +249,33 @@ impl SandboxSpec {
 }
 
 impl ContainerConfig {
+    /// Whether its environment has a variable, whatever Layby adds.
+    pub(crate) fn sets(&self, name: &str) -> bool {
+        let secret = self.secret_env.iter().map(|(known, _)| known);
+        let mut known = self.env.iter().map(|(known, _)| known).chain(secret);
+        known.any(|known| known == name)
+    }
+
+    /// The numbers of the values that it needs at every start.
+    pub(crate) fn lasting_values(&self) -> impl Iterator<Item = usize> {
+        self.secret_env.iter().map(|(_, number)| *number)
+    }
+
+    /// Refuses values that are missing, or cannot be those of variables.
+    pub(crate) fn check_values(&self, values: &Values) -> Result<()> {
+        for (name, number) in &self.secret_env {
+            let text = values.get(*number).map(std::str::from_utf8);
+            let is_fit = matches!(text, Some(Ok(text)) if !text.contains('\0'));
+            if !is_fit {
+                return Err(Error::Fatal(format!(
+                    "the value of the variable {name} of container {} is no text: mount it as a file",
+                    self.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// The signal that asks it to end.
     pub(crate) fn signal(&self) -> Result<Signal> {
         let text = self.stop_signal.trim();

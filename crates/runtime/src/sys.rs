@@ -323,7 +323,8 @@ pub(crate) fn attach(tree: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()>
     Ok(())
 }
 
-/// Makes a file system and a detached mount of it (fsopen(2), fsconfig(2), fsmount(2)).
+/// Makes a file system and a detached mount of it (fsopen(2), fsconfig(2), fsmount(2)). An option with an empty value is
+/// a flag.
 pub(crate) fn new_mount(
     kind: &CStr,
     options: &[(&CStr, CString)],
@@ -333,14 +334,18 @@ pub(crate) fn new_mount(
     let context =
         owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), libc::FSOPEN_CLOEXEC) })?;
     for (name, value) in options {
-        // SAFETY: the kernel reads two strings that outlive the call.
+        let (command, value) = match value.is_empty() {
+            true => (libc::FSCONFIG_SET_FLAG, std::ptr::null()),
+            false => (libc::FSCONFIG_SET_STRING, value.as_ptr()),
+        };
+        // SAFETY: the kernel reads strings that outlive the call.
         Errno::result(unsafe {
             libc::syscall(
                 libc::SYS_fsconfig,
                 context.as_raw_fd(),
-                libc::FSCONFIG_SET_STRING,
+                command,
                 name.as_ptr(),
-                value.as_ptr(),
+                value,
                 0,
             )
         })?;

@@ -86,7 +86,7 @@ const BORDERS: [Border; 12] = [
     Border {
         krate: "layby-model",
         workspace: &[],
-        only: Some(&["futures-core", "serde", "thiserror"]),
+        only: Some(&["futures-core", "serde", "thiserror", "zeroize"]),
         never: &[ASYNC, DATABASES[0], DATABASES[1], "http", "rand"],
     },
     Border {

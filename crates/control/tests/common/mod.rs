@@ -450,6 +450,7 @@ async fn start(
             traffic.get(id).cloned().unwrap_or_default()
         }),
         names: gateway.names.clone(),
+        secrets: fake.secrets(),
         dropped_ports: Arc::new(move |ports| {
             let dropped = ports.iter().filter(|port| **port == FIREWALLED);
             let dropped = dropped
@@ -470,6 +471,7 @@ async fn start(
             ..Default::default()
         },
         registries: Default::default(),
+        master_key: layby_control::MasterKey::File(dir.path().join("master.key")),
         version: "0.0.0-test".into(),
         virtual_range: (Ipv4Addr::new(10, 1, 240, 0), 20),
     };

@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use layby_image::ImageConfig;
 use layby_model::options::{ContainerOptions, Device, Ulimit};
+use layby_model::secret::ValueSource;
 use layby_model::spec::ContainerSpec;
 use layby_runtime::{ContainerConfig, DeviceConfig, MountConfig, OptionsConfig, UlimitConfig};
+
+use crate::slots::Slots;
 
 /// The processes and threads that a container may have whose service sets no limit: far more than an app needs, and
 /// few enough that a fork bomb takes one container down and not the machine, whose `kernel.pid_max` is 32768 at least.
@@ -21,6 +24,7 @@ pub(super) fn merge(
     image: &ImageConfig,
     lower: Vec<PathBuf>,
     mounts: Vec<MountConfig>,
+    slots: &mut Slots,
 ) -> ContainerConfig {
     let own = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let signal = own(&spec.stop_signal).or_else(|| own(&image.stop_signal));
@@ -29,6 +33,7 @@ pub(super) fn merge(
         lower,
         argv: argv(spec, image),
         env: env(spec, image),
+        secret_env: secret_env(spec, slots),
         cwd: own(&spec.working_dir).unwrap_or_else(|| image.working_dir.clone()),
         user: own(&spec.user).unwrap_or_else(|| image.user.clone()),
         memory_bytes: spec.resources.memory_limit_bytes,
@@ -88,11 +93,26 @@ fn env(spec: &ContainerSpec, image: &ImageConfig) -> Vec<(String, String)> {
         Some((_, known)) => value.clone_into(known),
         None => env.push((name.to_owned(), value.to_owned())),
     };
-    for (name, value) in &image.env {
+    let comes_later =
+        |name: &String| spec.secret_env.contains_key(name) || spec.composed_env.contains_key(name);
+    for (name, value) in image.env.iter().filter(|(name, _)| !comes_later(name)) {
         set(name, value);
     }
     for (name, value) in &spec.env {
         set(name, value);
+    }
+    env
+}
+
+/// The variables whose values go past the spec.
+fn secret_env(spec: &ContainerSpec, slots: &mut Slots) -> Vec<(String, usize)> {
+    let composed = spec.composed_env.iter();
+    let mut env: Vec<(String, usize)> = composed
+        .map(|(name, parts)| (name.clone(), slots.add(parts)))
+        .collect();
+    for (name, secret) in &spec.secret_env {
+        let number = slots.add(&[ValueSource::Secret(secret.clone())]);
+        env.push((name.clone(), number));
     }
     env
 }
@@ -147,14 +167,26 @@ mod tests {
         let mut spec = spec(None, None);
         spec.env.insert("LEVEL".to_owned(), "high".to_owned());
         spec.env.insert("NEW".to_owned(), String::new());
-        let merged = merge(&spec, &image(), Vec::new(), Vec::new());
+        let merged = merge(
+            &spec,
+            &image(),
+            Vec::new(),
+            Vec::new(),
+            &mut Slots::default(),
+        );
         let shown: Vec<String> = merged.env.iter().map(|(n, v)| format!("{n}={v}")).collect();
         assert_eq!(shown, ["PATH=/image", "LEVEL=high", "NEW="]);
     }
 
     #[test]
     fn what_the_service_leaves_open_the_image_decides() {
-        let merged = merge(&spec(None, None), &image(), Vec::new(), Vec::new());
+        let merged = merge(
+            &spec(None, None),
+            &image(),
+            Vec::new(),
+            Vec::new(),
+            &mut Slots::default(),
+        );
         assert_eq!(merged.cwd, "/srv");
         assert_eq!(merged.user, "app");
         assert_eq!(merged.stop_signal, "SIGINT");
@@ -164,7 +196,13 @@ mod tests {
         own.working_dir = Some("/".to_owned());
         own.stop_signal = Some("SIGQUIT".to_owned());
         own.resources.pids_limit = Some(9);
-        let merged = merge(&own, &image(), Vec::new(), Vec::new());
+        let merged = merge(
+            &own,
+            &image(),
+            Vec::new(),
+            Vec::new(),
+            &mut Slots::default(),
+        );
         assert_eq!(merged.pids, Some(9));
         assert_eq!(
             (&*merged.cwd, &*merged.user, &*merged.stop_signal),

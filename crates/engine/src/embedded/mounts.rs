@@ -11,9 +11,10 @@ use layby_model::mounts::{Mount, MountSource};
 use layby_model::replica::Trouble;
 use layby_model::spec::{ContainerSpec, ServiceSpec};
 use layby_model::{AppName, error_chain, privilege};
-use layby_runtime::{MountConfig, MountFrom};
+use layby_runtime::{FileConfig, MountConfig, MountFrom};
 
 use super::volumes::{VolumeError, Volumes, Wanted};
+use crate::slots::Slots;
 
 /// A tmpfs without a size takes no more than this where the container has no memory limit, in bytes: as `/dev/shm`.
 const TMPFS_BYTES: u64 = 64 << 20;
@@ -83,10 +84,11 @@ pub(super) fn resolve(
     place: &Place<'_>,
     spec: &ContainerSpec,
     image: &ImageConfig,
+    slots: &mut Slots,
 ) -> Result<Vec<MountConfig>, Trouble> {
     let mut all = Vec::new();
     for mount in &spec.mounts {
-        all.push(one(place, spec, mount)?);
+        all.push(one(place, spec, mount, slots)?);
     }
     for (n, path) in image.volumes.iter().enumerate() {
         let path = path.trim_end_matches('/');
@@ -105,7 +107,12 @@ pub(super) fn resolve(
     Ok(all)
 }
 
-fn one(place: &Place<'_>, spec: &ContainerSpec, mount: &Mount) -> Result<MountConfig, Trouble> {
+fn one(
+    place: &Place<'_>,
+    spec: &ContainerSpec,
+    mount: &Mount,
+    slots: &mut Slots,
+) -> Result<MountConfig, Trouble> {
     let (source, copy_up) = match &mount.source {
         MountSource::Volume {
             name,
@@ -172,6 +179,17 @@ fn one(place: &Place<'_>, spec: &ContainerSpec, mount: &Mount) -> Result<MountCo
             let mode = if *copy { 0o755 } else { 0o777 };
             let folder = scratch(&place.bundle.join("scratch/named").join(name), mode)?;
             (bind(folder), *copy)
+        }
+        MountSource::Files { files, .. } => {
+            let files = files.iter().map(|file| FileConfig {
+                path: PathBuf::from(&file.path),
+                value: slots.add(std::slice::from_ref(&file.content)),
+                mode: file.mode,
+                uid: file.uid,
+                gid: file.gid,
+            });
+            let files = files.collect();
+            (MountFrom::Files { files }, false)
         }
     };
     Ok(MountConfig {
@@ -303,13 +321,15 @@ mod tests {
             volumes: volumes.iter().map(|path| (*path).to_owned()).collect(),
             ..ImageConfig::default()
         };
-        resolve(&place, &spec, &image)
+        resolve(&place, &spec, &image, &mut Slots::default())
     }
 
     fn folder(mount: &MountConfig) -> &Path {
         match &mount.source {
             MountFrom::Bind { path, .. } => path,
-            MountFrom::Tmpfs { .. } | MountFrom::Memory { .. } => panic!("no folder: {mount:?}"),
+            MountFrom::Tmpfs { .. } | MountFrom::Memory { .. } | MountFrom::Files { .. } => {
+                panic!("no folder: {mount:?}")
+            }
         }
     }
 

@@ -20,6 +20,7 @@ use super::shim::Shim;
 use super::{Shared, containers, ended};
 use crate::lifecycle::{Action, Actual};
 use crate::roster::{Entry, Next};
+use crate::slots::{self, Facts, Slots};
 
 /// From one try to remove a replica to the next.
 const REMOVE_AGAIN: Duration = Duration::from_secs(1);
@@ -295,6 +296,8 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
     written.map_err(|error| failed(format!("cannot write to {}: {error}", bundle.display())))?;
 
     let app = entry.service.app;
+    // Of secrets, the bundle is to have numbers only.
+    let known = slots::known(&shared.secrets, &app, &spec).await?;
     let unpacked = {
         let (shared, app) = (Arc::clone(shared), app.clone());
         let (spec, bundle) = (Arc::clone(&spec), bundle.clone());
@@ -307,12 +310,19 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
     };
     // Both to their end: an attachment given up in the midst would leave devices that nobody knows of.
     let (unpacked, attached) = futures_util::future::join(unpacked, attached).await;
-    let (containers, attachment) = (unpacked?, attached?);
+    let ((containers, slots), attachment) = (unpacked?, attached?);
     let address = IpAddr::V4(attachment.address);
     shared
         .roster
         .change(id, |entry| entry.address = Some(address));
 
+    let facts = Facts {
+        id,
+        address: attachment.address,
+        gateway: attachment.gateway,
+    };
+    let values = slots.fill(&known, &facts)?;
+    drop(known);
     let mut sandbox = SandboxSpec {
         cgroup: shared.cgroup(id),
         socket: shared.socket(id),
@@ -323,7 +333,7 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
     }
     let spawned = {
         let shared = Arc::clone(shared);
-        blocking(move || layby_runtime::shim::spawn(&shared.program, &bundle, &sandbox))
+        blocking(move || layby_runtime::shim::spawn(&shared.program, &bundle, &sandbox, &values))
     };
     spawned.await.map_err(|error| from_runtime(&error))?;
     connect(shared, id).await?;
@@ -336,7 +346,8 @@ fn merge_all(
     app: &AppName,
     spec: &RunSpec,
     bundle: &Path,
-) -> Result<Vec<ContainerConfig>, Trouble> {
+) -> Result<(Vec<ContainerConfig>, Slots), Trouble> {
+    let mut slots = Slots::default();
     let place = Place {
         volumes: &shared.volumes,
         app,
@@ -349,10 +360,10 @@ fn merge_all(
         let explain = |error: ImageError| from_image(&container.image, &error);
         let image = shared.images.get(digest).map_err(explain)?;
         let lower = shared.images.layers(digest).map_err(explain)?;
-        let mounts = mounts::resolve(&place, container, &image.config)?;
-        all.push(merge(container, &image.config, lower, mounts));
+        let mounts = mounts::resolve(&place, container, &image.config, &mut slots)?;
+        all.push(merge(container, &image.config, lower, mounts, &mut slots));
     }
-    Ok(all)
+    Ok((all, slots))
 }
 
 /// Removes what a failed preparation left.

@@ -42,8 +42,8 @@ impl Access for Fake {
         request: &'a ExecRequest,
     ) -> BoxFuture<'a, Result<ExecSession, EngineError>> {
         Box::pin(async move {
-            self.awake(replica, container)?;
-            Ok(session::attach(request))
+            let body = self.awake(replica, container)?;
+            Ok(session::attach(body, request))
         })
     }
 

@@ -1,7 +1,8 @@
 //! One fake replica: what its task does, and how its time goes by.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use layby_model::ReplicaId;
@@ -12,9 +13,10 @@ use tokio::time::Instant;
 use super::files::Files;
 use super::log::Log;
 use super::script::{Fate, Fault, Script};
-use super::{Shared, address_of};
+use super::{Shared, address_of, values};
 use crate::lifecycle::{Action, Actual};
 use crate::roster::Next;
+use crate::slots;
 
 /// How long a step takes that is not scripted.
 const STEP: Duration = Duration::from_millis(2);
@@ -31,6 +33,19 @@ pub(super) struct Body {
     pub(super) first_pid: i32,
     pub(super) log: Log,
     pub(super) files: Files,
+    /// The environment of its first container, as the service gives it.
+    pub(super) env: Mutex<BTreeMap<String, String>>,
+}
+
+impl Body {
+    pub(super) fn set_env(&self, env: BTreeMap<String, String>) {
+        *self.env.lock().unwrap_or_else(PoisonError::into_inner) = env;
+    }
+
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        let env = self.env.lock().unwrap_or_else(PoisonError::into_inner);
+        env.get(name).cloned()
+    }
 }
 
 /// The time that a replica has run since its last start; it stands still while frozen.
@@ -154,6 +169,8 @@ async fn act(
                 && let Some(spec) = &entry.spec
             {
                 shared.volumes.prepare(&entry.service.app, spec)?;
+                let known = slots::known(&shared.secrets, &entry.service.app, spec).await?;
+                values::give(id, body, spec, &known)?;
             }
             shared
                 .roster

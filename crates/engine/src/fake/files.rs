@@ -57,6 +57,22 @@ impl Files {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Writes a file, and the folders that it is in.
+    pub(super) fn put(&self, path: &Path, mode: u32, owner: (u64, u64), bytes: &[u8]) {
+        self.with(|files| {
+            for dir in path.ancestors().skip(1) {
+                files.entry(dir.to_owned()).or_insert_with(Node::dir);
+            }
+            let content = Content::File(bytes.to_vec());
+            let node = Node {
+                mode,
+                owner,
+                content,
+            };
+            files.insert(path.to_owned(), node);
+        });
+    }
+
     /// As [`layby_model::access::Access::stat`].
     pub(super) fn stat(&self, path: &str) -> Result<PathReport, EngineError> {
         self.with(|files| {

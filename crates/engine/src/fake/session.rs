@@ -1,10 +1,13 @@
 //! What fake commands do with somebody at their other end. The table stands in the parent module.
 
+use std::sync::Arc;
+
 use layby_model::access::{ExecEvent, ExecInput, ExecRequest, ExecSession, TtySize};
 use layby_model::engine::{BoxFuture, EngineError};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::body::Body;
 use super::exec;
 
 /// So much may be under way each way.
@@ -45,7 +48,7 @@ impl ExecInput for Input {
 }
 
 /// Starts a command.
-pub(super) fn attach(request: &ExecRequest) -> ExecSession {
+pub(super) fn attach(body: Arc<Body>, request: &ExecRequest) -> ExecSession {
     let (send, receive) = mpsc::channel(PIECES);
     let (tell, told) = mpsc::channel(PIECES);
     let (resize, sizes) = mpsc::unbounded_channel();
@@ -56,7 +59,7 @@ pub(super) fn attach(request: &ExecRequest) -> ExecSession {
     let request = request.clone();
     tokio::spawn(async move {
         tokio::select! {
-            () = run(&request, told, sizes, &send) => {}
+            () = run(&body, &request, told, sizes, &send) => {}
             () = send.closed() => {}
         }
     });
@@ -67,6 +70,7 @@ pub(super) fn attach(request: &ExecRequest) -> ExecSession {
 }
 
 async fn run(
+    body: &Body,
     request: &ExecRequest,
     mut told: mpsc::Receiver<Told>,
     mut sizes: mpsc::UnboundedReceiver<Told>,
@@ -94,7 +98,7 @@ async fn run(
             }
         }
     } else {
-        let output = exec::exec(&request.argv).await;
+        let output = exec::exec(body, &request.argv).await;
         let event = match output.code {
             127 => ExecEvent::Stderr(output.output),
             _ => ExecEvent::Stdout(output.output),

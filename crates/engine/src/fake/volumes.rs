@@ -74,7 +74,8 @@ impl Volumes {
                 }
                 MountSource::Bind { .. }
                 | MountSource::Tmpfs { .. }
-                | MountSource::Scratch { .. } => {}
+                | MountSource::Scratch { .. }
+                | MountSource::Files { .. } => {}
             }
         }
         Ok(())

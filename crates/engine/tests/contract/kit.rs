@@ -158,6 +158,7 @@ impl Maker {
             run_dir: root.path().join("run").join(&node),
             images: Arc::clone(images),
             names: tokio::sync::watch::channel(Arc::default()).1,
+            secrets: Default::default(),
             virtual_port: 7777, // nobody asks for a name here
             allow_privileged: false,
         };

@@ -30,7 +30,8 @@ pub(crate) fn apply(config: &mut ContainerConfig) -> Result<()> {
     edit(config, &files, &unread)?;
     options::check(&config.name, &config.options)?;
     devices::check(&config.name, &config.options.devices)?;
-    mounts::check(&config.name, &config.mounts)
+    // Its own were checked before; none of a device's is a file with an owner.
+    mounts::check(&config.name, &config.mounts, None)
 }
 
 fn edit(config: &mut ContainerConfig, files: &[File], unread: &[String]) -> Result<()> {

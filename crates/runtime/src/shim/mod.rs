@@ -39,6 +39,7 @@ use crate::image::ShimImage;
 use crate::oci::DEFAULT_PATH;
 use crate::rootfs::make_private_dir;
 use crate::spec::{Bundle, SandboxSpec};
+use crate::values::Values;
 use crate::{probe, step, sys};
 
 /// A process with this as its name for itself is a shim.
@@ -69,11 +70,11 @@ pub fn run_if_shim() {
 /// Starts the shim of a new sandbox and returns when it is prepared: its root file systems are
 /// mounted, its cgroup is made, its socket listens. No container runs yet.
 ///
-/// Writes `spec.json` to `bundle`, which is made when it does not exist.
+/// Writes `spec.json` to `bundle`, which is made when it does not exist. `values` go from memory to memory.
 ///
 /// # Errors
 /// Whatever went wrong before the sandbox was prepared, in one sentence; nothing runs then.
-pub fn spawn(image: &ShimImage, bundle: &Path, spec: &SandboxSpec) -> Result<()> {
+pub fn spawn(image: &ShimImage, bundle: &Path, spec: &SandboxSpec, values: &Values) -> Result<()> {
     make_private_dir(bundle)?;
     let bundle =
         Bundle::new(&fs::canonicalize(bundle).trying(|| format!("find {}", bundle.display()))?);
@@ -98,6 +99,10 @@ pub fn spawn(image: &ShimImage, bundle: &Path, spec: &SandboxSpec) -> Result<()>
         .open(&log)
         .trying(|| format!("open {}", log.display()))?;
 
+    let input = match values.is_empty() {
+        true => Stdio::null(),
+        false => Stdio::from(values.seal()?),
+    };
     let mut starter = Command::new(image.program())
         .arg0(ROLE)
         .arg(bundle.root())
@@ -105,7 +110,7 @@ pub fn spawn(image: &ShimImage, bundle: &Path, spec: &SandboxSpec) -> Result<()>
         // libcontainer reads it.
         .env("PATH", DEFAULT_PATH)
         .current_dir("/")
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()
@@ -196,15 +201,16 @@ fn listen(pipe: OwnedFd) -> Words {
 
 /// The shim's life.
 fn run(bundle: &Bundle) -> ! {
-    let outcome = detach().and_then(|ready| live(bundle, ready));
+    let outcome = detach().and_then(|(ready, values)| live(bundle, values, ready));
     if let Err(error) = &outcome {
         eprintln!("{ROLE}: {}", error.sentence());
     }
     sys::exit_now(i32::from(outcome.is_err()))
 }
 
-/// Leaves the process that started us, its session and its descriptors. Returns the pipe for [`Words`].
-fn detach() -> Result<File> {
+/// Leaves the process that started us, its session and its descriptors. Returns the pipe for [`Words`], and the values
+/// that came as standard input.
+fn detach() -> Result<(File, Values)> {
     let what = || "detach the shim".to_owned();
     sys::close_inherited();
     if let ForkResult::Parent { .. } = sys::fork().trying(what)? {
@@ -222,10 +228,11 @@ fn detach() -> Result<File> {
         .write(true)
         .open("/dev/null")
         .trying(what)?;
+    let values = Values::unseal(std::io::stdin())?;
     dup2_stdin(&null).trying(what)?;
     dup2_stdout(&null).trying(what)?;
     writeln!(ready, "pid {}", Pid::this()).trying(what)?;
-    Ok(ready)
+    Ok((ready, values))
 }
 
 /// A process of its own: its session, its name, the orphans of its children. A shim ends by order or not at all: neither
@@ -250,8 +257,8 @@ pub(crate) fn begin(name: &CStr) -> nix::Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&blocked), None)
 }
 
-fn live(bundle: &Bundle, mut ready: File) -> Result<()> {
-    let (sandbox, listener) = match prepare::prepare(bundle) {
+fn live(bundle: &Bundle, values: Values, mut ready: File) -> Result<()> {
+    let (sandbox, listener) = match prepare::prepare(bundle, values) {
         Ok(prepared) => prepared,
         Err(error) => {
             let word = if error.fatal() { "fatal" } else { "failed" };

@@ -17,18 +17,22 @@ use crate::error::{Error, Result, Trying};
 use crate::idmap::Stage;
 use crate::spec::{Bundle, ContainerConfig, SandboxSpec};
 use crate::user::Root;
+use crate::values::Values;
 use crate::{cdi, rootfs, sys, sysctls};
 
 /// Prepares the sandbox of a bundle. On failure nothing of it is left but the bundle.
-pub(super) fn prepare(bundle: &Bundle) -> Result<(Sandbox, UnixListener)> {
+pub(super) fn prepare(bundle: &Bundle, values: Values) -> Result<(Sandbox, UnixListener)> {
     let file = bundle.spec();
     let json = fs::read(&file).trying(|| format!("read {}", file.display()))?;
     let spec: SandboxSpec = serde_json::from_slice(&json)
         .map_err(std::io::Error::from)
         .trying(|| format!("read {}", file.display()))?;
     spec.check()?;
+    for config in &spec.containers {
+        config.check_values(&values)?;
+    }
     let group = Group::new(&spec.cgroup)?;
-    let prepared = build(bundle, spec, &group);
+    let prepared = build(bundle, spec, values, &group);
     if prepared.is_err() {
         // The first error is the one to tell.
         let _ = group.remove();
@@ -36,7 +40,12 @@ pub(super) fn prepare(bundle: &Bundle) -> Result<(Sandbox, UnixListener)> {
     prepared
 }
 
-fn build(bundle: &Bundle, mut spec: SandboxSpec, group: &Group) -> Result<(Sandbox, UnixListener)> {
+fn build(
+    bundle: &Bundle,
+    mut spec: SandboxSpec,
+    mut values: Values,
+    group: &Group,
+) -> Result<(Sandbox, UnixListener)> {
     rootfs::make_private_dir(&bundle.logs())?;
     let listener = listen(&spec.socket)?;
     network(&spec)?;
@@ -55,25 +64,33 @@ fn build(bundle: &Bundle, mut spec: SandboxSpec, group: &Group) -> Result<(Sandb
     group.create()?;
     let mut cells = Vec::with_capacity(spec.containers.len());
     for (config, binds) in spec.containers.iter().zip(binds) {
-        let parts = make_parts(bundle, config, group, &stage, binds)?;
+        let parts = make_parts(bundle, config, &values, group, &stage, binds)?;
         cells.push(Cell::new(config, parts, bundle.log(&config.name)));
     }
     let file = bundle.pid();
     fs::write(&file, format!("{}\n", nix::unistd::Pid::this()))
         .trying(|| format!("write {}", file.display()))?;
-    let sandbox = Sandbox::new(bundle.clone(), spec, group.clone(), stage, cells);
+    // Those of files are in their files by now.
+    let lasting = spec
+        .containers
+        .iter()
+        .flat_map(ContainerConfig::lasting_values);
+    let lasting: Vec<usize> = lasting.collect();
+    values.keep(&lasting);
+    let sandbox = Sandbox::new(bundle.clone(), spec, values, group.clone(), stage, cells);
     Ok((sandbox, listener))
 }
 
 fn make_parts(
     bundle: &Bundle,
     config: &ContainerConfig,
+    values: &Values,
     group: &Group,
     stage: &Stage,
     mut binds: Binds,
 ) -> Result<Parts> {
     let rootfs = rootfs::mount_root(&bundle.container(&config.name), config, stage)?;
-    binds.stage(stage, &config.name)?;
+    binds.stage(stage, &config.name, values)?;
     binds.copy_up(stage, &Root::open(&rootfs)?)?;
     let devices = Devices::make(stage, &config.name, &config.options)?;
     rootfs::make_private_dir(&bundle.oci(&config.name))?;

@@ -28,6 +28,7 @@ use crate::protocol::{Attach, ContainerState, CopyRequest, Ended, Exit, SandboxS
 use crate::pump::{Log, Pump, now_ms};
 use crate::rootfs;
 use crate::spec::{Bundle, ContainerConfig, SandboxSpec};
+use crate::values::Values;
 
 use super::heed::may_hear;
 
@@ -98,6 +99,8 @@ impl Cell {
 pub(super) struct Sandbox {
     bundle: Bundle,
     spec: SandboxSpec,
+    /// What `secret_env` refers to; here alone, for as long as there are starts.
+    values: Values,
     group: Group,
     stage: Stage,
     cells: Vec<Cell>,
@@ -116,6 +119,7 @@ impl Sandbox {
     pub(super) fn new(
         bundle: Bundle,
         spec: SandboxSpec,
+        values: Values,
         group: Group,
         stage: Stage,
         cells: Vec<Cell>,
@@ -123,6 +127,7 @@ impl Sandbox {
         Self {
             bundle,
             spec,
+            values,
             group,
             stage,
             cells,
@@ -221,6 +226,7 @@ impl Sandbox {
             bundle: &self.bundle,
             sandbox: &self.spec,
             config,
+            values: &self.values,
             parts: &cell.parts,
             stage: &self.stage,
             shares,
@@ -418,15 +424,14 @@ impl Sandbox {
 
     fn place(&self, name: &str) -> Result<Place<'_>> {
         let (cell, init) = self.running_cell(name)?;
-        let config = self.spec.containers.iter();
-        let mut config = config.filter(|config| config.name == cell.state.name);
-        let env = config.next().map_or(&[][..], |config| &config.env);
+        let mut configs = self.spec.containers.iter();
+        let config = configs.find(|config| config.name == cell.state.name);
         Ok(Place {
             init,
             bundle: &self.bundle,
             name: &cell.state.name,
             rootfs: &cell.parts.rootfs,
-            home_is_set: env.iter().any(|(name, _)| name == "HOME"),
+            home_is_set: config.is_some_and(|config| config.sets("HOME")),
         })
     }
 

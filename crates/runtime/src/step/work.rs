@@ -25,6 +25,7 @@ use crate::options::OptionsConfig;
 use crate::rootfs::{self, Overlay};
 use crate::shim::{self, prepare};
 use crate::spec::{Bundle, ContainerConfig};
+use crate::values::Values;
 use crate::{oci, sys};
 
 /// The longest order.
@@ -99,6 +100,7 @@ fn run(
         bundle,
         sandbox: &spec.sandbox,
         config,
+        values: &Values::default(),
         parts: &parts,
         stage: &stage,
         shares: None,
@@ -158,7 +160,7 @@ fn make_parts(
         fleeting: true,
     };
     rootfs::mount_overlay(&overlay, &stage, &rootfs)?;
-    binds.stage(&stage, &config.name)?;
+    binds.stage(&stage, &config.name, &Values::default())?;
     let devices = Devices::make(&stage, &config.name, &config.options)?;
     group.create()?;
     // It stands beside the services', where its weight counts. While our own is in it, nobody takes it away.

@@ -10,7 +10,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use layby_runtime::client::Client;
-use layby_runtime::{ContainerConfig, Error, SandboxSpec, ShimImage, logs, sandbox, shim};
+use layby_runtime::{ContainerConfig, Error, SandboxSpec, ShimImage, Values, logs, sandbox, shim};
 use tempfile::TempDir;
 
 /// Generous: the machine may be slow and busy.
@@ -83,6 +83,7 @@ pub(crate) fn container(name: &str, arguments: &[&str]) -> ContainerConfig {
 pub(crate) struct Rig {
     pub(crate) dir: TempDir,
     pub(crate) spec: SandboxSpec,
+    pub(crate) values: Values,
 }
 
 impl Rig {
@@ -108,7 +109,8 @@ impl Rig {
             containers,
             ..SandboxSpec::default()
         };
-        Self { dir, spec }
+        let values = Values::default();
+        Self { dir, spec, values }
     }
 
     pub(crate) fn bundle(&self) -> PathBuf {
@@ -116,7 +118,7 @@ impl Rig {
     }
 
     pub(crate) fn spawn(&self) -> Result<(), Error> {
-        shim::spawn(image(), &self.bundle(), &self.spec)
+        shim::spawn(image(), &self.bundle(), &self.spec, &self.values)
     }
 
     /// Prepares the sandbox and connects to its shim.

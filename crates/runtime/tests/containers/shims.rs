@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use layby_runtime::client::Client;
 use layby_runtime::protocol::{MAX_EXEC_OUTPUT_BYTES, MAX_REQUEST_BYTES};
-use layby_runtime::{Error, SandboxSpec, freezer, sandbox, shim};
+use layby_runtime::{Error, SandboxSpec, Values, freezer, sandbox, shim};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -60,7 +60,7 @@ pub(crate) const NODE: &str = "--play-node";
 /// The part of the node in [`the_death_of_the_node_touches_no_container`].
 pub(crate) fn play_node(spec: &str, bundle: &str) -> ! {
     let spec: SandboxSpec = serde_json::from_str(spec).expect("a spec");
-    shim::spawn(image(), bundle.as_ref(), &spec).expect("the shim gets ready");
+    shim::spawn(image(), bundle.as_ref(), &spec, &Values::default()).expect("the shim gets ready");
     let mut client = Client::connect(&spec.socket).expect("the shim listens");
     client.start().expect("start");
     println!("started");
