@@ -180,6 +180,7 @@ impl Node {
             confirmed: self.confirmed.clone(),
             demand: self.demand.clone(),
             traffic: Arc::new(move |id| traffic.traffic(id)),
+            secrets: self.fake.secrets(),
             dropped_ports: Arc::new(|_| Box::pin(async { Vec::new() })),
         };
         let config = ControlConfig {
@@ -191,6 +192,7 @@ impl Node {
             prune: Default::default(),
             registry: Default::default(),
             registries: Default::default(),
+            master_key: layby_control::MasterKey::File(self.data().join("master.key")),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             virtual_range: (Ipv4Addr::new(10, 1, 240, 0), 20),
         };
