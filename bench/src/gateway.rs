@@ -30,6 +30,7 @@ pub(crate) fn run(args: &mut Args) -> anyhow::Result<()> {
         http: listen,
         workers,
         table_file: dir.path().join("routes.json"),
+        handed: layby_gateway::Handed::default(),
     };
     let wires = Wires {
         tables,

@@ -15,7 +15,7 @@ use crate::errors::{Answer, Manner};
 use crate::fatal::FatalPanic;
 use crate::route::Entry;
 use crate::watchdog::Pulse;
-use crate::worker::{Order, Worker};
+use crate::worker::{Opening, Order, Worker};
 use crate::{client, redirected, tcp};
 
 /// Connections from clients that one worker has at a time; more are turned away.
@@ -33,25 +33,36 @@ impl Listeners {
     /// Carries out an order of the table thread.
     pub(crate) fn carry_out(&mut self, worker: &Rc<Worker>, order: Order) {
         match order {
-            Order::Open(entry, socket, in_use) => match TcpListener::from_std(socket) {
-                Ok(socket) => {
-                    let stop = Rc::new(Pulse::new());
-                    self.open.insert(entry.addr(), Rc::clone(&stop));
-                    let worker = Rc::clone(worker);
-                    tokio::task::spawn_local(async move {
-                        let _fatal = FatalPanic("a gateway task that accepts");
-                        accept(worker, socket, entry, stop).await;
-                        drop(in_use);
-                    });
-                }
-                Err(error) => tracing::error!("cannot accept on {}: {error}", entry.addr()),
-            },
+            Order::Open(opening) => self.open(worker, opening),
             Order::Close(addr) => {
                 if let Some(stop) = self.open.remove(&addr) {
                     stop.expire();
                 }
             }
         }
+    }
+
+    fn open(&mut self, worker: &Rc<Worker>, opening: Opening) {
+        let Opening {
+            entry,
+            socket,
+            shared,
+            in_use,
+        } = opening;
+        let socket = match TcpListener::from_std(socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                return tracing::error!("cannot accept on {}: {error}", entry.addr());
+            }
+        };
+        let stop = Rc::new(Pulse::new());
+        self.open.insert(entry.addr(), Rc::clone(&stop));
+        let worker = Rc::clone(worker);
+        tokio::task::spawn_local(async move {
+            let _fatal = FatalPanic("a gateway task that accepts");
+            accept(worker, socket, shared, entry, stop).await;
+            drop(in_use);
+        });
     }
 
     /// Closes all.
@@ -62,10 +73,20 @@ impl Listeners {
     }
 }
 
-async fn accept(worker: Rc<Worker>, socket: TcpListener, entry: Entry, stop: Rc<Pulse>) {
+/// `shared`: what is not accepted waits for the next gateway.
+async fn accept(
+    worker: Rc<Worker>,
+    socket: TcpListener,
+    shared: bool,
+    entry: Entry,
+    stop: Rc<Pulse>,
+) {
     loop {
         let next = poll_fn(|cx| {
             stop.set_waker(cx);
+            if shared && worker.shared.is_stopping() {
+                return Poll::Ready(None);
+            }
             match socket.poll_accept(cx) {
                 Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
                 // Only now: connections that the kernel has already taken for us would be reset.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use layby_model::route::{Confirmed, Listener, RouteTable, Version};
 use tokio::sync::watch;
 
+use crate::handed::Handed;
 use crate::listen;
 use crate::route::Entry;
 use crate::table_file;
@@ -82,6 +83,7 @@ impl Follower {
                 let Served { generation, table } = &newest;
                 let failed_now;
                 (ports, failed_now) = open_ports(ports, &shared, table).await;
+                ports.handed.let_go_of_unused(); // what the last run's table had is known to be in use, or gone
                 if again {
                     if failed_now == failed {
                         continue;
@@ -168,6 +170,7 @@ async fn taken_up(shared: &Shared, generation: u64) {
 #[derive(Debug)]
 pub(crate) struct Ports {
     own: SocketAddr,
+    handed: Arc<Handed>,
     open: BTreeMap<SocketAddr, InUse>,
     /// Those that workers were told to close and may not have closed yet.
     closing: BTreeMap<SocketAddr, InUse>,
@@ -175,9 +178,10 @@ pub(crate) struct Ports {
 
 impl Ports {
     /// None yet; `own` is the gateway's own address.
-    pub(crate) fn new(own: SocketAddr) -> Self {
+    pub(crate) fn new(own: SocketAddr, handed: Arc<Handed>) -> Self {
         Self {
             own,
+            handed,
             open: BTreeMap::new(),
             closing: BTreeMap::new(),
         }
@@ -191,6 +195,7 @@ impl Ports {
             .retain(|_, in_use| Arc::strong_count(in_use) > 1);
         for (addr, in_use) in self.open.extract_if(.., |addr, _| !wanted.contains(addr)) {
             shared.order((0..shared.workers()).map(|_| Order::Close(addr)));
+            self.handed.close(addr);
             self.closing.insert(addr, in_use);
         }
         let mut failed = Vec::new();
@@ -220,11 +225,10 @@ impl Ports {
                 std::thread::sleep(CLOSING);
             }
         }
-        let opened =
-            listen::open(addr, shared.workers()).map_err(|error| listen::why(addr, &error))?;
+        let opened = self.handed.open(addr, shared.workers());
+        let opened = opened.map_err(|error| listen::why(addr, &error))?;
         let in_use = InUse::default();
-        let order = |socket| Order::Open(Entry::Port(addr), socket, Arc::clone(&in_use));
-        shared.order(opened.sockets.into_iter().map(order));
+        shared.order(opened.orders(Entry::Port(addr), &in_use));
         self.open.insert(addr, in_use);
         Ok(())
     }

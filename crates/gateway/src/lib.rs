@@ -21,6 +21,7 @@ mod fatal;
 mod finish;
 mod follow;
 mod forward;
+mod handed;
 mod hold;
 mod io;
 mod listen;
@@ -49,9 +50,10 @@ use tokio::sync::watch;
 use service::lock;
 
 pub use error::Error;
+pub use handed::{Handed, Keep, Keeper};
 
 /// How to run a gateway.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct GatewayConfig {
     /// Where to listen for HTTP requests that are routed by host name; port 0 takes a free one.
     pub http: SocketAddr,
@@ -60,6 +62,8 @@ pub struct GatewayConfig {
     /// Where the newest table is kept, so that the next start opens with it. Beside it, with the extension `port`, the
     /// port for connections to virtual addresses.
     pub table_file: PathBuf,
+    /// Sockets to use instead of opening some.
+    pub handed: Handed,
 }
 
 /// The wires to the control plane. All of them are levels: only the newest value counts.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -11,6 +11,8 @@ use nix::sys::socket::{
 };
 
 use crate::portowner;
+use crate::route::Entry;
+use crate::worker::{InUse, Opening, Order};
 
 /// What may wait in a socket's queue until its worker accepts.
 const BACKLOG: i32 = 1024;
@@ -24,6 +26,23 @@ pub(crate) struct Sockets {
     /// Where they really listen.
     pub(crate) addr: SocketAddr,
     pub(crate) sockets: Vec<TcpListener>,
+    /// They are handles of one socket, which somebody else holds as well: what is not accepted is not lost.
+    pub(crate) shared: bool,
+}
+
+impl Sockets {
+    /// The orders by which workers accept from them.
+    pub(crate) fn orders(self, entry: Entry, in_use: &InUse) -> impl Iterator<Item = Order> {
+        let in_use = InUse::clone(in_use);
+        self.sockets.into_iter().map(move |socket| {
+            Order::Open(Opening {
+                entry,
+                socket,
+                shared: self.shared,
+                in_use: InUse::clone(&in_use),
+            })
+        })
+    }
 }
 
 /// Opens `count` sockets on `addr`; with port 0 all on the same free port.
@@ -42,10 +61,19 @@ pub(crate) fn open(addr: SocketAddr, count: usize) -> io::Result<Sockets> {
     Ok(Sockets {
         addr,
         sockets: sockets.collect::<io::Result<_>>()?,
+        shared: false,
     })
 }
 
-/// A bound socket. Accepted ones inherit what is set here, which saves setting it on each.
+/// Opens one socket on `addr`, alone; gives also where it really listens.
+pub(crate) fn open_one(addr: SocketAddr) -> io::Result<(SocketAddr, TcpListener)> {
+    let fd = bound(addr, false)?;
+    listen(&fd, Backlog::new(BACKLOG)?)?;
+    let socket = TcpListener::from(fd);
+    Ok((socket.local_addr()?, socket))
+}
+
+/// A bound socket.
 fn bound(addr: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
     let family = match addr {
         SocketAddr::V4(_) => AddressFamily::Inet,
@@ -55,12 +83,18 @@ fn bound(addr: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
     let fd = socket(family, SockType::Stream, flags, None)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     setsockopt(&fd, sockopt::ReusePort, &shared)?;
-    setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
-    setsockopt(&fd, sockopt::KeepAlive, &true)?;
-    setsockopt(&fd, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_S)?;
-    setsockopt(&fd, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_S)?;
+    set_options(&fd)?;
     bind(fd.as_raw_fd(), &SockaddrStorage::from(addr))?;
     Ok(fd)
+}
+
+/// Accepted sockets inherit what is set here, which saves setting it on each.
+pub(crate) fn set_options(fd: &impl AsFd) -> io::Result<()> {
+    setsockopt(fd, sockopt::TcpNoDelay, &true)?;
+    setsockopt(fd, sockopt::KeepAlive, &true)?;
+    setsockopt(fd, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_S)?;
+    setsockopt(fd, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_S)?;
+    Ok(())
 }
 
 /// What stands in the way of listening on `addr`, in a few words, with the culprit if it can be seen.

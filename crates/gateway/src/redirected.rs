@@ -12,15 +12,17 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::OriginalDst;
 use tokio::net::TcpStream;
 
-use crate::listen::{self, Sockets};
+use crate::handed::Handed;
+use crate::listen::Sockets;
 
 /// Opens `count` sockets on one port of all addresses: that of the last run, which the file `remembered` holds, if it
 /// can be had. Connections that the kernel redirects by the rules of the last run then find the new one.
-pub(crate) fn open(remembered: &Path, count: usize) -> io::Result<Sockets> {
+pub(crate) fn open(handed: &Handed, remembered: &Path, count: usize) -> io::Result<Sockets> {
     let known = fs::read_to_string(remembered).unwrap_or_default();
     let known: u16 = known.trim().parse().unwrap_or(0);
     let any = |port: u16| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-    let opened = listen::open(any(known), count).or_else(|_| listen::open(any(0), count))?;
+    let opened = handed.open(any(known), count);
+    let opened = opened.or_else(|_| handed.open(any(0), count))?;
     if opened.addr.port() != known
         && let Err(error) = fs::write(remembered, format!("{}\n", opened.addr.port()))
     {

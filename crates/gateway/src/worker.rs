@@ -20,7 +20,7 @@ use crate::buffer::Buffers;
 use crate::clock::now_ms;
 use crate::fatal::FatalPanic;
 use crate::hold::Waiters;
-use crate::listen::{self, Sockets};
+use crate::listen;
 use crate::pool::Pool;
 use crate::route::Entry;
 use crate::service::lock;
@@ -64,9 +64,19 @@ struct Mailbox {
 #[derive(Debug)]
 pub(crate) enum Order {
     /// Accept from this socket.
-    Open(Entry, std::net::TcpListener, InUse),
+    Open(Opening),
     /// Accept what waits on the sockets of this address, then close them.
     Close(SocketAddr),
+}
+
+/// A socket to accept from.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    pub(crate) entry: Entry,
+    pub(crate) socket: std::net::TcpListener,
+    /// Somebody else holds it as well: what is not accepted is not lost.
+    pub(crate) shared: bool,
+    pub(crate) in_use: InUse,
 }
 
 /// Held by all who accept on an address: when only one is left, the address is closed.
@@ -295,11 +305,13 @@ pub(crate) fn start(config: GatewayConfig, wires: Wires) -> Result<Gateway, Erro
             source,
         }
     };
-    let Sockets { addr, sockets } =
-        listen::open(config.http, workers).map_err(failed(config.http))?;
+    let handed = Arc::new(config.handed);
+    let opened = handed.open(config.http, workers);
+    let opened = opened.map_err(failed(config.http))?;
+    let addr = opened.addr;
     let any = SocketAddr::from(([0, 0, 0, 0], 0));
     let port_file = config.table_file.with_extension("port");
-    let virtuals = redirected::open(&port_file, workers).map_err(failed(any))?;
+    let virtuals = redirected::open(&handed, &port_file, workers).map_err(failed(any))?;
     let shared = Arc::new(Shared::new(wires.demand, workers));
     let gateway = Gateway {
         shared: Arc::clone(&shared),
@@ -307,16 +319,11 @@ pub(crate) fn start(config: GatewayConfig, wires: Wires) -> Result<Gateway, Erro
         virtual_port: virtuals.addr.port(),
         threads: Mutex::default(),
     };
-    let opened = sockets
-        .into_iter()
-        .map(|socket| Order::Open(Entry::Hosts(addr), socket, InUse::default()));
-    shared.order(opened);
-    let opened = virtuals.sockets.into_iter();
-    shared.order(
-        opened.map(|socket| Order::Open(Entry::Virtual(virtuals.addr), socket, InUse::default())),
-    );
+    shared.order(opened.orders(Entry::Hosts(addr), &InUse::default()));
+    let entry = Entry::Virtual(virtuals.addr);
+    shared.order(virtuals.orders(entry, &InUse::default()));
     let remembered = table_file::read(&config.table_file).map(Arc::new);
-    let mut ports = follow::Ports::new(addr);
+    let mut ports = follow::Ports::new(addr, handed);
     if let Some(table) = &remembered {
         shared.swap(table);
         for (listener, why) in ports.follow(&shared, table) {

@@ -4,11 +4,12 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Client, Server, World, lonely_ip, replica, request, wait_for};
+use layby_gateway::{Handed, Keep};
 use layby_model::route::{Protocol, RouteTable, Share};
 
 /// Answers each byte with that byte.
@@ -184,6 +185,7 @@ fn the_gateways_own_address_in_use_is_an_error_that_names_the_owner() {
         http: other.local_addr().expect("its address"),
         workers: 1,
         table_file: world.dir.path().join("other.json"),
+        handed: Handed::default(),
     };
     let wires = layby_gateway::Wires {
         tables: tokio::sync::watch::channel(Arc::new(RouteTable::default())).1,
@@ -451,11 +453,100 @@ fn a_canary_gets_its_share_of_connections_and_headers_choose_nothing() {
             &[(replica(2), canary.addr)],
         );
         world.confirm();
-        let mut ask = || Client::connect(addr).send("a").read_len(1).expect("a byte");
+        let ask = || Client::connect(addr).send("a").read_len(1).expect("a byte");
         let answers: Vec<Vec<u8>> = (0..100).map(|_| ask()).collect();
         let by_canary = answers.iter().filter(|answer| *answer == b"!").count();
         assert_eq!(by_canary, to_canary);
         let served = world.until_served(replica(2), to_canary as u64);
         assert_eq!(served.requests, to_canary as u64);
     }
+}
+
+#[test]
+fn what_comes_to_a_parents_socket_while_no_gateway_runs_is_answered_by_the_next() {
+    let server = Server::echo();
+    let parents = TcpListener::bind((lonely_ip(), 0)).expect("a free port");
+    let addr = parents.local_addr().expect("its address");
+    let handed = || Handed::new(vec![parents.try_clone().expect("a handle")], vec![], None);
+    let dir = Arc::new(tempfile::tempdir().expect("a directory"));
+    let mut world = World::start_on(Arc::clone(&dir), 1, 2, addr, handed());
+    world.serve(&[(replica(1), server.addr)]);
+    world.confirm();
+    assert_eq!(world.addr(), addr);
+    assert_eq!(world.client().get("/").status, 200);
+    world.gateway = None;
+    let mut waiting = Client::connect(addr);
+    waiting.send(&format!(
+        "GET /late HTTP/1.1\r\nHost: {}\r\n\r\n",
+        common::HOST
+    ));
+    let _world = World::start_on(dir, 2, 2, addr, handed());
+    let answer = waiting.response();
+    assert!(answer.text().starts_with("GET /late "), "{}", answer.text());
+}
+
+#[test]
+fn a_keeper_holds_the_ports_that_open_and_lets_go_of_those_that_close() {
+    let server = mirror();
+    let kept: Arc<Mutex<Vec<TcpListener>>> = Arc::default();
+    let keeper = |kept: &Arc<Mutex<Vec<TcpListener>>>| {
+        let kept = Arc::clone(kept);
+        let keep = move |keep: Keep<'_>| {
+            let mut kept = kept.lock().expect("no panic");
+            match keep {
+                Keep::Hold(addr, socket) => {
+                    assert_eq!(socket.local_addr().expect("its address"), addr);
+                    kept.push(socket.try_clone().expect("a handle"));
+                }
+                Keep::LetGo(addr) => kept.retain(|s| s.local_addr().expect("its address") != addr),
+            }
+        };
+        Some(Box::new(keep) as layby_gateway::Keeper)
+    };
+    let http = SocketAddr::new(lonely_ip(), 0);
+    let dir = Arc::new(tempfile::tempdir().expect("a directory"));
+    let handed = Handed::new(vec![], vec![], keeper(&kept));
+    let mut world = World::start_on(Arc::clone(&dir), 1, 2, http, handed);
+    world.serve(&[(replica(1), server.addr)]);
+    let http = world.addr();
+    let first = world.listen_anywhere(server.addr.port(), Protocol::Tcp);
+    let second = world.listen_anywhere(server.addr.port(), Protocol::Tcp);
+    let addrs = || -> Vec<SocketAddr> {
+        let kept = kept.lock().expect("no panic");
+        kept.iter()
+            .map(|s| s.local_addr().expect("its address"))
+            .collect()
+    };
+    assert!(
+        [http, first, second]
+            .iter()
+            .all(|addr| addrs().contains(addr))
+    );
+    world
+        .table
+        .listeners
+        .retain(|listener| listener.addr != first);
+    world.publish();
+    world.confirm();
+    assert!(!addrs().contains(&first) && addrs().contains(&second));
+    wait_for("a closed port", || {
+        std::net::TcpStream::connect(first).is_err().then_some(())
+    });
+
+    // The next gateway takes over what is kept, and gives up what its first table lacks.
+    world.gateway = None;
+    let mut waiting = Client::connect(second);
+    waiting.send("a");
+    let sockets = std::mem::take(&mut *kept.lock().expect("no panic"));
+    let handles = sockets
+        .iter()
+        .map(|s| s.try_clone().expect("a handle"))
+        .collect();
+    *kept.lock().expect("no panic") = sockets;
+    let handed = Handed::new(vec![], handles, keeper(&kept));
+    let mut world = World::start_on(dir, 2, 2, http, handed);
+    assert_eq!(waiting.read_len(1).expect("a byte"), b"a");
+    world.serve(&[(replica(1), server.addr)]);
+    world.confirm();
+    assert!(addrs().contains(&http) && !addrs().contains(&second));
 }

@@ -205,6 +205,10 @@ pub(crate) struct Serve {
     /// directory]
     #[arg(long, env = "LAYBY_MASTER_KEY", value_name = "FILE")]
     pub(crate) master_key: Option<PathBuf>,
+    /// Hold the listening sockets and run the node as a process below this one, which is started again when it dies:
+    /// connections wait meanwhile.
+    #[arg(long, env = "LAYBY_KEEP", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) keep: bool,
     /// Threads of the gateway; 0: one for each core.
     #[arg(long, default_value_t = 0, value_name = "N", hide = true)]
     pub(crate) workers: usize,

@@ -21,6 +21,8 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tower::ServiceExt;
 
+use crate::parent::Handed;
+
 /// So many connections at a time; clients open a few each.
 const CONNECTIONS: usize = 1_024;
 /// How long the head of a request may take to come, also of the next one on a connection.
@@ -33,12 +35,31 @@ const AFTER_ERROR: Duration = Duration::from_millis(100);
 /// Where it listens when nothing is said: the port that the field's tools take for a registry's.
 const USUAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
 
+/// The name under which a parent is given the listener to hold.
+const NAME: &str = "registry";
+
+/// Where it listens if it can.
+pub(crate) fn wanted(asked: Option<SocketAddr>) -> SocketAddr {
+    asked.unwrap_or(USUAL)
+}
+
 /// Opens the listener: where it was asked to, or else at the usual place, or else at any free port of this machine
-/// alone.
+/// alone. One that was handed down is used instead.
 ///
 /// # Errors
 /// It was asked for a place that cannot be had.
-pub(crate) async fn bind(asked: Option<SocketAddr>) -> Result<(TcpListener, SocketAddr)> {
+pub(crate) async fn bind(
+    asked: Option<SocketAddr>,
+    handed: &mut Handed,
+) -> Result<(TcpListener, SocketAddr)> {
+    let there = |addr: SocketAddr| asked.is_none_or(|asked| asked == addr);
+    let own = handed.own_tcp(NAME);
+    let own = own.filter(|socket| socket.local_addr().is_ok_and(there));
+    if let Some(listener) = own.or_else(|| handed.tcp(wanted(asked))) {
+        listener.set_nonblocking(true)?;
+        let addr = listener.local_addr()?;
+        return Ok((TcpListener::from_std(listener)?, addr));
+    }
     let listener = match asked {
         Some(addr) => TcpListener::bind(addr).await.with_context(|| {
             format!("the registry cannot listen on {addr}: name another --registry")
@@ -52,6 +73,8 @@ pub(crate) async fn bind(asked: Option<SocketAddr>) -> Result<(TcpListener, Sock
             }
         },
     };
+    handed.let_go(NAME); // one at another place
+    handed.hold(NAME, &listener);
     let addr = listener.local_addr()?;
     Ok((listener, addr))
 }

@@ -1,10 +1,9 @@
 //! `layby serve`: opens the parts of a node in order, wires them, and closes them in reverse.
 
-use std::fs::{self, File, TryLockError};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use layby_control::{Control, ControlConfig, OtherRegistries, StopRequest};
 use layby_engine::embedded::{Embedded, EmbeddedConfig};
 use layby_gateway::{Gateway, GatewayConfig};
@@ -14,13 +13,14 @@ use layby_model::engine::Engine;
 use layby_model::error_chain;
 use layby_model::route::{Confirmed, Demand, NameTable, RouteTable};
 use layby_model::secret::SecretWire;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cli::Serve;
 use crate::node::require_root;
+use crate::parent::{self, Handed};
 use crate::paths::Paths;
+use crate::process;
 use crate::registry;
 use crate::reserve;
 use crate::rest;
@@ -37,11 +37,15 @@ const API_GRACE: Duration = Duration::from_secs(1);
 pub(crate) fn serve(paths: &Paths, options: &Serve) -> Result<()> {
     require_root()?;
     settings::check(options)?;
+    if options.keep {
+        return parent::keep(paths);
+    }
     layby_control::check_data_dir(&paths.data_dir)?;
     paths.create()?;
-    let _lock = lock(paths)?;
-    log_to_stderr();
-    allow_many_connections();
+    let _lock = process::lock(paths)?;
+    process::log_to_stderr();
+    process::allow_many_connections();
+    let handed = Handed::from_env()?;
     if reserve::release_if_needed(&paths.data_dir) {
         tracing::warn!(
             "the disk of {} is full: gave up what was kept for this; free some space",
@@ -54,57 +58,14 @@ pub(crate) fn serve(paths: &Paths, options: &Serve) -> Result<()> {
         .thread_name("layby-control")
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(run(paths, options));
+    let ended = runtime.block_on(run(paths, options, handed));
     if ended.is_err() {
         paths.remove_run_dir(); // nothing is left by a start that came to nothing; what is not empty stays
     }
     ended
 }
 
-/// Keeps a second node from the same data; the lock goes with the process, however it ends.
-fn lock(paths: &Paths) -> Result<File> {
-    let file = File::create(paths.lock())
-        .with_context(|| format!("cannot open {}", paths.lock().display()))?;
-    // `layby up` and `layby node stop` look whether it is held, and hold it themselves for that moment.
-    let mut tries = 0;
-    while matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && tries < 20 {
-        tries += 1;
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            bail!(
-                "a node runs on {} already: use it, or end it with `layby node stop`",
-                paths.data_dir.display()
-            )
-        }
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", paths.lock().display()))
-        }
-    }
-}
-
-/// Each connection of the gateway is a file; the usual soft limit of 1,024 is for programs that use select(2).
-fn allow_many_connections() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "the limit on open files stays as it is");
-    }
-}
-
-fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("LAYBY_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,layby=info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
-}
-
-async fn run(paths: &Paths, options: &Serve) -> Result<()> {
+async fn run(paths: &Paths, options: &Serve, mut handed: Handed) -> Result<()> {
     let images = Arc::new(Store::open(&paths.data_dir.join("images"))?);
 
     // The gateway opens first, with the table of its last run: it holds what comes before the rest is up.
@@ -117,6 +78,7 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
             http: options.http,
             workers: workers(options),
             table_file: paths.data_dir.join("routes.json"),
+            handed: handed.gateway(&[registry::wanted(options.registry)]),
         },
         layby_gateway::Wires {
             tables: tables_in,
@@ -157,7 +119,7 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
             })
         },
     };
-    let served = serve_on(paths, options, images, gateway, &engine, wires).await;
+    let served = serve_on(paths, options, (images, gateway), &engine, wires, handed).await;
     if served.is_err()
         && let Err(error) = engine.give_up().await
     {
@@ -170,12 +132,12 @@ async fn run(paths: &Paths, options: &Serve) -> Result<()> {
 async fn serve_on(
     paths: &Paths,
     options: &Serve,
-    images: Arc<Store>,
-    gateway: Arc<Gateway>,
+    (images, gateway): (Arc<Store>, Arc<Gateway>),
     engine: &Arc<Embedded>,
     wires: layby_control::Wires,
+    mut handed: Handed,
 ) -> Result<()> {
-    let (registry, registry_addr) = registry::bind(options.registry).await?;
+    let (registry, registry_addr) = registry::bind(options.registry, &mut handed).await?;
     let config = ControlConfig {
         data_dir: paths.data_dir.clone(),
         domain: options.domain.clone(),
@@ -202,8 +164,8 @@ async fn serve_on(
     )
     .await?;
 
-    let listener = match socket::listen(paths) {
-        Ok(listener) => listener,
+    let (listener, socket) = match socket::listen(paths, &mut handed) {
+        Ok(opened) => opened,
         Err(error) => {
             control.shutdown(false).await; // nothing is to be made while the network is taken back
             return Err(error);
@@ -219,12 +181,14 @@ async fn serve_on(
     let api = tokio::spawn(api.into_future());
     let registry = registry::serve(registry, control.registry_router());
     tracing::info!(gateway = %gateway.http_addr(), registry = %registry_addr, data = %paths.data_dir.display(), "the node is ready");
+    handed.notify().ready();
     reserve::keep(&paths.data_dir);
     let rest = tokio::spawn(rest::give_memory_back());
 
     let stop = until_asked_to_end(&control).await?;
     tracing::info!(all = stop.all, "the node ends");
-    let _ = fs::remove_file(paths.socket()); // nobody is to be sent to a node that ends
+    handed.notify().stopping();
+    socket.close(&handed); // nobody is to be sent to a node that ends
     rest.abort();
     drop(close);
     registry.abort(); // a push that is cut goes on where it was, at the next start

@@ -183,9 +183,9 @@ fn written(container: &ContainerSpec) -> Option<String> {
             MountSource::Bind { path, .. } if path.ends_with(".sock") => None,
             MountSource::Bind { path, .. } if path.starts_with("/dev/") => None,
             MountSource::Bind { path, .. } => Some(cut(path)),
-            MountSource::Tmpfs { .. }
-            | MountSource::Scratch { .. }
-            | MountSource::Files { .. } => None,
+            MountSource::Tmpfs { .. } | MountSource::Scratch { .. } | MountSource::Files { .. } => {
+                None
+            }
         })
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use layby_gateway::{Gateway, GatewayConfig, Wires};
+use layby_gateway::{Gateway, GatewayConfig, Handed, Wires};
 use layby_model::route::{
     Canary, Confirmed, Demand, Limits, Listener, Mode, Protocol, RouteTable, Served, ServiceRoute,
     Share, Upstream, Version,
@@ -63,13 +63,25 @@ impl World {
     }
 
     pub(crate) fn start(dir: Arc<tempfile::TempDir>, life: u32, workers: usize) -> Self {
+        let http = SocketAddr::new(lonely_ip(), 0);
+        Self::start_on(dir, life, workers, http, Handed::default())
+    }
+
+    pub(crate) fn start_on(
+        dir: Arc<tempfile::TempDir>,
+        life: u32,
+        workers: usize,
+        http: SocketAddr,
+        handed: Handed,
+    ) -> Self {
         let (tables, table_receiver) = watch::channel(Arc::new(RouteTable::default()));
         let (confirmed_sender, confirmed) = watch::channel(Confirmed::default());
         let (demand_sender, demand) = watch::channel(Demand::default());
         let config = GatewayConfig {
-            http: SocketAddr::new(lonely_ip(), 0),
+            http,
             workers,
             table_file: dir.path().join("routes.json"),
+            handed,
         };
         let wires = Wires {
             tables: table_receiver,

@@ -1,0 +1,141 @@
+//! The sockets that a parent has handed down (sd_listen_fds(3)), and those that it is given to hold.
+//!
+//! A parent hands down what it listens on by itself (a socket unit, say), and what the node gave it to hold in an
+//! earlier life: those bear names that begin with [`OURS`].
+
+use std::env;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use layby_gateway::{Keep, Keeper};
+use listenfd::ListenFd;
+
+use super::notify::Notify;
+
+/// What the names of sockets begin with that the node gave its parent to hold. No unit's name has a slash.
+const OURS: &str = "layby/";
+
+/// What was handed down and is not yet in use.
+#[derive(Debug)]
+pub(crate) struct Handed {
+    tcp: Vec<Socket<TcpListener>>,
+    unix: Vec<Socket<UnixListener>>,
+    notify: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct Socket<T> {
+    /// The name under which the node gave it away; `None`: it is its parent's own.
+    name: Option<String>,
+    socket: T,
+}
+
+impl Handed {
+    /// As the environment says. To be called before there is any other thread: it takes out of the environment what is
+    /// for this process alone.
+    ///
+    /// # Errors
+    /// Something was handed down that is no listening socket of TCP or of Unix.
+    pub(crate) fn from_env() -> Result<Self> {
+        let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let names: Vec<&str> = names.split(':').collect();
+        let mut sockets = ListenFd::from_env();
+        let (mut tcp, mut unix) = (Vec::new(), Vec::new());
+        for at in 0..sockets.len() {
+            let name = names.get(at).filter(|name| name.starts_with(OURS));
+            let name = name.map(|name| (*name).to_owned());
+            // Both close it on exec: no container is to have it.
+            if let Ok(Some(socket)) = sockets.take_tcp_listener(at) {
+                tcp.push(Socket { name, socket });
+            } else if let Ok(Some(socket)) = sockets.take_unix_listener(at) {
+                unix.push(Socket { name, socket });
+            } else {
+                bail!(
+                    "what is handed down as number {at} of LISTEN_FDS is no socket to listen on: a socket unit for Layby \
+                     has nothing but ListenStream="
+                );
+            }
+        }
+        let notify = Arc::new(Notify::from_env());
+        Ok(Self { tcp, unix, notify })
+    }
+
+    /// The way to whoever handed them down.
+    pub(crate) fn notify(&self) -> Arc<Notify> {
+        Arc::clone(&self.notify)
+    }
+
+    /// The socket that listens on `addr`, if there is one.
+    pub(crate) fn tcp(&mut self, addr: SocketAddr) -> Option<TcpListener> {
+        let at = |socket: &Socket<TcpListener>| socket.socket.local_addr().ok() == Some(addr);
+        let at = self.tcp.iter().position(at)?;
+        Some(self.tcp.swap_remove(at).socket)
+    }
+
+    /// The socket that the node gave away as `name`, if there is one: it listens where it did before.
+    pub(crate) fn own_tcp(&mut self, name: &str) -> Option<TcpListener> {
+        let name = own_name(name);
+        let at = |socket: &Socket<TcpListener>| socket.name.as_ref() == Some(&name);
+        let at = self.tcp.iter().position(at)?;
+        Some(self.tcp.swap_remove(at).socket)
+    }
+
+    /// The socket that listens at `path`, if there is one and clients find it there; and whether it is a parent's own.
+    pub(crate) fn unix(&mut self, path: &Path) -> Option<(UnixListener, bool)> {
+        let at = |socket: &Socket<UnixListener>| {
+            let addr = socket.socket.local_addr();
+            addr.is_ok_and(|addr| addr.as_pathname() == Some(path))
+        };
+        let at = self.unix.iter().position(at)?;
+        let Socket { name, socket } = self.unix.swap_remove(at);
+        path.exists().then_some((socket, name.is_none()))
+    }
+
+    /// Gives a socket away to be held, as `name`.
+    pub(crate) fn hold(&self, name: &str, socket: &impl AsFd) {
+        self.notify.hold(&own_name(name), socket);
+    }
+
+    /// Has the socket of that name let go of.
+    pub(crate) fn let_go(&self, name: &str) {
+        self.notify.let_go(&own_name(name));
+    }
+
+    /// What the gateway gets: all but what listens on the addresses of `others`, or did so in an earlier life.
+    pub(crate) fn gateway(&mut self, others: &[SocketAddr]) -> layby_gateway::Handed {
+        let is_gateways = |socket: &Socket<TcpListener>| {
+            let addr = socket.socket.local_addr();
+            addr.is_ok_and(|addr| match &socket.name {
+                Some(name) => *name == name_of(addr),
+                None => !others.contains(&addr),
+            })
+        };
+        let sockets = self.tcp.extract_if(.., |socket| is_gateways(socket));
+        let (kept, parents): (Vec<_>, Vec<_>) = sockets.partition(|socket| socket.name.is_some());
+        let sockets = |sockets: Vec<Socket<TcpListener>>| {
+            let sockets = sockets.into_iter().map(|socket| socket.socket);
+            sockets.collect()
+        };
+        let (kept, parents) = (sockets(kept), sockets(parents));
+        let notify = Arc::clone(&self.notify);
+        let keeper: Keeper = Box::new(move |keep| match keep {
+            Keep::Hold(addr, socket) => notify.hold(&name_of(addr), socket),
+            Keep::LetGo(addr) => notify.let_go(&name_of(addr)),
+        });
+        let keeper = self.notify.is_heard().then_some(keeper);
+        layby_gateway::Handed::new(parents, kept, keeper)
+    }
+}
+
+fn own_name(name: &str) -> String {
+    format!("{OURS}{name}")
+}
+
+/// Names are put in one line with colons between them.
+fn name_of(addr: SocketAddr) -> String {
+    own_name(&addr.to_string().replace(':', "_"))
+}
