@@ -79,6 +79,7 @@ impl Node {
                 http: (Ipv4Addr::LOCALHOST, 0).into(),
                 workers: 1,
                 table_file: data.join("routes.json"),
+                handed: layby_gateway::Handed::default(),
             },
             layby_gateway::Wires {
                 tables: tables_in,
