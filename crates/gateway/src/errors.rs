@@ -83,9 +83,12 @@ impl Answer {
     /// No replica was to be had for `service`.
     pub(crate) fn unserved(why: Unserved, service: &str, hold_deadline_ms: u64) -> Self {
         match why {
+            Unserved::Disabled => {
+                let sentence = format!("The service {service} is disabled.");
+                Self::new(503, "disabled", Blame::Service, sentence)
+            }
             Unserved::Refused | Unserved::ClientGone => {
-                let sentence =
-                    format!("The service {service} is disabled, has ended, or was never live.");
+                let sentence = format!("The service {service} has ended, or was never live.");
                 Self::new(503, "not_live", Blame::Service, sentence)
             }
             Unserved::Stopping => {

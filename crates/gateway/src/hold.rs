@@ -27,6 +27,8 @@ const RETRY: Duration = Duration::from_millis(50);
 /// Why a request gets no replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unserved {
+    /// The table says that the service is disabled.
+    Disabled,
     /// The table says to refuse it.
     Refused,
     /// As many wait as may.
@@ -266,6 +268,7 @@ fn try_now(
             return Some(Err(Unserved::Refused));
         };
         match view.services[service].way {
+            Way::Disabled => return Some(Err(Unserved::Disabled)),
             Way::Refuse => return Some(Err(Unserved::Refused)),
             Way::Hold => return None,
             Way::Serve(_) => {}

@@ -15,6 +15,8 @@ use crate::service::{ServiceState, UpstreamState};
 /// What to do with a request for a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Way {
+    /// Answer 503, and say that it is disabled.
+    Disabled,
     /// Answer 503.
     Refuse,
     /// Wait.
@@ -125,6 +127,7 @@ impl Snapshot {
                 Arc::clone(states.entry(id.clone()).or_insert_with(new))
             };
             let (way, split) = match &route.mode {
+                Mode::Disabled => (Way::Disabled, None),
                 Mode::Refuse => (Way::Refuse, None),
                 Mode::Hold => (Way::Hold, None),
                 Mode::Serve { upstreams, canary } => snapshot.serve(&state, upstreams, canary),

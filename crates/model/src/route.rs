@@ -98,7 +98,9 @@ pub struct ServiceRoute {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Mode {
-    /// Answer 503 at once: disabled, or nothing was ever live.
+    /// Answer 503 at once, and say that it is disabled.
+    Disabled,
+    /// Answer 503 at once: nothing was ever live, or it has ended for good, or it is being taken down.
     Refuse,
     /// Keep it until there is a replica, within the limits.
     Hold,
@@ -125,7 +127,7 @@ impl Mode {
     /// All replicas that take requests: live's, then the canary's.
     pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
         let (live, canary) = match self {
-            Self::Refuse | Self::Hold => (&[][..], None),
+            Self::Disabled | Self::Refuse | Self::Hold => (&[][..], None),
             Self::Serve { upstreams, canary } => (&upstreams[..], canary.as_ref()),
         };
         live.iter()

@@ -6,6 +6,7 @@ mod events;
 mod exec;
 mod files;
 mod forward;
+mod history;
 mod images;
 mod lines;
 mod logs;
@@ -16,6 +17,7 @@ mod query;
 mod registries;
 mod replica;
 mod services;
+mod switch;
 mod tokens;
 mod transfers;
 pub mod types;
@@ -61,7 +63,13 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(apps::up))
         .routes(routes!(apps::down))
         .routes(routes!(services::list))
-        .routes(routes!(services::detail))
+        .routes(routes!(services::detail, switch::remove))
+        .routes(routes!(switch::disable))
+        .routes(routes!(switch::enable))
+        .routes(routes!(history::history))
+        .routes(routes!(history::compare))
+        .routes(routes!(history::rollback))
+        .routes(routes!(history::redeploy))
         .routes(routes!(services::wake))
         .routes(routes!(services::doze))
         .routes(routes!(services::sleep))

@@ -193,6 +193,10 @@ async fn reach(
     if driver.status.borrow().row.removing {
         return Err(Problem::conflict(format!("{id} is being taken down")));
     }
+    if !driver.status.borrow().row.enabled {
+        return Err(Problem::conflict(format!("{id} is disabled"))
+            .hint(format!("`layby enable {id}` brings it back")));
+    }
     if driver.status.borrow().row.live.is_none() {
         return Err(Problem::conflict(format!("nothing of {id} is live yet"))
             .hint(format!("`layby status {id}` says why")));
@@ -254,7 +258,7 @@ pub(super) fn find(
     Ok((id, driver))
 }
 
-fn parse((app, service): (String, String)) -> Result<ServiceId, Problem> {
+pub(super) fn parse((app, service): (String, String)) -> Result<ServiceId, Problem> {
     let id = format!("{app}/{service}").parse();
     id.map_err(|error: layby_model::NameError| Problem::bad_request(error.to_string()))
 }

@@ -221,6 +221,8 @@ pub enum Outcome {
     Kept,
     /// The rollout goes on; it was not waited for (any longer).
     Pending,
+    /// It is disabled: nothing of it runs until it is enabled.
+    Disabled,
 }
 
 /// Why a revision failed, with what there is to find the cause.
@@ -356,6 +358,9 @@ pub struct DeployBody {
     /// Environment to add to its first container, or to replace there.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Variables to take away there.
+    #[serde(default)]
+    pub unset: Vec<String>,
 }
 
 /// One line of a log.

@@ -1,21 +1,27 @@
 //! Deploying: manifest -> images -> revisions -> one write -> drivers -> outcome.
 
 mod build;
+mod change;
 mod conflict;
 mod dry_run;
 mod images;
+mod leave;
 mod outcome;
 mod privilege;
 mod progress;
 mod pulls;
 pub(crate) mod push;
 mod revision;
+mod switch;
 mod told;
 pub(crate) mod upload;
 
+pub(crate) use change::{change, redeploy, rollback};
+pub(crate) use leave::{down, remove};
+pub(crate) use switch::{disable, enable};
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::http::StatusCode;
 use layby_manifest::{Manifest, ReadOptions};
@@ -24,8 +30,8 @@ use layby_model::state::Showing;
 use layby_model::{AppName, RevisionId, ServiceId};
 use tokio::sync::{MutexGuard, mpsc, watch};
 
-use crate::api::types::{BuildBody, DeployBody, Event, EventKind, ManifestView, Problem};
-use crate::api::{Who, meant};
+use crate::api::Who;
+use crate::api::types::{BuildBody, Event, EventKind, ManifestView, Problem};
 use crate::driver::{Request, Status, rolling};
 use crate::plane::Plane;
 use crate::store::{NewRevision, Row};
@@ -34,12 +40,8 @@ use upload::Upload;
 /// So many events may wait for a slow reader; then the deploy waits for it, within [`outcome`]'s limits.
 const EVENTS: usize = 256;
 
-/// Beside the drain, taking a service down may take this long: its containers have to stop.
-const DOWN_SLACK: Duration = Duration::from_secs(60);
-
 /// What made a revision that nothing pushed made.
 const BY_UP: &str = "deployed with `layby up`";
-const BY_DEPLOY: &str = "deployed with `layby deploy`";
 
 /// What the events of a build that is for no service call it.
 const BUILD: &str = "build";
@@ -64,6 +66,12 @@ pub(crate) struct Committed {
     pub(crate) service: ServiceId,
     /// `None`: it was live already, just so.
     pub(crate) revision: Option<RevisionId>,
+    /// It is disabled: nothing of it runs.
+    pub(crate) is_disabled: bool,
+    /// It was disabled, and comes back as it is.
+    pub(crate) comes_back: bool,
+    /// The row's: what a driver shows of an older one says nothing of this.
+    pub(crate) generation: u64,
     pub(crate) status: watch::Receiver<Arc<Status>>,
 }
 
@@ -170,56 +178,6 @@ pub(crate) async fn up(
     Ok(stream)
 }
 
-/// Deploys a service anew with another image or environment.
-pub(crate) async fn change(
-    plane: Arc<Plane>,
-    id: &ServiceId,
-    body: DeployBody,
-    detach: bool,
-    who: Who,
-) -> Result<mpsc::Receiver<Event>, Problem> {
-    let row = plane
-        .store
-        .service(id)
-        .await?
-        .ok_or_else(|| Problem::no_service(id))?;
-    let mut spec = current(&row).1.spec.service.clone();
-    if let Some(container) = spec.containers.first_mut() {
-        if let Some(image) = body.image {
-            container.image = meant(&plane, &image).await?;
-        }
-        container.env.extend(body.env);
-    }
-    privilege::check(&plane.config, [(id.clone(), &spec)])?;
-    let kept = plane.collector.keep().await;
-    let pulls = pulls::wanted(&plane, &id.app, std::slice::from_ref(&spec), &[]).await?;
-    // With nothing to pull, all that can be refused is refused before the answer begins.
-    let ready = match pulls.is_empty() {
-        true => Some(commit_one(&plane, &id.app, &spec, &row, &who).await?),
-        false => None,
-    };
-    let (events, stream) = mpsc::channel(EVENTS);
-    let (task_plane, app) = (Arc::clone(&plane), id.app.clone());
-    plane.spawn(async move {
-        let plane = task_plane;
-        let work = async {
-            let committed = match ready {
-                Some(committed) => committed,
-                None => {
-                    pulls::run(&plane, pulls, &events).await?;
-                    commit_one(&plane, &app, &spec, &row, &who).await?
-                }
-            };
-            warn_of_unkept(&plane, &app, std::slice::from_ref(&spec), &events).await;
-            drop(kept);
-            Ok(outcome::wait(committed, detach, &events).await)
-        };
-        let ended = work.await;
-        finish(&events, ended).await;
-    });
-    Ok(stream)
-}
-
 /// Tells how the newest revision of a service fares, from wherever its rollout is.
 ///
 /// # Errors
@@ -237,6 +195,9 @@ pub(crate) async fn follow(
     let committed = Committed {
         service: id.clone(),
         revision: Some(row.target.id),
+        is_disabled: !row.enabled,
+        comes_back: false,
+        generation: row.generation,
         status: driver.status,
     };
     let (events, stream) = mpsc::channel(EVENTS);
@@ -375,19 +336,6 @@ fn unscales(rows: &[Row], new: &NewRevision) -> bool {
     })
 }
 
-/// Resolves one service of an app and writes it.
-async fn commit_one(
-    plane: &Arc<Plane>,
-    app: &AppName,
-    spec: &ServiceSpec,
-    row: &Row,
-    who: &Who,
-) -> Result<Vec<Committed>, Problem> {
-    let rows = std::slice::from_ref(row);
-    let new = revision::resolve(plane, app, spec, rows, BY_DEPLOY, &who.name).await?;
-    commit(plane, vec![new]).await
-}
-
 /// Writes those revisions that change something, all or none, and tells their drivers.
 async fn commit(
     plane: &Arc<Plane>,
@@ -422,20 +370,25 @@ async fn commit_in_turn(
     privilege::check(&plane.config, specs())?;
 
     let services: Vec<ServiceId> = revisions.iter().map(|new| new.service.clone()).collect();
-    let changed = revisions.into_iter().filter(|new| {
+    let (changed, same): (Vec<_>, Vec<_>) = revisions.into_iter().partition(|new| {
         row_of(&new.service).is_none_or(|row| {
             let (counts, current) = current(row);
             // What has ended for good is to run once more.
-            !counts || *current.spec != new.spec || has_ended(plane, &new.service)
+            new.anew || !counts || *current.spec != new.spec || has_ended(plane, &new.service)
         })
     });
-    let changed: Vec<NewRevision> = changed.collect();
     let makers: BTreeMap<ServiceId, String> = (changed.iter())
         .map(|new| (new.service.clone(), new.made_by.clone()))
         .collect();
     let written = match changed.is_empty() {
         true => Vec::new(),
         false => plane.store.deploy(changed).await?,
+    };
+    let back = same.into_iter().filter(|new| new.enables);
+    let back: Vec<ServiceId> = back.map(|new| new.service).collect();
+    let back = match back.is_empty() {
+        true => Vec::new(),
+        false => plane.store.switch(back, true).await?,
     };
     let (images, used) = (Arc::clone(&plane.images), written.clone());
     // Nobody waits for it.
@@ -453,17 +406,9 @@ async fn commit_in_turn(
         plane
             .events
             .of(&row.service, EventKind::Deployed, text, who);
-        let loaded = plane.load(row.clone()).await;
-        match plane.driver(&row.service) {
-            // It has not ended: that it would do under the same lock, after the row was gone.
-            Some(driver) => {
-                let _ = driver
-                    .requests
-                    .send(Request::Reload(Box::new(loaded)))
-                    .await;
-            }
-            None => plane.start_driver(loaded),
-        }
+    }
+    for row in written.iter().chain(&back) {
+        tell_driver(plane, row.clone()).await;
     }
 
     let mut committed = Vec::new();
@@ -473,10 +418,16 @@ async fn commit_in_turn(
                 "{service} has no driver: the node is ending"
             )));
         };
-        let new = written.iter().find(|row| row.service == service);
-        let rolls = row_of(&service).filter(|row| rolling(row));
+        let of = |rows: &[Row]| rows.iter().find(|row| row.service == service).cloned();
+        let (new, came_back) = (of(&written), of(&back));
+        let comes_back = came_back.is_some();
+        let row = new.clone().or(came_back).or(row_of(&service).cloned());
+        let rolls = row.as_ref().filter(|row| rolling(row));
         committed.push(Committed {
-            revision: new.or(rolls).map(|row| row.target.id),
+            revision: new.as_ref().or(rolls).map(|row| row.target.id),
+            is_disabled: row.as_ref().is_some_and(|row| !row.enabled),
+            generation: row.as_ref().map_or(0, |row| row.generation),
+            comes_back,
             service,
             status: driver.status,
         });
@@ -484,62 +435,25 @@ async fn commit_in_turn(
     Ok(committed)
 }
 
+/// Hands a row that was written to the driver of its service, which is started if there is none.
+async fn tell_driver(plane: &Arc<Plane>, row: Row) {
+    let service = row.service.clone();
+    let loaded = plane.load(row).await;
+    match plane.driver(&service) {
+        // It has not ended: that it would do in a turn of its own, after the row was gone.
+        Some(driver) => {
+            let reload = Request::Reload(Box::new(loaded));
+            let _ = driver.requests.send(reload).await;
+        }
+        None => plane.start_driver(loaded),
+    }
+}
+
 fn has_ended(plane: &Plane, service: &ServiceId) -> bool {
     plane.driver(service).is_some_and(|driver| {
         let showing = driver.status.borrow().detail.view.wakefulness;
         showing == Some(Showing::Ended)
     })
-}
-
-/// Takes an app down: each service is withdrawn, drained, stopped and forgotten.
-pub(crate) async fn down(plane: &Arc<Plane>, app: &AppName) -> Result<Vec<ServiceId>, Problem> {
-    let mut leaving = Vec::new();
-    {
-        let _turn = plane.deploys.lock().await;
-        for row in plane
-            .store
-            .services()
-            .await?
-            .into_iter()
-            .filter(|r| r.service.app == *app)
-        {
-            let Some(driver) = plane.driver(&row.service) else {
-                continue;
-            };
-            if !row.removing
-                && let Some(row) = plane.store.begin_removal(&row.service).await?
-            {
-                let loaded = plane.load(row).await;
-                let _ = driver
-                    .requests
-                    .send(Request::Reload(Box::new(loaded)))
-                    .await;
-            }
-            leaving.push((row.service, driver.status));
-        }
-    }
-    if leaving.is_empty() {
-        let text = format!("there is no app {app} on this node");
-        return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", text)
-            .hint("`layby ls` shows what there is"));
-    }
-    let mut removed = Vec::new();
-    for (service, mut status) in leaving {
-        let drain = Duration::from_millis(status.borrow().row.target.spec.service.drain_ms);
-        let gone = status.wait_for(|status| status.gone);
-        // An error of the inner kind means that the driver has ended: by then it is gone too.
-        if tokio::time::timeout(drain + DOWN_SLACK, gone)
-            .await
-            .is_err()
-        {
-            return Err(
-                Problem::timed_out(format!("{service} is still being taken down"))
-                    .hint(format!("`layby status {service}` says what it waits for")),
-            );
-        }
-        removed.push(service);
-    }
-    Ok(removed)
 }
 
 async fn warn(events: &mpsc::Sender<Event>, texts: Vec<String>) {

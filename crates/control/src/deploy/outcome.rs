@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use layby_model::RevisionId;
+use layby_model::state::Showing;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -39,23 +40,18 @@ pub(crate) async fn wait(
 }
 
 async fn wait_for(one: Committed, detach: bool, events: &mpsc::Sender<Event>) -> Outcome {
-    let Committed {
-        service,
-        revision,
-        mut status,
-    } = one;
-    let Some(revision) = revision else {
-        let shown = Arc::clone(&status.borrow());
-        return tell(&shown, Outcome::Unchanged, None, events).await;
+    let mut status = one.status.clone();
+    let Some(revision) = one.revision else {
+        return settled(&one, detach, events).await;
     };
     let mut progress = Progress::default();
     let mut limit = None;
     loop {
         let shown = Arc::clone(&status.borrow_and_update());
-        if let Some((outcome, failure)) = verdict(&shown, revision) {
+        let known = shown.row.generation >= one.generation || shown.gone;
+        if known && let Some((outcome, failure)) = verdict(&shown, revision, one.is_disabled) {
             return tell(&shown, outcome, failure, events).await;
         }
-        let known = shown.row.target.id == revision;
         if detach && known {
             return tell(&shown, Outcome::Pending, None, events).await;
         }
@@ -67,7 +63,7 @@ async fn wait_for(one: Committed, detach: bool, events: &mpsc::Sender<Event>) ->
             again = next;
             if let Some(text) = now {
                 let progress = Event::Progress {
-                    service: service.to_string(),
+                    service: one.service.to_string(),
                     state: shown.detail.view.state,
                     text,
                 };
@@ -90,8 +86,39 @@ async fn wait_for(one: Committed, detach: bool, events: &mpsc::Sender<Event>) ->
     }
 }
 
-/// What became of a revision; `None`: it still rolls, or its driver has not heard of it.
-fn verdict(status: &Status, revision: RevisionId) -> Option<(Outcome, Option<Failure>)> {
+/// Waits for a service that nothing rolls of: it stays as it is, or comes back after it was disabled.
+async fn settled(one: &Committed, detach: bool, events: &mpsc::Sender<Event>) -> Outcome {
+    let mut status = one.status.clone();
+    let known = |status: &Status| status.gone || status.row.generation >= one.generation;
+    // It has no other word than this to wait for.
+    let _ = status.wait_for(|status| known(status)).await;
+    let back = |status: &Status| {
+        let showing = status.detail.view.wakefulness;
+        let there = matches!(showing, Some(Showing::Awake | Showing::Ended));
+        there || status.resting.is_some() || status.row.live.is_none() || !status.row.enabled
+    };
+    if one.comes_back && !detach {
+        let wait = status.wait_for(|status| status.gone || back(status));
+        let _ = tokio::time::timeout(SLACK, wait).await;
+    }
+    let shown = Arc::clone(&status.borrow());
+    let row = &shown.row;
+    let (outcome, failure) = match () {
+        () if !row.enabled => (Outcome::Disabled, None),
+        () if row.live.is_none() => (Outcome::Failed, row.last_failure.clone()),
+        () if !one.comes_back => (Outcome::Unchanged, None),
+        () if back(&shown) => (Outcome::Live, None),
+        () => (Outcome::Pending, None),
+    };
+    tell(&shown, outcome, failure, events).await
+}
+
+/// What became of a revision; `None`: it still rolls. `is_disabled`: that it does not roll was known from the start.
+fn verdict(
+    status: &Status,
+    revision: RevisionId,
+    is_disabled: bool,
+) -> Option<(Outcome, Option<Failure>)> {
     let row = &status.row;
     let over = |reason: String| Failure {
         revision: revision.0,
@@ -117,6 +144,10 @@ fn verdict(status: &Status, revision: RevisionId) -> Option<(Outcome, Option<Fai
         Some((lost, Some(over(text))))
     } else if row.target.id == revision && row.target_failed {
         Some((lost, row.last_failure.clone()))
+    } else if !row.enabled && is_disabled {
+        Some((Outcome::Disabled, None))
+    } else if !row.enabled {
+        Some((lost, Some(over("it was disabled meanwhile".into()))))
     } else {
         None
     }

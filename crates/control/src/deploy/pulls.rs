@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use axum::http::StatusCode;
 use layby_image::client::{Fault, Progress, Step};
 use layby_image::{Error, Image, Reference};
-use layby_model::AppName;
 use layby_model::spec::{PullPolicy, ServiceSpec};
+use layby_model::{AppName, ServiceName};
 use tokio::sync::mpsc;
 
 use super::images::{self, Build};
@@ -30,6 +30,18 @@ pub(crate) struct Pull {
     pub(crate) platform: Option<String>,
     /// The digest of the one that the node has, where it may be used if the registry cannot be reached.
     held: Option<String>,
+}
+
+impl Pull {
+    /// An image that a service ran once, by the digest of then.
+    pub(super) fn by_digest(service: &ServiceName, reference: &Reference) -> Self {
+        Self {
+            service: service.to_string(),
+            name: reference.to_string(),
+            platform: None,
+            held: None,
+        }
+    }
 }
 
 /// What has to be pulled: what is missing (or is there for another platform), and what always is.

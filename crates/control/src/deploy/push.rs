@@ -107,6 +107,7 @@ async fn deploy_one(plane: &Arc<Plane>, id: &ServiceId) -> Result<Option<String>
         unscale: false,
         made_by,
         enables: false,
+        anew: false,
     };
     commit_in_turn(plane, &turn, vec![new]).await?;
     drop(kept);

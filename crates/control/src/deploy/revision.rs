@@ -60,6 +60,7 @@ pub(crate) async fn resolve(
         cause: Some(cause.to_owned()),
         unscale: false,
         made_by: made_by.to_owned(),
-        enables: true,
+        enables: false,
+        anew: false,
     })
 }

@@ -87,6 +87,7 @@ impl Driver {
             return;
         };
         let mode = match route {
+            Route::Refuse if !self.row().enabled && !self.row().removing => Mode::Disabled,
             Route::Refuse => Mode::Refuse,
             Route::Hold => Mode::Hold,
             Route::Serve(ids) => {

@@ -109,7 +109,7 @@ impl Driver {
         };
         let container = ended.map(|end| end.container);
         let row = self.row();
-        let of_live = row.live.as_ref().map(|live| live.spec.service.replicas);
+        let of_live = (row.live.as_ref()).map(|live| live.spec.service.replicas.max(1));
         let replicas = row.scale.or(of_live).unwrap_or(d.replicas);
         let engine = Arc::clone(&self.plane.engine);
         let (store, id, generation) = (self.plane.store.clone(), self.id.clone(), d.generation);

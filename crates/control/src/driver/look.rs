@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use layby_model::plan::{Desired, GatewayReport, Observed, Replica, Timer, timers};
 use layby_model::replica::{Phase, ReplicaReport};
-use layby_model::route::{Listener, Version};
+use layby_model::route::{Listener, Protocol, Version};
 use layby_model::spec::{RestartPolicy, ServiceSpec, Strategy};
 use layby_model::{ReplicaId, RevisionId};
 
@@ -214,7 +214,7 @@ impl Driver {
     /// The listeners of live and of a rolling target.
     pub(super) fn wanted_listeners(&self) -> Vec<Listener> {
         let row = self.row();
-        if !row.enabled {
+        if row.removing {
             return Vec::new();
         }
         let target = rolling(row).then_some(&row.target);
@@ -222,7 +222,9 @@ impl Driver {
         for revision in row.live.iter().chain(target) {
             let spec = &revision.spec.service;
             for listener in addresses::listeners(&self.id, spec, self.plane.config.publish_on) {
-                if listeners.iter().all(|l| l.addr != listener.addr) {
+                // Of what is disabled, those where that can be said: who asks by TCP is turned away at once.
+                let speaks = row.enabled || listener.protocol == Protocol::Http;
+                if speaks && listeners.iter().all(|l| l.addr != listener.addr) {
                     listeners.push(listener);
                 }
             }

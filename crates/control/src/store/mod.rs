@@ -203,6 +203,7 @@ mod tests {
             unscale: false,
             made_by: "root".into(),
             enables: true,
+            anew: false,
         }
     }
 

@@ -71,8 +71,10 @@ pub(crate) struct NewRevision {
     pub(crate) unscale: bool,
     /// Whoever makes it: a user, or the token of a push.
     pub(crate) made_by: String,
-    /// A disabled service is enabled by it, unless it asks for no replicas; `false`: it stays as it is.
+    /// It enables a service that somebody has disabled; `false`: that stays as it is.
     pub(crate) enables: bool,
+    /// It is made even where nothing differs from what is there.
+    pub(crate) anew: bool,
 }
 
 /// A decision of a driver; it is written only if the row's generation is still the one it was made with.
@@ -210,6 +212,33 @@ impl Store {
         .await
     }
 
+    /// Switches services on or off, all at once. Gives the rows of those for which that is a change; one on its way out is
+    /// left alone.
+    pub(crate) async fn switch(
+        &self,
+        ids: Vec<ServiceId>,
+        enabled: bool,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.call(move |db| {
+            let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let mut rows = Vec::new();
+            for id in &ids {
+                let generation = next_generation(&tx)?;
+                let changed = tx.execute(
+                    "UPDATE services SET enabled = ?3, generation = ?4
+                     WHERE app = ?1 AND service = ?2 AND enabled <> ?3 AND NOT removing",
+                    params![id.app.as_str(), id.service.as_str(), enabled, generation],
+                )?;
+                if changed == 1 {
+                    rows.extend(read(&tx, id)?);
+                }
+            }
+            tx.commit()?;
+            Ok(rows)
+        })
+        .await
+    }
+
     /// Marks a service as on its way out, and gives the row as it then is.
     pub(crate) async fn begin_removal(&self, id: &ServiceId) -> Result<Option<Row>, StoreError> {
         let id = id.clone();
@@ -261,6 +290,7 @@ fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqli
         )
         .optional()?;
     let revision = newest.unwrap_or(0) + 1;
+    let enabled = enabled_after(read(tx, &new.service)?.as_ref(), new);
     let address = match newest {
         Some(_) => None, // it has one, and keeps it
         None => next_address(tx)?,
@@ -269,8 +299,7 @@ fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqli
         "INSERT INTO services
              (app, service, enabled, removing, target, live, target_failed, replicas, wanted, generation, address)
          VALUES (?1, ?2, ?8, 0, ?3, NULL, 0, ?4, 'awake', ?5, ?6)
-         ON CONFLICT DO UPDATE SET target = ?3, target_failed = 0, generation = ?5,
-             enabled = (?8 OR coalesce(iif(?7, NULL, scale), 0) > 0) AND (?9 OR enabled),
+         ON CONFLICT DO UPDATE SET target = ?3, target_failed = 0, generation = ?5, enabled = ?8,
              scale = iif(?7, NULL, scale), replicas = coalesce(iif(?7, NULL, scale), ?4)",
         params![
             app,
@@ -280,8 +309,7 @@ fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqli
             next_generation(tx)?,
             address,
             new.unscale,
-            new.spec.service.replicas > 0,
-            new.enables
+            enabled
         ],
     )?;
     history::overtake(tx, &new.service, now)?;
@@ -305,6 +333,16 @@ fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqli
         params![app, service, revision, KEPT_REVISIONS],
     )?;
     Ok(())
+}
+
+/// Whether a service is enabled once a revision is made: settings without replicas disable it, those that ask for some
+/// again enable it, and otherwise it stays as somebody has switched it.
+fn enabled_after(row: Option<&Row>, new: &NewRevision) -> bool {
+    let wants = new.spec.service.replicas > 0;
+    match row {
+        Some(row) if wants == (row.target.spec.service.replicas > 0) => row.enabled || new.enables,
+        Some(_) | None => wants,
+    }
 }
 
 fn write_decision(

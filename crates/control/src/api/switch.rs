@@ -1,0 +1,80 @@
+//! Disabling, enabling and removing one service.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::Shared;
+use super::lines::lines;
+use super::query::{self, Pairs};
+use super::services::parse;
+use super::types::{Event, Problem, RemovedView, ServiceView};
+use crate::deploy;
+
+/// Disables a service, and answers when nothing of it runs any more. Its settings and its history stay.
+#[utoipa::path(
+    post,
+    path = "/v1/services/{app}/{service}/disable",
+    params(("app" = String, Path), ("service" = String, Path)),
+    responses(
+        (status = 200, body = ServiceView),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "It is being taken down"),
+        (status = 504, body = Problem, content_type = "application/problem+json", description = "It takes longer: it goes on"),
+    )
+)]
+pub(super) async fn disable(
+    State(plane): Shared,
+    Path(names): Path<(String, String)>,
+) -> Result<Json<ServiceView>, Problem> {
+    Ok(Json(deploy::disable(&plane, &parse(names)?).await?))
+}
+
+/// Enables a service, and tells how it comes back.
+#[utoipa::path(
+    post,
+    path = "/v1/services/{app}/{service}/enable",
+    params(
+        ("app" = String, Path),
+        ("service" = String, Path),
+        ("detach" = Option<bool>, Query, description = "Do not wait for the outcome"),
+    ),
+    responses(
+        (status = 200, body = Event, content_type = "application/x-ndjson", description = "One event a line, the last is `done`"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "It is being taken down"),
+    )
+)]
+pub(super) async fn enable(
+    State(plane): Shared,
+    Path(names): Path<(String, String)>,
+    pairs: Pairs,
+) -> Result<Response, Problem> {
+    let detach = query::flag(&pairs, "detach");
+    let events = deploy::enable(plane, &parse(names)?, detach).await?;
+    Ok(lines(ReceiverStream::new(events)))
+}
+
+/// Takes a service down with its history, and answers when it is gone. Its volumes stay.
+#[utoipa::path(
+    delete,
+    path = "/v1/services/{app}/{service}",
+    params(("app" = String, Path), ("service" = String, Path)),
+    responses(
+        (status = 200, body = RemovedView),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 504, body = Problem, content_type = "application/problem+json", description = "It takes longer: it goes on"),
+    )
+)]
+pub(super) async fn remove(
+    State(plane): Shared,
+    Path(names): Path<(String, String)>,
+) -> Result<Json<RemovedView>, Problem> {
+    let id = parse(names)?;
+    deploy::remove(&plane, &id).await?;
+    Ok(Json(RemovedView {
+        removed: vec![id.to_string()],
+        volumes: Vec::new(),
+    }))
+}

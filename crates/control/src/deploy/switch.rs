@@ -1,0 +1,81 @@
+//! Disabling and enabling: a disabled service has no replicas, answers 503, and keeps its settings and its history.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use layby_model::ServiceId;
+use tokio::sync::mpsc;
+
+use super::leave::STOP_SLACK;
+use super::{Committed, EVENTS, finish, outcome, tell_driver};
+use crate::api::types::{Event, Problem, ServiceView};
+use crate::driver::rolling;
+use crate::plane::Plane;
+use crate::store::Row;
+
+/// Disables a service, also while it rolls, and gives it when its last replica is gone. One that is disabled stays so.
+///
+/// # Errors
+/// There is no such service, or it is being taken down; or it takes longer than the drain and a minute, and goes on.
+pub(crate) async fn disable(plane: &Arc<Plane>, id: &ServiceId) -> Result<ServiceView, Problem> {
+    switch(plane, id, false).await?;
+    let mut driver = plane.driver(id).ok_or_else(|| Problem::no_service(id))?;
+    let drain = Duration::from_millis(driver.status.borrow().row.target.spec.service.drain_ms);
+    let off = driver.status.wait_for(|status| {
+        let off = !status.row.enabled && status.detail.replicas.is_empty();
+        // Whoever enables it again meanwhile has the last word.
+        status.gone || off
+    });
+    match tokio::time::timeout(drain + STOP_SLACK, off).await {
+        Ok(Ok(status)) if !status.gone => Ok(status.detail.view.clone()),
+        Ok(_) => Err(Problem::no_service(id)),
+        Err(_) => Err(
+            Problem::timed_out(format!("{id} is disabled, and its replicas still end"))
+                .hint(format!("`layby status {id}` says what it waits for")),
+        ),
+    }
+}
+
+/// Enables a service, and tells how it comes back: live as awake as it was, or on with the rollout that waited.
+///
+/// # Errors
+/// There is no such service, or it is being taken down.
+pub(crate) async fn enable(
+    plane: Arc<Plane>,
+    id: &ServiceId,
+    detach: bool,
+) -> Result<mpsc::Receiver<Event>, Problem> {
+    let (row, changed) = switch(&plane, id, true).await?;
+    let driver = plane.driver(id).ok_or_else(|| Problem::no_service(id))?;
+    let rolls = rolling(&row).then_some(row.target.id);
+    let committed = Committed {
+        service: id.clone(),
+        revision: rolls,
+        is_disabled: false,
+        comes_back: changed,
+        generation: row.generation,
+        status: driver.status,
+    };
+    // What was pushed meanwhile was not for it.
+    plane.desk.pushed();
+    let (events, stream) = mpsc::channel(EVENTS);
+    plane.spawn(async move {
+        let code = outcome::wait(vec![committed], detach, &events).await;
+        finish(&events, Ok(code)).await;
+    });
+    Ok(stream)
+}
+
+/// Writes it, and tells the driver. Gives the row as it then is, and whether that is a change.
+async fn switch(plane: &Arc<Plane>, id: &ServiceId, enabled: bool) -> Result<(Row, bool), Problem> {
+    let _turn = plane.deploys.lock().await;
+    if let Some(row) = plane.store.switch(vec![id.clone()], enabled).await?.pop() {
+        tell_driver(plane, row.clone()).await;
+        return Ok((row, true));
+    }
+    match plane.store.service(id).await? {
+        Some(row) if row.removing => Err(Problem::conflict(format!("{id} is being taken down"))),
+        Some(row) => Ok((row, false)),
+        None => Err(Problem::no_service(id)),
+    }
+}
