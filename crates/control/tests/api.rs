@@ -12,10 +12,11 @@ use std::time::Duration;
 use common::{Deployed, PATIENCE, World, compose, tar};
 use layby_control::api;
 use layby_control::api::types::{
-    EventView, FileView, ImageView, LogView, LoginView, ManifestView, NewToken, Outcome, Problem,
-    PruneView, RemovedView, ServiceDetail, ServiceView, TokenView, TransferEvent, UsageView,
-    VersionView, VolumeView,
+    DiffView, EventView, FileView, ImageView, LogView, LoginView, ManifestView, NewToken, Outcome,
+    Problem, PruneView, RemovedView, RevisionView, ServiceDetail, ServiceView, TokenView,
+    TransferEvent, UsageView, VersionView, VolumeView,
 };
+use layby_model::State;
 
 #[test]
 fn the_committed_document_is_the_one_that_the_code_makes() {
@@ -300,6 +301,8 @@ async fn every_endpoint_of_the_document_answers() {
     api.raw("DELETE /v1/tokens/{name}", "/v1/tokens/ci", vec![])
         .await;
 
+    revisions_and_switches(&mut api, one, at).await;
+
     let removed: RemovedView = api
         .call("DELETE /v1/apps/{app}", "/v1/apps/shop", vec![])
         .await;
@@ -319,6 +322,40 @@ async fn every_endpoint_of_the_document_answers() {
         }
     }
     assert_eq!(api.called, described);
+}
+
+/// The endpoints of a service's history, and those that switch it; a second service comes and goes.
+async fn revisions_and_switches(api: &mut Caller, one: &str, at: &str) {
+    for (what, outcome) in [
+        ("redeploy", Outcome::Live),
+        ("rollback?to=1", Outcome::Unchanged),
+    ] {
+        let endpoint = format!("POST {one}/{}", what.split('?').next().expect("a word"));
+        let events = api.raw(&endpoint, &format!("{at}/{what}"), vec![]).await;
+        let done = Deployed::of(axum::http::StatusCode::OK, &events);
+        assert_eq!(done.outcomes(), [("web".into(), outcome)]);
+    }
+    let path = format!("{at}/history");
+    let history: Vec<RevisionView> = api.call(&format!("GET {one}/history"), &path, vec![]).await;
+    assert_eq!((history.len(), history[0].active), (2, true));
+    let path = format!("{at}/diff?from=1");
+    let diff: DiffView = api.call(&format!("GET {one}/diff"), &path, vec![]).await;
+    assert_eq!((diff.to, diff.changes.len()), (2, 0));
+    let path = format!("{at}/disable");
+    let off: ServiceView = api
+        .call(&format!("POST {one}/disable"), &path, vec![])
+        .await;
+    assert_eq!((off.state, off.replicas_wanted), (State::Disabled, 0));
+    let path = format!("{at}/enable");
+    let events = api.raw(&format!("POST {one}/enable"), &path, vec![]).await;
+    let on = Deployed::of(axum::http::StatusCode::OK, &events);
+    assert_eq!(on.outcomes(), [("web".into(), Outcome::Live)]);
+    let other = api.world.up_as("other", &compose("fake/ok", ""), "").await;
+    assert_eq!(other.code(), 0);
+    let removed: RemovedView = api
+        .call(&format!("DELETE {one}"), "/v1/services/other/web", vec![])
+        .await;
+    assert_eq!(removed.removed, ["other/web"]);
 }
 
 #[tokio::test]

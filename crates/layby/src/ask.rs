@@ -6,8 +6,8 @@ use crate::cli::{self, Command};
 use crate::client::Client;
 use crate::paths::Paths;
 use crate::{
-    build, cp, exec, forward, images, journal, login, logs, manual, node, services, tokens, top,
-    up, volumes,
+    build, cp, exec, forward, history, images, journal, login, logs, manual, node, services,
+    switch, tokens, top, up, volumes,
 };
 
 /// Does what `command` says; everything but `serve` asks the node.
@@ -22,7 +22,7 @@ pub(crate) async fn ask(paths: &Paths, command: Command) -> Result<()> {
         Command::Man(options) => manual::man(&options),
         Command::Up(options) => up::up(paths, &client, options).await,
         Command::Build(options) => build::build(paths, &client, options).await,
-        Command::Ls(form) => services::ls(&client, form.json).await,
+        Command::Ls { all, json } => services::ls(&client, all, json.json).await,
         Command::Status { name, json } => services::status(&client, &name.name, json.json).await,
         Command::Exec(options) => exec::exec(&client, &options).await,
         Command::Cp(options) => cp::cp(&client, &options).await,
@@ -34,6 +34,13 @@ pub(crate) async fn ask(paths: &Paths, command: Command) -> Result<()> {
         Command::Doze(name) => services::turn(&client, &name.name, "doze").await,
         Command::Wake(name) => services::turn(&client, &name.name, "wake").await,
         Command::Deploy(options) => services::deploy(&client, &options).await,
+        Command::History(options) => history::history(&client, &options).await,
+        Command::Diff(options) => history::diff(&client, &options).await,
+        Command::Rollback(options) => history::rollback(&client, &options).await,
+        Command::Redeploy(options) => history::redeploy(&client, &options).await,
+        Command::Disable(several) => switch::disable(&client, &several).await,
+        Command::Enable(options) => switch::enable(&client, &options).await,
+        Command::Rm(options) => switch::remove(&client, &options).await,
         Command::Down { app, volumes } => services::down(&client, &app, volumes).await,
         Command::Volume(command) => volumes::volume(&client, command).await,
         Command::Image(command) => images::image(&client, command).await,

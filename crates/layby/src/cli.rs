@@ -1,7 +1,9 @@
 //! The command line, defined once: parser and help come from here.
 
 mod events;
+mod history;
 mod manual;
+mod switch;
 
 use std::env::VarError;
 use std::net::{IpAddr, SocketAddr};
@@ -9,7 +11,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use events::Events;
+pub(crate) use history::{Diff, History, Redeploy, Rollback};
 pub(crate) use manual::{Completions, Man};
+pub(crate) use switch::{Enable, Remove, Several};
 
 /// Runs a team's containerised services on a machine it owns.
 ///
@@ -44,8 +48,14 @@ pub(crate) enum Command {
     Up(Up),
     /// Build an image from a Dockerfile and a folder.
     Build(Build),
-    /// List the services.
-    Ls(Json),
+    /// List the services that are not disabled.
+    Ls {
+        /// Show the disabled ones, too.
+        #[arg(long, short)]
+        all: bool,
+        #[command(flatten)]
+        json: Json,
+    },
     /// Show one service whole: replicas, conditions, the last wake.
     Status {
         #[command(flatten)]
@@ -73,6 +83,20 @@ pub(crate) enum Command {
     Wake(Name),
     /// Deploy a service that is there again, with another image or other settings.
     Deploy(Deploy),
+    /// List the revisions of a service: who made each, when and why, and what became of it.
+    History(History),
+    /// Show how two revisions of a service differ.
+    Diff(Diff),
+    /// Go back to an earlier revision of a service: its settings and its images, as a new revision.
+    Rollback(Rollback),
+    /// Deploy the newest revision of a service anew.
+    Redeploy(Redeploy),
+    /// Disable services: nothing of them runs, requests are answered 503, settings and history stay.
+    Disable(Several),
+    /// Enable services that are disabled.
+    Enable(Enable),
+    /// Remove services with their histories; an app as a whole is taken down by `layby down`. Volumes stay.
+    Rm(Remove),
     /// Take an app down: drained, stopped and removed, with its history.
     Down {
         /// The app.
@@ -300,8 +324,11 @@ pub(crate) struct Deploy {
     /// A variable to set, as KEY=VALUE; may be given several times.
     #[arg(long, value_name = "K=V", value_parser = key_value)]
     pub(crate) env: Vec<(String, String)>,
+    /// A variable to take away; may be given several times.
+    #[arg(long, value_name = "K", value_parser = not_empty)]
+    pub(crate) unset: Vec<String>,
     /// Deploy nothing: follow the newest rollout, such as one that a push began, to its end.
-    #[arg(long, conflicts_with_all = ["image", "env", "detach"])]
+    #[arg(long, conflicts_with_all = ["image", "env", "unset", "detach"])]
     pub(crate) follow: bool,
     /// Do not wait until live or failed.
     #[arg(long, short)]

@@ -169,13 +169,17 @@ impl Screen {
             Outcome::Unchanged => format!("unchanged, revision {}", service.revision),
             Outcome::Failed => "failed".to_owned(),
             Outcome::Kept => format!("failed; revision {} serves on", service.revision),
+            Outcome::Disabled => format!(
+                "disabled, revision {}: `layby enable {name}` brings it back",
+                service.revision
+            ),
             Outcome::Pending => "goes on in the background: `layby status` shows how".to_owned(),
         };
         self.say(&format!("{name}  {said}"));
         for line in failure.into_iter().flat_map(explain) {
             self.say(&line);
         }
-        if !matches!(outcome, Outcome::Failed) {
+        if !matches!(outcome, Outcome::Failed | Outcome::Disabled) {
             for address in show::addresses(service, &self.gateway) {
                 self.say(&format!("  {address}"));
             }

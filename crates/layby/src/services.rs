@@ -13,18 +13,30 @@ use crate::nearest;
 use crate::out::say;
 use crate::show;
 
-/// Lists the services.
+/// Lists the services; those that are disabled only with `all`.
 ///
 /// # Errors
 /// No node answers.
-pub(crate) async fn ls(client: &Client, json: bool) -> Result<()> {
-    let services: Vec<ServiceView> = client.get("/v1/services", &[]).await?;
+pub(crate) async fn ls(client: &Client, all: bool, json: bool) -> Result<()> {
+    let mut services: Vec<ServiceView> = client.get("/v1/services", &[]).await?;
+    let known = services.len();
+    if !all {
+        services.retain(|service| !show::is_disabled(service));
+    }
+    let hidden = known - services.len();
     if json {
         say!("{}", serde_json::to_string_pretty(&services)?);
-    } else if services.is_empty() {
+    } else if known == 0 {
         say!("No services yet: `layby up` deploys a Compose file or Kubernetes manifests.");
     } else {
-        show::services(&services);
+        if !services.is_empty() {
+            show::services(&services);
+        }
+        match hidden {
+            0 => {}
+            1 => say!("1 service is disabled: `layby ls --all` shows it, too."),
+            n => say!("{n} services are disabled: `layby ls --all` shows them, too."),
+        }
     }
     Ok(())
 }
@@ -67,6 +79,7 @@ pub(crate) async fn deploy(client: &Client, options: &Deploy) -> Result<()> {
     let request = DeployBody {
         image: options.image.clone(),
         env: options.env.iter().cloned().collect::<BTreeMap<_, _>>(),
+        unset: options.unset.clone(),
     };
     let query = [("detach", options.detach.to_string())];
     let lines = client

@@ -2,6 +2,7 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 use layby_control::api::types::{ExitView, ServiceDetail, ServiceView};
+use layby_model::State;
 use nix::sys::signal::Signal;
 
 use crate::events;
@@ -38,6 +39,11 @@ pub(crate) fn state(service: &ServiceView) -> String {
         Some(revision) => format!("{state} (revision {revision} failed)"),
         None => state,
     }
+}
+
+/// Whether it was switched off.
+pub(crate) fn is_disabled(service: &ServiceView) -> bool {
+    service.state == State::Disabled
 }
 
 /// What serde calls a plain enum value.

@@ -39,14 +39,11 @@ pub(crate) struct Draft {
     pub(crate) named_files: Vec<String>,
 }
 
-/// How many replicas a service is to have.
+/// How many replicas a service is to have; 0: it is disabled.
 pub(crate) fn replicas(text: &str) -> Result<u32, Expected> {
     match text.parse() {
-        Ok(count @ 1..=MAX_REPLICAS) => Ok(count),
-        Ok(0) => Err(format!(
-            "a whole number from 1 to {MAX_REPLICAS} (a service that nobody uses sleeps by itself, and one that is never wanted is left out)"
-        )),
-        _ => Err(format!("a whole number from 1 to {MAX_REPLICAS}")),
+        Ok(count @ 0..=MAX_REPLICAS) => Ok(count),
+        _ => Err(format!("a whole number from 0 to {MAX_REPLICAS}")),
     }
 }
 

@@ -37,7 +37,7 @@ pub struct ServiceSpec {
     pub name: ServiceName,
     /// The containers of one replica; the first is the one that `logs` and `exec` mean.
     pub containers: Vec<ContainerSpec>,
-    /// How many replicas it is to have while awake; at least 1.
+    /// How many replicas it is to have while awake; 0: it is deployed disabled, and has one when it is enabled.
     pub replicas: u32,
     /// The port in the replica that HTTP by host name goes to. `None`: ask the image (a single EXPOSE).
     pub port: Option<u16>,

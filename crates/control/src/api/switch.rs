@@ -5,11 +5,11 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::Shared;
 use super::lines::lines;
 use super::query::{self, Pairs};
 use super::services::parse;
 use super::types::{Event, Problem, RemovedView, ServiceView};
+use super::{Shared, Who};
 use crate::deploy;
 
 /// Disables a service, and answers when nothing of it runs any more. Its settings and its history stay.
@@ -26,9 +26,11 @@ use crate::deploy;
 )]
 pub(super) async fn disable(
     State(plane): Shared,
+    who: Who,
     Path(names): Path<(String, String)>,
 ) -> Result<Json<ServiceView>, Problem> {
-    Ok(Json(deploy::disable(&plane, &parse(names)?).await?))
+    let view = deploy::disable(&plane, &parse(names)?, &who).await?;
+    Ok(Json(view))
 }
 
 /// Enables a service, and tells how it comes back.
@@ -48,11 +50,12 @@ pub(super) async fn disable(
 )]
 pub(super) async fn enable(
     State(plane): Shared,
+    who: Who,
     Path(names): Path<(String, String)>,
     pairs: Pairs,
 ) -> Result<Response, Problem> {
     let detach = query::flag(&pairs, "detach");
-    let events = deploy::enable(plane, &parse(names)?, detach).await?;
+    let events = deploy::enable(plane, &parse(names)?, detach, &who).await?;
     Ok(lines(ReceiverStream::new(events)))
 }
 

@@ -13,7 +13,7 @@ use super::{current, has_ended, revision};
 use crate::api::types::{Event, Problem};
 use crate::driver;
 use crate::plane::Plane;
-use crate::store::Row;
+use crate::store::{Row, enabled_after};
 
 /// So many looks are enough for any rollout; more would mean that it never settles.
 const LOOKS: usize = 1_000;
@@ -60,6 +60,9 @@ pub(crate) async fn run(
                 texts.push("nothing more if that image is the one that runs already; else:".into());
             }
             let (d, o) = begin(plane, row, service, &id);
+            if !d.enabled {
+                texts.push("it is disabled: nothing of it runs until it is enabled".into());
+            }
             texts.extend(simulate(d, o));
         } else {
             texts.push("nothing: it is as the manifest wants it".into());
@@ -82,13 +85,13 @@ fn begin(
     let target = RevisionId(row.map_or(0, |row| row.target.id.0) + 1);
     let before = row.map(driver::desired);
     let d = Desired {
-        enabled: true,
+        enabled: enabled_after(row, spec, false),
         target: Some(target),
         live: before.as_ref().and_then(|d| d.live),
         target_failed: false,
         deadline_ms: spec.progress_deadline_ms.max(1),
         stop_first: spec.strategy == Strategy::StopFirst,
-        replicas: spec.replicas,
+        replicas: spec.replicas.max(1),
         wanted: before.map_or(Wakefulness::Awake, |d| d.wanted),
         ladder: spec.sleep,
         drain_ms: spec.drain_ms,

@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 
 use super::leave::STOP_SLACK;
 use super::{Committed, EVENTS, finish, outcome, tell_driver};
-use crate::api::types::{Event, Problem, ServiceView};
+use crate::api::Who;
+use crate::api::types::{Event, EventKind, Problem, ServiceView};
 use crate::driver::rolling;
 use crate::plane::Plane;
 use crate::store::Row;
@@ -17,8 +18,12 @@ use crate::store::Row;
 ///
 /// # Errors
 /// There is no such service, or it is being taken down; or it takes longer than the drain and a minute, and goes on.
-pub(crate) async fn disable(plane: &Arc<Plane>, id: &ServiceId) -> Result<ServiceView, Problem> {
-    switch(plane, id, false).await?;
+pub(crate) async fn disable(
+    plane: &Arc<Plane>,
+    id: &ServiceId,
+    who: &Who,
+) -> Result<ServiceView, Problem> {
+    switch(plane, id, false, who).await?;
     let mut driver = plane.driver(id).ok_or_else(|| Problem::no_service(id))?;
     let drain = Duration::from_millis(driver.status.borrow().row.target.spec.service.drain_ms);
     let off = driver.status.wait_for(|status| {
@@ -44,8 +49,9 @@ pub(crate) async fn enable(
     plane: Arc<Plane>,
     id: &ServiceId,
     detach: bool,
+    who: &Who,
 ) -> Result<mpsc::Receiver<Event>, Problem> {
-    let (row, changed) = switch(&plane, id, true).await?;
+    let (row, changed) = switch(&plane, id, true, who).await?;
     let driver = plane.driver(id).ok_or_else(|| Problem::no_service(id))?;
     let rolls = rolling(&row).then_some(row.target.id);
     let committed = Committed {
@@ -67,9 +73,19 @@ pub(crate) async fn enable(
 }
 
 /// Writes it, and tells the driver. Gives the row as it then is, and whether that is a change.
-async fn switch(plane: &Arc<Plane>, id: &ServiceId, enabled: bool) -> Result<(Row, bool), Problem> {
+async fn switch(
+    plane: &Arc<Plane>,
+    id: &ServiceId,
+    enabled: bool,
+    who: &Who,
+) -> Result<(Row, bool), Problem> {
     let _turn = plane.deploys.lock().await;
     if let Some(row) = plane.store.switch(vec![id.clone()], enabled).await?.pop() {
+        let (kind, text) = match enabled {
+            true => (EventKind::Enabled, "is enabled"),
+            false => (EventKind::Disabled, "is disabled"),
+        };
+        plane.events.of(id, kind, text.to_owned(), Some(&who.name));
         tell_driver(plane, row.clone()).await;
         return Ok((row, true));
     }

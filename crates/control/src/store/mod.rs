@@ -23,7 +23,7 @@ pub(crate) use events::EventQuery;
 use format::MIGRATIONS;
 pub(crate) use history::Record;
 pub(crate) use jobs::{AttemptRow, Cause, EndRow, JobRow, NewRun, RunRow, Shelf};
-pub(crate) use rows::{Decision, NewRevision, Revision, Row};
+pub(crate) use rows::{Decision, NewRevision, Revision, Row, enabled_after};
 pub(crate) use tokens::Token;
 
 /// So many closures may wait for the disk; a caller beyond that waits for a place.

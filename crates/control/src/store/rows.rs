@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use layby_model::engine::RunSpec;
+use layby_model::spec::ServiceSpec;
 use layby_model::{RevisionId, ServiceId, Wakefulness};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
@@ -290,7 +291,8 @@ fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqli
         )
         .optional()?;
     let revision = newest.unwrap_or(0) + 1;
-    let enabled = enabled_after(read(tx, &new.service)?.as_ref(), new);
+    let before = read(tx, &new.service)?;
+    let enabled = enabled_after(before.as_ref(), &new.spec.service, new.enables);
     let address = match newest {
         Some(_) => None, // it has one, and keeps it
         None => next_address(tx)?,
@@ -337,10 +339,10 @@ fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqli
 
 /// Whether a service is enabled once a revision is made: settings without replicas disable it, those that ask for some
 /// again enable it, and otherwise it stays as somebody has switched it.
-fn enabled_after(row: Option<&Row>, new: &NewRevision) -> bool {
-    let wants = new.spec.service.replicas > 0;
+pub(crate) fn enabled_after(row: Option<&Row>, new: &ServiceSpec, enables: bool) -> bool {
+    let wants = new.replicas > 0;
     match row {
-        Some(row) if wants == (row.target.spec.service.replicas > 0) => row.enabled || new.enables,
+        Some(row) if wants == (row.target.spec.service.replicas > 0) => row.enabled || enables,
         Some(_) | None => wants,
     }
 }

@@ -1,0 +1,34 @@
+//! Arguments of the commands that switch services off and on, and remove them.
+
+use clap::Args;
+
+use super::not_empty;
+
+/// Services, or all of the node.
+#[derive(Debug, Args)]
+pub(crate) struct Several {
+    /// The services (each its name where that is unique, else `app/service`), or apps of which all services are meant.
+    #[arg(value_name = "NAME", required_unless_present = "all", value_parser = not_empty)]
+    pub(crate) names: Vec<String>,
+    /// All services of the node.
+    #[arg(long, conflicts_with = "names")]
+    pub(crate) all: bool,
+}
+
+/// `layby enable`.
+#[derive(Debug, Args)]
+pub(crate) struct Enable {
+    #[command(flatten)]
+    pub(crate) several: Several,
+    /// Do not wait until they are back.
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+}
+
+/// `layby rm`.
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    /// The services: each its name where that is unique, else `app/service`.
+    #[arg(required = true, value_name = "NAME", value_parser = not_empty)]
+    pub(crate) names: Vec<String>,
+}

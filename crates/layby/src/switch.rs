@@ -1,0 +1,102 @@
+//! `layby disable`, `enable` and `rm`: services off and on, and away.
+
+use anyhow::Result;
+use futures_util::future::join_all;
+use layby_control::api::types::{RemovedView, ServiceView};
+
+use crate::cli::{Enable, Remove, Several};
+use crate::client::Client;
+use crate::events::{self, Style};
+use crate::out::say;
+use crate::services::{find, find_all};
+use crate::show;
+
+/// Disables services, all at a time, and waits until nothing of them runs.
+///
+/// # Errors
+/// No node answers, or a name fits neither a service nor an app; or one takes too long to end.
+pub(crate) async fn disable(client: &Client, several: &Several) -> Result<()> {
+    let paths = paths(client, several, true).await?;
+    let asked = paths.iter().map(async |path| {
+        let view: ServiceView = client.post(&format!("{path}/disable"), &[]).await?;
+        say!("{}/{}  {}", view.app, view.service, show::state(&view));
+        Ok(())
+    });
+    first_error(join_all(asked).await)
+}
+
+/// Enables services, all at a time, and shows how they come back.
+///
+/// # Errors
+/// As [`disable`]; or one of them did not come back.
+pub(crate) async fn enable(client: &Client, options: &Enable) -> Result<()> {
+    let query = [("detach", options.detach.to_string())];
+    let mut answers = Vec::new();
+    for path in paths(client, &options.several, false).await? {
+        answers.push(client.post_lines(&format!("{path}/enable"), &query).await);
+    }
+    let mut results = Vec::new();
+    for lines in answers {
+        results.push(match lines {
+            Ok(lines) => events::show(client, lines, Style::Auto).await,
+            Err(error) => Err(error),
+        });
+    }
+    first_error(results)
+}
+
+/// Removes services with their histories. Their volumes stay.
+///
+/// # Errors
+/// As [`disable`], but that apps are none of its business.
+pub(crate) async fn remove(client: &Client, options: &Remove) -> Result<()> {
+    let mut paths = Vec::new();
+    for name in &options.names {
+        let path = find(client, name).await?; // all are known before one is removed
+        if !paths.contains(&path) {
+            paths.push(path);
+        }
+    }
+    let asked = paths.iter().map(async |path| {
+        let removed: RemovedView = client.delete(path, &[]).await?;
+        for service in removed.removed {
+            say!("{service}  removed");
+        }
+        Ok(())
+    });
+    first_error(join_all(asked).await)
+}
+
+/// The API paths of what is meant. `--all` means those that the command changes: with `enabled` those that are, else the
+/// disabled ones.
+async fn paths(client: &Client, several: &Several, enabled: bool) -> Result<Vec<String>> {
+    let ids = match several.all {
+        true => {
+            let views: Vec<ServiceView> = client.get("/v1/services", &[]).await?;
+            let views = views.into_iter();
+            let meant = views.filter(|view| show::is_disabled(view) != enabled);
+            meant
+                .map(|view| format!("{}/{}", view.app, view.service))
+                .collect()
+        }
+        false => find_all(client, &several.names).await?,
+    };
+    if ids.is_empty() {
+        let what = if enabled { "enabled" } else { "disabled" };
+        say!("No service is {what}.");
+    }
+    Ok(ids.iter().map(|id| format!("/v1/services/{id}")).collect())
+}
+
+/// Every error is said; the first one is what the command ends with.
+fn first_error(results: Vec<Result<()>>) -> Result<()> {
+    let mut errors = results.into_iter().filter_map(Result::err);
+    let first = errors.next();
+    for other in errors {
+        let text = format!("{other:#}");
+        if !text.is_empty() {
+            crate::out::tell!("layby: {text}");
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
