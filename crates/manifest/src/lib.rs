@@ -65,6 +65,8 @@ pub struct ReadOptions {
     pub folder_path: Option<String>,
     /// The caller's environment, for `${VAR}` in Compose files, and `HOME` for `~`. It wins over the file `.env`.
     pub env: BTreeMap<String, String>,
+    /// The profiles whose services are switched on (Compose); `*`: all. Empty: those of the variable `COMPOSE_PROFILES`.
+    pub profiles: Vec<String>,
     /// What is in the files of [`Manifest::named_files`], by the paths given there; one that is left out does not
     /// exist. `None`: they are not known yet, and what they would say is missing from the app.
     pub named_files: Option<BTreeMap<String, Vec<u8>>>,
@@ -96,7 +98,7 @@ pub fn read(files: &Files, options: &ReadOptions) -> Result<Manifest, Vec<Diagno
             let (names, documents) = split(found);
             let dotenv = files.0.get(dotenv::FILE).map(Vec::as_slice);
             let variables = dotenv::variables(dotenv, &options.env, &mut report);
-            let draft = compose::read(documents, &variables, options, &mut report);
+            let draft = compose::read(documents, files, &variables, options, &mut report);
             (names, draft)
         }
         Found::Kubernetes(found) => {

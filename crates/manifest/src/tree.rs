@@ -33,6 +33,19 @@ impl Place {
 pub(crate) struct Node {
     pub(crate) place: Place,
     pub(crate) value: Value,
+    pub(crate) laid: Laid,
+}
+
+/// What becomes of the value that a file says over that of a file before it (Compose Specification, "Merge").
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Laid {
+    /// As its key has it: merged, joined or replaced.
+    #[default]
+    Usual,
+    /// `!override`: this stands alone.
+    Alone,
+    /// `!reset`: neither is left.
+    Gone,
 }
 
 /// What a node holds.
@@ -61,6 +74,15 @@ pub(crate) struct Entry {
 }
 
 impl Node {
+    /// A value that is laid over others as usual.
+    pub(crate) fn new(place: Place, value: Value) -> Self {
+        Self {
+            place,
+            value,
+            laid: Laid::Usual,
+        }
+    }
+
     /// The text of a scalar.
     pub(crate) fn scalar(&self) -> Option<&str> {
         match &self.value {
@@ -77,6 +99,18 @@ impl Node {
                 .find(|entry| entry.key == key)
                 .map(|entry| &entry.value),
             Value::Null | Value::Scalar { .. } | Value::List(_) => None,
+        }
+    }
+
+    /// The first value below this one that is laid over others otherwise than usual.
+    pub(crate) fn unusual(&self) -> Option<&Node> {
+        if self.laid != Laid::Usual {
+            return Some(self);
+        }
+        match &self.value {
+            Value::Null | Value::Scalar { .. } => None,
+            Value::List(items) => items.iter().find_map(Node::unusual),
+            Value::Map(entries) => entries.iter().find_map(|entry| entry.value.unusual()),
         }
     }
 

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use granit_parser::{Event, Parser, ScalarStyle, Span, Tag, options};
 
 use crate::diagnostic::Diagnostic;
-use crate::tree::{Entry, Node, Place, Value, cut};
+use crate::tree::{Entry, Laid, Node, Place, Value, cut};
 
 /// The largest file that is read.
 pub(crate) const MAX_FILE_BYTES: usize = 1 << 20;
@@ -113,6 +113,7 @@ struct Weight {
 /// A list or map that is not closed yet.
 struct Frame {
     place: Place,
+    laid: Laid,
     anchor: usize,
     weight: Weight,
     open: Open,
@@ -152,11 +153,12 @@ impl Builder {
         };
         match event {
             Event::Scalar(text, style, anchor, tag) => {
+                let laid = laid(tag.as_deref(), &place)?;
                 let value = scalar(&text, style, tag.as_deref(), &place)?;
                 let nodes = 1 + text.len() / TEXT_BYTES;
                 let weight = Weight { nodes, depth: 1 };
                 self.count(nodes, &place)?;
-                self.add(Node { place, value }, anchor, weight)
+                self.add(Node { place, value, laid }, anchor, weight)
             }
             Event::SequenceStart(_, anchor, tag) => {
                 self.open(place, anchor, tag.as_deref(), Open::List(Vec::new()))
@@ -191,7 +193,7 @@ impl Builder {
         tag: Option<&Tag>,
         open: Open,
     ) -> Result<(), Wrong> {
-        check_tag(tag, &place)?;
+        let laid = laid(tag, &place)?;
         self.count(1, &place)?;
         if self.stack.len() >= MAX_DEPTH {
             return Err((
@@ -201,6 +203,7 @@ impl Builder {
         }
         self.stack.push(Frame {
             place,
+            laid,
             anchor,
             weight: Weight { nodes: 1, depth: 1 },
             open,
@@ -226,8 +229,12 @@ impl Builder {
                 Value::Map(entries)
             }
         };
-        let place = frame.place;
-        self.add(Node { place, value }, frame.anchor, frame.weight)
+        let node = Node {
+            place: frame.place,
+            value,
+            laid: frame.laid,
+        };
+        self.add(node, frame.anchor, frame.weight)
     }
 
     /// Counts nodes before they are made.
@@ -299,7 +306,6 @@ fn scalar(
     tag: Option<&Tag>,
     place: &Place,
 ) -> Result<Value, Wrong> {
-    check_tag(tag, place)?;
     if text.contains('\0') {
         // Neither a command, a variable nor a name can hold it: all end there.
         return Err((place.clone(), "the character NUL cannot be used".to_owned()));
@@ -319,14 +325,18 @@ fn scalar(
     })
 }
 
-/// Refuses tags that would change what a value means, such as Compose's `!reset`.
-fn check_tag(tag: Option<&Tag>, place: &Place) -> Result<(), Wrong> {
-    match tag {
-        Some(tag) if tag.is_custom() && tag.original() != "!" => Err((
+/// What Compose's own tags say. Any other that would change what a value means is refused.
+fn laid(tag: Option<&Tag>, place: &Place) -> Result<Laid, Wrong> {
+    let Some(tag) = tag.filter(|tag| tag.is_custom() && tag.original() != "!") else {
+        return Ok(Laid::Usual);
+    };
+    match tag.original().as_str() {
+        "!reset" => Ok(Laid::Gone),
+        "!override" => Ok(Laid::Alone),
+        other => Err((
             place.clone(),
-            format!("the tag {} is not supported", cut(&tag.original())),
+            format!("the tag {} is not supported", cut(other)),
         )),
-        _ => Ok(()),
     }
 }
 

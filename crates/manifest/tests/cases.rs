@@ -1,6 +1,6 @@
 //! Reads every folder of `tests/cases` as a manifest and compares what comes of it with `expected.txt`.
 //!
-//! A case may hold an `args.txt`, one option a line: `-f FILE`, `--app NAME`, `folder NAME` (the
+//! A case may hold an `args.txt`, one option a line: `-f FILE`, `--app NAME`, `--profile NAME`, `folder NAME` (the
 //! manifest's folder; otherwise `demo`, in `/srv`), `env KEY=VALUE`, `include PATH` (a file of this repository
 //! that is read as if it lay in the case), `far` (the folder is not on the node's machine) and `pending` (files that
 //! the manifest names are not sent yet; otherwise they are those of the case). `UPDATE_EXPECTED=1 cargo test -p layby-manifest` writes what
@@ -80,6 +80,7 @@ fn load(case: &Path) -> (Files, ReadOptions) {
                 let (key, value) = value.split_once('=').unwrap();
                 options.env.insert(key.to_owned(), value.to_owned());
             }
+            "--profile" => options.profiles.push(value.to_owned()),
             "far" => options.folder_path = None,
             "pending" => options.named_files = None,
             "include" => {

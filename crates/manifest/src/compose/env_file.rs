@@ -31,7 +31,7 @@ pub(crate) fn read(service: &mut Fields, project: &Project<'_>, report: &mut Rep
     {
         None => return read,
         Some((_, Value::List(items))) => items,
-        Some((place, value)) => vec![Node { place, value }],
+        Some((place, value)) => vec![Node::new(place, value)],
     };
     for node in nodes {
         if read.names.len() >= MAX_FILES {

@@ -5,10 +5,9 @@ use crate::report::Report;
 
 /// Keys that touch data, secrets, the reach of the network or of the process: ignoring one would
 /// make something else of the service than what was asked for.
-const REFUSED: [(&str, &str); 8] = [
+const REFUSED: [(&str, &str); 7] = [
     ("credential_spec", "the service would miss its credentials"),
     ("device_cgroup_rules", "the service would miss the device"),
-    ("extends", "write its keys into this service"),
     (
         "external_links",
         "services of other apps are not reached by name",

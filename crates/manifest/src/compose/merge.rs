@@ -2,22 +2,45 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::tree::{Entry, Node, Value};
+use crate::tree::{Entry, Laid, Node, Value};
 
 /// Lays `over` over `base`: maps are merged key by key, lists are joined, anything else is replaced.
 pub(crate) fn merge(base: Node, over: Node) -> Node {
     merge_key("", base, over)
 }
 
+/// Takes off what `!reset` says, once nothing more is laid over it.
+pub(crate) fn settle(node: &mut Node) {
+    node.laid = Laid::Usual;
+    match &mut node.value {
+        Value::Null | Value::Scalar { .. } => {}
+        Value::List(items) => {
+            items.retain(|item| item.laid != Laid::Gone);
+            items.iter_mut().for_each(settle);
+        }
+        Value::Map(entries) => {
+            entries.retain(|entry| entry.value.laid != Laid::Gone);
+            entries
+                .iter_mut()
+                .for_each(|entry| settle(&mut entry.value));
+        }
+    }
+}
+
 /// Merges the two values of `key`.
 fn merge_key(key: &str, base: Node, over: Node) -> Node {
+    match over.laid {
+        Laid::Usual => {}
+        // What a third file lays over it begins anew.
+        Laid::Alone | Laid::Gone => return over,
+    }
+    if base.laid == Laid::Gone {
+        return over;
+    }
     let (base, over) = (normal(key, base), normal(key, over));
     let value = match (base.value, over.value) {
         (value, Value::Null) => {
-            return Node {
-                place: base.place,
-                value,
-            };
+            return Node::new(base.place, value);
         }
         (Value::Map(base), Value::Map(over)) => Value::Map(merge_maps(base, over)),
         (Value::List(items), Value::List(more)) if !is_replaced(key) => {
@@ -25,10 +48,7 @@ fn merge_key(key: &str, base: Node, over: Node) -> Node {
         }
         (_, value) => value,
     };
-    Node {
-        place: over.place,
-        value,
-    }
+    Node::new(over.place, value)
 }
 
 fn merge_maps(base: Vec<Entry>, over: Vec<Entry>) -> Vec<Entry> {
@@ -90,7 +110,7 @@ fn is_replaced(key: &str) -> bool {
 
 /// Brings the short form of a value into the long one, so that the two can be merged.
 fn normal(key: &str, node: Node) -> Node {
-    let place = node.place.clone();
+    let (place, laid) = (node.place.clone(), node.laid);
     let value = match (key, node.value) {
         (
             "additional_contexts" | "args" | "environment" | "labels" | "sysctls",
@@ -105,10 +125,7 @@ fn normal(key: &str, node: Node) -> Node {
         }
         // One or several.
         ("dns" | "dns_opt" | "dns_search" | "env_file" | "tmpfs", value @ Value::Scalar { .. }) => {
-            Value::List(vec![Node {
-                place: place.clone(),
-                value,
-            }])
+            Value::List(vec![Node::new(place.clone(), value)])
         }
         ("networks", Value::List(items)) if items.iter().all(|item| item.scalar().is_some()) => {
             merge_pairs(items)
@@ -116,14 +133,11 @@ fn normal(key: &str, node: Node) -> Node {
         ("build", Value::Scalar { text, plain }) => Value::Map(vec![Entry {
             key: "context".to_owned(),
             place: place.clone(),
-            value: Node {
-                place: place.clone(),
-                value: Value::Scalar { text, plain },
-            },
+            value: Node::new(place.clone(), Value::Scalar { text, plain }),
         }]),
         (_, value) => value,
     };
-    Node { place, value }
+    Node { place, value, laid }
 }
 
 /// `[A=1, B]` as `{A: 1, B: }`; of two with one name, the last is kept.
@@ -145,10 +159,7 @@ fn merge_pairs(items: Vec<Node>) -> Value {
         let entry = Entry {
             key: key.to_owned(),
             place: item.place.clone(),
-            value: Node {
-                place: item.place.clone(),
-                value,
-            },
+            value: Node::new(item.place.clone(), value),
         };
         match index.get(&entry.key) {
             Some(index) => entries[*index] = entry,

@@ -9,8 +9,10 @@ use crate::draft::{AppDraft, Placed};
 use crate::fields::Fields;
 use crate::report::Report;
 use crate::tree::{Node, Place};
-use crate::{ReadOptions, app};
+use crate::{Files, ReadOptions, app};
+use load::Load;
 use networks::Member;
+use profiles::Profiles;
 use project::Project;
 
 pub(crate) mod dotenv;
@@ -21,17 +23,22 @@ mod build;
 mod deploy;
 mod devices;
 mod env_file;
+mod extends;
 mod files;
 mod healthcheck;
 mod image;
+mod include;
 mod layby;
 mod leftover;
+mod load;
 mod merge;
 mod mounts;
 mod networks;
 mod options;
 mod pairs;
+mod profiles;
 mod project;
+mod relocate;
 mod restart;
 mod sandbox;
 mod service;
@@ -40,25 +47,28 @@ mod tmpfs;
 mod volumes;
 
 /// Keys at the top that would be dangerous to ignore.
-const REFUSED: [(&str, &str); 2] = [
-    ("include", "write its services into this file"),
-    ("models", "the services would miss them"),
-];
+const REFUSED: [(&str, &str); 1] = [("models", "the services would miss them")];
 
 /// Reads the documents of one or more Compose files: a later one is laid over those before it.
 pub(crate) fn read(
     documents: Vec<Node>,
+    files: &Files,
     variables: &BTreeMap<String, String>,
     options: &ReadOptions,
     report: &mut Report,
 ) -> AppDraft {
-    let merged = documents
-        .into_iter()
-        .map(|mut document| {
-            interpolate::fill(&mut document, variables, report);
-            document
-        })
-        .reduce(merge::merge);
+    let load = Load::new(files, variables);
+    let whole = documents.into_iter().map(|mut document| {
+        let file = document.place.file.clone();
+        interpolate::fill(&mut document, variables, report);
+        extends::resolve(&mut document, &file, &load, report);
+        include::resolve(&mut document, &file, &[], &load, variables, report);
+        document
+    });
+    let merged = whole.reduce(merge::merge).map(|mut merged| {
+        merge::settle(&mut merged);
+        merged
+    });
     let Some(mut top) =
         merged.and_then(|document| Fields::open(document, "the Compose file", report))
     else {
@@ -70,6 +80,7 @@ pub(crate) fn read(
     let mut project = Project {
         name: name.clone(),
         options,
+        profiles: Profiles::of(options, variables),
         variables,
         volumes: BTreeMap::new(),
         secrets: files::declared(&mut top, "secrets", report),

@@ -7,6 +7,7 @@ use layby_model::AppName;
 
 use crate::ReadOptions;
 use crate::compose::files::Source;
+use crate::compose::profiles::Profiles;
 use crate::compose::volumes::Volume;
 use crate::fields::Expected;
 use crate::mount::on_machine;
@@ -17,6 +18,8 @@ pub(crate) struct Project<'a> {
     /// The app's name, which the names of its volumes begin with. `None`: the report says why.
     pub(crate) name: Option<AppName>,
     pub(crate) options: &'a ReadOptions,
+    /// The profiles that are switched on.
+    pub(crate) profiles: Profiles,
     /// What `${VAR}` means.
     pub(crate) variables: &'a BTreeMap<String, String>,
     /// The top-level `volumes`. `None` for one that is not right, as the report says.

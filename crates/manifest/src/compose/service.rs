@@ -25,16 +25,7 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
     let place = entry.place;
     let name = service_name(&entry.key, &place, report);
     let mut service = Fields::open(entry.value, what, report)?;
-    if !service
-        .list("profiles", report)
-        .unwrap_or_default()
-        .is_empty()
-    {
-        let message = format!(
-            "{} is left out: \"profiles\" cannot be switched on yet",
-            service.what
-        );
-        report.warn(&place, message);
+    if !project.profiles.switch_on(&mut service, &place, report) {
         return None;
     }
 

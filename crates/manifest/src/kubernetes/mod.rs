@@ -103,6 +103,13 @@ pub(crate) fn read(files: Vec<File>, options: &ReadOptions, report: &mut Report)
             );
             break;
         }
+        if let Some(tagged) = node.unusual() {
+            report.error(
+                &tagged.place,
+                "the tags !reset and !override are for Compose files alone",
+            );
+            continue;
+        }
         object(node, &mut objects, &mut waiting, report);
     }
     if objects.deployments.is_empty() && !report.failed() {

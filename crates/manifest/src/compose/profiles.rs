@@ -1,0 +1,52 @@
+//! Profiles: which services are switched on (Compose Specification, "Profiles").
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ReadOptions;
+use crate::fields::Fields;
+use crate::report::Report;
+use crate::tree::Place;
+
+/// The variable that names profiles beside those that the caller asks for, apart by commas.
+const VARIABLE: &str = "COMPOSE_PROFILES";
+
+/// The profiles that are switched on.
+#[derive(Debug, Default)]
+pub(crate) struct Profiles(BTreeSet<String>);
+
+impl Profiles {
+    /// Those that the caller asks for; if none, those of the variable.
+    pub(crate) fn of(options: &ReadOptions, variables: &BTreeMap<String, String>) -> Self {
+        let named = || variables.get(VARIABLE).map_or("", String::as_str);
+        let names = match options.profiles.is_empty() {
+            true => named()
+                .split(',')
+                .map(|name| name.trim().to_owned())
+                .collect(),
+            false => options.profiles.iter().cloned().collect::<BTreeSet<_>>(),
+        };
+        Self(names.into_iter().filter(|name| !name.is_empty()).collect())
+    }
+
+    /// Takes `profiles` off a service: whether it is to run. One without any always is.
+    pub(crate) fn switch_on(
+        &self,
+        service: &mut Fields,
+        place: &Place,
+        report: &mut Report,
+    ) -> bool {
+        let profiles = service.texts("profiles", report).unwrap_or_default();
+        if profiles.is_empty() || self.0.contains("*") {
+            return true;
+        }
+        if profiles.iter().any(|profile| self.0.contains(profile)) {
+            return true;
+        }
+        let message = format!(
+            "{} is left out: `--profile {}` switches it on",
+            service.what, profiles[0]
+        );
+        report.warn(place, message);
+        false
+    }
+}
