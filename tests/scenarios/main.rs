@@ -37,5 +37,6 @@ macro_rules! pages {
 }
 
 pages! {
+    compose_files,
     first_deploy,
 }

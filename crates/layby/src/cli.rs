@@ -250,6 +250,9 @@ pub(crate) struct Up {
     /// The app's name; otherwise the manifest's, otherwise the folder's.
     #[arg(long, value_name = "NAME", value_parser = not_empty)]
     pub(crate) app: Option<String>,
+    /// Switch on the services of this profile (Compose), or of all (`*`); may be given several times.
+    #[arg(long = "profile", value_name = "NAME", value_parser = not_empty)]
+    pub(crate) profiles: Vec<String>,
     /// Build images again that are there.
     #[arg(long)]
     pub(crate) build: bool,

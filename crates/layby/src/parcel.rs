@@ -65,6 +65,12 @@ impl Manifests {
                 .files
                 .insert(".env".to_owned(), read_bounded(&dotenv)?);
         }
+        if manifests.mentions(&["extends", "include"]) {
+            manifests.add_neighbours(&[".yaml", ".yml"])?;
+        }
+        if manifests.mentions(&["include"]) {
+            manifests.add_neighbours(&[".env"])?;
+        }
         manifests.bounded()
     }
 
@@ -78,30 +84,54 @@ impl Manifests {
             files: BTreeMap::new(),
             named: BTreeMap::new(),
         };
-        for entry in fs::read_dir(path)
-            .with_context(|| format!("cannot read the folder {}", path.display()))?
-        {
-            let entry = entry?;
-            let Ok(name) = entry.file_name().into_string() else {
-                continue;
-            };
-            let wanted = name == ".env" || name.ends_with(".yaml") || name.ends_with(".yml");
-            // A long file that is no manifest by its name is some other program's; the node would say what is missing.
-            let is_compose = name.starts_with("compose.") || name.starts_with("docker-compose.");
-            let is_long = entry
-                .metadata()
-                .is_ok_and(|file| file.len() > MANIFEST_MAX_BYTES);
-            if wanted && entry.path().is_file() && (is_compose || !is_long) {
-                manifests.files.insert(name, read_bounded(&entry.path())?);
-            }
+        manifests.add_neighbours(&[".yaml", ".yml"])?;
+        let dotenv = manifests.folder.join(".env");
+        if dotenv.is_file() {
+            let text = read_bounded(&dotenv)?;
+            manifests.files.insert(".env".to_owned(), text);
         }
-        if !manifests.files.keys().any(|name| name != ".env") {
+        // What other files of variables hold is sent to nobody who need not know.
+        if manifests.mentions(&["include"]) {
+            manifests.add_neighbours(&[".env"])?;
+        }
+        if !manifests.files.keys().any(|name| !name.ends_with(".env")) {
             bail!(
                 "{} has no compose.yaml and no Kubernetes YAML: name a manifest with -f, or another folder",
                 manifests.folder.display()
             );
         }
         manifests.bounded()
+    }
+
+    /// Whether one of the files has one of these words in it.
+    fn mentions(&self, words: &[&str]) -> bool {
+        let mentions = |text: &Vec<u8>| {
+            let text = String::from_utf8_lossy(text);
+            words.iter().any(|word| text.contains(word))
+        };
+        self.files.values().any(mentions)
+    }
+
+    /// Adds the files of the folder that end so: they may be manifests, or be named by one.
+    fn add_neighbours(&mut self, endings: &[&str]) -> Result<()> {
+        for entry in fs::read_dir(&self.folder)
+            .with_context(|| format!("cannot read the folder {}", self.folder.display()))?
+        {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            let wanted = endings.iter().any(|ending| name.ends_with(ending));
+            // A long file that is no manifest by its name is some other program's; the node would say what is missing.
+            let is_compose = name.starts_with("compose.") || name.starts_with("docker-compose.");
+            let is_long = entry
+                .metadata()
+                .is_ok_and(|file| file.len() > MANIFEST_MAX_BYTES);
+            if wanted && entry.path().is_file() && (is_compose || !is_long) {
+                self.files.insert(name, read_bounded(&entry.path())?);
+            }
+        }
+        Ok(())
     }
 
     /// Reads the further files that the node asks for. One that is not there is left out: the node knows whether it

@@ -24,6 +24,7 @@ pub(crate) async fn up(paths: &Paths, client: &Client, options: Up) -> Result<()
     query.push(("folder_path", manifests.folder.display().to_string()));
     query.extend(options.app.map(|app| ("app", app)));
     query.extend(manifests.chosen.iter().map(|file| ("file", file.clone())));
+    query.extend(options.profiles.into_iter().map(|name| ("profile", name)));
     if options.build {
         query.push(("build", true.to_string()));
     }

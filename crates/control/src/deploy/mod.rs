@@ -53,6 +53,8 @@ pub(crate) struct Ask {
     pub(crate) folder: String,
     pub(crate) folder_path: Option<String>,
     pub(crate) files: Vec<String>,
+    /// The profiles that are switched on.
+    pub(crate) profiles: Vec<String>,
     /// Build also what is there already.
     pub(crate) build: bool,
     /// Only say what would be done.
@@ -273,6 +275,7 @@ fn current(row: &Row) -> (bool, &crate::store::Revision) {
 fn read(upload: &Upload, ask: &Ask, whole: bool) -> Result<Manifest, Problem> {
     let options = ReadOptions {
         files: ask.files.clone(),
+        profiles: ask.profiles.clone(),
         app: ask.app.clone(),
         folder: ask.folder.clone(),
         folder_path: ask.folder_path.clone(),
