@@ -8,8 +8,9 @@ use layby_image::build::run::RunStep;
 use layby_model::access::Access;
 use layby_model::engine::Engine;
 
-use crate::api;
 use crate::api::types::EventKind;
+use crate::api::{self, Door};
+use crate::audit;
 use crate::collect;
 use crate::config::{ControlConfig, StopRequest, Wires};
 use crate::deploy::push;
@@ -23,6 +24,7 @@ use crate::registry::{self, Desk};
 use crate::store::{self, Store};
 use crate::strays;
 use crate::tables::Tables;
+use crate::tokens::Doorman;
 
 /// How long [`Control::shutdown`] waits for the last replica to go.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -78,13 +80,8 @@ impl Control {
         let services = services.collect();
         let domain = config.domain.clone();
         let tables = Tables::new(wires.tables, wires.names, domain, life, services);
-        let desk = Desk::open(
-            &config.registry,
-            &config.domain,
-            Arc::clone(&images),
-            &store,
-        )
-        .await?;
+        let desk = Desk::open(&config.registry, &config.domain, Arc::clone(&images)).await?;
+        let doorman = Doorman::new(config.registry.anonymous_pull, store.tokens().await?);
         registry::route(&tables, desk.registry.hosts());
         let plane = Arc::new(Plane::new(Parts {
             config,
@@ -95,6 +92,7 @@ impl Control {
             store,
             tables,
             desk,
+            doorman,
             confirmed: wires.confirmed,
             demand: wires.demand,
             traffic: wires.traffic,
@@ -133,12 +131,20 @@ impl Control {
         plane.spawn(collect::run(Arc::clone(plane)));
         plane.spawn(push::run(Arc::clone(plane)));
         plane.spawn(prune::run(Arc::clone(plane)));
+        plane.spawn(audit::run(Arc::clone(plane)));
         Ok(())
     }
 
-    /// The HTTP API; serve it on the node's socket.
+    /// The HTTP API for who is as good as root; serve it on the node's socket, with who is at the other end
+    /// (`ConnectInfo<Peer>`).
     pub fn router(&self) -> axum::Router {
-        api::router(Arc::clone(&self.plane))
+        api::router(&self.plane, Door::Socket)
+    }
+
+    /// The HTTP API for who has a token, with the registry below `/v2/`; serve it over TLS, with the addresses of its
+    /// clients (`ConnectInfo<SocketAddr>`).
+    pub fn network_router(&self) -> axum::Router {
+        api::router(&self.plane, Door::Network)
     }
 
     /// The embedded registry; serve it on its own listener, with the addresses of its clients (`ConnectInfo`).
@@ -160,6 +166,7 @@ impl Control {
     /// the next start makes them anew); without, they go on running.
     pub async fn shutdown(self, all: bool) {
         let plane = &self.plane;
+        plane.ledger.flush().await;
         plane.abort_all();
         if !all {
             return;

@@ -3,6 +3,7 @@
 
 mod addresses;
 pub mod api;
+mod audit;
 mod bell;
 mod clock;
 mod collect;
@@ -17,11 +18,13 @@ mod names;
 mod plane;
 mod probes;
 mod prune;
+mod reach;
 mod registries;
 mod registry;
 mod store;
 mod strays;
 mod tables;
+mod tokens;
 mod uses;
 mod volumes;
 
@@ -33,3 +36,4 @@ pub use config::{
 pub use control::{Control, check_data_dir};
 pub use error::Error;
 pub use store::StoreError;
+pub use tokens::Role;

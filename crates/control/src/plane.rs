@@ -13,6 +13,7 @@ use layby_model::{ReplicaId, RevisionId, ServiceId};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::audit::Ledger;
 use crate::clock::Clock;
 use crate::collect::Collector;
 use crate::config::{ControlConfig, DroppedPorts, StopRequest};
@@ -24,6 +25,7 @@ use crate::registries::Registries;
 use crate::registry::Desk;
 use crate::store::{Revision, Row, Store};
 use crate::tables::Tables;
+use crate::tokens::Doorman;
 use crate::uses::Uses;
 
 /// So much work at clients' pace may hold a blocking thread at a time. The engine freezes and starts on the same
@@ -51,6 +53,8 @@ pub(crate) struct Plane {
     pub(crate) tables: Tables,
     pub(crate) desk: Desk,
     pub(crate) events: Events,
+    pub(crate) doorman: Doorman,
+    pub(crate) ledger: Ledger,
     pub(crate) clock: Clock,
     pub(crate) confirmed: watch::Receiver<Confirmed>,
     pub(crate) demand: watch::Receiver<Demand>,
@@ -87,6 +91,7 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) tables: Tables,
     pub(crate) desk: Desk,
+    pub(crate) doorman: Doorman,
     pub(crate) confirmed: watch::Receiver<Confirmed>,
     pub(crate) demand: watch::Receiver<Demand>,
     pub(crate) traffic: ReadTraffic,
@@ -108,6 +113,8 @@ impl Plane {
             tables: parts.tables,
             desk: parts.desk,
             events: Events::default(),
+            doorman: parts.doorman,
+            ledger: Ledger::default(),
             clock: Clock::start(),
             confirmed: parts.confirmed,
             demand: parts.demand,

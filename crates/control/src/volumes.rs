@@ -31,11 +31,14 @@ pub(crate) async fn all(plane: &Plane) -> Result<Vec<VolumeReport>, Problem> {
 pub(crate) async fn one(plane: &Plane, name: &str) -> Result<VolumeReport, Problem> {
     let mut volumes = all(plane).await?.into_iter();
     let found = volumes.find(|volume| volume.name == name);
-    found.ok_or_else(|| {
-        let text = format!("there is no volume {name} on this node");
-        Problem::new(StatusCode::NOT_FOUND, "not-found", text)
-            .hint("`layby volume ls` shows what there is")
-    })
+    found.ok_or_else(|| missing(name))
+}
+
+/// There is no such volume.
+pub(crate) fn missing(name: &str) -> Problem {
+    let text = format!("there is no volume {name} on this node");
+    Problem::new(StatusCode::NOT_FOUND, "not-found", text)
+        .hint("`layby volume ls` shows what there is")
 }
 
 /// Makes a volume for nobody in particular; one that is there is left as it is.

@@ -10,12 +10,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::{Deployed, PATIENCE, World, compose, tar};
-use layby_control::api;
 use layby_control::api::types::{
     DiffView, EventView, FileView, ImageView, LogView, LoginView, ManifestView, NewToken, Outcome,
     Problem, PruneView, RemovedView, RevisionView, ServiceDetail, ServiceView, TokenView,
     TransferEvent, UsageView, VersionView, VolumeView,
 };
+use layby_control::api::{self, AuditView};
 use layby_model::State;
 
 #[test]
@@ -307,6 +307,20 @@ async fn every_endpoint_of_the_document_answers() {
         .call("DELETE /v1/apps/{app}", "/v1/apps/shop", vec![])
         .await;
     assert_eq!(removed.removed, ["shop/web"]);
+    let mut audit: Vec<AuditView> = Vec::new();
+    while !audit.iter().any(|record| record.verb == "down") {
+        audit = api
+            .call("GET /v1/audit", "/v1/audit?limit=1000&who=root", vec![])
+            .await;
+    }
+    let up = (audit.iter()).find(|record| record.verb == "up" && record.target == "shop");
+    let up = up.expect("a record of the deploy");
+    assert_eq!((&*up.who, &*up.from, up.status), ("root", "local", 200));
+    assert!(
+        audit
+            .iter()
+            .all(|record| !format!("{record:?}").contains("s3cret"))
+    );
     api.raw("POST /v1/node/stop", "/v1/node/stop", vec![]).await;
     assert!(!api.world.control().stop_requested().await.all);
 

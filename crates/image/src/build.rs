@@ -79,9 +79,14 @@ pub struct BuildOptions {
     pub runner: Option<Arc<dyn RunStep>>,
     /// Brings images that are not in the store; `None`: they are an error.
     pub pull: Option<Puller>,
+    /// Asked before an image of the store is used; what it says of one that may not be is the error. `None`: all may.
+    pub may_use: Option<MayUse>,
     /// Set it when nobody wants the image any more: the build ends soon.
     pub stop: Arc<AtomicBool>,
 }
+
+/// Says of an image's name why it may not be used, if it may not.
+pub type MayUse = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 /// A source of files beside the build context.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -293,6 +298,10 @@ impl Build<'_> {
         reference: &str,
         note: &mut dyn FnMut(String),
     ) -> Result<Image, Error> {
+        if let Some(may_use) = &self.options.may_use {
+            may_use(reference)
+                .map_err(|why| self.error(line, format!("{keyword} {reference}: {why}")))?;
+        }
         let mut found = self.store.resolve(reference);
         if let (Err(Error::NotFound { .. }), Some(puller)) = (&found, &self.options.pull) {
             note(format!("pulling {reference}"));

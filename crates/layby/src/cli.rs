@@ -1,5 +1,6 @@
 //! The command line, defined once: parser and help come from here.
 
+mod access;
 mod events;
 mod history;
 mod manual;
@@ -9,6 +10,7 @@ use std::env::VarError;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+pub(crate) use access::{Token, TokenRole};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use events::Events;
 pub(crate) use history::{Diff, History, Redeploy, Rollback};
@@ -112,7 +114,7 @@ pub(crate) enum Command {
     /// Look after the node's images.
     #[command(subcommand)]
     Image(Image),
-    /// Look after the tokens by which clients log in to the node's registry.
+    /// Look after the tokens by which people and programs use the node over the network, and its registry.
     #[command(subcommand)]
     Token(Token),
     /// Log the node in to another registry, for pulls and pushes.
@@ -480,39 +482,6 @@ pub(crate) struct Logs {
     pub(crate) container: Option<String>,
     #[command(flatten)]
     pub(crate) json: Json,
-}
-
-/// `layby token`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Token {
-    /// Make a token, and print its secret: the password for `docker login -u NAME`. It is never shown again.
-    Create {
-        /// Its name, which clients give as the user.
-        #[arg(value_parser = not_empty)]
-        name: String,
-        /// It may push and delete.
-        #[arg(long)]
-        push: bool,
-        /// It may pull; so may a token of which nothing is said.
-        #[arg(long)]
-        pull: bool,
-        /// Only in these repositories; each `*` stands for any characters.
-        #[arg(long, value_name = "PATTERN")]
-        repository: Option<String>,
-        /// For how long it is good, such as 90d, 12h or 30m; otherwise without end.
-        #[arg(long, value_name = "TIME", value_parser = seconds)]
-        expires: Option<u64>,
-        #[command(flatten)]
-        json: Json,
-    },
-    /// List the tokens.
-    Ls(Json),
-    /// Take a token away: it is good for nothing from then on.
-    Rm {
-        /// The token.
-        #[arg(value_parser = not_empty)]
-        name: String,
-    },
 }
 
 /// `layby image`.

@@ -1,10 +1,11 @@
-//! `layby token`: who may use the node's registry.
+//! `layby token`: who may use the node over the network, and its registry.
 
 use anyhow::Result;
 use jiff::Timestamp;
+use layby_control::Role;
 use layby_control::api::types::{NewToken, TokenBody, TokenView};
 
-use crate::cli::Token;
+use crate::cli::{Token, TokenRole};
 use crate::client::{Client, encode};
 use crate::out::{say, tell};
 use crate::show;
@@ -20,14 +21,19 @@ pub(crate) async fn token(client: &Client, command: Token) -> Result<()> {
             push,
             pull,
             repository,
+            role,
+            apps,
             expires,
             json,
         } => {
             let body = TokenBody {
                 name,
-                pull: pull || !push,
+                // With a role, the node knows what that means at the registry.
+                pull: pull || (!push && role.is_none()),
                 push,
                 repository,
+                role: role.map(TokenRole::role),
+                apps,
                 expires_s: expires,
             };
             let made: NewToken = client.post_json("/v1/tokens", &body).await?;
@@ -59,15 +65,23 @@ async fn ls(client: &Client, json: bool) -> Result<()> {
         say!("{}", serde_json::to_string_pretty(&tokens)?);
         return Ok(());
     }
-    let mut table = show::table(&["TOKEN", "MAY", "REPOSITORIES", "EXPIRES"]);
+    let mut table = show::table(&["TOKEN", "ROLE", "APPS", "MAY", "REPOSITORIES", "EXPIRES"]);
     for token in tokens {
         let may = match (token.pull, token.push) {
             (true, true) => "pull, push",
             (true, false) => "pull",
-            (false, _) => "push",
+            (false, true) => "push",
+            (false, false) => "-",
         };
         let expires = expiry(token.expires_at.as_deref(), Timestamp::now());
-        table.add_row(vec![token.name, may.to_owned(), token.repository, expires]);
+        let role = token.role.map_or("-", Role::text).to_owned();
+        let apps = match (token.role, token.apps.is_empty()) {
+            (None, _) => "-".to_owned(),
+            (Some(_), true) => "all".to_owned(),
+            (Some(_), false) => token.apps.join(", "),
+        };
+        let may = may.to_owned();
+        table.add_row(vec![token.name, role, apps, may, token.repository, expires]);
     }
     show::print(&table);
     Ok(())

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use layby_model::{AppName, error_chain};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -15,6 +15,7 @@ use super::pipe;
 use super::query::{self, Pairs};
 use super::types::{Event, ManifestView, Problem, RemovedView};
 use super::{Shared, Who};
+use crate::audit::Target;
 use crate::deploy::upload::Upload;
 use crate::deploy::{self, Ask};
 use crate::plane::Plane;
@@ -41,11 +42,13 @@ use crate::volumes;
 )]
 pub(super) async fn manifest(
     State(plane): Shared,
+    who: Who,
     pairs: Pairs,
     body: Body,
 ) -> Result<Json<ManifestView>, Problem> {
     let upload = receive(&plane, body, false).await?;
-    Ok(Json(deploy::describe(&plane, upload, &ask(&pairs)).await?))
+    let view = deploy::describe(&plane, upload, &ask(&pairs), &who.rights).await?;
+    Ok(Json(view))
 }
 
 /// Deploys a manifest, and tells how it goes until every service is live or has failed.
@@ -77,8 +80,9 @@ pub(super) async fn up(
     body: Body,
 ) -> Result<Response, Problem> {
     let upload = receive(&plane, body, true).await?;
-    let events = deploy::up(plane, upload, ask(&pairs), who).await?;
-    Ok(lines(ReceiverStream::new(events)))
+    let (app, events) = deploy::up(plane, upload, ask(&pairs), who).await?;
+    let target = Extension(Target(app.to_string()));
+    Ok((target, lines(ReceiverStream::new(events))).into_response())
 }
 
 /// Takes an app down, and answers when all of it is gone.

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::Shared;
 use super::apps::receive;
 use super::lines::lines;
 use super::types::{BuildBody, Event, Problem};
+use super::{Shared, Who};
+use crate::audit::Target;
 use crate::deploy;
 
 /// Builds an image, and tells how it goes. It is given up when the client leaves.
@@ -24,12 +26,13 @@ use crate::deploy;
         (status = 413, body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn build(State(plane): Shared, body: Body) -> Result<Response, Problem> {
+pub(super) async fn build(State(plane): Shared, who: Who, body: Body) -> Result<Response, Problem> {
     let upload = receive(&plane, body, true).await?;
     let text = upload.files.0.get("build.json");
     let text = text.ok_or_else(|| Problem::bad_request("the upload has no build.json"))?;
     let ask: BuildBody = serde_json::from_slice(text)
         .map_err(|error| Problem::bad_request(format!("build.json: {error}")))?;
-    let events = deploy::build(Arc::clone(&plane), upload, ask).await;
-    Ok(lines(ReceiverStream::new(events)))
+    let target = Extension(Target(ask.tags.join(" ")));
+    let events = deploy::build(Arc::clone(&plane), upload, ask, &who.rights).await?;
+    Ok((target, lines(ReceiverStream::new(events))).into_response())
 }

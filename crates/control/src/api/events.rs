@@ -8,10 +8,10 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::Shared;
 use super::lines::lines;
 use super::query::{self, Pairs};
 use super::types::{EventKind, EventView, Problem};
+use super::{Shared, Who};
 use crate::plane::Plane;
 use crate::store::EventQuery;
 
@@ -40,8 +40,15 @@ const MAX_LIMIT: u32 = 1_000;
         (status = 400, body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn events(State(plane): Shared, pairs: Pairs) -> Result<Response, Problem> {
-    let wanted = parse(&pairs)?;
+pub(super) async fn events(
+    State(plane): Shared,
+    who: Who,
+    pairs: Pairs,
+) -> Result<Response, Problem> {
+    let wanted = EventQuery {
+        apps: who.rights.apps().map(|apps| apps.iter().cloned().collect()),
+        ..parse(&pairs)?
+    };
     // Before the read: what happens in between comes twice, and is told once.
     let listening = query::flag(&pairs, "follow").then(|| plane.events.listen());
     let past = plane.store.events(wanted.clone()).await?;
@@ -76,6 +83,7 @@ fn parse(pairs: &Pairs) -> Result<EventQuery, Problem> {
         }
     };
     Ok(EventQuery {
+        apps: None,
         app,
         service,
         kinds: kinds?,

@@ -6,24 +6,60 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use layby_image::registry::Hosts;
 use layby_image::{Format, Image, Reference};
 use layby_model::error_chain;
 
-use super::Shared;
+use super::page::Page;
 use super::pipe;
 use super::query::{self, Pairs};
 use super::types::{ImageDetail, ImageView, LayerView, Problem, PruneBody, PruneView};
+use super::{Shared, Who};
 use crate::plane::Plane;
+use crate::reach::Reach;
 use crate::store::Revision;
 
 /// Every image of the store.
-#[utoipa::path(get, path = "/v1/images", responses((status = 200, body = [ImageView])))]
-pub(super) async fn list(State(plane): Shared) -> Result<Json<Vec<ImageView>>, Problem> {
-    let images = blocking(&plane, |store| store.list()).await?;
-    Ok(Json(images.iter().map(view).collect()))
+#[utoipa::path(
+    get,
+    path = "/v1/images",
+    params(
+        ("limit" = Option<u32>, Query, description = "So many at most; all otherwise", minimum = 1, maximum = 1000),
+        ("cursor" = Option<String>, Query, description = "Go on after the page whose `Link` named this"),
+    ),
+    responses(
+        (status = 200, body = [ImageView], headers(("Link" = Option<String>, description = "The next page (RFC 8288, `rel=\"next\"`), if there is one"))),
+    )
+)]
+pub(super) async fn list(
+    State(plane): Shared,
+    who: Who,
+    uri: Uri,
+    pairs: Pairs,
+) -> Result<Response, Problem> {
+    let page = Page::or_whole(&pairs)?;
+    let reach = Reach::of(&plane, &who.rights).await?;
+    let mut images = blocking(&plane, |store| store.list()).await?;
+    images.retain(|image| reach.has(image));
+    if page.is_cut() {
+        images.sort_by(|a, b| a.digest.cmp(&b.digest));
+    }
+    let (images, link) = page.cut(images, &uri, |image| image.digest.clone());
+    let views: Vec<ImageView> = images
+        .into_iter()
+        .map(|image| seen(&reach, image))
+        .collect();
+    Ok((link, Json(views)).into_response())
+}
+
+/// An image with those of its names that may be seen.
+fn seen(reach: &Reach, image: Image) -> ImageView {
+    view(&Image {
+        references: reach.shown(image.references),
+        ..image
+    })
 }
 
 /// Takes a name from its image.
@@ -37,8 +73,14 @@ pub(super) async fn list(State(plane): Shared) -> Result<Json<Vec<ImageView>>, P
         (status = 409, body = Problem, content_type = "application/problem+json", description = "A service runs it"),
     )
 )]
-pub(super) async fn remove(State(plane): Shared, pairs: Pairs) -> Result<StatusCode, Problem> {
-    let reference = meant(&plane, &required(&pairs)?).await?;
+pub(super) async fn remove(
+    State(plane): Shared,
+    who: Who,
+    pairs: Pairs,
+) -> Result<StatusCode, Problem> {
+    let named = required(&pairs)?;
+    Reach::of(&plane, &who.rights).await?.name(&named)?;
+    let reference = meant(&plane, &named).await?;
     let hosts = plane.desk.registry.hosts();
     let name = reference.clone();
     let image = blocking(&plane, move |store| store.resolve(&name)).await?;
@@ -147,8 +189,13 @@ pub(super) async fn load(
         (status = 404, body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn save(State(plane): Shared, pairs: Pairs) -> Result<Response, Problem> {
+pub(super) async fn save(
+    State(plane): Shared,
+    who: Who,
+    pairs: Pairs,
+) -> Result<Response, Problem> {
     required(&pairs)?;
+    let reach = Reach::of(&plane, &who.rights).await?;
     let mut references = Vec::new();
     for name in query::all(&pairs, "reference") {
         references.push(meant(&plane, &name).await?);
@@ -164,11 +211,13 @@ pub(super) async fn save(State(plane): Shared, pairs: Pairs) -> Result<Response,
     // Whether they are there is said before the answer begins.
     let names = references.clone();
     blocking(&plane, move |store| {
-        names
-            .iter()
-            .try_for_each(|name| store.resolve(name).map(|_| ()))
+        let found = names.iter().map(|name| store.resolve(name));
+        found.collect::<Result<Vec<Image>, _>>()
     })
-    .await?;
+    .await?
+    .iter()
+    .zip(&references)
+    .try_for_each(|(image, name)| reach.see(image, name))?;
     let (mut writer, body) = pipe::writer();
     let store = Arc::clone(&plane.images);
     // What is being read is not to be collected.
@@ -199,10 +248,14 @@ pub(super) async fn save(State(plane): Shared, pairs: Pairs) -> Result<Response,
 )]
 pub(super) async fn inspect(
     State(plane): Shared,
+    who: Who,
     pairs: Pairs,
 ) -> Result<Json<ImageDetail>, Problem> {
+    let reach = Reach::of(&plane, &who.rights).await?;
     let reference = meant(&plane, &required(&pairs)?).await?;
+    let name = reference.clone();
     let found = blocking(&plane, move |store| store.inspect(&reference)).await?;
+    reach.see(&found.image, &name)?;
     let layers = found.layers.into_iter().map(|layer| LayerView {
         digest: layer.digest,
         diff_id: layer.diff_id,
@@ -210,7 +263,7 @@ pub(super) async fn inspect(
         size_bytes: layer.size_bytes,
     });
     Ok(Json(ImageDetail {
-        image: view(&found.image),
+        image: seen(&reach, found.image),
         media_type: found.media_type,
         config_digest: found.config_digest,
         config: found.config,
@@ -232,15 +285,25 @@ pub(super) async fn inspect(
         (status = 422, body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn tag(State(plane): Shared, pairs: Pairs) -> Result<StatusCode, Problem> {
+pub(super) async fn tag(
+    State(plane): Shared,
+    who: Who,
+    pairs: Pairs,
+) -> Result<StatusCode, Problem> {
+    let reach = Reach::of(&plane, &who.rights).await?;
     let hosts = plane.desk.registry.hosts();
     let reference = meant(&plane, &required(&pairs)?).await?;
     let to = query::get(&pairs, "to").map(|to| hosts.canonical(to));
     let to = to.ok_or_else(|| Problem::bad_request("say which name to give: &to=NAME"))?;
+    reach.name(&to)?;
     let _kept = plane.collector.keep().await;
     let task_plane = Arc::clone(&plane);
     blocking(&plane, move |store| {
         let image = store.resolve(&reference)?;
+        if !reach.has(&image) {
+            let (reference, similar) = (reference, Vec::new());
+            return Err(layby_image::Error::NotFound { reference, similar });
+        }
         task_plane.desk.tag(store, &image.digest, &to)
     })
     .await?;

@@ -1,16 +1,22 @@
 //! The HTTP API: its words, its routes, and the one place where an error becomes an answer.
 
+mod access;
 mod apps;
+mod audit;
 mod builds;
 mod events;
 mod exec;
 mod files;
 mod forward;
+mod gate;
 mod history;
 mod images;
 mod lines;
 mod logs;
+mod mend;
 mod node;
+mod page;
+mod params;
 mod pipe;
 mod problem;
 mod query;
@@ -25,19 +31,22 @@ mod usage;
 mod volumes;
 mod who;
 
+pub use audit::AuditView;
+pub(crate) use gate::Door;
 pub(crate) use images::meant;
 use std::sync::Arc;
 pub use who::Peer;
-pub(crate) use who::Who;
+pub(crate) use who::{Via, Who};
 
 use axum::Router;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{Method, StatusCode, Uri, header};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::plane::Plane;
 use crate::registry;
+use gate::Gate;
 use types::{Event, LogView, Problem, StatusView, TransferEvent};
 
 /// What the handlers share.
@@ -47,7 +56,7 @@ type Shared = axum::extract::State<Arc<Plane>>;
 #[openapi(
     info(
         title = "Layby",
-        description = "The API of a Layby node, on the Unix socket in its run directory. Whoever may use it is as good as root."
+        description = "The API of a Layby node: on the Unix socket in its run directory, whose users are as good as root, and on HTTPS, with a token (`Authorization: Bearer`)."
     ),
     // Named by the lines and messages of a stream, which a path cannot describe.
     components(schemas(Event, LogView, Problem, StatusView, TransferEvent))
@@ -87,6 +96,7 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(services::rollout))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::remove))
+        .routes(routes!(audit::audit))
         .routes(routes!(builds::build))
         .routes(routes!(images::list, images::remove))
         .routes(routes!(images::load))
@@ -110,26 +120,29 @@ pub fn openapi() -> String {
     text
 }
 
-/// The API over a control plane.
-pub(crate) fn router(plane: Arc<Plane>) -> Router {
-    let document = openapi();
+/// The API over a control plane, for those who come in by this door.
+pub(crate) fn router(plane: &Arc<Plane>, door: Door) -> Router {
+    let text = openapi();
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let gate = Gate::new(Arc::clone(plane), door, &document);
     let (router, _) = routes().split_for_parts();
-    router
+    let guarded = router
         .route(
             "/v1/openapi.json",
-            axum::routing::get(async move || {
-                (
-                    [(axum::http::header::CONTENT_TYPE, "application/json")],
-                    document,
-                )
-            }),
+            axum::routing::get(async move || ([(header::CONTENT_TYPE, "application/json")], text)),
         )
-        .route("/v2/", axum::routing::any(registry::over_socket))
-        .route("/v2/{*path}", axum::routing::any(registry::over_socket))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
-        .layer(axum::middleware::from_fn(who::by_socket))
-        .with_state(plane)
+        .layer(axum::middleware::from_fn_with_state(gate, gate::pass));
+    // The registry knows itself who may do what.
+    let images = match door {
+        Door::Socket => axum::routing::any(registry::over_socket),
+        Door::Network => axum::routing::any(registry::over_network),
+    };
+    guarded
+        .route("/v2/", images.clone())
+        .route("/v2/{*path}", images)
+        .with_state(Arc::clone(plane))
 }
 
 async fn unknown_path(uri: Uri) -> Problem {

@@ -1,15 +1,16 @@
 //! Who the node is at other registries. No answer holds a password.
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use layby_image::client::{Credentials, Keyring, Options, check_login, log_in, log_out};
 
 use super::Shared;
 use super::images::broke_off;
 use super::query::{self, Pairs};
 use super::types::{LoginBody, LoginView, Problem};
+use crate::audit::Target;
 
 /// The longest name of a registry.
 const MAX_NAME_BYTES: usize = 255;
@@ -39,7 +40,10 @@ pub(super) async fn list(State(plane): Shared) -> Result<Json<Vec<LoginView>>, P
         (status = 502, body = Problem, content_type = "application/problem+json", description = "It cannot be reached"),
     )
 )]
-pub(super) async fn login(State(plane): Shared, body: Bytes) -> Result<Json<LoginView>, Problem> {
+pub(super) async fn login(
+    State(plane): Shared,
+    body: Bytes,
+) -> Result<(Extension<Target>, Json<LoginView>), Problem> {
     // Where it is wrong is told, not what stands there: it may be the password.
     let body: LoginBody = serde_json::from_slice(&body).map_err(|error| {
         let column = error.column();
@@ -63,7 +67,8 @@ pub(super) async fn login(State(plane): Shared, body: Bytes) -> Result<Json<Logi
         Ok::<_, layby_image::Error>(LoginView { registry, user })
     };
     let done = plane.at_clients_pace(work).await.await;
-    Ok(Json(done.map_err(broke_off)??))
+    let login = done.map_err(broke_off)??;
+    Ok((Extension(Target(login.registry.clone())), Json(login)))
 }
 
 /// Forgets a registry's user and password.

@@ -26,8 +26,9 @@ const REACH_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Every service of the node.
 #[utoipa::path(get, path = "/v1/services", responses((status = 200, body = [ServiceView])))]
-pub(super) async fn list(State(plane): Shared) -> Json<Vec<ServiceView>> {
+pub(super) async fn list(State(plane): Shared, who: Who) -> Json<Vec<ServiceView>> {
     let drivers = plane.all_drivers().into_iter();
+    let drivers = drivers.filter(|(id, _)| who.rights.covers(id.app.as_str()));
     let views = drivers.map(|(_, driver)| driver.status.borrow().detail.view.clone());
     Json(views.collect())
 }

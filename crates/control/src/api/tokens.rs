@@ -1,18 +1,19 @@
-//! Tokens of the registry.
+//! Tokens: who may use the node over the network.
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 
 use super::Shared;
 use super::types::{NewToken, Problem, TokenBody, TokenView};
-use crate::registry;
+use crate::audit::Target;
+use crate::tokens;
 
 /// Every token. Their secrets are not kept.
 #[utoipa::path(get, path = "/v1/tokens", responses((status = 200, body = [TokenView])))]
 pub(super) async fn list(State(plane): Shared) -> Result<Json<Vec<TokenView>>, Problem> {
-    Ok(Json(registry::tokens::list(&plane).await?))
+    Ok(Json(tokens::list(&plane).await?))
 }
 
 /// Makes a token; its secret is in this answer and nowhere else.
@@ -26,10 +27,15 @@ pub(super) async fn list(State(plane): Shared) -> Result<Json<Vec<TokenView>>, P
         (status = 409, body = Problem, content_type = "application/problem+json", description = "The name is taken"),
     )
 )]
-pub(super) async fn create(State(plane): Shared, body: Bytes) -> Result<Json<NewToken>, Problem> {
+pub(super) async fn create(
+    State(plane): Shared,
+    body: Bytes,
+) -> Result<(Extension<Target>, Json<NewToken>), Problem> {
     let body: TokenBody = serde_json::from_slice(&body)
         .map_err(|error| Problem::bad_request(format!("the body: {error}")))?;
-    Ok(Json(registry::tokens::create(&plane, body).await?))
+    let made = tokens::create(&plane, body).await?;
+    let target = Extension(Target(made.token.name.clone()));
+    Ok((target, Json(made)))
 }
 
 /// Takes a token away.
@@ -46,6 +52,6 @@ pub(super) async fn remove(
     State(plane): Shared,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    registry::tokens::remove(&plane, &name).await?;
+    tokens::remove(&plane, &name).await?;
     Ok(StatusCode::NO_CONTENT)
 }

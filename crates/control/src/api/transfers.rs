@@ -12,12 +12,13 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::Shared;
 use super::images::{broke_off, meant, required, view};
 use super::lines::lines;
 use super::query::{self, Pairs};
 use super::types::{Problem, TransferEvent};
+use super::{Shared, Who};
 use crate::plane::{CLIENT_IDLE, Plane};
+use crate::reach::Reach;
 
 /// So many events may wait for a slow reader.
 const EVENTS: usize = 256;
@@ -73,11 +74,17 @@ pub(super) async fn pull(State(plane): Shared, pairs: Pairs) -> Result<Response,
         (status = 422, body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn push(State(plane): Shared, pairs: Pairs) -> Result<Response, Problem> {
+pub(super) async fn push(
+    State(plane): Shared,
+    who: Who,
+    pairs: Pairs,
+) -> Result<Response, Problem> {
+    let reach = Reach::of(&plane, &who.rights).await?;
     let source = meant(&plane, &required(&pairs)?).await?;
     let (store, name) = (Arc::clone(&plane.images), source.clone());
     let found = tokio::task::spawn_blocking(move || store.resolve(&name)).await;
     let image = found.map_err(broke_off)??;
+    reach.see(&image, &source)?;
     let to = match (query::get(&pairs, "to"), &image.references[..]) {
         (Some(to), _) => to,
         (None, [name]) if source == image.digest => name,
@@ -87,6 +94,8 @@ pub(super) async fn push(State(plane): Shared, pairs: Pairs) -> Result<Response,
         }
         (None, _) => &source,
     };
+    // Elsewhere the node would push with its own logins.
+    reach.name(to)?;
     if let Some(own) = plane.desk.registry.hosts().repository(to) {
         return give(plane, source, own).await;
     }

@@ -10,11 +10,12 @@ use futures_util::stream;
 use layby_model::access::ReplicaUsage;
 use layby_model::{ReplicaId, ServiceId};
 
-use super::Shared;
 use super::lines::lines;
 use super::query::{self, Pairs};
 use super::types::{Problem, UsageView};
+use super::{Shared, Who};
 use crate::plane::Plane;
+use crate::tokens::Rights;
 
 /// From one look to the next where nothing else is asked, in milliseconds.
 const INTERVAL_MS: usize = 1_000;
@@ -35,19 +36,27 @@ const LEAST_INTERVAL_MS: usize = 100;
         (status = 400, body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn usage(State(plane): Shared, pairs: Pairs) -> Result<Response, Problem> {
+pub(super) async fn usage(
+    State(plane): Shared,
+    who: Who,
+    pairs: Pairs,
+) -> Result<Response, Problem> {
     let only = services(&pairs)?;
+    for id in &only {
+        who.rights.require(id.app.as_str())?;
+    }
+    let rights = who.rights;
     if !query::flag(&pairs, "watch") {
-        return Ok(Json(look(&plane, &only).await?).into_response());
+        return Ok(Json(look(&plane, &rights, &only).await?).into_response());
     }
     let interval = query::number(&pairs, "interval_ms")?.unwrap_or(INTERVAL_MS);
     let interval = Duration::from_millis(interval.max(LEAST_INTERVAL_MS) as u64);
     let looks = stream::unfold(None, move |next: Option<tokio::time::Instant>| {
-        let (plane, only) = (Arc::clone(&plane), only.clone());
+        let (plane, rights, only) = (Arc::clone(&plane), rights.clone(), only.clone());
         async move {
             let now = next.unwrap_or_else(tokio::time::Instant::now);
             tokio::time::sleep_until(now).await;
-            let views = look(&plane, &only).await.ok()?;
+            let views = look(&plane, &rights, &only).await.ok()?;
             // One that is late does not come twice.
             let next = (now + interval).max(tokio::time::Instant::now());
             Some((views, Some(next)))
@@ -64,11 +73,16 @@ pub(super) fn services(pairs: &Pairs) -> Result<Vec<ServiceId>, Problem> {
     parsed.map_err(|error| Problem::bad_request(error.to_string()))
 }
 
-async fn look(plane: &Plane, only: &[ServiceId]) -> Result<Vec<UsageView>, Problem> {
+async fn look(
+    plane: &Plane,
+    rights: &Rights,
+    only: &[ServiceId],
+) -> Result<Vec<UsageView>, Problem> {
     let mut usage = plane.access.usage().await?;
     let mut views = Vec::new();
     for (id, _) in plane.all_drivers() {
-        if only.is_empty() || only.contains(&id) {
+        let asked = only.is_empty() || only.contains(&id);
+        if asked && rights.covers(id.app.as_str()) {
             for report in plane.facts.of(&id).iter() {
                 let found = usage.remove(&report.id);
                 views.extend(found.map(|usage| view(&id, report.id, usage)));

@@ -1,20 +1,23 @@
 //! Named volumes of the node.
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use layby_model::mounts::VolumeReport;
 
-use super::Shared;
 use super::types::{Problem, VolumeBody, VolumeView};
+use super::{Shared, Who};
+use crate::audit::Target;
+use crate::plane::Plane;
 use crate::volumes;
 
 /// Every named volume.
 #[utoipa::path(get, path = "/v1/volumes", responses((status = 200, body = [VolumeView])))]
-pub(super) async fn list(State(plane): Shared) -> Result<Json<Vec<VolumeView>>, Problem> {
-    let all = volumes::all(&plane).await?;
-    Ok(Json(all.into_iter().map(view).collect()))
+pub(super) async fn list(State(plane): Shared, who: Who) -> Result<Json<Vec<VolumeView>>, Problem> {
+    let all = volumes::all(&plane).await?.into_iter();
+    let seen = all.filter(|volume| who.rights.covers_owner(volume.app.as_ref()));
+    Ok(Json(seen.map(view).collect()))
 }
 
 /// Makes a named volume; one that is there is left as it is.
@@ -27,11 +30,15 @@ pub(super) async fn list(State(plane): Shared) -> Result<Json<Vec<VolumeView>>, 
         (status = 409, body = Problem, content_type = "application/problem+json", description = "The name is none for a volume"),
     )
 )]
-pub(super) async fn create(State(plane): Shared, body: Bytes) -> Result<Json<VolumeView>, Problem> {
+pub(super) async fn create(
+    State(plane): Shared,
+    body: Bytes,
+) -> Result<(Extension<Target>, Json<VolumeView>), Problem> {
     let body: VolumeBody = serde_json::from_slice(&body)
         .map_err(|error| Problem::bad_request(format!("the body: {error}")))?;
     let made = volumes::make(&plane, &body.name, &body.labels).await?;
-    Ok(Json(view(made)))
+    let target = Extension(Target(made.name.clone()));
+    Ok((target, Json(view(made))))
 }
 
 /// One named volume.
@@ -46,9 +53,10 @@ pub(super) async fn create(State(plane): Shared, body: Bytes) -> Result<Json<Vol
 )]
 pub(super) async fn inspect(
     State(plane): Shared,
+    who: Who,
     Path(name): Path<String>,
 ) -> Result<Json<VolumeView>, Problem> {
-    Ok(Json(view(volumes::one(&plane, &name).await?)))
+    Ok(Json(view(seen(&plane, &who, &name).await?)))
 }
 
 /// Removes a named volume with all that is in it.
@@ -64,10 +72,21 @@ pub(super) async fn inspect(
 )]
 pub(super) async fn remove(
     State(plane): Shared,
+    who: Who,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    seen(&plane, &who, &name).await?;
     volumes::remove(&plane, &name).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// A volume that this one may see; others are as if they were not there.
+async fn seen(plane: &Plane, who: &Who, name: &str) -> Result<VolumeReport, Problem> {
+    let volume = volumes::one(plane, name).await?;
+    match who.rights.covers_owner(volume.app.as_ref()) {
+        true => Ok(volume),
+        false => Err(volumes::missing(name)),
+    }
 }
 
 fn view(volume: VolumeReport) -> VolumeView {

@@ -2,13 +2,13 @@
 
 use std::convert::Infallible;
 
+use axum::extract::FromRequestParts;
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::middleware::Next;
-use axum::response::Response;
 use axum::serve::IncomingStream;
 use tokio::net::UnixListener;
+
+use crate::tokens::Rights;
 
 /// Where users stand with their numbers: passwd(5).
 const USERS: &str = "/etc/passwd";
@@ -25,6 +25,8 @@ pub(crate) struct Who {
     pub(crate) from: String,
     /// How it came in.
     pub(crate) via: Via,
+    /// What it may do.
+    pub(crate) rights: Rights,
 }
 
 /// How a request came in.
@@ -39,15 +41,18 @@ pub(crate) enum Via {
 impl Who {
     /// Root, at the machine itself.
     pub(crate) fn root() -> Self {
-        Self::local("root")
+        Self::local(&Peer {
+            name: "root".to_owned(),
+        })
     }
 
     /// A user of the machine.
-    fn local(name: &str) -> Self {
+    pub(super) fn local(peer: &Peer) -> Self {
         Self {
-            name: name.to_owned(),
+            name: peer.name.clone(),
             from: LOCAL.to_owned(),
             via: Via::Socket,
+            rights: Rights::all(),
         }
     }
 }
@@ -91,16 +96,6 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
             },
         }
     }
-}
-
-/// Tells the handlers behind the Unix socket who asks.
-pub(super) async fn by_socket(mut request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<ConnectInfo<Peer>>();
-    let who = peer.map(|ConnectInfo(peer)| Who::local(&peer.name));
-    if let Some(who) = who {
-        request.extensions_mut().insert(who);
-    }
-    next.run(request).await
 }
 
 /// The name of a user by its number, in the form of passwd(5).

@@ -12,6 +12,7 @@ use super::told::Told;
 use super::upload::Upload;
 use crate::api::types::{BuildBody, Event, Problem};
 use crate::plane::Plane;
+use crate::reach::Reach;
 
 /// What names an image among the further contexts of a build.
 const IMAGE: &str = "docker-image://";
@@ -30,12 +31,17 @@ pub(crate) async fn run(
     context: usize,
     service: &str,
     body: BuildBody,
+    reach: &Arc<Reach>,
     events: &mpsc::Sender<Event>,
 ) -> Result<Image, Problem> {
     let folder = upload
         .context(context)
         .ok_or_else(|| not_sent(&body.folder))?;
     let mut options = options(plane, &upload, body)?;
+    let reach = Arc::clone(reach);
+    options.may_use = Some(Arc::new(move |name| {
+        reach.use_image(name).map_err(|problem| problem.detail)
+    }));
     let stop = StopOnDrop(Arc::clone(&options.stop));
     options.pull = Some(
         plane

@@ -18,6 +18,7 @@ use crate::api::types::{DeployBody, Event, Problem, RevisionOutcome};
 use crate::api::{Who, meant};
 use crate::driver::rolling;
 use crate::plane::Plane;
+use crate::reach::Reach;
 use crate::store::{NewRevision, Record, Row};
 
 /// A revision to make.
@@ -63,6 +64,7 @@ pub(crate) async fn change(
     let cause = cause(&body);
     if let Some(container) = spec.containers.first_mut() {
         if let Some(image) = body.image {
+            Reach::of(&plane, &who.rights).await?.use_image(&image)?;
             container.image = meant(&plane, &image).await?;
         }
         for name in &body.unset {
@@ -162,7 +164,8 @@ async fn roll(
     pulls: Vec<Pull>,
     detach: bool,
 ) -> Result<mpsc::Receiver<Event>, Problem> {
-    privilege::check(&plane.config, [(change.id.clone(), change.next.service())])?;
+    let service = (change.id.clone(), change.next.service());
+    privilege::check(&plane.config, &change.who.rights, [service])?;
     let kept = plane.collector.keep().await;
     // With nothing to pull, all that can be refused is refused before the answer begins.
     let ready = match pulls.is_empty() {

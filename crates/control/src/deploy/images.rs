@@ -14,6 +14,8 @@ use super::build;
 use super::upload::Upload;
 use crate::api::types::{BuildBody, ContextView, Event, Problem, SecretView};
 use crate::plane::Plane;
+use crate::reach::Reach;
+use crate::tokens::Rights;
 
 /// What is to be built, and what has to be sent for it.
 #[derive(Debug, Default)]
@@ -151,12 +153,15 @@ pub(crate) async fn run(
     plane: &Arc<Plane>,
     upload: Arc<Upload>,
     builds: Vec<Build>,
+    rights: &Rights,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), Problem> {
+    let reach = Reach::of(plane, rights).await?;
     for one in builds {
         let upload = Arc::clone(&upload);
         let names = one.body.tags.clone();
-        let image = build::run(plane, upload, one.context, &one.service, one.body, events).await?;
+        let (at, service) = (one.context, &one.service);
+        let image = build::run(plane, upload, at, service, one.body, &reach, events).await?;
         push_own(plane, &image.digest, &names).await?;
     }
     Ok(())

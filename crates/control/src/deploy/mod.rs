@@ -4,7 +4,7 @@ mod build;
 mod change;
 mod conflict;
 mod dry_run;
-mod images;
+pub(crate) mod images;
 mod leave;
 mod outcome;
 mod privilege;
@@ -34,7 +34,9 @@ use crate::api::Who;
 use crate::api::types::{BuildBody, Event, EventKind, ManifestView, Problem};
 use crate::driver::{Request, Status, rolling};
 use crate::plane::Plane;
+use crate::reach::{self, Reach};
 use crate::store::{NewRevision, Row};
+use crate::tokens::Rights;
 use upload::Upload;
 
 /// So many events may wait for a slow reader; then the deploy waits for it, within [`outcome`]'s limits.
@@ -82,8 +84,10 @@ pub(crate) async fn describe(
     plane: &Plane,
     upload: Upload,
     ask: &Ask,
+    rights: &Rights,
 ) -> Result<ManifestView, Problem> {
     let manifest = read(&upload, ask, false)?;
+    reach::deploy(plane, rights, &manifest.app).await?;
     let wanted = images::builds(plane, &manifest.app, ask.build).await?;
     Ok(ManifestView {
         app: manifest.app.name.to_string(),
@@ -106,8 +110,9 @@ pub(crate) async fn up(
     upload: Upload,
     ask: Ask,
     who: Who,
-) -> Result<mpsc::Receiver<Event>, Problem> {
+) -> Result<(AppName, mpsc::Receiver<Event>), Problem> {
     let manifest = read(&upload, &ask, true)?;
+    reach::deploy(&plane, &who.rights, &manifest.app).await?;
     let rows = plane.store.services().await?;
     let app = &manifest.app;
     if app.name.as_str() == crate::registry::OWN_APP {
@@ -125,7 +130,9 @@ pub(crate) async fn up(
         &rows,
         app.services.iter().map(|s| (id(s), s)),
     )?;
-    privilege::check(&plane.config, app.services.iter().map(|s| (id(s), s)))?;
+    let specs = app.services.iter().map(|s| (id(s), s));
+    privilege::check(&plane.config, &who.rights, specs)?;
+    let name = app.name.clone();
     // From the first look at an image until its revision is written.
     let kept = plane.collector.keep().await;
     let builds = images::builds(&plane, app, ask.build).await?.builds;
@@ -147,7 +154,7 @@ pub(crate) async fn up(
             let ended = dry_run::run(&task_plane, &manifest.app, &builds, &pulls, &events).await;
             finish(&events, ended.map(|()| 0)).await;
         });
-        return Ok(stream);
+        return Ok((name, stream));
     }
     // With nothing to build or pull, all that can be refused is refused before the answer begins.
     let ready = match builds.is_empty() && pulls.is_empty() {
@@ -163,7 +170,7 @@ pub(crate) async fn up(
                 Some(committed) => committed,
                 None => {
                     pulls::run(&plane, pulls, &events).await?;
-                    images::run(&plane, Arc::new(upload), builds, &events).await?;
+                    images::run(&plane, Arc::new(upload), builds, &who.rights, &events).await?;
                     let committed = commit_app(&plane, &manifest.app, &who).await?;
                     // Other services may run what was built; this app's do already.
                     plane.desk.pushed();
@@ -177,7 +184,7 @@ pub(crate) async fn up(
         let ended = work.await;
         finish(&events, ended).await;
     });
-    Ok(stream)
+    Ok((name, stream))
 }
 
 /// Tells how the newest revision of a service fares, from wherever its rollout is.
@@ -224,14 +231,17 @@ pub(crate) async fn build(
     plane: Arc<Plane>,
     upload: Upload,
     body: BuildBody,
-) -> mpsc::Receiver<Event> {
+    rights: &Rights,
+) -> Result<mpsc::Receiver<Event>, Problem> {
+    let reach = Reach::of(&plane, rights).await?;
+    body.tags.iter().try_for_each(|tag| reach.name(tag))?;
     let (events, stream) = mpsc::channel(EVENTS);
     let task_plane = Arc::clone(&plane);
     plane.spawn(async move {
         let plane = task_plane;
         let _kept = plane.collector.keep().await;
         let names = body.tags.clone();
-        let built = build::run(&plane, Arc::new(upload), 0, BUILD, body, &events);
+        let built = build::run(&plane, Arc::new(upload), 0, BUILD, body, &reach, &events);
         let built = tokio::select! {
             built = built => built,
             () = events.closed() => return,
@@ -259,7 +269,7 @@ pub(crate) async fn build(
         };
         finish(&events, ended).await;
     });
-    stream
+    Ok(stream)
 }
 
 /// The revision that a service is to be at: the target, or what is left when that failed.
@@ -370,7 +380,7 @@ async fn commit_in_turn(
     };
     conflict::check(&plane.config, &rows, specs())?;
     // Also what a push deploys anew, from a revision of a time when the operator allowed more.
-    privilege::check(&plane.config, specs())?;
+    privilege::check(&plane.config, &Rights::all(), specs())?;
 
     let services: Vec<ServiceId> = revisions.iter().map(|new| new.service.clone()).collect();
     let (changed, same): (Vec<_>, Vec<_>) = revisions.into_iter().partition(|new| {

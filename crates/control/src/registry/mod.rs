@@ -1,8 +1,5 @@
 //! The embedded registry's place on the node: who may use it, where it is mounted, and what a push sets off.
 
-mod doorman;
-pub(crate) mod tokens;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -19,11 +16,7 @@ use tokio::sync::watch;
 
 use crate::config::RegistrySettings;
 use crate::plane::Plane;
-use crate::store::{Store, StoreError};
 use crate::tables::{Entry, Tables};
-use doorman::Doorman;
-
-pub(crate) use tokens::secret_hash;
 
 /// The app whose name no manifest may have: the node's own services are in it.
 pub(crate) const OWN_APP: &str = "layby";
@@ -34,7 +27,6 @@ const SELF: &str = "root";
 /// The registry and what belongs to it.
 pub(crate) struct Desk {
     pub(crate) registry: Registry,
-    pub(crate) doorman: Doorman,
     pub(crate) pushes: Arc<Pushes>,
 }
 
@@ -53,7 +45,6 @@ impl Desk {
         settings: &RegistrySettings,
         domain: &str,
         images: Arc<layby_image::Store>,
-        store: &Store,
     ) -> Result<Self, DeskError> {
         let pushes = Arc::new(Pushes {
             moved: watch::Sender::new(0),
@@ -74,12 +65,7 @@ impl Desk {
             Registry::open(images, config)
         });
         let registry = opened.await.map_err(|_| DeskError::BrokeOff)??;
-        let doorman = Doorman::new(settings.anonymous_pull, store.tokens().await?);
-        Ok(Self {
-            registry,
-            doorman,
-            pushes,
-        })
+        Ok(Self { registry, pushes })
     }
 }
 
@@ -137,9 +123,6 @@ pub enum DeskError {
     /// Its folders could not be read.
     #[error("the registry's folders could not be read")]
     Images(#[from] layby_image::Error),
-    /// Its tokens could not be read.
-    #[error("the registry's tokens could not be read")]
-    Store(#[from] StoreError),
     /// Opening it broke off.
     #[error("opening the registry broke off; please report this")]
     BrokeOff,
@@ -181,10 +164,10 @@ pub(crate) fn router(plane: Arc<Plane>) -> Router {
     Router::new().fallback(over_network).with_state(plane)
 }
 
-async fn over_network(State(plane): State<Arc<Plane>>, request: Request) -> Response {
+pub(crate) async fn over_network(State(plane): State<Arc<Plane>>, request: Request) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let peer = peer.map(|info| info.0.ip());
-    let grant = match plane.desk.doorman.grant(request.headers(), peer) {
+    let grant = match plane.doorman.grant(request.headers(), peer) {
         Ok(grant) => grant,
         Err(refusal) => return refusal.into_response().map(Body::new),
     };

@@ -14,6 +14,8 @@ const KEPT: u32 = 20_000;
 /// Which events to read.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct EventQuery {
+    /// Only of these apps, which are all that the one who asks may see.
+    pub(crate) apps: Option<Vec<String>>,
     /// Only of this app.
     pub(crate) app: Option<String>,
     /// Only of this service of the app.
@@ -36,6 +38,8 @@ impl EventQuery {
         let same = |asked: &Option<String>, is: &Option<String>| asked.is_none() || asked == is;
         same(&self.app, &event.app)
             && same(&self.service, &event.service)
+            && (self.apps.as_ref())
+                .is_none_or(|apps| event.app.as_ref().is_some_and(|app| apps.contains(app)))
             && (self.kinds.is_empty() || self.kinds.contains(&event.kind))
     }
 }
@@ -96,6 +100,11 @@ impl Store {
                 let places = vec!["?"; query.kinds.len()].join(", ");
                 text.push_str(&format!(" AND kind IN ({places})"));
                 values.extend(query.kinds.iter().map(|kind| Value::Text(kind.to_string())));
+            }
+            if let Some(apps) = query.apps {
+                let places = vec!["?"; apps.len()].join(", ");
+                text.push_str(&format!(" AND app IN ({places})"));
+                values.extend(apps.into_iter().map(Value::Text));
             }
             let order = if query.after.is_some() { "ASC" } else { "DESC" };
             text.push_str(&format!(" ORDER BY id {order} LIMIT ?"));

@@ -1,10 +1,13 @@
-//! The registry's tokens in the store.
+//! Tokens in the store.
+
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use rusqlite::params;
 
 use super::rows::unreadable;
 use super::{Store, StoreError};
+use crate::tokens::Role;
 
 /// A token as it is kept: what it is good for, and the hash of its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +22,10 @@ pub(crate) struct Token {
     pub(crate) push: bool,
     /// In which repositories; `*` stands for any characters.
     pub(crate) repository: String,
+    /// What it may do with the node; `None`: nothing, it is for the registry alone.
+    pub(crate) role: Option<Role>,
+    /// Only with these apps; `None`: with all.
+    pub(crate) apps: Option<BTreeSet<String>>,
     /// When it was made.
     pub(crate) created_at: Timestamp,
     /// When it ends; `None`: never.
@@ -30,7 +37,7 @@ impl Store {
     pub(crate) async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
         self.call(|db| {
             db.prepare_cached(
-                "SELECT name, hash, pull, push, repository, created_at, expires_at FROM tokens ORDER BY name",
+                "SELECT name, hash, pull, push, repository, created_at, expires_at, role, apps FROM tokens ORDER BY name",
             )?
             .query_map([], |row| {
                 let time = |text: String| text.parse::<Timestamp>().map_err(unreadable);
@@ -42,6 +49,11 @@ impl Store {
                     repository: row.get(4)?,
                     created_at: time(row.get(5)?)?,
                     expires_at: row.get::<_, Option<String>>(6)?.map(time).transpose()?,
+                    // A role that this Layby does not know is none.
+                    role: (row.get::<_, Option<String>>(7)?).and_then(|text| Role::of(&text)),
+                    apps: (row.get::<_, Option<String>>(8)?)
+                        .map(|text| serde_json::from_str(&text).map_err(unreadable))
+                        .transpose()?,
                 })
             })?
             .collect()
@@ -53,8 +65,8 @@ impl Store {
     pub(crate) async fn add_token(&self, token: Token) -> Result<bool, StoreError> {
         self.call(move |db| {
             let added = db.execute(
-                "INSERT INTO tokens (name, hash, pull, push, repository, created_at, expires_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+                "INSERT INTO tokens (name, hash, pull, push, repository, created_at, expires_at, role, apps)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
                 params![
                     token.name,
                     token.hash,
@@ -62,7 +74,9 @@ impl Store {
                     token.push,
                     token.repository,
                     token.created_at.to_string(),
-                    token.expires_at.map(|at| at.to_string())
+                    token.expires_at.map(|at| at.to_string()),
+                    token.role.map(Role::text),
+                    (token.apps.as_ref()).map(|apps| serde_json::json!(apps).to_string())
                 ],
             )?;
             Ok(added == 1)

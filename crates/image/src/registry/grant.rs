@@ -9,7 +9,7 @@ pub struct Grant {
     pub pull: bool,
     /// May write and delete.
     pub push: bool,
-    /// In which repositories: a name in which each `*` stands for any characters.
+    /// In which repositories: a name in which each `*` stands for any characters, or several with commas between.
     pub repositories: String,
 }
 
@@ -36,18 +36,23 @@ impl Grant {
 
     /// Whether it may read from this repository.
     pub fn may_pull(&self, repository: &str) -> bool {
-        self.pull && matches(&self.repositories, repository)
+        self.pull && any_matches(&self.repositories, repository)
     }
 
     /// Whether it may ask what this repository has: every client looks before it pushes what may be there.
     pub fn may_look(&self, repository: &str) -> bool {
-        (self.pull || self.push) && matches(&self.repositories, repository)
+        (self.pull || self.push) && any_matches(&self.repositories, repository)
     }
 
     /// Whether it may write to this repository.
     pub fn may_push(&self, repository: &str) -> bool {
-        self.push && matches(&self.repositories, repository)
+        self.push && any_matches(&self.repositories, repository)
     }
+}
+
+/// Whether `text` is what one of these patterns says.
+fn any_matches(patterns: &str, text: &str) -> bool {
+    patterns.split(',').any(|pattern| matches(pattern, text))
 }
 
 /// Whether `text` is what `pattern` says, each `*` standing for any characters. Linear in the text for each `*`.

@@ -1,7 +1,7 @@
-//! Who a request to the registry is from: HTTP Basic (RFC 7617) with a token's name and secret, or nobody.
+//! Who a request is from: a token's secret alone (Bearer, RFC 6750), or with the token's name (Basic, RFC 7617), or nobody.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use layby_image::registry::{Grant, TurnedAway};
+use subtle::ConstantTimeEq;
 
 use super::secret_hash;
 use crate::store::Token;
@@ -53,7 +54,7 @@ impl Doorman {
         self.tokens().len()
     }
 
-    /// What a request may do.
+    /// What a request to the registry may do.
     ///
     /// # Errors
     /// The secret is wrong, its token has expired, or too many were wrong.
@@ -62,28 +63,55 @@ impl Doorman {
         headers: &HeaderMap,
         peer: Option<IpAddr>,
     ) -> Result<Grant, TurnedAway> {
-        let Some((name, secret)) = credentials(headers)? else {
+        let Some(token) = self.known(headers, client(headers, peer))? else {
             return Ok(Grant::anonymous(self.anonymous_pull));
         };
-        let hash = secret_hash(&secret);
-        // An unknown name takes as long as a wrong secret.
-        let known = self.tokens().get(&name).cloned();
-        let expected = known.as_ref().map_or([0; 32], |token| token.hash);
-        let Some(token) = known.filter(|_| same(&hash, &expected)) else {
-            let from = client(headers, peer);
-            self.listen_to(from, Instant::now())?;
-            self.note_failure(from, Instant::now());
-            return Err(TurnedAway::WrongSecret);
-        };
-        if token.expires_at.is_some_and(|at| at <= Timestamp::now()) {
-            return Err(TurnedAway::Expired(name));
-        }
         Ok(Grant {
-            who: Some(name),
+            who: Some(token.name),
             pull: token.pull,
             push: token.push,
             repositories: token.repository,
         })
+    }
+
+    /// Whose token a request from this address bears; `None`: it bears none.
+    ///
+    /// # Errors
+    /// As [`Doorman::grant`].
+    pub(crate) fn known(
+        &self,
+        headers: &HeaderMap,
+        from: Option<IpAddr>,
+    ) -> Result<Option<Token>, TurnedAway> {
+        let token = match credentials(headers) {
+            Ok(None) => return Ok(None),
+            Ok(Some(said)) => self.find(&said),
+            Err(TurnedAway::WrongSecret) => None,
+            Err(other) => return Err(other),
+        };
+        let Some(token) = token else {
+            let (from, now) = (from.map(network), Instant::now());
+            self.listen_to(from, now)?;
+            self.note_failure(from, now);
+            return Err(TurnedAway::WrongSecret);
+        };
+        if token.expires_at.is_some_and(|at| at <= Timestamp::now()) {
+            return Err(TurnedAway::Expired(token.name));
+        }
+        Ok(Some(token))
+    }
+
+    /// The token that these words are right for. Each token is compared, in a time that does not tell where it differs.
+    fn find(&self, said: &Said) -> Option<Token> {
+        let hash = secret_hash(&said.secret);
+        let tokens = self.tokens();
+        let mut found = None;
+        for token in tokens.values() {
+            if bool::from(token.hash.ct_eq(&hash)) {
+                found = Some(token.clone());
+            }
+        }
+        found.filter(|token| said.name.as_ref().is_none_or(|name| *name == token.name))
     }
 
     fn listen_to(&self, from: Option<IpAddr>, now: Instant) -> Result<(), TurnedAway> {
@@ -116,13 +144,23 @@ impl Doorman {
     }
 }
 
+/// What a client says of itself. The secret alone says which token it is.
+struct Said {
+    name: Option<String>,
+    secret: String,
+}
+
 /// Name and secret, where there are any: some clients send both empty when they have none.
-fn credentials(headers: &HeaderMap) -> Result<Option<(String, String)>, TurnedAway> {
+fn credentials(headers: &HeaderMap) -> Result<Option<Said>, TurnedAway> {
     let Some(header) = headers.get(AUTHORIZATION) else {
         return Ok(None);
     };
     let text = header.to_str().map_err(|_| TurnedAway::WrongSecret)?;
     let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
+    if scheme.eq_ignore_ascii_case("bearer") {
+        let secret = rest.trim().to_owned();
+        return Ok(Some(Said { name: None, secret }));
+    }
     if !scheme.eq_ignore_ascii_case("basic") {
         return Err(TurnedAway::WrongSecret);
     }
@@ -133,7 +171,10 @@ fn credentials(headers: &HeaderMap) -> Result<Option<(String, String)>, TurnedAw
     if name.is_empty() && secret.is_empty() {
         return Ok(None);
     }
-    Ok(Some((name.to_owned(), secret.to_owned())))
+    Ok(Some(Said {
+        name: Some(name.to_owned()),
+        secret: secret.to_owned(),
+    }))
 }
 
 /// The address that a request comes from: behind the node's own gateway, the one that it names last.
@@ -147,10 +188,15 @@ fn client(headers: &HeaderMap, peer: Option<IpAddr>) -> Option<IpAddr> {
     }
 }
 
-/// Whether two hashes are the same, in a time that does not tell where they differ.
-fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
-    let differing = a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b));
-    std::hint::black_box(differing) == 0
+/// What is counted as one client: with IPv6 a household or a machine has a /64 (RFC 6177).
+fn network(from: IpAddr) -> IpAddr {
+    match from {
+        IpAddr::V6(six) => match six.to_ipv4_mapped() {
+            Some(four) => four.into(),
+            None => Ipv6Addr::from(u128::from(six) >> 64 << 64).into(),
+        },
+        four @ IpAddr::V4(_) => four,
+    }
 }
 
 #[cfg(test)]
@@ -166,6 +212,8 @@ mod tests {
             pull: true,
             push: false,
             repository: "team/*".into(),
+            role: None,
+            apps: None,
             created_at: Timestamp::UNIX_EPOCH,
             expires_at: None,
         }
@@ -230,6 +278,33 @@ mod tests {
         assert!(matches!(wrong, Err(TurnedAway::WrongSecret)));
         let later = Instant::now() + WINDOW;
         assert!(doorman.listen_to(PEER, later).is_ok());
+    }
+
+    #[test]
+    fn the_secret_alone_says_which_token_it_is() {
+        let doorman = Doorman::new(false, vec![token("ci", "s3"), token("me", "s4")]);
+        let bearer = |secret: &str| {
+            let value = HeaderValue::from_str(&format!("Bearer {secret}")).expect("a header");
+            HeaderMap::from_iter([(AUTHORIZATION, value)])
+        };
+        let known = doorman.known(&bearer("s4"), PEER).expect("it is right");
+        assert_eq!(known.map(|token| token.name).as_deref(), Some("me"));
+        for wrong in ["s5", ""] {
+            let refused = doorman.known(&bearer(wrong), PEER);
+            assert!(matches!(refused, Err(TurnedAway::WrongSecret)), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn wrong_secrets_fill_no_more_than_so_much_memory() {
+        let doorman = Doorman::new(false, Vec::new());
+        for n in 0..2 * ADDRESSES as u32 {
+            let from = IpAddr::V4(std::net::Ipv4Addr::from(n));
+            doorman.note_failure(Some(from), Instant::now());
+        }
+        assert!(doorman.failures().len() <= ADDRESSES + 1);
+        let six: IpAddr = "2001:db8:1:2:3:4:5:6".parse().expect("an address");
+        assert_eq!(network(six).to_string(), "2001:db8:1:2::");
     }
 
     #[test]

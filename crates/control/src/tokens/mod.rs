@@ -1,15 +1,24 @@
 //! Tokens: made, listed and taken away. A secret is shown once; only its hash is kept.
 
+mod doorman;
+mod rights;
+
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 
 use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
+use layby_model::AppName;
 use sha2::{Digest, Sha256};
 
 use crate::api::types::{NewToken, Problem, TokenBody, TokenView};
 use crate::plane::Plane;
 use crate::store::Token;
+
+pub(crate) use doorman::Doorman;
+pub(crate) use rights::Rights;
+pub use rights::Role;
 
 /// So many tokens may a node have.
 const MAX_TOKENS: usize = 1_000;
@@ -19,6 +28,8 @@ const PREFIX: &str = "lyb_";
 const SECRET_BYTES: usize = 24;
 /// The longest name and the longest pattern.
 const MAX_TEXT: usize = 128;
+/// So many apps may a token be limited to.
+const MAX_APPS: usize = 100;
 
 /// Makes a token.
 ///
@@ -26,7 +37,7 @@ const MAX_TEXT: usize = 128;
 /// A name that is taken or is none, or nothing that the token would be good for.
 pub(crate) async fn create(plane: &Plane, body: TokenBody) -> Result<NewToken, Problem> {
     check(&body)?;
-    if plane.desk.doorman.count() >= MAX_TOKENS {
+    if plane.doorman.count() >= MAX_TOKENS {
         return Err(
             Problem::conflict(format!("there are {MAX_TOKENS} tokens already"))
                 .hint("`layby token rm` takes one away"),
@@ -43,12 +54,16 @@ pub(crate) async fn create(plane: &Plane, body: TokenBody) -> Result<NewToken, P
     };
     let secret = new_secret()
         .map_err(|error| Problem::failed(format!("no random numbers can be had: {error}")))?;
+    let apps: BTreeSet<String> = body.apps.into_iter().collect();
+    let (pull, push) = at_registry(body.role, body.pull, body.push);
     let token = Token {
         name: body.name,
         hash: secret_hash(&secret),
-        pull: body.pull,
-        push: body.push,
-        repository: body.repository.unwrap_or_else(|| "*".to_owned()),
+        pull,
+        push,
+        repository: (body.repository).unwrap_or_else(|| repositories_of(&apps)),
+        role: body.role,
+        apps: (!apps.is_empty()).then_some(apps),
         created_at: now,
         expires_at,
     };
@@ -60,7 +75,7 @@ pub(crate) async fn create(plane: &Plane, body: TokenBody) -> Result<NewToken, P
             )),
         );
     }
-    plane.desk.doorman.admit(plane.store.tokens().await?);
+    plane.doorman.admit(plane.store.tokens().await?);
     Ok(NewToken {
         token: view(&token),
         secret,
@@ -82,13 +97,31 @@ pub(crate) async fn remove(plane: &Plane, name: &str) -> Result<(), Problem> {
         return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", text)
             .hint("`layby token ls` shows what there is"));
     }
-    plane.desk.doorman.admit(plane.store.tokens().await?);
+    plane.doorman.admit(plane.store.tokens().await?);
     Ok(())
 }
 
 /// What is kept of a secret. It is random and long: a slow hash would guard nothing more.
 pub(crate) fn secret_hash(secret: &str) -> [u8; 32] {
     Sha256::digest(secret.as_bytes()).into()
+}
+
+/// What a token may at the registry: what is said, else what its role means.
+fn at_registry(role: Option<Role>, pull: bool, push: bool) -> (bool, bool) {
+    match role {
+        Some(_) if pull || push => (pull, push),
+        Some(role) => (true, role >= Role::Deploy),
+        None => (pull, push),
+    }
+}
+
+/// The repositories of these apps; without any: all.
+fn repositories_of(apps: &BTreeSet<String>) -> String {
+    if apps.is_empty() {
+        return "*".to_owned();
+    }
+    let of_each: Vec<String> = apps.iter().map(|app| format!("{app}/*")).collect();
+    of_each.join(",")
 }
 
 fn new_secret() -> std::io::Result<String> {
@@ -110,21 +143,38 @@ fn check(body: &TokenBody) -> Result<(), Problem> {
         // Events say `root` of who pushed over the node's socket.
         return Err(Problem::bad_request("a token cannot be called root"));
     }
-    if !body.pull && !body.push {
+    if body.role.is_none() && !body.pull && !body.push {
         return Err(Problem::bad_request(
-            "the token would be good for nothing: say pull, push or both",
+            "the token would be good for nothing: say a role, pull or push",
         ));
     }
-    let pattern = body.repository.as_deref().unwrap_or("*");
+    if body.apps.len() > MAX_APPS {
+        let text = format!("a token can be limited to {MAX_APPS} apps at most");
+        return Err(Problem::bad_request(text));
+    }
+    for app in &body.apps {
+        AppName::new(app).map_err(|error| Problem::bad_request(error.to_string()))?;
+    }
+    if body.role == Some(Role::Admin) && !body.apps.is_empty() {
+        return Err(Problem::bad_request(
+            "an admin has to do with the whole node, and so not with some apps only: say the role deploy",
+        ));
+    }
+    let patterns = body.repository.as_deref().unwrap_or("*");
     let lower = |c: char| {
         c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.' | '/' | '*')
     };
-    if pattern.is_empty() || pattern.len() > MAX_TEXT || !pattern.chars().all(lower) {
-        return Err(Problem::bad_request(format!(
+    let is_pattern =
+        |text: &str| !text.is_empty() && text.len() <= MAX_TEXT && text.chars().all(lower);
+    match patterns.split(',').find(|text| !is_pattern(text)) {
+        None if patterns.split(',').count() <= MAX_APPS => Ok(()),
+        None => Err(Problem::bad_request(format!(
+            "a token can have {MAX_APPS} patterns of repositories at most"
+        ))),
+        Some(pattern) => Err(Problem::bad_request(format!(
             "{pattern:?} names no repositories: a name such as team/app, in which * stands for any characters"
-        )));
+        ))),
     }
-    Ok(())
 }
 
 fn view(token: &Token) -> TokenView {
@@ -133,7 +183,25 @@ fn view(token: &Token) -> TokenView {
         pull: token.pull,
         push: token.push,
         repository: token.repository.clone(),
+        role: token.role,
+        apps: token.apps.iter().flatten().cloned().collect(),
         created_at: token.created_at.to_string(),
         expires_at: token.expires_at.map(|at| at.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_means_something_at_the_registry_unless_it_is_said() {
+        assert_eq!(at_registry(None, true, false), (true, false));
+        assert_eq!(at_registry(Some(Role::Read), false, false), (true, false));
+        assert_eq!(at_registry(Some(Role::Deploy), false, false), (true, true));
+        assert_eq!(at_registry(Some(Role::Admin), true, false), (true, false));
+        let apps = BTreeSet::from(["blog".to_owned(), "shop".to_owned()]);
+        assert_eq!(repositories_of(&apps), "blog/*,shop/*");
+        assert_eq!(repositories_of(&BTreeSet::new()), "*");
     }
 }

@@ -1,0 +1,218 @@
+//! What every request goes through, in this order: who asks, what they may do, whether the request is as the document
+//! says, the work itself, and the record of it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use layby_image::registry::TurnedAway;
+use serde_json::Value;
+
+use super::access::{self, Rule};
+use super::mend;
+use super::params::{self, Params};
+use super::types::Problem;
+use super::who::{Peer, Via, Who};
+use crate::audit::{self, Entry, Target};
+use crate::plane::Plane;
+use crate::tokens::Rights;
+
+/// Which way a request came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// The Unix socket: whoever may use it is as good as root.
+    Socket,
+    /// The network, over TLS: with a token.
+    Network,
+}
+
+/// What the gate knows.
+#[derive(Clone)]
+pub(super) struct Gate {
+    plane: Arc<Plane>,
+    door: Door,
+    params: Arc<HashMap<(String, String), Params>>,
+}
+
+impl Gate {
+    /// Before the routes of this document.
+    pub(super) fn new(plane: Arc<Plane>, door: Door, document: &Value) -> Self {
+        let paths = document["paths"].as_object().into_iter().flatten();
+        let params = paths.flat_map(|(path, methods)| {
+            let methods = methods.as_object().into_iter().flatten();
+            methods.map(|(method, operation)| {
+                let key = (method.to_uppercase(), path.clone());
+                (key, Params::of(operation))
+            })
+        });
+        Self {
+            params: Arc::new(params.collect()),
+            plane,
+            door,
+        }
+    }
+
+    /// Who asks, and what they may do.
+    fn enter(&self, request: &Request) -> Result<Who, (Who, Refused)> {
+        let extensions = request.extensions();
+        if self.door == Door::Socket {
+            let peer = extensions.get::<ConnectInfo<Peer>>();
+            return Ok(peer.map_or_else(Who::root, |ConnectInfo(peer)| Who::local(peer)));
+        }
+        let peer = extensions.get::<ConnectInfo<SocketAddr>>();
+        let peer = peer.map(|ConnectInfo(addr)| addr.ip().to_canonical());
+        let who = |name: &str| Who {
+            name: name.to_owned(),
+            from: peer.map_or_else(|| "unknown".to_owned(), |ip| ip.to_string()),
+            via: Via::Token,
+            rights: Rights::none(),
+        };
+        match self.plane.doorman.known(request.headers(), peer) {
+            Ok(Some(token)) => match token.role {
+                Some(role) => Ok(Who {
+                    rights: Rights::new(role, token.apps),
+                    ..who(&token.name)
+                }),
+                None => Err((who(&token.name), Refused::ForRegistry(token.name))),
+            },
+            Ok(None) => Err((who("-"), Refused::Nobody)),
+            Err(TurnedAway::Expired(name)) => Err((who(&name), Refused::Expired(name))),
+            Err(TurnedAway::WrongSecret) => Err((who("-"), Refused::Unknown)),
+            Err(TurnedAway::TooManyTries { retry_after_s }) => {
+                Err((who("-"), Refused::TooOften { retry_after_s }))
+            }
+        }
+    }
+
+    /// What the table says of a request.
+    fn judge(&self, rule: &Rule, rights: &Rights, request: &Request) -> Result<String, Problem> {
+        let pairs = params::pairs(request.uri())?;
+        let places = params::places(rule.path, request.uri().path())?;
+        access::check(rule, rights, &places, &pairs)?;
+        let key = (rule.method.to_owned(), rule.path.to_owned());
+        if let Some(params) = self.params.get(&key) {
+            params.check(&pairs)?;
+        }
+        Ok(audit::named(&places, &pairs))
+    }
+}
+
+/// Why somebody is not let in.
+enum Refused {
+    /// No token was shown.
+    Nobody,
+    /// There is no such token.
+    Unknown,
+    /// The token of this name was good until some time ago.
+    Expired(String),
+    /// The token of this name has no role.
+    ForRegistry(String),
+    /// There were too many unknown ones.
+    TooOften { retry_after_s: u64 },
+}
+
+/// The gate itself.
+pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let who = match gate.enter(&request) {
+        Ok(known) => known,
+        Err((who, refused)) => return turn_away(&gate.plane, &who, &refused),
+    };
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let rule = path
+        .as_ref()
+        .and_then(|path| access::rule(request.method(), path.as_str()));
+    let Some(rule) = rule else {
+        let documented = path.is_some_and(|path| {
+            let key = (
+                request.method().as_str().to_owned(),
+                path.as_str().to_owned(),
+            );
+            gate.params.contains_key(&key)
+        });
+        return match documented {
+            true => {
+                Problem::not_allowed("nobody may do this: the table of access has no row for it")
+                    .into_response()
+            }
+            // No such path, or method: the router says so.
+            false => mend::mend(next.run(request).await).await,
+        };
+    };
+    let (response, target) = match gate.judge(rule, &who.rights, &request) {
+        Err(problem) => (problem.into_response(), String::new()),
+        Ok(target) => {
+            request.extensions_mut().insert(who.clone());
+            (next.run(request).await, target)
+        }
+    };
+    let mut response = mend::mend(response).await;
+    let told = response.extensions_mut().remove::<Target>();
+    if let Some(verb) = rule.verb {
+        let target = told.map_or(target, |Target(name)| name);
+        let entry = Entry::new(&who, verb, &target, response.status(), begun.elapsed());
+        gate.plane.ledger.note(entry);
+    }
+    response
+}
+
+/// 401 with what would let in; 403 for a token that is for something else; 429 after too many wrong ones.
+fn turn_away(plane: &Plane, who: &Who, refused: &Refused) -> Response {
+    let (problem, header, value) = match refused {
+        Refused::Nobody => (
+            Problem::unauthorized("this takes a token").hint(
+                "an admin makes one on the node: `layby token create NAME --role ROLE`; then `layby login URL`",
+            ),
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static(r#"Bearer realm="layby""#),
+        ),
+        Refused::Unknown => (
+            Problem::unauthorized("this token is not known here")
+                .hint("`layby login URL` takes another"),
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static(r#"Bearer realm="layby", error="invalid_token""#),
+        ),
+        Refused::Expired(name) => (
+            Problem::unauthorized(format!("the token {name} has expired"))
+                .hint("an admin makes another on the node: `layby token create`"),
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static(
+                r#"Bearer realm="layby", error="invalid_token", error_description="expired""#,
+            ),
+        ),
+        Refused::ForRegistry(name) => (
+            Problem::not_allowed(format!("the token {name} is for the registry only"))
+                .hint("an admin makes one for the node: `layby token create NAME --role ROLE`"),
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static(r#"Bearer realm="layby", error="insufficient_scope""#),
+        ),
+        Refused::TooOften { retry_after_s } => (
+            Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too-many-tries",
+                "too many tokens from this address were not known here",
+            )
+            .hint(format!("try again in {retry_after_s} s")),
+            header::RETRY_AFTER,
+            HeaderValue::from(*retry_after_s),
+        ),
+    };
+    let mut response = problem.into_response();
+    // One who is refused for coming too often would fill the log.
+    let recorded = match refused {
+        Refused::Unknown | Refused::Expired(_) | Refused::ForRegistry(_) => true,
+        Refused::Nobody | Refused::TooOften { .. } => false,
+    };
+    if recorded {
+        let status = response.status();
+        let entry = Entry::new(who, audit::FAILED_LOGIN, "", status, Duration::ZERO);
+        plane.ledger.note(entry);
+    }
+    response.headers_mut().insert(header, value);
+    response
+}

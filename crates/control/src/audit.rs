@@ -1,0 +1,267 @@
+//! The audit log: who changed what, when, from where, and how it ended. Never what was sent along.
+//!
+//! It is written beside the work: nobody waits for it, and when the disk is full, what cannot be written is counted and
+//! the node goes on.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
+use layby_model::error_chain;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::api::Via;
+use crate::api::Who;
+use crate::plane::Plane;
+
+/// What a login that failed is called.
+pub(crate) const FAILED_LOGIN: &str = "login-failed";
+
+/// So many records may wait for the disk.
+const WAITING: usize = 1_024;
+/// From one write to the next: one write to the disk serves many records.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long what waits may take to be written when the node ends.
+const LAST_WRITE: Duration = Duration::from_secs(1);
+/// The longest target, in bytes.
+const MAX_TARGET: usize = 256;
+/// After so many records it is looked whether old ones have to go.
+const PRUNE_AFTER: usize = 500;
+
+/// How many records are kept, of what was done and of logins that failed (those are what others can make many of).
+pub(crate) const KEEP_DONE: u32 = 100_000;
+/// As [`KEEP_DONE`].
+pub(crate) const KEEP_FAILED_LOGINS: u32 = 10_000;
+/// For how long.
+pub(crate) const KEEP_DAYS: i64 = 90;
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// When it was answered.
+    pub(crate) at: Timestamp,
+    /// The user's or token's name.
+    pub(crate) who: String,
+    /// `local`, or an address.
+    pub(crate) from: String,
+    /// `socket` or `token`.
+    pub(crate) via: String,
+    /// What was asked for: a row's verb in the table of access.
+    pub(crate) verb: String,
+    /// On what: names, never values.
+    pub(crate) target: String,
+    /// The HTTP status of the answer.
+    pub(crate) status: u16,
+    /// How long it took to be answered, in milliseconds.
+    pub(crate) took_ms: u64,
+}
+
+impl Entry {
+    /// What has just been answered.
+    pub(crate) fn new(
+        who: &Who,
+        verb: &str,
+        target: &str,
+        status: StatusCode,
+        took: Duration,
+    ) -> Self {
+        let via = match who.via {
+            Via::Socket => "socket",
+            Via::Token => "token",
+        };
+        Self {
+            at: Timestamp::now(),
+            who: who.name.clone(),
+            from: who.from.clone(),
+            via: via.to_owned(),
+            verb: verb.to_owned(),
+            target: short(target),
+            status: status.as_u16(),
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// What a handler found to be the target, where neither path nor query names it: put it among an answer's extensions.
+#[derive(Debug, Clone)]
+pub(crate) struct Target(pub(crate) String);
+
+/// The names that say what a request is about: those in its path, and some of its query (the others may hold values).
+pub(crate) fn named(places: &[(&str, String)], query: &[(String, String)]) -> String {
+    let in_path: Vec<&str> = places.iter().map(|(_, value)| value.as_str()).collect();
+    let of_query = query.iter().filter(|(name, _)| {
+        matches!(
+            name.as_str(),
+            "app" | "service" | "reference" | "to" | "registry"
+        )
+    });
+    let mut all = vec![in_path.join("/")];
+    all.extend(of_query.map(|(_, value)| value.clone()));
+    all.retain(|name| !name.is_empty());
+    all.join(" ")
+}
+
+/// On one line, and no longer than it may be.
+fn short(text: &str) -> String {
+    let plain = text.chars().map(|c| if c.is_control() { '?' } else { c });
+    let mut kept = String::new();
+    for c in plain {
+        if kept.len() + c.len_utf8() > MAX_TARGET {
+            break;
+        }
+        kept.push(c);
+    }
+    kept
+}
+
+/// Where records are put.
+pub(crate) struct Ledger {
+    send: mpsc::Sender<Message>,
+    /// Taken by [`run`].
+    receive: Mutex<Option<mpsc::Receiver<Message>>>,
+    lost: AtomicU64,
+}
+
+enum Message {
+    Entry(Box<Entry>),
+    Flush(oneshot::Sender<()>),
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        let (send, receive) = mpsc::channel(WAITING);
+        Self {
+            send,
+            receive: Mutex::new(Some(receive)),
+            lost: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Ledger {
+    /// Takes a record; never waits.
+    pub(crate) fn note(&self, entry: Entry) {
+        if self.send.try_send(Message::Entry(Box::new(entry))).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many records could not be written in this life of the node.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Waits until all that was taken is written, but not for long.
+    pub(crate) async fn flush(&self) {
+        let (done, written) = oneshot::channel();
+        let flushed = async {
+            if self.send.send(Message::Flush(done)).await.is_ok() {
+                let _ = written.await; // nobody writes any more
+            }
+        };
+        let _ = tokio::time::timeout(LAST_WRITE, flushed).await; // said to be short
+    }
+}
+
+/// Writes what the ledger takes, as long as the control plane lives.
+pub(crate) async fn run(plane: Arc<Plane>) {
+    let receive = plane.ledger.receive.lock();
+    let receive = receive.unwrap_or_else(PoisonError::into_inner).take();
+    let Some(mut receive) = receive else { return };
+    let mut failing = false;
+    let mut since_pruned = PRUNE_AFTER; // once at the start
+    let mut messages = Vec::new();
+    while receive.recv_many(&mut messages, WAITING).await > 0 {
+        let mut entries = Vec::new();
+        let mut waiting = Vec::new();
+        for message in messages.drain(..) {
+            match message {
+                Message::Entry(entry) => entries.push(*entry),
+                Message::Flush(done) => waiting.push(done),
+            }
+        }
+        let count = entries.len();
+        since_pruned += count;
+        let written = match entries.is_empty() {
+            true => Ok(()),
+            false => plane.store.add_audit(entries).await,
+        };
+        match written {
+            Ok(()) if failing => {
+                failing = false;
+                tracing::info!(lost = plane.ledger.lost(), "the audit log is written again");
+            }
+            Ok(()) => {}
+            Err(error) => {
+                plane.ledger.lost.fetch_add(count as u64, Ordering::Relaxed);
+                if !failing {
+                    tracing::warn!(
+                        error = error_chain(&error),
+                        "the audit log cannot be written"
+                    );
+                }
+                failing = true;
+            }
+        }
+        if since_pruned >= PRUNE_AFTER && !failing {
+            since_pruned = 0;
+            prune(&plane).await;
+        }
+        let is_last = !waiting.is_empty();
+        for done in waiting {
+            let _ = done.send(()); // it has waited long enough
+        }
+        if !is_last {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+async fn prune(plane: &Plane) {
+    let oldest = Timestamp::now() - SignedDuration::from_hours(24 * KEEP_DAYS);
+    let pruned = plane
+        .store
+        .prune_audit(KEEP_DONE, KEEP_FAILED_LOGINS, oldest);
+    if let Err(error) = pruned.await {
+        tracing::warn!(
+            error = error_chain(&error),
+            "old records of the audit log stay"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_names_things_and_holds_no_values() {
+        let places = [("app", "shop".to_owned()), ("service", "web".to_owned())];
+        let query = [
+            ("command".to_owned(), "echo hunter2".to_owned()),
+            ("env".to_owned(), "PASSWORD=hunter2".to_owned()),
+            ("reference".to_owned(), "nginx:1".to_owned()),
+        ];
+        assert_eq!(named(&places, &query), "shop/web nginx:1");
+        assert_eq!(named(&[], &[]), "");
+    }
+
+    #[test]
+    fn a_target_is_one_short_line() {
+        assert_eq!(short("a\nb\u{1b}[2J"), "a?b?[2J");
+        assert_eq!(short(&"é".repeat(200)).len(), MAX_TARGET);
+    }
+
+    #[test]
+    fn a_ledger_that_nobody_empties_counts_what_it_loses() {
+        let ledger = Ledger::default();
+        let who = Who::root();
+        for _ in 0..WAITING + 3 {
+            let entry = Entry::new(&who, "wake", "shop/web", StatusCode::OK, Duration::ZERO);
+            ledger.note(entry);
+        }
+        assert_eq!(ledger.lost(), 3);
+    }
+}
