@@ -38,5 +38,7 @@ macro_rules! pages {
 
 pages! {
     compose_files,
+    disabled,
     first_deploy,
+    history,
 }

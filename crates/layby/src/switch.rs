@@ -19,10 +19,14 @@ pub(crate) async fn disable(client: &Client, several: &Several) -> Result<()> {
     let paths = paths(client, several, true).await?;
     let asked = paths.iter().map(async |path| {
         let view: ServiceView = client.post(&format!("{path}/disable"), &[]).await?;
-        say!("{}/{}  {}", view.app, view.service, show::state(&view));
-        Ok(())
+        Ok(format!(
+            "{}/{}  {}",
+            view.app,
+            view.service,
+            show::state(&view)
+        ))
     });
-    first_error(join_all(asked).await)
+    say_all(join_all(asked).await)
 }
 
 /// Enables services, all at a time, and shows how they come back.
@@ -59,12 +63,9 @@ pub(crate) async fn remove(client: &Client, options: &Remove) -> Result<()> {
     }
     let asked = paths.iter().map(async |path| {
         let removed: RemovedView = client.delete(path, &[]).await?;
-        for service in removed.removed {
-            say!("{service}  removed");
-        }
-        Ok(())
+        Ok(format!("{}  removed", removed.removed.join(", ")))
     });
-    first_error(join_all(asked).await)
+    say_all(join_all(asked).await)
 }
 
 /// The API paths of what is meant. `--all` means those that the command changes: with `enabled` those that are, else the
@@ -86,6 +87,15 @@ async fn paths(client: &Client, several: &Several, enabled: bool) -> Result<Vec<
         say!("No service is {what}.");
     }
     Ok(ids.iter().map(|id| format!("/v1/services/{id}")).collect())
+}
+
+/// Says what was done, in the order of the names.
+fn say_all(results: Vec<Result<String>>) -> Result<()> {
+    let said = results.into_iter().map(|result| {
+        say!("{}", result?);
+        Ok(())
+    });
+    first_error(said.collect())
 }
 
 /// Every error is said; the first one is what the command ends with.

@@ -6,12 +6,13 @@ use super::not_empty;
 
 /// Services, or all of the node.
 #[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
 pub(crate) struct Several {
     /// The services (each its name where that is unique, else `app/service`), or apps of which all services are meant.
-    #[arg(value_name = "NAME", required_unless_present = "all", value_parser = not_empty)]
+    #[arg(value_name = "NAME", value_parser = not_empty)]
     pub(crate) names: Vec<String>,
     /// All services of the node.
-    #[arg(long, conflicts_with = "names")]
+    #[arg(long)]
     pub(crate) all: bool,
 }
 
