@@ -66,6 +66,9 @@ pub struct ServiceSpec {
     /// What the containers of a replica share.
     #[serde(default)]
     pub sandbox: SandboxOptions,
+    /// The services of its app that a rollout of it waits for.
+    #[serde(default)]
+    pub depends_on: Vec<Dependency>,
     /// It is a job: it runs to its end, and nothing leads to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobSpec>,
@@ -95,11 +98,37 @@ impl ServiceSpec {
             ports: Vec::new(),
             deploy_on_push: false,
             sandbox: SandboxOptions::default(),
+            depends_on: Vec::new(),
             job: None,
             power: None,
             power_by_hand: false,
         }
     }
+}
+
+/// A service of the same app that a rollout waits for (Compose `depends_on`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dependency {
+    /// Which.
+    pub service: ServiceName,
+    /// Until when.
+    pub condition: Condition,
+    /// If it fails, so does what waits for it; `false`: that goes on without it.
+    pub required: bool,
+    /// A new revision of it makes one of what waits for it, too.
+    pub restart: bool,
+}
+
+/// Until when a dependency is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Condition {
+    /// A process of it runs, or it rests.
+    Started,
+    /// It is live.
+    Healthy,
+    /// It has ended with exit code 0.
+    Completed,
 }
 
 /// What is done when a container of a service ends (Compose `restart`, Kubernetes `restartPolicy`).

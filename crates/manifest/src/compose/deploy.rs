@@ -17,7 +17,8 @@ pub(crate) struct Deploy {
     pub(crate) devices: Vec<String>,
     /// As it was said.
     pub(crate) strategy: Option<Strategy>,
-    pub(crate) restart: RestartPolicy,
+    /// `None`: nothing is said.
+    pub(crate) restart: Option<RestartPolicy>,
 }
 
 /// Reads `deploy`, `scale`, `mem_limit`, `mem_reservation`, `cpus`, `pids_limit` and `restart`.
@@ -73,7 +74,7 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Deploy {
         resources,
         devices,
         strategy,
-        restart: restart.unwrap_or_default(),
+        restart,
     }
 }
 

@@ -51,13 +51,6 @@ const UNSUPPORTED: [&str; 24] = [
 
 /// Takes off what is not honoured, and says what comes of it.
 pub(crate) fn read(service: &mut Fields, report: &mut Report) {
-    let what = service.what.clone();
-    if let Some(entry) = service.entry("depends_on") {
-        let message = format!(
-            "\"depends_on\" in {what} is ignored: all services start at once, and must wait for each other themselves"
-        );
-        report.warn(&entry.place, message);
-    }
     service.refuse(&REFUSED, report);
     service.accept(&ACCEPTED);
     service.accept_extensions();

@@ -127,7 +127,9 @@ fn normal(key: &str, node: Node) -> Node {
         ("dns" | "dns_opt" | "dns_search" | "env_file" | "tmpfs", value @ Value::Scalar { .. }) => {
             Value::List(vec![Node::new(place.clone(), value)])
         }
-        ("networks", Value::List(items)) if items.iter().all(|item| item.scalar().is_some()) => {
+        ("networks" | "depends_on", Value::List(items))
+            if items.iter().all(|item| item.scalar().is_some()) =>
+        {
             merge_pairs(items)
         }
         ("build", Value::Scalar { text, plain }) => Value::Map(vec![Entry {

@@ -20,6 +20,7 @@ pub(crate) mod interpolate;
 pub(crate) mod ports;
 
 mod build;
+mod depends;
 mod deploy;
 mod devices;
 mod env_file;
@@ -90,7 +91,8 @@ pub(crate) fn read(
     volumes::read(&mut top, &mut project, report);
     let networks = networks::declared(&mut top, report);
     top.refuse(&REFUSED, report);
-    let members = services(&mut top, &project, report);
+    let mut members = services(&mut top, &project, report);
+    depends::join(&mut members, report);
     top.finish(report);
     AppDraft {
         name,

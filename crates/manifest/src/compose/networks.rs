@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use layby_model::names::ServiceName;
 
+use crate::compose::depends::Need;
 use crate::draft::{Draft, Placed, not_a_label};
 use crate::fields::{Fields, parsed};
 use crate::report::Report;
@@ -147,9 +148,9 @@ fn membership(entry: Entry, name: &str, report: &mut Report) -> Vec<Placed<Strin
 /// A name of another service that one asks for (`links`).
 #[derive(Debug)]
 pub(crate) struct Link {
-    service: String,
+    pub(crate) service: String,
     alias: Option<String>,
-    place: Place,
+    pub(crate) place: Place,
 }
 
 /// Takes `links` off a service: `SERVICE[:ALIAS]`.
@@ -178,6 +179,10 @@ pub(crate) struct Member {
     pub(crate) draft: Draft,
     pub(crate) joined: Joined,
     pub(crate) links: Vec<Link>,
+    /// `depends_on`, and those that it links to.
+    pub(crate) needs: Vec<Need>,
+    /// It says itself what is done when it ends.
+    pub(crate) restart_said: bool,
     /// `container_name`, by which Docker's containers find each other, too.
     pub(crate) container_name: Option<Placed<String>>,
 }

@@ -9,8 +9,8 @@ use crate::compose::env_file::{self, EnvFiles};
 use crate::compose::networks::{self, Member};
 use crate::compose::project::Project;
 use crate::compose::{
-    build, deploy, healthcheck, image, layby, leftover, mounts, options, pairs, ports, sandbox,
-    shell,
+    build, depends, deploy, healthcheck, image, layby, leftover, mounts, options, pairs, ports,
+    sandbox, shell,
 };
 use crate::draft::{Draft, Placed, service_name};
 use crate::fields::{Fields, parsed, texts};
@@ -110,6 +110,9 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
     }
     let joined = networks::joined(&mut service, report);
     let links = networks::links(&mut service, report);
+    let mut needs = depends::read(&mut service, report);
+    let linked = links.iter();
+    needs.extend(linked.map(|link| depends::started(&link.service, &link.place, true)));
     let container_name = container_name(&mut service, report);
     leftover::read(&mut service, report);
     service.finish(report);
@@ -133,7 +136,7 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         port: layby.port.or(exposed),
         published,
         sleep: layby.sleep,
-        restart,
+        restart: restart.unwrap_or_default(),
         ports: http.into_iter().map(http_port).collect(),
         deploy_on_push: layby.deploy_on_push,
         sandbox,
@@ -152,6 +155,8 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         draft,
         joined,
         links,
+        needs,
+        restart_said: restart.is_some(),
         container_name,
     })
 }
