@@ -14,8 +14,28 @@ use crate::clock::now_ms;
 pub(crate) struct UpstreamState {
     /// Claims that were not given back yet. SeqCst: see [`crate::balance`].
     pub(crate) in_flight: AtomicU32,
+    /// Tunnels that were not closed yet, idle ones too.
+    open: AtomicU32,
     requests: AtomicU64,
     errors: AtomicU64,
+}
+
+/// A tunnel that is open to a replica, counted until dropped.
+#[derive(Debug)]
+pub(crate) struct Opened(Arc<UpstreamState>);
+
+impl Opened {
+    /// Counts one more.
+    pub(crate) fn new(upstream: &Arc<UpstreamState>) -> Self {
+        upstream.open.fetch_add(1, SeqCst);
+        Self(Arc::clone(upstream))
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, SeqCst);
+    }
 }
 
 impl UpstreamState {
@@ -25,6 +45,11 @@ impl UpstreamState {
         if failed {
             self.errors.fetch_add(1, Relaxed);
         }
+    }
+
+    /// Whether anything goes on there, or may at any time.
+    fn is_used(&self) -> bool {
+        self.in_flight.load(SeqCst) > 0 || self.open.load(SeqCst) > 0
     }
 
     fn counts(&self) -> Served {
@@ -88,10 +113,9 @@ impl ServiceState {
         Arc::clone(lock(&self.upstreams).entry(replica).or_default())
     }
 
-    /// Forgets replicas that `named` does not name and that nothing is in flight to.
+    /// Forgets replicas that `named` does not name and that nothing is in flight or open to.
     pub(crate) fn forget_others(&self, named: impl Fn(ReplicaId) -> bool) {
-        lock(&self.upstreams)
-            .retain(|replica, state| named(*replica) || state.in_flight.load(SeqCst) > 0);
+        lock(&self.upstreams).retain(|replica, state| named(*replica) || state.is_used());
     }
 
     /// Whether nothing of it is left to count.
@@ -117,11 +141,12 @@ impl ServiceState {
     /// All that is known of it now: in flight is read first, then uses.
     pub(crate) fn traffic(&self) -> Traffic {
         let upstreams = lock(&self.upstreams);
-        let in_flight = upstreams
-            .iter()
-            .map(|(replica, state)| (*replica, state.in_flight.load(SeqCst)))
-            .filter(|(_, count)| *count > 0)
-            .collect();
+        let some = |of: fn(&UpstreamState) -> &AtomicU32| {
+            let counts = upstreams.iter();
+            let counts = counts.map(|(replica, state)| (*replica, of(state).load(SeqCst)));
+            counts.filter(|(_, count)| *count > 0).collect()
+        };
+        let (in_flight, open) = (some(|state| &state.in_flight), some(|state| &state.open));
         let counts =
             |(replica, state): (&ReplicaId, &Arc<UpstreamState>)| (*replica, state.counts());
         let served = upstreams.iter().map(counts).collect();
@@ -132,6 +157,7 @@ impl ServiceState {
             uses,
             idle_ms: (last_use_ms > 0).then(|| now_ms().saturating_sub(last_use_ms)),
             in_flight,
+            open,
             served,
             last_wake: lock(&self.last_wake).map(|(_, timing)| timing),
         }

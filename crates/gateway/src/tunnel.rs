@@ -3,6 +3,7 @@
 //! Being open is no use, moving bytes is: the replica is claimed while bytes move and a moment longer. An
 //! idle tunnel thus does not keep its replica awake, and survives when that is frozen. New bytes of the
 //! client then raise demand, and wait here, not in a frozen process, until the table names the replica again.
+//! That it is open is counted apart: a replica that is replaced is not stopped under an idle tunnel before its time.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -20,7 +21,7 @@ use crate::buffer::{Buffers, Lent};
 use crate::clock::now_ms;
 use crate::hold::Place;
 use crate::io::{Peer, poll_peer, poll_read};
-use crate::service::ServiceState;
+use crate::service::{Opened, ServiceState};
 use crate::snapshot::Way;
 use crate::watchdog::Watched;
 use crate::worker::Worker;
@@ -55,6 +56,7 @@ impl Tunnel {
             service: self.service,
             limits: self.limits,
             replica: self.claim.upstream().replica,
+            _opened: Opened::new(&self.claim.upstream().state),
             claim: Some(self.claim),
             place: None,
             generation: 0,
@@ -118,6 +120,8 @@ struct Link<'w> {
     service: Arc<ServiceState>,
     limits: Limits,
     replica: ReplicaId,
+    /// It is open: while its replica is replaced, it has as long as a request in flight.
+    _opened: Opened,
     claim: Option<Claim>,
     /// Its place among those that wait, while it waits.
     place: Option<Place<'w>>,
@@ -131,7 +135,7 @@ struct Link<'w> {
 
 impl Link<'_> {
     /// Whether bytes of the client may be sent now: only while the newest table names the replica, or it
-    /// is being replaced and this tunnel has not been quiet since.
+    /// is being replaced.
     fn gate(&mut self, cx: &Context<'_>) -> Gate {
         loop {
             let view = self.worker.view();
@@ -149,13 +153,12 @@ impl Link<'_> {
                 }
                 continue; // withdrawn at this moment
             }
-            let holds = view
-                .service(&self.service.id)
-                .is_some_and(|s| s.way == Way::Hold);
-            return match (holds, self.claim.is_some()) {
-                (true, _) => self.wait(cx),
-                (false, true) => Gate::Open,
-                (false, false) => Gate::Gone,
+            return match view.service(&self.service.id).map(|s| &s.way) {
+                Some(Way::Hold) => self.wait(cx),
+                // It is being replaced, and goes when this has ended or has had its time.
+                Some(Way::Serve(_)) => Gate::Open,
+                Some(Way::Refuse | Way::Disabled) | None if self.claim.is_some() => Gate::Open,
+                Some(Way::Refuse | Way::Disabled) | None => Gate::Gone,
             };
         }
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::{Client, Server, World, lonely_ip, replica, request, wait_for};
 use layby_gateway::{Handed, Keep};
-use layby_model::route::{Protocol, RouteTable, Share};
+use layby_model::route::{Mode, Protocol, RouteTable, Share};
 
 /// Answers each byte with that byte.
 fn mirror() -> Server {
@@ -285,7 +285,7 @@ fn a_client_that_closes_or_resets_its_idle_connection_wakes_nobody() {
 }
 
 #[test]
-fn a_tcp_connection_ends_when_its_replica_was_replaced() {
+fn a_quiet_tcp_connection_is_counted_and_goes_on_while_its_replica_is_replaced() {
     let server = mirror();
     let (mut world, addr) = tcp_world(&server);
     let mut client = Client::connect(addr);
@@ -293,12 +293,16 @@ fn a_tcp_connection_ends_when_its_replica_was_replaced() {
     wait_for("a quiet connection", || is_quiet(&world));
     world.serve(&[(replica(2), server.addr)]);
     world.confirm();
-    client.send("b");
-    assert!(client.is_closed());
-    assert_eq!(
-        Client::connect(addr).send("c").read_len(1).expect("a byte"),
-        b"c"
-    );
+    let open = |world: &World| world.traffic().open.get(&replica(1)).copied();
+    assert_eq!(open(&world), Some(1));
+    assert_eq!(client.send("b").read_len(1).expect("a byte"), b"b");
+    assert!(is_quiet(&world).is_some(), "it has no claim to it any more");
+    drop(client);
+    wait_for("its end", || open(&world).is_none().then_some(()));
+    world.set(Mode::Refuse, None);
+    wait_for("nothing left", || {
+        world.traffic().served.is_empty().then_some(())
+    });
 }
 
 #[test]

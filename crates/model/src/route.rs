@@ -187,6 +187,9 @@ pub struct Traffic {
     pub idle_ms: Option<u64>,
     /// Requests (and TCP connections that moved bytes just now) in flight, per replica. Those with none are left out.
     pub in_flight: BTreeMap<ReplicaId, u32>,
+    /// Connections that are open through to a replica and no longer speak HTTP, whether or not they move bytes, per
+    /// replica. Those with none are left out.
+    pub open: BTreeMap<ReplicaId, u32>,
     /// What each replica was given since the gateway first heard of it. Forgotten once no table names it and nothing
     /// is in flight to it.
     pub served: BTreeMap<ReplicaId, Served>,
