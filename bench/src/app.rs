@@ -23,18 +23,37 @@ EXPOSE 8000
 ENTRYPOINT [\"/bench\", \"upstream\", \"--listen\", \"0.0.0.0:8000\"]
 ";
 
+/// The same of a service that says its revision.
+const PATIENT: &str = "FROM scratch
+COPY bench /bench
+STOPSIGNAL SIGKILL
+EXPOSE 8000
+ENTRYPOINT [\"/bench\", \"patient\", \"--listen\", \"0.0.0.0:8000\"]
+";
+
 /// A folder to deploy from, which goes with this.
 pub(crate) struct App(tempfile::TempDir);
 
 impl App {
     /// Makes it with this `compose.yaml`.
     pub(crate) fn new(compose: &str) -> Result<Self> {
+        let app = Self::empty(compose)?;
+        app.change(600)?;
+        Ok(app)
+    }
+
+    /// Makes one of the service that says its revision.
+    pub(crate) fn patient(compose: &str) -> Result<Self> {
+        let app = Self::empty(compose)?;
+        fs::write(app.path().join("Dockerfile"), PATIENT)?;
+        Ok(app)
+    }
+
+    fn empty(compose: &str) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("layby-bench-").tempdir()?;
         fs::copy(std::env::current_exe()?, folder.path().join("bench"))?;
         fs::write(folder.path().join("compose.yaml"), compose)?;
-        let app = Self(folder);
-        app.change(600)?;
-        Ok(app)
+        Ok(Self(folder))
     }
 
     /// Changes its last layer, and with it how many bytes it answers, by which one knows it.
@@ -52,10 +71,19 @@ impl App {
 
 /// From fork and exec of the program to its first answer, with nothing around it.
 pub(crate) fn bare() -> Result<Duration> {
+    bare_of("upstream")
+}
+
+/// The same of the service that says its revision.
+pub(crate) fn bare_patient() -> Result<Duration> {
+    bare_of("patient")
+}
+
+fn bare_of(part: &str) -> Result<Duration> {
     let addr: SocketAddr = BARE.parse()?;
     let started = Instant::now();
     let mut child = Command::new(std::env::current_exe()?)
-        .args(["upstream", "--listen", BARE])
+        .args([part, "--listen", BARE])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;

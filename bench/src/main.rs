@@ -12,11 +12,15 @@ mod footprint;
 mod gateway;
 mod http;
 mod images;
+mod lasting;
+mod load;
 mod node;
+mod patient;
 mod podman;
 mod pump;
 mod push;
 mod registry;
+mod rollout;
 mod services;
 mod start;
 mod upstream;
@@ -38,6 +42,11 @@ const USAGE: &str = "usage: layby-bench PART [--OPTION VALUE]...
             starts both with one pinned worker each and compares them
   services  --layby FILE --example DIR [--runs 50] [--idle-seconds 60] [--docker true]
             waking, deploying and idling of the example's service, with Docker beside it
+  patient   --listen ADDR
+            a service that says its revision (REV), answers slowly when asked to, and makes tunnels
+  rollout   --layby FILE [--rate 2000] [--rollouts 50] [--rollbacks 10] [--powers 10] [--scales 10] [--kills 5]
+            [--lasting true]
+            requests at a steady rate while a service is rolled out and back, given powers, scaled, and the node killed
   images    --layby FILE --debian TAR [--rounds 7] [--builds 21] [--starts 21] [--pushes 15]
             [--peers false] [--only pull|rebuild|start|push|memory]...
             pulling, rebuilding, starting and pushing, and the memory of 100 replicas, with Docker, podman, skopeo,
@@ -48,10 +57,12 @@ fn main() -> anyhow::Result<()> {
     let part = words.next().unwrap_or_default();
     let mut args = Args::parse(words)?;
     match part.as_str() {
+        "patient" => patient::run(&mut args),
         "pump" => pump::run(&mut args),
         "upstream" => upstream::run(&mut args),
         "gateway" => gateway::run(&mut args),
         "images" => images::run(&mut args),
+        "rollout" => rollout::run(&mut args),
         "services" => services::run(&mut args),
         "versus-nginx" => versus::run(&mut args),
         _ => bail!("{USAGE}"),

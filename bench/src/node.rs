@@ -1,6 +1,6 @@
 //! A node to measure: on data, ports and networks of its own, taken down at the end.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -22,10 +22,21 @@ pub(crate) struct Node {
 impl Node {
     /// Starts `layby serve` and waits until it answers.
     pub(crate) fn start(layby: &Path) -> Result<Self> {
+        Self::serve(layby, &["--http", "127.0.0.1:0"])
+    }
+
+    /// Starts one below a keeper, which starts it again when it dies: on the same port.
+    pub(crate) fn kept(layby: &Path) -> Result<Self> {
+        let free = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        Self::serve(layby, &["--keep", "--http", &free.to_string()])
+    }
+
+    fn serve(layby: &Path, options: &[&str]) -> Result<Self> {
         let data = tempfile::Builder::new().prefix("layby-bench-").tempdir()?;
         let log = std::fs::File::create(data.path().join("bench.log"))?;
         let child = Command::new(layby)
-            .args(["serve", "--http", "127.0.0.1:0", "--publish-on", PUBLISH_ON])
+            .args(["serve", "--publish-on", PUBLISH_ON])
+            .args(options)
             .env("LAYBY_DATA", data.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
