@@ -47,7 +47,7 @@ pub(crate) async fn retire_quietly(engine: &dyn Engine, replicas: Vec<ReplicaRep
 fn nothing(stray: &ReplicaReport) -> RunSpec {
     RunSpec {
         service: ServiceSpec {
-            progress_deadline_ms: 0,
+            progress_deadline_ms: Some(0),
             drain_ms: 0,
             ..ServiceSpec::new(stray.service.service.clone())
         },

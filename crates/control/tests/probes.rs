@@ -63,7 +63,7 @@ impl App {
             "
 apiVersion: apps/v1
 kind: Deployment
-metadata: {{name: web, annotations: {{layby.dev/doze-after: never, layby.dev/sleep-after: never}}}}
+metadata: {{name: web, annotations: {{layby.dev/doze-after: never, layby.dev/sleep-after: never, layby.dev/retries: \"0\"}}}}
 spec:
   progressDeadlineSeconds: {deadline_s}
   selector: {{matchLabels: {{app: web}}}}
@@ -119,8 +119,13 @@ async fn ready_is_what_the_http_probe_says() {
         })
         .await;
     world
-        .until_table(|t| t.services[&ID.parse().expect("an id")].mode == Mode::Hold)
+        .until_table(|t| {
+            let mode = &t.services[&ID.parse().expect("an id")].mode;
+            matches!(mode, Mode::Unhealthy { reason } if reason.contains("GET http://"))
+        })
         .await;
+    let shown = world.detail(ID).await.view.wakefulness;
+    assert_eq!(shown, Some(Showing::Unhealthy));
     app.healthy.store(true, Ordering::SeqCst);
     world.until(ID, |d| d.view.replicas_ready == 1).await;
     assert!(serves(&world));
@@ -219,7 +224,7 @@ async fn a_dozing_replica_is_not_probed_and_a_thawed_one_is_ready_at_once() {
         .await;
     world.gateway.ask(ID, 0);
     world
-        .until(ID, |d| d.view.wakefulness == Some(Showing::Waking))
+        .until(ID, |d| d.view.wakefulness == Some(Showing::Unhealthy))
         .await;
 }
 

@@ -166,7 +166,7 @@ async fn who_sleeps_is_not_woken_by_it_and_who_was_woken_is_not_put_to_sleep() {
 
 fn spec() -> layby_model::spec::ServiceSpec {
     layby_model::spec::ServiceSpec {
-        progress_deadline_ms: 1,
+        progress_deadline_ms: Some(1),
         drain_ms: 1,
         ..layby_model::spec::ServiceSpec::new(
             layby_model::ServiceName::new("web").expect("a label"),

@@ -47,6 +47,7 @@ use layby_model::engine::{
 };
 use layby_model::replica::{End, Exit, ReplicaReport};
 use layby_model::secret::SecretWire;
+use layby_model::spec::ContainerSpec;
 use layby_model::{ReplicaId, ServiceId, Wakefulness};
 
 use crate::lifecycle::Actual;
@@ -141,7 +142,8 @@ impl Shared {
     /// Makes the body of a replica that was just accepted.
     fn embody(&self, id: ReplicaId) -> Option<Arc<Body>> {
         let spec = self.roster.get(id)?.spec?;
-        let first = spec.service.containers.first()?;
+        let nothing = ContainerSpec::new("", "");
+        let first = spec.service.containers.first().unwrap_or(&nothing);
         let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
         let taken: Vec<Ipv4Addr> = bodies.by_id.values().map(|body| body.address).collect();
         let address = loop {

@@ -129,7 +129,7 @@ impl Snapshot {
             let (way, split) = match &route.mode {
                 Mode::Disabled => (Way::Disabled, None),
                 Mode::Refuse => (Way::Refuse, None),
-                Mode::Hold => (Way::Hold, None),
+                Mode::Hold | Mode::Unhealthy { .. } => (Way::Hold, None),
                 Mode::Serve { upstreams, canary } => snapshot.serve(&state, upstreams, canary),
             };
             snapshot.services.push(Service {

@@ -10,6 +10,9 @@ use crate::tree::{Place, cut};
 /// The most replicas that a manifest may ask for.
 pub(crate) const MAX_REPLICAS: u32 = 1000;
 
+/// More attempts than this are no retries: whatever a rollout fails for has not gone away by then.
+pub(crate) const MAX_RETRIES: u32 = 10;
+
 /// A name or a word with its place.
 #[derive(Debug, Clone)]
 pub(crate) struct Placed<T> {

@@ -4,7 +4,8 @@
 //! [`Observed::since`], which the caller carries from one look to the next by [`timers`]:
 //!
 //! 1. take `Desired` (its `wanted` from memory, not from the store) and `Observed`;
-//! 2. for each of [`timers`], keep the instant from which it has held without a break: that is `since`;
+//! 2. for each of [`timers`] (asked with `since` as of the last look), keep the instant from which it has held without a
+//!    break: that is `since`;
 //! 3. let [`wakefulness`] replace `Desired::wanted`, in memory;
 //! 4. take the [`next_steps`] in their order, and look again after one that wrote a decision;
 //! 5. once none is left, sleep until facts or wants change, or until [`next_due`].
@@ -32,6 +33,10 @@ pub const BACKOFF_MS: u64 = 100;
 /// nothing, and who waits for what mends itself (a database that is back) waits no longer than a request is held.
 /// Kubernetes goes up to 5 minutes.
 pub const BACKOFF_MAX_MS: u64 = 60_000;
+/// The wait after the first failed attempt of a target, in milliseconds. It triples with each further one.
+pub const RETRY_PAUSE_MS: u64 = 5_000;
+/// The longest wait between two attempts, in milliseconds.
+pub const RETRY_PAUSE_MAX_MS: u64 = 300_000;
 
 /// How awake a replica in this phase is or is becoming; `None`: it is no use any more.
 pub fn depth(phase: Phase) -> Option<Wakefulness> {
@@ -69,17 +74,31 @@ pub fn has_ended(d: &Desired, o: &Observed) -> bool {
 pub fn timers(d: &Desired, o: &Observed) -> BTreeSet<Timer> {
     let plan = Plan::new(d, o);
     let mut timers = BTreeSet::new();
-    // The deadline is not spent while stop-first makes the target wait for the old revision to leave.
+    // The deadline is not spent while stop-first makes the target wait for the old revision to leave, nor by a canary
+    // that has come good.
     if let Some(target) = plan.target()
         && plan.may_start(target)
+        && !(plan.share() && plan.is_good(target))
     {
-        timers.insert(Timer::Roll(target));
+        timers.insert(Timer::Roll(target, d.failed_attempts));
+        timers.insert(Timer::Still(target, o.progress));
+    }
+    if let Some(target) = d.target
+        && d.enabled
+        && d.rolling()
+        && d.failed_attempts > 0
+    {
+        // What is left of the last attempt would be taken for the next one.
+        let left = o.replicas.iter().any(|r| r.revision == target);
+        if !left || !pausing(d, o) {
+            timers.insert(Timer::Pause(target, d.failed_attempts));
+        }
     }
     // A rollout is a use. So is a request in flight, however long. Before the first report nothing is known.
     if let Some(gateway) = &o.gateway
         && d.enabled
         && d.live.is_some()
-        && !d.rolling()
+        && plan.target().is_none()
         && gateway.waiting == 0
         && gateway.in_flight.values().all(|n| *n == 0)
     {
@@ -177,7 +196,7 @@ pub fn next_steps(d: &Desired, o: &Observed, stored_wanted: Wakefulness) -> Vec<
     steps
 }
 
-/// The `now_ms` at which the passing of time alone next changes what [`wakefulness`] or [`next_steps`] say.
+/// The `now_ms` at which the passing of time alone next changes what [`wakefulness`], [`next_steps`] or [`timers`] say.
 /// `None`: never, as long as no fact and no want changes.
 pub fn next_due(d: &Desired, o: &Observed) -> Option<u64> {
     let plan = Plan::new(d, o);
@@ -192,7 +211,18 @@ pub fn next_due(d: &Desired, o: &Observed) -> Option<u64> {
     let verdict = plan.verdict();
     let given_up = given_up(&verdict);
     if let (None, Some(target)) = (&verdict, plan.target()) {
-        dues.push(due(Timer::Roll(target), d.deadline_ms));
+        dues.push(due(
+            Timer::Roll(target, d.failed_attempts),
+            d.deadline_max_ms,
+        ));
+        dues.push(due(Timer::Still(target, o.progress), d.deadline_ms));
+    }
+    if let Some(target) = d.target
+        && pausing(d, o)
+        && !waits(d, o)
+    {
+        let attempts = d.failed_attempts;
+        dues.push(due(Timer::Pause(target, attempts), pause_ms(attempts)));
     }
     let uses = o.gateway.as_ref().map_or(0, |g| g.uses);
     let idle = |after: Option<u64>| due(Timer::Idle(uses), after?);
@@ -232,21 +262,21 @@ struct Plan<'a> {
     wants: BTreeMap<RevisionId, Wakefulness>,
     /// The replicas that fill the wants. Wanted means wanted by id: nobody else chooses which one goes.
     kept: BTreeSet<ReplicaId>,
+    /// The target, while it rolls and may.
+    target: Option<RevisionId>,
 }
 
 impl<'a> Plan<'a> {
     fn new(d: &'a Desired, o: &'a Observed) -> Self {
         let mut wants = BTreeMap::new();
+        let target = underway(d, o);
         if let Some(live) = d.live
             && d.enabled
-            && !(d.rolling() && d.stop_first)
+            && !(target.is_some() && d.stop_first)
         {
             wants.insert(live, d.wanted);
         }
-        if let Some(target) = d.target
-            && d.enabled
-            && d.rolling()
-        {
+        if let Some(target) = target {
             wants.insert(target, Awake); // it is here to prove that it gets ready
         }
         let mut kept = BTreeSet::new();
@@ -259,12 +289,32 @@ impl<'a> Plan<'a> {
             mine.sort_unstable();
             kept.extend(mine.into_iter().map(|(_, id)| id).take(d.replicas as usize));
         }
-        Self { d, o, wants, kept }
+        Self {
+            d,
+            o,
+            wants,
+            kept,
+            target,
+        }
     }
 
     /// The target, while it rolls and may.
     fn target(&self) -> Option<RevisionId> {
-        self.d.target.filter(|_| self.d.enabled && self.d.rolling())
+        self.target
+    }
+
+    /// The target is a canary.
+    fn share(&self) -> bool {
+        self.d.share.is_some() && self.d.live.is_some() && !self.d.stop_first
+    }
+
+    /// As many replicas of the target as are wanted have come good. Ready counts, not started. So does what was to end,
+    /// and ended well.
+    fn is_good(&self, target: RevisionId) -> bool {
+        let ended = |r: &Replica| stays_ended(r) && r.ended == Some(Ended::Well);
+        let mine = self.o.replicas.iter().filter(|r| r.revision == target);
+        let good = mine.filter(|r| r.phase == Phase::Ready || ended(r));
+        good.count() >= self.d.replicas as usize
     }
 
     fn kept_of(&self, revision: RevisionId) -> impl Iterator<Item = &'a Replica> {
@@ -282,12 +332,9 @@ impl<'a> Plan<'a> {
     fn verdict(&self) -> Option<Step> {
         let target = self.target()?;
         let mine = || self.o.replicas.iter().filter(move |r| r.revision == target);
-        // Ready counts, not started. So does what was to end, and ended well. And it counts first: what has come good
-        // in the last moment is good.
-        let ended = |r: &&Replica| stays_ended(r) && r.ended == Some(Ended::Well);
-        let good = mine().filter(|r| r.phase == Phase::Ready || ended(r));
-        if good.count() >= self.d.replicas as usize {
-            return Some(Step::GoLive(target));
+        // It counts first: what has come good in the last moment is good.
+        if self.is_good(target) {
+            return (!self.share()).then_some(Step::GoLive(target));
         }
         let reason = if let Some(why) = &self.o.hopeless {
             FailReason::Hopeless(why.clone())
@@ -295,12 +342,27 @@ impl<'a> Plan<'a> {
             FailReason::CrashLoop
         } else if (self.kept_of(target)).any(|r| stays_ended(r) && r.ended == Some(Ended::Badly)) {
             FailReason::Ended
-        } else if held(self.o, Timer::Roll(target), self.d.deadline_ms) {
+        } else if held(
+            self.o,
+            Timer::Still(target, self.o.progress),
+            self.d.deadline_ms,
+        ) || held(
+            self.o,
+            Timer::Roll(target, self.d.failed_attempts),
+            self.d.deadline_max_ms,
+        ) {
             FailReason::Deadline
         } else {
             return None;
         };
-        Some(Step::Fail(target, reason))
+        let again = match reason {
+            FailReason::CrashLoop | FailReason::Deadline => true,
+            FailReason::Hopeless(_) | FailReason::Ended => false,
+        };
+        Some(match again && self.d.failed_attempts < self.d.retries {
+            true => Step::Retry(target, reason),
+            false => Step::Fail(target, reason),
+        })
     }
 
     /// All of live's replicas are there, and stay ended.
@@ -316,19 +378,51 @@ impl<'a> Plan<'a> {
     /// about to be frozen. What has ended for good is nobody to wait for.
     fn route(&self) -> Route {
         let Some(live) = self.d.live.filter(|_| self.d.enabled) else {
-            let coming = self.target().is_some();
+            // Also between two attempts, and while it waits for another service: it is on its way.
+            let coming = self.d.enabled && self.d.rolling();
             return if coming { Route::Hold } else { Route::Refuse };
         };
-        let ready = self.kept_of(live).filter(|r| r.phase == Phase::Ready);
-        let mut ids: Vec<ReplicaId> = ready.map(|r| r.id).collect();
-        ids.sort_unstable(); // the engine's order is nobody's concern: it must not make a new table
-        if !ids.is_empty() && self.d.wanted == Awake {
-            Route::Serve(ids)
+        let ready = self.ready(live);
+        if !ready.is_empty() && self.d.wanted == Awake {
+            let canary = self
+                .target()
+                .filter(|target| self.share() && self.is_good(*target));
+            let canary = canary.map(|target| self.ready(target));
+            Route::Serve {
+                live: ready,
+                canary: canary.unwrap_or_default(),
+            }
         } else if self.has_ended() && self.target().is_none() {
             Route::Refuse
+        } else if self.is_unhealthy() {
+            Route::Unhealthy
         } else {
             Route::Hold
         }
+    }
+
+    /// The ready ones of a revision's replicas that are kept, the oldest first: the engine's order must make no new table.
+    fn ready(&self, revision: RevisionId) -> Vec<ReplicaId> {
+        let ready = self.kept_of(revision).filter(|r| r.phase == Phase::Ready);
+        let mut ids: Vec<ReplicaId> = ready.map(|r| r.id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Live is wanted awake, all of its replicas run, and none answers its probe any more: nothing is on its way that
+    /// would be worth waiting for.
+    fn is_unhealthy(&self) -> bool {
+        let Some(live) = self
+            .d
+            .live
+            .filter(|live| self.wants.get(live) == Some(&Awake))
+        else {
+            return false;
+        };
+        let fails = |r: &&Replica| r.phase == Phase::Starting && r.unhealthy;
+        let (failing, left): (Vec<&Replica>, Vec<&Replica>) = self.kept_of(live).partition(fails);
+        let left = left.into_iter().filter(|r| stays_ended(r)).count();
+        !failing.is_empty() && failing.len() + left == self.d.replicas as usize
     }
 
     /// The step that takes a replica down to what is wanted of it; `None`: it is there.
@@ -364,9 +458,45 @@ impl<'a> Plan<'a> {
 /// The target whose failure waits only for being written: nothing of it is started any more.
 fn given_up(verdict: &Option<Step>) -> Option<RevisionId> {
     match verdict {
-        Some(Step::Fail(target, _)) => Some(*target),
+        Some(Step::Fail(target, _) | Step::Retry(target, _)) => Some(*target),
         _ => None,
     }
+}
+
+/// The target, while it rolls and may have replicas: not between two attempts, and not while it waits for another
+/// service. What has begun goes on.
+fn underway(d: &Desired, o: &Observed) -> Option<RevisionId> {
+    let target = d.target.filter(|_| d.enabled && d.rolling())?;
+    (!waits(d, o) && !pausing(d, o)).then_some(target)
+}
+
+/// The target waits for another service, and nothing of it is there yet.
+fn waits(d: &Desired, o: &Observed) -> bool {
+    let begun = o.replicas.iter().any(|r| Some(r.revision) == d.target);
+    o.blocked.is_some() && !begun
+}
+
+/// The target rolls, and rests between two attempts.
+fn pausing(d: &Desired, o: &Observed) -> bool {
+    let attempts = d.failed_attempts;
+    let rested = |target| held(o, Timer::Pause(target, attempts), pause_ms(attempts));
+    let target = d.target.filter(|_| d.enabled && d.rolling());
+    attempts > 0 && target.is_some_and(|target| !rested(target))
+}
+
+/// How long a target rests after so many failed attempts, in milliseconds: what it failed for may have passed by then.
+pub fn pause_ms(failed_attempts: u32) -> u64 {
+    match failed_attempts {
+        0 => 0,
+        n => RETRY_PAUSE_MS
+            .saturating_mul(3_u64.saturating_pow(n - 1))
+            .min(RETRY_PAUSE_MAX_MS),
+    }
+}
+
+/// Whether live is unhealthy: its replicas run, none answers its probe any more, and none is on its way.
+pub fn is_unhealthy(d: &Desired, o: &Observed) -> bool {
+    Plan::new(d, o).is_unhealthy()
 }
 
 /// The most awake first, and within that what is there before what is on its way.

@@ -94,6 +94,10 @@ pub struct ServiceRoute {
     pub limits: Limits,
 }
 
+/// How long a request for an unhealthy service may wait, in milliseconds: a probe that failed for once succeeds again by
+/// then; whoever asks learns soon enough if not.
+pub const UNHEALTHY_HOLD_MS: u64 = 3_000;
+
 /// What to do with a request for a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
@@ -104,6 +108,11 @@ pub enum Mode {
     Refuse,
     /// Keep it until there is a replica, within the limits.
     Hold,
+    /// Keep it for a few seconds ([`UNHEALTHY_HOLD_MS`]), then answer 503: replicas run, and none answers its probe.
+    Unhealthy {
+        /// What the probe says, in one sentence without a full stop at its end.
+        reason: String,
+    },
     /// Send it to one of these.
     Serve {
         /// Those of live; never empty.
@@ -127,7 +136,7 @@ impl Mode {
     /// All replicas that take requests: live's, then the canary's.
     pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
         let (live, canary) = match self {
-            Self::Disabled | Self::Refuse | Self::Hold => (&[][..], None),
+            Self::Disabled | Self::Refuse | Self::Hold | Self::Unhealthy { .. } => (&[][..], None),
             Self::Serve { upstreams, canary } => (&upstreams[..], canary.as_ref()),
         };
         live.iter()

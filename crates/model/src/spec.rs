@@ -12,8 +12,8 @@ use crate::options::{ContainerOptions, SandboxOptions};
 use crate::route::Protocol;
 use crate::secret::{SecretGroup, SecretRef, ValueSource};
 
-/// How long a rollout may take to be ready where nothing is said, in milliseconds: 5 minutes.
-pub const PROGRESS_DEADLINE_MS: u64 = 300_000;
+/// So many more attempts a failed rollout gets where nothing is said.
+pub const RETRIES: u32 = 2;
 
 /// How long requests in flight may go on after a replica was withdrawn, in milliseconds: 30 seconds.
 pub const DRAIN_MS: u64 = 30_000;
@@ -49,8 +49,12 @@ pub struct ServiceSpec {
     pub sleep: SleepPolicy,
     /// How the next revision takes over.
     pub strategy: Strategy,
-    /// How long a rollout may take to be ready, in milliseconds.
-    pub progress_deadline_ms: u64,
+    /// How long a rollout may take to be ready, in milliseconds. `None`: what is learned ([`deadline`](crate::deadline)).
+    #[serde(default)]
+    pub progress_deadline_ms: Option<u64>,
+    /// So many more attempts a failed rollout gets; `None`: [`RETRIES`].
+    #[serde(default)]
+    pub retries: Option<u32>,
     /// How long requests in flight may go on after a replica was withdrawn, in milliseconds.
     pub drain_ms: u64,
     /// What is done when a container ends.
@@ -92,7 +96,8 @@ impl ServiceSpec {
             published: Vec::new(),
             sleep: SleepPolicy::default(),
             strategy: Strategy::StartFirst,
-            progress_deadline_ms: PROGRESS_DEADLINE_MS,
+            progress_deadline_ms: None,
+            retries: None,
             drain_ms: DRAIN_MS,
             restart: RestartPolicy::default(),
             ports: Vec::new(),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Desired, Observed, Replica, has_ended};
+use crate::plan::{Desired, Observed, Replica, has_ended, is_unhealthy};
 use crate::replica::Phase;
 
 /// How awake a replica or a service is wanted to be. Ordered: asleep < dozing < awake.
@@ -57,6 +57,8 @@ pub enum Showing {
     Waking,
     /// A replica is ready.
     Awake,
+    /// Its replicas run, and none answers its probe any more.
+    Unhealthy,
     /// Its replicas ended, and its restart policy leaves them so.
     Ended,
 }
@@ -92,6 +94,9 @@ pub fn state(d: &Desired, o: &Observed) -> Shown {
         (Some(_), Wakefulness::Dozing) => (State::Running, Some(Showing::Dozing)),
         // Wanted awake: one ready replica is enough to serve.
         (Some(_), Wakefulness::Awake) if awake() => (State::Running, Some(Showing::Awake)),
+        (Some(_), Wakefulness::Awake) if is_unhealthy(d, o) => {
+            (State::Running, Some(Showing::Unhealthy))
+        }
         (Some(_), Wakefulness::Awake) => (State::Running, Some(Showing::Waking)),
     };
     Shown { state, wakefulness }
@@ -112,7 +117,11 @@ mod tests {
             target: Some(RevisionId(1)),
             live: Some(RevisionId(1)),
             target_failed: false,
+            retries: 0,
+            failed_attempts: 0,
             deadline_ms: 1,
+            deadline_max_ms: 1,
+            share: None,
             stop_first: false,
             replicas: 1,
             wanted: Wakefulness::Awake,
@@ -129,6 +138,7 @@ mod tests {
             crashed: false,
             ended: None,
             restart: RestartPolicy::Always,
+            unhealthy: false,
         };
         let o = Observed {
             now_ms: 0,
@@ -138,6 +148,8 @@ mod tests {
             named: BTreeMap::new(),
             gateway: None,
             hopeless: None,
+            progress: 0,
+            blocked: None,
             since: BTreeMap::new(),
         };
         let Shown { state, wakefulness } = state(&d, &o);

@@ -103,7 +103,7 @@ async fn until_up(
             return Err(Problem::no_service(service));
         }
         match showing {
-            Some(Showing::Awake) => return Ok(()),
+            Some(Showing::Awake | Showing::Unhealthy) => return Ok(()),
             Some(Showing::Ended) => {
                 let text = format!("{service} has ended, and its restart policy leaves it so");
                 return Err(

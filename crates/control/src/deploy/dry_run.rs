@@ -1,6 +1,6 @@
 //! The dry run: the same decisions, carried out by a world that obliges at once, and told.
 
-use layby_model::plan::{self, Desired, GatewayReport, Observed, Replica, Route, Step};
+use layby_model::plan::{self, Desired, GatewayReport, Observed, Replica, Step};
 use layby_model::replica::Phase;
 use layby_model::route::Version;
 use layby_model::spec::{AppSpec, RestartPolicy, ServiceSpec, Strategy};
@@ -89,7 +89,11 @@ fn begin(
         target: Some(target),
         live: before.as_ref().and_then(|d| d.live),
         target_failed: false,
-        deadline_ms: spec.progress_deadline_ms.max(1),
+        retries: 0,
+        failed_attempts: 0,
+        deadline_ms: 1,
+        deadline_max_ms: 1,
+        share: None,
         stop_first: spec.strategy == Strategy::StopFirst,
         replicas: spec.replicas.max(1),
         wanted: before.map_or(Wakefulness::Awake, |d| d.wanted),
@@ -106,6 +110,7 @@ fn begin(
         crashed: false,
         ended: None,
         restart: RestartPolicy::Always,
+        unhealthy: false,
     });
     let mut o = Observed {
         now_ms: 0,
@@ -118,6 +123,8 @@ fn begin(
         named: Default::default(),
         gateway: Some(GatewayReport::default()),
         hopeless: None,
+        progress: 0,
+        blocked: None,
         since: Default::default(),
     };
     // The route of today is no step: it is published already.
@@ -154,7 +161,7 @@ fn simulate(mut d: Desired, mut o: Observed) -> Vec<String> {
         for step in steps {
             texts.push(driver::describe(&step));
             take(&mut d, &mut o, &step);
-            if matches!(step, Step::GoLive(_) | Step::Fail(..)) {
+            if matches!(step, Step::GoLive(_) | Step::Fail(..) | Step::Retry(..)) {
                 break; // a decision was written: look again
             }
         }
@@ -175,6 +182,7 @@ fn take(d: &mut Desired, o: &mut Observed, step: &Step) {
             d.wanted = Wakefulness::Awake;
         }
         Step::Fail(..) => d.target_failed = true,
+        Step::Retry(..) => d.failed_attempts += 1,
         Step::Publish(route) => {
             let gateway = o.gateway.get_or_insert_default();
             let counter = gateway.confirmed.counter.max(o.base.counter) + 1;
@@ -182,10 +190,8 @@ fn take(d: &mut Desired, o: &mut Observed, step: &Step) {
                 life: o.base.life,
                 counter,
             };
-            if let Route::Serve(ids) = route {
-                o.named
-                    .extend(ids.iter().map(|id| (*id, gateway.confirmed)));
-            }
+            let named = route.named();
+            o.named.extend(named.map(|id| (id, gateway.confirmed)));
             o.published = Some(route.clone());
         }
         Step::Create(revision) => {
@@ -198,6 +204,7 @@ fn take(d: &mut Desired, o: &mut Observed, step: &Step) {
                 crashed: false,
                 ended: None,
                 restart: RestartPolicy::Always,
+                unhealthy: false,
             });
         }
         Step::Start(id) | Step::Thaw(id) => set(id, Phase::Ready),
@@ -219,7 +226,11 @@ mod tests {
             target: Some(RevisionId(1)),
             live: None,
             target_failed: false,
+            retries: 0,
+            failed_attempts: 0,
             deadline_ms: 1_000,
+            deadline_max_ms: 1_000,
+            share: None,
             stop_first: false,
             replicas: 1,
             wanted: Wakefulness::Awake,
@@ -238,6 +249,8 @@ mod tests {
             named: Default::default(),
             gateway: Some(GatewayReport::default()),
             hopeless: None,
+            progress: 0,
+            blocked: None,
             since: Default::default(),
         };
         assert_eq!(

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use layby_model::RevisionId;
+use layby_model::plan::pause_ms;
 use layby_model::state::Showing;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -12,7 +13,8 @@ use tokio::time::Instant;
 use super::Committed;
 use super::progress::{Progress, counts};
 use crate::api::types::{Event, Failure, Outcome};
-use crate::driver::Status;
+use crate::driver::{self, Status};
+use crate::store::Row;
 
 /// Beside the deadline, a rollout may wait this long: for old replicas to drain, and for the disk.
 const SLACK: Duration = Duration::from_secs(60);
@@ -71,8 +73,7 @@ async fn wait_for(one: Committed, detach: bool, events: &mpsc::Sender<Event>) ->
             }
         }
         let deadline = *limit.get_or_insert_with(|| {
-            let spec = &shown.row.target.spec.service;
-            let ms = spec.progress_deadline_ms.saturating_add(spec.drain_ms);
+            let ms = longest_ms(&shown.row);
             Instant::now() + Duration::from_millis(ms.min(u64::from(u32::MAX))) + SLACK
         });
         let until = again.map_or(deadline, |again: Instant| again.min(deadline));
@@ -84,6 +85,16 @@ async fn wait_for(one: Committed, detach: bool, events: &mpsc::Sender<Event>) ->
             Ok(Err(_)) | Err(_) => return tell(&shown, Outcome::Pending, None, events).await,
         }
     }
+}
+
+/// The longest that a rollout may take, with all attempts and the pauses between them, in milliseconds.
+fn longest_ms(row: &Row) -> u64 {
+    let d = driver::desired(row);
+    let attempt_ms = d.deadline_max_ms.saturating_add(d.drain_ms);
+    let pauses_ms = (1..=d.retries).map(pause_ms).fold(0, u64::saturating_add);
+    attempt_ms
+        .saturating_mul(u64::from(d.retries) + 1)
+        .saturating_add(pauses_ms)
 }
 
 /// Waits for a service that nothing rolls of: it stays as it is, or comes back after it was disabled.

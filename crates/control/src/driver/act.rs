@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use layby_model::engine::{EngineError, Workload};
 use layby_model::plan::{Desired, Observed, Route, Step, depth};
 use layby_model::replica::Phase;
-use layby_model::route::{Limits, Mode, ServiceRoute, Upstream};
+use layby_model::route::{Canary, Limits, Mode, ServiceRoute, Upstream};
 use layby_model::{ReplicaId, RevisionId, Wakefulness};
 
+use super::boot::Boot;
 use super::look::shown_spec;
 use super::{Driver, STUCK_PAUSE_MS, Trouble};
 use crate::addresses;
@@ -33,12 +34,17 @@ impl Driver {
         let mut published = false;
         for step in steps {
             let (replica, level) = match step {
-                Step::GoLive(target) => {
-                    self.decide(d, Decision::GoLive(target));
+                Step::GoLive(revision) => {
+                    let boot_ms = self.boot.and_then(|boot| boot.of(revision)?.took_ms);
+                    self.decide(d, Decision::GoLive { revision, boot_ms });
                     continue;
                 }
                 Step::Fail(target, reason) => {
-                    self.decide_failure(d, o, target, reason);
+                    self.decide_failure(d, o, target, reason, false);
+                    continue;
+                }
+                Step::Retry(target, reason) => {
+                    self.decide_failure(d, o, target, reason, true);
                     continue;
                 }
                 Step::WriteWakefulness(wanted) => {
@@ -52,6 +58,14 @@ impl Driver {
                     continue;
                 }
                 Step::Create(revision) => {
+                    if d.target == Some(revision) && d.rolling() {
+                        self.boot = Some(Boot::begin(
+                            self.boot,
+                            revision,
+                            d.failed_attempts,
+                            o.now_ms,
+                        ));
+                    }
                     let order = orders.0.entry(revision).or_default();
                     order
                         .replicas
@@ -90,20 +104,21 @@ impl Driver {
             Route::Refuse if !self.row().enabled && !self.row().removing => Mode::Disabled,
             Route::Refuse => Mode::Refuse,
             Route::Hold => Mode::Hold,
-            Route::Serve(ids) => {
-                let upstream = |id: &ReplicaId| {
-                    let ip = *self.addresses.get(id)?;
-                    Some(Upstream { replica: *id, ip })
-                };
-                let upstreams: Vec<Upstream> = ids.iter().filter_map(upstream).collect();
-                match upstreams.is_empty() {
-                    true => Mode::Hold,
-                    false => Mode::Serve {
-                        upstreams,
-                        canary: None,
-                    },
-                }
-            }
+            Route::Unhealthy => Mode::Unhealthy {
+                reason: self.why_unhealthy(),
+            },
+            Route::Serve { live, canary } => match (self.upstreams(live), self.upstreams(canary)) {
+                (upstreams, _) if upstreams.is_empty() => Mode::Hold,
+                (upstreams, canary) => Mode::Serve {
+                    upstreams,
+                    canary: (self.row().share.clone())
+                        .filter(|_| !canary.is_empty())
+                        .map(|share| Canary {
+                            share,
+                            upstreams: canary,
+                        }),
+                },
+            },
         };
         if matches!(mode, Mode::Serve { .. })
             && let Some(waking) = self.waking.take()
@@ -128,6 +143,23 @@ impl Driver {
             self.listeners = listeners;
             self.listeners_version = Some(self.version);
         }
+    }
+
+    fn upstreams(&self, ids: &[ReplicaId]) -> Vec<Upstream> {
+        let upstream = |id: &ReplicaId| {
+            let ip = *self.addresses.get(id)?;
+            Some(Upstream { replica: *id, ip })
+        };
+        ids.iter().filter_map(upstream).collect()
+    }
+
+    /// What the probes of live's replicas say.
+    fn why_unhealthy(&self) -> String {
+        let reports = self.plane.facts.of(&self.id);
+        let said = reports
+            .iter()
+            .find_map(|r| self.health.unready(r.id, r.run));
+        said.unwrap_or_else(|| "no replica answers its probe".to_owned())
     }
 
     /// Gives the orders, and looks at what came of them. `true`: some were given.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use layby_model::deadline;
 use layby_model::engine::{Engine, LogQuery};
 use layby_model::plan::{CRASH_LOOP_STARTS, Desired, FailReason, Observed};
 use layby_model::replica::{End, ReplicaReport};
@@ -72,6 +73,7 @@ impl Driver {
         o: &Observed,
         target: RevisionId,
         reason: FailReason,
+        again: bool,
     ) {
         if self.pending.is_some() || self.store_must_wait() {
             return;
@@ -119,10 +121,17 @@ impl Driver {
             if let Some(replica) = replica {
                 failure.log = last_lines(&*engine, replica, container).await;
             }
-            let decision = Decision::Fail {
-                revision: target,
-                failure: Box::new(failure),
-                replicas,
+            let failure = Box::new(failure);
+            let decision = match again {
+                true => Decision::Retry {
+                    revision: target,
+                    failure,
+                },
+                false => Decision::Fail {
+                    revision: target,
+                    failure,
+                    replicas,
+                },
             };
             let result = store.decide(&id, generation, decision.clone()).await;
             Written::Decision {
@@ -183,7 +192,11 @@ impl Driver {
     fn decided(&mut self, decision: Decision) {
         let row = &mut self.loaded.row;
         match decision {
-            Decision::GoLive(revision) if row.target.id == revision => {
+            Decision::GoLive { revision, boot_ms } if row.target.id == revision => {
+                boot_ms
+                    .iter()
+                    .for_each(|boot| deadline::remember(&mut row.boots_ms, *boot));
+                (row.failed_attempts, row.share) = (0, None);
                 tracing::info!(service = %self.id, %revision, "live");
                 let text = format!("revision {revision} is live");
                 self.plane.events.of(&self.id, EventKind::Live, text, None);
@@ -192,6 +205,18 @@ impl Driver {
                 row.wanted = Wakefulness::Awake;
                 self.stored = Wakefulness::Awake;
                 self.wanted = Wakefulness::Awake;
+            }
+            Decision::Retry { revision, failure } if row.target.id == revision => {
+                tracing::warn!(service = %self.id, %revision, reason = failure.reason, "failed, and is tried again");
+                let text = format!(
+                    "revision {revision} failed and is tried again: {}",
+                    failure.reason
+                );
+                self.plane
+                    .events
+                    .of(&self.id, EventKind::Retrying, text, None);
+                row.failed_attempts += 1;
+                row.last_failure = Some(*failure);
             }
             Decision::Fail {
                 revision,
@@ -203,12 +228,12 @@ impl Driver {
                 self.plane
                     .events
                     .of(&self.id, EventKind::Failed, text, None);
-                row.target_failed = true;
+                (row.target_failed, row.share) = (true, None);
                 row.last_failure = Some(*failure);
                 row.replicas = replicas;
             }
             // A row that was changed has another generation: these do not come.
-            Decision::GoLive(_) | Decision::Fail { .. } => {}
+            Decision::GoLive { .. } | Decision::Retry { .. } | Decision::Fail { .. } => {}
             Decision::Wakefulness(wanted) => self.stored = wanted,
         }
     }

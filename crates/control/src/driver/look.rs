@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use layby_model::deadline;
 use layby_model::plan::{Desired, GatewayReport, Observed, Replica, Timer, timers};
 use layby_model::replica::{Phase, ReplicaReport};
 use layby_model::route::{Listener, Protocol, Version};
-use layby_model::spec::{RestartPolicy, ServiceSpec, Strategy};
+use layby_model::spec::{RETRIES, RestartPolicy, ServiceSpec, Strategy};
 use layby_model::{ReplicaId, RevisionId};
 
 use super::{Driver, failed_of};
@@ -21,7 +22,14 @@ pub(crate) fn desired(row: &Row) -> Desired {
         target: Some(row.target.id),
         live: row.live.as_ref().map(|live| live.id),
         target_failed: row.target_failed,
+        retries: row.target.spec.service.retries.unwrap_or(RETRIES),
+        failed_attempts: row.failed_attempts,
         deadline_ms: row.target.deadline_ms,
+        deadline_max_ms: deadline::hard_ms(
+            row.target.spec.service.progress_deadline_ms,
+            row.target.deadline_ms,
+        ),
+        share: row.share.clone(),
         stop_first: row.target.spec.service.strategy == Strategy::StopFirst,
         replicas: row.replicas,
         wanted: row.wanted,
@@ -75,8 +83,18 @@ impl Driver {
             named: self.plane.tables.named(&self.id, &ids),
             gateway: Some(gateway),
             hopeless: self.hopeless(&reports, &d, confirmed),
-            since: BTreeMap::new(),
+            progress: 0,
+            blocked: None,
+            since: self.since.clone(),
         };
+        if let Some(boot) = &mut self.boot
+            && d.target.is_some_and(|target| boot.of(target).is_some())
+        {
+            let mine = o.replicas.iter().filter(|r| Some(r.revision) == d.target);
+            if mine.filter(|r| r.phase == Phase::Ready).count() >= d.replicas as usize {
+                boot.done(now_ms);
+            }
+        }
         let last_uses = [traffic.idle_ms, self.plane.uses.idle_ms(&self.id)];
         o.since = self.since(&d, &o, last_uses.into_iter().flatten().min());
         (d, o)
@@ -138,6 +156,9 @@ impl Driver {
                 failed_starts: track.failed_starts,
                 crashed: track.crashed,
                 ended: track.ended(report),
+                unhealthy: phase == Phase::Starting
+                    && asks
+                    && self.health.unready(report.id, report.run).is_some(),
                 restart: policies.get(&report.revision).copied().unwrap_or_default(),
             });
         }
@@ -202,9 +223,11 @@ impl Driver {
         let idle_since_ms = last_use_ms.max(self.idle_floor_ms);
         let since = |key: &Timer| match key {
             Timer::Idle(_) => idle_since_ms,
-            Timer::Roll(_) | Timer::Drain(_) | Timer::Backoff(..) => {
-                self.since.get(key).copied().unwrap_or(o.now_ms)
-            }
+            Timer::Roll(..)
+            | Timer::Still(..)
+            | Timer::Pause(..)
+            | Timer::Drain(_)
+            | Timer::Backoff(..) => self.since.get(key).copied().unwrap_or(o.now_ms),
         };
         let since: BTreeMap<Timer, u64> = keys.iter().map(|key| (*key, since(key))).collect();
         self.since.clone_from(&since);

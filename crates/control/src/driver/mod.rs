@@ -5,6 +5,7 @@
 //! it is on disk; waking is not among what has to be written first.
 
 mod act;
+mod boot;
 mod decide;
 mod look;
 pub(crate) use look::{desired, rolling, shown_spec};
@@ -27,6 +28,7 @@ use crate::bell::Bell;
 use crate::plane::{Loaded, Plane};
 use crate::probes::{Health, Verdict};
 use crate::store::Row;
+use boot::Boot;
 use decide::Pending;
 pub(crate) use show::Status;
 use track::Tracks;
@@ -94,6 +96,8 @@ pub(crate) struct Driver {
     version: Version,
     addresses: BTreeMap<ReplicaId, IpAddr>,
     pending: Option<Pending>,
+    /// The attempt of the target that is under way, and how long it took.
+    boot: Option<Boot>,
     /// What stands in the way of acting, and until when nothing is tried again.
     engine_trouble: Option<Trouble>,
     store_trouble: Option<Trouble>,
@@ -156,6 +160,7 @@ pub(crate) fn new(plane: Arc<Plane>, loaded: Loaded) -> (DriverHandle, Driver) {
         version: Version::default(),
         addresses: BTreeMap::new(),
         pending: None,
+        boot: None,
         engine_trouble: None,
         store_trouble: None,
         stuck_until_ms: 0,
@@ -369,11 +374,20 @@ pub(crate) fn describe(step: &Step) -> String {
     match step {
         Step::GoLive(revision) => format!("let revision {revision} go live"),
         Step::Fail(revision, _) => format!("give revision {revision} up"),
+        Step::Retry(revision, _) => format!("try revision {revision} once more, after a pause"),
         Step::Publish(Route::Refuse) => "refuse requests".into(),
         Step::Publish(Route::Hold) => "hold requests until a replica is ready".into(),
-        Step::Publish(Route::Serve(replicas)) => {
-            let ids: Vec<String> = replicas.iter().map(ReplicaId::to_string).collect();
-            format!("send requests to {}", ids.join(", "))
+        Step::Publish(Route::Unhealthy) => "hold requests for a moment, then refuse them".into(),
+        Step::Publish(Route::Serve { live, canary }) => {
+            let ids = |ids: &[ReplicaId]| {
+                let ids: Vec<String> = ids.iter().map(ReplicaId::to_string).collect();
+                ids.join(", ")
+            };
+            let share = match canary.is_empty() {
+                true => String::new(),
+                false => format!(", and the canary's share to {}", ids(canary)),
+            };
+            format!("send requests to {}{share}", ids(live))
         }
         Step::Create(revision) => format!("make a replica of revision {revision}"),
         Step::Start(replica) => format!("start replica {replica}"),

@@ -101,6 +101,8 @@ impl Status {
             named: BTreeMap::new(),
             gateway: None,
             hopeless: None,
+            progress: 0,
+            blocked: None,
             since: BTreeMap::new(),
         };
         Self {
@@ -185,7 +187,8 @@ impl Driver {
     fn resting(&self, d: &Desired, o: &Observed, at_rest: bool) -> Option<Wakefulness> {
         let mut live = o.replicas.iter().filter(|r| Some(r.revision) == d.live);
         let all = live.all(|r| rests_at(r.phase, d.wanted) || stays_ended(r));
-        let served = d.wanted < Wakefulness::Awake || matches!(o.published, Some(Route::Serve(_)));
+        let served =
+            d.wanted < Wakefulness::Awake || matches!(o.published, Some(Route::Serve { .. }));
         (at_rest && all && served && d.live.is_some()).then_some(d.wanted)
     }
 

@@ -22,6 +22,7 @@ pub(super) const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("0006_events.sql")),
     M::up(include_str!("0007_jobs.sql")),
     M::up(include_str!("0008_access.sql")),
+    M::up(include_str!("0009_rollouts.sql")),
 ];
 
 /// Where `user_version` lies in the file: 4 bytes, big-endian (SQLite's "Database File Format", 1.3).

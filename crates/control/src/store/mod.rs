@@ -195,7 +195,7 @@ mod tests {
                     replicas,
                     port: Some(80),
                     aliases: vec![ServiceName::new(alias).expect("a label")],
-                    progress_deadline_ms: 7,
+                    progress_deadline_ms: Some(7),
                     drain_ms: 8,
                     ..ServiceSpec::new(ServiceName::new("web").expect("a label"))
                 },
@@ -206,6 +206,13 @@ mod tests {
             made_by: "root".into(),
             enables: true,
             anew: false,
+        }
+    }
+
+    fn live(row: &Row) -> Decision {
+        Decision::GoLive {
+            revision: row.target.id,
+            boot_ms: Some(5),
         }
     }
 
@@ -250,10 +257,10 @@ mod tests {
                 .expect("to write")
                 .remove(0);
             if n == 2 {
-                let live = Decision::GoLive(row.target.id);
+                let goes_live = live(&row);
                 assert!(
                     store
-                        .decide(&id(), row.generation, live)
+                        .decide(&id(), row.generation, goes_live)
                         .await
                         .expect("an answer")
                 );
@@ -302,18 +309,18 @@ mod tests {
             .await
             .expect("to write")
             .remove(0);
-        let live = Decision::GoLive(old.target.id);
+        let goes_live = live(&old);
         assert!(
             !store
-                .decide(&id(), old.generation, live)
+                .decide(&id(), old.generation, goes_live)
                 .await
                 .expect("an answer")
         );
         assert_eq!(row(&store).await, new);
-        let live = Decision::GoLive(new.target.id);
+        let goes_live = live(&new);
         assert!(
             store
-                .decide(&id(), new.generation, live)
+                .decide(&id(), new.generation, goes_live)
                 .await
                 .expect("an answer")
         );
@@ -367,10 +374,10 @@ mod tests {
             .expect("to write")
             .remove(0);
         assert!(!next.target_failed && next.last_failure.is_some());
-        let live = Decision::GoLive(next.target.id);
+        let goes_live = live(&next);
         assert!(
             store
-                .decide(&id(), next.generation, live)
+                .decide(&id(), next.generation, goes_live)
                 .await
                 .expect("an answer")
         );
@@ -413,10 +420,10 @@ mod tests {
             .await
             .expect("to write")
             .remove(0);
-        let live = Decision::GoLive(first.target.id);
+        let goes_live = live(&first);
         assert!(
             store
-                .decide(&id(), first.generation, live)
+                .decide(&id(), first.generation, goes_live)
                 .await
                 .expect("an answer")
         );

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use layby_model::deadline;
 use layby_model::engine::RunSpec;
+use layby_model::share::Share;
 use layby_model::spec::ServiceSpec;
 use layby_model::{RevisionId, ServiceId, Wakefulness};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -32,6 +34,12 @@ pub(crate) struct Row {
     pub(crate) live: Option<Revision>,
     /// The target will not go live.
     pub(crate) target_failed: bool,
+    /// So many attempts of the target failed; it gets another one unless `target_failed`.
+    pub(crate) failed_attempts: u32,
+    /// The target is a canary, which gets this share of the requests.
+    pub(crate) share: Option<Share>,
+    /// How long the last rollouts took to be ready, in milliseconds, the newest last.
+    pub(crate) boots_ms: Vec<u64>,
     /// Replicas while awake.
     pub(crate) replicas: u32,
     /// What `layby scale` said of them; `None`: they are as many as the revision says.
@@ -40,7 +48,7 @@ pub(crate) struct Row {
     pub(crate) wanted: Wakefulness,
     /// Counts up with every change that a user makes; greater than that of any row deleted before.
     pub(crate) generation: u64,
-    /// Why the last failed target failed; gone when one goes live.
+    /// Why the last failed target, or the last attempt of this one, failed; gone when one goes live.
     pub(crate) last_failure: Option<Failure>,
     /// The number of its virtual address in the node's range, from 1 on; `None`: none was left when it came.
     pub(crate) address: Option<u32>,
@@ -53,7 +61,7 @@ pub(crate) struct Revision {
     pub(crate) id: RevisionId,
     /// What it runs.
     pub(crate) spec: Arc<RunSpec>,
-    /// How long its rollout may take, in milliseconds.
+    /// How long its rollout may take while nothing of it moves, in milliseconds: said, or learned when it was made.
     pub(crate) deadline_ms: u64,
     /// Why it was made; `None`: an older version of Layby made it, which did not note it.
     pub(crate) cause: Option<String>,
@@ -82,7 +90,19 @@ pub(crate) struct NewRevision {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Decision {
     /// The target serves from now on, awake.
-    GoLive(RevisionId),
+    GoLive {
+        /// The target.
+        revision: RevisionId,
+        /// How long it took to be ready, in milliseconds; `None`: that was not seen from its beginning.
+        boot_ms: Option<u64>,
+    },
+    /// An attempt of the target failed; it gets another one.
+    Retry {
+        /// The target.
+        revision: RevisionId,
+        /// Why.
+        failure: Box<Failure>,
+    },
     /// The target will not serve; this many replicas are wanted again.
     Fail {
         /// The target.
@@ -301,7 +321,8 @@ fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqli
         "INSERT INTO services
              (app, service, enabled, removing, target, live, target_failed, replicas, wanted, generation, address)
          VALUES (?1, ?2, ?8, 0, ?3, NULL, 0, ?4, 'awake', ?5, ?6)
-         ON CONFLICT DO UPDATE SET target = ?3, target_failed = 0, generation = ?5, enabled = ?8,
+         ON CONFLICT DO UPDATE SET target = ?3, target_failed = 0, failed_attempts = 0, share = NULL,
+             generation = ?5, enabled = ?8,
              scale = iif(?7, NULL, scale), replicas = coalesce(iif(?7, NULL, scale), ?4)",
         params![
             app,
@@ -315,6 +336,10 @@ fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqli
         ],
     )?;
     history::overtake(tx, &new.service, now)?;
+    let deadline_ms = deadline::soft_ms(
+        new.spec.service.progress_deadline_ms,
+        &boots_ms(tx, &new.service)?,
+    );
     tx.execute(
         "INSERT INTO revisions (app, service, revision, spec, created_at, deadline_ms, outcome, cause, made_by)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'rolling', ?7, ?8)",
@@ -324,7 +349,7 @@ fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqli
             revision,
             spec,
             now,
-            i64::try_from(new.spec.service.progress_deadline_ms).unwrap_or(i64::MAX),
+            i64::try_from(deadline_ms).unwrap_or(i64::MAX),
             new.cause,
             new.made_by
         ],
@@ -357,15 +382,32 @@ fn write_decision(
     let (app, service) = (id.app.as_str(), id.service.as_str());
     let row = "app = ?1 AND service = ?2 AND generation = ?3";
     let (changed, outcome) = match decision {
-        Decision::GoLive(revision) => (
-            tx.execute(
+        Decision::GoLive { revision, boot_ms } => {
+            let mut boots_ms = boots_ms(tx, id)?;
+            boot_ms
+                .iter()
+                .for_each(|boot| deadline::remember(&mut boots_ms, *boot));
+            let boots_ms = serde_json::to_string(&boots_ms).map_err(unreadable)?;
+            let changed = tx.execute(
                 &format!(
-                    "UPDATE services SET live = target, wanted = 'awake', last_failure = NULL WHERE {row} AND target = ?4"
+                    "UPDATE services SET live = target, wanted = 'awake', last_failure = NULL, failed_attempts = 0,
+                         share = NULL, boots_ms = ?5 WHERE {row} AND target = ?4"
                 ),
-                params![app, service, generation, revision.0],
-            )?,
-            Some((revision, "live", None)),
-        ),
+                params![app, service, generation, revision.0, boots_ms],
+            )?;
+            (changed, Some((revision, "live", None)))
+        }
+        Decision::Retry { revision, failure } => {
+            let failure = serde_json::to_string(failure).map_err(unreadable)?;
+            let changed = tx.execute(
+                &format!(
+                    "UPDATE services SET failed_attempts = failed_attempts + 1, last_failure = ?5
+                     WHERE {row} AND target = ?4"
+                ),
+                params![app, service, generation, revision.0, failure],
+            )?;
+            (changed, None)
+        }
         Decision::Fail {
             revision,
             failure,
@@ -374,7 +416,7 @@ fn write_decision(
             let failure = serde_json::to_string(failure).map_err(unreadable)?;
             let changed = tx.execute(
                 &format!(
-                    "UPDATE services SET target_failed = 1, last_failure = ?5, replicas = ?6 WHERE {row} AND target = ?4"
+                    "UPDATE services SET target_failed = 1, share = NULL, last_failure = ?5, replicas = ?6 WHERE {row} AND target = ?4"
                 ),
                 params![app, service, generation, revision.0, failure, replicas],
             )?;
@@ -392,6 +434,16 @@ fn write_decision(
         history::end(tx, id, *revision, outcome, failure.as_deref())?;
     }
     Ok(changed == 1)
+}
+
+/// How long the last rollouts of a service took to be ready.
+fn boots_ms(tx: &Transaction<'_>, id: &ServiceId) -> rusqlite::Result<Vec<u64>> {
+    let text: String = tx.query_row(
+        "SELECT boots_ms FROM services WHERE app = ?1 AND service = ?2",
+        [id.app.as_str(), id.service.as_str()],
+        |row| row.get(0),
+    )?;
+    serde_json::from_str(&text).map_err(unreadable)
 }
 
 /// Generations are counted for the whole node, so that a service made anew never has an older one than
@@ -426,7 +478,7 @@ fn read(db: &Connection, id: &ServiceId) -> rusqlite::Result<Option<Row>> {
     let found = db
         .prepare_cached(
             "SELECT enabled, removing, target, live, target_failed, replicas, wanted, generation, last_failure, address,
-                 scale
+                 scale, failed_attempts, share, boots_ms
              FROM services WHERE app = ?1 AND service = ?2",
         )?
         .query_row([id.app.as_str(), id.service.as_str()], |row| {
@@ -449,6 +501,11 @@ fn read(db: &Connection, id: &ServiceId) -> rusqlite::Result<Option<Row>> {
                     .transpose()?,
                 address: row.get(9)?,
                 scale: row.get(10)?,
+                failed_attempts: row.get(11)?,
+                share: (row.get::<_, Option<String>>(12)?)
+                    .map(|text| serde_json::from_str(&text).map_err(unreadable))
+                    .transpose()?,
+                boots_ms: serde_json::from_str(&row.get::<_, String>(13)?).map_err(unreadable)?,
             })
         });
     found.optional()

@@ -394,8 +394,18 @@ pub(crate) fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     tar.into_inner().expect("to finish")
 }
 
-/// A Compose file of one service with these lines.
+/// A Compose file of one service with these lines. What fails in it has failed: it gets one attempt.
 pub(crate) fn compose(image: &str, more: &str) -> String {
+    let more = match (more.contains("x-layby: {"), more.contains("x-layby:\n")) {
+        (true, _) => more.replacen("x-layby: {", "x-layby: {retries: 0, ", 1),
+        (_, true) => more.replacen("x-layby:\n", "x-layby:\n  retries: 0\n", 1),
+        (false, false) => format!("{more}\nx-layby: {{retries: 0}}"),
+    };
+    compose_retried(image, &more)
+}
+
+/// A Compose file of one service with these lines, just so.
+pub(crate) fn compose_retried(image: &str, more: &str) -> String {
     let mut text = format!("services:\n  web:\n    image: {image}\n");
     for line in more.lines() {
         text.push_str(&format!("    {line}\n"));

@@ -2,9 +2,10 @@
 
 use layby_model::spec::SleepPolicy;
 
+use crate::draft;
 use crate::fields::{Fields, port};
 use crate::report::Report;
-use crate::units::sleep_after_ms;
+use crate::units::{duration_ms, sleep_after_ms};
 
 /// What is said there.
 #[derive(Debug, Default)]
@@ -15,6 +16,10 @@ pub(crate) struct Settings {
     pub(crate) http: Vec<u16>,
     pub(crate) sleep: SleepPolicy,
     pub(crate) deploy_on_push: bool,
+    /// So many more attempts a failed rollout gets.
+    pub(crate) retries: Option<u32>,
+    /// How long a rollout may take.
+    pub(crate) progress_deadline_ms: Option<u64>,
 }
 
 /// Takes `x-layby` off a service.
@@ -26,6 +31,8 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Settings {
     settings.port = fields.port("port", report);
     settings.http = fields.parsed_list("http", report, port);
     settings.deploy_on_push = fields.flag("deploy_on_push", report).unwrap_or(false);
+    settings.retries = fields.count("retries", 0..=draft::MAX_RETRIES, report);
+    settings.progress_deadline_ms = fields.parsed("progress_deadline", report, duration_ms);
     if let Some(mut sleep) = fields.map("sleep", report) {
         if let Some(after) = sleep.parsed("doze_after", report, sleep_after_ms) {
             settings.sleep.doze_after_ms = after;

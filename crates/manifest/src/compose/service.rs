@@ -139,6 +139,8 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         restart: restart.unwrap_or_default(),
         ports: http.into_iter().map(http_port).collect(),
         deploy_on_push: layby.deploy_on_push,
+        retries: layby.retries,
+        progress_deadline_ms: layby.progress_deadline_ms,
         sandbox,
         ..ServiceSpec::new(name?)
     };

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use layby_model::names::ServiceName;
-use layby_model::spec::{BuildSpec, PROGRESS_DEADLINE_MS, SleepPolicy, Strategy};
+use layby_model::spec::{BuildSpec, SleepPolicy, Strategy};
 
 use crate::draft::{self, Placed, service_name};
-use crate::fields::{Fields, port};
+use crate::fields::{Fields, number, port};
 use crate::kubernetes::metadata::{self, Metadata};
 use crate::kubernetes::pod::{self, Pod};
 use crate::report::Report;
@@ -25,7 +25,7 @@ pub(crate) struct Deployment {
     pub(crate) replicas: u32,
     /// As it was said.
     pub(crate) strategy: Option<Strategy>,
-    pub(crate) progress_deadline_ms: u64,
+    pub(crate) progress_deadline_ms: Option<u64>,
     pub(crate) settings: Settings,
 }
 
@@ -37,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) port: Option<u16>,
     /// A pushed tag makes a new revision.
     pub(crate) deploy_on_push: bool,
+    /// So many more attempts a failed rollout gets.
+    pub(crate) retries: Option<u32>,
     build: Option<BuildSpec>,
 }
 
@@ -123,8 +125,7 @@ pub(crate) fn read(
         pod: template.pod,
         replicas,
         strategy,
-        progress_deadline_ms: deadline_seconds
-            .map_or(PROGRESS_DEADLINE_MS, |seconds| seconds * 1000),
+        progress_deadline_ms: deadline_seconds.map(|seconds| seconds * 1000),
         settings,
     });
     (deployment, namespace)
@@ -220,6 +221,11 @@ fn settings(
             "false" => false,
             _ => return Err("\"true\" or \"false\"".to_owned()),
         };
+        Ok(())
+    });
+    read("retries", report, &mut |text| {
+        let retries = number(text, &(0..=u64::from(draft::MAX_RETRIES)))?;
+        settings.retries = u32::try_from(retries).ok();
         Ok(())
     });
     read("build", report, &mut |text| {

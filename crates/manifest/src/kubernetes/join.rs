@@ -91,6 +91,7 @@ fn draft(deployment: &mut Deployment) -> Draft {
             replicas: deployment.replicas,
             sleep: deployment.settings.sleep,
             progress_deadline_ms: deployment.progress_deadline_ms,
+            retries: deployment.settings.retries,
             deploy_on_push: deployment.settings.deploy_on_push,
             sandbox: std::mem::take(&mut deployment.pod.sandbox),
             ..ServiceSpec::new(deployment.name.clone())

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::names::{ReplicaId, RevisionId};
 use crate::replica::Phase;
 use crate::route::Version;
+use crate::share::Share;
 use crate::spec::{RestartPolicy, SleepPolicy};
 use crate::state::Wakefulness;
 
@@ -19,8 +20,18 @@ pub struct Desired {
     pub live: Option<RevisionId>,
     /// The target was given up.
     pub target_failed: bool,
-    /// How long the target may take to be ready, in milliseconds: a length, never an instant.
+    /// So many more attempts a target gets that failed in a way that another one may not.
+    pub retries: u32,
+    /// So many attempts of the target failed already.
+    pub failed_attempts: u32,
+    /// How long the target may take to be ready while nothing of it moves ([`Observed::progress`]), in milliseconds: a
+    /// length, never an instant.
     pub deadline_ms: u64,
+    /// How long it may take however much it moves, in milliseconds.
+    pub deadline_max_ms: u64,
+    /// The target is a canary: beside live it gets this share of the requests, and never goes live by itself. Means
+    /// nothing while nothing is live, and with `stop_first`, which has no two revisions run at once.
+    pub share: Option<Share>,
     /// No two revisions may run at once.
     pub stop_first: bool,
     /// So many replicas; at least 1.
@@ -59,6 +70,8 @@ pub struct Replica {
     pub ended: Option<Ended>,
     /// What its revision wants done then.
     pub restart: RestartPolicy,
+    /// It runs, was ready in this run, and does not answer its probe any more. Its phase is `Starting`.
+    pub unhealthy: bool,
 }
 
 /// How a replica ended unasked.
@@ -101,7 +114,12 @@ pub struct Observed {
     pub gateway: Option<GatewayReport>,
     /// Why the target cannot succeed, whatever is tried (its image is missing, ...); one sentence.
     pub hopeless: Option<String>,
+    /// Goes up whenever something of the target was seen to move: its log, its image.
+    pub progress: u64,
+    /// What the target waits for before anything of it is started (another service, ...); one sentence.
+    pub blocked: Option<String>,
     /// Since when (on the scale of `now_ms`) each of [`timers`](super::timers) has held without a break; no other keys.
+    /// While the timers of this look are asked for, still as of the last one.
     pub since: BTreeMap<Timer, u64>,
 }
 
@@ -112,15 +130,37 @@ pub enum Route {
     Refuse,
     /// Nobody yet: keep them.
     Hold,
-    /// These, the oldest first; never empty.
-    Serve(Vec<ReplicaId>),
+    /// Nobody, though replicas run: none answers its probe any more, and none is on its way. Keep them for a moment only.
+    Unhealthy,
+    /// These, the oldest first.
+    Serve {
+        /// Of live; never empty.
+        live: Vec<ReplicaId>,
+        /// Of a canary, for its share ([`Desired::share`]); empty: there is none, or it is not ready.
+        canary: Vec<ReplicaId>,
+    },
+}
+
+impl Route {
+    /// All replicas that it names.
+    pub fn named(&self) -> impl Iterator<Item = ReplicaId> {
+        let (live, canary) = match self {
+            Self::Refuse | Self::Hold | Self::Unhealthy => (&[][..], &[][..]),
+            Self::Serve { live, canary } => (&live[..], &canary[..]),
+        };
+        live.iter().chain(canary).copied()
+    }
 }
 
 /// A condition whose age matters. The key holds what starts the age anew when it changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Timer {
-    /// This target rolls and may have replicas.
-    Roll(RevisionId),
+    /// This target rolls and may have replicas, after so many failed attempts; a canary is not ready.
+    Roll(RevisionId, u32),
+    /// The same, and so much progress of it was ever seen.
+    Still(RevisionId, u64),
+    /// So many attempts of this target failed, and what they left is gone. It goes on holding while the next one rolls.
+    Pause(RevisionId, u32),
     /// Nothing waits, nothing is in flight, and so many uses were ever seen.
     Idle(u64),
     /// This replica is to be lowered, and the gateway has let go of it.
@@ -136,6 +176,8 @@ pub enum Step {
     GoLive(RevisionId),
     /// Write, if the generation is still the same: this target failed, and why.
     Fail(RevisionId, FailReason),
+    /// Write, if the generation is still the same: one more attempt of this target failed, and why. It gets another.
+    Retry(RevisionId, FailReason),
     /// Publish a table with this route.
     Publish(Route),
     /// Make and prepare one more replica of this revision; it is then `Stopped`.
@@ -157,7 +199,7 @@ pub enum Step {
 /// Why a target failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FailReason {
-    /// It was not ready in time.
+    /// It was not ready in time: it did not move for [`Desired::deadline_ms`], or [`Desired::deadline_max_ms`] were over.
     Deadline,
     /// It cannot succeed, for this reason.
     Hopeless(String),

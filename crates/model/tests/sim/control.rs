@@ -166,9 +166,12 @@ impl World {
             named: self.control.named.clone(),
             gateway,
             hopeless: hopeless.then(|| "the image is missing".to_owned()),
-            since: BTreeMap::new(),
+            progress: 0,
+            blocked: None,
+            since: std::mem::take(&mut self.control.since),
         };
-        let before = std::mem::take(&mut self.control.since);
+        let timers = self.rules.timers(d, &o, &self.hints());
+        let before = std::mem::take(&mut o.since);
         if self.mistake(Mutation::DrainNotRestarted) {
             let drains = before
                 .iter()
@@ -176,7 +179,7 @@ impl World {
             o.since
                 .extend(drains.map(|(timer, since)| (*timer, *since)));
         }
-        for timer in self.rules.timers(d, &o, &self.hints()) {
+        for timer in timers {
             let idle = matches!(timer, Timer::Idle(_));
             let again = idle && self.mistake(Mutation::IdleNeverAges);
             let since = before.get(&timer).filter(|_| !again);
@@ -240,7 +243,7 @@ impl World {
                 self.publish(route, d);
                 Ok(false)
             }
-            Step::GoLive(_) | Step::Fail(..) | Step::WriteWakefulness(_) => {
+            Step::GoLive(_) | Step::Fail(..) | Step::Retry(..) | Step::WriteWakefulness(_) => {
                 let stale = self.store.generation != d.generation;
                 if !self.disk() || stale && !self.mistake(Mutation::GoLiveUnchecked) {
                     return Ok(false); // the disk does not answer, or the row has changed
@@ -296,6 +299,10 @@ impl World {
                     FailReason::CrashLoop => self.stats.failed_looping += 1,
                     FailReason::Ended => self.stats.failed_ended += 1,
                 }
+                true
+            }
+            Step::Retry(..) => {
+                self.store.failed_attempts += 1;
                 true
             }
             Step::WriteWakefulness(wanted) => {

@@ -65,6 +65,7 @@ impl Sandbox {
             crashed: self.crashed && stopped,
             ended: self.ended.filter(|_| stopped),
             restart: self.restart,
+            unhealthy: false,
         }
     }
 
@@ -104,7 +105,11 @@ impl World {
             Step::Freeze(id) => (id, Some(Phase::Freezing)),
             Step::Sleep(id) => (id, Some(Phase::Stopping)),
             Step::Remove(id) => (id, Some(Phase::Removing)),
-            Step::GoLive(_) | Step::Fail(..) | Step::Publish(_) | Step::WriteWakefulness(_) => {
+            Step::GoLive(_)
+            | Step::Fail(..)
+            | Step::Retry(..)
+            | Step::Publish(_)
+            | Step::WriteWakefulness(_) => {
                 unreachable!("no order for an engine: {step:?}")
             }
         };

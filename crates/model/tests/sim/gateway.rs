@@ -87,13 +87,13 @@ impl World {
         let old = std::mem::replace(&mut self.gateway.table, table.clone());
         self.gateway.version = version;
         for id in named(&old) {
-            if !named(&table).contains(id) {
-                self.ghosts.withdrawn.insert(*id, self.now);
+            if !named(&table).contains(&id) {
+                self.ghosts.withdrawn.insert(id, self.now);
             }
         }
         note!(self, "the gateway turns to {version:?}: {table:?}");
         for id in named(&table) {
-            self.no_routed_replica_is_stopped_or_frozen(*id);
+            self.no_routed_replica_is_stopped_or_frozen(id);
         }
     }
 
@@ -204,7 +204,7 @@ impl World {
         let flying = gateway.in_flight.iter();
         Report {
             confirmed: gateway.confirmed,
-            confirmed_ids: named(table).to_vec(),
+            confirmed_ids: named(table),
             in_flight: flying.map(|(id, sent)| (*id, sent.len() as u32)).collect(),
             waiting: waiting as u32,
             uses: gateway.uses,
@@ -262,7 +262,7 @@ impl World {
         let Some(id) = request.picked.filter(|_| !self.rng.one_in(0.3)) else {
             let ids = named(&self.gateway.table);
             if request.picked.is_none() && !ids.is_empty() {
-                request.picked = Some(self.rng.choice(ids));
+                request.picked = Some(self.rng.choice(&ids));
             }
             return self.gateway.waiting.push(request);
         };

@@ -405,7 +405,7 @@ impl World {
             Some(Showing::Awake) => Some(Phase::Ready),
             Some(Showing::Dozing) => Some(Phase::Frozen),
             Some(Showing::Asleep | Showing::Ended) => Some(Phase::Stopped),
-            Some(Showing::Waking) | None => None,
+            Some(Showing::Waking | Showing::Unhealthy) | None => None,
         };
         let still = phase.is_some() || matches!(shown.state, State::Disabled | State::Ready);
         let same = self.control.shown == Some(shown);

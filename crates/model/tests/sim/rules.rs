@@ -54,7 +54,7 @@ impl Rules {
             Some(StopFirstKeepsLive) => {
                 let free = |r: RevisionId| o.replicas.iter().all(|x| x.revision == r);
                 timers
-                    .retain(|timer| !matches!(timer, Timer::Roll(r) if d.stop_first && !free(*r)));
+                    .retain(|timer| !matches!(timer, Timer::Roll(r, _) | Timer::Still(r, _) if d.stop_first && !free(*r)));
             }
             _ => {}
         }
@@ -84,7 +84,7 @@ impl Rules {
                 bent_o.gateway.iter_mut().for_each(|g| g.in_flight.clear());
             }
             Some(DeadlineFromDeploy) => {
-                let roll = d.target.map(Timer::Roll);
+                let roll = d.target.map(|target| Timer::Still(target, o.progress));
                 bent_o
                     .since
                     .extend(roll.map(|roll| (roll, hints.deployed_at_ms)));
@@ -111,7 +111,7 @@ impl Rules {
         let target = d.target.filter(|_| d.rolling());
         match self.0 {
             Some(NoDrainDeadline) => d.drain_ms = u64::MAX,
-            Some(NoDeadline) => d.deadline_ms = u64::MAX,
+            Some(NoDeadline) => (d.deadline_ms, d.deadline_max_ms) = (u64::MAX, u64::MAX),
             Some(RetireOldFirst) => d.stop_first = true,
             Some(StopFirstKeepsLive) => d.stop_first = false,
             Some(StopFirstOverlap) if target.is_none() => d.stop_first = false,
@@ -217,7 +217,7 @@ impl Rules {
             }
             Some(FailBeforeLive) => {
                 if let Some(Step::GoLive(target)) = steps.first().cloned()
-                    && let Some(since) = o.since.get(&Timer::Roll(target))
+                    && let Some(since) = o.since.get(&Timer::Still(target, o.progress))
                     && o.now_ms - since >= d.deadline_ms
                 {
                     steps[0] = Step::Fail(target, FailReason::Deadline);
@@ -230,7 +230,7 @@ impl Rules {
 }
 
 fn is_verdict(step: &Step) -> bool {
-    matches!(step, Step::GoLive(_) | Step::Fail(..))
+    matches!(step, Step::GoLive(_) | Step::Fail(..) | Step::Retry(..))
 }
 
 /// As if the gateway had let go of every replica.

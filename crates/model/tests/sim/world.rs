@@ -144,7 +144,11 @@ impl World {
             target: None,
             live: None,
             target_failed: false,
+            retries: 0,
+            failed_attempts: 0,
             deadline_ms: 0,
+            deadline_max_ms: 0,
+            share: None,
             stop_first: false,
             replicas: 1,
             wanted: Wakefulness::Awake,
@@ -323,6 +327,8 @@ impl World {
         self.store.stop_first = self.rng.one_in(0.3);
         let (short, long) = (self.rng.between(15, 40), self.rng.between(70, 110));
         self.store.deadline_ms = self.rng.choice(&[short, long]) * TICK_MS;
+        self.store.deadline_max_ms = self.store.deadline_ms;
+        self.store.failed_attempts = 0;
         self.deployed_at = self.now;
         self.ghosts.deployed();
         let strategy = if self.store.stop_first {
@@ -347,9 +353,6 @@ impl World {
 }
 
 /// The replicas that a route names.
-pub(crate) fn named(route: &Route) -> &[ReplicaId] {
-    match route {
-        Route::Refuse | Route::Hold => &[],
-        Route::Serve(ids) => ids,
-    }
+pub(crate) fn named(route: &Route) -> Vec<ReplicaId> {
+    route.named().collect()
 }
