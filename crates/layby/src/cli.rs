@@ -377,9 +377,9 @@ pub(crate) struct Exec {
     /// Give it a terminal.
     #[arg(short, long)]
     pub(crate) tty: bool,
-    /// A variable to set, as KEY=VALUE; may be given several times.
-    #[arg(short, long, value_name = "K=V", value_parser = key_value)]
-    pub(crate) env: Vec<(String, String)>,
+    /// A variable to set, as KEY=VALUE, or KEY to take it from the environment; may be given several times.
+    #[arg(short, long, value_name = "K=V", value_parser = key_value_or_variable)]
+    pub(crate) env: Vec<(String, Option<String>)>,
     /// Where it starts; otherwise where the container did.
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
@@ -695,7 +695,7 @@ fn seconds(text: &str) -> Result<u64, String> {
     }
 }
 
-/// `None`: the environment has no such variable, and what asks for it has its own default.
+/// `None`: the environment has no such variable.
 fn key_value_or_variable(text: &str) -> Result<(String, Option<String>), String> {
     if text.contains('=') {
         return key_value(text).map(|(key, value)| (key, Some(value)));

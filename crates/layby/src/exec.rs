@@ -106,7 +106,9 @@ pub(crate) async fn exec(client: &Client, options: &Exec) -> Result<()> {
 fn query(options: &Exec) -> Vec<(&'static str, String)> {
     let mut query: Vec<(&str, String)> = Vec::new();
     query.extend(options.command.iter().map(|word| ("command", word.clone())));
+    // As with Docker, one that this environment does not have is not set.
     let env = options.env.iter();
+    let env = env.filter_map(|(name, value)| Some((name, value.as_ref()?)));
     query.extend(env.map(|(name, value)| ("env", format!("{name}={value}"))));
     query.extend(options.workdir.clone().map(|dir| ("workdir", dir)));
     query.extend(options.user.clone().map(|user| ("user", user)));

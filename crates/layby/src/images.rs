@@ -14,7 +14,7 @@ use crate::cli::{ArchiveFormat, Image, Prune};
 use crate::client::Client;
 use crate::exit::Exit;
 use crate::out::say;
-use crate::{show, transfer};
+use crate::{moment, show, transfer};
 
 /// Does what `command` says.
 ///
@@ -169,11 +169,7 @@ fn age(created: Option<&str>, now: Timestamp) -> String {
     let Some(made) = made.filter(|made| made.as_second() > 0) else {
         return "-".to_owned();
     };
-    let seconds = now.as_second().saturating_sub(made.as_second()).max(0);
-    let units = [(86_400, "d"), (3_600, "h"), (60, "min")];
-    let unit = units.into_iter().find(|(length, _)| seconds >= *length);
-    let (length, name) = unit.unwrap_or((1, "s"));
-    format!("{} {name}", seconds / length)
+    moment::span(now.as_second().saturating_sub(made.as_second()))
 }
 
 async fn prune(client: &Client, options: Prune) -> Result<()> {

@@ -29,6 +29,15 @@ pub(crate) fn parse(text: &str, now_ms: i64) -> Result<u64> {
     Ok(u64::try_from(at_ms).unwrap_or(0))
 }
 
+/// A span of time in its greatest unit, for people: `3 h`.
+pub(crate) fn span(seconds: i64) -> String {
+    let seconds = seconds.max(0);
+    let units = [(86_400, "d"), (3_600, "h"), (60, "min")];
+    let unit = units.into_iter().find(|(length, _)| seconds >= *length);
+    let (length, name) = unit.unwrap_or((1, "s"));
+    format!("{} {name}", seconds / length)
+}
+
 /// Numbers with units, each unit once and the greatest first is usual but not asked for.
 fn ago_ms(text: &str) -> Option<i64> {
     let mut rest = text;

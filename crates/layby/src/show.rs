@@ -1,11 +1,12 @@
 //! How services look on a terminal.
 
 use comfy_table::{ContentArrangement, Table, presets};
-use layby_control::api::types::{ExitView, ServiceDetail, ServiceView};
+use jiff::Timestamp;
+use layby_control::api::types::{ContainerView, ExitView, ServiceDetail, ServiceView};
 use layby_model::State;
 use nix::sys::signal::Signal;
 
-use crate::events;
+use crate::{events, moment};
 use crate::out::say;
 
 /// A plain table: columns apart by spaces, as other tools of the kind print them.
@@ -163,17 +164,28 @@ pub(crate) fn detail(detail: &ServiceDetail, gateway: &str) {
                     .pid
                     .map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
                 container.restarts.to_string(),
-                container
-                    .last_exit
-                    .as_ref()
-                    .map_or_else(|| "-".to_owned(), exit),
+                last_exit(container, Timestamp::now()),
             ]);
         }
     }
     print(&replicas);
 }
 
-/// How a container ended last: `3`, `137, SIGKILL`, `137, out of memory`.
+/// How a container ended last, and how long ago: `3, 5 min ago`.
+fn last_exit(container: &ContainerView, now: Timestamp) -> String {
+    let how = container.last_exit.as_ref().map(exit);
+    let at_ms = container.last_exit_ms.and_then(|ms| i64::try_from(ms).ok());
+    match (how, at_ms) {
+        (None, _) => "-".to_owned(),
+        (Some(how), None) => how,
+        (Some(how), Some(at_ms)) => {
+            let ago_ms = now.as_millisecond().saturating_sub(at_ms);
+            format!("{how}, {} ago", moment::span(ago_ms / 1000))
+        }
+    }
+}
+
+/// `3`, `137, SIGKILL`, `137, out of memory`.
 fn exit(exit: &ExitView) -> String {
     let signal = Signal::try_from(exit.code - 128).ok();
     match (exit.oom, signal) {

@@ -337,6 +337,8 @@ pub struct ContainerView {
     pub restarts: u32,
     /// How it ended last, asked or not.
     pub last_exit: Option<ExitView>,
+    /// When that was, in milliseconds since 1970.
+    pub last_exit_ms: Option<u64>,
 }
 
 /// How the last waking went.

@@ -346,6 +346,7 @@ fn replica(report: &ReplicaReport, phases: &BTreeMap<ReplicaId, Phase>) -> Repli
                 .is_some_and(|end| end.container == c.name),
         )),
         last_exit: c.last_exit.map(Into::into),
+        last_exit_ms: c.last_exit_ms,
     };
     ReplicaView {
         id: report.id.to_string(),
