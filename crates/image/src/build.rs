@@ -12,6 +12,7 @@ mod chmod;
 mod content;
 mod copy;
 mod draft;
+mod fence;
 mod fetch;
 mod files;
 mod mounts;
@@ -29,6 +30,7 @@ mod view;
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -75,6 +77,10 @@ pub struct BuildOptions {
     pub hosts: Vec<(String, String)>,
     /// What to build for, `linux/arm64`; `None`: the machine. Only the machine's own can have RUN.
     pub platform: Option<String>,
+    /// Whether ADD may fetch from this machine itself, its links and `networks`.
+    pub reaches_node: bool,
+    /// The networks of the machine's containers: an address, and the length of the prefix.
+    pub networks: Vec<(Ipv4Addr, u8)>,
     /// Carries out RUN; `None`: RUN is an error.
     pub runner: Option<Arc<dyn RunStep>>,
     /// Brings images that are not in the store; `None`: they are an error.

@@ -110,6 +110,9 @@ fn options(plane: &Plane, upload: &Upload, body: BuildBody) -> Result<BuildOptio
         no_cache: body.no_cache,
         platform: body.platform,
         runner: plane.runner.clone(),
+        reaches_node: plane.config.allow_privileged,
+        // A node's containers and the addresses of its services share one network of this size.
+        networks: vec![(plane.config.virtual_range.0, 16)],
         network: match body.network.as_deref() {
             None | Some("default") => RunNetwork::Default,
             Some("none") => RunNetwork::None,

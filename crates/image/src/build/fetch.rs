@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
+use ureq::unversioned::transport::DefaultConnector;
 
+use super::fence::Fence;
 use crate::digest;
 
 /// The largest file that is fetched, in bytes.
@@ -47,13 +49,15 @@ pub(super) fn fetch(
     url: &str,
     path: &Path,
     checksum: Option<&str>,
+    fence: Fence,
     stop: &AtomicBool,
 ) -> Result<(), String> {
-    fetch_within(PATIENCE, url, path, checksum, stop)
+    fetch_within(PATIENCE, fence, url, path, checksum, stop)
 }
 
 fn fetch_within(
     patience: Duration,
+    fence: Fence,
     url: &str,
     path: &Path,
     checksum: Option<&str>,
@@ -67,14 +71,14 @@ fn fetch_within(
         ));
     }
     let failed = |reason: &dyn std::fmt::Display| format!("cannot fetch {url}: {reason}");
-    let agent: ureq::Agent = ureq::Agent::config_builder()
+    let config = ureq::Agent::config_builder()
         .timeout_resolve(Some(patience))
         .timeout_connect(Some(patience))
         .timeout_recv_response(Some(patience))
         .timeout_per_read(Some(patience))
         .user_agent(concat!("layby/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .into();
+        .build();
+    let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), fence);
     let response = agent.get(url).call().map_err(|error| failed(&error))?;
     let mut body = response
         .into_body()
@@ -129,7 +133,12 @@ mod tests {
         let patience = Duration::from_millis(300);
         let url = format!("http://{address}/f");
         let stop = AtomicBool::new(false);
-        let error = fetch_within(patience, &url, file.path(), None, &stop).expect_err("it stalls");
+        let fence = Fence {
+            is_open: true,
+            ..Fence::default()
+        };
+        let error =
+            fetch_within(patience, fence, &url, file.path(), None, &stop).expect_err("it stalls");
         assert!(
             error.starts_with(&format!("cannot fetch {url}: ")),
             "{error}"

@@ -11,6 +11,7 @@ use super::chmod::Chmod;
 use super::content::{Content, Layer};
 use super::copy::{self, Part, Request, Source};
 use super::draft::Draft;
+use super::fence::Fence;
 use super::fetch;
 use super::ignore_of;
 use super::plan::{From, source_of};
@@ -274,7 +275,11 @@ impl StageBuilder<'_> {
             let name = fetch::name_of(url).map_err(failed)?;
             let path = dir.path().join(&name);
             write_file(&path, b"", 0o600)?;
-            fetch::fetch(url, &path, checksum, &self.build.stop).map_err(failed)?;
+            let fence = Fence {
+                is_open: self.build.options.reaches_node,
+                networks: self.build.options.networks.clone(),
+            };
+            fetch::fetch(url, &path, checksum, fence, &self.build.stop).map_err(failed)?;
             names.push(literal(&name));
         }
         Ok(Some((dir, names)))

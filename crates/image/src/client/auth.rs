@@ -59,6 +59,18 @@ fn basic(user: &str, password: &str) -> String {
 
 /// Passwords go there: over TLS, or on this machine, or to a registry that is spoken to without TLS anyway.
 fn check_realm(realm: &str, base: &Base) -> Result<(), Failure> {
+    // A registry elsewhere has no business with what listens here.
+    if !is_loopback(&base.authority)
+        && origin(realm).is_some_and(|(_, authority)| is_loopback(&authority))
+    {
+        return Err(Failure::final_(
+            Fault::Broken,
+            format!(
+                "gives out its tokens at {}, which is this machine",
+                shown_text(realm)
+            ),
+        ));
+    }
     let plain = |authority: &str| {
         is_loopback(authority)
             || (base.scheme == "http" && base.authority.eq_ignore_ascii_case(authority))
@@ -164,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_fetched_over_tls_only_but_on_this_machine() {
+    fn tokens_are_fetched_over_tls_only_and_from_this_machine_only_for_its_own_registries() {
         let base = |scheme, authority: &str| Base {
             scheme,
             authority: authority.to_owned(),
@@ -172,7 +184,8 @@ mod tests {
         let public = base("https", "r.example.com");
         let plain = base("http", "r.lan:5000");
         assert!(check_realm("https://auth.example.com/token", &public).is_ok());
-        assert!(check_realm("http://127.0.0.1:5001/token", &public).is_ok());
+        let here = base("http", "localhost:5000");
+        assert!(check_realm("http://127.0.0.1:5001/token", &here).is_ok());
         assert!(check_realm("http://r.lan:5000/token", &plain).is_ok());
         for realm in [
             "http://auth.example.com/token",
@@ -180,6 +193,9 @@ mod tests {
             "token",
             "https://u@x/t",
             "http://r.example.com/",
+            "http://127.0.0.1:5001/token",
+            "https://localhost/token",
+            "https://[::1]:1/token",
         ] {
             assert!(check_realm(realm, &public).is_err(), "{realm}");
         }

@@ -177,8 +177,14 @@ impl<'a> Session<'a> {
         let broken = |reason: String| Failure::final_(Fault::Broken, reason);
         let url =
             joined.ok_or_else(|| broken("sends elsewhere without saying where".to_owned()))?;
+        let (_, authority) = host::origin(&url).unwrap_or_default();
+        if host::is_loopback(&authority) && !host::is_loopback(&self.base.authority) {
+            let authority = shown_text(&authority);
+            return Err(broken(format!(
+                "sends on to {authority}, which is this machine"
+            )));
+        }
         if from.starts_with("https:") && !url.starts_with("https:") {
-            let (_, authority) = host::origin(&url).unwrap_or_default();
             return Err(broken(format!(
                 "sends on to {} without TLS (is it behind a proxy that does not tell it X-Forwarded-Proto?)",
                 shown_text(&authority)

@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use layby_image::BuildOptions;
+
 use crate::support::{Tar, World, gzip, sha256};
 
 /// A server that answers every request with the same bytes, and counts them. It ends with the test's process.
@@ -76,6 +78,24 @@ fn a_url_is_fetched_and_with_its_checksum_only_once() {
             "{found}"
         );
     }
+}
+
+#[test]
+fn nothing_is_fetched_from_the_machine_itself_unless_that_is_allowed() {
+    let world = World::new();
+    let (url, asked) = server(b"from here");
+    let port = url.rsplit(':').next().unwrap();
+    for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
+        let text = format!("FROM scratch\nADD http://{host}:{port}/f /f\n");
+        world.write(&[("Dockerfile", text.as_str())]);
+        let (image, _) = world.build_with(&BuildOptions::default());
+        let error = image.unwrap_err().to_string();
+        assert!(
+            error.contains("is an address of the node itself"),
+            "{error}"
+        );
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
 
 #[test]

@@ -58,6 +58,8 @@ impl World {
         self.write(&[("Dockerfile", dockerfile)]);
         let options = BuildOptions {
             tag: Some("test".to_owned()),
+            // Servers of tests are on this machine.
+            reaches_node: true,
             ..BuildOptions::default()
         };
         self.build_with(&options).0
