@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use layby_image::Budget;
+use layby_image::{Budget, Reach};
 use layby_model::ServiceId;
 use layby_model::engine::BoxFuture;
 use layby_model::route::{Confirmed, Demand, NameTable, RouteTable, Traffic};
@@ -40,6 +40,15 @@ pub struct ControlConfig {
 }
 
 impl ControlConfig {
+    /// What a Dockerfile or another registry may lead the node to. Its containers and the addresses of its services share
+    /// one network of this size.
+    pub(crate) fn reach(&self) -> Reach {
+        Reach {
+            node: self.allow_privileged,
+            networks: vec![(self.virtual_range.0, 16)],
+        }
+    }
+
     /// The virtual address with the number that the store keeps.
     pub(crate) fn virtual_address(&self, number: Option<u32>) -> Option<Ipv4Addr> {
         let (first, prefix) = self.virtual_range;

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use layby_image::client::{self, Keyring, Options, Progress, Puller, Retry};
 use layby_image::registry::Hosts;
-use layby_image::{Error, Image, Reference, Store};
+use layby_image::{Error, Image, Reach, Reference, Store};
 
 use crate::config::{ControlConfig, OtherRegistries};
 
@@ -19,6 +19,7 @@ const LOGINS: &str = "registries.json";
 pub(crate) struct Registries {
     logins: PathBuf,
     others: OtherRegistries,
+    reach: Reach,
     /// The names of the node's own registry.
     own: Hosts,
 }
@@ -28,6 +29,7 @@ impl Registries {
         Self {
             logins: config.data_dir.join(LOGINS),
             others: config.registries.clone(),
+            reach: config.reach(),
             own: Hosts::new(&config.domain, config.registry.listen),
         }
     }
@@ -58,6 +60,7 @@ impl Registries {
         Options {
             insecure: self.others.insecure.iter().any(|host| host == registry),
             ca_files: self.others.ca_files.clone(),
+            reach: self.reach.clone(),
             retry: Retry {
                 seed: now.map_or(0, |now| u64::from(now.subsec_nanos())),
                 ..Retry::default()

@@ -12,7 +12,6 @@ mod chmod;
 mod content;
 mod copy;
 mod draft;
-mod fence;
 mod fetch;
 mod files;
 mod mounts;
@@ -30,7 +29,6 @@ mod view;
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -42,6 +40,7 @@ use crate::client::Puller;
 use crate::dockerfile::{self, Dockerfile, MAX_DOCKERFILE_BYTES};
 use crate::dockerignore::Ignore;
 use crate::error::io_error;
+use crate::fence::Reach;
 use crate::{Error, Image, Reference, Store, layout};
 
 /// What to build.
@@ -77,10 +76,8 @@ pub struct BuildOptions {
     pub hosts: Vec<(String, String)>,
     /// What to build for, `linux/arm64`; `None`: the machine. Only the machine's own can have RUN.
     pub platform: Option<String>,
-    /// Whether ADD may fetch from this machine itself, its links and `networks`.
-    pub reaches_node: bool,
-    /// The networks of the machine's containers: an address, and the length of the prefix.
-    pub networks: Vec<(Ipv4Addr, u8)>,
+    /// From where ADD may fetch.
+    pub reach: Reach,
     /// Carries out RUN; `None`: RUN is an error.
     pub runner: Option<Arc<dyn RunStep>>,
     /// Brings images that are not in the store; `None`: they are an error.

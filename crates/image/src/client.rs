@@ -32,7 +32,7 @@ pub use self::pull::pull;
 pub use self::push::push;
 
 use self::http::Session;
-use crate::{Error, Image, Reference};
+use crate::{Error, Image, Reach, Reference};
 
 /// How registries are spoken to.
 #[derive(Debug, Clone)]
@@ -45,6 +45,8 @@ pub struct Options {
     pub insecure: bool,
     /// Further certificate authorities (PEM), beside the system's.
     pub ca_files: Vec<PathBuf>,
+    /// What a registry may lead to that is not on this machine itself.
+    pub reach: Reach,
     /// How many layers are under way at once; at least 1.
     pub parallel: usize,
     /// How often and after which pauses something is tried again.
@@ -64,6 +66,7 @@ impl Default for Options {
             credentials: None,
             insecure: false,
             ca_files: Vec::new(),
+            reach: Reach::default(),
             parallel: 4,
             retry: Retry::default(),
             stall_ms: 60_000,

@@ -110,9 +110,7 @@ fn options(plane: &Plane, upload: &Upload, body: BuildBody) -> Result<BuildOptio
         no_cache: body.no_cache,
         platform: body.platform,
         runner: plane.runner.clone(),
-        reaches_node: plane.config.allow_privileged,
-        // A node's containers and the addresses of its services share one network of this size.
-        networks: vec![(plane.config.virtual_range.0, 16)],
+        reach: plane.config.reach(),
         network: match body.network.as_deref() {
             None | Some("default") => RunNetwork::Default,
             Some("none") => RunNetwork::None,
@@ -160,26 +158,37 @@ fn not_sent(what: &str) -> Problem {
     Problem::conflict(text).hint("run it again")
 }
 
+/// Which of several stages a step is of; one that has no name is told by the step's number well enough.
+fn in_stage(stage: &str) -> String {
+    match stage.parse::<u32>() {
+        Ok(_) => String::new(),
+        Err(_) => format!("[{stage}] "),
+    }
+}
+
 fn shown(service: &str, event: BuildEvent) -> Event {
     let service = service.to_owned();
     match event {
         BuildEvent::Started {
-            number, of, text, ..
+            number,
+            of,
+            stage,
+            text,
         } => Event::Build {
             service,
-            text: format!("{number}/{of} {text}"),
+            text: format!("{number}/{of} {}{text}", in_stage(&stage)),
         },
         BuildEvent::Step {
             number,
             of,
+            stage,
             text,
             cached,
-            ..
         } => {
             let cached = if cached { "(cached)" } else { "(done)" };
             Event::Build {
                 service,
-                text: format!("{number}/{of} {text} {cached}"),
+                text: format!("{number}/{of} {}{text} {cached}", in_stage(&stage)),
             }
         }
         BuildEvent::Line { number, text, .. } => Event::BuildOutput {

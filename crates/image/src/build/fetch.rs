@@ -9,8 +9,8 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use ureq::unversioned::transport::DefaultConnector;
 
-use super::fence::Fence;
 use crate::digest;
+use crate::fence::Fence;
 
 /// The largest file that is fetched, in bytes.
 const MAX_BYTES: u64 = 16 << 30;
@@ -117,6 +117,7 @@ fn fetch_within(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fence::Reach;
 
     #[test]
     fn a_server_that_sends_nothing_any_more_is_left() {
@@ -134,7 +135,10 @@ mod tests {
         let url = format!("http://{address}/f");
         let stop = AtomicBool::new(false);
         let fence = Fence {
-            is_open: true,
+            reach: Reach {
+                node: true,
+                ..Reach::default()
+            },
             ..Fence::default()
         };
         let error =

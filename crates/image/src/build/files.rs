@@ -11,7 +11,6 @@ use super::chmod::Chmod;
 use super::content::{Content, Layer};
 use super::copy::{self, Part, Request, Source};
 use super::draft::Draft;
-use super::fence::Fence;
 use super::fetch;
 use super::ignore_of;
 use super::plan::{From, source_of};
@@ -21,6 +20,7 @@ use crate::Error;
 use crate::dockerfile::Copy;
 use crate::dockerignore::Ignore;
 use crate::error::storing;
+use crate::fence::Fence;
 
 /// Files that an instruction takes from elsewhere than the build context.
 pub(super) enum Elsewhere {
@@ -276,8 +276,8 @@ impl StageBuilder<'_> {
             let path = dir.path().join(&name);
             write_file(&path, b"", 0o600)?;
             let fence = Fence {
-                is_open: self.build.options.reaches_node,
-                networks: self.build.options.networks.clone(),
+                reach: self.build.options.reach.clone(),
+                home: None,
             };
             fetch::fetch(url, &path, checksum, fence, &self.build.stop).map_err(failed)?;
             names.push(literal(&name));

@@ -58,7 +58,7 @@ pub(super) fn is_loopback(authority: &str) -> bool {
 }
 
 /// The host of an authority, without brackets and port.
-fn host_of(authority: &str) -> &str {
+pub(super) fn host_of(authority: &str) -> &str {
     if let Some(rest) = authority.strip_prefix('[') {
         return rest.split(']').next().unwrap_or(rest);
     }

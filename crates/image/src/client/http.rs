@@ -11,6 +11,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, Method, Request, Response, header};
 use serde::Deserialize;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, SendBody};
 
 use super::auth;
@@ -19,6 +20,7 @@ use super::error::{Again, Failure, Fault};
 use super::host::{self, Base};
 use super::{Credentials, Options};
 use crate::error::io_error;
+use crate::fence::Fence;
 
 /// The most redirects that are followed.
 const MAX_REDIRECTS: u32 = 5;
@@ -243,8 +245,14 @@ impl Transport {
         if host::is_loopback(&host::base(registry, false).authority) {
             config = config.proxy(None);
         }
+        let home = host::base(registry, false).authority;
+        let mut reach = options.reach.clone();
+        // A registry on this machine leads where it likes: it is here already.
+        reach.node |= host::is_loopback(&home);
+        let home = Some(host::host_of(&home).to_owned());
+        let fence = Fence { reach, home };
         Ok(Self {
-            agent: config.build().new_agent(),
+            agent: Agent::with_parts(config.build(), DefaultConnector::default(), fence),
             cancel: Arc::clone(&options.cancel),
         })
     }
@@ -384,6 +392,14 @@ pub(super) fn unreachable(error: ureq::Error) -> Failure {
                 }
             }
         },
+        // Our own fence.
+        ureq::Error::Other(why) => Failure::final_(
+            Fault::Broken,
+            format!(
+                "sends on to where nothing is asked: {}",
+                shown_text(&why.to_string())
+            ),
+        ),
         ureq::Error::Timeout(_) => passing("did not answer in time".to_owned()),
         ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::LargeResponseHeader(..) => {
             Failure::final_(Fault::Broken, format!("cannot be spoken to: {text}"))

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use layby_image::build::build;
-use layby_image::{BuildEvent, BuildOptions, Error, Image, Store};
+use layby_image::{BuildEvent, BuildOptions, Error, Image, Reach, Store};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -59,7 +59,10 @@ impl World {
         let options = BuildOptions {
             tag: Some("test".to_owned()),
             // Servers of tests are on this machine.
-            reaches_node: true,
+            reach: Reach {
+                node: true,
+                ..Reach::default()
+            },
             ..BuildOptions::default()
         };
         self.build_with(&options).0

@@ -1,4 +1,5 @@
-//! Which addresses ADD may fetch from: what only this machine reaches is no build's business.
+//! Which addresses others may lead the node to: what only this machine reaches is no business of a Dockerfile's ADD, and
+//! of no registry that sends on to elsewhere.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,18 +8,26 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
+/// What others may lead the node to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Whether that may be this machine itself, its links, and `networks`.
+    pub node: bool,
+    /// The networks of the machine's containers: an address, and the length of the prefix.
+    pub networks: Vec<(Ipv4Addr, u8)>,
+}
+
 /// Keeps connections out of the machine's own networks. It is asked after each lookup, so for each redirect too.
 #[derive(Debug, Default)]
-pub(super) struct Fence {
-    /// Whether everything may be reached.
-    pub(super) is_open: bool,
-    /// The networks of containers: an address, and the length of the prefix.
-    pub(super) networks: Vec<(Ipv4Addr, u8)>,
+pub(crate) struct Fence {
+    pub(crate) reach: Reach,
+    /// The host that a user has named: it may be anywhere.
+    pub(crate) home: Option<String>,
 }
 
 impl Fence {
     fn keeps_out(&self, address: IpAddr) -> bool {
-        if self.is_open {
+        if self.reach.node {
             return false;
         }
         match address.to_canonical() {
@@ -28,7 +37,7 @@ impl Fence {
                     || v4.is_link_local()
                     || v4.is_broadcast()
                     || v4.is_multicast()
-                    || self.networks.iter().any(|network| holds(network, v4))
+                    || self.reach.networks.iter().any(|network| holds(network, v4))
             }
             IpAddr::V6(v6) => {
                 v6 == Ipv6Addr::LOCALHOST
@@ -57,11 +66,14 @@ impl Resolver for Fence {
         let is_proxy = config
             .proxy()
             .is_some_and(|proxy| uri.host() == Some(proxy.host()));
+        let bare = |host: &str| host.trim_matches(['[', ']']).to_ascii_lowercase();
+        let is_home = (self.home.as_deref().zip(uri.host()))
+            .is_some_and(|(home, host)| bare(home) == bare(host));
         match found.iter().find(|found| self.keeps_out(found.ip())) {
-            Some(found) if !is_proxy => {
+            Some(found) if !is_proxy && !is_home => {
                 let text = format!(
-                    "{} is an address of the node itself, of its link or of its containers, which builds reach only with \
-                     `layby serve --allow-privileged`",
+                    "{} is an address of the node itself, of its link or of its containers, which is reached only with `layby serve \
+                     --allow-privileged`",
                     found.ip()
                 );
                 Err(ureq::Error::Other(text.into()))
@@ -77,9 +89,12 @@ mod tests {
 
     #[test]
     fn what_only_the_machine_reaches_is_kept_out() {
-        let fence = Fence {
-            is_open: false,
-            networks: vec![(Ipv4Addr::new(10, 99, 240, 0), 16)],
+        let fence = |node: bool| Fence {
+            reach: Reach {
+                node,
+                networks: vec![(Ipv4Addr::new(10, 99, 240, 0), 16)],
+            },
+            home: None,
         };
         for (address, is_out) in [
             ("127.8.0.1", true),
@@ -97,12 +112,8 @@ mod tests {
             ("2001:db8::1", false),
         ] {
             let parsed = address.parse().expect("an address");
-            assert_eq!(fence.keeps_out(parsed), is_out, "{address}");
-            let open = Fence {
-                is_open: true,
-                ..Fence::default()
-            };
-            assert!(!open.keeps_out(parsed), "{address}");
+            assert_eq!(fence(false).keeps_out(parsed), is_out, "{address}");
+            assert!(!fence(true).keeps_out(parsed), "{address}");
         }
     }
 }
