@@ -21,6 +21,7 @@ mod prune;
 mod reach;
 mod registries;
 mod registry;
+mod slot;
 mod store;
 mod strays;
 mod tables;

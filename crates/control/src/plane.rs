@@ -23,6 +23,7 @@ use crate::facts::Facts;
 use crate::probes::ProbePlan;
 use crate::registries::Registries;
 use crate::registry::Desk;
+use crate::slot::Slot;
 use crate::store::{Revision, Row, Store};
 use crate::tables::Tables;
 use crate::tokens::Doorman;
@@ -227,12 +228,9 @@ impl Plane {
         self.build_threads.available_permits() == 0
     }
 
-    /// Builds an image, as soon as few enough others are built.
-    pub(crate) async fn build<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> JoinHandle<T> {
-        blocking(&self.build_threads, work).await
+    /// A place among the images that are built at a time, as soon as one is free.
+    pub(crate) async fn build_slot(&self) -> Arc<Slot> {
+        Arc::new(Slot::take(&self.build_threads).await)
     }
 
     /// Runs a task that ends with the control plane at the latest.

@@ -32,16 +32,17 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use self::draft::Draft;
-use self::run::{RunNetwork, RunStep};
+use self::run::{Place, RunNetwork, RunStep};
 use self::view::{Node, View};
 use crate::client::Puller;
 use crate::dockerfile::{self, Dockerfile, MAX_DOCKERFILE_BYTES};
 use crate::dockerignore::Ignore;
 use crate::error::io_error;
 use crate::fence::Reach;
-use crate::{Error, Image, Reference, Store, layout};
+use crate::{Error, Image, Reference, Store, layout, unnamed};
 
 /// What to build.
 #[derive(Clone, Default)]
@@ -55,7 +56,8 @@ pub struct BuildOptions {
     pub args: BTreeMap<String, String>,
     /// The stage to build; `None` or empty: the last.
     pub target: Option<String>,
-    /// The name to give to the image. Without one it is kept only as long as its digest is in use (see `Store::gc`).
+    /// The name to give to the image. Without one it is kept for a day, and as long as its digest is in use (see
+    /// `Store::gc`).
     pub tag: Option<String>,
     /// Further names.
     pub tags: Vec<String>,
@@ -80,6 +82,10 @@ pub struct BuildOptions {
     pub reach: Reach,
     /// Carries out RUN; `None`: RUN is an error.
     pub runner: Option<Arc<dyn RunStep>>,
+    /// The longest that a RUN may take; `None`: as long as it likes.
+    pub step_timeout: Option<Duration>,
+    /// Hears when a step waits for another build.
+    pub place: Option<Arc<dyn Place>>,
     /// Brings images that are not in the store; `None`: they are an error.
     pub pull: Option<Puller>,
     /// Asked before an image of the store is used; what it says of one that may not be is the error. `None`: all may.
@@ -251,8 +257,9 @@ pub fn build(
         draft.add("Labels", name, value.as_str().into());
     }
     let descriptor = draft.commit(store, &build.created)?;
-    if !names.is_empty() {
-        store.put_in_index(&descriptor, &names)?;
+    match names.is_empty() {
+        true => unnamed::note(store, &descriptor.digest)?,
+        false => store.put_in_index(&descriptor, &names)?,
     }
     store.layers(&descriptor.digest)?;
     store.get(&descriptor.digest)

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::build::cache;
 use crate::error::io_error;
-use crate::{Error, Store, layer, lock, registry};
+use crate::{Error, Store, layer, lock, registry, unnamed};
 
 /// How long others may take to be done: whoever waits here holds up deploys, and a build may take hours.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
@@ -30,7 +30,9 @@ fn move_away(store: &Store, in_use: &[String]) -> Result<u64, Error> {
     let mut blobs = registry::held(store)?;
     let mut layers = BTreeSet::new();
     let named = index.manifests.iter().map(|entry| &entry.digest);
-    for digest in named.chain(in_use) {
+    unnamed::forget_old(store)?;
+    let unnamed = unnamed::kept(store)?;
+    for digest in named.chain(in_use).chain(&unnamed) {
         // An unreadable image keeps everything: better a full disk than a layer pulled from under a container.
         let (manifest, _) = match store.read_manifest(digest) {
             Ok(found) => found,

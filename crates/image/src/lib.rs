@@ -26,6 +26,7 @@ pub mod reference;
 pub mod registry;
 pub mod store;
 mod tarball;
+mod unnamed;
 pub mod unpack;
 
 pub use build::{BuildEvent, BuildOptions};

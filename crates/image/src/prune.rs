@@ -11,7 +11,7 @@ use std::fs;
 use std::time::{Duration, SystemTime};
 
 use crate::error::io_error;
-use crate::{Error, Store, gc, lock, registry};
+use crate::{Error, Store, gc, lock, registry, unnamed};
 use roots::{Content, Root, What};
 
 /// What is to be let go. The default lets go of nothing: only what nobody holds is removed.
@@ -63,8 +63,11 @@ pub struct Pruned {
 pub(crate) fn prune(store: &Store, options: &PruneOptions) -> Result<Pruned, Error> {
     let sizes = roots::sizes(store)?;
     let now = SystemTime::now();
-    let mut all = roots::find(store, options)?;
     let asked_at = options.asked_at.unwrap_or(now);
+    if options.all && !options.dry_run {
+        unnamed::forget(store, asked_at)?;
+    }
+    let mut all = roots::find(store, options)?;
     let unused = |root: &Root| {
         root.may_go
             && root.last_used <= asked_at

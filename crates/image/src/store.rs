@@ -77,6 +77,7 @@ impl Store {
             "trash",
             "cache",
             "cache-mounts",
+            "unnamed",
             "tmp",
             "locks",
         ] {
@@ -443,6 +444,10 @@ impl Store {
 
     pub(crate) fn cache_dir(&self) -> PathBuf {
         self.dir.join("cache")
+    }
+
+    pub(crate) fn unnamed_dir(&self) -> PathBuf {
+        self.dir.join("unnamed")
     }
 
     pub(crate) fn registry_dir(&self) -> PathBuf {

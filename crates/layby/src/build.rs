@@ -60,6 +60,7 @@ fn parcel(options: Build) -> Result<(Parcel, Style)> {
         network: options.network,
         no_cache: options.no_cache,
         platform: options.platform,
+        step_timeout_ms: options.timeout.map(|seconds| seconds.saturating_mul(1000)),
         ..BuildBody::default()
     };
     let mut contexts = vec![ContextFolder {

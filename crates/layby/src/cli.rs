@@ -302,6 +302,9 @@ pub(crate) struct Build {
     /// The network of RUN: default or none.
     #[arg(long, value_name = "NETWORK")]
     pub(crate) network: Option<String>,
+    /// The longest that a RUN may take, such as 90m; otherwise an hour.
+    #[arg(long, value_name = "DURATION", value_parser = seconds)]
+    pub(crate) timeout: Option<u64>,
     /// How to show what happens.
     #[arg(long, value_enum, default_value_t = Progress::Auto)]
     pub(crate) progress: Progress,

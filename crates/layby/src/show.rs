@@ -6,8 +6,8 @@ use layby_control::api::types::{ContainerView, ExitView, ServiceDetail, ServiceV
 use layby_model::State;
 use nix::sys::signal::Signal;
 
-use crate::{events, moment};
 use crate::out::say;
+use crate::{events, moment};
 
 /// A plain table: columns apart by spaces, as other tools of the kind print them.
 pub(crate) fn table(header: &[&str]) -> Table {

@@ -117,6 +117,9 @@ pub struct BuildBody {
     pub no_cache: bool,
     /// What to build for, such as `linux/amd64`; `null`: the machine.
     pub platform: Option<String>,
+    /// The longest that a RUN may take, in milliseconds; `null`: an hour.
+    #[serde(default)]
+    pub step_timeout_ms: Option<u64>,
 }
 
 /// One line of the answer to a deploy or a build.

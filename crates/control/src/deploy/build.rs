@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use layby_image::build::NamedContext;
-use layby_image::build::run::RunNetwork;
+use layby_image::build::run::{Place, RunNetwork};
 use layby_image::{BuildEvent, BuildOptions, Image, build};
 use tokio::sync::mpsc;
 
@@ -14,6 +15,8 @@ use crate::api::types::{BuildBody, Event, Problem};
 use crate::plane::Plane;
 use crate::reach::Reach;
 
+/// The longest that a RUN may take where nothing else is asked for: one that waits for ever must not hold its place.
+const STEP_TIMEOUT: Duration = Duration::from_secs(3600);
 /// What names an image among the further contexts of a build.
 const IMAGE: &str = "docker-image://";
 /// What names the n-th context that was sent.
@@ -48,27 +51,25 @@ pub(crate) async fn run(
             .registries
             .puller(Arc::clone(&plane.images), Arc::clone(&options.stop)),
     );
-    let service_shown = service.to_owned();
+    if plane.builds_wait() {
+        let event = Event::Build {
+            service: service.to_owned(),
+            text: "waits until one of the other images is built".to_owned(),
+        };
+        // Whoever listens no more does not want it told.
+        let _ = events.send(event).await;
+    }
+    let slot = plane.build_slot().await;
+    options.place = Some(Arc::clone(&slot) as Arc<dyn Place>);
     let (store, service) = (Arc::clone(&plane.images), service.to_owned());
     let mut told = Told::new(events.clone());
-    let work = move || {
-        // The upload has to be there until the build is done.
-        let _upload = upload;
+    let built = tokio::task::spawn_blocking(move || {
+        // The upload has to be there until the build is done, and the place is taken as long.
+        let (_upload, _slot) = (upload, slot);
         build::build(&store, &folder, &options, &mut |event| {
             told.tell(shown(&service, event));
         })
-    };
-    if plane.builds_wait() {
-        let text = "waits until one of the other images is built".to_owned();
-        // Whoever listens no more does not want it told.
-        let _ = events
-            .send(Event::Build {
-                service: service_shown,
-                text,
-            })
-            .await;
-    }
-    let built = plane.build(work).await;
+    });
     let built = built.await.map_err(|error| {
         Problem::failed(format!(
             "the builder broke off; please report this: {error}"
@@ -110,6 +111,10 @@ fn options(plane: &Plane, upload: &Upload, body: BuildBody) -> Result<BuildOptio
         no_cache: body.no_cache,
         platform: body.platform,
         runner: plane.runner.clone(),
+        step_timeout: Some(
+            body.step_timeout_ms
+                .map_or(STEP_TIMEOUT, Duration::from_millis),
+        ),
         reach: plane.config.reach(),
         network: match body.network.as_deref() {
             None | Some("default") => RunNetwork::Default,

@@ -132,6 +132,7 @@ impl Wanted {
                 network: spec.network.clone(),
                 no_cache: spec.no_cache,
                 platform: platform.cloned(),
+                step_timeout_ms: None,
             },
             tag,
             spec: spec.clone(),

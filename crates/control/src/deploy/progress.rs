@@ -116,6 +116,7 @@ mod tests {
                 pid,
                 restarts,
                 last_exit: None,
+                last_exit_ms: None,
             }],
         }
     }

@@ -117,7 +117,13 @@ impl RunStep for Runner {
         };
         let spec = self.spec(&id, attached.as_ref(), request);
         let dir = self.shared.steps_dir.join(&id);
-        let outcome = step::run(&self.shared.program, &dir, &spec, &request.stop, output);
+        let outcome = step::run(
+            &self.shared.program,
+            &dir,
+            &spec,
+            &|| request.is_over(),
+            output,
+        );
         if attached.is_some() {
             let detached = self.handle.block_on(self.shared.network.detach(&id));
             if let Err(error) = detached {

@@ -273,11 +273,17 @@ impl StageBuilder<'_> {
                             self.build.shown, resolved.target
                         ));
                         waits = true;
+                        if let Some(place) = &self.build.options.place {
+                            place.leave();
+                        }
                     }
                     std::thread::sleep(LOOK);
                 }
             }
         };
+        if let (true, Some(place)) = (waits, &self.build.options.place) {
+            place.come_back();
+        }
         // Its time says when it was used last.
         layer::set_time(&dir, now_s(), 0).map_err(io_error("set the time of", &dir))?;
         let data = dir.join("data");

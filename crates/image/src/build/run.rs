@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 /// Runs the command of a RUN step.
 ///
@@ -15,6 +16,14 @@ pub trait RunStep: Send + Sync {
     /// # Errors
     /// A sentence for the user when the command could not be run at all.
     fn run(&self, step: &RunRequest, output: &mut dyn FnMut(&[u8])) -> Result<i32, String>;
+}
+
+/// A build's place among those that are carried out at a time.
+pub trait Place: Send + Sync {
+    /// A step of it waits for another build, and does nothing meanwhile.
+    fn leave(&self);
+    /// It goes on. Blocks until there is a place.
+    fn come_back(&self);
 }
 
 /// One command, and what it sees.
@@ -41,9 +50,18 @@ pub struct RunRequest {
     pub network: RunNetwork,
     /// Further lines of `/etc/hosts`: name and address.
     pub hosts: Vec<(String, String)>,
-    /// Becomes true when nobody wants the outcome any more: the command is to be killed soon after (look several
-    /// times a second).
+    /// Becomes true when nobody wants the outcome any more: the command is to be killed soon after (look at
+    /// [`RunRequest::is_over`] several times a second).
     pub stop: Arc<AtomicBool>,
+    /// When it is to be killed at the latest.
+    pub deadline: Option<Instant>,
+}
+
+impl RunRequest {
+    /// Whether it is to be killed now.
+    pub fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.deadline.is_some_and(|at| Instant::now() >= at)
+    }
 }
 
 /// A mount of a RUN step.

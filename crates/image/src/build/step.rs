@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::cache::{self, Key};
 use super::copy;
@@ -114,6 +115,8 @@ impl StageBuilder<'_> {
             network,
             hosts: hosts.clone(),
             stop: Arc::clone(&self.build.stop),
+            deadline: (self.build.options.step_timeout)
+                .and_then(|longest| Instant::now().checked_add(longest)),
         };
         let mut output = Output::default();
         let ended = runner.run(&request, &mut |bytes| {
@@ -132,6 +135,17 @@ impl StageBuilder<'_> {
             .chars()
             .take(200)
             .collect();
+        if let Some(longest) = self.build.options.step_timeout
+            && ended != Ok(0)
+            && request.is_over()
+        {
+            self.failed(text, output.tail());
+            let message = format!(
+                "{shown} took longer than {} s, the most that a step may take; `layby build --timeout` gives it more",
+                longest.as_secs()
+            );
+            return Err(self.build.error(line, message));
+        }
         match ended {
             Ok(0) => {}
             Ok(code) => {

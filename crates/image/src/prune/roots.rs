@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use super::{PruneOptions, set};
 use crate::build::cache;
 use crate::error::io_error;
-use crate::{Error, Store, registry};
+use crate::{Error, Store, registry, unnamed};
 
 /// A piece of content.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +54,12 @@ pub(super) fn find(store: &Store, options: &PruneOptions) -> Result<Vec<Root>, E
     let mut roots = Vec::new();
     for digest in &options.in_use {
         roots.push(pinned(image(store, digest)?));
+    }
+    // Those that go by `all` are forgotten already, unless it is only to be said what would go.
+    if !(options.all && options.dry_run) {
+        for digest in unnamed::kept(store)? {
+            roots.push(pinned(image(store, &digest)?));
+        }
     }
     for entry in store.index()?.manifests {
         let name = entry.ref_name().unwrap_or_default().to_owned();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use layby_image::build::NamedContext;
 use layby_image::build::run::{RunNetwork, RunRequest, RunSource, RunStep};
 use layby_image::client::Puller;
-use layby_image::{BuildEvent, BuildOptions, Error, Store};
+use layby_image::{BuildEvent, BuildOptions, Error, PruneOptions, Store};
 
 use crate::support::{Tar, World, is_root};
 
@@ -458,6 +458,64 @@ fn a_stage_that_fails_and_a_client_that_leaves_stop_the_others() {
     options.stop.store(true, Ordering::SeqCst);
     let error = world.build_with(&options).0.unwrap_err().to_string();
     assert_eq!(error, "cannot build: it was given up");
+}
+
+#[test]
+fn a_step_that_takes_too_long_is_ended_and_says_so() {
+    let world = World::new();
+    world.write(&[("Dockerfile", "FROM scratch\nRUN for ever\n")]);
+    let runner = Fake::new(|step, output| {
+        output(b"still at it\n");
+        let started = Instant::now();
+        while !step.is_over() && started.elapsed() < Duration::from_secs(30) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Err("the step was given up".to_owned())
+    });
+    let options = BuildOptions {
+        step_timeout: Some(Duration::from_millis(20)),
+        ..with(&runner)
+    };
+    let (built, events) = world.build_with(&options);
+    let error = built.unwrap_err().to_string();
+    assert!(error.contains("RUN for ever took longer than"), "{error}");
+    assert!(error.contains("layby build --timeout"), "{error}");
+    let shown = events.iter().any(
+        |event| matches!(event, BuildEvent::Failed { output, .. } if output == "still at it\n"),
+    );
+    assert!(shown, "{events:?}");
+}
+
+#[test]
+fn an_image_without_a_name_is_kept_for_a_day() {
+    let world = World::new();
+    world.write(&[("Dockerfile", "FROM scratch\nCOPY a /a\n"), ("a", "A")]);
+    let build = || world.build_with(&BuildOptions::default()).0.unwrap().digest;
+    let digest = build();
+    world.store.gc(&[]).unwrap();
+    assert!(world.store.get(&digest).is_ok());
+    let note = world
+        .dir
+        .path()
+        .join("store/unnamed")
+        .join(&digest["sha256:".len()..]);
+    let file = fs::File::options().write(true).open(&note).unwrap();
+    file.set_modified(std::time::SystemTime::now() - Duration::from_secs(25 * 3600))
+        .unwrap();
+    world.store.gc(&[]).unwrap();
+    assert!(world.store.get(&digest).is_err());
+    assert_eq!(build(), digest);
+    let prune = |dry_run| {
+        let options = PruneOptions {
+            all: true,
+            dry_run,
+            ..PruneOptions::default()
+        };
+        world.store.prune(&options).unwrap();
+        world.store.get(&digest).is_ok()
+    };
+    assert!(prune(true), "it is only told of");
+    assert!(!prune(false), "it was asked for");
 }
 
 #[test]

@@ -16,7 +16,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -61,7 +60,7 @@ pub struct StepSpec {
 
 /// Runs a step and blocks until it has ended; gives its exit code (128 and the signal's number where one ended it).
 ///
-/// `dir` is a folder for the step alone, which is made and removed. `stop` becomes true when nobody wants the outcome any
+/// `dir` is a folder for the step alone, which is made and removed. `stop` says when nobody wants the outcome any
 /// more. `output` gets what the command writes to both of its outputs.
 ///
 /// # Errors
@@ -70,7 +69,7 @@ pub fn run(
     image: &ShimImage,
     dir: &Path,
     spec: &StepSpec,
-    stop: &AtomicBool,
+    stop: &dyn Fn() -> bool,
     output: &mut dyn FnMut(&[u8]),
 ) -> Result<i32> {
     make_private_dir(dir)?;
@@ -154,7 +153,7 @@ fn begin(image: &ShimImage, dir: &Path, spec: &StepSpec) -> Result<(Child, Child
 fn follow(
     mut child: Child,
     order: ChildStdin,
-    stop: &AtomicBool,
+    stop: &dyn Fn() -> bool,
     output: &mut dyn FnMut(&[u8]),
 ) -> Result<i32> {
     let mut order = Some(order);
@@ -169,7 +168,7 @@ fn follow(
     let mut report = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     while out.is_some() || told.is_some() {
-        if stop.load(Ordering::Relaxed) {
+        if stop() {
             order = None;
         }
         let open: Vec<&File> = out.iter().chain(&told).collect();

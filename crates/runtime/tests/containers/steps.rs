@@ -64,15 +64,9 @@ pub(crate) const BUILDER: &str = "--play-builder";
 /// The part of the node in [`a_step_ends_with_the_node_that_wanted_it`].
 pub(crate) fn play_builder(spec: &str, dir: &str) -> ! {
     let spec: StepSpec = serde_json::from_str(spec).expect("a spec");
-    let outcome = step::run(
-        image(),
-        dir.as_ref(),
-        &spec,
-        &AtomicBool::new(false),
-        &mut |bytes| {
-            println!("{}", String::from_utf8_lossy(bytes).trim());
-        },
-    );
+    let outcome = step::run(image(), dir.as_ref(), &spec, &|| false, &mut |bytes| {
+        println!("{}", String::from_utf8_lossy(bytes).trim());
+    });
     panic!("it was to be killed before: {outcome:?}");
 }
 
@@ -133,7 +127,7 @@ impl Bench {
             image(),
             &self.place(),
             &self.spec,
-            &self.stop,
+            &|| self.stop.load(Ordering::Relaxed),
             &mut |bytes| {
                 output.extend_from_slice(bytes);
             },
