@@ -10,6 +10,7 @@
 mod access;
 mod blocking;
 mod files;
+mod ids;
 mod logs;
 mod measure;
 mod merge;
@@ -96,6 +97,7 @@ struct Shared {
     images: Arc<Store>,
     volumes: Volumes,
     gate: mounts::Gate,
+    ids: ids::Ids,
     network: Network,
     secrets: SecretWire,
     program: ShimImage,
@@ -157,6 +159,15 @@ impl Embedded {
                 .map(|dir| std::fs::canonicalize(dir).unwrap_or_else(|_| dir.clone()))
                 .collect(),
         };
+        let ids = {
+            let (data_dir, node) = (config.data_dir.clone(), config.node.clone());
+            let apps = reopen::apps(&found);
+            blocking(move || ids::Ids::open(&data_dir, &node, &apps)).await
+        };
+        let ids = ids.map_err(|error| {
+            let dir = config.data_dir.display();
+            EngineError::Failed(format!("cannot read ids.json in {dir}: {error}"))
+        })?;
         let network = Network::open(NetworkConfig {
             node: config.node.clone(),
             run_dir: config.run_dir,
@@ -172,6 +183,7 @@ impl Embedded {
             images: config.images,
             volumes,
             gate,
+            ids,
             network,
             secrets: config.secrets,
             program,

@@ -1,5 +1,6 @@
 //! What a start finds: every bundle is taken over, or cleared away.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
@@ -66,6 +67,14 @@ pub(super) fn survey(replicas_dir: &Path) -> Result<Vec<Found>, EngineError> {
         });
     }
     Ok(found)
+}
+
+/// The apps of what was found.
+pub(super) fn apps(found: &[Found]) -> BTreeSet<String> {
+    let records = found.iter().filter_map(|found| found.record.as_ref());
+    records
+        .map(|record| record.service.app.to_string())
+        .collect()
 }
 
 /// Takes over what was found, and begins each replica's task.

@@ -301,7 +301,10 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
     let unpacked = {
         let (shared, app) = (Arc::clone(shared), app.clone());
         let (spec, bundle) = (Arc::clone(&spec), bundle.clone());
-        blocking(move || merge_all(&shared, &app, &spec, &bundle))
+        blocking(move || {
+            let ids = shared.ids.of(app.as_str()).map_err(failed)?;
+            Ok((merge_all(&shared, &app, &spec, &bundle)?, ids))
+        })
     };
     let name = id.to_string();
     let attached = async {
@@ -310,7 +313,7 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
     };
     // Both to their end: an attachment given up in the midst would leave devices that nobody knows of.
     let (unpacked, attached) = futures_util::future::join(unpacked, attached).await;
-    let ((containers, slots), attachment) = (unpacked?, attached?);
+    let (((containers, slots), ids), attachment) = (unpacked?, attached?);
     let address = IpAddr::V4(attachment.address);
     shared
         .roster
@@ -326,7 +329,7 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
     let mut sandbox = SandboxSpec {
         cgroup: shared.cgroup(id),
         socket: shared.socket(id),
-        ..sandbox_of(&shared.node, &app, id, &spec, attachment, containers)
+        ..sandbox_of(ids, id, &spec, attachment, containers)
     };
     if !shared.shifts_ids {
         sandbox.id_map = None;

@@ -1,7 +1,7 @@
 //! What the containers of a replica share: names, name servers, kernel settings, the range of their ids.
 
+use layby_model::ReplicaId;
 use layby_model::engine::RunSpec;
-use layby_model::{AppName, ReplicaId};
 use layby_net::Attachment;
 use layby_runtime::{ContainerConfig, SandboxSpec};
 
@@ -10,16 +10,9 @@ const WHOLE_NAMES: &str = "ndots:0";
 /// What stands for the machine's address in `extra_hosts`.
 const HOST_GATEWAY: &str = "host-gateway";
 
-/// Ids of the machine that apps get for theirs: so many for each, from the first up to the last, far from those that
-/// people and distributions give out.
-const IDS: u32 = 65_536;
-const FIRST_ID: u32 = 0x1000_0000;
-const LAST_ID: u32 = 0x7000_0000;
-
 /// The sandbox of a replica, but where its shim listens and its cgroup.
 pub(super) fn sandbox(
-    node: &str,
-    app: &AppName,
+    ids: (u32, u32),
     id: ReplicaId,
     spec: &RunSpec,
     attachment: Attachment,
@@ -60,37 +53,18 @@ pub(super) fn sandbox(
         host_pid: options.host_pid,
         host_ipc: options.host_ipc,
         share_pid: options.share_pid,
-        id_map: id_map(node, app, spec),
+        id_map: shifts_ids(spec).then_some(ids),
         containers,
         ..SandboxSpec::default()
     }
 }
 
-/// The ids of the machine that ids inside stand for. `None`: those inside are those outside, as what shares the
-/// machine's own namespaces needs it.
-fn id_map(node: &str, app: &AppName, spec: &RunSpec) -> Option<(u32, u32)> {
+/// Whether ids inside are others outside: not those of what shares the machine's own namespaces. Every replica of an app
+/// has the same.
+fn shifts_ids(spec: &RunSpec) -> bool {
     let options = &spec.service.sandbox;
     let privileged = spec.service.containers.iter().any(|c| c.options.privileged);
-    if privileged || options.host_users || options.host_pid || options.host_ipc {
-        return None;
-    }
-    // Every replica of an app has the same, so that they can share volumes; another app's has most likely another.
-    Some(ids_of(node, app.as_str()))
-}
-
-/// The ids that one of a node's apps has (or another of that name): the first on the machine, and how many.
-pub(super) fn ids_of(node: &str, name: &str) -> (u32, u32) {
-    let slots = (LAST_ID - FIRST_ID) / IDS;
-    let slot = fnv1a(&format!("{node}/{name}")) % u64::from(slots);
-    let slot = u32::try_from(slot).unwrap_or(0); // it is less than `slots`
-    (FIRST_ID + slot * IDS, IDS)
-}
-
-/// FNV-1a with 64 bits: even enough, and the same in every version of Layby.
-fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    !(privileged || options.host_users || options.host_pid || options.host_ipc)
 }
 
 #[cfg(test)]
@@ -101,6 +75,8 @@ mod tests {
     use layby_model::spec::{ContainerSpec, ServiceSpec};
 
     use super::*;
+
+    const IDS: (u32, u32) = (0x1000_0000, 65_536);
 
     fn spec() -> RunSpec {
         let mut service = ServiceSpec::new(ServiceName::new("web").expect("a label"));
@@ -117,8 +93,7 @@ mod tests {
             address: Ipv4Addr::new(10, 0, 0, 5),
             gateway: Ipv4Addr::new(10, 0, 0, 1),
         };
-        let app = AppName::new("shop").expect("a label");
-        sandbox("0123abcd", &app, ReplicaId(7), spec, attachment, Vec::new())
+        sandbox(IDS, ReplicaId(7), spec, attachment, Vec::new())
     }
 
     #[test]
@@ -154,11 +129,7 @@ mod tests {
 
     #[test]
     fn an_app_has_ids_of_its_own_unless_it_shares_the_machines() {
-        let (first, count) = made(&spec()).id_map.expect("ids");
-        assert_eq!((first % IDS, count), (0, IDS));
-        assert!((FIRST_ID..LAST_ID).contains(&first));
-        let other = AppName::new("blog").expect("a label");
-        assert_ne!(id_map("0123abcd", &other, &spec()), Some((first, count)));
+        assert_eq!(made(&spec()).id_map, Some(IDS));
         let mut privileged = spec();
         privileged.service.containers[0].options.privileged = true;
         let mut host = spec();

@@ -11,7 +11,7 @@ use layby_runtime::step::{self, StepSpec};
 use layby_runtime::{ContainerConfig, MountConfig, MountFrom, OptionsConfig, SandboxSpec};
 use tokio::runtime::Handle;
 
-use super::{Shared, sandbox};
+use super::Shared;
 
 /// The cgroup of all steps, below the node's, and what their names in the network begin with.
 const NAME: &str = "build";
@@ -48,7 +48,13 @@ impl Runner {
         }
     }
 
-    fn spec(&self, id: &str, attached: Option<&Attachment>, request: &RunRequest) -> StepSpec {
+    fn spec(
+        &self,
+        id: &str,
+        ids: (u32, u32),
+        attached: Option<&Attachment>,
+        request: &RunRequest,
+    ) -> StepSpec {
         let netns = attached.map(|attached| attached.netns.clone());
         let gateway = attached.map(|attached| attached.gateway.to_string());
         let config = ContainerConfig {
@@ -82,10 +88,7 @@ impl Runner {
                 RunNetwork::Default | RunNetwork::None => gateway.into_iter().collect(),
             },
             cgroup: format!("{}/{id}", cgroup(&self.shared.node)),
-            id_map: self
-                .shared
-                .shifts_ids
-                .then(|| sandbox::ids_of(&self.shared.node, OWNER)),
+            id_map: self.shared.shifts_ids.then_some(ids),
             containers: vec![config],
             ..SandboxSpec::default()
         };
@@ -102,6 +105,7 @@ impl Runner {
 
 impl RunStep for Runner {
     fn run(&self, request: &RunRequest, output: &mut dyn FnMut(&[u8])) -> Result<i32, String> {
+        let ids = self.shared.ids.of(OWNER)?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let id = format!("{NAME}-{number:x}");
         let attached = match request.network {
@@ -115,7 +119,7 @@ impl RunStep for Runner {
             ),
             RunNetwork::None | RunNetwork::Host => None,
         };
-        let spec = self.spec(&id, attached.as_ref(), request);
+        let spec = self.spec(&id, ids, attached.as_ref(), request);
         let dir = self.shared.steps_dir.join(&id);
         let outcome = step::run(
             &self.shared.program,

@@ -1,6 +1,7 @@
 //! `ports` and `expose`.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use layby_model::spec::PublishedPort;
 
@@ -26,26 +27,40 @@ pub(crate) fn published(service: &mut Fields, report: &mut Report) -> Published 
     let mut published = Published::default();
     for item in items(service, "ports", report) {
         let place = item.place.clone();
-        let port = match item.value {
-            Value::Map(_) => long(item, &service.what, &mut published.http, report),
-            _ => parsed(&item, &format!("an item of {name}"), report, short),
+        let ports: Vec<PublishedPort> = match item.value {
+            Value::Map(_) => long(item, &service.what, &mut published.http, report)
+                .into_iter()
+                .collect(),
+            _ => parsed(&item, &format!("an item of {name}"), report, short).unwrap_or_default(),
         };
-        if let Some(value) = port
-            && !published.all.iter().any(|known| known.value == value)
-        {
-            published.all.push(Placed { value, place });
+        if published.all.len() + ports.len() > MAX_PORTS {
+            report.error(&place, format!("{name} has more than {MAX_PORTS} ports"));
+            break;
+        }
+        for value in ports {
+            if !published.all.iter().any(|known| known.value == value) {
+                let place = place.clone();
+                published.all.push(Placed { value, place });
+            }
         }
     }
     published
 }
 
-/// Reads `expose`: ports, or `PORT/tcp`.
+/// Reads `expose`: ports, ranges of them, or `PORT/tcp`.
 pub(crate) fn exposed(service: &mut Fields, report: &mut Report) -> Vec<u16> {
     let name = format!("an item of {}", service.name("expose"));
-    items(service, "expose", report)
-        .iter()
-        .filter_map(|item| parsed(item, &name, report, |text| target(without_protocol(text)?)))
-        .collect()
+    let mut ports = Vec::new();
+    for item in items(service, "expose", report) {
+        let range = parsed(&item, &name, report, |text| range(without_protocol(text)?));
+        ports.extend(range.into_iter().flatten());
+        if ports.len() > MAX_PORTS {
+            let message = format!("{} has more than {MAX_PORTS} ports", service.name("expose"));
+            report.error(&item.place, message);
+            break;
+        }
+    }
+    ports
 }
 
 /// The items of a list of ports, as many as there may be.
@@ -59,30 +74,45 @@ fn items(service: &mut Fields, key: &'static str, report: &mut Report) -> Vec<No
     items
 }
 
-/// `[[IP:]HOST:]CONTAINER[/tcp]`; without a host port, any free one.
-fn short(text: &str) -> Result<PublishedPort, String> {
+/// `[[IP:]HOST:]CONTAINER[/tcp]`; without a host port, any free one. Both may be ranges of the same length.
+fn short(text: &str) -> Result<Vec<PublishedPort>, String> {
     let text = without_protocol(text)?;
     let (rest, container) = match text.rsplit_once(':') {
         Some((rest, container)) => (Some(rest), container),
         None => (None, text),
     };
-    let target = target(container)?;
+    let targets = range(container)?;
     let Some(rest) = rest else {
-        return Ok(PublishedPort {
+        let any = |target| PublishedPort {
             host: None,
             port: 0,
             target,
-        });
+        };
+        return Ok(targets.map(any).collect());
     };
     let (ip, host_port) = match rest.rsplit_once(':') {
         Some((ip, port)) => (Some(ip), port),
         None => (None, rest),
     };
-    Ok(PublishedPort {
-        host: ip.map(address).transpose()?,
-        port: published_port(host_port)?,
-        target,
-    })
+    let host = ip.map(address).transpose()?;
+    if targets.len() == 1 {
+        let (port, target) = (published_port(host_port)?, *targets.start());
+        return Ok(vec![PublishedPort { host, port, target }]);
+    }
+    let ports = match host_port {
+        "" | "0" => None,
+        ports => Some(range(ports)?),
+    };
+    if ports
+        .as_ref()
+        .is_some_and(|ports| ports.len() != targets.len())
+    {
+        return Err("two ranges of the same length, such as 8000-8003:9000-9003".to_owned());
+    }
+    let ports = ports.into_iter().flatten().chain(std::iter::repeat(0));
+    let pairs = ports.zip(targets);
+    let pairs = pairs.map(|(port, target)| PublishedPort { host, port, target });
+    Ok(pairs.collect())
 }
 
 fn long(
@@ -153,6 +183,20 @@ fn target(text: &str) -> Result<u16, String> {
     port(text)
 }
 
+/// A port, or a range of them: `8000-8003`.
+fn range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let Some((from, to)) = text.split_once('-') else {
+        let port = port(text)?;
+        return Ok(port..=port);
+    };
+    let range = port(from)?..=port(to)?;
+    match range.len() {
+        0 => Err("a range from the lower port to the higher".to_owned()),
+        1..=MAX_PORTS => Ok(range),
+        _ => Err(format!("a range of at most {MAX_PORTS} ports")),
+    }
+}
+
 /// A port of the machine; 0 or nothing: any free one.
 fn published_port(text: &str) -> Result<u16, String> {
     one_port(text)?;
@@ -164,9 +208,9 @@ fn published_port(text: &str) -> Result<u16, String> {
 
 fn one_port(text: &str) -> Result<(), String> {
     match text.split_once('-') {
-        Some((from, to)) if port(from).is_ok() && port(to).is_ok() => {
-            Err("one port (ranges are not supported: write one line for each)".to_owned())
-        }
+        Some((from, to)) if port(from).is_ok() && port(to).is_ok() => Err(
+            "one port (a range leads to a range of the same length, in the short form)".to_owned(),
+        ),
         _ => Ok(()),
     }
 }
@@ -185,6 +229,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_range_leads_to_one_of_the_same_length() {
+        let read = |text: &str| -> Vec<(u16, u16)> {
+            let ports = short(text).unwrap();
+            ports.iter().map(|port| (port.port, port.target)).collect()
+        };
+        assert_eq!(
+            read("127.0.0.1:8000-8002:9000-9002/tcp"),
+            [(8000, 9000), (8001, 9001), (8002, 9002)]
+        );
+        assert_eq!(read("9000-9001"), [(0, 9000), (0, 9001)]);
+        assert_eq!(read("127.0.0.1::9000-9001"), [(0, 9000), (0, 9001)]);
+    }
+
+    #[test]
     fn the_short_syntax_is_read() {
         let cases = [
             ("8051", (None, 0, 8051)),
@@ -199,7 +257,7 @@ mod tests {
             let host = host.map(|host: &str| host.parse().unwrap());
             assert_eq!(
                 short(text),
-                Ok(PublishedPort { host, port, target }),
+                Ok(vec![PublishedPort { host, port, target }]),
                 "{text}"
             );
         }
@@ -210,7 +268,11 @@ mod tests {
             "80:0",
             "a:80",
             "80:80/udp",
-            "1-2:1-2",
+            "1-2:1-3",
+            "1-2:80",
+            "80:1-2",
+            "2-1:2-1",
+            "1-2000:1-2000",
             "localhost:80:80",
             "70000:80",
             "80/tcp/tcp",

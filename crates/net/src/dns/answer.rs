@@ -16,6 +16,10 @@ const PLAIN_UDP: u16 = 512;
 /// The longest that is taken over UDP here (RFC 9715, section 3).
 const OWN_UDP: u16 = 1232;
 
+/// How the names of Kubernetes' Services end, whose namespace is the app. (`default` is the app whatever it is called: it is
+/// what a manifest without a namespace is in there.)
+const KUBERNETES: [&str; 2] = [".svc.cluster.local", ".svc"];
+
 /// What is done with a question.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
@@ -127,6 +131,14 @@ fn look_up(directory: &Directory, bridge: u8, query: &Query) -> Known {
     }
     if let Some(addresses) = own.and_then(|names| names.get(name)) {
         return Known::Own(addresses.clone());
+    }
+    if let Some(of_service) = KUBERNETES.iter().find_map(|end| name.strip_suffix(end)) {
+        // No cluster but the app itself: a name of another namespace is nobody's.
+        let found = of_service.split_once('.').filter(|(_, namespace)| {
+            *namespace == "default" || app.is_some_and(|app| app == namespace)
+        });
+        let addresses = found.and_then(|(service, _)| own?.get(service));
+        return addresses.map_or(Known::Nothing, |found| Known::Own(found.clone()));
     }
     let others = directory.names.values();
     let of_others = others.into_iter().any(|names| names.contains_key(name));
@@ -264,6 +276,27 @@ mod tests {
         ] {
             assert_eq!(ask(SHOP, "web.", kind), NO_DATA, "{kind}");
             assert_eq!(ask(SHOP, "host.layby.internal.", kind), NO_DATA, "{kind}");
+        }
+    }
+
+    #[test]
+    fn names_as_kubernetes_has_them_are_the_apps_own_or_nobodys() {
+        let ask = |name: &str| ask(SHOP, name, RecordType::A);
+        for name in [
+            "web.shop.svc.",
+            "Web.shop.svc.cluster.local.",
+            "web.default.svc.",
+        ] {
+            assert_eq!(ask(name), known("10.1.240.5"), "{name}");
+        }
+        for name in [
+            "web.blog.svc.",
+            "db.default.svc.cluster.local.",
+            "shop.svc.",
+            "a.web.shop.svc.",
+            "kubernetes.default.svc.",
+        ] {
+            assert_eq!(ask(name), NO_NAME, "{name}");
         }
     }
 
