@@ -196,6 +196,10 @@ impl Node {
             master_key: layby_control::MasterKey::File(self.data().join("master.key")),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             virtual_range: (Ipv4Addr::new(10, 1, 240, 0), 20),
+            machine: layby_model::capacity::Machine {
+                memory_bytes: 8 << 30,
+                cpu_milli: 4_000,
+            },
         };
         let started = self.runtime.block_on(Control::start(
             config,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use layby_image::{Budget, Reach};
 use layby_model::ServiceId;
+use layby_model::capacity::Machine;
 use layby_model::engine::BoxFuture;
 use layby_model::route::{Confirmed, Demand, NameTable, RouteTable, Traffic};
 use layby_model::secret::SecretWire;
@@ -37,6 +38,8 @@ pub struct ControlConfig {
     pub version: String,
     /// The addresses that services can have: the first one, and the length of the prefix.
     pub virtual_range: (Ipv4Addr, u8),
+    /// What there is for the services.
+    pub machine: Machine,
 }
 
 impl ControlConfig {

@@ -5,6 +5,7 @@ mod addresses;
 pub mod api;
 mod audit;
 mod bell;
+mod capacity;
 mod clock;
 mod collect;
 mod config;

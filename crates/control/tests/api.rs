@@ -12,8 +12,8 @@ use std::time::Duration;
 use common::{Deployed, PATIENCE, World, compose, tar};
 use layby_control::api::types::{
     DiffView, EventView, FileView, ImageView, LogView, LoginView, ManifestView, NewToken, Outcome,
-    Problem, PruneView, RemovedView, RevisionView, ServiceDetail, ServiceView, TokenView,
-    TransferEvent, UsageView, VersionView, VolumeView,
+    PowerView, Problem, PruneView, RemovedView, RevisionView, ServiceDetail, ServiceView,
+    TokenView, TransferEvent, UsageView, VersionView, VolumeView,
 };
 use layby_control::api::{self, AuditView};
 use layby_model::State;
@@ -116,6 +116,24 @@ async fn every_endpoint_of_the_document_answers() {
     let detail: ServiceDetail = api.call(&format!("GET {one}"), at, vec![]).await;
     assert_eq!(detail.view, services[0]);
     assert!(detail.replicas[0].containers[0].pid.is_some());
+    let lines = [
+        ("scale", r#"{"replicas":1}"#),
+        ("power", r#"{"power":"nano"}"#),
+        ("power", r#"{"power":null}"#),
+    ];
+    for (what, body) in lines {
+        let endpoint = format!("POST {one}/{what}");
+        api.raw(&endpoint, &format!("{at}/{what}"), body.into())
+            .await;
+    }
+    let preset = br#"{"cpu_milli":1500,"memory_bytes":3221225472}"#.to_vec();
+    let made: PowerView = api
+        .call("PUT /v1/powers/{name}", "/v1/powers/batch", preset)
+        .await;
+    let powers: Vec<PowerView> = api.call("GET /v1/powers", "/v1/powers", vec![]).await;
+    assert_eq!((powers.len(), &powers[4]), (7, &made));
+    api.raw("DELETE /v1/powers/{name}", "/v1/powers/batch", vec![])
+        .await;
     for what in ["doze", "sleep", "wake"] {
         let endpoint = format!("POST {one}/{what}");
         let _: ServiceView = api.call(&endpoint, &format!("{at}/{what}"), vec![]).await;

@@ -277,6 +277,10 @@ async fn the_data_of_a_newer_layby_is_left_alone() {
         master_key: layby_control::MasterKey::File(world.dir.path().join("master.key")),
         version: "0.0.0-test".into(),
         virtual_range: ([10, 1, 240, 0].into(), 20),
+        machine: layby_model::capacity::Machine {
+            memory_bytes: 8 << 30,
+            cpu_milli: 4_000,
+        },
     };
     let fake = std::sync::Arc::new(Fake::new(FakeOptions::default()));
     let refused = Control::start(

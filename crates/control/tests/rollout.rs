@@ -1,6 +1,8 @@
 //! Rollouts, from the API to the routing table.
 
 mod common;
+#[path = "rollout/sizes.rs"]
+mod sizes;
 
 use common::{World, compose};
 use layby_control::api::types::{Event, Outcome};

@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use layby_image::Store;
 use layby_image::build::run::RunStep;
+use layby_model::capacity::Machine;
 use layby_model::engine::{
     BoxFuture, BoxStream, Engine, EngineError, EngineTraits, ExecOutput, LogLine, LogQuery,
     Workload,
@@ -43,7 +44,7 @@ use layby_model::secret::SecretWire;
 use layby_model::{ReplicaId, ServiceId, Wakefulness, error_chain};
 use layby_net::{Network, NetworkConfig};
 use layby_runtime::probe::UserNamespaces;
-use layby_runtime::{ShimImage, probe, protocol};
+use layby_runtime::{ShimImage, machine, probe, protocol};
 use tokio::sync::watch;
 
 use crate::lifecycle::{Action, Actual};
@@ -215,6 +216,17 @@ impl Embedded {
     /// The addresses that services can have: the first one, and the length of the prefix.
     pub fn virtual_range(&self) -> (Ipv4Addr, u8) {
         self.shared.network.virtual_range()
+    }
+
+    /// What there is for the replicas of this node.
+    pub fn machine(&self) -> Machine {
+        let memory = machine::memory_bytes(&format!("layby/{}", self.shared.node));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Machine {
+            // Where it cannot be read, nothing is refused for want of it.
+            memory_bytes: memory.unwrap_or(u64::MAX),
+            cpu_milli: cores as u64 * 1000,
+        }
     }
 
     /// Those of `ports` (TCP, of the machine) that a firewall drops for other machines, each with the chain that does.

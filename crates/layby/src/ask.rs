@@ -6,7 +6,7 @@ use crate::cli::{self, Command};
 use crate::client::Client;
 use crate::paths::Paths;
 use crate::{
-    build, cp, exec, forward, history, images, journal, login, logs, manual, node, services,
+    build, cp, exec, forward, history, images, journal, login, logs, manual, node, power, services,
     switch, tokens, top, up, volumes,
 };
 
@@ -33,6 +33,8 @@ pub(crate) async fn ask(paths: &Paths, command: Command) -> Result<()> {
         Command::Sleep(name) => services::turn(&client, &name.name, "sleep").await,
         Command::Doze(name) => services::turn(&client, &name.name, "doze").await,
         Command::Wake(name) => services::turn(&client, &name.name, "wake").await,
+        Command::Scale(options) => power::scale(&client, &options).await,
+        Command::Power(options) => power::power(&client, options).await,
         Command::Deploy(options) => services::deploy(&client, &options).await,
         Command::History(options) => history::history(&client, &options).await,
         Command::Diff(options) => history::diff(&client, &options).await,

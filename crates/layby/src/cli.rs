@@ -4,6 +4,7 @@ mod access;
 mod events;
 mod history;
 mod manual;
+mod power;
 mod switch;
 
 use std::env::VarError;
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use events::Events;
 pub(crate) use history::{Diff, History, Redeploy, Rollback};
 pub(crate) use manual::{Completions, Man};
+pub(crate) use power::{Power, Powers, Scale};
 pub(crate) use switch::{Enable, Remove, Several};
 
 /// Runs a team's containerised services on a machine it owns.
@@ -99,6 +101,10 @@ pub(crate) enum Command {
     Enable(Enable),
     /// Remove services with their histories; an app as a whole is taken down by `layby down`. Volumes stay.
     Rm(Remove),
+    /// Give a service another number of replicas: no revision, and no request lost.
+    Scale(Scale),
+    /// Give a service another power: how much CPU and memory a replica of it may use.
+    Power(Power),
     /// Take an app down: drained, stopped and removed, with its history.
     Down {
         /// The app.

@@ -190,6 +190,21 @@ impl Client {
         json(self.send(Method::POST, path, &[], body).await?).await
     }
 
+    /// `PUT path` with a JSON body, read as JSON.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn put_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl serde::Serialize,
+    ) -> Result<T> {
+        let body = Full::new(Bytes::from(serde_json::to_vec(body)?))
+            .map_err(|never| match never {})
+            .boxed();
+        json(self.send(Method::PUT, path, &[], body).await?).await
+    }
+
     /// `POST path` with a JSON body; the answer's lines as they come.
     ///
     /// # Errors

@@ -173,6 +173,11 @@ impl Screen {
                 "disabled, revision {}: `layby enable {name}` brings it back",
                 service.revision
             ),
+            Outcome::Scaled => format!(
+                "{}, {}",
+                scale(service.replicas_wanted),
+                show::state(service)
+            ),
             Outcome::Pending => "goes on in the background: `layby status` shows how".to_owned(),
         };
         self.say(&format!("{name}  {said}"));
@@ -208,6 +213,13 @@ impl Screen {
             let _ = live.clear(); // nothing is lost where a terminal has gone
         }
         self.bars.clear();
+    }
+}
+
+fn scale(replicas: u32) -> String {
+    match replicas {
+        1 => "1 replica".to_owned(),
+        n => format!("{n} replicas"),
     }
 }
 

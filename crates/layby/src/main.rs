@@ -22,6 +22,7 @@ mod out;
 mod parcel;
 mod parent;
 mod paths;
+mod power;
 mod process;
 mod registry;
 mod reserve;

@@ -153,6 +153,7 @@ async fn serve_on(
         master_key: settings::master_key(options, paths),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         virtual_range: engine.virtual_range(),
+        machine: engine.machine(),
     };
     let control = Control::start(
         config,

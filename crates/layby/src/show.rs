@@ -3,7 +3,7 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use layby_control::api::types::{ContainerView, ExitView, ServiceDetail, ServiceView};
-use layby_model::State;
+use layby_model::{State, power};
 use nix::sys::signal::Signal;
 
 use crate::out::say;
@@ -81,7 +81,7 @@ pub(crate) fn addresses(service: &ServiceView, gateway: &str) -> Vec<String> {
 /// Prints the services as a table.
 pub(crate) fn services(services: &[ServiceView]) {
     let mut table = table(&[
-        "APP", "SERVICE", "STATE", "READY", "REVISION", "IMAGE", "URL",
+        "APP", "SERVICE", "STATE", "READY", "POWER", "REVISION", "IMAGE", "URL",
     ]);
     for service in services {
         table.add_row(vec![
@@ -89,6 +89,7 @@ pub(crate) fn services(services: &[ServiceView]) {
             service.service.to_string(),
             state(service),
             format!("{}/{}", service.replicas_ready, service.replicas_wanted),
+            size(service),
             service.revision.to_string(),
             service.image.clone(),
             service
@@ -99,6 +100,42 @@ pub(crate) fn services(services: &[ServiceView]) {
         ]);
     }
     print(&table);
+}
+
+/// `small x 2`: power and scale; `- x 2` where it has no power.
+fn size(service: &ServiceView) -> String {
+    let power = service.power.as_deref().unwrap_or("-");
+    format!("{power} x {}", service.replicas_wanted)
+}
+
+/// The same with what it means, and whose word it is.
+fn size_line(detail: &ServiceDetail) -> String {
+    let size = &detail.size;
+    let limits: Vec<String> = [
+        size.cpu_limit_milli
+            .map(|milli| format!("{} CPU", power::cpu(milli))),
+        size.memory_limit_bytes.map(power::memory),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let mut notes = Vec::new();
+    if !limits.is_empty() {
+        notes.push(limits.join(", "));
+    }
+    if size.power_by_hand {
+        notes.push("by `layby power`".to_owned());
+    }
+    if size.scale.is_some() {
+        notes.push(format!(
+            "by `layby scale`; its manifest says {}",
+            size.manifest_replicas
+        ));
+    }
+    match notes.is_empty() {
+        true => self::size(&detail.view),
+        false => format!("{} ({})", self::size(&detail.view), notes.join("; ")),
+    }
 }
 
 /// Prints one service whole.
@@ -115,6 +152,7 @@ pub(crate) fn detail(detail: &ServiceDetail, gateway: &str) {
         view.replicas_ready,
         view.replicas_wanted
     );
+    say!("  power     {}", size_line(detail));
     for (number, line) in addresses(view, gateway).iter().enumerate() {
         say!("  {:<8}  {line}", if number == 0 { "address" } else { "" });
     }

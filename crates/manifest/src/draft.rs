@@ -1,14 +1,11 @@
 //! What the two formats are read into: model types that still know their lines.
 
 use layby_model::names::{AppName, ServiceName, is_dns_label};
-use layby_model::spec::ServiceSpec;
+use layby_model::spec::{REPLICAS_MAX, ServiceSpec};
 
 use crate::fields::Expected;
 use crate::report::Report;
 use crate::tree::{Place, cut};
-
-/// The most replicas that a manifest may ask for.
-pub(crate) const MAX_REPLICAS: u32 = 1000;
 
 /// More attempts than this are no retries: whatever a rollout fails for has not gone away by then.
 pub(crate) const MAX_RETRIES: u32 = 10;
@@ -45,8 +42,8 @@ pub(crate) struct Draft {
 /// How many replicas a service is to have; 0: it is disabled.
 pub(crate) fn replicas(text: &str) -> Result<u32, Expected> {
     match text.parse() {
-        Ok(count @ 0..=MAX_REPLICAS) => Ok(count),
-        _ => Err(format!("a whole number from 0 to {MAX_REPLICAS}")),
+        Ok(count @ 0..=REPLICAS_MAX) => Ok(count),
+        _ => Err(format!("a whole number from 0 to {REPLICAS_MAX}")),
     }
 }
 

@@ -98,6 +98,17 @@ impl Fields {
         self.parsed(key, report, |text| Ok(text.to_owned()))
     }
 
+    /// Takes text off, with its place.
+    pub(crate) fn placed(
+        &mut self,
+        key: &'static str,
+        report: &mut Report,
+    ) -> Option<Placed<String>> {
+        let place = self.place_of(key)?;
+        let value = self.text(key, report)?;
+        Some(Placed { value, place })
+    }
+
     /// Takes a whole number off.
     pub(crate) fn number(
         &mut self,

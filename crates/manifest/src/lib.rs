@@ -38,6 +38,7 @@ mod fields;
 mod host;
 mod kubernetes;
 mod mount;
+mod power;
 mod report;
 mod signal;
 mod sysctl;

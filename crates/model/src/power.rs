@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::Resources;
+use crate::spec::{Limits, Resources, ServiceSpec};
 
 /// How much of the machine one replica may use, under a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,13 +99,121 @@ pub fn refuse(preset: &Power) -> Option<String> {
     None
 }
 
-/// Gives a container the limits of a power. What it asks for at least stays no more than that.
-pub fn apply(power: &Power, resources: &mut Resources) {
+/// Gives a container the limits of a power.
+fn apply(power: &Power, resources: &mut Resources) {
     resources.cpu_limit_milli = Some(power.cpu_milli);
     resources.memory_limit_bytes = Some(power.memory_bytes);
-    let at_most = |asked: Option<u64>, limit: u64| asked.map(|asked| asked.min(limit));
-    resources.cpu_request_milli = at_most(resources.cpu_request_milli, power.cpu_milli);
-    resources.memory_request_bytes = at_most(resources.memory_request_bytes, power.memory_bytes);
+}
+
+/// There is no power of this name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no power called {name:?}: there are {}", there.join(", "))]
+pub struct Unknown {
+    /// The name.
+    pub name: String,
+    /// Those that there are.
+    pub there: Vec<String>,
+}
+
+/// The power of a name.
+///
+/// # Errors
+/// There is none.
+pub fn find<'a>(table: &'a [Power], name: &str) -> Result<&'a Power, Unknown> {
+    let found = table.iter().find(|power| power.name == name);
+    found.ok_or_else(|| Unknown {
+        name: name.to_owned(),
+        there: table.iter().map(|power| power.name.clone()).collect(),
+    })
+}
+
+/// Gives a manifest's service the limits that hold: those of its power, or those of `layby power` if the manifest says
+/// the same as when that was said. `before` is what the service is at.
+///
+/// Gives the power that `layby power` said and that holds no longer.
+///
+/// # Errors
+/// The manifest names a power that there is not.
+pub fn settle(
+    table: &[Power],
+    before: Option<&ServiceSpec>,
+    spec: &mut ServiceSpec,
+) -> Result<Option<String>, Unknown> {
+    let said = limits(spec);
+    resolve(table, spec)?;
+    let Some((before, overridden)) = before.and_then(|b| Some((b, b.overridden.as_ref()?))) else {
+        return Ok(None);
+    };
+    if *overridden != said {
+        return Ok(before.power.clone());
+    }
+    spec.power.clone_from(&before.power);
+    let held = before.containers.first().map(|first| first.resources);
+    resources(spec, |resources| *resources = held.unwrap_or_default());
+    spec.overridden = Some(said);
+    Ok(None)
+}
+
+/// Gives a service a power, whatever its manifest says.
+///
+/// # Errors
+/// There is no such power, or its manifest's no longer.
+pub fn give(table: &[Power], name: &str, spec: &mut ServiceSpec) -> Result<(), Unknown> {
+    let power = find(table, name)?;
+    let said = spec.overridden.take().unwrap_or_else(|| limits(spec));
+    put(said.clone(), spec);
+    spec.power = Some(name.to_owned());
+    resources(spec, |resources| apply(power, resources));
+    // What the manifest says anyway is not said over it.
+    if said.power.as_deref() != Some(name) {
+        spec.overridden = Some(said);
+    }
+    Ok(())
+}
+
+/// Lets what the manifest says hold again.
+///
+/// # Errors
+/// The power that it names is no longer there.
+pub fn take_back(table: &[Power], spec: &mut ServiceSpec) -> Result<(), Unknown> {
+    if let Some(said) = spec.overridden.take() {
+        put(said, spec);
+        resolve(table, spec)?;
+    }
+    Ok(())
+}
+
+/// What a manifest's power means.
+fn resolve(table: &[Power], spec: &mut ServiceSpec) -> Result<(), Unknown> {
+    if let Some(name) = &spec.power {
+        let power = find(table, name)?;
+        resources(spec, |resources| apply(power, resources));
+    }
+    Ok(())
+}
+
+/// What is said of a service, without what its power means: nobody says limits beside a power.
+fn limits(spec: &ServiceSpec) -> Limits {
+    let first = spec.containers.first();
+    let mut resources = first.map(|first| first.resources).unwrap_or_default();
+    if spec.power.is_some() {
+        (resources.cpu_limit_milli, resources.memory_limit_bytes) = (None, None);
+    }
+    Limits {
+        power: spec.power.clone(),
+        resources,
+    }
+}
+
+fn put(limits: Limits, spec: &mut ServiceSpec) {
+    spec.power = limits.power;
+    resources(spec, |resources| *resources = limits.resources);
+}
+
+fn resources(spec: &mut ServiceSpec, change: impl FnOnce(&mut Resources)) {
+    if let Some(first) = spec.containers.first_mut() {
+        change(&mut first.resources);
+    }
 }
 
 /// `0.25`, `4`: CPU for people, in cores.
@@ -138,6 +246,8 @@ fn order(power: &Power) -> (u64, u64, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::ServiceName;
+    use crate::spec::ContainerSpec;
 
     fn preset(name: &str, cpu_milli: u64, memory_bytes: u64) -> Power {
         Power {
@@ -190,23 +300,87 @@ mod tests {
         }
     }
 
+    /// A service as its manifest says it.
+    fn manifest(power: Option<&str>, memory_limit_bytes: Option<u64>) -> ServiceSpec {
+        let mut container = ContainerSpec::new("web", "image");
+        container.resources.memory_limit_bytes = memory_limit_bytes;
+        container.resources.pids_limit = Some(7);
+        ServiceSpec {
+            containers: vec![container],
+            power: power.map(str::to_owned),
+            ..ServiceSpec::new(ServiceName::new("web").expect("a label"))
+        }
+    }
+
+    fn given(power: &str, mut spec: ServiceSpec) -> ServiceSpec {
+        give(&ladder(), power, &mut spec).expect("a power");
+        spec
+    }
+
+    fn memory_of(spec: &ServiceSpec) -> Option<u64> {
+        let resources = spec.containers[0].resources;
+        assert_eq!(resources.pids_limit, Some(7), "a power says nothing of it");
+        resources.memory_limit_bytes
+    }
+
     #[test]
-    fn a_power_limits_and_asks_for_no_more_than_it_limits() {
-        let mut resources = Resources {
-            memory_request_bytes: Some(64 * MIB),
-            cpu_request_milli: Some(400),
-            pids_limit: Some(7),
-            ..Resources::default()
+    fn a_power_of_the_manifest_is_looked_up_and_an_unknown_one_refused() {
+        let mut spec = manifest(Some("nano"), None);
+        assert_eq!(settle(&ladder(), None, &mut spec), Ok(None));
+        assert_eq!(memory_of(&spec), Some(512 * MIB));
+        assert_eq!(spec.overridden, None);
+        let unknown = settle(&ladder(), None, &mut manifest(Some("nanno"), None));
+        let text = "there is no power called \"nanno\": there are nano, micro, small, medium, large, xlarge";
+        assert_eq!(unknown.expect_err("unknown").to_string(), text);
+    }
+
+    #[test]
+    fn what_was_said_by_hand_holds_until_the_manifest_says_something_else() {
+        for (first, then, holds) in [
+            (manifest(None, None), manifest(None, None), true),
+            (manifest(None, None), manifest(Some("nano"), None), false),
+            (manifest(None, None), manifest(None, Some(GIB)), false),
+            (
+                manifest(Some("nano"), None),
+                manifest(Some("nano"), None),
+                true,
+            ),
+            (manifest(Some("nano"), None), manifest(None, None), false),
+            (manifest(None, Some(GIB)), manifest(None, Some(GIB)), true),
+        ] {
+            let mut live = first.clone();
+            settle(&ladder(), None, &mut live).expect("a power");
+            let live = given("medium", given("large", live));
+            assert_eq!(memory_of(&live), Some(2 * GIB));
+            let mut next = then.clone();
+            let lost = settle(&ladder(), Some(&live), &mut next).expect("a power");
+            assert_eq!(lost.is_none(), holds, "{first:?} {then:?}");
+            if holds {
+                assert_eq!(next, live);
+            } else {
+                assert_eq!(lost.as_deref(), Some("medium"));
+                let mut alone = then;
+                settle(&ladder(), None, &mut alone).expect("a power");
+                assert_eq!(next, alone);
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_manifest_says_can_be_taken_back_to() {
+        for said in [manifest(None, Some(GIB)), manifest(Some("nano"), None)] {
+            let mut live = said;
+            settle(&ladder(), None, &mut live).expect("a power");
+            let mut back = given("large", live.clone());
+            take_back(&ladder(), &mut back).expect("a power");
+            assert_eq!(back, live);
+        }
+        let nano = {
+            let mut nano = manifest(Some("nano"), None);
+            settle(&ladder(), None, &mut nano).expect("a power");
+            nano
         };
-        apply(&ladder()[0], &mut resources);
-        let should = Resources {
-            memory_limit_bytes: Some(512 * MIB),
-            cpu_limit_milli: Some(250),
-            pids_limit: Some(7),
-            memory_request_bytes: Some(64 * MIB),
-            cpu_request_milli: Some(250),
-        };
-        assert_eq!(resources, should);
+        assert_eq!(given("nano", given("large", nano.clone())), nano);
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub const DRAIN_MS: u64 = 30_000;
 /// How long a container may take to stop where nothing is said, in milliseconds: 10 seconds, as Docker's.
 pub const STOP_GRACE_MS: u64 = 10_000;
 
+/// The most replicas that a service can have.
+pub const REPLICAS_MAX: u32 = 1000;
+
 /// An app as a manifest describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppSpec {
@@ -79,9 +82,9 @@ pub struct ServiceSpec {
     /// The name of the power that its first container's limits are of; `None`: they are its own, or it has none.
     #[serde(default)]
     pub power: Option<String>,
-    /// `layby power` said it, and not the manifest: it stays as long as the manifest says nothing of limits.
+    /// What the manifest says instead, where `layby power` went over it: that holds until the manifest says something else.
     #[serde(default)]
-    pub power_by_hand: bool,
+    pub overridden: Option<Limits>,
 }
 
 impl ServiceSpec {
@@ -106,7 +109,7 @@ impl ServiceSpec {
             depends_on: Vec::new(),
             job: None,
             power: None,
-            power_by_hand: false,
+            overridden: None,
         }
     }
 }
@@ -400,6 +403,15 @@ pub struct Resources {
     pub memory_request_bytes: Option<u64>,
     /// CPU that it asks for, in thousandths of a core.
     pub cpu_request_milli: Option<u64>,
+}
+
+/// What a manifest says of how much a replica may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// A power by its name.
+    pub power: Option<String>,
+    /// What its first container may use.
+    pub resources: Resources,
 }
 
 /// A probe, with the words of Kubernetes (`v1.Probe`).

@@ -28,6 +28,7 @@ mod idmap;
 mod image;
 mod init;
 pub mod logs;
+pub mod machine;
 mod mounts;
 mod oci;
 mod options;

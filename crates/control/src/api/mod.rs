@@ -23,6 +23,7 @@ mod query;
 mod registries;
 mod replica;
 mod services;
+mod sizes;
 mod switch;
 mod tokens;
 mod transfers;
@@ -83,6 +84,10 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(services::doze))
         .routes(routes!(services::sleep))
         .routes(routes!(services::deploy))
+        .routes(routes!(sizes::scale))
+        .routes(routes!(sizes::change))
+        .routes(routes!(sizes::list))
+        .routes(routes!(sizes::set, sizes::remove))
         .routes(routes!(logs::of_service))
         .routes(routes!(logs::of_several))
         .routes(routes!(events::events))

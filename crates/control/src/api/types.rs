@@ -2,6 +2,7 @@
 
 mod event;
 mod history;
+mod sizes;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,7 @@ use layby_model::replica::{Exit, Phase};
 use layby_model::spec::BuildSecret;
 use layby_model::state::Showing;
 use serde::{Deserialize, Serialize};
+pub use sizes::{PowerBody, PowerView, PresetBody, ScaleBody, SizeView};
 use utoipa::ToSchema;
 
 use crate::tokens::Role;
@@ -228,6 +230,8 @@ pub enum Outcome {
     Pending,
     /// It is disabled: nothing of it runs until it is enabled.
     Disabled,
+    /// The live revision has as many replicas as were asked for.
+    Scaled,
 }
 
 /// Why a revision failed, with what there is to find the cause.
@@ -284,6 +288,9 @@ pub struct ServiceView {
     pub replicas_ready: u32,
     /// Replicas that it has while awake.
     pub replicas_wanted: u32,
+    /// The name of its power; `null`: its limits have none, or it has no limits.
+    #[serde(default)]
+    pub power: Option<String>,
     /// The live revision; if none is, the one deployed last.
     pub revision: u32,
     /// That revision's first image, as the manifest names it.
@@ -300,6 +307,9 @@ pub struct ServiceDetail {
     /// The service.
     #[serde(flatten)]
     pub view: ServiceView,
+    /// How large it is.
+    #[serde(default)]
+    pub size: SizeView,
     /// Who or what made the revision shown: a push and who pushed, or the command; `null`: it is not known.
     #[serde(default)]
     pub cause: Option<String>,

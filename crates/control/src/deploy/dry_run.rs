@@ -27,6 +27,7 @@ pub(crate) async fn run(
     events: &mpsc::Sender<Event>,
 ) -> Result<(), Problem> {
     let rows = plane.store.services().await?;
+    let (app, _) = super::power::settle(plane, &rows, app).await?;
     for service in &app.services {
         let id = ServiceId::new(app.name.clone(), service.name.clone());
         let mut texts = Vec::new();
@@ -59,7 +60,8 @@ pub(crate) async fn run(
             if !changes {
                 texts.push("nothing more if that image is the one that runs already; else:".into());
             }
-            let (d, o) = begin(plane, row, service, &id);
+            let replicas = super::unscaled(&rows, &id, service);
+            let (d, o) = begin(plane, row, service, &id, replicas);
             if !d.enabled {
                 texts.push("it is disabled: nothing of it runs until it is enabled".into());
             }
@@ -81,6 +83,7 @@ fn begin(
     row: Option<&Row>,
     spec: &ServiceSpec,
     id: &ServiceId,
+    replicas: u32,
 ) -> (Desired, Observed) {
     let target = RevisionId(row.map_or(0, |row| row.target.id.0) + 1);
     let before = row.map(driver::desired);
@@ -95,7 +98,7 @@ fn begin(
         deadline_max_ms: 1,
         share: None,
         stop_first: spec.strategy == Strategy::StopFirst,
-        replicas: spec.replicas.max(1),
+        replicas,
         wanted: before.map_or(Wakefulness::Awake, |d| d.wanted),
         ladder: spec.sleep,
         drain_ms: spec.drain_ms,

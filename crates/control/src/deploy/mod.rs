@@ -7,11 +7,13 @@ mod dry_run;
 pub(crate) mod images;
 mod leave;
 mod outcome;
+pub(crate) mod power;
 mod privilege;
 mod progress;
 mod pulls;
 pub(crate) mod push;
 mod revision;
+pub(crate) mod scale;
 mod switch;
 mod told;
 pub(crate) mod upload;
@@ -32,6 +34,7 @@ use tokio::sync::{MutexGuard, mpsc, watch};
 
 use crate::api::Who;
 use crate::api::types::{BuildBody, Event, EventKind, ManifestView, Problem};
+use crate::capacity;
 use crate::driver::{Request, Status, rolling};
 use crate::plane::Plane;
 use crate::reach::{self, Reach};
@@ -133,12 +136,20 @@ pub(crate) async fn up(
     let specs = app.services.iter().map(|s| (id(s), s));
     privilege::check(&plane.config, &who.rights, specs)?;
     let name = app.name.clone();
+    let (settled, sizes) = power::settle(&plane, &rows, app).await?;
+    let asked = settled.services.iter().filter(|s| s.replicas > 0);
+    capacity::check(
+        &plane.config,
+        &rows,
+        asked.map(|s| (id(s), s, unscaled(&rows, &id(s), s))),
+    )?;
     // From the first look at an image until its revision is written.
     let kept = plane.collector.keep().await;
     let builds = images::builds(&plane, app, ask.build).await?.builds;
     let pulls = pulls::wanted(&plane, &app.name, &app.services, &builds).await?;
     let (events, stream) = mpsc::channel(EVENTS);
-    let warnings = warnings(&manifest, &rows);
+    let mut warnings = warnings(&manifest, &rows);
+    warnings.extend(sizes);
 
     if ask.dry_run {
         let task_plane = Arc::clone(&plane);
@@ -273,7 +284,7 @@ pub(crate) async fn build(
 }
 
 /// The revision that a service is to be at: the target, or what is left when that failed.
-fn current(row: &Row) -> (bool, &crate::store::Revision) {
+pub(crate) fn current(row: &Row) -> (bool, &crate::store::Revision) {
     match (&row.live, row.target_failed) {
         (Some(live), true) => (true, live),
         (None, true) => (false, &row.target),
@@ -331,22 +342,26 @@ async fn commit_app(
     who: &Who,
 ) -> Result<Vec<Committed>, Problem> {
     let rows = plane.store.services().await?;
+    let (app, _) = power::settle(plane, &rows, app).await?;
     let mut revisions = Vec::new();
     for service in &app.services {
         let made = revision::resolve(plane, &app.name, service, &rows, BY_UP, &who.name);
         let mut new = made.await?;
-        new.unscale = unscales(&rows, &new);
+        new.unscale = unscales(&rows, &new.service, &new.spec.service);
         revisions.push(new);
     }
     commit(plane, revisions).await
 }
 
 /// Whether a manifest's revision takes back what `layby scale` said: only if its number of replicas is another one.
-fn unscales(rows: &[Row], new: &NewRevision) -> bool {
-    let row = rows.iter().find(|row| row.service == new.service);
-    row.is_some_and(|row| {
-        row.scale.is_some() && row.target.spec.service.replicas != new.spec.service.replicas
-    })
+fn unscales(rows: &[Row], id: &ServiceId, spec: &ServiceSpec) -> bool {
+    let row = rows.iter().find(|row| row.service == *id);
+    row.is_some_and(|row| row.scale.is_some() && row.target.spec.service.replicas != spec.replicas)
+}
+
+/// How many replicas a service of a manifest would have.
+fn unscaled(rows: &[Row], id: &ServiceId, spec: &ServiceSpec) -> u32 {
+    capacity::replicas(rows, id, spec, unscales(rows, id, spec))
 }
 
 /// Writes those revisions that change something, all or none, and tells their drivers.
@@ -381,6 +396,17 @@ async fn commit_in_turn(
     conflict::check(&plane.config, &rows, specs())?;
     // Also what a push deploys anew, from a revision of a time when the operator allowed more.
     privilege::check(&plane.config, &Rights::all(), specs())?;
+    let asked = revisions.iter().filter(|new| {
+        let enabled = row_of(&new.service).is_none_or(|row| row.enabled);
+        enabled || new.enables
+    });
+    let asked = asked.filter(|new| new.spec.service.replicas > 0);
+    let asked = asked.map(|new| {
+        let (id, spec) = (&new.service, &new.spec.service);
+        let replicas = capacity::replicas(&rows, id, spec, new.unscale);
+        (id.clone(), spec, replicas)
+    });
+    capacity::check(&plane.config, &rows, asked)?;
 
     let services: Vec<ServiceId> = revisions.iter().map(|new| new.service.clone()).collect();
     let (changed, same): (Vec<_>, Vec<_>) = revisions.into_iter().partition(|new| {

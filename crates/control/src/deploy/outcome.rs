@@ -17,7 +17,7 @@ use crate::driver::{self, Status};
 use crate::store::Row;
 
 /// Beside the deadline, a rollout may wait this long: for old replicas to drain, and for the disk.
-const SLACK: Duration = Duration::from_secs(60);
+pub(super) const SLACK: Duration = Duration::from_secs(60);
 
 /// Waits until every service has its outcome, and gives the exit code.
 pub(crate) async fn wait(

@@ -16,7 +16,7 @@ use super::look::{desired, shown_spec};
 use super::{Driver, Waking};
 use crate::addresses;
 use crate::api::types::{
-    ContainerView, EventKind, LastWake, ReplicaView, ServiceDetail, ServiceView,
+    ContainerView, EventKind, LastWake, ReplicaView, ServiceDetail, ServiceView, SizeView,
 };
 use crate::config::ControlConfig;
 use crate::store::{Revision, Row};
@@ -108,6 +108,7 @@ impl Status {
         Self {
             detail: ServiceDetail {
                 view: view(row, &d, &nothing, config),
+                size: size(row),
                 cause: shown_revision(row).cause.clone(),
                 replicas: Vec::new(),
                 conditions: Vec::new(),
@@ -133,6 +134,7 @@ impl Driver {
         let status = Status {
             detail: ServiceDetail {
                 view: view(row, d, o, &self.plane.config),
+                size: size(row),
                 cause: shown_revision(row).cause.clone(),
                 replicas: reports.iter().map(|r| replica(r, &phases)).collect(),
                 conditions: self.conditions(d, o, &reports),
@@ -299,6 +301,20 @@ fn shown_revision(row: &Row) -> &Revision {
     row.live.as_ref().unwrap_or(&row.target)
 }
 
+/// How large a service is.
+fn size(row: &Row) -> SizeView {
+    let spec = shown_spec(row);
+    let first = spec.containers.first();
+    let resources = first.map(|first| first.resources).unwrap_or_default();
+    SizeView {
+        cpu_limit_milli: resources.cpu_limit_milli,
+        memory_limit_bytes: resources.memory_limit_bytes,
+        power_by_hand: spec.overridden.is_some(),
+        scale: row.scale,
+        manifest_replicas: spec.replicas,
+    }
+}
+
 /// A service as lists show it.
 fn view(row: &Row, d: &Desired, o: &Observed, config: &ControlConfig) -> ServiceView {
     let shown = state(d, o);
@@ -315,6 +331,7 @@ fn view(row: &Row, d: &Desired, o: &Observed, config: &ControlConfig) -> Service
             State::Disabled => 0,
             State::Deploying | State::Ready | State::Updating | State::Running => d.replicas,
         },
+        power: spec.power.clone(),
         revision: revision.id.0,
         image: spec
             .containers

@@ -11,6 +11,7 @@ mod jobs;
 #[cfg(test)]
 mod old;
 mod rows;
+mod sizes;
 mod tokens;
 
 use std::path::{Path, PathBuf};

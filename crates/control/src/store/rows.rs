@@ -474,7 +474,7 @@ fn next_address(tx: &Transaction<'_>) -> rusqlite::Result<Option<u32>> {
     Ok(Some(next))
 }
 
-fn read(db: &Connection, id: &ServiceId) -> rusqlite::Result<Option<Row>> {
+pub(super) fn read(db: &Connection, id: &ServiceId) -> rusqlite::Result<Option<Row>> {
     let found = db
         .prepare_cached(
             "SELECT enabled, removing, target, live, target_failed, replicas, wanted, generation, last_failure, address,

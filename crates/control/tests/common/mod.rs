@@ -363,6 +363,14 @@ impl Deployed {
         self.events.iter().filter_map(outcome).collect()
     }
 
+    pub(crate) fn warnings(&self) -> Vec<&str> {
+        let warnings = self.events.iter().filter_map(|event| match event {
+            Event::Warning { text } => Some(text.as_str()),
+            _ => None,
+        });
+        warnings.collect()
+    }
+
     pub(crate) fn failure(&self) -> Failure {
         let failure = |event: &Event| match event {
             Event::Service { failure, .. } => failure.clone(),
@@ -484,6 +492,10 @@ async fn start(
         master_key: layby_control::MasterKey::File(dir.path().join("master.key")),
         version: "0.0.0-test".into(),
         virtual_range: (Ipv4Addr::new(10, 1, 240, 0), 20),
+        machine: layby_model::capacity::Machine {
+            memory_bytes: 8 << 30,
+            cpu_milli: 4_000,
+        },
     };
     let confirmer = tokio::spawn(confirm(
         tables.clone(),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use layby_image::build::run::{RunMount, RunNetwork, RunRequest, RunSource, RunStep};
 use layby_model::error_chain;
 use layby_net::Attachment;
+use layby_runtime::machine;
 use layby_runtime::step::{self, StepSpec};
 use layby_runtime::{ContainerConfig, MountConfig, MountFrom, OptionsConfig, SandboxSpec};
 use tokio::runtime::Handle;
@@ -39,12 +40,13 @@ pub(super) struct Runner {
 
 impl Runner {
     pub(super) fn new(shared: Arc<Shared>, handle: Handle) -> Self {
-        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let memory = machine::memory_bytes(&cgroup(&shared.node));
         Self {
             shared,
             handle,
             next: AtomicU64::new(1),
-            memory_bytes: half_of(&meminfo),
+            // Half of what there is: services go on beside a build.
+            memory_bytes: memory.map(|bytes| bytes / 2),
         }
     }
 
@@ -178,26 +180,5 @@ fn mount(mount: &RunMount) -> MountConfig {
         target: mount.target.clone(),
         read_only: mount.read_only,
         copy_up: false,
-    }
-}
-
-/// Half of the machine's memory, by the text of `/proc/meminfo`.
-fn half_of(meminfo: &str) -> Option<u64> {
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024 / 2)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn steps_may_use_half_of_the_machines_memory() {
-        let text = "MemTotal:        8000000 kB\nMemFree:          1 kB\n";
-        assert_eq!(half_of(text), Some(4_096_000_000));
-        assert_eq!(half_of(""), None);
     }
 }

@@ -5,6 +5,7 @@ use layby_model::spec::{Resources, RestartPolicy, Strategy};
 use crate::compose::{devices, restart};
 use crate::draft;
 use crate::fields::{Expected, Fields};
+use crate::power::{self, Limited};
 use crate::report::Report;
 use crate::units::{compose_cpu_milli, compose_memory};
 
@@ -13,6 +14,8 @@ use crate::units::{compose_cpu_milli, compose_memory};
 pub(crate) struct Deploy {
     pub(crate) replicas: u32,
     pub(crate) resources: Resources,
+    /// Where its limits of CPU or memory stand first.
+    pub(crate) limited: Option<Limited>,
     /// Devices by CDI.
     pub(crate) devices: Vec<String>,
     /// As it was said.
@@ -25,6 +28,7 @@ pub(crate) struct Deploy {
 pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Deploy {
     let scale = service.parsed("scale", report, draft::replicas);
     let mut restart = restart::read(service, report);
+    let mut limited = power::limited(service, &["mem_limit", "cpus"]);
     let mut resources = Resources {
         memory_limit_bytes: service
             .parsed("mem_limit", report, compose_memory)
@@ -42,7 +46,7 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Deploy {
     if let Some(mut deploy) = service.map("deploy", report) {
         replicas = deploy.parsed("replicas", report, draft::replicas);
         if let Some(fields) = deploy.map("resources", report) {
-            devices = read_resources(fields, &mut resources, report);
+            devices = read_resources(fields, &mut resources, &mut limited, report);
         }
         if let Some(mut update) = deploy.map("update_config", report) {
             strategy = update.parsed("order", report, order);
@@ -72,6 +76,7 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Deploy {
     Deploy {
         replicas: replicas.or(scale).unwrap_or(1),
         resources,
+        limited,
         devices,
         strategy,
         restart,
@@ -82,10 +87,14 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Deploy {
 fn read_resources(
     mut fields: Fields,
     resources: &mut Resources,
+    limited: &mut Option<Limited>,
     report: &mut Report,
 ) -> Vec<String> {
     let mut devices = Vec::new();
     if let Some(mut limits) = fields.map("limits", report) {
+        *limited = limited
+            .take()
+            .or(power::limited(&limits, &["memory", "cpus"]));
         if let Some(memory) = limits.parsed("memory", report, compose_memory) {
             resources.memory_limit_bytes = memory;
         }

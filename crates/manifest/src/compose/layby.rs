@@ -2,7 +2,7 @@
 
 use layby_model::spec::SleepPolicy;
 
-use crate::draft;
+use crate::draft::{self, Placed};
 use crate::fields::{Fields, port};
 use crate::report::Report;
 use crate::units::{duration_ms, sleep_after_ms};
@@ -20,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) retries: Option<u32>,
     /// How long a rollout may take.
     pub(crate) progress_deadline_ms: Option<u64>,
+    /// The name of a power.
+    pub(crate) power: Option<Placed<String>>,
 }
 
 /// Takes `x-layby` off a service.
@@ -30,6 +32,7 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Settings {
     };
     settings.port = fields.port("port", report);
     settings.http = fields.parsed_list("http", report, port);
+    settings.power = fields.placed("power", report);
     settings.deploy_on_push = fields.flag("deploy_on_push", report).unwrap_or(false);
     settings.retries = fields.count("retries", 0..=draft::MAX_RETRIES, report);
     settings.progress_deadline_ms = fields.parsed("progress_deadline", report, duration_ms);

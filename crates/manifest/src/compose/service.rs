@@ -12,12 +12,12 @@ use crate::compose::{
     build, depends, deploy, healthcheck, image, layby, leftover, mounts, options, pairs, ports,
     sandbox, shell,
 };
-use crate::draft::{Draft, Placed, service_name};
+use crate::draft::{Draft, service_name};
 use crate::fields::{Fields, parsed, texts};
 use crate::report::Report;
 use crate::tree::{Entry, Value, cut};
 use crate::units::duration_ms;
-use crate::{mount, signal};
+use crate::{mount, power, signal};
 
 /// Reads a service. `None` if it has no usable name, or is left out.
 pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> Option<Member> {
@@ -63,6 +63,7 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
     let Deploy {
         replicas,
         resources,
+        limited,
         devices,
         strategy,
         restart,
@@ -76,6 +77,13 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
     options.cdi_devices = unique(options.cdi_devices.into_iter().chain(devices));
     let stop_grace_ms = service.parsed("stop_grace_period", report, duration_ms);
     let layby = layby::read(&mut service, report);
+    let power = power::read(
+        layby.power,
+        "\"power\" in x-layby",
+        &service.what,
+        limited,
+        report,
+    );
     let container = ContainerSpec {
         build,
         entrypoint,
@@ -113,7 +121,7 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
     let mut needs = depends::read(&mut service, report);
     let linked = links.iter();
     needs.extend(linked.map(|link| depends::started(&link.service, &link.place, true)));
-    let container_name = container_name(&mut service, report);
+    let container_name = service.placed("container_name", report);
     leftover::read(&mut service, report);
     service.finish(report);
 
@@ -141,6 +149,7 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         deploy_on_push: layby.deploy_on_push,
         retries: layby.retries,
         progress_deadline_ms: layby.progress_deadline_ms,
+        power,
         sandbox,
         ..ServiceSpec::new(name?)
     };
@@ -161,12 +170,6 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         restart_said: restart.is_some(),
         container_name,
     })
-}
-
-fn container_name(service: &mut Fields, report: &mut Report) -> Option<Placed<String>> {
-    let place = service.place_of("container_name")?;
-    let value = service.text("container_name", report)?;
-    Some(Placed { value, place })
 }
 
 /// A port of the virtual address that speaks HTTP, as the port in the replicas that it leads to.

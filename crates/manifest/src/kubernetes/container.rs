@@ -8,9 +8,11 @@ use crate::capability::Added;
 use crate::draft::not_a_label;
 use crate::fields::Fields;
 use crate::kubernetes::expand::expand;
+use crate::kubernetes::probe;
+use crate::kubernetes::resources::{self, Said};
 use crate::kubernetes::security::{self, PodSecurity};
 use crate::kubernetes::volume::{self, VolumeMount};
-use crate::kubernetes::{probe, resources};
+use crate::power::Limited;
 use crate::report::Report;
 use crate::tree::{Node, Value, cut};
 
@@ -30,6 +32,7 @@ pub(crate) struct Container {
     pub(crate) named_ports: BTreeMap<String, u16>,
     pub(crate) mounts: Vec<VolumeMount>,
     pub(crate) capabilities: Option<Added>,
+    pub(crate) limited: Option<Limited>,
 }
 
 /// What all containers of a pod have in common.
@@ -75,7 +78,11 @@ pub(crate) fn read(
     let (ports, named_ports) = ports(&mut fields, report);
     let (run_as, mut options, capabilities) =
         security::container(&mut fields, &common.security, report);
-    let (resources, devices) = resources::read(&mut fields, report);
+    let Said {
+        resources,
+        devices,
+        limited,
+    } = resources::read(&mut fields, report);
     options.cdi_devices = devices;
     options.tty = fields.flag("tty", report).unwrap_or(false);
     let pull = fields.parsed("imagePullPolicy", report, |text| match text {
@@ -116,6 +123,7 @@ pub(crate) fn read(
         named_ports,
         mounts,
         capabilities,
+        limited,
     })
 }
 

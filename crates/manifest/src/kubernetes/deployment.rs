@@ -9,6 +9,7 @@ use crate::draft::{self, Placed, service_name};
 use crate::fields::{Fields, number, port};
 use crate::kubernetes::metadata::{self, Metadata};
 use crate::kubernetes::pod::{self, Pod};
+use crate::power::{self, Limited};
 use crate::report::Report;
 use crate::tree::{Place, cut};
 use crate::units::sleep_after_ms;
@@ -39,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) deploy_on_push: bool,
     /// So many more attempts a failed rollout gets.
     pub(crate) retries: Option<u32>,
+    /// The name of its power.
+    pub(crate) power: Option<String>,
     build: Option<BuildSpec>,
 }
 
@@ -113,7 +116,8 @@ pub(crate) fn read(
             format!("{what} has no \"matchLabels\" in its \"selector\""),
         );
     }
-    let settings = settings(annotations, template.annotations, &what, report);
+    let limited = template.pod.limited.take();
+    let settings = settings(annotations, template.annotations, &what, limited, report);
     if let Some(first) = template.pod.containers.first_mut() {
         first.build.clone_from(&settings.build);
     }
@@ -185,11 +189,16 @@ fn settings(
     own: BTreeMap<String, Placed<String>>,
     template: BTreeMap<String, Placed<String>>,
     what: &str,
+    limited: Option<Limited>,
     report: &mut Report,
 ) -> Settings {
     let mut annotations = template;
     annotations.extend(own);
-    let mut settings = Settings::default();
+    let name = "the annotation \"layby.dev/power\"";
+    let mut settings = Settings {
+        power: power::read(annotations.remove("power"), name, what, limited, report),
+        ..Settings::default()
+    };
     let mut read =
         |key: &str, report: &mut Report, read: &mut dyn FnMut(&str) -> Result<(), String>| {
             let Some(annotation) = annotations.remove(key) else {

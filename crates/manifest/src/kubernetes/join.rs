@@ -93,6 +93,7 @@ fn draft(deployment: &mut Deployment) -> Draft {
             progress_deadline_ms: deployment.progress_deadline_ms,
             retries: deployment.settings.retries,
             deploy_on_push: deployment.settings.deploy_on_push,
+            power: deployment.settings.power.take(),
             sandbox: std::mem::take(&mut deployment.pod.sandbox),
             ..ServiceSpec::new(deployment.name.clone())
         },

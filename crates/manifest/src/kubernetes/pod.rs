@@ -11,6 +11,7 @@ use crate::fields::Fields;
 use crate::kubernetes::container::{self, Common, Container};
 use crate::kubernetes::volume::{self, VolumeMount};
 use crate::kubernetes::{sandbox, security};
+use crate::power::Limited;
 use crate::report::Report;
 
 /// How long Kubernetes waits for a container to stop, in seconds.
@@ -57,6 +58,8 @@ const UNSUPPORTED: [&str; 21] = [
 #[derive(Debug, Default)]
 pub(crate) struct Pod {
     pub(crate) containers: Vec<ContainerSpec>,
+    /// Where the limits of the first one stand.
+    pub(crate) limited: Option<Limited>,
     pub(crate) named_ports: BTreeMap<String, u16>,
     pub(crate) sandbox: SandboxOptions,
     /// The PersistentVolumeClaims that its volumes name.
@@ -96,7 +99,11 @@ pub(crate) fn read(mut pod: Fields, owner: &str, report: &mut Report) -> Pod {
             named_ports,
             mounts: own,
             capabilities: of_this,
+            limited,
         } = container;
+        if read.containers.is_empty() {
+            read.limited = limited;
+        }
         if read.containers.iter().any(|known| known.name == spec.name) {
             report.error(
                 &place,

@@ -4,6 +4,7 @@ use layby_model::spec::Resources;
 
 use crate::device::{MAX_COUNT, first, is_kind};
 use crate::fields::{Fields, number, parsed};
+use crate::power::{self, Limited};
 use crate::report::Report;
 use crate::tree::cut;
 use crate::units::{kubernetes_cpu_milli, kubernetes_memory};
@@ -11,11 +12,21 @@ use crate::units::{kubernetes_cpu_milli, kubernetes_memory};
 /// The most devices of a container.
 const MAX_DEVICES: usize = 1_000;
 
-/// Takes `resources` off a container; hands out its devices by CDI, too.
-pub(crate) fn read(container: &mut Fields, report: &mut Report) -> (Resources, Vec<String>) {
+/// What a container may use and asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    pub(crate) resources: Resources,
+    /// Its devices by CDI.
+    pub(crate) devices: Vec<String>,
+    /// Where its limits of CPU or memory stand first.
+    pub(crate) limited: Option<Limited>,
+}
+
+/// Takes `resources` off a container.
+pub(crate) fn read(container: &mut Fields, report: &mut Report) -> Said {
     let mut resources = Resources::default();
     let Some(mut fields) = container.map("resources", report) else {
-        return (resources, Vec::new());
+        return Said::default();
     };
     let limits = amounts(&mut fields, "limits", report);
     let requests = amounts(&mut fields, "requests", report);
@@ -30,7 +41,11 @@ pub(crate) fn read(container: &mut Fields, report: &mut Report) -> (Resources, V
         true => requests.devices,
         false => limits.devices,
     };
-    (resources, devices)
+    Said {
+        resources,
+        devices,
+        limited: limits.limited,
+    }
 }
 
 #[derive(Default)]
@@ -38,16 +53,19 @@ struct Amounts {
     memory_bytes: Option<u64>,
     cpu_milli: Option<u64>,
     devices: Vec<String>,
+    limited: Option<Limited>,
 }
 
 fn amounts(resources: &mut Fields, key: &'static str, report: &mut Report) -> Amounts {
     let Some(mut fields) = resources.map(key, report) else {
         return Amounts::default();
     };
+    let limited = power::limited(&fields, &["memory", "cpu"]);
     let mut amounts = Amounts {
         memory_bytes: fields.parsed("memory", report, kubernetes_memory).flatten(),
         cpu_milli: fields.parsed("cpu", report, kubernetes_cpu_milli).flatten(),
         devices: Vec::new(),
+        limited,
     };
     fields.unsupported(&["ephemeral-storage"], report);
     for entry in fields.rest() {

@@ -1,0 +1,169 @@
+//! Another number of replicas for a service, without a revision: live gets more of what it is, or has some drained.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use layby_model::replica::Phase;
+use layby_model::spec::REPLICAS_MAX;
+use layby_model::{RevisionId, ServiceId};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::outcome::SLACK;
+use super::progress::{Progress, counts};
+use super::{EVENTS, current, finish};
+use crate::api::Who;
+use crate::api::types::{Event, Outcome, Problem};
+use crate::capacity;
+use crate::driver::{Request, Status, rolling};
+use crate::plane::Plane;
+use crate::store::Row;
+
+/// Gives a service so many replicas, whatever its manifest says; `None`: as many as that says.
+///
+/// # Errors
+/// There is no such service, it is disabled or on its way out, or so many do not fit into the machine.
+pub(crate) async fn change(
+    plane: Arc<Plane>,
+    id: &ServiceId,
+    replicas: Option<u32>,
+    detach: bool,
+    who: &Who,
+) -> Result<mpsc::Receiver<Event>, Problem> {
+    if let Some(replicas) = replicas.filter(|n| !(1..=REPLICAS_MAX).contains(n)) {
+        return Err(Problem::bad_request(format!(
+            "a service can have 1 to {REPLICAS_MAX} replicas, not {replicas}"
+        )));
+    }
+    let (row, changed, status) = write(&plane, id, replicas).await?;
+    let (events, stream) = mpsc::channel(EVENTS);
+    plane.spawn(async move {
+        let code = match changed {
+            true => wait(&row, status, detach, &events).await,
+            false => {
+                let shown = Arc::clone(&status.borrow());
+                tell(&shown, Outcome::Unchanged, &events).await;
+                0
+            }
+        };
+        finish(&events, Ok(code)).await;
+    });
+    Ok(stream)
+}
+
+/// Writes it, and tells the driver; nothing is written where it is so already.
+async fn write(
+    plane: &Plane,
+    id: &ServiceId,
+    scale: Option<u32>,
+) -> Result<(Row, bool, watch::Receiver<Arc<Status>>), Problem> {
+    let _turn = plane.deploys.lock().await;
+    let rows = plane.store.services().await?;
+    let row = rows.iter().find(|row| row.service == *id);
+    let (Some(row), Some(driver)) = (row, plane.driver(id)) else {
+        return Err(Problem::no_service(id));
+    };
+    if row.removing {
+        return Err(Problem::conflict(format!("{id} is being taken down")));
+    }
+    if !row.enabled {
+        return Err(Problem::conflict(format!("{id} is disabled"))
+            .hint(format!("enable it first: `layby enable {id}`")));
+    }
+    let spec = &current(row).1.spec.service;
+    let replicas = scale.unwrap_or(spec.replicas.max(1));
+    capacity::check(&plane.config, &rows, [(id.clone(), spec, replicas)])?;
+    if (row.scale, row.replicas) == (scale, replicas) {
+        return Ok((row.clone(), false, driver.status));
+    }
+    let changed = row.replicas != replicas;
+    let written = plane.store.scale(id, scale, replicas).await?;
+    let row = written.ok_or_else(|| Problem::no_service(id))?;
+    let loaded = plane.load(row.clone()).await;
+    let reload = Request::Reload(Box::new(loaded));
+    // One that has ended meanwhile is waited for in vain, and that is told.
+    let _ = driver.requests.send(reload).await;
+    Ok((row, changed, driver.status))
+}
+
+/// Waits until there are as many as were asked for, telling how it goes; gives the exit code.
+async fn wait(
+    row: &Row,
+    mut status: watch::Receiver<Arc<Status>>,
+    detach: bool,
+    events: &mpsc::Sender<Event>,
+) -> i32 {
+    let spec = &current(row).1.spec.service;
+    let ms = row.target.deadline_ms.saturating_add(spec.drain_ms);
+    let deadline = Instant::now() + Duration::from_millis(ms.min(u64::from(u32::MAX))) + SLACK;
+    let mut progress = Progress::default();
+    loop {
+        let shown = Arc::clone(&status.borrow_and_update());
+        let heard = shown.row.generation >= row.generation;
+        if heard && detach {
+            tell(&shown, Outcome::Pending, events).await;
+            return 0;
+        }
+        if heard && (shown.row.generation > row.generation || shown.gone || shown.row.removing) {
+            // Somebody else has changed it since: what was asked for here is no longer waited for.
+            tell(&shown, Outcome::Pending, events).await;
+            return 5;
+        }
+        if heard && reached(&shown) {
+            tell(&shown, Outcome::Scaled, events).await;
+            return 0;
+        }
+        if heard {
+            let counts = counts_of(&shown);
+            let (text, _) = progress.tell(counts, None, Instant::now());
+            if let Some(text) = text {
+                let progress = Event::Progress {
+                    service: row.service.to_string(),
+                    state: shown.detail.view.state,
+                    text,
+                };
+                let _ = events.send(progress).await;
+            }
+        }
+        if !matches!(
+            tokio::time::timeout_at(deadline, status.changed()).await,
+            Ok(Ok(()))
+        ) {
+            tell(&shown, Outcome::Pending, events).await;
+            return 5;
+        }
+    }
+}
+
+/// Whether live has as many replicas as are wanted, where it is to rest, and none beside them is on its way out.
+fn reached(status: &Status) -> bool {
+    let row = &status.row;
+    let live = row.live.as_ref().map(|live| live.id);
+    let all = status.detail.replicas.iter();
+    let of_live = all.filter(|r| Some(RevisionId(r.revision)) == live).count();
+    !rolling(row) && status.resting.is_some() && of_live == row.replicas as usize
+}
+
+/// `1 of 3 ready`, of more than are wanted `5 of 3 draining`.
+fn counts_of(status: &Status) -> String {
+    let (row, view) = (&status.row, &status.detail.view);
+    let all = status.detail.replicas.iter();
+    let there = all
+        .filter(|r| r.revision == view.revision && r.phase != Phase::Removing)
+        .count();
+    let more = there.saturating_sub(row.replicas as usize);
+    match more {
+        0 => counts(&status.detail.replicas, view.revision, row.replicas),
+        more => format!("{more} more than wanted, draining"),
+    }
+}
+
+async fn tell(status: &Status, outcome: Outcome, events: &mpsc::Sender<Event>) {
+    let service = status.detail.view.clone();
+    let event = Event::Service {
+        service,
+        outcome,
+        failure: None,
+    };
+    let _ = events.send(event).await;
+}

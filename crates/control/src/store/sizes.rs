@@ -1,0 +1,82 @@
+//! How large services are: what `layby scale` said, and the node's own powers beside those that every node has.
+
+use layby_model::ServiceId;
+use layby_model::power::Power;
+use rusqlite::params;
+
+use super::rows::{next_generation, read};
+use super::{Row, Store, StoreError};
+
+impl Store {
+    /// Writes how many replicas a service is to have, and whether that is by hand; gives the row as it then is.
+    pub(crate) async fn scale(
+        &self,
+        id: &ServiceId,
+        scale: Option<u32>,
+        replicas: u32,
+    ) -> Result<Option<Row>, StoreError> {
+        let id = id.clone();
+        self.call(move |db| {
+            let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let generation = next_generation(&tx)?;
+            tx.execute(
+                "UPDATE services SET scale = ?3, replicas = ?4, generation = ?5 WHERE app = ?1 AND service = ?2",
+                params![
+                    id.app.as_str(),
+                    id.service.as_str(),
+                    scale,
+                    replicas,
+                    generation
+                ],
+            )?;
+            let row = read(&tx, &id)?;
+            tx.commit()?;
+            Ok(row)
+        })
+        .await
+    }
+
+    /// The node's own powers, by name.
+    pub(crate) async fn powers(&self) -> Result<Vec<Power>, StoreError> {
+        self.call(|db| {
+            db.prepare_cached("SELECT name, cpu_milli, memory_bytes FROM powers ORDER BY name")?
+                .query_map([], |row| {
+                    Ok(Power {
+                        name: row.get(0)?,
+                        cpu_milli: row.get::<_, i64>(1)?.unsigned_abs(),
+                        memory_bytes: row.get::<_, i64>(2)?.unsigned_abs(),
+                    })
+                })?
+                .collect()
+        })
+        .await
+    }
+
+    /// Makes a power, or gives the one of this name other figures. `false`: there are `most` of them already.
+    pub(crate) async fn set_power(&self, power: Power, most: u32) -> Result<bool, StoreError> {
+        let figure = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.call(move |db| {
+            let changed = db.execute(
+                "INSERT INTO powers (name, cpu_milli, memory_bytes)
+                 SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM powers WHERE name = ?1)
+                     OR (SELECT count(*) FROM powers) < ?4
+                 ON CONFLICT DO UPDATE SET cpu_milli = ?2, memory_bytes = ?3",
+                params![
+                    power.name,
+                    figure(power.cpu_milli),
+                    figure(power.memory_bytes),
+                    most
+                ],
+            )?;
+            Ok(changed == 1)
+        })
+        .await
+    }
+
+    /// Forgets a power. `false`: there is none of this name.
+    pub(crate) async fn remove_power(&self, name: &str) -> Result<bool, StoreError> {
+        let name = name.to_owned();
+        self.call(move |db| Ok(db.execute("DELETE FROM powers WHERE name = ?1", [name])? == 1))
+            .await
+    }
+}

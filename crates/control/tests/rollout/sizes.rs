@@ -1,0 +1,311 @@
+//! Scale and power, from the API to the replicas.
+
+use layby_control::api::types::{Outcome, PowerView, ServiceDetail};
+use layby_model::replica::Phase;
+use layby_model::route::{Mode, Traffic};
+
+use super::ID;
+use crate::common::{Deployed, World, compose};
+
+impl World {
+    async fn size(&self, what: &str, body: &str) -> Deployed {
+        let path = format!("/v1/services/{ID}/{what}");
+        let (status, body) = self.ask("POST", &path, body.into()).await;
+        Deployed::of(status, &body)
+    }
+
+    async fn scale(&self, replicas: &str) -> Deployed {
+        let body = format!(r#"{{"replicas":{replicas}}}"#);
+        self.size("scale", &body).await
+    }
+
+    async fn power(&self, power: &str) -> Deployed {
+        let body = format!(r#"{{"power":{power}}}"#);
+        self.size("power", &body).await
+    }
+}
+
+fn wants(detail: &ServiceDetail) -> (u32, u32, u32) {
+    let view = &detail.view;
+    (view.revision, view.replicas_ready, view.replicas_wanted)
+}
+
+#[tokio::test]
+async fn a_scale_adds_and_drains_replicas_of_live_and_makes_no_revision() {
+    let world = World::new().await;
+    world.up(&compose("fake/ok", "")).await;
+    let first = world.replicas().await[0].id;
+    let up = world.scale("3").await;
+    assert_eq!(
+        (up.code(), up.outcomes()),
+        (0, vec![("web".into(), Outcome::Scaled)])
+    );
+    assert_eq!(wants(&world.detail(ID).await), (1, 3, 3));
+
+    // The ones that go are drained first: the oldest stays, whoever is busy.
+    let traffic = Traffic {
+        in_flight: world.replicas().await.iter().map(|r| (r.id, 1)).collect(),
+        ..Traffic::default()
+    };
+    world.gateway.set_traffic(ID, traffic);
+    let down = world.size("scale?detach=true", r#"{"replicas":1}"#).await;
+    assert_eq!(
+        (down.code(), down.outcomes()),
+        (0, vec![("web".into(), Outcome::Pending)])
+    );
+    let id = ID.parse().expect("an id");
+    world
+        .until_table(|table| match &table.services[&id].mode {
+            Mode::Serve { upstreams, .. } => upstreams.iter().map(|u| u.replica).eq([first]),
+            Mode::Hold | Mode::Refuse => false,
+        })
+        .await;
+    assert_eq!(
+        world.replicas().await.len(),
+        3,
+        "requests are in flight to them"
+    );
+    world.gateway.set_traffic(ID, Traffic::default());
+    world
+        .until_replicas(|all| all.len() == 1 && all[0].id == first)
+        .await;
+    assert_eq!(wants(&world.detail(ID).await), (1, 1, 1));
+
+    let same = world.scale("1").await;
+    assert_eq!(same.outcomes(), [("web".into(), Outcome::Unchanged)]);
+}
+
+#[tokio::test]
+async fn a_scale_stays_until_the_manifest_has_another_number_and_is_gone_when_reset() {
+    let mut world = World::new().await;
+    let manifest = |replicas: u32, colour: &str| {
+        compose(
+            "fake/ok",
+            &format!("scale: {replicas}\nenvironment: {{C: {colour}}}"),
+        )
+    };
+    world.up(&manifest(1, "red")).await;
+    world.scale("2").await;
+    world.up(&manifest(1, "blue")).await;
+    assert_eq!(wants(&world.detail(ID).await), (2, 2, 2), "an up");
+    let deployed = world.size("deploy", r#"{"env":{"C":"green"}}"#).await;
+    assert_eq!(deployed.code(), 0);
+    assert_eq!(wants(&world.detail(ID).await), (3, 2, 2), "a deploy");
+    world.restart().await;
+    let detail = world.until(ID, |d| d.view.replicas_ready == 2).await;
+    assert_eq!(
+        (detail.size.scale, detail.size.manifest_replicas),
+        (Some(2), 1)
+    );
+    assert_eq!(
+        world.up(&compose("fake/exits:3", "scale: 1")).await.code(),
+        3
+    );
+    assert_eq!(wants(&world.detail(ID).await), (3, 2, 2), "a failed one");
+
+    let up = world.up(&manifest(3, "green")).await;
+    let told = "shop/web loses its scale of 2: the manifest asked for 1 when `layby scale` gave it that, and asks for 3 now";
+    assert_eq!(up.warnings(), [told]);
+    assert_eq!(wants(&world.detail(ID).await), (5, 3, 3));
+    world.scale("1").await;
+    assert_eq!(wants(&world.detail(ID).await), (5, 1, 1));
+    let reset = world.scale("null").await;
+    assert_eq!(reset.outcomes(), [("web".into(), Outcome::Scaled)]);
+    let detail = world.detail(ID).await;
+    assert_eq!((wants(&detail), detail.size.scale), ((5, 3, 3), None));
+}
+
+#[tokio::test]
+async fn one_that_sleeps_is_scaled_without_being_woken() {
+    let world = World::new().await;
+    world.up(&compose("fake/ok", "")).await;
+    world
+        .ask("POST", &format!("/v1/services/{ID}/sleep"), vec![])
+        .await;
+    let up = world.scale("3").await;
+    assert_eq!(up.outcomes(), [("web".into(), Outcome::Scaled)]);
+    let replicas = world.replicas().await;
+    assert_eq!(replicas.len(), 3);
+    assert!(
+        replicas.iter().all(|r| r.phase == Phase::Stopped),
+        "{replicas:?}"
+    );
+}
+
+#[tokio::test]
+async fn while_a_revision_rolls_a_scale_counts_for_it_too() {
+    let world = World::new().await;
+    world.up(&compose("fake/ok", "")).await;
+    let up = world
+        .up_as("shop", &compose("fake/slow:300ms", ""), "&detach=true")
+        .await;
+    assert_eq!(up.code(), 0);
+    let scaled = world.scale("2").await;
+    assert_eq!(scaled.outcomes(), [("web".into(), Outcome::Scaled)]);
+    assert_eq!(wants(&world.detail(ID).await), (2, 2, 2));
+}
+
+#[tokio::test]
+async fn a_power_is_a_revision_of_the_same_image_and_can_be_taken_back() {
+    let world = World::new().await;
+    let manifest = compose("fake/ok", "mem_limit: 100M");
+    world.up(&manifest).await;
+    let small = world.power(r#""small""#).await;
+    assert_eq!(
+        (small.code(), small.outcomes()),
+        (0, vec![("web".into(), Outcome::Live)])
+    );
+    let detail = world.detail(ID).await;
+    assert_eq!(detail.cause.as_deref(), Some("power small"));
+    assert_eq!(
+        (detail.view.revision, detail.view.power.as_deref()),
+        (2, Some("small"))
+    );
+    let size = &detail.size;
+    assert_eq!(
+        (size.cpu_limit_milli, size.memory_limit_bytes),
+        (Some(500), Some(1 << 30))
+    );
+    assert!(size.power_by_hand);
+
+    // The manifest says what it said.
+    assert_eq!(
+        world.up(&manifest).await.outcomes(),
+        [("web".into(), Outcome::Unchanged)]
+    );
+    let again = world.power(r#""small""#).await;
+    assert_eq!(again.outcomes(), [("web".into(), Outcome::Unchanged)]);
+    let back = world.power("null").await;
+    assert_eq!(back.outcomes(), [("web".into(), Outcome::Live)]);
+    let detail = world.detail(ID).await;
+    assert_eq!(
+        (detail.view.power, detail.size.memory_limit_bytes),
+        (None, Some(100 << 20))
+    );
+
+    world.power(r#""nano""#).await;
+    let up = world.up(&compose("fake/ok", "mem_limit: 200M")).await;
+    let told = "shop/web loses its power nano: the manifest says other limits than when `layby power` gave it that";
+    assert_eq!(up.warnings(), [told]);
+    assert_eq!(
+        world.detail(ID).await.size.memory_limit_bytes,
+        Some(200 << 20)
+    );
+
+    let unknown = world.power(r#""smal""#).await;
+    assert_eq!(
+        (unknown.problem().status, unknown.problem().code.as_str()),
+        (422, "no-power")
+    );
+}
+
+#[tokio::test]
+async fn a_preset_is_a_power_for_manifests_too_and_stays_while_it_is_used() {
+    let world = World::new().await;
+    let manifest = compose("fake/ok", "x-layby: {power: batch}");
+    let refused = world.up(&manifest).await;
+    assert_eq!(refused.problem().code, "no-power");
+    let set = |cpu: u64| format!(r#"{{"cpu_milli":{cpu},"memory_bytes":{}}}"#, 3_u64 << 30);
+    let (status, _) = world.ask("PUT", "/v1/powers/batch", set(1500).into()).await;
+    assert_eq!(status, 200);
+    assert_eq!(world.up(&manifest).await.code(), 0);
+    let detail = world.detail(ID).await;
+    assert_eq!(
+        (detail.size.cpu_limit_milli, detail.size.power_by_hand),
+        (Some(1500), false)
+    );
+
+    // Other figures are for the next revision; the one that runs keeps its own.
+    let (_, body) = world.ask("PUT", "/v1/powers/batch", set(1000).into()).await;
+    let view: PowerView = serde_json::from_slice(&body).expect("a power");
+    assert_eq!(view.outdated, [ID]);
+    assert_eq!(world.size("deploy", r#"{"env":{"A":"b"}}"#).await.code(), 0);
+    assert_eq!(world.detail(ID).await.size.cpu_limit_milli, Some(1500));
+    assert_eq!(world.up(&manifest).await.code(), 0);
+    assert_eq!(world.detail(ID).await.size.cpu_limit_milli, Some(1000));
+
+    let (status, _) = world.ask("DELETE", "/v1/powers/batch", vec![]).await;
+    assert_eq!(status, 409);
+    world.up(&compose("fake/ok", "")).await;
+    let (status, _) = world.ask("DELETE", "/v1/powers/batch", vec![]).await;
+    assert_eq!(status, 204);
+    for (method, name, status) in [
+        ("DELETE", "batch", 404),
+        ("DELETE", "small", 409),
+        ("PUT", "small", 400),
+    ] {
+        let (is, _) = world
+            .ask(method, &format!("/v1/powers/{name}"), set(100).into())
+            .await;
+        assert_eq!(is, status, "{method} {name}");
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_fit_into_the_machine_is_refused_before_anything_starts() {
+    let world = World::new().await; // it has 8 GB and 4 cores
+    let needs = |memory: &str| compose("fake/ok", &format!("mem_reservation: {memory}"));
+    assert_eq!(world.up_as("a", &needs("3G"), "").await.code(), 0);
+    assert_eq!(world.up(&needs("2G")).await.code(), 0);
+    let short = "there is too little memory for shop/web 3 x 2 GB: with the 3 GB of the others that is 9 GB, and the machine \
+                 has 8 GB (most of it: a/web 3 GB)";
+    let refused = world.scale("3").await;
+    assert_eq!(
+        (refused.problem().status, refused.problem().code.as_str()),
+        (409, "does-not-fit")
+    );
+    assert_eq!(refused.problem().detail, short);
+    for refused in [
+        world.up(&needs("6G")).await,
+        world.up_as("shop", &needs("6G"), "&dry_run=true").await,
+        world
+            .up_as("b", &compose("fake/ok", "x-layby: {power: large}"), "")
+            .await,
+    ] {
+        assert_eq!(refused.problem().code, "does-not-fit");
+    }
+    assert_eq!(world.scale("2").await.code(), 0);
+    assert_eq!(
+        world
+            .up_as("c", &compose("fake/ok", "mem_reservation: 1G"), "")
+            .await
+            .code(),
+        0
+    );
+    assert_eq!(
+        world
+            .up_as("d", &compose("fake/ok", "mem_limit: 9G"), "")
+            .await
+            .warnings(),
+        ["d/web: its container web may use 9 GB of memory, and the machine has 8 GB"]
+    );
+    // Who sleeps may wake.
+    world.ask("POST", "/v1/services/a/web/sleep", vec![]).await;
+    let power = world.ask(
+        "POST",
+        "/v1/services/d/web/power",
+        br#"{"power":"small"}"#.to_vec(),
+    );
+    assert_eq!(power.await.0, 409);
+    let (_, _) = world.ask("DELETE", "/v1/apps/a", vec![]).await;
+    assert_eq!(world.scale("3").await.code(), 0);
+}
+
+#[tokio::test]
+async fn scales_that_make_no_sense_are_refused() {
+    let world = World::new().await;
+    assert_eq!(world.scale("2").await.problem().status, 404);
+    world.up(&compose("fake/ok", "")).await;
+    for (body, status) in [("1001", 400), ("-1", 400), ("\"2\"", 400)] {
+        assert_eq!(world.scale(body).await.problem().status, status, "{body}");
+    }
+    assert_eq!(world.size("scale", "").await.problem().status, 400);
+    assert_eq!(
+        world
+            .size("scale", r#"{"replica":2}"#)
+            .await
+            .problem()
+            .status,
+        400
+    );
+}

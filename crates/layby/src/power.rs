@@ -1,0 +1,104 @@
+//! `layby scale` and `layby power`.
+
+use anyhow::Result;
+use layby_control::api::types::{PowerBody, PowerView, PresetBody, ScaleBody};
+use layby_model::power;
+
+use crate::cli::{Power, Powers, Scale};
+use crate::client::{Client, encode};
+use crate::events;
+use crate::out::{say, tell};
+use crate::services::find;
+use crate::show;
+
+/// Gives a service another number of replicas.
+///
+/// # Errors
+/// No node answers, the name fits none or several, or it could not be reached.
+pub(crate) async fn scale(client: &Client, options: &Scale) -> Result<()> {
+    let path = find(client, &options.name.name).await?;
+    let body = ScaleBody {
+        replicas: options.replicas,
+    };
+    let query = [("detach", options.detach.to_string())];
+    let path = format!("{path}/scale");
+    let lines = client.post_for_lines(&path, &query, &body).await?;
+    events::show(client, lines, events::Style::Auto).await
+}
+
+/// Does what `options` say.
+///
+/// # Errors
+/// As [`scale`]; or the rollout failed.
+pub(crate) async fn power(client: &Client, options: Power) -> Result<()> {
+    match &options.command {
+        Some(Powers::Ls(form)) => return ls(client, form.json).await,
+        Some(Powers::Set { power, cpu, memory }) => {
+            return set(client, power, *cpu, *memory).await;
+        }
+        Some(Powers::Rm { power }) => {
+            let path = format!("/v1/powers/{}", encode(power));
+            client.forget(&path, &[]).await?;
+            say!("{power}  removed");
+            return Ok(());
+        }
+        None => {}
+    }
+    let name = options.name.as_deref().unwrap_or_default();
+    let path = find(client, name).await?;
+    change(client, &path, options.power, options.detach).await
+}
+
+/// Gives the service at `path` a power; `None`: what its manifest says.
+async fn change(client: &Client, path: &str, power: Option<String>, detach: bool) -> Result<()> {
+    let query = [("detach", detach.to_string())];
+    let body = PowerBody { power };
+    let path = format!("{path}/power");
+    let lines = client.post_for_lines(&path, &query, &body).await?;
+    events::show(client, lines, events::Style::Auto).await
+}
+
+async fn ls(client: &Client, json: bool) -> Result<()> {
+    let powers: Vec<PowerView> = client.get("/v1/powers", &[]).await?;
+    if json {
+        say!("{}", serde_json::to_string_pretty(&powers)?);
+        return Ok(());
+    }
+    let mut table = show::table(&["POWER", "CPU", "MEMORY", "SERVICES"]);
+    for view in powers {
+        let name = match view.built_in {
+            true => view.name,
+            false => format!("{} (own)", view.name),
+        };
+        let services = match view.services.is_empty() {
+            true => "-".to_owned(),
+            false => view.services.join(", "),
+        };
+        table.add_row(vec![
+            name,
+            power::cpu(view.cpu_milli),
+            power::memory(view.memory_bytes),
+            services,
+        ]);
+    }
+    show::print(&table);
+    Ok(())
+}
+
+async fn set(client: &Client, name: &str, cpu_milli: u64, memory_bytes: u64) -> Result<()> {
+    let body = PresetBody {
+        cpu_milli,
+        memory_bytes,
+    };
+    let path = format!("/v1/powers/{}", encode(name));
+    let view: PowerView = client.put_json(&path, &body).await?;
+    say!(
+        "{name}  {} CPU, {}",
+        power::cpu(view.cpu_milli),
+        power::memory(view.memory_bytes)
+    );
+    for service in view.outdated {
+        tell!("{service} keeps what {name} was: `layby power {service} {name}` rolls it out");
+    }
+    Ok(())
+}
