@@ -13,7 +13,7 @@ use super::outcome::SLACK;
 use super::progress::{Progress, counts};
 use super::{EVENTS, current, finish};
 use crate::api::Who;
-use crate::api::types::{Event, Outcome, Problem};
+use crate::api::types::{Event, EventKind, Outcome, Problem};
 use crate::capacity;
 use crate::driver::{Request, Status, rolling};
 use crate::plane::Plane;
@@ -36,6 +36,15 @@ pub(crate) async fn change(
         )));
     }
     let (row, changed, status) = write(&plane, id, replicas).await?;
+    if changed {
+        let text = match row.replicas {
+            1 => "scaled to 1 replica".to_owned(),
+            n => format!("scaled to {n} replicas"),
+        };
+        plane
+            .events
+            .of(id, EventKind::Scaled, text, Some(&who.name));
+    }
     let (events, stream) = mpsc::channel(EVENTS);
     plane.spawn(async move {
         let code = match changed {
