@@ -118,7 +118,6 @@ async fn every_endpoint_of_the_document_answers() {
     assert!(detail.replicas[0].containers[0].pid.is_some());
     let lines = [
         ("scale", r#"{"replicas":1}"#),
-        ("power", r#"{"power":"nano"}"#),
         ("power", r#"{"power":null}"#),
     ];
     for (what, body) in lines {

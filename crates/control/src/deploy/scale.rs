@@ -11,11 +11,12 @@ use tokio::time::Instant;
 
 use super::outcome::SLACK;
 use super::progress::{Progress, counts};
-use super::{EVENTS, current, finish};
+use super::switch::{disable, switch};
+use super::{EVENTS, current, finish, tell_driver};
 use crate::api::Who;
 use crate::api::types::{Event, EventKind, Outcome, Problem};
 use crate::capacity;
-use crate::driver::{Request, Status, rolling};
+use crate::driver::{Status, rolling};
 use crate::plane::Plane;
 use crate::store::Row;
 
@@ -30,10 +31,13 @@ pub(crate) async fn change(
     detach: bool,
     who: &Who,
 ) -> Result<mpsc::Receiver<Event>, Problem> {
-    if let Some(replicas) = replicas.filter(|n| !(1..=REPLICAS_MAX).contains(n)) {
+    if let Some(replicas) = replicas.filter(|n| *n > REPLICAS_MAX) {
         return Err(Problem::bad_request(format!(
-            "a service can have 1 to {REPLICAS_MAX} replicas, not {replicas}"
+            "a service can have up to {REPLICAS_MAX} replicas, not {replicas}"
         )));
+    }
+    if replicas == Some(0) {
+        return off(plane, id, detach, who).await;
     }
     let (row, changed, status) = write(&plane, id, replicas).await?;
     if changed {
@@ -60,9 +64,47 @@ pub(crate) async fn change(
     Ok(stream)
 }
 
+/// No replicas at all: it is disabled, and keeps its scale for when it is enabled.
+async fn off(
+    plane: Arc<Plane>,
+    id: &ServiceId,
+    detach: bool,
+    who: &Who,
+) -> Result<mpsc::Receiver<Event>, Problem> {
+    switch(&plane, id, false, who).await?;
+    let (events, stream) = mpsc::channel(EVENTS);
+    let (task_plane, id, who) = (Arc::clone(&plane), id.clone(), who.clone());
+    plane.spawn(async move {
+        let plane = task_plane;
+        let ended = match (detach, plane.driver(&id)) {
+            (true, Some(driver)) => Ok(driver.status.borrow().detail.view.clone()),
+            (true, None) => Err(Problem::no_service(&id)),
+            (false, _) => disable(&plane, &id, &who).await,
+        };
+        let outcome = match detach {
+            true => Outcome::Pending,
+            false => Outcome::Disabled,
+        };
+        let ended = match ended {
+            Ok(service) => {
+                let event = Event::Service {
+                    service,
+                    outcome,
+                    failure: None,
+                };
+                let _ = events.send(event).await;
+                Ok(0)
+            }
+            Err(problem) => Err(problem),
+        };
+        finish(&events, ended).await;
+    });
+    Ok(stream)
+}
+
 /// Writes it, and tells the driver; nothing is written where it is so already.
 async fn write(
-    plane: &Plane,
+    plane: &Arc<Plane>,
     id: &ServiceId,
     scale: Option<u32>,
 ) -> Result<(Row, bool, watch::Receiver<Arc<Status>>), Problem> {
@@ -88,10 +130,7 @@ async fn write(
     let changed = row.replicas != replicas;
     let written = plane.store.scale(id, scale, replicas).await?;
     let row = written.ok_or_else(|| Problem::no_service(id))?;
-    let loaded = plane.load(row.clone()).await;
-    let reload = Request::Reload(Box::new(loaded));
-    // One that has ended meanwhile is waited for in vain, and that is told.
-    let _ = driver.requests.send(reload).await;
+    tell_driver(plane, row.clone()).await;
     Ok((row, changed, driver.status))
 }
 

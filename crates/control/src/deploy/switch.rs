@@ -7,9 +7,10 @@ use layby_model::ServiceId;
 use tokio::sync::mpsc;
 
 use super::leave::STOP_SLACK;
-use super::{Committed, EVENTS, finish, outcome, tell_driver};
+use super::{Committed, EVENTS, current, finish, outcome, tell_driver};
 use crate::api::Who;
 use crate::api::types::{Event, EventKind, Problem, ServiceView};
+use crate::capacity;
 use crate::driver::rolling;
 use crate::plane::Plane;
 use crate::store::Row;
@@ -72,14 +73,25 @@ pub(crate) async fn enable(
     Ok(stream)
 }
 
+/// Refuses to enable what does not fit into the machine.
+async fn check_fits(plane: &Plane, id: &ServiceId) -> Result<(), Problem> {
+    let rows = plane.store.services().await?;
+    let row = rows.iter().find(|row| row.service == *id && !row.enabled);
+    let asked = row.map(|row| (id.clone(), &current(row).1.spec.service, row.replicas));
+    capacity::check(&plane.config, &rows, asked)
+}
+
 /// Writes it, and tells the driver. Gives the row as it then is, and whether that is a change.
-async fn switch(
+pub(super) async fn switch(
     plane: &Arc<Plane>,
     id: &ServiceId,
     enabled: bool,
     who: &Who,
 ) -> Result<(Row, bool), Problem> {
     let _turn = plane.deploys.lock().await;
+    if enabled {
+        check_fits(plane, id).await?;
+    }
     if let Some(row) = plane.store.switch(vec![id.clone()], enabled).await?.pop() {
         let (kind, text) = match enabled {
             true => (EventKind::Enabled, "is enabled"),

@@ -57,7 +57,7 @@ async fn a_scale_adds_and_drains_replicas_of_live_and_makes_no_revision() {
     world
         .until_table(|table| match &table.services[&id].mode {
             Mode::Serve { upstreams, .. } => upstreams.iter().map(|u| u.replica).eq([first]),
-            Mode::Hold | Mode::Refuse => false,
+            Mode::Hold | Mode::Refuse | Mode::Disabled => false,
         })
         .await;
     assert_eq!(
@@ -296,6 +296,16 @@ async fn scales_that_make_no_sense_are_refused() {
     let world = World::new().await;
     assert_eq!(world.scale("2").await.problem().status, 404);
     world.up(&compose("fake/ok", "")).await;
+    let off = world.scale("0").await;
+    assert_eq!(
+        (off.code(), off.outcomes()),
+        (0, vec![("web".into(), Outcome::Disabled)])
+    );
+    let again = world.scale("2").await;
+    assert_eq!(
+        again.problem().hint.as_deref(),
+        Some("enable it first: `layby enable shop/web`")
+    );
     for (body, status) in [("1001", 400), ("-1", 400), ("\"2\"", 400)] {
         assert_eq!(world.scale(body).await.problem().status, status, "{body}");
     }
