@@ -88,10 +88,21 @@ pub(super) async fn change(
 
 /// The powers of the node, from the least to the most.
 #[utoipa::path(get, path = "/v1/powers", responses((status = 200, body = [PowerView])))]
-pub(super) async fn list(State(plane): Shared) -> Result<Json<Vec<PowerView>>, Problem> {
+pub(super) async fn list(State(plane): Shared, who: Who) -> Result<Json<Vec<PowerView>>, Problem> {
     let table = deploy::power::table(&plane).await?;
-    let views = table.into_iter().map(|power| view(&plane, power));
-    Ok(Json(views.collect()))
+    let mut views: Vec<PowerView> = (table.into_iter())
+        .map(|power| view(&plane, power))
+        .collect();
+    for view in &mut views {
+        // Others' services are none of its business.
+        let may_see = |name: &String| {
+            let app = name.split('/').next().unwrap_or_default();
+            who.rights.covers(app)
+        };
+        view.services.retain(may_see);
+        view.outdated.retain(may_see);
+    }
+    Ok(Json(views))
 }
 
 /// Makes a power of the node's own, or gives it other figures: services get them with their next revision.
