@@ -55,9 +55,14 @@ async fn a_scale_adds_and_drains_replicas_of_live_and_makes_no_revision() {
     );
     let id = ID.parse().expect("an id");
     world
-        .until_table(|table| match &table.services[&id].mode {
-            Mode::Serve { upstreams, .. } => upstreams.iter().map(|u| u.replica).eq([first]),
-            Mode::Hold | Mode::Refuse | Mode::Disabled => false,
+        .until_table(|table| {
+            let serves = |mode: &Mode| match mode {
+                Mode::Serve { upstreams, .. } => {
+                    Some(upstreams.iter().map(|u| u.replica).collect())
+                }
+                Mode::Hold | Mode::Refuse | Mode::Disabled | Mode::Unhealthy { .. } => None,
+            };
+            serves(&table.services[&id].mode) == Some(vec![first])
         })
         .await;
     assert_eq!(
