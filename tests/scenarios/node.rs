@@ -192,6 +192,7 @@ impl Node {
             allow_privileged: false,
             prune: Default::default(),
             registry: Default::default(),
+            api: None,
             registries: Default::default(),
             master_key: layby_control::MasterKey::File(self.data().join("master.key")),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -32,6 +32,8 @@ pub struct ControlConfig {
     pub registry: RegistrySettings,
     /// How other registries are reached.
     pub registries: OtherRegistries,
+    /// Where the API is on HTTPS; `None`: it is on the socket alone.
+    pub api: Option<ApiAddress>,
     /// Where the key of the secrets is.
     pub master_key: MasterKey,
     /// The version of Layby (for `/v1/version`).
@@ -93,6 +95,15 @@ pub struct RegistrySettings {
     pub anonymous_pull: bool,
     /// Unpack what is pushed in the background (as root).
     pub unpack: bool,
+}
+
+/// Where the API is on HTTPS, for those who ask (`/v1/version`).
+#[derive(Debug, Clone)]
+pub struct ApiAddress {
+    /// The listener's address.
+    pub addr: SocketAddr,
+    /// The SHA-256 of the certificate that it shows now, in hexadecimal digits.
+    pub fingerprint: watch::Receiver<String>,
 }
 
 /// Says of TCP ports of the machine which a firewall drops for other machines, each with the chain that does.

@@ -32,8 +32,8 @@ mod volumes;
 
 pub use api::Peer;
 pub use config::{
-    ControlConfig, DroppedPorts, MasterKey, OtherRegistries, PrunePolicy, RegistrySettings,
-    StopRequest, Wires,
+    ApiAddress, ControlConfig, DroppedPorts, MasterKey, OtherRegistries, PrunePolicy,
+    RegistrySettings, StopRequest, Wires,
 };
 pub use control::{Control, check_data_dir};
 pub use error::Error;

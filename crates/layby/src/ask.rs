@@ -4,22 +4,38 @@ use anyhow::Result;
 
 use crate::cli::{self, Command};
 use crate::client::Client;
+use crate::contexts::Contexts;
 use crate::paths::Paths;
+use crate::transport::{Remote, Transport};
 use crate::{
-    build, cp, exec, forward, history, images, journal, login, logs, manual, node, power, services,
-    switch, tokens, top, up, volumes,
+    audit, build, contexts, cp, enrol, exec, forward, history, images, journal, login, logs,
+    manual, node, power, services, switch, tokens, top, up, volumes,
 };
 
 /// Does what `command` says; everything but `serve` asks the node.
 ///
 /// # Errors
 /// What the node refused, or could not do.
-pub(crate) async fn ask(paths: &Paths, command: Command) -> Result<()> {
-    let client = Client::new(&paths.socket(), &paths.data_dir);
+pub(crate) async fn ask(paths: &Paths, context: Named, command: Command) -> Result<()> {
+    // What needs no node, and is to work whatever the contexts say.
+    let command = match command {
+        Command::Completions(options) => return manual::completions(&options),
+        Command::Man(options) => return manual::man(&options),
+        Command::Context(command) => return contexts::context(command),
+        Command::Login(options) if enrol::is_node(&options.registry) => {
+            return enrol::enrol(&options).await;
+        }
+        Command::Logout { registry } if enrol::is_node(&registry) => {
+            return enrol::leave(&registry);
+        }
+        other => other,
+    };
+    let client = client(paths, &context)?;
     match command {
         Command::Serve(_) => unreachable!("served above"),
-        Command::Completions(options) => manual::completions(&options),
-        Command::Man(options) => manual::man(&options),
+        Command::Completions(_) | Command::Man(_) | Command::Context(_) => {
+            unreachable!("done above")
+        }
         Command::Up(options) => up::up(paths, &client, options).await,
         Command::Build(options) => build::build(paths, &client, options).await,
         Command::Ls { all, json } => services::ls(&client, all, json.json).await,
@@ -28,6 +44,7 @@ pub(crate) async fn ask(paths: &Paths, command: Command) -> Result<()> {
         Command::Cp(options) => cp::cp(&client, &options).await,
         Command::Top(options) => top::top(&client, &options).await,
         Command::PortForward(options) => forward::port_forward(&client, &options).await,
+        Command::Audit(options) => audit::audit(&client, &options).await,
         Command::Events(options) => journal::events(&client, &options).await,
         Command::Logs(options) => logs::logs(&client, &options).await,
         Command::Sleep(name) => services::turn(&client, &name.name, "sleep").await,
@@ -51,5 +68,30 @@ pub(crate) async fn ask(paths: &Paths, command: Command) -> Result<()> {
         Command::Logout { registry } => login::logout(&client, &registry).await,
         Command::Node(cli::Node::Stop { all }) => node::stop(paths, &client, all).await,
         Command::Version(form) => node::version(&client, form.json).await,
+    }
+}
+
+/// Which node is meant, as far as the command line says.
+pub(crate) struct Named {
+    /// `--context`.
+    pub(crate) context: Option<String>,
+    /// Whether `--data` names one of this machine.
+    pub(crate) has_data: bool,
+}
+
+/// The node that is meant: the context that is named, else the one of this machine whose data are named, else the current
+/// context's.
+fn client(paths: &Paths, named: &Named) -> Result<Client> {
+    let here = || Client::new(&paths.socket(), &paths.data_dir);
+    if named.context.is_none() && named.has_data {
+        return Ok(here());
+    }
+    let all = Contexts::read()?;
+    match all.meant(named.context.as_deref())? {
+        Some((name, context)) => {
+            let remote = Remote::new(name, context)?;
+            Ok(Client::by(Transport::Https(remote.into())))
+        }
+        None => Ok(here()),
     }
 }

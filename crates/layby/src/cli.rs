@@ -11,7 +11,7 @@ use std::env::VarError;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-pub(crate) use access::{Token, TokenRole};
+pub(crate) use access::{ApiListener, Audit, Context, Login, Token, TokenRole};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use events::Events;
 pub(crate) use history::{Diff, History, Redeploy, Rollback};
@@ -26,15 +26,12 @@ pub(crate) use switch::{Enable, Remove, Several};
 #[derive(Debug, Parser)]
 #[command(name = "layby", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Cli {
-    /// The node's data directory.
-    #[arg(
-        long,
-        global = true,
-        env = "LAYBY_DATA",
-        default_value = "/var/lib/layby",
-        value_name = "DIR"
-    )]
-    pub(crate) data: PathBuf,
+    /// The data directory of a node on this machine; otherwise /var/lib/layby, or the node of the current context.
+    #[arg(long, global = true, env = "LAYBY_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The node to ask: a context (`layby context ls`), or `local` for the one on this machine.
+    #[arg(long, global = true, env = "LAYBY_CONTEXT", value_name = "NAME")]
+    pub(crate) context: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -75,6 +72,8 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Show what happened to services: deploys, failures, crashes, who asked for what.
     Events(Events),
+    /// Show who changed what, when and from where, and logins that failed.
+    Audit(Audit),
     /// Show what services use, live: `q` ends it.
     Top(Top),
     /// Lead ports of this machine to ports of a service, until it is ended.
@@ -123,11 +122,14 @@ pub(crate) enum Command {
     /// Look after the tokens by which people and programs use the node over the network, and its registry.
     #[command(subcommand)]
     Token(Token),
-    /// Log the node in to another registry, for pulls and pushes.
+    /// Log in to a node elsewhere (`https://HOST[:PORT]`), or log the node in to another registry, for pulls and pushes.
     Login(Login),
-    /// Forget a registry's user and password.
+    /// Look after the nodes elsewhere that you are logged in to.
+    #[command(subcommand)]
+    Context(Context),
+    /// Forget a node elsewhere (`https://HOST[:PORT]`), or a registry's user and password.
     Logout {
-        /// The registry; Docker's if left out.
+        /// The registry (Docker's if left out), or the node's URL.
         #[arg(default_value = "docker.io")]
         registry: String,
     },
@@ -203,6 +205,8 @@ pub(crate) struct Serve {
     /// Keep so many earlier revisions of each service to go back to, of the 50 that are kept otherwise.
     #[arg(long, env = "LAYBY_KEEP_REVISIONS", value_name = "N")]
     pub(crate) keep_revisions: Option<u32>,
+    #[command(flatten)]
+    pub(crate) https: ApiListener,
     /// The domain that services are names of.
     #[arg(
         long,
@@ -572,23 +576,6 @@ pub(crate) struct Transfer {
     /// Plain HTTP, or a certificate that nobody signed, will do.
     #[arg(long)]
     pub(crate) insecure: bool,
-}
-
-/// `layby login`.
-#[derive(Debug, Args)]
-pub(crate) struct Login {
-    /// The registry; Docker's if left out.
-    #[arg(default_value = "docker.io")]
-    pub(crate) registry: String,
-    /// The user; otherwise it is asked for.
-    #[arg(short, long, value_name = "USER")]
-    pub(crate) user: Option<String>,
-    /// Read the password from standard input.
-    #[arg(long)]
-    pub(crate) password_stdin: bool,
-    /// Print the registries that the node is logged in to, and do nothing.
-    #[arg(long, conflicts_with_all = ["user", "password_stdin"])]
-    pub(crate) list: bool,
 }
 
 /// `layby image prune`.

@@ -1,33 +1,33 @@
-//! The CLI's side of the API: HTTP/1.1 on the node's socket.
+//! The CLI's side of the API: HTTP/1.1 on the node's socket, or over TLS.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use futures_util::TryStreamExt;
 use http_body_util::{BodyExt, BodyStream, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Bytes, Frame, Incoming};
-use hyper::header::HeaderValue;
+use hyper::header::{AUTHORIZATION, HeaderValue, LINK};
+use hyper::http::request::Builder;
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use layby_control::api::types::{Problem, VersionView};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader};
-use tokio::net::UnixStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, client::IntoClientRequest};
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use crate::exit::{Code, Exit};
+use crate::transport::{Stream, Transport};
 
 type Body = BoxBody<Bytes, io::Error>;
 
-/// A node, by its socket. Each request has a connection of its own.
+/// A node. Each request has a connection of its own.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    socket: PathBuf,
-    data_dir: PathBuf,
+    node: Transport,
 }
 
 /// One of the values that can follow a `?`.
@@ -36,10 +36,20 @@ pub(crate) type Query<'a> = (&'a str, String);
 impl Client {
     /// The node whose API is on `socket`; `data_dir` is named in errors.
     pub(crate) fn new(socket: &Path, data_dir: &Path) -> Self {
-        Self {
+        Self::by(Transport::Socket {
             socket: socket.to_owned(),
             data_dir: data_dir.to_owned(),
-        }
+        })
+    }
+
+    /// The node that is reached so.
+    pub(crate) fn by(node: Transport) -> Self {
+        Self { node }
+    }
+
+    /// What the user calls a node elsewhere; `None`: it is on this machine.
+    pub(crate) fn elsewhere(&self) -> Option<&str> {
+        self.node.elsewhere()
     }
 
     /// Whether a node answers.
@@ -47,10 +57,13 @@ impl Client {
     /// # Errors
     /// One runs, but this user may not use it.
     pub(crate) async fn answers(&self) -> Result<bool> {
-        match UnixStream::connect(&self.socket).await {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                Err(self.unreachable(&error))
-            }
+        let absent = |error: &anyhow::Error| {
+            let exit = error.downcast_ref::<Exit>();
+            exit.is_some_and(|exit| exit.code == Code::NotFound)
+        };
+        match self.node.connect().await {
+            // One elsewhere is not to be started from here.
+            Err(error) if !absent(&error) || self.elsewhere().is_some() => Err(error),
             Err(_) => Ok(false),
             Ok(_) => Ok(self
                 .send(Method::GET, "/v1/version", &[], empty())
@@ -78,6 +91,21 @@ impl Client {
         query: &[Query<'_>],
     ) -> Result<T> {
         json(self.send(Method::GET, path, query, empty()).await?).await
+    }
+
+    /// `GET path`, read as a list in JSON; with the cursor of the next page, if there is one.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn get_page<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[Query<'_>],
+    ) -> Result<(Vec<T>, Option<String>)> {
+        let response = self.send(Method::GET, path, query, empty()).await?;
+        let link = response.headers().get(LINK);
+        let next = link.and_then(|link| cursor(link.to_str().ok()?));
+        Ok((json(response).await?, next))
     }
 
     /// `POST path` with a JSON body or none, read as JSON.
@@ -264,13 +292,16 @@ impl Client {
         &self,
         path: &str,
         query: &[Query<'_>],
-    ) -> Result<WebSocketStream<UnixStream>> {
-        let stream = self.connect().await?;
-        let url = format!("ws://layby{path}{}", encode_query(query));
+    ) -> Result<WebSocketStream<Box<dyn Stream>>> {
+        let stream = self.node.connect().await?;
+        let url = format!("ws://{}{path}{}", self.node.host(), encode_query(query));
         let mut request = url.into_client_request()?;
         let protocol = HeaderValue::from_static("v5.channel.k8s.io");
         let headers = request.headers_mut();
         headers.insert("sec-websocket-protocol", protocol);
+        if let Some(token) = self.node.authorization() {
+            headers.insert(AUTHORIZATION, token.clone());
+        }
         match tokio_tungstenite::client_async(request, stream).await {
             Ok((socket, _)) => Ok(socket),
             Err(tungstenite::Error::Http(answer)) => {
@@ -291,12 +322,11 @@ impl Client {
         query: &[Query<'_>],
         protocol: &str,
     ) -> Result<TokioIo<Upgraded>> {
-        let stream = TokioIo::new(self.connect().await?);
+        let stream = TokioIo::new(self.node.connect().await?);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
         tokio::spawn(connection.with_upgrades());
-        let request = Request::builder()
-            .uri(format!("{path}{}", encode_query(query)))
-            .header("host", "layby")
+        let request = self
+            .request(Method::GET, path, query)
             .header("connection", "Upgrade")
             .header("upgrade", protocol)
             .body(empty())?;
@@ -308,9 +338,16 @@ impl Client {
         Ok(TokioIo::new(hyper::upgrade::on(response).await?))
     }
 
-    async fn connect(&self) -> Result<UnixStream> {
-        let stream = UnixStream::connect(&self.socket).await;
-        stream.map_err(|error| self.unreachable(&error))
+    /// The head of a request, but for what its body is.
+    fn request(&self, method: Method, path: &str, query: &[Query<'_>]) -> Builder {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{path}{}", encode_query(query)))
+            .header("host", self.node.host());
+        match self.node.authorization() {
+            Some(token) => request.header(AUTHORIZATION, token),
+            None => request,
+        }
     }
 
     /// Sends a request and turns an error answer (RFC 9457) into an [`Exit`].
@@ -321,14 +358,12 @@ impl Client {
         query: &[Query<'_>],
         body: Body,
     ) -> Result<Response<Incoming>> {
-        let stream = self.connect().await?;
+        let stream = self.node.connect().await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{path}{}", encode_query(query)))
-            .header("host", "layby")
+        let request = self
+            .request(method, path, query)
             .header("content-type", "application/json")
             .body(body)?;
         let response = sender
@@ -340,18 +375,6 @@ impl Client {
         } else {
             Err(problem(response).await)
         }
-    }
-
-    fn unreachable(&self, error: &io::Error) -> anyhow::Error {
-        let dir = self.data_dir.display();
-        if error.kind() == io::ErrorKind::PermissionDenied {
-            let message = format!(
-                "the node of {dir} is for root and the group layby: run this as one of them"
-            );
-            return Exit::new(Code::Failed, message).into();
-        }
-        let message = format!("no node runs for {dir}: start one with `layby serve` or `layby up`");
-        Exit::new(Code::NotFound, message).into()
     }
 }
 
@@ -449,6 +472,14 @@ fn problem_of(status: StatusCode, body: &[u8]) -> anyhow::Error {
     exit.into()
 }
 
+/// The cursor that a `Link` header (RFC 8288) leads on with.
+fn cursor(link: &str) -> Option<String> {
+    let target = link.strip_prefix('<')?.split_once(">; rel=\"next\"")?.0;
+    let mut pairs = target.split_once('?')?.1.split('&');
+    let found = pairs.find_map(|pair| pair.strip_prefix("cursor="));
+    found.map(str::to_owned)
+}
+
 /// `?a=b&c=d` in the form of RFC 3986; nothing for no values.
 fn encode_query(query: &[Query<'_>]) -> String {
     let mut text = String::new();
@@ -478,6 +509,19 @@ pub(crate) fn encode(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_next_page_is_where_the_link_leads() {
+        let link = "</v1/audit?who=me&cursor=MTI>; rel=\"next\"";
+        assert_eq!(cursor(link).as_deref(), Some("MTI"));
+        for none in [
+            "",
+            "</v1/audit?who=me>; rel=\"next\"",
+            "</v1/audit?cursor=a>; rel=\"prev\"",
+        ] {
+            assert_eq!(cursor(none), None, "{none}");
+        }
+    }
 
     #[test]
     fn a_query_is_percent_encoded() {

@@ -22,18 +22,18 @@ pub(crate) async fn login(client: &Client, options: Login) -> Result<()> {
     if options.list {
         return list(client).await;
     }
+    if options.is_for_a_node() {
+        bail!(
+            "--token-stdin, --name, --fingerprint and --ca are for a node: write its URL with https:// before {}",
+            options.registry
+        );
+    }
     let user = match options.user {
         Some(user) => user,
         None => ask("User: ", false).context("say who with -u USER")?,
     };
     let password = match options.password_stdin {
-        true => {
-            let mut text = String::new();
-            io::stdin()
-                .take(MAX_PASSWORD_BYTES)
-                .read_to_string(&mut text)?;
-            text.trim_end_matches(['\r', '\n']).to_owned()
-        }
+        true => password_from_stdin()?,
         false => ask("Password: ", true).context("give the password with --password-stdin")?,
     };
     if password.is_empty() {
@@ -72,8 +72,17 @@ async fn list(client: &Client) -> Result<()> {
     Ok(())
 }
 
+/// A password or token on standard input, without the end of its line.
+pub(crate) fn password_from_stdin() -> Result<String> {
+    let mut text = String::new();
+    io::stdin()
+        .take(MAX_PASSWORD_BYTES)
+        .read_to_string(&mut text)?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
 /// Asks at the terminal; a secret is not echoed.
-fn ask(question: &str, secret: bool) -> Result<String> {
+pub(crate) fn ask(question: &str, secret: bool) -> Result<String> {
     let stdin = io::stdin();
     if !stdin.is_terminal() {
         bail!("there is no terminal to ask at");

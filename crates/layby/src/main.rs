@@ -1,15 +1,20 @@
 //! Layby: one binary that is the node, the shim of each replica, and the command line.
 
 mod ask;
+mod audit;
 mod build;
 mod cli;
 mod client;
+mod connections;
+mod contexts;
 mod cp;
+mod enrol;
 mod events;
 mod exec;
 mod exit;
 mod forward;
 mod history;
+mod https;
 mod images;
 mod journal;
 mod login;
@@ -34,18 +39,24 @@ mod show;
 mod socket;
 mod switch;
 mod terminal;
+mod tls;
 mod tokens;
 mod top;
 mod transfer;
+mod transport;
 mod up;
 mod volumes;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
+use ask::Named;
 use clap::Parser;
 use cli::{Cli, Command};
 use paths::Paths;
+
+/// Where a node keeps its data unless it is said.
+const DATA_DIR: &str = "/var/lib/layby";
 
 fn main() -> ExitCode {
     layby_runtime::run_if_shim(); // before any thread exists
@@ -53,12 +64,17 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<()> {
-    let paths = Paths::of(&cli.data)?;
+    let named = Named {
+        has_data: cli.data.is_some(),
+        context: cli.context,
+    };
+    let data = cli.data.unwrap_or_else(|| DATA_DIR.into());
+    let paths = Paths::of(&data)?;
     if let Command::Serve(options) = &cli.command {
         return serve::serve(&paths, options);
     }
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(ask::ask(&paths, cli.command))
+        .block_on(ask::ask(&paths, named, cli.command))
 }

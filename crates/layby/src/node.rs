@@ -121,6 +121,13 @@ fn lock_is_held(paths: &Paths) -> bool {
 /// # Errors
 /// No node answers, or it does not end in time.
 pub(crate) async fn stop(paths: &Paths, client: &Client, all: bool) -> Result<()> {
+    if client.elsewhere().is_some() {
+        client
+            .order("/v1/node/stop", &[("all", all.to_string())])
+            .await?;
+        say!("The node was asked to end.");
+        return Ok(());
+    }
     let query = [("all", all.to_string())];
     let asked: Result<VersionView> = client.get("/v1/version", &[]).await;
     let asked = asked.map_err(|error| without_node(paths, error))?;
@@ -171,7 +178,11 @@ fn without_node(paths: &Paths, error: anyhow::Error) -> anyhow::Error {
 /// # Errors
 /// Where standard output cannot be written.
 pub(crate) async fn version(client: &Client, json: bool) -> Result<()> {
-    let node: Option<VersionView> = client.get("/v1/version", &[]).await.ok();
+    let node: Result<VersionView> = client.get("/v1/version", &[]).await;
+    if let (Err(error), Some(_)) = (&node, client.elsewhere()) {
+        tell!("layby: {error:#}");
+    }
+    let node = node.ok();
     let own = env!("CARGO_PKG_VERSION");
     if json {
         say!("{}", serde_json::json!({ "client": own, "node": node }));
@@ -179,13 +190,18 @@ pub(crate) async fn version(client: &Client, json: bool) -> Result<()> {
     }
     say!("layby {own}");
     match node {
-        Some(node) => say!(
-            "node  {} (pid {}, gateway on {}, data in {})",
-            node.version,
-            node.pid,
-            node.http,
-            node.data_dir
-        ),
+        Some(node) => {
+            say!(
+                "node  {} (pid {}, gateway on {}, data in {})",
+                node.version,
+                node.pid,
+                node.http,
+                node.data_dir
+            );
+            if let (Some(api), Some(fingerprint)) = (node.api, node.api_fingerprint) {
+                say!("api   https://{api} (certificate {fingerprint})");
+            }
+        }
         None => say!("node  none answers"),
     }
     Ok(())

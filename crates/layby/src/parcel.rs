@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::out::tell;
 use anyhow::{Context, Result, bail};
+use layby_control::api::types::ManifestView;
 use layby_image::dockerignore::Ignore;
 use tokio::io::AsyncRead;
 use tokio_util::io::SyncIoBridge;
@@ -147,6 +148,44 @@ impl Manifests {
             }
         }
         self.check_size()
+    }
+
+    /// Refuses what a node elsewhere has no business to ask for: a path or variable that is neither below the folder nor
+    /// written in the manifests. It would get whatever of this user's it names.
+    ///
+    /// # Errors
+    /// Naming the first such thing.
+    pub(crate) fn check_asked(&self, node: &str, reply: &ManifestView) -> Result<()> {
+        let inside = |path: &str| {
+            let relative = Path::new(path);
+            relative
+                .components()
+                .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+                && self
+                    .folder
+                    .join(path)
+                    .canonicalize()
+                    .map_or(true, |real| real.starts_with(&self.folder))
+        };
+        let paths = reply.contexts.iter().map(|context| &context.path);
+        let of_secrets = reply
+            .secrets
+            .iter()
+            .filter_map(|secret| secret.file.as_ref());
+        let mut paths = paths.chain(&reply.files).chain(of_secrets);
+        let mut variables = reply
+            .secrets
+            .iter()
+            .filter_map(|secret| secret.env.as_ref());
+        let stray = paths.find(|path| !inside(path) && !self.mentions(&[path.as_str()]));
+        let stray = stray.or_else(|| variables.find(|name| !self.mentions(&[name.as_str()])));
+        match stray {
+            None => Ok(()),
+            Some(what) => bail!(
+                "the node {node} asks for {what}, which the manifests do not name and which is not below {}: nothing more was sent",
+                self.folder.display()
+            ),
+        }
     }
 
     /// The folder's own name.

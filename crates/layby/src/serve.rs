@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cli::Serve;
+use crate::https::{self, Https};
 use crate::node::require_root;
 use crate::parent::{self, Handed};
 use crate::paths::Paths;
@@ -138,7 +139,9 @@ async fn serve_on(
     mut handed: Handed,
 ) -> Result<()> {
     let (registry, registry_addr) = registry::bind(options.registry, &mut handed).await?;
+    let https = https::open(&options.https, paths, &options.domain, &mut handed).await?;
     let config = ControlConfig {
+        api: https.as_ref().map(Https::address),
         data_dir: paths.data_dir.clone(),
         domain: options.domain.clone(),
         http: gateway.http_addr(),
@@ -180,6 +183,8 @@ async fn serve_on(
     );
     let api = api.with_graceful_shutdown(async { drop(closed.await) });
     let api = tokio::spawn(api.into_future());
+    let https = https.map(|https| https.serve(control.network_router()));
+    let https = https.transpose()?;
     let registry = registry::serve(registry, control.registry_router());
     tracing::info!(gateway = %gateway.http_addr(), registry = %registry_addr, data = %paths.data_dir.display(), "the node is ready");
     handed.notify().ready();
@@ -194,6 +199,9 @@ async fn serve_on(
     drop(close);
     registry.abort(); // a push that is cut goes on where it was, at the next start
     control.shutdown(stop.all).await;
+    if let Some(https) = https {
+        https.end(API_GRACE).await;
+    }
     let _ = tokio::time::timeout(API_GRACE, api).await; // those who still follow a log are cut
     engine.close(stop.all).await?;
     if stop.all {

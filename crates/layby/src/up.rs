@@ -20,8 +20,10 @@ pub(crate) async fn up(paths: &Paths, client: &Client, options: Up) -> Result<()
         node::start(paths, client).await?;
     }
     let mut query: Vec<Query<'_>> = vec![("folder", manifests.folder_name())];
-    // The socket is the machine's own: what is a path here is one there.
-    query.push(("folder_path", manifests.folder.display().to_string()));
+    if client.elsewhere().is_none() {
+        // The socket is the machine's own: what is a path here is one there.
+        query.push(("folder_path", manifests.folder.display().to_string()));
+    }
     query.extend(options.app.map(|app| ("app", app)));
     query.extend(manifests.chosen.iter().map(|file| ("file", file.clone())));
     query.extend(options.profiles.into_iter().map(|name| ("profile", name)));
@@ -32,6 +34,9 @@ pub(crate) async fn up(paths: &Paths, client: &Client, options: Up) -> Result<()
     let reply: ManifestView = client
         .upload("/v1/manifests", &query, std::io::Cursor::new(tar))
         .await?;
+    if let Some(node) = client.elsewhere() {
+        manifests.check_asked(node, &reply)?;
+    }
     let contexts = context_folders(&manifests, &reply)?;
     manifests.add_named(&reply.files)?;
     query.push(("dry_run", options.dry_run.to_string()));

@@ -19,6 +19,8 @@ pub(super) async fn version(State(plane): Shared) -> Json<VersionView> {
         pid: std::process::id(),
         http: config.http.to_string(),
         registry: config.registry.listen.map(|addr| addr.to_string()),
+        api: config.api.as_ref().map(|api| api.addr.to_string()),
+        api_fingerprint: (config.api.as_ref()).map(|api| api.fingerprint.borrow().clone()),
         publish_on: config.publish_on.to_string(),
         domain: config.domain.clone(),
         data_dir: config.data_dir.display().to_string(),

@@ -31,6 +31,12 @@ pub struct VersionView {
     /// Where the registry listens, as `address:port`; `null`: it does not.
     #[serde(default)]
     pub registry: Option<String>,
+    /// Where the API is on HTTPS, as `address:port`; `null`: it is on the socket alone.
+    #[serde(default)]
+    pub api: Option<String>,
+    /// The SHA-256 of the certificate that it shows there, in hexadecimal digits.
+    #[serde(default)]
+    pub api_fingerprint: Option<String>,
     /// The address that published ports listen on.
     pub publish_on: String,
     /// The domain below which every service has its host names.

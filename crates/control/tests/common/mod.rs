@@ -488,6 +488,7 @@ async fn start(
             listen,
             ..Default::default()
         },
+        api: None,
         registries: Default::default(),
         master_key: layby_control::MasterKey::File(dir.path().join("master.key")),
         version: "0.0.0-test".into(),

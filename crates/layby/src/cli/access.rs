@@ -1,9 +1,13 @@
-//! Arguments of `layby token`.
+//! Arguments of `layby token`, `login` and `context`, and of the listener for those who come from elsewhere.
 
-use clap::{Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
 use layby_control::Role;
 
 use super::{Json, not_empty, seconds};
+use crate::tls::parse_fingerprint;
 
 /// `layby token`.
 #[derive(Debug, Subcommand)]
@@ -71,4 +75,98 @@ impl TokenRole {
             Self::Admin => Role::Admin,
         }
     }
+}
+
+/// `layby login`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  layby login https://node.example:8443            a node: asks for its token
+  layby login https://10.0.0.5:8443 --fingerprint 3b1f... --token-stdin < token
+  layby login registry.example -u ann              a registry, for the node")]
+pub(crate) struct Login {
+    /// The registry (Docker's if left out); or a node, by a URL that begins with https://.
+    #[arg(default_value = "docker.io")]
+    pub(crate) registry: String,
+    /// The user; otherwise it is asked for.
+    #[arg(short, long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Read the password from standard input.
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+    /// Print the registries that the node is logged in to, and do nothing.
+    #[arg(long, conflicts_with_all = ["user", "password_stdin", "token_stdin", "name", "fingerprint", "ca"])]
+    pub(crate) list: bool,
+    /// Of a node: read the token from standard input.
+    #[arg(long)]
+    pub(crate) token_stdin: bool,
+    /// Of a node: what to call it; otherwise its host.
+    #[arg(long, value_name = "NAME", value_parser = not_empty)]
+    pub(crate) name: Option<String>,
+    /// Of a node: take the certificate with this SHA-256 and no other, and do not ask.
+    #[arg(long, value_name = "SHA256", value_parser = parse_fingerprint, conflicts_with = "ca")]
+    pub(crate) fingerprint: Option<String>,
+    /// Of a node: take what these certificates (PEM) vouch for, and do not ask.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+}
+
+impl Login {
+    /// Whether something is said that is for nodes alone.
+    pub(crate) fn is_for_a_node(&self) -> bool {
+        self.token_stdin || self.name.is_some() || self.fingerprint.is_some() || self.ca.is_some()
+    }
+}
+
+/// `layby context`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Context {
+    /// List the nodes that you are logged in to; the current one has a star.
+    Ls(Json),
+    /// Ask this node from now on.
+    Use {
+        /// Its name; `local` is the node on this machine.
+        #[arg(value_parser = not_empty)]
+        name: String,
+    },
+    /// Forget a node, and your token for it.
+    Rm {
+        /// Its name.
+        #[arg(value_parser = not_empty)]
+        name: String,
+    },
+}
+
+/// `layby audit`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  layby audit                        the newest 100
+  layby audit --since 7d --who ci --json")]
+pub(crate) struct Audit {
+    /// Only from then on: how long ago (10m, 1h30m, 2d) or when (2026-01-31T12:00:00Z); all of it, then.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Only by this user or token.
+    #[arg(long, value_name = "NAME", value_parser = not_empty)]
+    pub(crate) who: Option<String>,
+    #[command(flatten)]
+    pub(crate) json: Json,
+}
+
+/// Where the API listens for those who come from elsewhere.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ApiListener {
+    /// Serve the API on HTTPS there too, for who has a token (`layby token create`); otherwise it is on the socket alone.
+    #[arg(long, env = "LAYBY_API", value_name = "ADDR")]
+    pub(crate) api: Option<SocketAddr>,
+    /// The certificate for it (PEM, with its chain), read again when it changes; otherwise the node makes one of its own.
+    #[arg(long, env = "LAYBY_API_CERT", value_name = "FILE", requires_all = ["api", "api_key"])]
+    pub(crate) api_cert: Option<PathBuf>,
+    /// The certificate's key (PEM).
+    #[arg(
+        long,
+        env = "LAYBY_API_KEY",
+        value_name = "FILE",
+        requires = "api_cert"
+    )]
+    pub(crate) api_key: Option<PathBuf>,
 }
