@@ -195,6 +195,7 @@ impl Node {
             api: None,
             registries: Default::default(),
             master_key: layby_control::MasterKey::File(self.data().join("master.key")),
+            forget_secrets: false,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             virtual_range: (Ipv4Addr::new(10, 1, 240, 0), 20),
             machine: layby_model::capacity::Machine {

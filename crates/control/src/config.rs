@@ -36,6 +36,8 @@ pub struct ControlConfig {
     pub api: Option<ApiAddress>,
     /// Where the key of the secrets is.
     pub master_key: MasterKey,
+    /// All secrets are to be forgotten first: their key is lost.
+    pub forget_secrets: bool,
     /// The version of Layby (for `/v1/version`).
     pub version: String,
     /// The addresses that services can have: the first one, and the length of the prefix.

@@ -21,6 +21,7 @@ use crate::names;
 use crate::plane::{Parts, Plane};
 use crate::prune;
 use crate::registry::{self, Desk};
+use crate::secrets::{self, Vault};
 use crate::store::{self, Store};
 use crate::strays;
 use crate::tables::Tables;
@@ -70,6 +71,10 @@ impl Control {
             tracing::warn!(%error, "old uploads could not be removed");
         }
         let store = Store::open(&config.data_dir.join(STORE))?;
+        let key = config.master_key.clone();
+        let vault = Vault::open(store.clone(), key, config.forget_secrets).await?;
+        let vault = Arc::new(vault);
+        wires.secrets.connect(secrets::source(&vault));
         let life = store.begin_life().await?;
         let rows = store.services().await?;
         let services = rows.iter().map(|row| {
@@ -90,6 +95,7 @@ impl Control {
             images,
             runner,
             store,
+            vault,
             tables,
             desk,
             doorman,

@@ -1,6 +1,7 @@
 //! What can go wrong when the control plane starts.
 
 use crate::registry::DeskError;
+use crate::secrets::KeyError;
 use crate::store::StoreError;
 use layby_model::engine::EngineError;
 
@@ -10,6 +11,9 @@ pub enum Error {
     /// The store could not be opened.
     #[error("the node's store could not be opened")]
     Store(#[from] StoreError),
+    /// The secrets cannot be opened.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The registry could not be opened.
     #[error("the embedded registry could not be opened")]
     Registry(#[from] DeskError),

@@ -22,6 +22,7 @@ mod prune;
 mod reach;
 mod registries;
 mod registry;
+mod secrets;
 mod slot;
 mod store;
 mod strays;
@@ -37,5 +38,6 @@ pub use config::{
 };
 pub use control::{Control, check_data_dir};
 pub use error::Error;
+pub use secrets::KeyError;
 pub use store::StoreError;
 pub use tokens::Role;

@@ -23,6 +23,7 @@ use crate::facts::Facts;
 use crate::probes::ProbePlan;
 use crate::registries::Registries;
 use crate::registry::Desk;
+use crate::secrets::Vault;
 use crate::slot::Slot;
 use crate::store::{Revision, Row, Store};
 use crate::tables::Tables;
@@ -50,6 +51,7 @@ pub(crate) struct Plane {
     pub(crate) runner: Option<Arc<dyn RunStep>>,
     pub(crate) registries: Registries,
     pub(crate) store: Store,
+    pub(crate) vault: Arc<Vault>,
     pub(crate) facts: Facts,
     pub(crate) tables: Tables,
     pub(crate) desk: Desk,
@@ -90,6 +92,7 @@ pub(crate) struct Parts {
     pub(crate) images: Arc<layby_image::Store>,
     pub(crate) runner: Option<Arc<dyn RunStep>>,
     pub(crate) store: Store,
+    pub(crate) vault: Arc<Vault>,
     pub(crate) tables: Tables,
     pub(crate) desk: Desk,
     pub(crate) doorman: Doorman,
@@ -111,6 +114,7 @@ impl Plane {
             images: parts.images,
             runner: parts.runner,
             store: parts.store,
+            vault: parts.vault,
             tables: parts.tables,
             desk: parts.desk,
             events: Events::default(),

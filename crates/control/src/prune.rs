@@ -83,6 +83,9 @@ pub(crate) async fn prune(plane: &Arc<Plane>, body: PruneBody) -> Result<PruneVi
         .store
         .prune_revisions(body.keep_revisions, before, body.dry_run)
         .await?;
+    if !body.dry_run {
+        plane.store.prune_values().await?;
+    }
     let options = PruneOptions {
         in_use,
         registry: plane.desk.registry.hosts().name.clone(),

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use common::{Deployed, PATIENCE, World, compose, tar};
 use layby_control::api::types::{
-    DiffView, EventView, FileView, ImageView, LogView, LoginView, ManifestView, NewToken, Outcome,
-    PowerView, Problem, PruneView, RemovedView, RevisionView, ServiceDetail, ServiceView,
-    TokenView, TransferEvent, UsageView, VersionView, VolumeView,
+    DiffView, EventView, FileView, ImageView, KeptSecret, LogView, LoginView, ManifestView,
+    NewToken, Outcome, PowerView, Problem, PruneView, RemovedView, RevisionView, ServiceDetail,
+    ServiceView, TokenView, TransferEvent, UsageView, VersionView, VolumeView,
 };
 use layby_control::api::{self, AuditView};
 use layby_model::State;
@@ -319,6 +319,14 @@ async fn every_endpoint_of_the_document_answers() {
         .await;
 
     revisions_and_switches(&mut api, one, at).await;
+    let set = br#"{"app": "shop", "values": {"db": "aHVudGVyMg=="}}"#.to_vec();
+    api.raw("POST /v1/secrets", "/v1/secrets", set).await;
+    let secrets: Vec<KeptSecret> = api.call("GET /v1/secrets", "/v1/secrets", vec![]).await;
+    assert_eq!((secrets[0].name.as_str(), secrets[0].version), ("db", 1));
+    let rotate = "POST /v1/secrets/rotate-key";
+    api.raw(rotate, "/v1/secrets/rotate-key", vec![]).await;
+    let path = "/v1/secrets/db?app=shop";
+    api.raw("DELETE /v1/secrets/{name}", path, vec![]).await;
 
     let removed: RemovedView = api
         .call("DELETE /v1/apps/{app}", "/v1/apps/shop", vec![])

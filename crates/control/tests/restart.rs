@@ -276,6 +276,7 @@ async fn the_data_of_a_newer_layby_is_left_alone() {
         api: None,
         registries: Default::default(),
         master_key: layby_control::MasterKey::File(world.dir.path().join("master.key")),
+        forget_secrets: false,
         version: "0.0.0-test".into(),
         virtual_range: ([10, 1, 240, 0].into(), 20),
         machine: layby_model::capacity::Machine {

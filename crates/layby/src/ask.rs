@@ -9,7 +9,7 @@ use crate::paths::Paths;
 use crate::transport::{Remote, Transport};
 use crate::{
     audit, build, contexts, cp, enrol, exec, forward, history, images, journal, login, logs,
-    manual, node, power, services, switch, tokens, top, up, volumes,
+    manual, node, power, secrets, services, switch, tokens, top, up, volumes,
 };
 
 /// Does what `command` says; everything but `serve` asks the node.
@@ -63,6 +63,7 @@ pub(crate) async fn ask(paths: &Paths, context: Named, command: Command) -> Resu
         Command::Down { app, volumes } => services::down(&client, &app, volumes).await,
         Command::Volume(command) => volumes::volume(&client, command).await,
         Command::Image(command) => images::image(&client, command).await,
+        Command::Secret(command) => secrets::secret(&client, command).await,
         Command::Token(command) => tokens::token(&client, command).await,
         Command::Login(options) => login::login(&client, options).await,
         Command::Logout { registry } => login::logout(&client, &registry).await,

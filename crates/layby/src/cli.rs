@@ -5,6 +5,7 @@ mod events;
 mod history;
 mod manual;
 mod power;
+mod secret;
 mod switch;
 
 use std::env::VarError;
@@ -17,6 +18,7 @@ pub(crate) use events::Events;
 pub(crate) use history::{Diff, History, Redeploy, Rollback};
 pub(crate) use manual::{Completions, Man};
 pub(crate) use power::{Power, Powers, Scale};
+pub(crate) use secret::{Secret, SecretFor, SecretImport, SecretSet};
 pub(crate) use switch::{Enable, Remove, Several};
 
 /// Runs a team's containerised services on a machine it owns.
@@ -119,6 +121,9 @@ pub(crate) enum Command {
     /// Look after the node's images.
     #[command(subcommand)]
     Image(Image),
+    /// Look after the secrets that services use: encrypted on the disk, and never shown again.
+    #[command(subcommand)]
+    Secret(Secret),
     /// Look after the tokens by which people and programs use the node over the network, and its registry.
     #[command(subcommand)]
     Token(Token),
@@ -241,6 +246,9 @@ pub(crate) struct Serve {
     /// directory]
     #[arg(long, env = "LAYBY_MASTER_KEY", value_name = "FILE")]
     pub(crate) master_key: Option<PathBuf>,
+    /// Forget all secrets first: for a node whose key is lost. Services that use one wait for it to be set again
+    #[arg(long)]
+    pub(crate) forget_secrets: bool,
     /// Hold the listening sockets and run the node as a process below this one, which is started again when it dies:
     /// connections wait meanwhile.
     #[arg(long, env = "LAYBY_KEEP", value_parser = clap::builder::BoolishValueParser::new())]

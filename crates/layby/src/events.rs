@@ -60,6 +60,12 @@ pub(crate) async fn show(client: &Client, mut lines: Lines, style: Style) -> Res
                 state,
                 text,
             } => screen.line(&service, &show::text(&state), &text),
+            Event::Secret {
+                app,
+                name,
+                version,
+                is_new,
+            } => screen.say(&secret(app, &name, version, is_new)),
             Event::Step { service, text } => screen.say(&format!("{service}  {text}")),
             Event::Service {
                 service,
@@ -88,6 +94,14 @@ pub(crate) async fn show(client: &Client, mut lines: Lines, style: Style) -> Res
         ),
     };
     Err(Exit::new(code, "").into())
+}
+
+fn secret(app: Option<String>, name: &str, version: u32, is_new: bool) -> String {
+    let of = app.map_or_else(String::new, |app| format!(" of {app}"));
+    match is_new {
+        true => format!("{name}{of}  version {version}"),
+        false => format!("{name}{of}  unchanged, version {version}"),
+    }
 }
 
 /// One line a service while it moves; what is settled stands above for good.

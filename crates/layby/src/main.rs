@@ -32,6 +32,7 @@ mod process;
 mod registry;
 mod reserve;
 mod rest;
+mod secrets;
 mod serve;
 mod services;
 mod settings;

@@ -154,6 +154,7 @@ async fn serve_on(
             ca_files: options.registry_ca.clone(),
         },
         master_key: settings::master_key(options, paths),
+        forget_secrets: options.forget_secrets,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         virtual_range: engine.virtual_range(),
         machine: engine.machine(),

@@ -6,6 +6,7 @@ use layby_model::spec::{REPLICAS_MAX, ServiceSpec};
 use crate::fields::Expected;
 use crate::report::Report;
 use crate::tree::{Place, cut};
+use crate::value::DeclaredValue;
 
 /// More attempts than this are no retries: whatever a rollout fails for has not gone away by then.
 pub(crate) const MAX_RETRIES: u32 = 10;
@@ -23,6 +24,10 @@ pub(crate) struct AppDraft {
     /// Its name. `None`: the report says why.
     pub(crate) name: Option<AppName>,
     pub(crate) services: Vec<Draft>,
+    /// The secrets and configs that it brings.
+    pub(crate) values: Vec<DeclaredValue>,
+    /// Files that these are in, and that are to be read.
+    pub(crate) named_files: Vec<String>,
 }
 
 /// A service with the lines that checks across services need.

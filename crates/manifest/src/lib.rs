@@ -44,9 +44,12 @@ mod signal;
 mod sysctl;
 mod tree;
 mod units;
+mod value;
 mod yaml;
 
+pub use compose::dotenv::read_env_file;
 pub use diagnostic::Diagnostic;
+pub use value::DeclaredValue;
 
 /// The files that a manifest may be made of: path relative to the manifest's folder (with `/`) -> content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,6 +81,9 @@ pub struct ReadOptions {
 pub struct Manifest {
     /// What it says.
     pub app: AppSpec,
+    /// The secrets and configs that it brings, each once. What is in files of [`Manifest::named_files`] is among them once
+    /// those are known.
+    pub values: Vec<DeclaredValue>,
     /// What it says that is not honoured, by file and line.
     pub warnings: Vec<Diagnostic>,
     /// The files that were read, in order.
@@ -121,6 +127,7 @@ pub fn read(files: &Files, options: &ReadOptions) -> Result<Manifest, Vec<Diagno
         .services
         .iter()
         .flat_map(|service| &service.named_files)
+        .chain(&draft.named_files)
         .collect::<BTreeSet<_>>()
         .into_iter()
         .cloned()
@@ -130,6 +137,7 @@ pub fn read(files: &Files, options: &ReadOptions) -> Result<Manifest, Vec<Diagno
             name,
             services: draft.services.into_iter().map(|draft| draft.spec).collect(),
         },
+        values: draft.values,
         warnings,
         files: names,
         named_files,

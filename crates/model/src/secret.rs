@@ -382,8 +382,8 @@ fn open_groups(
     }
 }
 
-/// Makes a service name the newest versions at its next [`pin`].
-pub fn unpin(service: &mut ServiceSpec) {
+/// Makes a service name the newest versions, of those that `which` is true for, at its next [`pin`].
+pub fn unpin(service: &mut ServiceSpec, which: &impl Fn(&SecretRef) -> bool) {
     for container in &mut service.containers {
         let composed = container.composed_env.values_mut().flatten();
         let files = container
@@ -402,7 +402,8 @@ pub fn unpin(service: &mut ServiceSpec) {
                 ValueSource::Secret(secret) => Some(secret),
                 ValueSource::Text(_) | ValueSource::Replica(_) => None,
             });
-        for secret in container.secret_env.values_mut().chain(named) {
+        let all = container.secret_env.values_mut().chain(named);
+        for secret in all.filter(|secret| which(secret)) {
             secret.version = None;
         }
     }
@@ -490,7 +491,7 @@ mod tests {
         assert!(refs(&service).all(|secret| secret.version.is_some() && secret.scope.is_some()));
         assert_eq!(refs(&service).count(), 6);
         let before = service.clone();
-        unpin(&mut service);
+        unpin(&mut service, &|_| true);
         assert!(refs(&service).all(|secret| secret.version.is_none()));
         pin(&mut service, &find, &keys).expect("all are there");
         assert_eq!(service, before);

@@ -301,11 +301,12 @@ impl ContainerSpec {
         self.env.insert(name, value);
     }
 
-    /// Takes a variable away, wherever its value comes from. The image may still have one of this name.
-    pub fn unset_env(&mut self, name: &str) {
-        self.env.remove(name);
-        self.secret_env.remove(name);
-        self.composed_env.remove(name);
+    /// Takes a variable away, wherever its value comes from; whether there was one. The image may still have one of this
+    /// name.
+    pub fn unset_env(&mut self, name: &str) -> bool {
+        let was_text = self.env.remove(name).is_some();
+        let was_secret = self.secret_env.remove(name).is_some();
+        was_text || was_secret || self.composed_env.remove(name).is_some()
     }
 }
 

@@ -22,6 +22,7 @@ mod problem;
 mod query;
 mod registries;
 mod replica;
+mod secrets;
 mod services;
 mod sizes;
 mod switch;
@@ -102,6 +103,9 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::remove))
         .routes(routes!(audit::audit))
+        .routes(routes!(secrets::list, secrets::set))
+        .routes(routes!(secrets::rotate_key))
+        .routes(routes!(secrets::remove))
         .routes(routes!(builds::build))
         .routes(routes!(images::list, images::remove))
         .routes(routes!(images::load))

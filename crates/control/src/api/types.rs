@@ -2,6 +2,7 @@
 
 mod event;
 mod history;
+mod secret;
 mod sizes;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use layby_model::Wakefulness;
 use layby_model::replica::{Exit, Phase};
 use layby_model::spec::BuildSecret;
 use layby_model::state::Showing;
+pub use secret::{KeptSecret, SetSecrets};
 use serde::{Deserialize, Serialize};
 pub use sizes::{PowerBody, PowerView, PresetBody, ScaleBody, SizeView};
 use utoipa::ToSchema;
@@ -191,6 +193,17 @@ pub enum Event {
         state: State,
         /// What happened.
         text: String,
+    },
+    /// A secret was set.
+    Secret {
+        /// Whose it is; `null`: the node's.
+        app: Option<String>,
+        /// Its name.
+        name: String,
+        /// Its newest version.
+        version: u32,
+        /// It has another value than before, or is new; else nothing was changed.
+        is_new: bool,
     },
     /// A step that would be taken (dry run).
     Step {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use layby_image::Reference;
 use layby_model::engine::RunSpec;
+use layby_model::secret;
 use layby_model::spec::{PullPolicy, ServiceSpec};
 use layby_model::{RevisionId, ServiceId};
 use tokio::sync::mpsc;
@@ -72,14 +73,18 @@ pub(crate) async fn change(
                 let text = format!("{name} cannot be both set and unset");
                 return Err(Problem::bad_request(text));
             }
-            if container.env.remove(name).is_none() {
+            if !container.unset_env(name) {
                 let text = format!("{id} has no variable {name} of its own");
                 let hint = "the image's own variables can be set to something else, not taken away";
                 return Err(Problem::bad_request(text).hint(hint));
             }
         }
-        container.env.extend(body.env);
+        for (name, value) in body.env {
+            container.set_env(name, value);
+        }
     }
+    // It is deployed with the secrets as they are now.
+    secret::unpin(&mut spec, &|_| true);
     let pulls = pulls::wanted(&plane, &id.app, std::slice::from_ref(&spec), &[]).await?;
     let change = Change {
         id: id.clone(),

@@ -11,6 +11,7 @@ use super::tell_driver;
 use crate::api::types::Problem;
 use crate::driver::Status;
 use crate::plane::Plane;
+use crate::secrets;
 use crate::store::Row;
 
 /// Beside the drain, taking a service down may take this long: its containers have to stop.
@@ -30,7 +31,9 @@ pub(crate) async fn down(plane: &Arc<Plane>, app: &AppName) -> Result<Vec<Servic
         return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", text)
             .hint("`layby ls` shows what there is"));
     }
-    until_gone(leaving).await
+    let removed = until_gone(leaving).await?;
+    secrets::forget_declared(plane, app).await?;
+    Ok(removed)
 }
 
 /// Takes one service down.

@@ -20,6 +20,7 @@ pub(crate) mod upload;
 
 pub(crate) use change::{change, redeploy, rollback};
 pub(crate) use leave::{down, remove};
+pub(crate) use outcome::wait;
 pub(crate) use switch::{disable, enable};
 
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ use crate::capacity;
 use crate::driver::{Request, Status, rolling};
 use crate::plane::Plane;
 use crate::reach::{self, Reach};
+use crate::secrets::{self, NewValue};
 use crate::store::{NewRevision, Row};
 use crate::tokens::Rights;
 use upload::Upload;
@@ -143,6 +145,8 @@ pub(crate) async fn up(
         &rows,
         asked.map(|s| (id(s), s, unscaled(&rows, &id(s), s))),
     )?;
+    let brought = brought(&manifest);
+    secrets::check(&plane, &app.name, &app.services, &brought).await?;
     // From the first look at an image until its revision is written.
     let kept = plane.collector.keep().await;
     let builds = images::builds(&plane, app, ask.build).await?.builds;
@@ -169,7 +173,7 @@ pub(crate) async fn up(
     }
     // With nothing to build or pull, all that can be refused is refused before the answer begins.
     let ready = match builds.is_empty() && pulls.is_empty() {
-        true => Some(commit_app(&plane, app, &who).await?),
+        true => Some(commit_app(&plane, app, brought.clone(), &who).await?),
         false => None,
     };
     let task_plane = Arc::clone(&plane);
@@ -182,7 +186,7 @@ pub(crate) async fn up(
                 None => {
                     pulls::run(&plane, pulls, &events).await?;
                     images::run(&plane, Arc::new(upload), builds, &who.rights, &events).await?;
-                    let committed = commit_app(&plane, &manifest.app, &who).await?;
+                    let committed = commit_app(&plane, &manifest.app, brought, &who).await?;
                     // Other services may run what was built; this app's do already.
                     plane.desk.pushed();
                     committed
@@ -335,12 +339,27 @@ fn warnings(manifest: &Manifest, rows: &[Row]) -> Vec<String> {
         .collect()
 }
 
-/// Resolves all services of an app and writes them.
+/// The secrets and configs that a manifest brings, as they are kept.
+fn brought(manifest: &Manifest) -> Vec<NewValue> {
+    let values = manifest.values.iter();
+    let value = |value: &layby_manifest::DeclaredValue| NewValue {
+        app: Some(manifest.app.name.clone()),
+        kind: value.kind,
+        name: value.name.clone(),
+        value: value.value.clone(),
+        declared: true,
+    };
+    values.map(value).collect()
+}
+
+/// Keeps what an app's manifest brings, resolves all its services and writes them.
 async fn commit_app(
     plane: &Arc<Plane>,
     app: &AppSpec,
+    brought: Vec<NewValue>,
     who: &Who,
 ) -> Result<Vec<Committed>, Problem> {
+    plane.vault.keep(brought, &who.name).await?;
     let rows = plane.store.services().await?;
     let (app, _) = power::settle(plane, &rows, app).await?;
     let mut revisions = Vec::new();
@@ -374,10 +393,10 @@ async fn commit(
 }
 
 /// The same for whoever has its turn already: what it has read since then is still so.
-async fn commit_in_turn(
+pub(crate) async fn commit_in_turn(
     plane: &Arc<Plane>,
     _turn: &MutexGuard<'_, ()>,
-    revisions: Vec<NewRevision>,
+    mut revisions: Vec<NewRevision>,
 ) -> Result<Vec<Committed>, Problem> {
     let rows = plane.store.services().await?;
     let row_of = |id: &ServiceId| rows.iter().find(|row| row.service == *id);
@@ -389,6 +408,9 @@ async fn commit_in_turn(
             );
         }
     }
+    let services = revisions.iter_mut();
+    let services = services.map(|new| (&new.service.app, &mut new.spec.service));
+    secrets::pin(plane, services).await?;
     let specs = || {
         let news = revisions.iter();
         news.map(|new| (new.service.clone(), &new.spec.service))
@@ -525,4 +547,20 @@ async fn finish(events: &mpsc::Sender<Event>, ended: Result<i32, Problem>) {
         }
     };
     let _ = events.send(Event::Done { code }).await;
+}
+
+/// Runs work that tells how it goes, to its end, whether anybody listens or not.
+pub(crate) fn stream<W>(
+    plane: &Plane,
+    work: impl FnOnce(mpsc::Sender<Event>) -> W + Send + 'static,
+) -> mpsc::Receiver<Event>
+where
+    W: Future<Output = Result<i32, Problem>> + Send,
+{
+    let (events, stream) = mpsc::channel(EVENTS);
+    plane.spawn(async move {
+        let ended = work(events.clone()).await;
+        finish(&events, ended).await;
+    });
+    stream
 }

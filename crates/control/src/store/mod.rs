@@ -11,6 +11,7 @@ mod jobs;
 #[cfg(test)]
 mod old;
 mod rows;
+mod secrets;
 mod sizes;
 mod tokens;
 
@@ -27,6 +28,7 @@ use format::MIGRATIONS;
 pub(crate) use history::Record;
 pub(crate) use jobs::{AttemptRow, Cause, EndRow, JobRow, NewRun, RunRow, Shelf};
 pub(crate) use rows::{Decision, NewRevision, Revision, Row, enabled_after};
+pub(crate) use secrets::{SealedValue, ValueRow};
 pub(crate) use tokens::Token;
 
 /// So many closures may wait for the disk; a caller beyond that waits for a place.

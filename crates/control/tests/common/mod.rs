@@ -491,6 +491,7 @@ async fn start(
         api: None,
         registries: Default::default(),
         master_key: layby_control::MasterKey::File(dir.path().join("master.key")),
+        forget_secrets: false,
         version: "0.0.0-test".into(),
         virtual_range: (Ipv4Addr::new(10, 1, 240, 0), 20),
         machine: layby_model::capacity::Machine {

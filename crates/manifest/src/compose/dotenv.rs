@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::Diagnostic;
 use crate::compose::interpolate;
 use crate::report::Report;
 use crate::tree::Place;
@@ -37,6 +38,29 @@ pub(crate) fn variables(
         variables.insert(line.key, value);
     }
     variables
+}
+
+/// Reads the `KEY=VALUE` lines of a file by the same rules; `${VAR}` means what the file itself says before.
+///
+/// # Errors
+/// What is wrong with it, by line; values are in none of the sentences.
+pub fn read_env_file(
+    file: &str,
+    bytes: &[u8],
+) -> Result<BTreeMap<String, String>, Vec<Diagnostic>> {
+    let mut report = Report::default();
+    let mut env = BTreeMap::new();
+    if bytes.len() > MAX_FILE_BYTES {
+        report.error(&Place::whole(file), "the file is larger than 1 MiB");
+    } else {
+        add(file, bytes, &BTreeMap::new(), &mut env, &mut report);
+    }
+    report
+        .finish()
+        .and_then(|warnings| match warnings.is_empty() {
+            true => Ok(env),
+            false => Err(warnings),
+        })
 }
 
 /// Lays the variables of an `env_file` over `env`. Values are filled in from `known`, and from what the file itself

@@ -97,6 +97,8 @@ pub(crate) fn read(
     AppDraft {
         name,
         services: networks::join(&networks, members, report),
+        values: Vec::new(),
+        named_files: Vec::new(),
     }
 }
 

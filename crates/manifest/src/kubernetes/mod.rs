@@ -123,7 +123,12 @@ pub(crate) fn read(files: Vec<File>, options: &ReadOptions, report: &mut Report)
         name.as_ref(),
         report,
     );
-    AppDraft { name, services }
+    AppDraft {
+        name,
+        services,
+        values: Vec::new(),
+        named_files: Vec::new(),
+    }
 }
 
 /// Reads one object; the items of a List are put with those that wait.

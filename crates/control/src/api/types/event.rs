@@ -49,6 +49,8 @@ pub enum EventKind {
     SecretSet,
     /// A secret was removed.
     SecretRemoved,
+    /// All secrets were encrypted with another key.
+    KeyRotated,
 }
 
 impl EventKind {
@@ -72,7 +74,8 @@ impl EventKind {
             | Self::JobStarted
             | Self::JobEnded
             | Self::SecretSet
-            | Self::SecretRemoved => true,
+            | Self::SecretRemoved
+            | Self::KeyRotated => true,
         }
     }
 }

@@ -1,0 +1,311 @@
+//! What users do with secrets: set, list and remove them. No way leads out again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use layby_model::AppName;
+use layby_model::secret::{
+    MAX_VALUE_BYTES, Scope, SecretRef, SecretValue, ValueKind, is_value_name, refs, unpin,
+};
+use tokio::sync::mpsc;
+
+use super::seal::Place;
+use super::vault::{Kept, NewValue};
+use crate::api::Who;
+use crate::api::types::{Event, EventKind, KeptSecret, Problem};
+use crate::deploy::{self, Committed};
+use crate::plane::Plane;
+use crate::store::{NewRevision, Row};
+
+/// The most values that are set at once.
+const MAX_AT_ONCE: usize = 1_000;
+/// The most secrets and configs of a node, versions not counted.
+const MAX_NAMES: usize = 20_000;
+
+/// Values to set.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    /// `None`: the node's.
+    pub(crate) app: Option<AppName>,
+    pub(crate) values: BTreeMap<String, SecretValue>,
+    /// The services that use them get new revisions.
+    pub(crate) deploy: bool,
+    /// Nobody waits for those.
+    pub(crate) detach: bool,
+}
+
+/// Sets secrets, all or none, and gives every service that uses one a new revision.
+pub(crate) async fn set(
+    plane: &Arc<Plane>,
+    setting: Setting,
+    who: Who,
+) -> Result<mpsc::Receiver<Event>, Problem> {
+    check(&setting)?;
+    let Setting {
+        app,
+        values,
+        deploy,
+        detach,
+    } = setting;
+    room(plane, app.as_ref(), &values).await?;
+    let new = values.into_iter().map(|(name, value)| NewValue {
+        app: app.clone(),
+        kind: ValueKind::Secret,
+        name,
+        value,
+        declared: false,
+    });
+    let kept = plane.vault.keep(new.collect(), &who.name).await?;
+    for one in kept.iter().filter(|one| one.is_new) {
+        let text = format!("{}, version {}", one.name, one.version);
+        plane.events.note(
+            EventKind::SecretSet,
+            app.clone(),
+            None,
+            text,
+            Some(&who.name),
+        );
+    }
+    let committed = match deploy {
+        true => redeploy(plane, app.as_ref(), &kept, &who).await?,
+        false => Vec::new(),
+    };
+    if let Err(error) = plane.store.prune_values().await {
+        tracing::warn!(%error, "old versions of secrets are still there");
+    }
+    let app = app.map(|app| app.to_string());
+    Ok(deploy::stream(plane, move |events| async move {
+        for one in kept {
+            let event = Event::Secret {
+                app: app.clone(),
+                name: one.name,
+                version: one.version,
+                is_new: one.is_new,
+            };
+            let _ = events.send(event).await;
+        }
+        Ok(deploy::wait(committed, detach, &events).await)
+    }))
+}
+
+fn check(setting: &Setting) -> Result<(), Problem> {
+    if setting.values.is_empty() {
+        return Err(Problem::bad_request("there is nothing to set"));
+    }
+    if setting.values.len() > MAX_AT_ONCE {
+        let text = format!("more than {MAX_AT_ONCE} secrets at once: set some first");
+        return Err(Problem::bad_request(text));
+    }
+    for (name, value) in &setting.values {
+        if !is_value_name(name) {
+            return Err(Problem::bad_request(bad_name(name)));
+        }
+        if value.bytes().len() > MAX_VALUE_BYTES {
+            let text = format!(
+                "the secret {name} is larger than {} KiB",
+                MAX_VALUE_BYTES >> 10
+            );
+            return Err(Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                text,
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn bad_name(name: &str) -> String {
+    format!(
+        "{name:?} cannot name a secret: use up to 253 letters, digits, '_', '.' and '-', not beginning with a point \
+         (GROUP/KEY for a key of a group)"
+    )
+}
+
+async fn room(
+    plane: &Plane,
+    app: Option<&AppName>,
+    values: &BTreeMap<String, SecretValue>,
+) -> Result<(), Problem> {
+    let owner = app.map_or_else(String::new, AppName::to_string);
+    let rows = plane.store.values().await?;
+    let mut names: Vec<(&str, &str)> = rows
+        .iter()
+        .map(|row| (row.place.app.as_str(), row.place.name.as_str()))
+        .chain(values.keys().map(|name| (owner.as_str(), name.as_str())))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.len() > MAX_NAMES {
+        let text = format!("the node has {MAX_NAMES} secrets already: remove some first");
+        return Err(Problem::conflict(text));
+    }
+    Ok(())
+}
+
+/// Gives every service that is to run with an older version a new revision.
+async fn redeploy(
+    plane: &Arc<Plane>,
+    app: Option<&AppName>,
+    kept: &[Kept],
+    who: &Who,
+) -> Result<Vec<Committed>, Problem> {
+    let turn = plane.deploys.lock().await;
+    let rows = plane.store.services().await?;
+    let mut news = Vec::new();
+    for row in rows.iter().filter(|row| !row.removing) {
+        if app.is_some_and(|app| *app != row.service.app) {
+            continue;
+        }
+        let current = deploy::current(row).1;
+        let mut causes: Vec<String> = Vec::new();
+        let mut spec = (*current.spec).clone();
+        for one in kept {
+            let is_older = |secret: &SecretRef| {
+                secret.kind == one.kind
+                    && secret.name == one.name
+                    && secret.scope == Some(one.scope)
+                    && secret.version != Some(one.version)
+            };
+            if refs(&spec.service).any(is_older) {
+                unpin(&mut spec.service, &is_older);
+                causes.push(format!("secret {} version {}", one.name, one.version));
+            }
+        }
+        if !causes.is_empty() {
+            news.push(NewRevision {
+                service: row.service.clone(),
+                spec,
+                cause: Some(causes.join(", ")),
+                unscale: false,
+                made_by: who.name.clone(),
+                enables: false,
+                anew: false,
+            });
+        }
+    }
+    deploy::commit_in_turn(plane, &turn, news).await
+}
+
+/// Every secret, without its value.
+pub(crate) async fn list(plane: &Plane, app: Option<&AppName>) -> Result<Vec<KeptSecret>, Problem> {
+    let rows = plane.store.services().await?;
+    let mut secrets: Vec<KeptSecret> = Vec::new();
+    for value in plane.store.values().await? {
+        let Place {
+            app: owner,
+            kind,
+            name,
+            version,
+        } = value.place;
+        let is_asked = app.is_none_or(|app| owner == app.as_str());
+        if kind != ValueKind::Secret || !value.is_kept || !is_asked {
+            continue;
+        }
+        let owner = Some(owner).filter(|owner| !owner.is_empty());
+        // The versions of one come one after another, the newest last.
+        let older = secrets.pop_if(|last| last.app == owner && last.name == name);
+        secrets.push(KeptSecret {
+            used_by: used_by(&rows, owner.as_deref(), &name),
+            versions: older.map_or(0, |older| older.versions) + 1,
+            app: owner,
+            name,
+            version,
+            set_at: value.created_at,
+            set_by: value.made_by,
+        });
+    }
+    Ok(secrets)
+}
+
+/// The services that run with a secret, or are to.
+fn used_by(rows: &[Row], app: Option<&str>, name: &str) -> Vec<String> {
+    let scope = match app {
+        Some(_) => Scope::App,
+        None => Scope::Node,
+    };
+    let uses = |row: &&Row| {
+        let mut revisions = row.live.iter().chain([&row.target]);
+        app.is_none_or(|app| row.service.app.as_str() == app)
+            && revisions.any(|revision| {
+                refs(&revision.spec.service).any(|secret| {
+                    secret.kind == ValueKind::Secret
+                        && secret.name == name
+                        && secret.scope == Some(scope)
+                })
+            })
+    };
+    let users = rows.iter().filter(uses);
+    users.map(|row| row.service.to_string()).collect()
+}
+
+/// Removes a secret with all its versions.
+///
+/// # Errors
+/// There is none, or a service uses it.
+pub(crate) async fn remove(
+    plane: &Plane,
+    app: Option<&AppName>,
+    name: &str,
+    who: &Who,
+) -> Result<(), Problem> {
+    // Nothing is deployed meanwhile that names it.
+    let _turn = plane.deploys.lock().await;
+    let rows = plane.store.services().await?;
+    let users = used_by(&rows, app.map(AppName::as_str), name);
+    if !users.is_empty() {
+        let text = format!("the secret {name} is used by {}", users.join(", "));
+        return Err(Problem::conflict(text)
+            .hint("deploy them without it, or take them down, then remove it"));
+    }
+    let owner = app.map_or("", AppName::as_str);
+    let names = vec![(ValueKind::Secret, name.to_owned())];
+    if plane.store.forget_values(owner, names).await?.is_empty() {
+        let text = match app {
+            Some(app) => format!("the app {app} has no secret {name}"),
+            None => format!("the node has no secret {name}"),
+        };
+        return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", text)
+            .hint("`layby secret ls` shows what there is; --app APP names one of an app"));
+    }
+    plane.events.note(
+        EventKind::SecretRemoved,
+        app.cloned(),
+        None,
+        name.to_owned(),
+        Some(&who.name),
+    );
+    Ok(())
+}
+
+/// Encrypts all secrets with a new key.
+pub(crate) async fn rotate_key(plane: &Plane, who: &Who) -> Result<(), Problem> {
+    plane.vault.rotate().await?;
+    let text = "all secrets are encrypted with a new key".to_owned();
+    plane
+        .events
+        .note(EventKind::KeyRotated, None, None, text, Some(&who.name));
+    Ok(())
+}
+
+/// Forgets what the manifest of an app has brought, once none of its services is left.
+pub(crate) async fn forget_declared(plane: &Plane, app: &AppName) -> Result<(), Problem> {
+    let rows = plane.store.services().await?;
+    if rows.iter().any(|row| row.service.app == *app) {
+        return Ok(());
+    }
+    let mut declared: BTreeMap<(ValueKind, String), bool> = BTreeMap::new();
+    for row in plane.store.values().await? {
+        if row.place.app == app.as_str() && row.is_kept {
+            // What a user has set over it is the user's.
+            declared.insert((row.place.kind, row.place.name), row.declared);
+        }
+    }
+    let names = declared.into_iter().filter(|(_, declared)| *declared);
+    let names: Vec<_> = names.map(|(name, _)| name).collect();
+    if !names.is_empty() {
+        plane.store.forget_values(app.as_str(), names).await?;
+    }
+    Ok(())
+}
