@@ -175,12 +175,21 @@ async fn an_image_that_gets_a_name_of_the_registry_is_pushed_there() {
         409,
         "it runs by this name"
     );
+    let path = "/v1/images/save?reference=localhost:5000/team/other:y&format=oci";
+    let archive = world.ask("GET", path, Vec::new()).await.1;
     let path = "/v1/images?reference=localhost:5000/team/other:y";
     assert_eq!(
         world.ask("DELETE", path, Vec::new()).await.0,
         204,
         "no manifest names it"
     );
+    let at_tag = "/v2/team/other/manifests/y";
+    assert_eq!(client.ask("GET", at_tag, b"").await.0, 404);
+    let (status, body) = world.ask("POST", "/v1/images/load", archive.to_vec()).await;
+    let said = String::from_utf8_lossy(&body).into_owned();
+    assert!(status == 200 && said.contains("team/other:y"), "{said}");
+    let loaded = client.ask("GET", at_tag, b"").await;
+    assert_eq!(loaded, (StatusCode::OK, manifest.clone()));
     let path = tag("nothing", "registry/fake/ok:1");
     assert_eq!(world.ask("POST", &path, Vec::new()).await.0, 404);
     assert_ne!(first, second);

@@ -155,6 +155,7 @@ impl Embedded {
         let own = [&config.data_dir, &config.run_dir];
         let gate = mounts::Gate {
             is_open: config.allow_privileged,
+            shifts_ids,
             own: own
                 .into_iter()
                 .map(|dir| std::fs::canonicalize(dir).unwrap_or_else(|_| dir.clone()))

@@ -45,6 +45,24 @@ const PROGRAMS: [&str; 16] = [
     "/usr/share",
 ];
 
+/// The capabilities that a container has anyway (Docker's).
+const USUAL: [&str; 14] = [
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+
 /// Many containers are shown the machine's time zone, which is no secret.
 const TIME_ZONE: [&str; 2] = ["/etc/localtime", "/etc/timezone"];
 
@@ -60,6 +78,25 @@ pub fn asked(spec: &ServiceSpec, own: &[PathBuf]) -> Option<String> {
     of_options
         .or_else(|| of_sandbox(&spec.sandbox).map(str::to_owned))
         .or_else(of_mounts)
+}
+
+/// The same where root in a container is root on the machine, since that has no user namespaces: then capabilities and
+/// system calls beyond the usual ones need the operator's word too.
+pub fn asked_of_root(spec: &ServiceSpec) -> Option<String> {
+    spec.containers.iter().find_map(|container| {
+        let options = &container.options;
+        let usual = |name: &str| {
+            let name = name.to_ascii_uppercase();
+            USUAL.contains(&name.strip_prefix("CAP_").unwrap_or(&name))
+        };
+        let added = options.cap_add.iter().find(|name| !usual(name));
+        let unconfined = options.seccomp.as_deref() == Some("unconfined");
+        added
+            .map(|name| format!("the capability {name} without a user namespace"))
+            .or_else(|| {
+                unconfined.then(|| "seccomp=unconfined without a user namespace".to_owned())
+            })
+    })
 }
 
 fn of_container(options: &ContainerOptions) -> Option<String> {
@@ -155,6 +192,26 @@ mod tests {
             read_only,
         };
         asked(&service(|c| c.mounts.push(mount)), &own())
+    }
+
+    #[test]
+    fn rights_of_root_need_a_word_where_root_is_not_shut_in() {
+        let added = |name: &str| asked_of_root(&service(|c| c.options.cap_add.push(name.into())));
+        assert_eq!(added("CAP_CHOWN"), None);
+        assert_eq!(added("net_raw"), None);
+        for name in ["SYS_ADMIN", "CAP_SYS_PTRACE", "ALL"] {
+            assert!(
+                added(name).is_some_and(|what| what.contains(name)),
+                "{name}"
+            );
+        }
+        let unconfined = service(|c| c.options.seccomp = Some("unconfined".into()));
+        assert!(asked_of_root(&unconfined).is_some());
+        assert_eq!(
+            asked(&unconfined, &own()),
+            None,
+            "a user namespace shuts it in"
+        );
     }
 
     #[test]

@@ -106,27 +106,22 @@ impl Network {
         let found = survey(&handle, &names, &claims, &remembered).await?;
         let node = found.node;
         claims.claim(&names.node, node)?;
-        let dns = Dns::open(remembered.dns_port).map_err(Error::Dns)?;
-        remembered.subnet = node.to_string();
-        remembered.dns_port = dns.port;
-        remembered.write(&memory)?;
-        switch_ip_forward_on()?;
-        link::set_up(&handle, LOOPBACK).await?;
-        link::make_local(&handle, node.virtual_range()).await?;
-        let fence = Fence {
+        let mut fence = Fence {
             names,
             node,
             virtual_port: config.virtual_port,
-            dns_port: dns.port,
+            dns_port: 0,
         };
-        let doors = fence.standing_doors().await;
-        fence.raise(&doors).await?;
-        for chain in foreign::open(&fence).await? {
-            tracing::warn!(
-                "a firewall drops what it does not know (its {chain}): opened it for the bridges {}",
-                fence.names.bridges
-            );
-        }
+        let (dns, doors) = match begin(&mut fence, &handle, &memory, &mut remembered).await {
+            Ok(begun) => begun,
+            Err(error) => {
+                // Where bridges stand, replicas live on what an earlier start has made.
+                if found.bridges(&fence.names).next().is_none() {
+                    take_back(&fence, &handle, claims).await;
+                }
+                return Err(error);
+            }
+        };
         drop(claims);
 
         let started = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -411,6 +406,44 @@ impl Network {
     fn lock(&self) -> MutexGuard<'_, Bridges> {
         // Nothing panics while it is held.
         self.bridges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Opens the name server, makes the range local, and puts the fence up.
+async fn begin(
+    fence: &mut Fence,
+    handle: &Handle,
+    memory: &Path,
+    remembered: &mut Remembered,
+) -> Result<(Dns, BTreeSet<Door>), Error> {
+    let dns = Dns::open(remembered.dns_port).map_err(Error::Dns)?;
+    fence.dns_port = dns.port;
+    remembered.subnet = fence.node.to_string();
+    remembered.dns_port = dns.port;
+    remembered.write(memory)?;
+    switch_ip_forward_on()?;
+    link::set_up(handle, LOOPBACK).await?;
+    link::make_local(handle, fence.node.virtual_range()).await?;
+    let doors = fence.standing_doors().await;
+    fence.raise(&doors).await?;
+    for chain in foreign::open(fence).await? {
+        tracing::warn!(
+            "a firewall drops what it does not know (its {chain}): opened it for the bridges {}",
+            fence.names.bridges
+        );
+    }
+    Ok((dns, doors))
+}
+
+/// Takes back what a start has made that came to nothing.
+async fn take_back(fence: &Fence, handle: &Handle, claims: Claims) {
+    let mut errors = Collect::default();
+    errors.add(foreign::close(fence).await);
+    errors.add(fence.lower().await);
+    errors.add(link::unmake_local(handle, fence.node.virtual_range()).await);
+    errors.add(claims.give_up(&fence.names.node));
+    if let Err(left) = errors.finish() {
+        tracing::warn!("after the network could not be opened: {}", whole(&left));
     }
 }
 

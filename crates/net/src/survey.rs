@@ -22,6 +22,14 @@ pub(crate) struct Survey {
     pub(crate) node: Subnet,
 }
 
+impl Survey {
+    /// The node's bridges, whole or not.
+    pub(crate) fn bridges<'a>(&'a self, names: &'a Names) -> impl Iterator<Item = &'a Device> {
+        let devices = self.devices.iter();
+        devices.filter(|device| names.bridge_number(&device.name).is_some())
+    }
+}
+
 /// A bridge that is whole.
 pub(crate) struct Found {
     pub(crate) number: u8,

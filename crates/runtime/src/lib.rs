@@ -55,7 +55,7 @@ mod written;
 
 pub use error::Error;
 pub use image::ShimImage;
-pub use mounts::{FileConfig, MountConfig, MountFrom};
+pub use mounts::{FileConfig, MountConfig, MountFrom, is_plain_name};
 pub use options::{DeviceConfig, OptionsConfig, UlimitConfig};
 pub use receive::receive;
 pub use shim::{run_if_shim, shims_below};

@@ -86,7 +86,7 @@ pub(crate) fn is_kernels(path: &Path) -> bool {
 }
 
 /// Whether a name is that of a file in any folder, and leads nowhere else.
-fn is_plain(name: &str) -> bool {
+pub fn is_plain_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
     (1..=255).contains(&name.len()) && name.bytes().all(plain) && !matches!(name, "." | "..")
 }
@@ -164,7 +164,7 @@ pub(crate) fn check(container: &str, mounts: &[MountConfig], ids: Option<u32>) -
             return fatal(format!("two mounts have the target {target}"));
         }
         if let MountFrom::Memory { name, .. } = &mount.source
-            && !is_plain(name)
+            && !is_plain_name(name)
         {
             return fatal(format!("{name:?} cannot name a file system in memory"));
         }

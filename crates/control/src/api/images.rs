@@ -17,6 +17,7 @@ use super::pipe;
 use super::query::{self, Pairs};
 use super::types::{ImageDetail, ImageView, LayerView, Problem, PruneBody, PruneView};
 use super::{Shared, Who};
+use crate::deploy::images;
 use crate::plane::Plane;
 use crate::reach::Reach;
 use crate::store::Revision;
@@ -152,7 +153,7 @@ pub(super) async fn prune(State(plane): Shared, body: Bytes) -> Result<Json<Prun
     Ok(Json(crate::prune::prune(&plane, body).await?))
 }
 
-/// Loads all images of an OCI or docker archive.
+/// Loads all images of an OCI or docker archive. Those with a name of the node's own registry can be pulled there.
 #[utoipa::path(
     post,
     path = "/v1/images/load",
@@ -173,7 +174,16 @@ pub(super) async fn load(
     let store = Arc::clone(&plane.images);
     let loaded = plane.at_clients_pace(move || store.load(reader)).await;
     let images = loaded.await.map_err(broke_off)??;
-    Ok(Json(images.iter().map(view).collect()))
+    for image in &images {
+        images::push_own(&plane, &image.digest, &image.references).await?;
+    }
+    plane.desk.pushed();
+    // As they are called now: one name of the registry stands for all that it has.
+    let again = blocking(&plane, move |store| {
+        let images = images.iter().map(|image| store.get(&image.digest));
+        images.collect::<Result<Vec<Image>, _>>()
+    });
+    Ok(Json(again.await?.iter().map(view).collect()))
 }
 
 /// Writes images as one archive.

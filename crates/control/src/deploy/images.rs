@@ -169,21 +169,32 @@ pub(crate) async fn run(
 }
 
 /// Lets an image be pulled by those of its names that are of the node's own registry.
-pub(super) async fn push_own(
+pub(crate) async fn push_own(
     plane: &Arc<Plane>,
     digest: &str,
     names: &[String],
 ) -> Result<(), Problem> {
     let hosts = plane.desk.registry.hosts();
-    let own = names.iter().map(|name| hosts.canonical(name));
-    let own: Vec<String> = own
-        .filter(|name| hosts.repository(name).is_some())
+    let own = names
+        .iter()
+        .map(|name| (name.clone(), hosts.canonical(name)));
+    let own: Vec<(String, String)> = own
+        .filter(|(_, own)| hosts.repository(own).is_some())
         .collect();
     let (task_plane, digest) = (Arc::clone(plane), digest.to_owned());
     let push = move || {
         let (desk, images) = (&task_plane.desk, &task_plane.images);
-        own.iter()
-            .try_for_each(|name| desk.tag(images, &digest, name))
+        own.iter().try_for_each(|(name, own)| {
+            desk.tag(images, &digest, own)?;
+            match name == own {
+                true => Ok(()),
+                // Nobody would find it by this one any more.
+                false => match images.remove(name) {
+                    Err(layby_image::Error::NotFound { .. }) => Ok(()),
+                    removed => removed,
+                },
+            }
+        })
     };
     let pushed = tokio::task::spawn_blocking(push).await;
     Ok(pushed.map_err(broke_off)??)

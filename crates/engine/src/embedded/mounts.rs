@@ -11,7 +11,7 @@ use layby_model::mounts::{Mount, MountSource};
 use layby_model::replica::Trouble;
 use layby_model::spec::{ContainerSpec, ServiceSpec};
 use layby_model::{AppName, error_chain, privilege};
-use layby_runtime::{FileConfig, MountConfig, MountFrom};
+use layby_runtime::{FileConfig, MountConfig, MountFrom, is_plain_name};
 
 use super::volumes::{VolumeError, Volumes, Wanted};
 use crate::slots::Slots;
@@ -33,6 +33,8 @@ pub(super) struct Place<'a> {
 #[derive(Debug)]
 pub(super) struct Gate {
     pub(super) is_open: bool,
+    /// Root inside is nobody outside.
+    pub(super) shifts_ids: bool,
     /// The node's folders, without links.
     pub(super) own: Vec<PathBuf>,
 }
@@ -41,7 +43,11 @@ impl Gate {
     /// Refuses what a service asks for that has not been allowed: how it was deployed, and how the node was started then,
     /// does not count.
     pub(super) fn check(&self, spec: &ServiceSpec) -> Result<(), Trouble> {
-        match privilege::asked(spec, &self.own) {
+        let of_root = || match self.shifts_ids {
+            true => None,
+            false => privilege::asked_of_root(spec),
+        };
+        match privilege::asked(spec, &self.own).or_else(of_root) {
             Some(what) if !self.is_open => {
                 Err(not_allowed(&format!("the service asks for {what}")))
             }
@@ -169,7 +175,7 @@ fn one(
             memory_bytes: None,
             copy,
         } => {
-            if !is_plain(name) {
+            if !is_plain_name(name) {
                 return Err(Trouble {
                     fatal: true,
                     message: format!("{name:?} cannot name a folder of a replica's containers"),
@@ -198,12 +204,6 @@ fn one(
         read_only: mount.read_only,
         copy_up,
     })
-}
-
-/// Whether a name can be that of a file in any folder, and leads nowhere else.
-fn is_plain(name: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-    (1..=255).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(plain)
 }
 
 fn bind(path: PathBuf) -> MountFrom {
@@ -305,6 +305,7 @@ mod tests {
         fs::create_dir_all(&data).expect("a folder");
         let (store, _) = Volumes::open(&data).expect("opened");
         let gate = Gate {
+            shifts_ids: true,
             is_open: false,
             own: vec![data],
         };

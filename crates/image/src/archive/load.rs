@@ -91,6 +91,8 @@ pub(crate) fn load(store: &Store, reader: impl Read, limits: &Limits) -> Result<
                 store.commit(spooled)?;
             }
         }
+        // Before anybody can name it: a layer that cannot be unpacked is the archive's fault, and is told to who brought it.
+        store.layers(&image.manifest.digest)?;
         store.put_in_index(&image.manifest, &image.names)?;
     }
     for image in &found {

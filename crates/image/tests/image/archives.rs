@@ -159,6 +159,26 @@ fn of_an_image_for_several_machines_this_ones_is_taken() {
 }
 
 #[test]
+fn an_archive_with_a_layer_that_leads_out_of_its_root_is_refused_before_it_has_a_name() {
+    let world = World::new();
+    for bad in [
+        Tar::new().file("../x", "out").finish(),
+        Tar::new()
+            .entry(b'2', "a", "/etc", b"")
+            .file("a/x", "out")
+            .finish(),
+        b"no tar at all".repeat(100),
+    ] {
+        let good = Tar::new().file("f", "text").finish();
+        let layers = [(good.clone(), sha256(&good)), (bad.clone(), sha256(&bad))];
+        let archive = oci_archive("x", &layers);
+        let error = world.store.load(archive.as_slice()).unwrap_err();
+        assert!(matches!(error, Error::Layer { .. }), "{error}");
+        assert_eq!(world.store.list().unwrap(), []);
+    }
+}
+
+#[test]
 fn broken_archives_are_refused_whole() {
     let layer = Tar::new().file("f", "text").finish();
     let good = oci_archive("x", &[(layer.clone(), sha256(&layer))]);

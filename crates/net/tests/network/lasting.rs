@@ -76,6 +76,18 @@ pub(crate) fn closing_leaves_nothing(dir: &Path) {
     });
 }
 
+pub(crate) fn a_start_that_comes_to_nothing_claims_nothing(dir: &Path) {
+    block_on(async {
+        let config = config(dir, "oo2");
+        fs::remove_dir_all(&config.data_dir).expect("removed");
+        let opened = Network::open(config.clone()).await;
+        let error = opened.expect_err("it cannot remember its range");
+        assert!(error.to_string().contains("network.json"), "{error}");
+        assert!(!dir.join("run/subnets/oo2").exists());
+        assert!(!tables().contains("layby_oo2"));
+    });
+}
+
 pub(crate) fn bridges_names_and_doors_outlive_a_restart(dir: &Path) {
     block_on(async {
         let network = Network::open(config(dir, "mm1")).await.expect("opened");

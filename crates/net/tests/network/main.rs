@@ -74,6 +74,10 @@ const TESTS: &[Test] = &[
         reach::a_virtual_address_leads_to_the_redirect_for_its_app_alone,
     ),
     (
+        "a_start_that_comes_to_nothing_claims_nothing",
+        lasting::a_start_that_comes_to_nothing_claims_nothing,
+    ),
+    (
         "doors_open_and_close_in_a_fence_that_stands",
         lasting::doors_open_and_close_in_a_fence_that_stands,
     ),
