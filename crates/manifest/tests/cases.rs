@@ -105,6 +105,10 @@ fn show(files: &Files, options: &ReadOptions) -> String {
             if !manifest.named_files.is_empty() {
                 writeln!(shown, "named: {}", manifest.named_files.join(" ")).unwrap();
             }
+            for value in &manifest.values {
+                let (kind, name, value) = (value.kind, &value.name, &value.value);
+                writeln!(shown, "{kind:?} {name}: {value:?}").unwrap();
+            }
             yaml(&serde_json::to_value(&manifest.app).unwrap(), 0, &mut shown);
         }
         Err(errors) => {

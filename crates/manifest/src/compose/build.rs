@@ -179,7 +179,15 @@ fn secrets(build: &mut Fields, project: &Project<'_>, report: &mut Report) -> Ve
         let (file, env) = match project.secrets.get(&source) {
             Some(Source::File(file)) => (Some(file.clone()), None),
             Some(Source::Environment(variable)) => (None, Some(variable.clone())),
-            Some(Source::Content | Source::Wrong) => continue,
+            Some(Source::Content(_) | Source::External(_)) => {
+                let message = format!(
+                    "a build cannot read the secret {:?}: give it a \"file\" or an \"environment\"",
+                    cut(&source)
+                );
+                report.error(&place, message);
+                continue;
+            }
+            Some(Source::Wrong) => continue,
             None => {
                 let message = format!(
                     "the secret {:?} is not declared: name it under \"secrets\" at the top of the Compose file",

@@ -1,27 +1,43 @@
-//! The top-level `secrets` and `configs`, and the files that services have of them: a file of the machine, mounted so
-//! that it can only be read. Builds may read secrets that are variables, too.
+//! The top-level `secrets` and `configs`, and the files that services have of them: in memory, and only to be read. What is
+//! in them comes with the manifest and is kept encrypted; builds read secrets of their own.
 
 use std::collections::BTreeMap;
 
 use layby_model::mounts::{Mount, MountSource};
+use layby_model::secret::{
+    MAX_VALUE_BYTES, Scope, SecretRef, SecretValue, ValueFile, ValueKind, ValueSource,
+    is_value_name,
+};
 
 use crate::compose::project::Project;
+use crate::compose::tmpfs;
 use crate::draft::Placed;
 use crate::fields::{Fields, parsed};
 use crate::mount::target;
 use crate::report::Report;
 use crate::tree::{Node, Place, Value, cut};
+use crate::value::DeclaredValue;
 
-/// Where a secret or config comes from, on the caller's side.
+/// The mode of a file for which none is said, as Docker's.
+const MODE: u32 = 0o444;
+
+/// Where a secret or config comes from.
 #[derive(Debug)]
 pub(crate) enum Source {
+    /// A file on the caller's side.
     File(String),
+    /// A variable of the caller's.
     Environment(String),
     /// It stands in the Compose file itself.
-    Content,
+    Content(String),
+    /// The node has one of this name.
+    External(String),
     /// It is not right, as the report says.
     Wrong,
 }
+
+/// The secrets and configs that services have files of, each with where it was first asked for.
+pub(crate) type Used = BTreeMap<(ValueKind, String), Place>;
 
 /// Takes `secrets` or `configs` off the top of a Compose file.
 pub(crate) fn declared(
@@ -38,7 +54,7 @@ pub(crate) fn declared(
     for entry in map.rest() {
         let what = format!("the {one} {:?}", cut(&entry.key));
         let source = match Fields::open(entry.value, what, report) {
-            Some(fields) => source(fields, &entry.place, report),
+            Some(fields) => source(fields, &entry.key, &entry.place, report),
             None => Source::Wrong,
         };
         sources.insert(entry.key, source);
@@ -46,33 +62,41 @@ pub(crate) fn declared(
     sources
 }
 
-fn source(mut fields: Fields, place: &Place, report: &mut Report) -> Source {
-    let is_outside = ["driver", "external"].iter().any(|key| fields.has(key));
+fn source(mut fields: Fields, key: &str, place: &Place, report: &mut Report) -> Source {
     let file = fields.text("file", report).filter(|file| !file.is_empty());
     let variable = fields
         .text("environment", report)
         .filter(|name| !name.is_empty());
     let content = fields.text("content", report);
-    fields.refuse(
-        &[
-            ("driver", "name a \"file\""),
-            ("external", "name a \"file\""),
-        ],
-        report,
-    );
-    fields.accept(&["labels", "name"]);
+    let name = fields.text("name", report);
+    let is_external = fields.flag("external", report).unwrap_or(false);
+    let is_driven = fields.has("driver");
+    fields.refuse(&[("driver", "name a \"file\"")], report);
+    fields.accept(&["labels"]);
     fields.unsupported(&["driver_opts", "template_driver"], report);
     fields.accept_extensions();
     let what = fields.what.clone();
     fields.finish(report);
-    match (file, variable, content) {
-        (Some(file), None, None) => Source::File(file),
-        (None, Some(variable), None) => Source::Environment(variable),
-        (None, None, Some(_)) => Source::Content,
+    let name = name.unwrap_or_else(|| key.to_owned());
+    if !is_value_name(&name) {
+        let message = format!(
+            "{what} cannot be called {:?}: use up to 253 letters, digits, '_', '.' and '-', not beginning with a point",
+            cut(&name)
+        );
+        report.error(place, message);
+        return Source::Wrong;
+    }
+    match (file, variable, content, is_external) {
+        (Some(file), None, None, false) => Source::File(file),
+        (None, Some(variable), None, false) => Source::Environment(variable),
+        (None, None, Some(content), false) => Source::Content(content),
+        (None, None, None, true) => Source::External(name),
         // Said above.
-        _ if is_outside => Source::Wrong,
+        _ if is_driven => Source::Wrong,
         _ => {
-            let message = format!("{what} must have one of \"file\" and \"environment\"");
+            let message = format!(
+                "{what} must have one of \"file\", \"environment\", \"content\" and \"external: true\""
+            );
             report.error(place, message);
             Source::Wrong
         }
@@ -87,46 +111,88 @@ pub(crate) fn mounts(
     report: &mut Report,
 ) -> Vec<Placed<Mount>> {
     let mut mounts = Vec::new();
-    for (key, folder, sources) in [
-        ("secrets", "/run/secrets", &project.secrets),
-        ("configs", "", &project.configs),
+    for (key, kind, folder, sources) in [
+        (
+            "secrets",
+            ValueKind::Secret,
+            "/run/secrets",
+            &project.secrets,
+        ),
+        ("configs", ValueKind::Config, "", &project.configs),
     ] {
         let item_name = format!("an item of {}", service.name(key));
         for item in service.list(key, report).unwrap_or_default() {
-            mounts.extend(mount(item, &item_name, folder, sources, project, report));
+            let Some(wanted) = wanted(item, &item_name, report) else {
+                continue;
+            };
+            mounts.extend(mount(
+                wanted, &item_name, kind, folder, sources, project, report,
+            ));
         }
     }
     mounts
 }
 
+/// What a service says of a file.
+struct Wanted {
+    key: String,
+    target: Option<String>,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    place: Place,
+}
+
+fn wanted(item: Node, name: &str, report: &mut Report) -> Option<Wanted> {
+    let place = item.place.clone();
+    let mut wanted = Wanted {
+        key: String::new(),
+        target: None,
+        mode: MODE,
+        uid: 0,
+        gid: 0,
+        place,
+    };
+    if !matches!(item.value, Value::Map(_)) {
+        wanted.key = parsed(&item, name, report, |text| Ok(text.to_owned()))?;
+        return Some(wanted);
+    }
+    let mut fields = Fields::open(item, name, report)?;
+    let key = fields.text("source", report);
+    wanted.target = fields.text("target", report);
+    let id = |text: &str| match text.parse::<u32>() {
+        Ok(id) => Ok(id),
+        Err(_) => Err("the number of a user or group".to_owned()),
+    };
+    wanted.uid = fields.parsed("uid", report, id).unwrap_or(0);
+    wanted.gid = fields.parsed("gid", report, id).unwrap_or(0);
+    wanted.mode = fields.parsed("mode", report, tmpfs::mode).unwrap_or(MODE);
+    fields.accept_extensions();
+    fields.finish(report);
+    if key.is_none() {
+        report.error(&wanted.place, format!("{name} has no \"source\""));
+    }
+    wanted.key = key?;
+    Some(wanted)
+}
+
 fn mount(
-    item: Node,
+    wanted: Wanted,
     name: &str,
+    kind: ValueKind,
     folder: &str,
     sources: &BTreeMap<String, Source>,
     project: &Project<'_>,
     report: &mut Report,
 ) -> Option<Placed<Mount>> {
-    let place = item.place.clone();
-    let (key, path) = match item.value {
-        Value::Map(_) => {
-            let mut fields = Fields::open(item, name, report)?;
-            let key = fields.text("source", report);
-            let path = fields.text("target", report);
-            // A file of the machine is as it is there.
-            fields.unsupported(&["gid", "mode", "uid"], report);
-            fields.accept_extensions();
-            fields.finish(report);
-            if key.is_none() {
-                report.error(&place, format!("{name} has no \"source\""));
-            }
-            (key?, path)
-        }
-        _ => (
-            parsed(&item, name, report, |text| Ok(text.to_owned()))?,
-            None,
-        ),
-    };
+    let Wanted {
+        key,
+        target: path,
+        mode,
+        uid,
+        gid,
+        place,
+    } = wanted;
     let Some(source) = sources.get(&key) else {
         let message = format!(
             "{name} names {:?}, which the top of the Compose file does not declare",
@@ -135,16 +201,15 @@ fn mount(
         report.error(&place, message);
         return None;
     };
-    let file = match source {
-        Source::File(file) => file,
-        Source::Environment(_) | Source::Content => {
-            let message = format!(
-                "{name} names {:?}, which is no file: that is not supported yet, write it into a \"file\"",
-                cut(&key)
-            );
-            report.error(&place, message);
-            return None;
+    let (name_of, scope) = match source {
+        Source::File(_) | Source::Environment(_) | Source::Content(_) => {
+            let mut used = project.used.borrow_mut();
+            used.entry((kind, key.clone()))
+                .or_insert_with(|| place.clone());
+            (key.clone(), Some(Scope::App))
         }
+        // Those of the node are all secrets: a config from elsewhere is one, too.
+        Source::External(name) => (name.clone(), None),
         Source::Wrong => return None,
     };
     let path = path.unwrap_or_else(|| key.clone());
@@ -152,24 +217,96 @@ fn mount(
         true => path,
         false => format!("{folder}/{path}"),
     };
-    let read = target(&path).and_then(|target| Ok((target, project.path(file)?)));
-    let (target, path) = match read {
-        Ok(read) => read,
+    let target = match target(&path) {
+        Ok(target) => target,
         Err(expected) => {
             report.error(&place, format!("{name} must name {expected}"));
             return None;
         }
     };
+    let named = SecretRef {
+        kind: match scope {
+            Some(_) => kind,
+            None => ValueKind::Secret,
+        },
+        scope,
+        ..SecretRef::new(&name_of)
+    };
+    let file = ValueFile {
+        path: String::new(),
+        content: ValueSource::Secret(named),
+        mode,
+        uid,
+        gid,
+    };
     Some(Placed {
         value: Mount {
-            source: MountSource::Bind {
-                path,
-                create: false,
-                recursive: false,
+            source: MountSource::Files {
+                files: vec![file],
+                groups: Vec::new(),
             },
             target,
             read_only: true,
         },
         place,
     })
+}
+
+/// What is in the secrets and configs that services have files of, and the files that have to be read for it.
+pub(crate) fn values(
+    project: &Project<'_>,
+    report: &mut Report,
+) -> (Vec<DeclaredValue>, Vec<String>) {
+    let (mut values, mut named_files) = (Vec::new(), Vec::new());
+    for ((kind, key), place) in project.used.borrow().iter() {
+        let (what, sources) = match kind {
+            ValueKind::Secret => ("secret", &project.secrets),
+            ValueKind::Config => ("config", &project.configs),
+        };
+        let missing = |text: String, report: &mut Report| {
+            report.error(place, format!("the {what} {:?} {text}", cut(key)));
+        };
+        let bytes = match sources.get(key) {
+            Some(Source::Content(text)) => text.clone().into_bytes(),
+            Some(Source::Environment(variable)) => match project.variables.get(variable) {
+                Some(value) => value.clone().into_bytes(),
+                None => {
+                    let text = format!("is the variable {:?}, which is not set", cut(variable));
+                    missing(text, report);
+                    continue;
+                }
+            },
+            Some(Source::File(file)) => {
+                let path = project.at_home(file);
+                let known = project.options.named_files.as_ref();
+                let found = known.map(|files| files.get(&path).cloned());
+                let shown = cut(file);
+                named_files.push(path);
+                match found {
+                    Some(Some(bytes)) => bytes,
+                    Some(None) => {
+                        missing(
+                            format!("is in the file {shown:?}, which is not there"),
+                            report,
+                        );
+                        continue;
+                    }
+                    // It is not known yet.
+                    None => continue,
+                }
+            }
+            Some(Source::External(_) | Source::Wrong) | None => continue,
+        };
+        if bytes.len() > MAX_VALUE_BYTES {
+            let text = format!("is larger than {} KiB", MAX_VALUE_BYTES >> 10);
+            missing(text, report);
+            continue;
+        }
+        values.push(DeclaredValue {
+            kind: *kind,
+            name: key.clone(),
+            value: SecretValue::new(bytes),
+        });
+    }
+    (values, named_files)
 }

@@ -1,6 +1,6 @@
 //! Compose files, by the Compose Specification (compose-spec.io).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use layby_model::AppName;
@@ -86,6 +86,7 @@ pub(crate) fn read(
         volumes: BTreeMap::new(),
         secrets: files::declared(&mut top, "secrets", report),
         configs: files::declared(&mut top, "configs", report),
+        used: RefCell::default(),
         left_bytes: Cell::new(env_file::MAX_ALL_BYTES),
     };
     volumes::read(&mut top, &mut project, report);
@@ -94,11 +95,12 @@ pub(crate) fn read(
     let mut members = services(&mut top, &project, report);
     depends::join(&mut members, report);
     top.finish(report);
+    let (values, named_files) = files::values(&project, report);
     AppDraft {
         name,
         services: networks::join(&networks, members, report),
-        values: Vec::new(),
-        named_files: Vec::new(),
+        values,
+        named_files,
     }
 }
 

@@ -1,12 +1,12 @@
 //! What the services of a Compose file refer to: where it lies, its variables, and what it declares at the top.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use layby_model::AppName;
 
 use crate::ReadOptions;
-use crate::compose::files::Source;
+use crate::compose::files::{Source, Used};
 use crate::compose::profiles::Profiles;
 use crate::compose::volumes::Volume;
 use crate::fields::Expected;
@@ -28,11 +28,21 @@ pub(crate) struct Project<'a> {
     pub(crate) secrets: BTreeMap<String, Source>,
     /// The top-level `configs`.
     pub(crate) configs: BTreeMap<String, Source>,
+    /// Those of both that services have files of.
+    pub(crate) used: RefCell<Used>,
     /// So much may still be read of `env_file`s: each service that names one reads it anew.
     pub(crate) left_bytes: Cell<usize>,
 }
 
 impl Project<'_> {
+    /// A path on the caller's side, with its home folder in the place of `~`.
+    pub(crate) fn at_home(&self, text: &str) -> String {
+        match (text.strip_prefix("~/"), self.variables.get("HOME")) {
+            (Some(below), Some(home)) if home.starts_with('/') => format!("{home}/{below}"),
+            _ => text.to_owned(),
+        }
+    }
+
     /// A path on the machine: absolute, below the home folder (`~`), or relative to the Compose file's folder.
     pub(crate) fn path(&self, text: &str) -> Result<String, Expected> {
         if text.starts_with('/') {
