@@ -17,6 +17,7 @@ use crate::deploy::push;
 use crate::driver::shown_spec;
 use crate::error::Error;
 use crate::events;
+use crate::jobs::{self, Runner};
 use crate::names;
 use crate::plane::{Parts, Plane};
 use crate::prune;
@@ -115,6 +116,10 @@ impl Control {
         for row in &rows {
             plane.facts.expect(&row.service);
         }
+        let shelves = plane.store.shelves().await?;
+        for id in jobs::engine_ids(&shelves) {
+            plane.facts.expect(&id);
+        }
         // Before any driver plans: it must not make anew what is there.
         let found = plane.facts.look_around().await?;
         strays::retire(&*plane.engine, found).await;
@@ -134,6 +139,7 @@ impl Control {
         plane.spawn(async move { facts.facts.follow().await });
         plane.spawn(Arc::clone(plane).dispatch_demand());
         plane.spawn(events::write(Arc::clone(plane)));
+        plane.spawn(Runner::new(Arc::clone(plane), shelves).run());
         plane.spawn(collect::run(Arc::clone(plane)));
         plane.spawn(push::run(Arc::clone(plane)));
         plane.spawn(prune::run(Arc::clone(plane)));

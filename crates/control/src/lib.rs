@@ -15,6 +15,7 @@ mod driver;
 mod error;
 mod events;
 mod facts;
+mod jobs;
 mod names;
 mod plane;
 mod probes;

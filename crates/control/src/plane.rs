@@ -20,6 +20,7 @@ use crate::config::{ControlConfig, DroppedPorts, StopRequest};
 use crate::driver::{self, DriverHandle};
 use crate::events::Events;
 use crate::facts::Facts;
+use crate::jobs::Jobs;
 use crate::probes::ProbePlan;
 use crate::registries::Registries;
 use crate::registry::Desk;
@@ -53,6 +54,7 @@ pub(crate) struct Plane {
     pub(crate) store: Store,
     pub(crate) vault: Arc<Vault>,
     pub(crate) facts: Facts,
+    pub(crate) jobs: Jobs,
     pub(crate) tables: Tables,
     pub(crate) desk: Desk,
     pub(crate) events: Events,
@@ -107,6 +109,7 @@ impl Plane {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             facts: Facts::new(Arc::clone(&parts.engine)),
+            jobs: Jobs::default(),
             registries: Registries::new(&parts.config),
             config: parts.config,
             engine: parts.engine,

@@ -16,7 +16,13 @@ use crate::store::Row;
 pub(crate) async fn all(plane: &Plane) -> Result<Vec<VolumeReport>, Problem> {
     let mut volumes = plane.access.volumes().await?;
     let rows = plane.store.services().await?;
+    let jobs = plane.store.jobs().await?;
     for volume in &mut volumes {
+        for (id, job) in &jobs {
+            if mounts(&job.spec.service, &volume.name) && !volume.used_by.contains(id) {
+                volume.used_by.push(id.clone());
+            }
+        }
         for row in &rows {
             if names(row, &volume.name) && !volume.used_by.contains(&row.service) {
                 volume.used_by.push(row.service.clone());
@@ -87,16 +93,17 @@ fn list(services: &[ServiceId]) -> String {
 
 /// Whether a revision that may have replicas mounts this volume.
 fn names(row: &Row, volume: &str) -> bool {
-    let mounts = |spec: &ServiceSpec| {
-        let mut mounts = spec.containers.iter().flat_map(|c| &c.mounts);
-        mounts.any(|mount| match &mount.source {
-            MountSource::Volume { name, .. } => name == volume,
-            MountSource::Bind { .. }
-            | MountSource::Tmpfs { .. }
-            | MountSource::Scratch { .. }
-            | MountSource::Files { .. } => false,
-        })
-    };
     let mut revisions = row.live.iter().chain([&row.target]);
-    revisions.any(|revision| mounts(&revision.spec.service))
+    revisions.any(|revision| mounts(&revision.spec.service, volume))
+}
+
+fn mounts(spec: &ServiceSpec, volume: &str) -> bool {
+    let mut mounts = spec.containers.iter().flat_map(|c| &c.mounts);
+    mounts.any(|mount| match &mount.source {
+        MountSource::Volume { name, .. } => name == volume,
+        MountSource::Bind { .. }
+        | MountSource::Tmpfs { .. }
+        | MountSource::Scratch { .. }
+        | MountSource::Files { .. } => false,
+    })
 }

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use common::{Deployed, PATIENCE, World, compose, tar};
 use layby_control::api::types::{
-    DiffView, EventView, FileView, ImageView, KeptSecret, LogView, LoginView, ManifestView,
-    NewToken, Outcome, PowerView, Problem, PruneView, RemovedView, RevisionView, ServiceDetail,
-    ServiceView, TokenView, TransferEvent, UsageView, VersionView, VolumeView,
+    DiffView, EventView, FileView, ImageView, JobView, KeptSecret, LogView, LoginView,
+    ManifestView, NewToken, Outcome, PowerView, Problem, PruneView, RemovedView, RevisionView,
+    RunView, ServiceDetail, ServiceView, TokenView, TransferEvent, UsageView, VersionView,
+    VolumeView,
 };
 use layby_control::api::{self, AuditView};
 use layby_model::State;
@@ -186,7 +187,7 @@ async fn every_endpoint_of_the_document_answers() {
     let usage: Vec<UsageView> = api.call("GET /v1/usage", "/v1/usage", vec![]).await;
     assert_eq!((&*usage[0].service, usage[0].pids), ("web", 1));
     // These two take over their connections: see tests/access.rs.
-    for what in ["exec?command=true", "forward?port=1"] {
+    for what in ["exec?command=true", "forward?port=1", "run?command=true"] {
         let path = format!("{at}/{what}");
         let (status, body) = api.world.ask("GET", &path, vec![]).await;
         assert_eq!(status, 426, "{}", String::from_utf8_lossy(&body));
@@ -327,6 +328,7 @@ async fn every_endpoint_of_the_document_answers() {
     api.raw(rotate, "/v1/secrets/rotate-key", vec![]).await;
     let path = "/v1/secrets/db?app=shop";
     api.raw("DELETE /v1/secrets/{name}", path, vec![]).await;
+    jobs_and_runs(&mut api, one, at).await;
 
     let removed: RemovedView = api
         .call("DELETE /v1/apps/{app}", "/v1/apps/shop", vec![])
@@ -361,6 +363,41 @@ async fn every_endpoint_of_the_document_answers() {
         }
     }
     assert_eq!(api.called, described);
+}
+
+/// The endpoints of jobs and of one-off commands; the job comes and goes.
+async fn jobs_and_runs(api: &mut Caller, one: &str, at: &str) {
+    let manifest = "services: {web: {image: fake/ok}, tidy: {image: fake/ok, entrypoint: ['true'], x-layby: {schedule: '@yearly'}}}";
+    api.world.up(manifest).await;
+    let (job, tidy) = ("/v1/jobs/{app}/{job}", "/v1/jobs/shop/tidy");
+    let jobs: Vec<JobView> = api.call("GET /v1/jobs", "/v1/jobs", vec![]).await;
+    let view: JobView = api.call(&format!("GET {job}"), tidy, vec![]).await;
+    assert_eq!((jobs.len(), &jobs[0]), (1, &view));
+    for what in ["suspend", "resume"] {
+        let path = format!("{tidy}/{what}");
+        let view: JobView = api.call(&format!("POST {job}/{what}"), &path, vec![]).await;
+        assert_eq!(view.suspended, what == "suspend");
+    }
+    let path = format!("{tidy}/runs");
+    let begun: RunView = api.call(&format!("POST {job}/runs"), &path, vec![]).await;
+    let path = format!("{at}/runs");
+    let body = br#"{"command":["sleep","1m"]}"#.to_vec();
+    let command: RunView = api.call(&format!("POST {one}/runs"), &path, body).await;
+    assert_eq!((begun.run, command.run), (1, 1));
+    let path = "/v1/jobs/shop/web/runs/1";
+    let endpoint = format!("DELETE {job}/runs/{{run}}");
+    let stopped: RunView = api.call(&endpoint, path, vec![]).await;
+    assert_eq!(stopped.stopped_by.as_deref(), Some("root"));
+    let endpoint = format!("GET {job}/runs/{{run}}");
+    let _: RunView = api.call(&endpoint, path, vec![]).await;
+    let path = format!("{tidy}/runs");
+    let runs: Vec<RunView> = api.call(&format!("GET {job}/runs"), &path, vec![]).await;
+    assert_eq!(runs.len(), 1);
+    let path = format!("{tidy}/runs/1/logs?follow=true");
+    let endpoint = format!("GET {job}/runs/{{run}}/logs");
+    let log = api.raw(&endpoint, &path, vec![]).await;
+    assert!(log.ends_with(b"\n"));
+    api.raw(&format!("DELETE {job}"), tidy, vec![]).await;
 }
 
 /// The endpoints of a service's history, and those that switch it; a second service comes and goes.

@@ -161,6 +161,7 @@ impl Shared {
             address,
             first_pid: i32::try_from(bodies.last_address).unwrap_or(0) * 100,
             log: Log::default(),
+            stops: tokio::sync::watch::Sender::default(),
             files: Files::default(),
             env: Mutex::default(),
         });

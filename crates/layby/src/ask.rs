@@ -8,7 +8,7 @@ use crate::contexts::Contexts;
 use crate::paths::Paths;
 use crate::transport::{Remote, Transport};
 use crate::{
-    audit, build, contexts, cp, enrol, exec, forward, history, images, journal, login, logs,
+    audit, build, contexts, cp, enrol, exec, forward, history, images, jobs, journal, login, logs,
     manual, node, power, secrets, services, switch, tokens, top, up, volumes,
 };
 
@@ -41,6 +41,8 @@ pub(crate) async fn ask(paths: &Paths, context: Named, command: Command) -> Resu
         Command::Ls { all, json } => services::ls(&client, all, json.json).await,
         Command::Status { name, json } => services::status(&client, &name.name, json.json).await,
         Command::Exec(options) => exec::exec(&client, &options).await,
+        Command::Run(options) => jobs::run(&client, &options).await,
+        Command::Job(command) => jobs::job(&client, command).await,
         Command::Cp(options) => cp::cp(&client, &options).await,
         Command::Top(options) => top::top(&client, &options).await,
         Command::PortForward(options) => forward::port_forward(&client, &options).await,

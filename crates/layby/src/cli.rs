@@ -3,6 +3,7 @@
 mod access;
 mod events;
 mod history;
+mod jobs;
 mod manual;
 mod power;
 mod secret;
@@ -16,6 +17,7 @@ pub(crate) use access::{ApiListener, Audit, Context, Login, Token, TokenRole};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use events::Events;
 pub(crate) use history::{Diff, History, Redeploy, Rollback};
+pub(crate) use jobs::{Job, JobLogs, Run};
 pub(crate) use manual::{Completions, Man};
 pub(crate) use power::{Power, Powers, Scale};
 pub(crate) use secret::{Secret, SecretFor, SecretImport, SecretSet};
@@ -68,6 +70,11 @@ pub(crate) enum Command {
     },
     /// Run a command in a container of a service; a service that rests is woken.
     Exec(Exec),
+    /// Run a command beside a service, in a container of its own; a service that rests is not woken.
+    Run(Run),
+    /// Look after jobs and their runs.
+    #[command(subcommand)]
+    Job(Job),
     /// Copy files between this machine and the containers of services.
     Cp(Cp),
     /// Show what services wrote.

@@ -67,6 +67,7 @@ pub(crate) async fn show(client: &Client, mut lines: Lines, style: Style) -> Res
                 is_new,
             } => screen.say(&secret(app, &name, version, is_new)),
             Event::Step { service, text } => screen.say(&format!("{service}  {text}")),
+            Event::Job { job, text } => screen.say(&format!("{job}  {text}")),
             Event::Service {
                 service,
                 outcome,

@@ -35,19 +35,69 @@ const UNKNOWN: u8 = 125;
 /// # Errors
 /// It could not be begun; or its exit code, as [`Passed`].
 pub(crate) async fn exec(client: &Client, options: &Exec) -> Result<()> {
-    if options.tty && options.interactive && !std::io::stdin().is_terminal() {
+    check(options.interactive, options.tty, &options.command)?;
+    let path = services::find(client, &options.name).await?;
+    let mut query = words(&options.command, &options.env);
+    query.extend(options.workdir.clone().map(|dir| ("workdir", dir)));
+    query.extend(options.user.clone().map(|user| ("user", user)));
+    query.extend(options.at.query());
+    let path = format!("{path}/exec");
+    converse(client, &path, query, options.interactive, options.tty).await
+}
+
+/// Refuses what cannot be begun.
+///
+/// # Errors
+/// There is no terminal to pass on, or no command.
+pub(crate) fn check(interactive: bool, tty: bool, command: &[String]) -> Result<()> {
+    if tty && interactive && !std::io::stdin().is_terminal() {
         bail!("the standard input is no terminal: leave -t out");
     }
-    if options.command.first().is_none_or(String::is_empty) {
+    if command.first().is_none_or(String::is_empty) {
         tell!("layby: the command is empty: name a program after `--`");
         return Err(Passed(USAGE).into());
     }
-    let path = services::find(client, &options.name).await?;
-    let socket = client
-        .web_socket(&format!("{path}/exec"), &query(options))
-        .await?;
+    Ok(())
+}
+
+/// A command and its variables as the API takes them.
+pub(crate) fn words(
+    command: &[String],
+    env: &[(String, Option<String>)],
+) -> Vec<(&'static str, String)> {
+    let command = command.iter().map(|word| ("command", word.clone()));
+    let env = set(env).map(|(name, value)| ("env", format!("{name}={value}")));
+    command.chain(env).collect()
+}
+
+/// The variables that have a value: as with Docker, one that this environment does not have is not set.
+pub(crate) fn set(env: &[(String, Option<String>)]) -> impl Iterator<Item = (&String, &String)> {
+    env.iter()
+        .filter_map(|(name, value)| Some((name, value.as_ref()?)))
+}
+
+/// Begins a command at `path`, and is at its other end until it has ended.
+///
+/// # Errors
+/// It could not be begun; or its exit code, as [`Passed`].
+pub(crate) async fn converse(
+    client: &Client,
+    path: &str,
+    mut query: Vec<(&'static str, String)>,
+    interactive: bool,
+    tty: bool,
+) -> Result<()> {
+    query.push(("stdin", interactive.to_string()));
+    if tty {
+        query.push(("tty", "true".to_owned()));
+        if let Some((columns, rows)) = terminal::size() {
+            query.push(("columns", columns.to_string()));
+            query.push(("rows", rows.to_string()));
+        }
+    }
+    let socket = client.web_socket(path, &query).await?;
     let (mut to, mut from) = socket.split();
-    let raw = match options.tty && options.interactive {
+    let raw = match tty && interactive {
         true => Some(Raw::enter()?),
         false => None,
     };
@@ -60,10 +110,10 @@ pub(crate) async fn exec(client: &Client, options: &Exec) -> Result<()> {
             }
         }
     });
-    if options.interactive {
+    if interactive {
         tokio::spawn(pass_input(send.clone()));
     }
-    if options.tty {
+    if tty {
         tokio::spawn(pass_sizes(send.clone())?);
     }
     let mut ends = Ends::listen()?;
@@ -101,27 +151,6 @@ pub(crate) async fn exec(client: &Client, options: &Exec) -> Result<()> {
             Err(Passed(UNKNOWN).into())
         }
     }
-}
-
-fn query(options: &Exec) -> Vec<(&'static str, String)> {
-    let mut query: Vec<(&str, String)> = Vec::new();
-    query.extend(options.command.iter().map(|word| ("command", word.clone())));
-    // As with Docker, one that this environment does not have is not set.
-    let env = options.env.iter();
-    let env = env.filter_map(|(name, value)| Some((name, value.as_ref()?)));
-    query.extend(env.map(|(name, value)| ("env", format!("{name}={value}"))));
-    query.extend(options.workdir.clone().map(|dir| ("workdir", dir)));
-    query.extend(options.user.clone().map(|user| ("user", user)));
-    query.extend(options.at.query());
-    query.push(("stdin", options.interactive.to_string()));
-    if options.tty {
-        query.push(("tty", "true".to_owned()));
-        if let Some((columns, rows)) = terminal::size() {
-            query.push(("columns", columns.to_string()));
-            query.push(("rows", rows.to_string()));
-        }
-    }
-    query
 }
 
 async fn pass_input(send: mpsc::Sender<Vec<u8>>) {

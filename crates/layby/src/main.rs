@@ -16,6 +16,7 @@ mod forward;
 mod history;
 mod https;
 mod images;
+mod jobs;
 mod journal;
 mod login;
 mod logs;

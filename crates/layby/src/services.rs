@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use layby_control::api::types::{DeployBody, RemovedView, ServiceDetail, ServiceView};
+use layby_control::api::types::{DeployBody, JobView, RemovedView, ServiceDetail, ServiceView};
 
 use crate::cli::Deploy;
 use crate::client::{Client, encode};
 use crate::events;
 use crate::exit::{Code, Exit};
+use crate::jobs;
 use crate::nearest;
 use crate::out::say;
 use crate::show;
@@ -26,17 +27,25 @@ pub(crate) async fn ls(client: &Client, all: bool, json: bool) -> Result<()> {
     let hidden = known - services.len();
     if json {
         say!("{}", serde_json::to_string_pretty(&services)?);
-    } else if known == 0 {
+        return Ok(());
+    }
+    let jobs = jobs::all(client).await?;
+    if known == 0 && jobs.is_empty() {
         say!("No services yet: `layby up` deploys a Compose file or Kubernetes manifests.");
-    } else {
-        if !services.is_empty() {
-            show::services(&services);
+    }
+    if !services.is_empty() {
+        show::services(&services);
+    }
+    match hidden {
+        0 => {}
+        1 => say!("1 service is disabled: `layby ls --all` shows it, too."),
+        n => say!("{n} services are disabled: `layby ls --all` shows them, too."),
+    }
+    if !jobs.is_empty() {
+        if known > 0 {
+            say!("");
         }
-        match hidden {
-            0 => {}
-            1 => say!("1 service is disabled: `layby ls --all` shows it, too."),
-            n => say!("{n} services are disabled: `layby ls --all` shows them, too."),
-        }
+        jobs::list(&jobs);
     }
     Ok(())
 }
@@ -46,6 +55,13 @@ pub(crate) async fn ls(client: &Client, all: bool, json: bool) -> Result<()> {
 /// # Errors
 /// No node answers, or the name fits none or several.
 pub(crate) async fn status(client: &Client, name: &str, json: bool) -> Result<()> {
+    if let Some(job) = job_called(client, name).await? {
+        match json {
+            true => say!("{}", serde_json::to_string_pretty(&job)?),
+            false => jobs::detail(&job),
+        }
+        return Ok(());
+    }
     let detail: ServiceDetail = client.get(&find(client, name).await?, &[]).await?;
     if json {
         say!("{}", serde_json::to_string_pretty(&detail)?);
@@ -53,6 +69,19 @@ pub(crate) async fn status(client: &Client, name: &str, json: bool) -> Result<()
         show::detail(&detail, &client.gateway().await?);
     }
     Ok(())
+}
+
+/// The job of this name, if no service has it.
+async fn job_called(client: &Client, name: &str) -> Result<Option<JobView>> {
+    let jobs = jobs::all(client).await?.into_iter();
+    let fits = |job: &JobView| job.job == name || format!("{}/{}", job.app, job.job) == name;
+    let mut found: Vec<JobView> = jobs.filter(fits).collect();
+    let services: Vec<ServiceView> = match found.len() {
+        1 => client.get("/v1/services", &[]).await?,
+        _ => return Ok(None),
+    };
+    let taken = services.iter().any(|view| view.service == name);
+    Ok(found.pop().filter(|_| !taken))
 }
 
 /// `wake`, `doze` or `sleep`: asks for it and waits until it is so.

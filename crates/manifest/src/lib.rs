@@ -36,6 +36,7 @@ mod discover;
 mod draft;
 mod fields;
 mod host;
+mod job;
 mod kubernetes;
 mod mount;
 mod power;

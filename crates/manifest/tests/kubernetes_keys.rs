@@ -29,6 +29,40 @@ const PLACES: &[Place] = &[
         inert: &["revisionHistoryLimit"],
     },
     Place {
+        name: "JobSpec",
+        manifest: "apiVersion: batch/v1\nkind: Job\nmetadata: {name: web}\nspec:\n  template: {spec: {restartPolicy: Never, containers: [{name: web, image: x}]}}\n  @\n",
+        keys: &[
+            ("activeDeadlineSeconds", "1"),
+            ("backoffLimit", "1"),
+            ("backoffLimitPerIndex", "1"),
+            ("completionMode", "Indexed"),
+            ("completions", "2"),
+            ("managedBy", "example.org/x"),
+            ("maxFailedIndexes", "1"),
+            ("parallelism", "2"),
+            ("podFailurePolicy", "{rules: []}"),
+            ("podReplacementPolicy", "Failed"),
+            ("successPolicy", "{rules: []}"),
+            ("suspend", "true"),
+            ("ttlSecondsAfterFinished", "1"),
+        ],
+        // Which pods are whose is known without labels.
+        inert: &["manualSelector", "selector"],
+    },
+    Place {
+        name: "CronJobSpec",
+        manifest: "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: web}\nspec:\n  schedule: 0 3 * * *\n  jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: web, image: x}]}}}}\n  @\n",
+        keys: &[
+            ("concurrencyPolicy", "Forbid"),
+            ("failedJobsHistoryLimit", "2"),
+            ("startingDeadlineSeconds", "10"),
+            ("successfulJobsHistoryLimit", "2"),
+            ("suspend", "true"),
+            ("timeZone", "Europe/Berlin"),
+        ],
+        inert: &[],
+    },
+    Place {
         name: "PodSpec",
         manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x}]\n      @\n",
         keys: &[

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::Shared;
 use super::query::{self, Pairs};
-use super::replica::{self, Held};
+use super::replica;
 use super::types::{Problem, StatusView};
 
 /// The only subprotocol there is.
@@ -74,22 +74,33 @@ pub(super) async fn exec(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let request = request(&pairs)?;
-    let upgrade = upgrade.map_err(|_| {
+    let upgrade = self::upgrade(upgrade)?;
+    let held = replica::awake(&plane, names, &pairs).await?;
+    let container = query::get(&pairs, "container");
+    let session = plane.access.attach(held.id, container, &request).await?;
+    Ok(upgrade.on_upgrade(move |socket| serve(socket, session, held)))
+}
+
+/// A WebSocket of the one protocol.
+///
+/// # Errors
+/// The request asks for none.
+pub(super) fn upgrade(
+    asked: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<WebSocketUpgrade, Problem> {
+    let asked = asked.map_err(|_| {
         let text = "this is for WebSockets, which the request does not ask for";
         Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade-required", text)
             .hint(format!("send it as a WebSocket of the protocol {PROTOCOL}"))
     })?;
-    let held = replica::awake(&plane, names, &pairs).await?;
-    let container = query::get(&pairs, "container");
-    let session = plane.access.attach(held.id, container, &request).await?;
-    let upgrade = upgrade
+    Ok(asked
         .protocols([PROTOCOL])
         .max_message_size(MAX_MESSAGE_BYTES)
-        .max_frame_size(MAX_MESSAGE_BYTES);
-    Ok(upgrade.on_upgrade(move |socket| serve(socket, session, held)))
+        .max_frame_size(MAX_MESSAGE_BYTES))
 }
 
-fn request(pairs: &Pairs) -> Result<ExecRequest, Problem> {
+/// The command that a query asks for.
+pub(super) fn request(pairs: &Pairs) -> Result<ExecRequest, Problem> {
     let argv = query::all(pairs, "command");
     if argv.is_empty() {
         return Err(Problem::bad_request("no command is given")
@@ -140,8 +151,8 @@ struct Size {
     height: u16,
 }
 
-/// Carries both ways until the command has ended, or the client has gone: then it is ended.
-async fn serve(mut socket: WebSocket, session: ExecSession, held: Held) {
+/// Carries both ways until the command has ended, or the client has gone: then it is ended. `held` is kept until then.
+pub(super) async fn serve<T>(mut socket: WebSocket, session: ExecSession, held: T) {
     let ExecSession { mut output, input } = session;
     let (tell, told) = mpsc::channel(WAITING);
     // Apart, so that a command that does not read can still be heard.

@@ -11,6 +11,7 @@ mod forward;
 mod gate;
 mod history;
 mod images;
+mod jobs;
 mod lines;
 mod logs;
 mod mend;
@@ -93,6 +94,15 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(logs::of_several))
         .routes(routes!(events::events))
         .routes(routes!(exec::exec))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::detail, jobs::remove))
+        .routes(routes!(jobs::suspend))
+        .routes(routes!(jobs::resume))
+        .routes(routes!(jobs::runs, jobs::begin))
+        .routes(routes!(jobs::run, jobs::stop))
+        .routes(routes!(jobs::logs))
+        .routes(routes!(jobs::begin_command))
+        .routes(routes!(jobs::hold))
         .routes(routes!(forward::forward))
         .routes(routes!(files::read, files::write))
         .routes(routes!(files::stat))

@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use layby_image::client::{Fault, RegistryError};
 use layby_model::engine::EngineError;
+use layby_model::job::RunId;
 use layby_model::{ServiceId, error_chain};
 
 use super::types::{Problem, ProblemType};
@@ -37,6 +38,23 @@ impl Problem {
             format!("there is no service {id} on this node"),
         )
         .hint("`layby ls` shows what there is")
+    }
+
+    /// No such job.
+    pub(crate) fn no_job(id: &ServiceId) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "not-found",
+            format!("there is no job {id} on this node"),
+        )
+        .hint("`layby job ls` shows what there is")
+    }
+
+    /// No such run, or no longer.
+    pub(crate) fn no_run(id: &ServiceId, run: RunId) -> Self {
+        let text = format!("there is no run {run} of {id} (any more)");
+        Self::new(StatusCode::NOT_FOUND, "not-found", text)
+            .hint(format!("`layby job runs {id}` shows those that are kept"))
     }
 
     /// The request itself is wrong.

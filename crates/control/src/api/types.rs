@@ -2,6 +2,7 @@
 
 mod event;
 mod history;
+mod job;
 mod secret;
 mod sizes;
 
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 
 pub use event::{EventKind, EventView};
 pub use history::{ChangeView, DiffView, RevisionOutcome, RevisionView};
+pub use job::{AttemptView, CommandBody, JobView, RunState, RunView};
 use layby_model::State;
 use layby_model::Wakefulness;
 use layby_model::replica::{Exit, Phase};
@@ -220,6 +222,13 @@ pub enum Event {
         outcome: Outcome,
         /// Why it failed, with `failed` and `kept`.
         failure: Option<Failure>,
+    },
+    /// What came of a job.
+    Job {
+        /// The job, as `app/job`.
+        job: String,
+        /// How it stands now.
+        text: String,
     },
     /// The deploy could not go on; `done` follows.
     Error {

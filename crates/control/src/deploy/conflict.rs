@@ -27,7 +27,9 @@ pub(crate) fn check<'a>(
     rows: &[Row],
     services: impl IntoIterator<Item = (ServiceId, &'a ServiceSpec)>,
 ) -> Result<(), Problem> {
-    let services: Vec<(ServiceId, &ServiceSpec)> = services.into_iter().collect();
+    // Nothing leads to a job.
+    let services = services.into_iter().filter(|(_, spec)| spec.job.is_none());
+    let services: Vec<(ServiceId, &ServiceSpec)> = services.collect();
     let mut taken: Vec<Claims> = rows
         .iter()
         .filter(|row| services.iter().all(|(id, _)| *id != row.service))

@@ -40,6 +40,14 @@ pub(crate) async fn run(
         for pull in pulls.iter().filter(|p| p.service == service.name.as_str()) {
             texts.push(format!("pull the image {}", pull.name));
         }
+        if service.job.is_some() {
+            texts.extend(crate::jobs::steps(plane, &id, service));
+            for text in texts {
+                let service = id.to_string();
+                let _ = events.send(Event::Step { service, text }).await;
+            }
+            continue;
+        }
         let row = rows.iter().find(|row| row.service == id);
         let to_build = service.containers.iter().any(|container| {
             let name = images::name(&app.name, service, container);

@@ -20,20 +20,21 @@ pub(super) const STOP_SLACK: Duration = Duration::from_secs(60);
 /// A service on its way out, and where to see when it is gone.
 type Leaving = (ServiceId, watch::Receiver<Arc<Status>>);
 
-/// Takes all services of an app down, and gives their names when they are gone.
+/// Takes all jobs and services of an app down, and gives their names when they are gone.
 ///
 /// # Errors
 /// There is no such app; or it takes longer than the drain and a minute, and goes on.
 pub(crate) async fn down(plane: &Arc<Plane>, app: &AppName) -> Result<Vec<ServiceId>, Problem> {
+    let jobs = plane.jobs.remove(app, None).await?;
     let leaving = begin(plane, |row| row.service.app == *app).await?;
-    if leaving.is_empty() {
+    if leaving.is_empty() && jobs.is_empty() {
         let text = format!("there is no app {app} on this node");
         return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", text)
             .hint("`layby ls` shows what there is"));
     }
-    let removed = until_gone(leaving).await?;
+    let services = until_gone(leaving).await?;
     secrets::forget_declared(plane, app).await?;
-    Ok(removed)
+    Ok(jobs.into_iter().chain(services).collect())
 }
 
 /// Takes one service down.
@@ -44,6 +45,10 @@ pub(crate) async fn remove(plane: &Arc<Plane>, id: &ServiceId) -> Result<(), Pro
     let leaving = begin(plane, |row| row.service == *id).await?;
     if leaving.is_empty() {
         return Err(Problem::no_service(id));
+    }
+    if plane.jobs.shown().shelves.contains_key(id) {
+        // Its runs.
+        plane.jobs.remove(&id.app, Some(id)).await?;
     }
     until_gone(leaving).await.map(|_| ())
 }

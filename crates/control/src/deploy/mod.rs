@@ -37,6 +37,7 @@ use crate::api::Who;
 use crate::api::types::{BuildBody, Event, EventKind, ManifestView, Problem};
 use crate::capacity;
 use crate::driver::{Request, Status, rolling};
+use crate::jobs;
 use crate::plane::Plane;
 use crate::reach::{self, Reach};
 use crate::secrets::{self, NewValue};
@@ -139,7 +140,9 @@ pub(crate) async fn up(
     privilege::check(&plane.config, &who.rights, specs)?;
     let name = app.name.clone();
     let (settled, sizes) = power::settle(&plane, &rows, app).await?;
-    let asked = settled.services.iter().filter(|s| s.replicas > 0);
+    // A job is there for a while only.
+    let asked = settled.services.iter();
+    let asked = asked.filter(|s| s.replicas > 0 && s.job.is_none());
     capacity::check(
         &plane.config,
         &rows,
@@ -147,6 +150,11 @@ pub(crate) async fn up(
     )?;
     let brought = brought(&manifest);
     secrets::check(&plane, &app.name, &app.services, &brought).await?;
+    jobs::check_names(&plane, &rows, app.services.iter().map(|s| (id(s), s)))?;
+    for service in &app.services {
+        jobs::check_schedule(&id(service), service)?;
+    }
+    let jobs_before = plane.jobs.shown();
     // From the first look at an image until its revision is written.
     let kept = plane.collector.keep().await;
     let builds = images::builds(&plane, app, ask.build).await?.builds;
@@ -154,6 +162,7 @@ pub(crate) async fn up(
     let (events, stream) = mpsc::channel(EVENTS);
     let mut warnings = warnings(&manifest, &rows);
     warnings.extend(sizes);
+    warnings.extend(jobs::left_out(&plane, app));
 
     if ask.dry_run {
         let task_plane = Arc::clone(&plane);
@@ -194,6 +203,7 @@ pub(crate) async fn up(
             };
             warn_of_unkept(&plane, &manifest.app.name, &manifest.app.services, &events).await;
             drop(kept);
+            jobs::tell(&plane, &jobs_before, &manifest.app, &events).await;
             Ok(outcome::wait(committed, ask.detach, &events).await)
         };
         let ended = work.await;
@@ -408,7 +418,9 @@ pub(crate) async fn commit_in_turn(
             );
         }
     }
+    // Each run of a job takes what is newest then: what its secrets say now is not what makes a job another one.
     let services = revisions.iter_mut();
+    let services = services.filter(|new| new.spec.service.job.is_none());
     let services = services.map(|new| (&new.service.app, &mut new.spec.service));
     secrets::pin(plane, services).await?;
     let specs = || {
@@ -422,16 +434,25 @@ pub(crate) async fn commit_in_turn(
         let enabled = row_of(&new.service).is_none_or(|row| row.enabled);
         enabled || new.enables
     });
-    let asked = asked.filter(|new| new.spec.service.replicas > 0);
+    let asked = asked.filter(|new| new.spec.service.replicas > 0 && new.spec.service.job.is_none());
     let asked = asked.map(|new| {
         let (id, spec) = (&new.service, &new.spec.service);
         let replicas = capacity::replicas(&rows, id, spec, new.unscale);
         (id.clone(), spec, replicas)
     });
     capacity::check(&plane.config, &rows, asked)?;
+    jobs::check_names(plane, &rows, specs())?;
 
-    let services: Vec<ServiceId> = revisions.iter().map(|new| new.service.clone()).collect();
+    let is_service = |new: &&NewRevision| new.spec.service.job.is_none();
+    let services = revisions.iter().filter(is_service);
+    let services: Vec<ServiceId> = services.map(|new| new.service.clone()).collect();
+    let has_jobs = services.len() < revisions.len();
+    let jobs = plane.store.jobs().await?;
     let (changed, same): (Vec<_>, Vec<_>) = revisions.into_iter().partition(|new| {
+        if new.spec.service.job.is_some() {
+            let job = jobs.get(&new.service);
+            return job.is_none_or(|job| *job.spec != new.spec);
+        }
         row_of(&new.service).is_none_or(|row| {
             let (counts, current) = current(row);
             // What has ended for good is to run once more.
@@ -445,12 +466,16 @@ pub(crate) async fn commit_in_turn(
         true => Vec::new(),
         false => plane.store.deploy(changed).await?,
     };
-    let back = same.into_iter().filter(|new| new.enables);
+    let back = same.into_iter();
+    let back = back.filter(|new| new.enables && new.spec.service.job.is_none());
     let back: Vec<ServiceId> = back.map(|new| new.service).collect();
     let back = match back.is_empty() {
         true => Vec::new(),
         false => plane.store.switch(back, true).await?,
     };
+    if has_jobs {
+        plane.jobs.reload().await;
+    }
     let (images, used) = (Arc::clone(&plane.images), written.clone());
     // Nobody waits for it.
     tokio::task::spawn_blocking(move || {

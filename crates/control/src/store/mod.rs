@@ -26,7 +26,9 @@ pub(crate) use audit::AuditQuery;
 pub(crate) use events::EventQuery;
 use format::MIGRATIONS;
 pub(crate) use history::Record;
-pub(crate) use jobs::{AttemptRow, Cause, EndRow, JobRow, NewRun, RunRow, Shelf};
+#[cfg(test)]
+pub(crate) use jobs::AttemptRow;
+pub(crate) use jobs::{Cause, EndRow, JobRow, NewRun, RunRow, Shelf};
 pub(crate) use rows::{Decision, NewRevision, Revision, Row, enabled_after};
 pub(crate) use secrets::{SealedValue, ValueRow};
 pub(crate) use tokens::Token;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use layby_model::ReplicaId;
 use layby_model::replica::Trouble;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::files::Files;
@@ -32,6 +32,8 @@ pub(super) struct Body {
     /// Its first container's pid; the others follow.
     pub(super) first_pid: i32,
     pub(super) log: Log,
+    /// Counts how often it was stopped: the commands in it end with it.
+    pub(super) stops: watch::Sender<u32>,
     pub(super) files: Files,
     /// The environment of its first container, as the service gives it.
     pub(super) env: Mutex<BTreeMap<String, String>>,
@@ -210,6 +212,7 @@ async fn act(
                     container.pid = None;
                 }
             });
+            body.stops.send_modify(|stops| *stops += 1);
             body.log.write("stdout", "stopped");
             Ok(Actual::Stopped)
         }

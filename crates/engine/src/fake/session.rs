@@ -13,6 +13,9 @@ use super::exec;
 /// So much may be under way each way.
 const PIECES: usize = 8;
 
+/// The exit code of a command that was asked to end.
+const TERMINATED: i32 = 143;
+
 /// What goes to a command.
 enum Told {
     Bytes(Vec<u8>),
@@ -47,8 +50,9 @@ impl ExecInput for Input {
     }
 }
 
-/// Starts a command.
+/// Starts a command; it ends with its container.
 pub(super) fn attach(body: Arc<Body>, request: &ExecRequest) -> ExecSession {
+    let mut stops = body.stops.subscribe();
     let (send, receive) = mpsc::channel(PIECES);
     let (tell, told) = mpsc::channel(PIECES);
     let (resize, sizes) = mpsc::unbounded_channel();
@@ -61,6 +65,9 @@ pub(super) fn attach(body: Arc<Body>, request: &ExecRequest) -> ExecSession {
         tokio::select! {
             () = run(&body, &request, told, sizes, &send) => {}
             () = send.closed() => {}
+            Ok(()) = stops.changed() => {
+                let _ = send.send(ExecEvent::Exit(TERMINATED)).await;
+            }
         }
     });
     ExecSession {

@@ -1,9 +1,11 @@
 //! `x-layby`: Layby's own settings of a service.
 
+use layby_model::job::{Concurrency, JobSpec, Schedule};
 use layby_model::spec::SleepPolicy;
 
 use crate::draft::{self, Placed};
 use crate::fields::{Fields, port};
+use crate::job;
 use crate::report::Report;
 use crate::units::{duration_ms, sleep_after_ms};
 
@@ -22,6 +24,8 @@ pub(crate) struct Settings {
     pub(crate) progress_deadline_ms: Option<u64>,
     /// The name of a power.
     pub(crate) power: Option<Placed<String>>,
+    /// With a schedule it is a job.
+    pub(crate) job: Option<JobSpec>,
 }
 
 /// Takes `x-layby` off a service.
@@ -45,6 +49,46 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Settings {
         }
         sleep.finish(report);
     }
+    settings.job = job(&mut fields, report);
+    if let Some(job) = &mut settings.job {
+        job.retries = settings.retries.take().unwrap_or_default();
+    }
     fields.finish(report);
     settings
+}
+
+/// What makes a service a job. Compose itself has no word for it.
+fn job(fields: &mut Fields, report: &mut Report) -> Option<JobSpec> {
+    let has_schedule = fields.has("schedule");
+    let cron = fields.parsed("schedule", report, job::cron);
+    if !has_schedule {
+        for key in [
+            "concurrency",
+            "starting_deadline",
+            "time_limit",
+            "time_zone",
+        ] {
+            if let Some(entry) = fields.entry(key) {
+                let message = format!("{} counts with \"schedule\" only", fields.name(key));
+                report.error(&entry.place, message);
+            }
+        }
+    }
+    let time_zone = fields.text("time_zone", report);
+    let schedule = Schedule {
+        cron: cron?,
+        time_zone,
+    };
+    let concurrency = fields.parsed("concurrency", report, job::concurrency);
+    let length = |fields: &mut Fields, key, report: &mut Report| {
+        let length = fields.parsed(key, report, duration_ms);
+        length.filter(|ms| *ms > 0)
+    };
+    Some(JobSpec {
+        schedule: Some(schedule),
+        concurrency: concurrency.unwrap_or(Concurrency::Allow),
+        starting_deadline_ms: length(fields, "starting_deadline", report),
+        time_limit_ms: length(fields, "time_limit", report),
+        ..JobSpec::default()
+    })
 }

@@ -17,7 +17,7 @@ use crate::fields::{Fields, parsed, texts};
 use crate::report::Report;
 use crate::tree::{Entry, Value, cut};
 use crate::units::duration_ms;
-use crate::{mount, power, signal};
+use crate::{job, mount, power, signal};
 
 /// Reads a service. `None` if it has no usable name, or is left out.
 pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> Option<Member> {
@@ -151,17 +151,23 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         progress_deadline_ms: layby.progress_deadline_ms,
         power,
         sandbox,
+        job: layby.job,
         ..ServiceSpec::new(name?)
     };
     let how = "say \"order: start-first\" in \"deploy.update_config\"";
-    spec.strategy = mount::strategy(strategy, &spec, &place, how, report);
-    let draft = Draft {
+    if spec.job.is_none() {
+        spec.strategy = mount::strategy(strategy, &spec, &place, how, report);
+    }
+    let mut draft = Draft {
         spec,
         place,
         published_at,
         aliases_at: Vec::new(),
         named_files,
     };
+    if draft.spec.job.is_some() {
+        job::strip(&mut draft, report);
+    }
     Some(Member {
         draft,
         joined,

@@ -8,7 +8,7 @@ use layby_model::spec::{BuildSpec, SleepPolicy, Strategy};
 use crate::draft::{self, Placed, service_name};
 use crate::fields::{Fields, number, port};
 use crate::kubernetes::metadata::{self, Metadata};
-use crate::kubernetes::pod::{self, Pod};
+use crate::kubernetes::pod::{self, Pod, Restarts};
 use crate::power::{self, Limited};
 use crate::report::Report;
 use crate::tree::{Place, cut};
@@ -83,7 +83,7 @@ pub(crate) fn read(
     let strategy = strategy(&mut spec, report);
     let deadline_seconds = spec.number("progressDeadlineSeconds", 1..=86_400, report);
     let selector = selector(&mut spec, report);
-    let template = template(&mut spec, &what, report);
+    let template = template(&mut spec, &what, Restarts::Always, report);
     spec.accept(&["revisionHistoryLimit"]);
     spec.unsupported(&["minReadySeconds"], report);
     if let Some(entry) = spec.entry("paused")
@@ -158,19 +158,26 @@ fn selector(spec: &mut Fields, report: &mut Report) -> BTreeMap<String, Placed<S
     labels
 }
 
-struct Template {
-    labels: BTreeMap<String, String>,
-    annotations: BTreeMap<String, Placed<String>>,
-    pod: Pod,
+/// A pod's template.
+pub(crate) struct Template {
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, Placed<String>>,
+    pub(crate) pod: Pod,
 }
 
-fn template(spec: &mut Fields, owner: &str, report: &mut Report) -> Option<Template> {
+/// Reads the template of a Deployment or a Job.
+pub(crate) fn template(
+    spec: &mut Fields,
+    owner: &str,
+    restarts: Restarts,
+    report: &mut Report,
+) -> Option<Template> {
     let mut fields = spec.map("template", report)?;
     fields.what = format!("the template of {owner}");
     let metadata = metadata::read(&mut fields, report);
     let place = fields.place.clone();
     let pod = match fields.map("spec", report) {
-        Some(pod) => pod::read(pod, owner, report),
+        Some(pod) => pod::read(pod, owner, restarts, report),
         None => {
             report.error(&place, format!("{} has no \"spec\"", fields.what));
             Pod::default()

@@ -8,7 +8,9 @@ use layby_model::route::Protocol;
 use layby_model::spec::{ProbeAction, PublishedPort, ServicePort, ServiceSpec};
 
 use crate::draft::{Draft, not_a_label};
+use crate::job;
 use crate::kubernetes::claim::{self, Claim};
+use crate::kubernetes::job::Job;
 use crate::kubernetes::service::Target;
 use crate::kubernetes::{Deployment, Service};
 use crate::mount;
@@ -18,6 +20,7 @@ use crate::tree::{Place, cut};
 /// Makes a service of each Deployment; a Service gives it a further name, its port and ports of the machine.
 pub(crate) fn join(
     deployments: Vec<Deployment>,
+    jobs: Vec<Job>,
     services: Vec<Service>,
     claims: Vec<Claim>,
     app: Option<&AppName>,
@@ -59,6 +62,16 @@ pub(crate) fn join(
         let target = lead(service, draft, deployment, report);
         routed[index] = routed[index].or(target);
     }
+    let jobs = jobs.into_iter().map(|job| {
+        claim::check(&job.pod.claims, &claims, app, report);
+        let mut draft = job.draft();
+        for container in &mut draft.spec.containers {
+            claim::resolve(&mut container.mounts, &claims, app);
+        }
+        job::strip(&mut draft, report);
+        draft
+    });
+    let jobs: Vec<Draft> = jobs.collect();
     drafts
         .into_iter()
         .zip(routed)
@@ -80,6 +93,7 @@ pub(crate) fn join(
                 mount::strategy(deployment.strategy, &draft.spec, &draft.place, how, report);
             draft
         })
+        .chain(jobs)
         .collect()
 }
 

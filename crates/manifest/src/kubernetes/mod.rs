@@ -1,4 +1,4 @@
-//! Kubernetes YAML: Deployments, the Services that lead to them, and the claims that they mount.
+//! Kubernetes YAML: Deployments, Jobs and CronJobs, the Services that lead to them, and the claims that they mount.
 
 use crate::discover::File;
 use crate::draft::{AppDraft, Placed};
@@ -11,6 +11,7 @@ mod claim;
 mod container;
 mod deployment;
 mod expand;
+mod job;
 mod join;
 mod metadata;
 mod pod;
@@ -78,6 +79,7 @@ const MAX_OBJECTS: usize = 2_000;
 #[derive(Debug, Default)]
 struct Objects {
     deployments: Vec<Deployment>,
+    jobs: Vec<job::Job>,
     services: Vec<Service>,
     claims: Vec<Claim>,
     /// The namespaces that they name, but for `default`.
@@ -112,12 +114,16 @@ pub(crate) fn read(files: Vec<File>, options: &ReadOptions, report: &mut Report)
         }
         object(node, &mut objects, &mut waiting, report);
     }
-    if objects.deployments.is_empty() && !report.failed() {
-        report.error(&whole, "there is no Deployment: there is nothing to run");
+    if objects.deployments.is_empty() && objects.jobs.is_empty() && !report.failed() {
+        report.error(
+            &whole,
+            "there is no Deployment, Job or CronJob: there is nothing to run",
+        );
     }
     let name = app::name(options, &objects.namespaces, report);
     let services = join::join(
         objects.deployments,
+        objects.jobs,
         objects.services,
         objects.claims,
         name.as_ref(),
@@ -156,6 +162,16 @@ fn object(node: Node, objects: &mut Objects, waiting: &mut Vec<Node>, report: &m
             objects.namespaces.extend(namespace);
             objects.deployments.extend(deployment);
         }
+        ("Job", "batch/v1") => {
+            let (job, namespace) = job::read(fields, report);
+            objects.namespaces.extend(namespace);
+            objects.jobs.extend(job);
+        }
+        ("CronJob", "batch/v1") => {
+            let (job, namespace) = job::read_cron(fields, report);
+            objects.namespaces.extend(namespace);
+            objects.jobs.extend(job);
+        }
         ("Service", "v1") => {
             let (service, namespace) = service::read(fields, report);
             objects.namespaces.extend(namespace);
@@ -166,11 +182,11 @@ fn object(node: Node, objects: &mut Objects, waiting: &mut Vec<Node>, report: &m
             objects.namespaces.extend(namespace);
             objects.claims.extend(claim);
         }
-        ("Deployment" | "PersistentVolumeClaim" | "Service", _) => {
-            let read = if kind == "Deployment" {
-                "apps/v1"
-            } else {
-                "v1"
+        ("CronJob" | "Deployment" | "Job" | "PersistentVolumeClaim" | "Service", _) => {
+            let read = match kind.as_str() {
+                "Deployment" => "apps/v1",
+                "CronJob" | "Job" => "batch/v1",
+                _ => "v1",
             };
             report.error(
                 &place,

@@ -66,8 +66,17 @@ pub(crate) struct Pod {
     pub(crate) claims: Vec<Placed<String>>,
 }
 
-/// Reads `spec` of the template of the deployment called `owner`.
-pub(crate) fn read(mut pod: Fields, owner: &str, report: &mut Report) -> Pod {
+/// What is done when a container of a pod ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Restarts {
+    /// It is started again: a Deployment's.
+    Always,
+    /// A further attempt is made, if at all: a Job's.
+    AtItsEnd,
+}
+
+/// Reads `spec` of the template of the deployment or job called `owner`.
+pub(crate) fn read(mut pod: Fields, owner: &str, restarts: Restarts, report: &mut Report) -> Pod {
     let place = pod.place.clone();
     pod.what = format!("the pod of {owner}");
     let grace_seconds = pod.count("terminationGracePeriodSeconds", 0..=86_400, report);
@@ -130,13 +139,14 @@ pub(crate) fn read(mut pod: Fields, owner: &str, report: &mut Report) -> Pod {
             capability::warn_in_vain(container, added, &read.containers, &read.sandbox, report);
         }
     }
-    pod.parsed("restartPolicy", report, |text| match text {
-        "Always" => Ok(()),
+    pod.parsed("restartPolicy", report, |text| match (restarts, text) {
+        (Restarts::Always, "Always") | (Restarts::AtItsEnd, "OnFailure" | "Never") => Ok(()),
         // Kubernetes refuses them here, too.
-        "OnFailure" | "Never" => {
+        (Restarts::Always, "OnFailure" | "Never") => {
             Err("Always (a Deployment's pods are always started again)".to_owned())
         }
-        _ => Err("Always".to_owned()),
+        (Restarts::Always, _) => Err("Always".to_owned()),
+        (Restarts::AtItsEnd, _) => Err("Never or OnFailure".to_owned()),
     });
     for (key, usual) in [
         ("automountServiceAccountToken", "false"),

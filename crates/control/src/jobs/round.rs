@@ -1,0 +1,413 @@
+//! One look at one job: what is due is made, what a run needs is done, what is over is put away.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use layby_model::engine::{RunSpec, Workload};
+use layby_model::job::{self, Due, Past, RunId, Step};
+use layby_model::replica::{Exit, Phase, ReplicaReport};
+use layby_model::{ReplicaId, RevisionId, ServiceId, Wakefulness};
+use tokio::time::Instant;
+
+use super::logs;
+use super::runner::{HoldState, RunClock, Runner, engine_id};
+use super::show;
+use crate::api::types::EventKind;
+use crate::clock::wall_ms;
+use crate::plane::Plane;
+use crate::secrets;
+use crate::store::{Cause, EndRow, JobRow, NewRun, RunRow, Shelf, StoreError};
+
+/// Who makes the runs of a schedule.
+const BY_SCHEDULE: &str = "its schedule";
+
+impl Runner {
+    /// Looks at a job, or at the runs of a service, and does what is to be done now. `true`: look again at once.
+    pub(super) async fn look(&mut self, id: &ServiceId) -> Result<bool, String> {
+        if self.in_trouble() {
+            return Ok(false);
+        }
+        let Some(shelf) = self.shelves.get(id).cloned() else {
+            return Ok(false);
+        };
+        let told = |error: StoreError| layby_model::error_chain(&error);
+        if self.begin_due(id, &shelf).await.map_err(told)? {
+            return Ok(true);
+        }
+        let mut changed = false;
+        for run in shelf.active() {
+            for step in job::next_steps(&self.facts_of(id, &shelf, run)) {
+                changed |= self.act(id, run, step).await?;
+            }
+        }
+        self.retire_strays(id, &shelf).await;
+        if !changed {
+            changed = self.put_away(id, &shelf).await.map_err(told)?;
+        }
+        Ok(changed)
+    }
+
+    /// Makes the run that is due.
+    async fn begin_due(&mut self, id: &ServiceId, shelf: &Shelf) -> Result<bool, StoreError> {
+        self.due.remove(id);
+        let Some(job) = shelf
+            .job
+            .as_ref()
+            .filter(|job| !job.removing && !job.suspended)
+        else {
+            return Ok(false);
+        };
+        let Some(settings) = &job.spec.service.job else {
+            return Ok(false);
+        };
+        let Some(schedule) = &settings.schedule else {
+            if job.pending {
+                self.begin_run(id, job, Cause::Deploy, None).await?;
+            }
+            return Ok(job.pending);
+        };
+        let Some(table) = self.timetable(id, schedule) else {
+            return Ok(false);
+        };
+        let active = shelf.active().count();
+        let next = |after| table.next(after);
+        match job::due(settings, job.seen_ms, wall_ms(), active, next) {
+            Due::Wait(ahead) => {
+                self.due.extend(ahead.map(|ahead| (id.clone(), ahead)));
+                return Ok(false);
+            }
+            Due::Replace(moment) => {
+                self.replace(id).await?;
+                self.begin_run(id, job, Cause::Schedule, Some(moment))
+                    .await?;
+            }
+            Due::Run(moment) => {
+                self.begin_run(id, job, Cause::Schedule, Some(moment))
+                    .await?;
+            }
+            Due::Skip(upto, why) => {
+                tracing::info!(job = %id, "skipped: {why}");
+                self.skipped.insert(id.clone(), (upto, why));
+                self.plane.store.see_due(id, upto).await?;
+                self.reload(id).await?;
+            }
+        }
+        Ok(true)
+    }
+
+    async fn begin_run(
+        &mut self,
+        id: &ServiceId,
+        job: &JobRow,
+        cause: Cause,
+        due_ms: Option<u64>,
+    ) -> Result<(), StoreError> {
+        let made_by = match cause {
+            Cause::Schedule => BY_SCHEDULE.to_owned(),
+            Cause::Deploy | Cause::Command => job.made_by.clone(),
+        };
+        let run = NewRun {
+            of: id.clone(),
+            of_service: false,
+            spec: pinned(&self.plane, id, &job.spec).await,
+            cause,
+            made_by,
+            due_ms,
+            command: None,
+            held: false,
+        };
+        self.plane.store.make_run(run).await?;
+        self.reload(id).await
+    }
+
+    /// Does one step of a run. `true`: rows have changed.
+    async fn act(&mut self, id: &ServiceId, run: &RunRow, step: Step) -> Result<bool, String> {
+        let told = |error: StoreError| layby_model::error_chain(&error);
+        match step {
+            Step::Begin => {
+                let replica = self.plane.new_replica();
+                let store = &self.plane.store;
+                store
+                    .begin_attempt(id, run.run, replica)
+                    .await
+                    .map_err(told)?;
+                if run.attempts.is_empty() {
+                    self.note_begin(id, run);
+                }
+            }
+            Step::Launch(replica) => {
+                self.order(id, run, &[(replica, Some(Wakefulness::Awake))])
+                    .await?;
+                return Ok(false);
+            }
+            Step::Stop(replica) => {
+                self.order(id, run, &[(replica, Some(Wakefulness::Asleep))])
+                    .await?;
+                return Ok(false);
+            }
+            Step::Retire(replica) => {
+                self.order(id, run, &[(replica, None)]).await?;
+                return Ok(false);
+            }
+            Step::Settle(replica) => self.settle(id, run, replica).await.map_err(told)?,
+            Step::Halt(stop) => {
+                let store = &self.plane.store;
+                store
+                    .halt_run(id, run.run, stop, None)
+                    .await
+                    .map_err(told)?;
+            }
+            Step::End(outcome) => {
+                let store = &self.plane.store;
+                store.end_run(id, run.run, outcome).await.map_err(told)?;
+                self.holds.remove(&(id.clone(), run.run));
+                self.clocks.remove(&(id.clone(), run.run));
+                self.reload(id).await.map_err(told)?;
+                let over = self.shelves.get(id).and_then(|shelf| shelf.run(run.run));
+                if let Some(over) = over {
+                    let (who, text) = (over.stopped_by.as_deref(), show::sentence(over));
+                    self.plane.events.of(id, EventKind::JobEnded, text, who);
+                }
+                return Ok(true);
+            }
+        }
+        self.reload(id).await.map_err(told)?;
+        Ok(true)
+    }
+
+    fn note_begin(&mut self, id: &ServiceId, run: &RunRow) {
+        let now = Instant::now();
+        let clock = RunClock {
+            begun: now,
+            before: std::time::Duration::ZERO,
+            failed: now,
+        };
+        self.clocks.insert((id.clone(), run.run), clock);
+        let text = format!("run {} began", run.run);
+        self.plane
+            .events
+            .of(id, EventKind::JobStarted, text, Some(&run.made_by));
+    }
+
+    /// Orders replicas of a run: how awake they are to be; `None`: gone. What came of it is looked at.
+    async fn order(
+        &mut self,
+        id: &ServiceId,
+        run: &RunRow,
+        replicas: &[(ReplicaId, Option<Wakefulness>)],
+    ) -> Result<(), String> {
+        let Some(spec) = &run.spec else {
+            return Ok(());
+        };
+        let awake = replicas
+            .iter()
+            .filter_map(|(id, level)| Some((*id, (*level)?)));
+        let retire = replicas.iter().filter(|(_, level)| level.is_none());
+        let service = engine_id(id, run);
+        let mut order = Workload {
+            service: service.clone(),
+            revision: RevisionId(run.run.0),
+            generation: run.generation,
+            spec: (**spec).clone(),
+            replicas: awake.collect(),
+            retire: retire.map(|(id, _)| *id).collect(),
+        };
+        // Runs of one job share its name, and newer ones have had their orders.
+        let newest = self
+            .shelves
+            .get(id)
+            .into_iter()
+            .flat_map(|shelf| &shelf.runs);
+        order.generation = newest
+            .map(|run| run.generation)
+            .max()
+            .unwrap_or(order.generation);
+        self.plane
+            .engine
+            .apply(&order)
+            .await
+            .map_err(|error| error.to_string())?;
+        let looked = self.plane.facts.look_at(&service).await;
+        looked.map_err(|error| error.to_string())
+    }
+
+    /// Writes how an attempt ended, and keeps its log.
+    async fn settle(
+        &mut self,
+        id: &ServiceId,
+        run: &RunRow,
+        replica: ReplicaId,
+    ) -> Result<(), StoreError> {
+        let reports = self.plane.facts.of(&engine_id(id, run));
+        let report = reports.iter().find(|report| report.id == replica);
+        if let Some(report) = report.filter(|_| !run.held) {
+            logs::keep(&self.plane, id, run, report).await;
+        }
+        let told = match self.holds.get(&(id.clone(), run.run)) {
+            Some(HoldState::Over(code)) => *code,
+            Some(HoldState::There) | None => None,
+        };
+        let end = end_of(run, report, told);
+        if end.end() != job::AttemptEnd::Well
+            && let Some(clock) = self.clocks.get_mut(&(id.clone(), run.run))
+        {
+            clock.failed = Instant::now();
+        }
+        self.plane.store.end_attempt(replica, end).await
+    }
+
+    /// Removes replicas that no row names: what was ordered, and whose row was lost or forgotten.
+    async fn retire_strays(&self, id: &ServiceId, shelf: &Shelf) {
+        let mut of: BTreeMap<ServiceId, Vec<ReplicaId>> = BTreeMap::new();
+        if shelf.job.is_some() {
+            of.entry(id.clone()).or_default();
+        }
+        for run in &shelf.runs {
+            let known = run.attempts.iter();
+            // One whose run is over is only on its way out; it is retired here should that order be lost.
+            let known = known.filter(|_| run.ended_ms.is_none());
+            of.entry(engine_id(id, run))
+                .or_default()
+                .extend(known.map(|attempt| attempt.replica));
+        }
+        for (service, known) in of {
+            let reports = self.plane.facts.of(&service);
+            let strays = reports
+                .iter()
+                .filter(|report| report.phase != Phase::Removing && !known.contains(&report.id));
+            let strays: Vec<ReplicaReport> = strays.cloned().collect();
+            if !strays.is_empty() {
+                crate::strays::retire_quietly(&*self.plane.engine, strays).await;
+                let _ = self.plane.facts.look_at(&service).await;
+            }
+        }
+    }
+
+    /// Forgets old runs, and jobs that are to go.
+    async fn put_away(&mut self, id: &ServiceId, shelf: &Shelf) -> Result<bool, StoreError> {
+        let removing = shelf.job.as_ref().is_some_and(|job| job.removing);
+        if removing || self.leaving.contains(id) {
+            let names = [id.clone(), job::runs_of(id)];
+            let empty = names
+                .iter()
+                .all(|name| match shelf.job.is_none() && name == id {
+                    true => true, // they are the service's own
+                    false => self.plane.facts.of(name).is_empty(),
+                });
+            if shelf.active().next().is_some() || !empty {
+                return Ok(false);
+            }
+            self.forget(id).await?;
+            if removing {
+                self.plane
+                    .events
+                    .of(id, EventKind::Removed, "was taken down".to_owned(), None);
+            }
+            return Ok(true);
+        }
+        let now_ms = wall_ms();
+        let past = shelf.runs.iter().filter_map(|run| {
+            Some(Past {
+                run: run.run,
+                outcome: run.outcome?,
+                age_ms: now_ms.saturating_sub(run.ended_ms?),
+            })
+        });
+        let past: Vec<Past> = past.collect();
+        let gone: Vec<RunId> = job::forgotten(&shelf.kept(), &past);
+        if gone.is_empty() {
+            return Ok(false);
+        }
+        logs::remove(&self.plane, id, &gone).await;
+        self.plane.store.forget_runs(id, gone).await?;
+        self.reload(id).await?;
+        Ok(true)
+    }
+}
+
+/// The settings with the newest versions of the secrets that they name. One that is not there (any more) is told by the
+/// engine, which cannot start the run then.
+async fn pinned(plane: &Plane, id: &ServiceId, spec: &Arc<RunSpec>) -> Arc<RunSpec> {
+    let mut pinned = (**spec).clone();
+    match secrets::pin(plane, std::iter::once((&id.app, &mut pinned.service))).await {
+        Ok(()) => Arc::new(pinned),
+        Err(problem) => {
+            tracing::warn!(job = %id, "{}", problem.detail);
+            Arc::clone(spec)
+        }
+    }
+}
+
+/// How an attempt ended, by what is seen of its replica. `told`: the exit code of a command that somebody held.
+fn end_of(run: &RunRow, report: Option<&ReplicaReport>, told: Option<i32>) -> EndRow {
+    let containers = report.into_iter().flat_map(|report| &report.containers);
+    let last = containers.clone().find_map(|container| container.last_exit);
+    let oom = containers
+        .filter_map(|container| container.last_exit)
+        .any(|exit| exit.oom);
+    let ended = report.and_then(|report| report.ended.as_ref());
+    let trouble = report.and_then(|report| report.trouble.as_ref());
+    let stopped = run.stopping.map(|stop| show::why(stop).to_owned());
+    let (exit, hopeless, message) = match (told, ended, report) {
+        (Some(code), _, _) => (Some(Exit { code, oom }), false, None),
+        (None, Some(ended), _) => (Some(ended.exit), false, None),
+        // It was stopped: how it ended then says little.
+        (None, None, Some(_)) if run.stopping.is_some() => (last, false, stopped.clone()),
+        (None, None, Some(_)) => {
+            let fatal = trouble.is_some_and(|trouble| trouble.fatal);
+            let message = trouble.map(|trouble| trouble.message.clone());
+            let message = message.unwrap_or_else(|| "nobody knows how it ended".to_owned());
+            (None, fatal, Some(message))
+        }
+        (None, None, None) => {
+            let lost = || "its container is gone".to_owned();
+            (None, false, Some(stopped.clone().unwrap_or_else(lost)))
+        }
+    };
+    let oom_note = exit.filter(|exit| exit.oom && exit.code != 0);
+    let oom_note = oom_note.map(|_| "it ran out of its memory".to_owned());
+    EndRow {
+        ended_ms: wall_ms(),
+        exit,
+        hopeless,
+        message: message.or(oom_note),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use layby_model::job::Stop;
+
+    use super::*;
+    use crate::store::AttemptRow;
+
+    fn run(stopping: Option<Stop>) -> RunRow {
+        RunRow {
+            run: RunId(1),
+            of_service: false,
+            spec: None,
+            cause: Cause::Deploy,
+            made_by: "root".to_owned(),
+            due_ms: None,
+            command: None,
+            held: false,
+            generation: 1,
+            made_ms: 0,
+            stopping,
+            stopped_by: None,
+            ended_ms: None,
+            outcome: None,
+            attempts: Vec::<AttemptRow>::new(),
+        }
+    }
+
+    #[test]
+    fn what_ended_by_itself_has_its_exit_and_what_is_gone_has_none() {
+        let gone = end_of(&run(None), None, None);
+        assert_eq!((gone.exit, gone.end()), (None, job::AttemptEnd::Badly));
+        let told = end_of(&run(None), None, Some(0));
+        assert_eq!(told.end(), job::AttemptEnd::Well);
+        let stopped = end_of(&run(Some(Stop::TimeLimit)), None, None);
+        assert_eq!(stopped.message.as_deref(), Some("it took too long"));
+    }
+}

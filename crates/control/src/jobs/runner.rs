@@ -1,0 +1,514 @@
+//! The task that drives all jobs: it answers requests, looks at each job, and sleeps until something may be due.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use layby_model::job::{self, Concurrency, Held as HeldFact, JobSpec, RunId, Schedule, Stop};
+use layby_model::{AppName, ServiceId};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::timetable::Timetable;
+use super::{Held, Request, Shelves, Shown, logs};
+use crate::api::types::Problem;
+use crate::clock::wall_ms;
+use crate::plane::Plane;
+use crate::store::{NewRun, RunRow, Shelf, StoreError};
+
+/// The longest sleep while there is a schedule: so late it is seen that the clock was set.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// The pause after the store or the engine did not take something.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
+/// So many looks in a row are enough for anything; then others have their turn.
+const LOOKS: usize = 64;
+
+/// The task's state. Rows are read anew after each change; only what no row can know is kept beside them.
+pub(crate) struct Runner {
+    pub(super) plane: Arc<Plane>,
+    pub(super) shelves: Shelves,
+    tables: BTreeMap<ServiceId, (Schedule, Option<Timetable>)>,
+    pub(super) due: BTreeMap<ServiceId, u64>,
+    pub(super) clocks: BTreeMap<(ServiceId, RunId), RunClock>,
+    pub(super) holds: BTreeMap<(ServiceId, RunId), HoldState>,
+    /// The names whose replicas are the jobs' own.
+    driven: BTreeSet<ServiceId>,
+    /// Those that go, with all their runs, once none of these is left.
+    pub(super) leaving: BTreeSet<ServiceId>,
+    /// Why and when due times were skipped last.
+    pub(super) skipped: BTreeMap<ServiceId, (u64, job::Skipped)>,
+    /// Until then nothing is tried: the store or the engine did not take something.
+    pub(super) trouble_until: Option<Instant>,
+}
+
+/// The lengths of a run, on the monotonic clock.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RunClock {
+    pub(super) begun: Instant,
+    /// How long it went on before this life of the node.
+    pub(super) before: Duration,
+    pub(super) failed: Instant,
+}
+
+/// What is known of the other end of a held run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HoldState {
+    /// Somebody is there.
+    There,
+    /// The command ended so.
+    Over(Option<i32>),
+}
+
+/// The names by which the engine knows the replicas of a job or of a service's runs.
+pub(crate) fn engine_ids(shelves: &Shelves) -> BTreeSet<ServiceId> {
+    let mut ids = BTreeSet::new();
+    for (id, shelf) in shelves {
+        if shelf.job.is_some() {
+            ids.insert(id.clone());
+        }
+        ids.extend(shelf.active().map(|run| engine_id(id, run)));
+    }
+    ids
+}
+
+/// The name by which the engine knows a run's replicas.
+pub(super) fn engine_id(id: &ServiceId, run: &RunRow) -> ServiceId {
+    match run.of_service {
+        true => job::runs_of(id),
+        false => id.clone(),
+    }
+}
+
+impl Runner {
+    /// The task over what the store holds.
+    pub(crate) fn new(plane: Arc<Plane>, shelves: Shelves) -> Self {
+        // Shown from the first answer of the API on; what is due follows.
+        plane.jobs.shown.send_replace(Arc::new(Shown {
+            shelves: shelves.clone(),
+            ..Shown::default()
+        }));
+        let now = Instant::now();
+        let mut clocks = BTreeMap::new();
+        for (id, shelf) in &shelves {
+            for run in shelf.active() {
+                let Some(first) = run.attempts.first() else {
+                    continue;
+                };
+                let before = Duration::from_millis(wall_ms().saturating_sub(first.made_ms));
+                let clock = RunClock {
+                    begun: now,
+                    before,
+                    failed: now,
+                };
+                clocks.insert((id.clone(), run.run), clock);
+            }
+        }
+        Self {
+            plane,
+            shelves,
+            tables: BTreeMap::new(),
+            due: BTreeMap::new(),
+            clocks,
+            holds: BTreeMap::new(),
+            driven: BTreeSet::new(),
+            leaving: BTreeSet::new(),
+            skipped: BTreeMap::new(),
+            trouble_until: None,
+        }
+    }
+
+    /// Drives the jobs until the control plane ends.
+    pub(crate) async fn run(mut self) {
+        let Some(mut requests) = self.plane.jobs.take_requests() else {
+            return;
+        };
+        self.forget_orphans().await;
+        self.rounds().await;
+        loop {
+            let pause = self.pause();
+            let bell = self.plane.jobs.bell.clone();
+            let asked = tokio::select! {
+                request = requests.recv() => match request {
+                    Some(request) => Some(request),
+                    None => return,
+                },
+                () = bell.heard() => None,
+                () = until(pause) => None,
+            };
+            match asked {
+                Some(request) => self.answer(request).await,
+                None => self.rounds().await,
+            }
+        }
+    }
+
+    /// Looks at every job until nothing is left to do now.
+    async fn rounds(&mut self) {
+        self.drive();
+        for _ in 0..LOOKS {
+            let mut changed = false;
+            let ids: Vec<ServiceId> = self.shelves.keys().cloned().collect();
+            for id in ids {
+                match self.look(&id).await {
+                    Ok(more) => changed |= more,
+                    Err(trouble) => {
+                        tracing::warn!(job = %id, "{trouble}; trying again");
+                        self.pause_for_trouble();
+                    }
+                }
+            }
+            if !changed {
+                break;
+            }
+            self.drive();
+        }
+        self.show();
+    }
+
+    /// Nothing is tried for a while.
+    pub(super) fn pause_for_trouble(&mut self) {
+        self.trouble_until = Some(Instant::now() + TROUBLE_PAUSE);
+    }
+
+    /// Whether something was not taken just now: it is not to be tried in a loop.
+    pub(super) fn in_trouble(&self) -> bool {
+        self.trouble_until
+            .is_some_and(|until| until > Instant::now())
+    }
+
+    /// Takes the replicas of all names that jobs have for the jobs' own, and lets go of the others.
+    fn drive(&mut self) {
+        let wanted = engine_ids(&self.shelves);
+        let facts = &self.plane.facts;
+        for id in wanted.difference(&self.driven) {
+            facts.subscribe(id, self.plane.jobs.bell.clone());
+        }
+        let mut driven = wanted.clone();
+        for id in self.driven.difference(&wanted) {
+            // While the last replica goes it is not to be taken for a stray.
+            match facts.of(id).is_empty() {
+                true => facts.unsubscribe(id),
+                false => drop(driven.insert(id.clone())),
+            }
+        }
+        self.driven = driven;
+    }
+
+    fn show(&self) {
+        let shown = Shown {
+            shelves: self.shelves.clone(),
+            due: self.due.clone(),
+            skipped: self.skipped.clone(),
+        };
+        self.plane.jobs.shown.send_if_modified(|before| {
+            let changed = **before != shown;
+            if changed {
+                *before = Arc::new(shown);
+            }
+            changed
+        });
+    }
+
+    /// When to look again, if nothing happens until then.
+    fn pause(&self) -> Option<Instant> {
+        let (now, wall) = (Instant::now(), wall_ms());
+        let due = self.due.values().map(|due| {
+            let ahead = Duration::from_millis(due.saturating_sub(wall).max(1));
+            now + ahead.min(LOOK_EVERY)
+        });
+        let runs = self.shelves.iter().flat_map(|(id, shelf)| {
+            let active = shelf.active();
+            active.filter_map(|run| job::wait_ms(&self.facts_of(id, shelf, run)))
+        });
+        let runs = runs.map(|ms| now + Duration::from_millis(ms.max(1)));
+        let ttls = self.shelves.iter().filter_map(|(_, shelf)| {
+            let ttl = shelf.kept().ttl_ms?;
+            let ended = shelf.runs.iter().filter_map(|run| run.ended_ms).min()?;
+            let left = (ended + ttl).saturating_sub(wall).max(1);
+            Some(now + Duration::from_millis(left).min(LOOK_EVERY))
+        });
+        let trouble = self.trouble_until.filter(|until| *until > now);
+        due.chain(runs).chain(ttls).chain(trouble).min()
+    }
+
+    /// A run as the model sees it.
+    pub(super) fn facts_of(&self, id: &ServiceId, shelf: &Shelf, run: &RunRow) -> job::Run {
+        let spec = run.spec.as_ref().and_then(|spec| spec.service.job.clone());
+        let JobSpec {
+            concurrency,
+            retries,
+            time_limit_ms,
+            completions,
+            parallelism,
+            ..
+        } = spec.unwrap_or_default();
+        let reports = self.plane.facts.of(&engine_id(id, run));
+        let attempts = run.attempts.iter().map(|attempt| {
+            let report = reports.iter().find(|report| report.id == attempt.replica);
+            job::Attempt {
+                replica: attempt.replica,
+                end: attempt.end.as_ref().map(|end| end.end()),
+                seen: report.map_or(job::Seen::Absent, job::Seen::of),
+            }
+        });
+        let key = (id.clone(), run.run);
+        let clock = self.clocks.get(&key);
+        let older = shelf.active().any(|other| other.run < run.run);
+        let replaces = concurrency == Concurrency::Replace && older;
+        job::Run {
+            completions: completions.max(1),
+            parallelism: parallelism.max(1),
+            retries,
+            time_limit_ms,
+            elapsed_ms: clock.map_or(0, |clock| ms(clock.before + clock.begun.elapsed())),
+            rested_ms: clock.map_or(u64::MAX, |clock| ms(clock.failed.elapsed())),
+            stopping: run.stopping,
+            waits: replaces || (run.attempts.is_empty() && self.busy() >= job::MAX_RUNS),
+            held: run.held.then(|| match self.holds.get(&key) {
+                Some(HoldState::There) => HeldFact::There,
+                Some(HoldState::Over(_)) => HeldFact::Over,
+                None => HeldFact::Gone,
+            }),
+            attempts: attempts.collect(),
+        }
+    }
+
+    /// How many runs have replicas.
+    fn busy(&self) -> usize {
+        let runs = self.shelves.values().flat_map(Shelf::active);
+        runs.filter(|run| !run.attempts.is_empty()).count()
+    }
+
+    /// The timetable of a job; `None`: it has none, or this machine does not understand it (any more).
+    pub(super) fn timetable(&mut self, id: &ServiceId, schedule: &Schedule) -> Option<&Timetable> {
+        let known = self.tables.get(id).is_some_and(|(of, _)| of == schedule);
+        if !known {
+            let table = Timetable::new(schedule);
+            if let Err(why) = &table {
+                tracing::warn!(job = %id, "{why}; it does not run");
+            }
+            self.tables
+                .insert(id.clone(), (schedule.clone(), table.ok()));
+        }
+        self.tables.get(id).and_then(|(_, table)| table.as_ref())
+    }
+
+    /// Reads a job's rows again.
+    pub(super) async fn reload(&mut self, id: &ServiceId) -> Result<(), StoreError> {
+        let shelf = self.plane.store.shelf(id).await?;
+        if shelf == Shelf::default() {
+            self.shelves.remove(id);
+            self.tables.remove(id);
+            self.due.remove(id);
+            self.skipped.remove(id);
+            self.leaving.remove(id);
+        } else {
+            self.shelves.insert(id.clone(), shelf);
+        }
+        Ok(())
+    }
+
+    /// Forgets the runs of services that are gone.
+    async fn forget_orphans(&mut self) {
+        let Ok(rows) = self.plane.store.services().await else {
+            return; // at the next start
+        };
+        let orphans = self.shelves.iter().filter(|(id, shelf)| {
+            let known = rows.iter().any(|row| row.service == **id);
+            shelf.job.is_none() && shelf.active().next().is_none() && !known
+        });
+        let orphans: Vec<ServiceId> = orphans.map(|(id, _)| id.clone()).collect();
+        for id in orphans {
+            if let Err(error) = self.forget(&id).await {
+                tracing::warn!(service = %id, %error, "its old runs could not be forgotten");
+            }
+        }
+    }
+
+    /// Forgets a job, or the runs of a service, with their logs.
+    pub(super) async fn forget(&mut self, id: &ServiceId) -> Result<(), StoreError> {
+        self.plane.store.remove_shelf(id).await?;
+        logs::remove_all(&self.plane, id).await;
+        self.reload(id).await
+    }
+
+    /// Does what is asked, and answers when it shows.
+    async fn answer(&mut self, request: Request) {
+        match request {
+            Request::Reload(reply) => {
+                self.reload_all().await;
+                self.rounds().await;
+                reply_to(reply, ());
+            }
+            Request::Run(new, reply) => {
+                let made = self.make(*new).await;
+                self.rounds().await;
+                reply_to(reply, made);
+            }
+            Request::Hold(new, reply) => {
+                let held = self.begin_held(*new).await;
+                reply_to(reply, held);
+            }
+            Request::Over(id, run, code) => {
+                if let Some(hold) = self.holds.get_mut(&(id, run)) {
+                    *hold = HoldState::Over(code);
+                }
+                self.rounds().await;
+            }
+            Request::Stop(id, run, by, reply) => {
+                let stopped = self.stop(&id, run, &by).await;
+                self.rounds().await;
+                reply_to(reply, stopped);
+            }
+            Request::Suspend(id, suspend, reply) => {
+                let done = self.suspend(&id, suspend).await;
+                self.rounds().await;
+                reply_to(reply, done);
+            }
+            Request::Remove(app, only, reply) => {
+                let leaving = self.remove(&app, only.as_ref()).await;
+                self.rounds().await;
+                reply_to(reply, leaving);
+            }
+        }
+    }
+
+    async fn reload_all(&mut self) {
+        match self.plane.store.shelves().await {
+            Ok(shelves) => {
+                self.due.retain(|id, _| shelves.contains_key(id));
+                self.tables.retain(|id, _| shelves.contains_key(id));
+                self.skipped.retain(|id, _| shelves.contains_key(id));
+                self.shelves = shelves;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the jobs could not be read; what was known of them holds");
+            }
+        }
+    }
+
+    async fn make(&mut self, new: NewRun) -> Result<RunId, Problem> {
+        let id = new.of.clone();
+        let shelf = self.shelves.get(&id);
+        let active = shelf.map_or(0, |shelf| shelf.active().count());
+        let job = shelf.and_then(|shelf| shelf.job.as_ref());
+        let job = job.and_then(|job| job.spec.service.job.as_ref());
+        if job.is_some_and(|job| job.concurrency == Concurrency::Forbid) && active > 0 {
+            let text = format!("a run of {id} goes on, and its runs are not to overlap");
+            return Err(Problem::conflict(text).hint(format!(
+                "wait for its end, or end it with `layby job stop {id}`"
+            )));
+        }
+        if active >= job::MAX_OVERLAP {
+            let text = format!("{active} runs of {id} go on already, and no more may");
+            return Err(Problem::conflict(text).hint(format!(
+                "wait for one's end, or end one with `layby job stop {id} RUN`"
+            )));
+        }
+        if job.is_some_and(|job| job.concurrency == Concurrency::Replace) {
+            self.replace(&id).await?;
+        }
+        let run = self.plane.store.make_run(new).await?;
+        self.reload(&id).await?;
+        Ok(run)
+    }
+
+    /// Lets all runs of a job that go on end.
+    pub(super) async fn replace(&mut self, id: &ServiceId) -> Result<(), StoreError> {
+        let runs: Vec<RunId> = match self.shelves.get(id) {
+            Some(shelf) => shelf.active().map(|run| run.run).collect(),
+            None => Vec::new(),
+        };
+        for run in runs {
+            self.plane
+                .store
+                .halt_run(id, run, Stop::Replaced, None)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn begin_held(&mut self, new: NewRun) -> Result<Held, Problem> {
+        if self.busy() >= job::MAX_RUNS {
+            let text = format!("{} runs go on already, and no more may", job::MAX_RUNS);
+            return Err(Problem::conflict(text).hint("`layby job ls` shows which"));
+        }
+        let id = new.of.clone();
+        let run = self.make(new).await?;
+        self.holds.insert((id.clone(), run), HoldState::There);
+        self.rounds().await;
+        let shelf = self.shelves.get(&id);
+        let attempt = shelf.and_then(|shelf| shelf.run(run)?.attempts.first());
+        let replica = attempt.map(|attempt| attempt.replica);
+        let failed = || {
+            Problem::failed(format!(
+                "run {run} of {id} could not be begun: see the node's log"
+            ))
+        };
+        Ok(Held {
+            run,
+            replica: replica.ok_or_else(failed)?,
+        })
+    }
+
+    async fn stop(&mut self, id: &ServiceId, run: RunId, by: &str) -> Result<(), Problem> {
+        let row = self.shelves.get(id).and_then(|shelf| shelf.run(run));
+        let row = row.ok_or_else(|| Problem::no_run(id, run))?;
+        if row.ended_ms.is_some() {
+            return Err(Problem::conflict(format!(
+                "run {run} of {id} is over already"
+            )));
+        }
+        self.plane
+            .store
+            .halt_run(id, run, Stop::Asked, Some(by))
+            .await?;
+        Ok(self.reload(id).await?)
+    }
+
+    async fn suspend(&mut self, id: &ServiceId, suspend: bool) -> Result<(), Problem> {
+        let job = self.shelves.get(id).and_then(|shelf| shelf.job.as_ref());
+        let job = job.ok_or_else(|| Problem::no_job(id))?;
+        if job.suspended != suspend {
+            self.plane.store.suspend(id, suspend).await?;
+            self.reload(id).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove(
+        &mut self,
+        app: &AppName,
+        only: Option<&ServiceId>,
+    ) -> Result<Vec<ServiceId>, Problem> {
+        let of_app = self.shelves.iter().filter(|(id, _)| id.app == *app);
+        let wanted = of_app.filter(|(id, _)| only.is_none_or(|only| only == *id));
+        let leaving: Vec<ServiceId> = wanted.map(|(id, _)| id.clone()).collect();
+        if let Some(only) = only
+            && leaving.is_empty()
+        {
+            return Err(Problem::no_job(only));
+        }
+        self.plane.store.begin_job_removal(app, only).await?;
+        self.reload_all().await;
+        self.leaving.extend(leaving.iter().cloned());
+        Ok(leaving)
+    }
+}
+
+/// Whoever asked may have gone.
+fn reply_to<T>(reply: oneshot::Sender<T>, answer: T) {
+    let _ = reply.send(answer);
+}
+
+fn ms(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Waits until `at`, or for ever.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
