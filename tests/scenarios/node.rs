@@ -202,6 +202,7 @@ impl Node {
                 memory_bytes: 8 << 30,
                 cpu_milli: 4_000,
             },
+            sample_every: std::time::Duration::from_secs(15),
         };
         let started = self.runtime.block_on(Control::start(
             config,

@@ -44,6 +44,8 @@ pub struct ControlConfig {
     pub virtual_range: (Ipv4Addr, u8),
     /// What there is for the services.
     pub machine: Machine,
+    /// From one look at what awake services use to the next.
+    pub sample_every: Duration,
 }
 
 impl ControlConfig {

@@ -22,6 +22,7 @@ use crate::names;
 use crate::plane::{Parts, Plane};
 use crate::prune;
 use crate::registry::{self, Desk};
+use crate::samples;
 use crate::secrets::{self, Vault};
 use crate::store::{self, Store};
 use crate::strays;
@@ -143,6 +144,7 @@ impl Control {
         plane.spawn(collect::run(Arc::clone(plane)));
         plane.spawn(push::run(Arc::clone(plane)));
         plane.spawn(prune::run(Arc::clone(plane)));
+        plane.spawn(samples::run(Arc::clone(plane)));
         plane.spawn(audit::run(Arc::clone(plane)));
         Ok(())
     }

@@ -23,6 +23,7 @@ mod prune;
 mod reach;
 mod registries;
 mod registry;
+mod samples;
 mod secrets;
 mod slot;
 mod store;

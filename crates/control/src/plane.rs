@@ -24,6 +24,7 @@ use crate::jobs::Jobs;
 use crate::probes::ProbePlan;
 use crate::registries::Registries;
 use crate::registry::Desk;
+use crate::samples::Samples;
 use crate::secrets::Vault;
 use crate::slot::Slot;
 use crate::store::{Revision, Row, Store};
@@ -69,6 +70,8 @@ pub(crate) struct Plane {
     /// Held from the look for conflicts until the rows are written, so that two deploys cannot claim one port.
     pub(crate) deploys: tokio::sync::Mutex<()>,
     pub(crate) collector: Collector,
+    /// What awake services use.
+    pub(crate) samples: Samples,
     /// Who uses services beside their requests.
     pub(crate) uses: Uses,
     client_threads: Arc<Semaphore>,
@@ -131,6 +134,7 @@ impl Plane {
             stop: watch::Sender::new(None),
             deploys: tokio::sync::Mutex::default(),
             collector: Collector::default(),
+            samples: Samples::default(),
             uses: Uses::default(),
             client_threads: Arc::new(Semaphore::new(CLIENT_THREADS)),
             build_threads: Arc::new(Semaphore::new(BUILDS)),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::{Deployed, PATIENCE, World, compose, tar};
 use layby_control::api::types::{
-    DiffView, EventView, FileView, ImageView, JobView, KeptSecret, LogView, LoginView,
+    AdviceView, DiffView, EventView, FileView, ImageView, JobView, KeptSecret, LogView, LoginView,
     ManifestView, NewToken, Outcome, PowerView, Problem, PruneView, RemovedView, RevisionView,
     RunView, ServiceDetail, ServiceView, TokenView, TransferEvent, UsageView, VersionView,
     VolumeView,
@@ -126,6 +126,10 @@ async fn every_endpoint_of_the_document_answers() {
         api.raw(&endpoint, &format!("{at}/{what}"), body.into())
             .await;
     }
+    let advice: AdviceView = api
+        .call(&format!("GET {one}/power"), &format!("{at}/power"), vec![])
+        .await;
+    assert_eq!((advice.samples, advice.proposed), (0, None));
     let preset = br#"{"cpu_milli":1500,"memory_bytes":3221225472}"#.to_vec();
     let made: PowerView = api
         .call("PUT /v1/powers/{name}", "/v1/powers/batch", preset)

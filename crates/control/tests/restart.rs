@@ -283,6 +283,7 @@ async fn the_data_of_a_newer_layby_is_left_alone() {
             memory_bytes: 8 << 30,
             cpu_milli: 4_000,
         },
+        sample_every: std::time::Duration::from_secs(15),
     };
     let fake = std::sync::Arc::new(Fake::new(FakeOptions::default()));
     let refused = Control::start(

@@ -1,12 +1,13 @@
 //! `layby scale` and `layby power`.
 
 use anyhow::Result;
-use layby_control::api::types::{PowerBody, PowerView, PresetBody, ScaleBody};
+use layby_control::api::types::{AdviceView, PowerBody, PowerView, PresetBody, ScaleBody};
 use layby_model::power;
 
 use crate::cli::{Power, Powers, Scale};
 use crate::client::{Client, encode};
 use crate::events;
+use crate::exit::{Code, Exit};
 use crate::out::{say, tell};
 use crate::services::find;
 use crate::show;
@@ -46,7 +47,36 @@ pub(crate) async fn power(client: &Client, options: Power) -> Result<()> {
     }
     let name = options.name.as_deref().unwrap_or_default();
     let path = find(client, name).await?;
-    change(client, &path, options.power, options.detach).await
+    let power = match options.advise {
+        true => match advise(client, &path, &options).await? {
+            Some(power) => Some(power),
+            None => return Ok(()),
+        },
+        false => options.power,
+    };
+    change(client, &path, power, options.detach).await
+}
+
+/// Tells what is proposed; gives the power that is to be applied now.
+async fn advise(client: &Client, path: &str, options: &Power) -> Result<Option<String>> {
+    let view: AdviceView = client.get(&format!("{path}/power"), &[]).await?;
+    let changes = view.proposed.is_some() && view.proposed != view.power;
+    if options.json.json {
+        say!("{}", serde_json::to_string_pretty(&view)?);
+    } else {
+        view.texts.iter().for_each(|text| say!("{text}"));
+    }
+    if !options.apply {
+        let name = options.name.as_deref().unwrap_or_default();
+        if changes && !options.json.json {
+            tell!("`layby power {name} --advise --apply` gives it that");
+        }
+        return Ok(None);
+    }
+    match view.proposed {
+        Some(power) => Ok(changes.then_some(power)),
+        None => Err(Exit::new(Code::Failed, "nothing is proposed, so nothing was changed").into()),
+    }
 }
 
 /// Gives the service at `path` a power; `None`: what its manifest says.

@@ -9,6 +9,7 @@ use layby_engine::embedded::{Embedded, EmbeddedConfig};
 use layby_gateway::{Gateway, GatewayConfig};
 use layby_image::Store;
 use layby_model::access::Access;
+use layby_model::advice::SAMPLE_EVERY_MS;
 use layby_model::engine::Engine;
 use layby_model::error_chain;
 use layby_model::route::{Confirmed, Demand, NameTable, RouteTable};
@@ -158,6 +159,7 @@ async fn serve_on(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         virtual_range: engine.virtual_range(),
         machine: engine.machine(),
+        sample_every: Duration::from_millis(SAMPLE_EVERY_MS),
     };
     let control = Control::start(
         config,

@@ -171,6 +171,13 @@ pub trait Access: Send + Sync + 'static {
     /// What the replicas that run (or are frozen) use.
     fn usage(&self) -> BoxFuture<'_, Result<BTreeMap<ReplicaId, ReplicaUsage>, EngineError>>;
 
+    /// What these replicas use, of those that run or are frozen. It is asked again and again, so it leaves out what takes
+    /// long to find out: `disk_bytes` is 0.
+    fn usage_of<'a>(
+        &'a self,
+        replicas: &'a [ReplicaId],
+    ) -> BoxFuture<'a, Result<BTreeMap<ReplicaId, ReplicaUsage>, EngineError>>;
+
     /// The named volumes.
     fn volumes(&self) -> BoxFuture<'_, Result<Vec<VolumeReport>, EngineError>>;
 

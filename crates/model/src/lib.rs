@@ -4,6 +4,7 @@
 //! go out as values. What a word means is said once, on its type.
 
 pub mod access;
+pub mod advice;
 pub mod capacity;
 pub mod deadline;
 pub mod diff;

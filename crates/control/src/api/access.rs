@@ -128,6 +128,7 @@ pub(crate) const RULES: &[Rule] = &[
     act("GET", "/v1/services/{app}/{service}/forward", Deploy, App, "port-forward"),
     look("/v1/services/{app}/{service}/history", Read, App),
     look("/v1/services/{app}/{service}/logs", Read, App),
+    look("/v1/services/{app}/{service}/power", Read, App),
     act("POST", "/v1/services/{app}/{service}/power", Deploy, App, "power"),
     act("POST", "/v1/services/{app}/{service}/redeploy", Deploy, App, "redeploy"),
     act("POST", "/v1/services/{app}/{service}/rollback", Deploy, App, "rollback"),

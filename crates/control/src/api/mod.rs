@@ -87,7 +87,7 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(services::sleep))
         .routes(routes!(services::deploy))
         .routes(routes!(sizes::scale))
-        .routes(routes!(sizes::change))
+        .routes(routes!(sizes::change, sizes::advise))
         .routes(routes!(sizes::list))
         .routes(routes!(sizes::set, sizes::remove))
         .routes(routes!(logs::of_service))

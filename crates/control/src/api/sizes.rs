@@ -7,6 +7,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use layby_model::advice::{self, Advice};
 use layby_model::power::{self, Power};
 use serde::de::DeserializeOwned;
 use tokio_stream::wrappers::ReceiverStream;
@@ -14,8 +15,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Shared;
 use super::lines::lines;
 use super::query::{self, Pairs};
-use super::services::parse;
-use super::types::{Event, PowerBody, PowerView, PresetBody, Problem, ScaleBody};
+use super::services::{find, parse};
+use super::types::{AdviceView, Event, PowerBody, PowerView, PresetBody, Problem, ScaleBody};
 use super::who::Who;
 use crate::deploy;
 use crate::deploy::current;
@@ -53,6 +54,39 @@ pub(super) async fn scale(
     let detach = query::flag(&pairs, "detach");
     let events = deploy::scale::change(plane, &id, replicas, detach, &who).await?;
     Ok(lines(ReceiverStream::new(events)))
+}
+
+/// What a service has used, and the power that is proposed for that.
+#[utoipa::path(
+    get,
+    path = "/v1/services/{app}/{service}/power",
+    params(("app" = String, Path), ("service" = String, Path)),
+    responses(
+        (status = 200, body = AdviceView),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn advise(
+    State(plane): Shared,
+    Path(names): Path<(String, String)>,
+) -> Result<Json<AdviceView>, Problem> {
+    let (id, driver) = find(&plane, names)?;
+    let used = plane.samples.of(&plane, &id).await?;
+    let table = deploy::power::table(&plane).await?;
+    let row = driver.status.borrow().row.clone();
+    let has = current(&row).1.spec.service.power.clone();
+    let advice = advice::advise(&table, has.as_deref(), &used);
+    Ok(Json(AdviceView {
+        samples: used.samples,
+        cpu_p95_milli: used.cpu.p95_milli(),
+        memory_peak_bytes: used.memory_peak_bytes,
+        texts: advice::told(&advice, &used),
+        proposed: match advice {
+            Advice::Keep(power) | Advice::Take(power) => Some(power.name),
+            Advice::TooLittle | Advice::TooMuch => None,
+        },
+        power: has,
+    }))
 }
 
 /// Gives a service another power: a new revision, rolled out.

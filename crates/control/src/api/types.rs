@@ -18,7 +18,7 @@ use layby_model::spec::BuildSecret;
 use layby_model::state::Showing;
 pub use secret::{KeptSecret, SetSecrets};
 use serde::{Deserialize, Serialize};
-pub use sizes::{PowerBody, PowerView, PresetBody, ScaleBody, SizeView};
+pub use sizes::{AdviceView, PowerBody, PowerView, PresetBody, ScaleBody, SizeView};
 use utoipa::ToSchema;
 
 use crate::tokens::Role;

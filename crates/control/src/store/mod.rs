@@ -14,6 +14,7 @@ mod rows;
 mod secrets;
 mod sizes;
 mod tokens;
+mod usage;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -27,6 +27,9 @@ use tower::ServiceExt;
 /// Long enough for a slow machine; nothing waits so long unless it is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// No test is so long unless it asks for less.
+const SAMPLE_EVERY: Duration = Duration::from_secs(600);
+
 /// A port that a firewall drops for other machines.
 pub(crate) const FIREWALLED: u16 = 31099;
 
@@ -89,6 +92,8 @@ pub(crate) struct World {
     listen: Option<std::net::SocketAddr>,
     /// What the operator allows from the next start on.
     pub(crate) allow_privileged: bool,
+    /// From one look at what services use to the next, from the next start on.
+    pub(crate) sample_every: Duration,
     confirmer: JoinHandle<()>,
 }
 
@@ -119,12 +124,14 @@ impl World {
             applied: Arc::default(),
             confirms: watch::Sender::new(true),
         };
-        let (control, tables, confirmer) = start(&dir, &fake, &images, &gateway, None, false).await;
+        let (control, tables, confirmer) =
+            start(&dir, &fake, &images, &gateway, None, false, SAMPLE_EVERY).await;
         Self {
             router: control.router(),
             registry: control.registry_router(),
             listen: None,
             allow_privileged: false,
+            sample_every: SAMPLE_EVERY,
             dir,
             fake,
             images,
@@ -156,6 +163,7 @@ impl World {
             &self.gateway,
             self.listen,
             self.allow_privileged,
+            self.sample_every,
         )
         .await;
         self.router = control.router();
@@ -456,6 +464,7 @@ async fn start(
     gateway: &Gateway,
     listen: Option<std::net::SocketAddr>,
     allow_privileged: bool,
+    sample_every: Duration,
 ) -> (Control, watch::Receiver<Arc<RouteTable>>, JoinHandle<()>) {
     let (send, tables) = watch::channel(Arc::default());
     let traffic = Arc::clone(&gateway.traffic);
@@ -498,6 +507,7 @@ async fn start(
             memory_bytes: 8 << 30,
             cpu_milli: 4_000,
         },
+        sample_every,
     };
     let confirmer = tokio::spawn(confirm(
         tables.clone(),

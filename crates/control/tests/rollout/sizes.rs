@@ -1,6 +1,8 @@
 //! Scale and power, from the API to the replicas.
 
-use layby_control::api::types::{Outcome, PowerView, ServiceDetail};
+use std::time::Duration;
+
+use layby_control::api::types::{AdviceView, Outcome, PowerView, ServiceDetail};
 use layby_model::replica::Phase;
 use layby_model::route::{Mode, Traffic};
 
@@ -322,5 +324,41 @@ async fn scales_that_make_no_sense_are_refused() {
             .problem()
             .status,
         400
+    );
+}
+
+#[tokio::test]
+async fn what_awake_services_use_is_sampled_and_a_power_proposed() {
+    let mut world = World::new().await;
+    world.up(&compose("fake/ok", "")).await;
+    world.up_as("rests", &compose("fake/ok", ""), "").await;
+    world
+        .ask("POST", "/v1/services/rests/web/sleep", vec![])
+        .await;
+    let path = format!("/v1/services/{ID}/power");
+    let view: AdviceView = world.get(&path).await;
+    assert_eq!((view.samples, view.proposed), (0, None));
+
+    world.kill();
+    world.sample_every = Duration::from_millis(2);
+    world.start().await;
+    let view = loop {
+        let view: AdviceView = world.get(&path).await;
+        if view.samples >= 60 {
+            break view;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    };
+    assert_eq!((view.cpu_p95_milli, view.memory_peak_bytes), (1, 1 << 20));
+    assert_eq!((view.power, view.proposed.as_deref()), (None, Some("nano")));
+    let rests: AdviceView = world.get("/v1/services/rests/web/power").await;
+    assert_eq!((rests.samples, rests.texts.len()), (0, 2), "it sleeps");
+
+    // What was written is there after a restart.
+    world.restart().await;
+    let kept: AdviceView = world.get(&path).await;
+    assert!(
+        kept.samples >= 40 && kept.proposed.as_deref() == Some("nano"),
+        "{kept:?}"
     );
 }

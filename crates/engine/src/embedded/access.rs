@@ -115,6 +115,13 @@ impl Access for Embedded {
         Box::pin(measure::usage(&self.shared))
     }
 
+    fn usage_of<'a>(
+        &'a self,
+        replicas: &'a [ReplicaId],
+    ) -> BoxFuture<'a, Result<BTreeMap<ReplicaId, ReplicaUsage>, EngineError>> {
+        Box::pin(measure::usage_of(&self.shared, replicas))
+    }
+
     fn volumes(&self) -> BoxFuture<'_, Result<Vec<VolumeReport>, EngineError>> {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {

@@ -46,24 +46,46 @@ impl Disks {
 pub(super) async fn usage(
     shared: &Arc<Shared>,
 ) -> Result<BTreeMap<ReplicaId, ReplicaUsage>, EngineError> {
-    let reports = shared.roster.reports(None);
-    let running = reports.iter().filter(|report| {
-        let mut containers = report.containers.iter();
-        containers.any(|container| container.pid.is_some())
-    });
-    let ids: Vec<ReplicaId> = running.map(|report| report.id).collect();
+    let ids = running(shared);
     let shared = Arc::clone(shared);
     blocking(move || {
         shared.disks.keep(&ids);
+        let measured = ids.into_iter().map(|id| {
+            let mut usage = measure(&shared, id)?;
+            usage.disk_bytes = shared.disks.of(id, &shared.bundle(id));
+            Ok((id, usage))
+        });
+        measured.collect()
+    })
+    .await
+}
+
+/// The same of some, but what walks their files.
+pub(super) async fn usage_of(
+    shared: &Arc<Shared>,
+    replicas: &[ReplicaId],
+) -> Result<BTreeMap<ReplicaId, ReplicaUsage>, EngineError> {
+    let mut ids = running(shared);
+    ids.retain(|id| replicas.contains(id));
+    let shared = Arc::clone(shared);
+    blocking(move || {
         let measured = ids.into_iter().map(|id| Ok((id, measure(&shared, id)?)));
         measured.collect()
     })
     .await
 }
 
+fn running(shared: &Shared) -> Vec<ReplicaId> {
+    let reports = shared.roster.reports(None);
+    let running = reports.iter().filter(|report| {
+        let mut containers = report.containers.iter();
+        containers.any(|container| container.pid.is_some())
+    });
+    running.map(|report| report.id).collect()
+}
+
 fn measure(shared: &Shared, id: ReplicaId) -> Result<ReplicaUsage, EngineError> {
-    let bundle = shared.bundle(id);
-    let found = usage::read(&bundle, &shared.cgroup(id))
+    let found = usage::read(&shared.bundle(id), &shared.cgroup(id))
         .map_err(|error| EngineError::Failed(error.sentence()))?;
     Ok(ReplicaUsage {
         cpu_us: found.cpu_us,
@@ -74,6 +96,6 @@ fn measure(shared: &Shared, id: ReplicaId) -> Result<ReplicaUsage, EngineError> 
         network_out_bytes: found.network_out_bytes,
         disk_read_bytes: found.disk_read_bytes,
         disk_write_bytes: found.disk_write_bytes,
-        disk_bytes: shared.disks.of(id, &bundle),
+        disk_bytes: 0,
     })
 }

@@ -107,18 +107,18 @@ impl Access for Fake {
     fn usage(&self) -> BoxFuture<'_, Result<BTreeMap<ReplicaId, ReplicaUsage>, EngineError>> {
         Box::pin(async move {
             let reports = self.shared.roster.reports(None);
-            let running = reports.iter().filter(|report| {
-                let mut containers = report.containers.iter();
-                containers.any(|container| container.pid.is_some())
-            });
-            let usage = |report: &ReplicaReport| ReplicaUsage {
-                cpu_us: report.run * 1_000,
-                memory_bytes: 1 << 20,
-                memory_limit_bytes: Some(64 << 20),
-                pids: report.containers.len() as u64,
-                ..ReplicaUsage::default()
-            };
-            Ok(running.map(|report| (report.id, usage(report))).collect())
+            Ok(running(&reports).map(|r| (r.id, used(r))).collect())
+        })
+    }
+
+    fn usage_of<'a>(
+        &'a self,
+        replicas: &'a [ReplicaId],
+    ) -> BoxFuture<'a, Result<BTreeMap<ReplicaId, ReplicaUsage>, EngineError>> {
+        Box::pin(async move {
+            let reports = self.shared.roster.reports(None);
+            let asked = running(&reports).filter(|r| replicas.contains(&r.id));
+            Ok(asked.map(|r| (r.id, used(r))).collect())
         })
     }
 
@@ -137,5 +137,23 @@ impl Access for Fake {
 
     fn remove_volume<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), EngineError>> {
         Box::pin(async move { self.shared.volumes.remove(name, &self.shared.roster) })
+    }
+}
+
+/// Those that have processes.
+fn running(reports: &[ReplicaReport]) -> impl Iterator<Item = &ReplicaReport> {
+    reports.iter().filter(|report| {
+        let mut containers = report.containers.iter();
+        containers.any(|container| container.pid.is_some())
+    })
+}
+
+fn used(report: &ReplicaReport) -> ReplicaUsage {
+    ReplicaUsage {
+        cpu_us: report.run * 1_000,
+        memory_bytes: 1 << 20,
+        memory_limit_bytes: Some(64 << 20),
+        pids: report.containers.len() as u64,
+        ..ReplicaUsage::default()
     }
 }

@@ -60,3 +60,20 @@ pub struct SizeView {
     /// How many replicas the manifest says.
     pub manifest_replicas: u32,
 }
+
+/// What a service has used in the last 14 days while it was awake, and the power that is proposed for that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AdviceView {
+    /// The name of the power that it has; `null`: none.
+    pub power: Option<String>,
+    /// So many samples were taken of its replicas, one each 15 seconds.
+    pub samples: u64,
+    /// The CPU that a replica did not pass in 95 of 100 samples, in thousandths of a core.
+    pub cpu_p95_milli: u64,
+    /// The most memory of a replica that a sample saw, in bytes.
+    pub memory_peak_bytes: u64,
+    /// The power that is proposed, which may be the one that it has; `null`: none, `texts` say why.
+    pub proposed: Option<String>,
+    /// How much data there is, what it says, and what follows; for people.
+    pub texts: Vec<String>,
+}
