@@ -429,6 +429,177 @@ fn a_target_that_stays_ended_badly_fails_at_once() {
     assert_eq!(steps(&d, &o), [fail, Step::Publish(serve(ONE))]);
 }
 
+/// Revision 2 failed once, and may be tried again.
+fn failed_once() -> Desired {
+    Desired {
+        retries: 2,
+        failed_attempts: 1,
+        ..rolling()
+    }
+}
+
+#[test]
+fn a_failed_attempt_that_may_come_good_is_tried_again_until_none_is_left() {
+    let looping = Replica {
+        failed_starts: CRASH_LOOP_STARTS,
+        ..replica(TWO, TARGET, Phase::Starting)
+    };
+    let o = observed(&[replica(ONE, LIVE, Phase::Ready), looping]);
+    let first = |d: &Desired, o: &Observed| steps(d, o).remove(0);
+    let once = Desired {
+        failed_attempts: 0,
+        ..failed_once()
+    };
+    assert_eq!(first(&once, &o), Step::Retry(TARGET, FailReason::CrashLoop));
+    let hopeless = Observed {
+        hopeless: Some("no image".into()),
+        ..o.clone()
+    };
+    let fail = Step::Fail(TARGET, FailReason::Hopeless("no image".into()));
+    assert_eq!(first(&once, &hopeless), fail);
+    let last = Desired { retries: 0, ..once };
+    assert_eq!(first(&last, &o), Step::Fail(TARGET, FailReason::CrashLoop));
+}
+
+#[test]
+fn an_attempt_begins_when_its_pause_is_over_and_what_the_last_one_left_is_gone() {
+    let d = failed_once();
+    let live = replica(ONE, LIVE, Phase::Ready);
+    let left = replica(TWO, TARGET, Phase::Removing);
+    let o = observed(&[live.clone(), left]);
+    assert!(!timers(&d, &o).contains(&Timer::Pause(TARGET, 1)));
+    let o = observed(std::slice::from_ref(&live));
+    let early = aged(&d, o.clone(), RETRY_PAUSE_MS - 1);
+    assert!(!steps(&d, &early).contains(&Step::Create(TARGET)));
+    assert_eq!(next_due(&d, &early), Some(early.now_ms + 1));
+    let due = aged(&d, o, RETRY_PAUSE_MS);
+    assert!(steps(&d, &due).contains(&Step::Create(TARGET)));
+    // It stays over while the attempt has replicas.
+    let mut begun = due;
+    begun.replicas.push(replica(TWO, TARGET, Phase::Starting));
+    assert!(timers(&d, &begun).contains(&Timer::Pause(TARGET, 1)));
+    assert!(timers(&d, &begun).contains(&Timer::Roll(TARGET, 1)));
+}
+
+#[test]
+fn between_two_attempts_stop_first_has_live_back() {
+    let d = Desired {
+        stop_first: true,
+        ..failed_once()
+    };
+    assert!(steps(&d, &observed(&[])).contains(&Step::Create(LIVE)));
+    let over = aged(&d, observed(&[]), RETRY_PAUSE_MS);
+    assert!(steps(&d, &over).contains(&Step::Create(TARGET)));
+    assert!(!steps(&d, &over).contains(&Step::Create(LIVE)));
+}
+
+#[test]
+fn the_pauses_grow_and_have_an_end() {
+    let pauses: Vec<u64> = (0..=5).map(pause_ms).collect();
+    assert_eq!(pauses, [0, 5_000, 15_000, 45_000, 135_000, 300_000]);
+    assert_eq!(pause_ms(u32::MAX), RETRY_PAUSE_MAX_MS);
+}
+
+#[test]
+fn a_target_that_moves_fails_only_at_its_hard_deadline() {
+    let d = Desired {
+        deadline_max_ms: 100_000,
+        ..rolling()
+    };
+    let o = observed(&[
+        replica(ONE, LIVE, Phase::Ready),
+        replica(TWO, TARGET, Phase::Starting),
+    ]);
+    let fails = |o: &Observed| {
+        let fail = Step::Fail(TARGET, FailReason::Deadline);
+        steps(&d, o).contains(&fail)
+    };
+    let mut moved = aged(&d, o, d.deadline_max_ms - 1);
+    assert!(fails(&moved), "it did not move for long");
+    moved.progress = 1;
+    moved.since.insert(Timer::Still(TARGET, 1), moved.now_ms);
+    assert!(!fails(&moved));
+    moved.now_ms += 1;
+    assert!(fails(&moved));
+}
+
+#[test]
+fn a_target_that_waits_for_another_service_is_not_made_and_what_has_begun_goes_on() {
+    let d = Desired {
+        stop_first: true,
+        ..rolling()
+    };
+    let live = replica(ONE, LIVE, Phase::Ready);
+    let mut o = observed(std::slice::from_ref(&live));
+    o.blocked = Some("db is not ready".into());
+    assert_eq!(steps(&d, &o), [Step::Publish(serve(ONE))]);
+    assert!(!timers(&d, &o).contains(&Timer::Roll(TARGET, 0)));
+    o.replicas = vec![replica(TWO, TARGET, Phase::Stopped)];
+    assert_eq!(steps(&d, &o), [Step::Start(TWO)]);
+}
+
+#[test]
+fn a_canary_gets_its_share_beside_live_until_a_user_decides() {
+    let d = Desired {
+        share: Some(Share::Percent(10)),
+        ..rolling()
+    };
+    let ready = [
+        replica(ONE, LIVE, Phase::Ready),
+        replica(TWO, TARGET, Phase::Ready),
+    ];
+    let o = aged(&d, observed(&ready), d.deadline_max_ms);
+    let both = Route::Serve {
+        live: vec![ONE],
+        canary: vec![TWO],
+    };
+    assert_eq!(steps(&d, &o), [Step::Publish(both)]);
+    assert!(!timers(&d, &o).contains(&Timer::Roll(TARGET, 0)));
+    let promoted = Desired { share: None, ..d };
+    assert_eq!(steps(&promoted, &o)[0], Step::GoLive(TARGET));
+    let aborted = Desired {
+        target_failed: true,
+        ..promoted
+    };
+    let route = Step::Publish(serve(ONE));
+    assert_eq!(steps(&aborted, &o), [route, Step::Remove(TWO)]);
+}
+
+#[test]
+fn a_share_means_nothing_while_nothing_is_live() {
+    let d = Desired {
+        live: None,
+        share: Some(Share::Percent(10)),
+        ..rolling()
+    };
+    let o = observed(&[replica(TWO, TARGET, Phase::Ready)]);
+    assert_eq!(steps(&d, &o)[0], Step::GoLive(TARGET));
+}
+
+#[test]
+fn live_is_unhealthy_when_all_of_it_runs_and_none_answers() {
+    let sick = |id| Replica {
+        unhealthy: true,
+        ..replica(id, LIVE, Phase::Starting)
+    };
+    let d = Desired {
+        replicas: 2,
+        ..desired()
+    };
+    let published = |second: Replica| {
+        let o = Observed {
+            published: None,
+            ..observed(&[sick(ONE), second])
+        };
+        steps(&d, &o).remove(0)
+    };
+    assert_eq!(published(sick(TWO)), Step::Publish(Route::Unhealthy));
+    let booting = replica(TWO, LIVE, Phase::Starting);
+    assert_eq!(published(booting), Step::Publish(Route::Hold));
+    let ready = replica(TWO, LIVE, Phase::Ready);
+    assert_eq!(published(ready), Step::Publish(serve(TWO)));
+}
+
 const PHASES: [Phase; 8] = [
     Phase::Ready,
     Phase::Starting,

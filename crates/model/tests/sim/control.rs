@@ -45,6 +45,8 @@ pub(crate) struct Control {
     pub(crate) reports: VecDeque<(u64, Report)>,
     /// A user asked that what stays ended has another try.
     pub(crate) once_more: bool,
+    /// How often something of a target was seen to move.
+    pub(crate) progress: u64,
     /// What was shown last.
     pub(crate) shown: Option<Shown>,
     /// The generation of the row read last; only for a mistake.
@@ -67,6 +69,7 @@ impl Control {
             report: None,
             reports: VecDeque::new(),
             once_more: false,
+            progress: 0,
             shown: None,
             read: 0,
             seen: Vec::new(),
@@ -95,6 +98,7 @@ impl World {
         self.control = Control::new(self.store.wanted, base);
         // Failed starts are counted in memory: a new life counts anew.
         self.engine.values_mut().for_each(|r| r.failed_starts = 0);
+        self.rest_anew();
         note!(self, "the control plane starts, life {}", self.lives);
     }
 
@@ -120,8 +124,10 @@ impl World {
             self.control.read = generation;
         }
         let wanted = self.control.wanted;
+        let target_failed = self.store.target_failed && !self.forgets_the_abort();
         Desired {
             wanted,
+            target_failed,
             ..self.store.clone()
         }
     }
@@ -166,8 +172,8 @@ impl World {
             named: self.control.named.clone(),
             gateway,
             hopeless: hopeless.then(|| "the image is missing".to_owned()),
-            progress: 0,
-            blocked: None,
+            progress: self.control.progress,
+            blocked: self.attempts.blocked.then(|| "another service".to_owned()),
             since: std::mem::take(&mut self.control.since),
         };
         let timers = self.rules.timers(d, &o, &self.hints());
@@ -206,7 +212,9 @@ impl World {
             }
         }
         let mut d = self.desired();
+        self.see_progress();
         let o = self.observe(&d);
+        self.spare_the_canary(&d, &o);
         let wanted = self.rules.wakefulness(&d, &o);
         if wanted != d.wanted {
             note!(self, "wanted {wanted}");
@@ -218,6 +226,7 @@ impl World {
         }
         if !(d.enabled && d.rolling()) {
             self.ghosts.given = 0;
+            self.attempts.still = 0;
         }
         self.ghosts.plan_intent = self.ghosts.intent;
         self.control.shown = Some(state(&d, &o));
@@ -274,11 +283,14 @@ impl World {
         note!(self, "publish {version:?}: {route:?}");
         self.start_first_keeps_its_route(d, &route);
         self.nothing_live_is_published_refused(d, &route);
+        self.the_canary_gets_its_share(d, &route);
+        self.only_the_sick_are_held_briefly(&route);
     }
 
     fn write(&mut self, step: Step) -> bool {
         match step {
             Step::GoLive(_) => {
+                self.no_canary_goes_live_by_itself();
                 self.store.live = self.store.target;
                 self.store.wanted = Wakefulness::Awake;
                 self.control.wanted = Wakefulness::Awake;
@@ -289,6 +301,7 @@ impl World {
             }
             Step::Fail(_, reason) => {
                 self.store.target_failed = true;
+                self.every_attempt_is_made(&reason);
                 self.a_ready_target_does_not_fail();
                 match reason {
                     FailReason::Deadline => {
@@ -301,8 +314,12 @@ impl World {
                 }
                 true
             }
-            Step::Retry(..) => {
-                self.store.failed_attempts += 1;
+            Step::Retry(_, reason) => {
+                self.a_ready_target_does_not_fail();
+                if reason == FailReason::Deadline {
+                    self.a_deadline_is_given_in_full();
+                }
+                self.only_what_may_succeed_is_tried_again(&reason);
                 true
             }
             Step::WriteWakefulness(wanted) => {

@@ -23,6 +23,12 @@ pub(crate) enum Image {
     Finishes,
     /// It cannot be started at all, and the engine knows.
     Missing,
+    /// It moves, and gets ready late until it was live once.
+    Slow,
+    /// It moves, and never gets ready.
+    Talks,
+    /// It ends before it is ready while it is tried for the first time.
+    Second,
 }
 
 /// A replica.
@@ -44,6 +50,8 @@ pub(crate) struct Sandbox {
     pub(crate) restart: RestartPolicy,
     /// It was ready since its last start.
     proved: bool,
+    /// It was ready, runs, and does not answer for a while.
+    pub(crate) sick: bool,
     /// As control counts them: since its own start.
     pub(crate) failed_starts: u32,
     /// No later try can succeed.
@@ -65,7 +73,7 @@ impl Sandbox {
             crashed: self.crashed && stopped,
             ended: self.ended.filter(|_| stopped),
             restart: self.restart,
-            unhealthy: false,
+            unhealthy: self.sick,
         }
     }
 
@@ -90,6 +98,7 @@ impl Sandbox {
             _ => self.failed_starts,
         };
         self.phase = phase;
+        self.sick = false;
         // What lies there already does not end once more.
         self.crashed_at = if self.crashed { self.crashed_at } else { now };
         self.crashed = true;
@@ -100,7 +109,10 @@ impl World {
     /// Takes an order. `d` is what its giver planned with; `None`: it died meanwhile.
     pub(crate) fn order(&mut self, step: &Step, d: Option<&Desired>) {
         let (id, lowered) = match *step {
-            Step::Create(revision) => return self.create(revision),
+            Step::Create(revision) => {
+                self.an_attempt_begins_when_it_may(revision, d);
+                return self.create(revision);
+            }
             Step::Start(id) | Step::Thaw(id) => (id, None),
             Step::Freeze(id) => (id, Some(Phase::Freezing)),
             Step::Sleep(id) => (id, Some(Phase::Stopping)),
@@ -134,17 +146,22 @@ impl World {
             self.a_crash_loop_is_slowed_and_ends(id, d);
             self.what_stays_ended_is_not_started(id, d);
         }
+        if remove {
+            self.live_stays_while_the_target_does_not_run(id, d);
+        }
         if lowered.is_none() {
             self.stop_first_runs_one_revision(d, revision);
         }
-        let boot = if matches!(step, Step::Thaw(_)) {
-            1
-        } else {
-            self.rng.between(2, 10)
+        let slow = self.images[&revision] == Image::Slow && self.store.live != Some(revision);
+        let boot = match (step, slow) {
+            (Step::Thaw(_), _) => 1,
+            (_, true) if self.now < QUIET => self.rng.between(20, 50),
+            (_, _) => self.rng.between(2, 10),
         };
         let due = self.now + self.rng.between(1, 4);
         let replica = self.engine.get_mut(&id).expect("it was there just now");
         replica.crashed = false;
+        replica.sick = false;
         replica.ended = replica.ended.filter(|_| lowered.is_some());
         replica.proved &= !matches!(step, Step::Start(_));
         match lowered {
@@ -194,6 +211,7 @@ impl World {
             crashed_at: 0,
             restart: self.policies[&revision],
             proved: false,
+            sick: false,
             failed_starts: 0,
             fatal: false,
             life: self.lives,
@@ -242,7 +260,13 @@ impl World {
         for id in all {
             let image = self.images[&self.engine[&id].revision];
             let flaps = image == Image::Flaps && now < QUIET;
-            let ends_starting = image == Image::Exits || flaps && self.rng.one_in(0.6);
+            let revision = self.engine[&id].revision;
+            let first = self.store.target == Some(revision)
+                && self.store.live != Some(revision)
+                && self.store.failed_attempts == 0;
+            let ends_starting = image == Image::Exits
+                || image == Image::Second && first
+                || flaps && self.rng.one_in(0.6);
             let ends_ready = flaps && self.rng.one_in(0.05);
             let replica = self.engine.get_mut(&id).expect("nothing left meanwhile");
             replica.boot = replica.boot.saturating_sub(1);
@@ -251,7 +275,9 @@ impl World {
                     replica.fatal = true;
                     self.crash(id, Phase::Stopped);
                 }
-                Phase::Starting if replica.boot == 0 && image != Image::Hangs => {
+                Phase::Starting
+                    if replica.boot == 0 && !matches!(image, Image::Hangs | Image::Talks) =>
+                {
                     if image == Image::Finishes && !replica.proved {
                         if replica.restart != RestartPolicy::Always {
                             self.ghosts.ever_ready.insert(replica.revision);
@@ -262,6 +288,7 @@ impl World {
                     } else {
                         replica.phase = Phase::Ready;
                         replica.proved = true;
+                        replica.sick = false;
                         replica.failed_starts = 0;
                         self.ghosts.ever_ready.insert(replica.revision);
                     }
@@ -274,6 +301,17 @@ impl World {
                 Phase::Freezing if now >= replica.due => replica.phase = Phase::Frozen,
                 Phase::Stopping if now >= replica.due => replica.phase = Phase::Stopped,
                 _ => {}
+            }
+            if self.chance(0.003)
+                && self
+                    .engine
+                    .get(&id)
+                    .is_some_and(|r| r.phase == Phase::Ready)
+            {
+                let boot = self.rng.between(1, 60);
+                let replica = self.engine.get_mut(&id).expect("it is there");
+                (replica.phase, replica.sick, replica.boot) = (Phase::Starting, true, boot);
+                note!(self, "replica {} is sick for {boot} ticks", id.0);
             }
             if self.chance(0.002) {
                 let phase = self.rng.choice(&[Phase::Stopped, Phase::Lost]);

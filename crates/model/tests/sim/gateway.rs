@@ -9,7 +9,8 @@ use layby_model::route::Version;
 
 use crate::control::Report;
 use crate::mutation::Mutation;
-use crate::world::{END, World, named, note};
+use crate::rollouts::BRIEF;
+use crate::world::{World, named, note};
 
 /// Ticks that a request may be held.
 pub(crate) const HOLD_DEADLINE: u64 = 80;
@@ -43,6 +44,8 @@ pub(crate) struct Gateway {
     back: u64,
     pub(crate) table: Route,
     version: Version,
+    /// Since when its table says that nobody answers.
+    sick_since: u64,
     pub(crate) disk: (Route, Version),
     pub(crate) confirmed: Version,
     /// A table on its way in, and when it is there.
@@ -65,6 +68,7 @@ impl Gateway {
             back: 0,
             table: Route::Refuse,
             version: Version::default(),
+            sick_since: 0,
             disk: (Route::Refuse, Version::default()),
             confirmed: Version::default(),
             taking: None,
@@ -86,6 +90,9 @@ impl World {
     fn turn_to(&mut self, table: Route, version: Version) {
         let old = std::mem::replace(&mut self.gateway.table, table.clone());
         self.gateway.version = version;
+        if old != Route::Unhealthy {
+            self.gateway.sick_since = self.now;
+        }
         for id in named(&old) {
             if !named(&table).contains(&id) {
                 self.ghosts.withdrawn.insert(id, self.now);
@@ -226,7 +233,7 @@ impl World {
         let now = self.now;
         self.traffic ^= self.rng.one_in(0.03);
         let often = if self.traffic { 0.25 } else { 0.04 };
-        if self.rng.one_in(often) && now < END - HOLD_DEADLINE - 60 {
+        if self.rng.one_in(often) && now < self.end - HOLD_DEADLINE - 60 {
             self.gateway.uses += 1;
             let slow = self.rng.weighted(&[(0, 97), (60, 2), (1_000_000_000, 1)]);
             self.gateway.waiting.push(Request {
@@ -253,6 +260,11 @@ impl World {
     fn hold_or_send(&mut self, mut request: Request) {
         if self.gateway.table == Route::Refuse {
             self.what_is_live_is_never_refused();
+            return self.answer(request, End::Refused);
+        }
+        let sick_for = self.now - self.gateway.sick_since.max(request.arrived);
+        if self.gateway.table == Route::Unhealthy && sick_for >= BRIEF {
+            self.stats.refused_sick += 1;
             return self.answer(request, End::Refused);
         }
         if self.now >= request.deadline && !self.mistake(Mutation::HoldForever) {

@@ -10,6 +10,7 @@ mod gateway;
 mod mutation;
 mod properties;
 mod rng;
+mod rollouts;
 mod rules;
 mod world;
 

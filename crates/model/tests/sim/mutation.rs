@@ -87,6 +87,31 @@ mutations! {
     EndedIsHeld: 3000, EndedHeld, "requests are held for what has ended";
     EndedRollsOn: 3000, EndedRolls, "a target that ended badly and stays so rolls on until its deadline";
     EndedWellFails: 3000, FailedReady, "a target that was to end, and ended well, fails";
+    // Attempts and what is between them.
+    HopelessIsRetried: 3000, HopelessRetried, "a target that cannot succeed is tried again";
+    EndedIsRetried: 3000, HopelessRetried, "a target that ended badly and stays so is tried again";
+    RetriesUnbounded: 3000, TriedTooOften, "a target is tried again without end";
+    RetryForgotten: 3000, TriedTooSeldom, "a target is given up at its first failure";
+    PauseSkipped: 3000, PauseTooShort, "an attempt follows the last one at once";
+    PauseFlat: 3000, PauseTooShort, "the pauses between attempts do not grow";
+    PauseForever: 3000, UnsettledState, "a pause between attempts never ends";
+    LiveLoweredInPause: 3000, WakingWaits, "stop-first keeps live down while its target rests";
+    AbortedRollsOn: 3000, AbortedGoesOn, "a target that a user aborted rolls on";
+    // Other services to wait for.
+    BlockedIgnored: 3000, BlockedStarts, "a target does not wait for other services";
+    DeadlineWhileBlocked: 3000, FailedEarly, "the deadline counts while the target waits for another service";
+    LiveLoweredWhileBlocked: 3000, LiveLowered, "stop-first takes live down while its target waits";
+    // Progress.
+    ProgressIgnored: 3000, FailedEarly, "the deadline counts although the target moves";
+    HardDeadlineIgnored: 3000, BadImageRolls, "what moves rolls on for ever";
+    // Canaries.
+    CanaryGoesLive: 3000, CanaryLive, "a canary that is ready goes live";
+    CanaryUnrouted: 3000, CanaryStarved, "a canary gets no requests";
+    CanaryUnready: 3000, CanaryWrong, "a canary gets requests before it is ready";
+    CanaryAges: 3000, FailedEarly, "the deadline counts while a canary is ready";
+    // Live that answers no more.
+    SickIsHeld: 3000, SickHeld, "requests are held for replicas that do not answer any more";
+    BootingIsSick: 3000, BootingTurnedAway, "what boots is taken for sick";
     // For the properties that nothing above breaks for sure.
     TableEdge: 3000, UnsettledTable, "a table that the gateway cannot take at once is missed";
     HoldForever: 3000, HeldTooLong, "a request is held without a deadline";

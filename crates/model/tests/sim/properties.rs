@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
-use layby_model::plan::{self, Desired, Ended, Observed, Route};
+use layby_model::plan::{self, Desired, Ended, Observed, Route, Timer};
 use layby_model::replica::Phase;
 use layby_model::spec::SleepPolicy;
 use layby_model::state::{Showing, state};
@@ -57,6 +57,18 @@ properties! {
     EndedStarted: "what its restart policy leaves as it ended was started",
     EndedHeld: "requests for what has ended were held",
     EndedRolls: "a target that ended badly and stays so rolls on",
+    SickHeld: "requests for a sick service were held as if somebody came",
+    BootingTurnedAway: "requests were held briefly although live is not sick",
+    HopelessRetried: "what cannot succeed was tried again",
+    TriedTooOften: "a target was tried more often than it may",
+    TriedTooSeldom: "a target that may be tried again was given up",
+    PauseTooShort: "an attempt began before its pause was over",
+    LiveLowered: "live was lowered while the target does not run",
+    BlockedStarts: "a target was started that waits for another service",
+    AbortedGoesOn: "a target that was aborted was made again",
+    CanaryLive: "a canary went live by itself",
+    CanaryStarved: "a canary that is ready did not get its share",
+    CanaryWrong: "a share of requests went to what is no canary, or not ready",
     DueWrong: "next_due missed a change, or named none",
     UnsettledState: "did not settle: state",
     UnsettledReplicas: "did not settle: wrong or left-over replicas",
@@ -135,7 +147,7 @@ impl Ghosts {
 }
 
 impl World {
-    fn check(&mut self, ok: bool, property: Property, detail: impl Debug) {
+    pub(crate) fn check(&mut self, ok: bool, property: Property, detail: impl Debug) {
         if ok || self.violations.iter().any(|v| v.property == property) {
             return;
         }
@@ -230,20 +242,22 @@ impl World {
     }
 
     fn a_bad_image_harms_only_until_its_deadline(&mut self) {
-        let limit = self.store.deadline_ms / TICK_MS + DRAIN + ROLL_SLACK;
+        let limit = self.store.deadline_max_ms / TICK_MS + DRAIN + ROLL_SLACK;
         let good = self
             .store
             .target
-            .is_some_and(|t| self.images[&t] == Image::Good);
+            .is_some_and(|t| matches!(self.images[&t], Image::Good | Image::Slow | Image::Second));
         let late = self.ghosts.roll_ticks > limit && !good;
         let target = self.store.target;
         self.check(!late, Property::BadImageRolls, target);
     }
 
     pub(crate) fn a_deadline_is_given_in_full(&mut self) {
-        let full = self.ghosts.given >= self.store.deadline_ms / TICK_MS;
-        let given = self.ghosts.given;
-        self.check(full, Property::FailedEarly, (self.store.target, given));
+        let (given, still) = (self.ghosts.given, self.attempts.still);
+        let full = still >= self.store.deadline_ms / TICK_MS
+            || given >= self.store.deadline_max_ms / TICK_MS;
+        let detail = (self.store.target, given, still);
+        self.check(full, Property::FailedEarly, detail);
     }
 
     pub(crate) fn a_ready_target_does_not_fail(&mut self) {
@@ -318,11 +332,20 @@ impl World {
                 now_ms,
                 ..o.clone()
             };
-            (plan::wakefulness(d, &o), plan::next_steps(d, &o, d.wanted))
+            let steps = plan::next_steps(d, &o, d.wanted);
+            (plan::wakefulness(d, &o), steps, plan::timers(d, &o))
         };
         let (now, due) = (at(o.now_ms), self.rules.next_due(d, o));
         let last = due.unwrap_or(o.now_ms + 1_000_000); // longer than any length there is
-        let right = at(last - 1) == now && due.is_none_or(|due| at(due) != now);
+        // The end of a pause may show only when an old revision has left.
+        let rested = |due| {
+            let mut pauses = o.since.iter();
+            pauses.any(|(timer, since)| {
+                matches!(timer, Timer::Pause(_, n) if since + plan::pause_ms(*n) == due)
+            })
+        };
+        let changes = |due| at(due) != now || rested(due);
+        let right = at(last - 1) == now && due.is_none_or(changes);
         self.check(right, Property::DueWrong, (o.now_ms, due));
     }
 
@@ -331,7 +354,9 @@ impl World {
         let revisions = self.revisions();
         let (store, up) = (&self.store, self.control.up && self.gateway.up);
         let on = store.enabled && store.live.is_some();
-        let roll = store.enabled && store.rolling();
+        let tried = self.is_tried() && !self.waits();
+        let runs = store.rolling() && !self.rests();
+        let roll = store.enabled && store.rolling() && tried;
         let unstalled = u64::from(up && self.disk());
         let others = |revision| revisions.iter().any(|r| Some(*r) != revision);
         let of_live = |r: &&Sandbox| Some(r.revision) == store.live;
@@ -339,7 +364,13 @@ impl World {
         // Its crash loop is in the way, not the rules.
         let looping = self.engine.values().filter(of_live).any(resting);
         let ended = self.has_ended(store);
-        if !(up && on) || store.stop_first && (roll || others(store.live)) || looping || ended {
+        let sick = self.engine.values().filter(of_live).any(|r| r.sick);
+        if !(up && on)
+            || sick
+            || store.stop_first && (runs || others(store.live))
+            || looping
+            || ended
+        {
             self.ghosts.able_since = self.now;
         }
         self.stats.ended_live += u64::from(ended && on);
@@ -362,7 +393,8 @@ impl World {
         } else {
             0
         };
-        ghosts.given += u64::from(store.rolling() && self.control.up && !waits);
+        let deadline_runs = store.rolling() && self.control.up && !waits && tried;
+        ghosts.given += u64::from(deadline_runs);
 
         let of_target = |r: &&Sandbox| Some(r.revision) == store.target;
         let mine = || self.engine.values().filter(of_target);
@@ -391,6 +423,7 @@ impl World {
             Property::HopelessRolls,
             target,
         );
+        self.look_at_rollouts(deadline_runs, unstalled);
         if roll {
             self.a_bad_image_harms_only_until_its_deadline();
         }

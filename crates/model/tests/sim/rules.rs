@@ -56,6 +56,8 @@ impl Rules {
                 timers
                     .retain(|timer| !matches!(timer, Timer::Roll(r, _) | Timer::Still(r, _) if d.stop_first && !free(*r)));
             }
+            Some(DeadlineWhileBlocked) => timers.extend(rolls(d, o)),
+            Some(CanaryAges) if d.enabled && d.rolling() => timers.extend(rolls(d, o)),
             _ => {}
         }
         timers
@@ -97,7 +99,7 @@ impl Rules {
             _ => {}
         }
         let steps = plan::next_steps(&bent_d, &bent_o, stored);
-        self.twist(steps, d, o)
+        self.twist_rollout(self.twist(steps, d, o), d, o)
     }
 
     pub(crate) fn next_due(self, d: &Desired, o: &Observed) -> Option<u64> {
@@ -149,6 +151,42 @@ impl Rules {
                     .filter(|r| r.restart == RestartPolicy::Never && Some(r.revision) == target);
                 well.for_each(|r| r.ended = r.ended.map(|_| Ended::Badly));
             }
+            Some(BlockedIgnored | DeadlineWhileBlocked) => o.blocked = None,
+            Some(LiveLoweredWhileBlocked) if o.blocked.is_some() && d.stop_first => {
+                d.live = d.live.filter(|_| target.is_none());
+            }
+            Some(LiveLoweredInPause) if d.failed_attempts > 0 && d.stop_first => {
+                d.live = d.live.filter(|_| target.is_none());
+            }
+            Some(PauseSkipped) => {
+                let pause = target.map(|target| (Timer::Pause(target, d.failed_attempts), 0));
+                o.since.extend(pause);
+            }
+            Some(PauseFlat) if d.failed_attempts > 1 => {
+                let pause = Timer::Pause(target.unwrap_or(RevisionId(0)), d.failed_attempts);
+                let short_ms = plan::pause_ms(d.failed_attempts) - plan::pause_ms(1);
+                o.since
+                    .entry(pause)
+                    .and_modify(|since| *since = since.saturating_sub(short_ms));
+            }
+            Some(PauseForever) => {
+                o.since
+                    .retain(|timer, _| !matches!(timer, Timer::Pause(..)));
+            }
+            Some(ProgressIgnored) => o.progress = 0,
+            Some(HardDeadlineIgnored) => d.deadline_max_ms = u64::MAX,
+            Some(CanaryGoesLive) => d.share = None,
+            Some(RetriesUnbounded) => d.retries = u32::MAX,
+            Some(RetryForgotten) => d.retries = 0,
+            Some(CanaryUnready) if d.share.is_some() => {
+                let starting = |r: &&mut plan::Replica| {
+                    Some(r.revision) == d.target && r.phase == Phase::Starting
+                };
+                let started = o.replicas.iter_mut().filter(starting);
+                started.for_each(|r| r.phase = Phase::Ready);
+            }
+            Some(BootingIsSick) => o.replicas.iter_mut().for_each(|r| r.unhealthy = true),
+            Some(SickIsHeld) => o.replicas.iter_mut().for_each(|r| r.unhealthy = false),
             Some(BackoffIgnored) => o.replicas.iter_mut().for_each(|r| r.crashed = false),
             Some(DemandSkipsBackoff) if waiting => {
                 o.replicas.iter_mut().for_each(|r| r.crashed = false);
@@ -227,6 +265,58 @@ impl Rules {
         }
         steps
     }
+}
+
+impl Rules {
+    /// Mistakes in how rollouts end.
+    fn twist_rollout(self, mut steps: Vec<Step>, d: &Desired, o: &Observed) -> Vec<Step> {
+        match self.0 {
+            Some(HopelessIsRetried | EndedIsRetried) if d.failed_attempts < d.retries => {
+                for step in &mut steps {
+                    let hopeless = self.0 == Some(HopelessIsRetried);
+                    *step = match step.clone() {
+                        Step::Fail(target, reason @ FailReason::Hopeless(_)) if hopeless => {
+                            Step::Retry(target, reason)
+                        }
+                        Step::Fail(target, FailReason::Ended) if !hopeless => {
+                            Step::Retry(target, FailReason::Ended)
+                        }
+                        other => other,
+                    };
+                }
+            }
+            Some(DeadlineWhileBlocked) if o.blocked.is_some() => {
+                let begun = o.replicas.iter().any(|r| Some(r.revision) == d.target);
+                let waits = |step: &Step| matches!(step, Step::Create(r) if Some(*r) == d.target);
+                steps.retain(|step| begun || !waits(step));
+            }
+            Some(CanaryUnrouted) => {
+                let route = match route(d, o) {
+                    Route::Serve { live, .. } => Route::Serve {
+                        live,
+                        canary: Vec::new(),
+                    },
+                    other => other,
+                };
+                reroute(&mut steps, route, o);
+            }
+            _ => {}
+        }
+        steps
+    }
+}
+
+/// The timers of a rollout, whatever it is at.
+fn rolls(d: &Desired, o: &Observed) -> Vec<Timer> {
+    let target = d.target.filter(|_| d.enabled && d.rolling());
+    let timers = |target| {
+        let attempts = d.failed_attempts;
+        [
+            Timer::Roll(target, attempts),
+            Timer::Still(target, o.progress),
+        ]
+    };
+    target.into_iter().flat_map(timers).collect()
 }
 
 fn is_verdict(step: &Step) -> bool {

@@ -13,6 +13,7 @@ use crate::gateway::Gateway;
 use crate::mutation::Mutation;
 use crate::properties::{Ghosts, Property};
 use crate::rng::Rng;
+use crate::rollouts::Attempts;
 use crate::rules::Rules;
 
 /// So long is a tick for the rules, in milliseconds.
@@ -21,7 +22,7 @@ pub(crate) const TICK_MS: u64 = 50;
 pub(crate) const DRAIN: u64 = 20;
 /// The tick when disturbances end: from then on all has to settle.
 pub(crate) const QUIET: u64 = 260;
-/// The tick when the run ends.
+/// The tick when the run ends, unless further attempts of a rollout take longer.
 pub(crate) const END: u64 = 620;
 
 /// Writes a line into the world's log, if it keeps one.
@@ -61,6 +62,8 @@ pub(crate) struct Stats {
     pub(crate) restarts_after_backoff: u64,
     pub(crate) ended_live: u64,
     pub(crate) failed_ended: u64,
+    pub(crate) retried: u64,
+    pub(crate) refused_sick: u64,
 }
 
 impl Stats {
@@ -79,6 +82,8 @@ impl Stats {
         self.restarts_after_backoff += more.restarts_after_backoff;
         self.ended_live += more.ended_live;
         self.failed_ended += more.failed_ended;
+        self.retried += more.retried;
+        self.refused_sick += more.refused_sick;
     }
 }
 
@@ -93,6 +98,8 @@ pub(crate) struct World {
     /// Gateway and control plane are two processes, which die apart.
     pub(crate) split: bool,
     busy: f64,
+    /// When the run ends.
+    pub(crate) end: u64,
     pub(crate) traffic: bool,
     pub(crate) lives: u32,
     revisions: u32,
@@ -109,6 +116,7 @@ pub(crate) struct World {
     pub(crate) control: Control,
     pub(crate) gateway: Gateway,
     pub(crate) ghosts: Ghosts,
+    pub(crate) attempts: Attempts,
     pub(crate) stats: Stats,
     pub(crate) logging: bool,
     pub(crate) log: Vec<String>,
@@ -119,10 +127,11 @@ impl World {
     /// Runs a world from its beginning to its end.
     pub(crate) fn run(seed: u64, mutation: Option<Mutation>, logging: bool) -> World {
         let mut world = World::new(seed, mutation, logging);
-        for now in 0..END {
-            world.now = now;
+        while world.now + 1 < world.end {
             world.tick();
+            world.now += 1;
         }
+        world.tick();
         world.it_settles();
         world
     }
@@ -167,6 +176,7 @@ impl World {
             stalled_until: 0,
             split,
             busy,
+            end: END,
             traffic: true,
             lives: 0,
             revisions: 0,
@@ -181,6 +191,7 @@ impl World {
             control: Control::new(Wakefulness::Awake, Version::default()),
             gateway: Gateway::new(),
             ghosts: Ghosts::new(),
+            attempts: Attempts::default(),
             stats: Stats::default(),
             logging,
             log: Vec::new(),
@@ -222,6 +233,7 @@ impl World {
         if self.chance(0.04 * self.busy) || self.now == 1 {
             self.user();
         }
+        self.disturb_rollouts();
         if self.chance(0.004) && self.control.up {
             self.kill_control(false);
         }
@@ -243,6 +255,7 @@ impl World {
             self.kill_control(false);
         }
         self.engine_tick();
+        self.move_target();
         self.gateway_tick();
         self.look();
     }
@@ -259,6 +272,7 @@ impl World {
             Switch,
             Sleep,
             Wake,
+            Canary,
         }
         self.store.generation += 1;
         let switch = if self.store.enabled { 1 } else { 9 };
@@ -268,6 +282,7 @@ impl World {
             (Wish::Switch, switch),
             (Wish::Sleep, 2),
             (Wish::Wake, 1),
+            (Wish::Canary, 2),
         ];
         let wish = self.rng.weighted(&wishes);
         match wish {
@@ -292,6 +307,7 @@ impl World {
                 self.order_wakefulness(level);
             }
             Wish::Wake => self.order_wakefulness(Wakefulness::Awake),
+            Wish::Canary => self.decide_on_canary(),
         }
         let (replicas, enabled) = (self.store.replicas, self.store.enabled);
         note!(
@@ -310,6 +326,9 @@ impl World {
             (Image::Flaps, 4),
             (Image::Finishes, 3),
             (Image::Missing, 1),
+            (Image::Slow, 3),
+            (Image::Talks, 3),
+            (Image::Second, 3),
         ];
         let image = self.rng.weighted(&images);
         self.images.insert(revision, image);
@@ -327,8 +346,7 @@ impl World {
         self.store.stop_first = self.rng.one_in(0.3);
         let (short, long) = (self.rng.between(15, 40), self.rng.between(70, 110));
         self.store.deadline_ms = self.rng.choice(&[short, long]) * TICK_MS;
-        self.store.deadline_max_ms = self.store.deadline_ms;
-        self.store.failed_attempts = 0;
+        self.deploy_with_care();
         self.deployed_at = self.now;
         self.ghosts.deployed();
         let strategy = if self.store.stop_first {
