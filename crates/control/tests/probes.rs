@@ -119,10 +119,7 @@ async fn ready_is_what_the_http_probe_says() {
         })
         .await;
     world
-        .until_table(|t| {
-            let mode = &t.services[&ID.parse().expect("an id")].mode;
-            matches!(mode, Mode::Unhealthy { reason } if reason.contains("GET http://"))
-        })
+        .until_table(|t| t.services[&ID.parse().expect("an id")].mode == Mode::Unhealthy)
         .await;
     let shown = world.detail(ID).await.view.wakefulness;
     assert_eq!(shown, Some(Showing::Unhealthy));

@@ -99,6 +99,12 @@ impl Answer {
                 let sentence = format!("The service {service} is waking and too many wait for it.");
                 Self::new(503, "hold_queue_full", Blame::Service, sentence).retry(1)
             }
+            Unserved::Unhealthy => {
+                let sentence = format!(
+                    "The service {service} runs, but none of its replicas answers its probe."
+                );
+                Self::new(503, "unhealthy", Blame::Service, sentence).retry(1)
+            }
             Unserved::Late => {
                 let seconds = hold_deadline_ms.div_ceil(1000);
                 let sentence = format!("The service {service} was not ready within {seconds} s.");

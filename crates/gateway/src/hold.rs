@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use layby_model::ServiceId;
-use layby_model::route::{Demand, Limits, WakeTiming};
+use layby_model::route::{Demand, Limits, UNHEALTHY_HOLD_MS, WakeTiming};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
@@ -35,6 +35,8 @@ pub(crate) enum Unserved {
     Full,
     /// It waited as long as it may.
     Late,
+    /// It waited as long as it may for replicas that run, and do not answer their probe.
+    Unhealthy,
     /// The client went away.
     ClientGone,
     /// The gateway stops.
@@ -230,6 +232,7 @@ async fn wait(
     let begun = worker.view().generation;
     let mut retry = pin!(tokio::time::sleep(RETRY));
     let mut departure = Departure::of(waiter.client, waiter.asked);
+    let mut is_brief = false;
     let answer = poll_fn(|cx| {
         place.set_waker(cx);
         waiter.pulse.set_waker(cx);
@@ -241,8 +244,23 @@ async fn wait(
         if let Some(answer) = try_now(worker, &state.id, waiter.head, &mut search.choice) {
             return Poll::Ready(answer);
         }
+        match (is_unhealthy(worker, &state.id), is_brief) {
+            (true, false) => waiter.pulse.expire_in_at_most(UNHEALTHY_HOLD_MS),
+            // Somebody is on the way again.
+            (false, true) => {
+                let waited_ms = held.elapsed_ms() as u64;
+                let left_ms = limits.hold_deadline_ms.saturating_sub(waited_ms);
+                waiter.pulse.expire_in(left_ms);
+            }
+            (true, true) | (false, false) => {}
+        }
+        is_brief = is_unhealthy(worker, &state.id);
         if waiter.pulse.is_expired() {
-            return Poll::Ready(Err(Unserved::Late));
+            let late = match is_brief {
+                true => Unserved::Unhealthy,
+                false => Unserved::Late,
+            };
+            return Poll::Ready(Err(late));
         }
         if worker.grace_over.get() {
             return Poll::Ready(Err(Unserved::Stopping));
@@ -253,6 +271,13 @@ async fn wait(
     waiter.pulse.rest();
     held.held_ms = held.elapsed_ms();
     answer // the place is left only now: at every moment the request waits or is in flight
+}
+
+/// The newest table says that it is not worth waiting for long.
+fn is_unhealthy(worker: &Rc<Worker>, id: &ServiceId) -> bool {
+    let view = worker.view();
+    let service = view.service_index(id);
+    service.is_some_and(|at| view.services[at].way == Way::Unhealthy)
 }
 
 /// What the newest table says; `None`: wait.
@@ -270,7 +295,7 @@ fn try_now(
         match view.services[service].way {
             Way::Disabled => return Some(Err(Unserved::Disabled)),
             Way::Refuse => return Some(Err(Unserved::Refused)),
-            Way::Hold => return None,
+            Way::Hold | Way::Unhealthy => return None,
             Way::Serve(_) => {}
         }
         if let Some(claim) = balance::claim(worker, &view, service, head, choice) {

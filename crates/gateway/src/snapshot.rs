@@ -21,6 +21,8 @@ pub(crate) enum Way {
     Refuse,
     /// Wait.
     Hold,
+    /// Wait for a moment, then answer 503.
+    Unhealthy,
     /// Send it to one of these of [`Snapshot::upstreams`].
     Serve(Range<usize>),
 }
@@ -129,7 +131,8 @@ impl Snapshot {
             let (way, split) = match &route.mode {
                 Mode::Disabled => (Way::Disabled, None),
                 Mode::Refuse => (Way::Refuse, None),
-                Mode::Hold | Mode::Unhealthy { .. } => (Way::Hold, None),
+                Mode::Hold => (Way::Hold, None),
+                Mode::Unhealthy => (Way::Unhealthy, None),
                 Mode::Serve { upstreams, canary } => snapshot.serve(&state, upstreams, canary),
             };
             snapshot.services.push(Service {

@@ -154,7 +154,7 @@ impl Link<'_> {
                 continue; // withdrawn at this moment
             }
             return match view.service(&self.service.id).map(|s| &s.way) {
-                Some(Way::Hold) => self.wait(cx),
+                Some(Way::Hold | Way::Unhealthy) => self.wait(cx),
                 // It is being replaced, and goes when this has ended or has had its time.
                 Some(Way::Serve(_)) => Gate::Open,
                 Some(Way::Refuse | Way::Disabled) | None if self.claim.is_some() => Gate::Open,

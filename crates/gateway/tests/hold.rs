@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{
     Client, HOST, Nobody, Server, World, established_to, lonely_ip, replica, request, wait_for,
 };
-use layby_model::route::Mode;
+use layby_model::route::{Mode, UNHEALTHY_HOLD_MS};
 
 /// A world whose service is held.
 fn held() -> World {
@@ -89,6 +89,37 @@ fn one_more_than_the_queue_holds_is_answered_503_with_retry_after() {
     assert_eq!(response.header("retry-after"), Some("1"));
     waiting.into_iter().for_each(Client::reset);
     wait_for("an empty queue", || (world.waiting() == 0).then_some(()));
+}
+
+#[test]
+fn a_request_for_an_unhealthy_service_is_held_for_a_moment_and_answered_503() {
+    let mut world = World::new();
+    world.set(Mode::Unhealthy, Some(1));
+    world.confirm();
+    let begun = Instant::now();
+    let (mut given_up, mut patient) = (ask(&world, "/"), ask(&world, "/"));
+    let response = given_up.response();
+    assert_eq!(response.status, 503);
+    assert!(
+        response
+            .header("x-layby-error")
+            .is_some_and(|e| e.starts_with("unhealthy"))
+    );
+    assert!(
+        response
+            .text()
+            .contains("none of its replicas answers its probe")
+    );
+    let waited_ms = begun.elapsed().as_millis() as u64;
+    assert!(waited_ms >= UNHEALTHY_HOLD_MS, "{waited_ms} ms");
+    assert_eq!(patient.response().status, 503);
+
+    // It answers again in time.
+    let mut lucky = ask(&world, "/");
+    wait_for("demand", || (world.waiting() > 0).then_some(()));
+    let server = Server::echo();
+    world.serve(&[(replica(1), server.addr)]);
+    assert_eq!(lucky.response().status, 200);
 }
 
 #[test]

@@ -109,10 +109,7 @@ pub enum Mode {
     /// Keep it until there is a replica, within the limits.
     Hold,
     /// Keep it for a few seconds ([`UNHEALTHY_HOLD_MS`]), then answer 503: replicas run, and none answers its probe.
-    Unhealthy {
-        /// What the probe says, in one sentence without a full stop at its end.
-        reason: String,
-    },
+    Unhealthy,
     /// Send it to one of these.
     Serve {
         /// Those of live; never empty.
@@ -136,7 +133,7 @@ impl Mode {
     /// All replicas that take requests: live's, then the canary's.
     pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
         let (live, canary) = match self {
-            Self::Disabled | Self::Refuse | Self::Hold | Self::Unhealthy { .. } => (&[][..], None),
+            Self::Disabled | Self::Refuse | Self::Hold | Self::Unhealthy => (&[][..], None),
             Self::Serve { upstreams, canary } => (&upstreams[..], canary.as_ref()),
         };
         live.iter()

@@ -104,9 +104,7 @@ impl Driver {
             Route::Refuse if !self.row().enabled && !self.row().removing => Mode::Disabled,
             Route::Refuse => Mode::Refuse,
             Route::Hold => Mode::Hold,
-            Route::Unhealthy => Mode::Unhealthy {
-                reason: self.why_unhealthy(),
-            },
+            Route::Unhealthy => Mode::Unhealthy,
             Route::Serve { live, canary } => match (self.upstreams(live), self.upstreams(canary)) {
                 (upstreams, _) if upstreams.is_empty() => Mode::Hold,
                 (upstreams, canary) => Mode::Serve {
@@ -151,15 +149,6 @@ impl Driver {
             Some(Upstream { replica: *id, ip })
         };
         ids.iter().filter_map(upstream).collect()
-    }
-
-    /// What the probes of live's replicas say.
-    fn why_unhealthy(&self) -> String {
-        let reports = self.plane.facts.of(&self.id);
-        let said = reports
-            .iter()
-            .find_map(|r| self.health.unready(r.id, r.run));
-        said.unwrap_or_else(|| "no replica answers its probe".to_owned())
     }
 
     /// Gives the orders, and looks at what came of them. `true`: some were given.
