@@ -19,6 +19,7 @@ pub(crate) type Known = BTreeMap<SecretRef, SecretValue>;
 /// What only the replica itself knows.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
+    pub(crate) app: AppName,
     pub(crate) id: ReplicaId,
     pub(crate) address: Ipv4Addr,
     pub(crate) gateway: Ipv4Addr,
@@ -76,6 +77,7 @@ fn extend(value: &mut Zeroizing<Vec<u8>>, more: &[u8]) {
 
 fn fact(field: ReplicaField, facts: &Facts) -> String {
     match field {
+        ReplicaField::App => facts.app.to_string(),
         ReplicaField::Id => facts.id.to_string(),
         ReplicaField::Address => facts.address.to_string(),
         ReplicaField::MachineAddress => facts.gateway.to_string(),
@@ -124,6 +126,7 @@ mod tests {
         assert_eq!(slots.add(&parts[1..2]), first + 1);
         assert_eq!(slots.add(&parts), first);
         let facts = Facts {
+            app: AppName::new("shop").expect("a label"),
             id: ReplicaId(7),
             address: Ipv4Addr::new(10, 0, 0, 2),
             gateway: Ipv4Addr::new(10, 0, 0, 1),

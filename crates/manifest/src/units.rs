@@ -119,6 +119,12 @@ pub(crate) fn kubernetes_memory(text: &str) -> Result<Option<u64>, Expected> {
     enough(bytes, "1Mi")
 }
 
+/// A quantity of bytes of Kubernetes, however small.
+pub(crate) fn kubernetes_bytes(text: &str) -> Result<Option<u64>, Expected> {
+    let bytes = quantity(text, 1).ok_or_else(|| "a quantity such as 1Mi".to_owned())?;
+    Ok((bytes > 0).then_some(bytes))
+}
+
 /// CPU of Kubernetes, such as `250m` or `0.5`, in thousandths of a core; 0 is no limit.
 pub(crate) fn kubernetes_cpu_milli(text: &str) -> Result<Option<u64>, Expected> {
     let expected = || "a quantity such as 250m, 0.5 or 2".to_owned();

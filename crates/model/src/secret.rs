@@ -93,6 +93,8 @@ pub struct SecretGroup {
 pub enum ReplicaField {
     /// Its id (`metadata.name`, `metadata.uid`).
     Id,
+    /// The name of its app (`metadata.namespace`).
+    App,
     /// Its address (`status.podIP`).
     Address,
     /// The host name of the machine (`spec.nodeName`).

@@ -320,6 +320,7 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
         .change(id, |entry| entry.address = Some(address));
 
     let facts = Facts {
+        app: app.clone(),
         id,
         address: attachment.address,
         gateway: attachment.gateway,

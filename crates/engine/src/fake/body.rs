@@ -172,7 +172,7 @@ async fn act(
             {
                 shared.volumes.prepare(&entry.service.app, spec)?;
                 let known = slots::known(&shared.secrets, &entry.service.app, spec).await?;
-                values::give(id, body, spec, &known)?;
+                values::give(id, &entry.service.app, body, spec, &known)?;
             }
             shared
                 .roster

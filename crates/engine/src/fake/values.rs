@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use layby_model::ReplicaId;
 use layby_model::engine::RunSpec;
 use layby_model::mounts::MountSource;
 use layby_model::replica::Trouble;
 use layby_model::secret::ValueSource;
+use layby_model::{AppName, ReplicaId};
 
 use super::body::Body;
 use crate::slots::{Facts, Known, Slots};
@@ -19,6 +19,7 @@ const MACHINE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// Gives the first container of a replica its environment and its files in memory.
 pub(super) fn give(
     id: ReplicaId,
+    app: &AppName,
     body: &Body,
     spec: &RunSpec,
     known: &Known,
@@ -27,6 +28,7 @@ pub(super) fn give(
         return Ok(());
     };
     let facts = Facts {
+        app: app.clone(),
         id,
         address: body.address,
         gateway: MACHINE,

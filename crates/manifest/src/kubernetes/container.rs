@@ -7,23 +7,18 @@ use layby_model::spec::{ContainerSpec, PullPolicy};
 use crate::capability::Added;
 use crate::draft::not_a_label;
 use crate::fields::Fields;
-use crate::kubernetes::expand::expand;
+use crate::kubernetes::env::{self, Known};
+use crate::kubernetes::expand::{self, Variables};
 use crate::kubernetes::probe;
 use crate::kubernetes::resources::{self, Said};
 use crate::kubernetes::security::{self, PodSecurity};
 use crate::kubernetes::volume::{self, VolumeMount};
 use crate::power::Limited;
 use crate::report::Report;
-use crate::tree::{Node, Value, cut};
+use crate::tree::{Node, cut};
 
 /// Keys that touch data, secrets or devices.
-const REFUSED: [(&str, &str); 2] = [
-    (
-        "envFrom",
-        "the container would miss its variables; write them into \"env\"",
-    ),
-    ("volumeDevices", "data written there would be lost"),
-];
+const REFUSED: [(&str, &str); 1] = [("volumeDevices", "data written there would be lost")];
 
 /// A container, with what other parts of the manifest refer to.
 #[derive(Debug)]
@@ -47,6 +42,7 @@ pub(crate) fn read(
     node: Node,
     owner: &str,
     common: &Common,
+    known: Known<'_>,
     report: &mut Report,
 ) -> Option<Container> {
     let shown = node.get("name").and_then(Node::scalar).map(cut);
@@ -69,12 +65,6 @@ pub(crate) fn read(
     if !has_image {
         report.error(&place, format!("{} has no \"image\"", fields.what));
     }
-    let env = env(&mut fields, report);
-    let mut words = |key| {
-        let words = fields.texts(key, report)?;
-        Some(words.iter().map(|word| expand(word, &env)).collect())
-    };
-    let (entrypoint, command) = (words("command"), words("args"));
     let (ports, named_ports) = ports(&mut fields, report);
     let (run_as, mut options, capabilities) =
         security::container(&mut fields, &common.security, report);
@@ -83,6 +73,9 @@ pub(crate) fn read(
         devices,
         limited,
     } = resources::read(&mut fields, report);
+    let env = env::read(&mut fields, &resources, known, report);
+    let entrypoint = words(&mut fields, "command", &env.variables, report);
+    let command = words(&mut fields, "args", &env.variables, report);
     options.cdi_devices = devices;
     options.tty = fields.flag("tty", report).unwrap_or(false);
     let pull = fields.parsed("imagePullPolicy", report, |text| match text {
@@ -91,10 +84,9 @@ pub(crate) fn read(
         "Never" => Ok(PullPolicy::Never),
         _ => Err("Always, IfNotPresent or Never".to_owned()),
     });
-    let spec = ContainerSpec {
+    let mut spec = ContainerSpec {
         entrypoint,
         command,
-        env,
         working_dir: fields.text("workingDir", report),
         user: run_as.user(),
         resources,
@@ -108,6 +100,7 @@ pub(crate) fn read(
         options,
         ..ContainerSpec::new(&name.unwrap_or_default(), &image)
     };
+    env.give(&mut spec);
     fields.refuse(&REFUSED, report);
     let mounts = volume::mounts(&mut fields, report);
     stdin(&mut fields, spec.options.tty, report);
@@ -125,6 +118,31 @@ pub(crate) fn read(
         capabilities,
         limited,
     })
+}
+
+/// `command` or `args`, filled in. What only a replica knows stays out of a command line, which others can read.
+fn words(
+    container: &mut Fields,
+    key: &'static str,
+    variables: &Variables,
+    report: &mut Report,
+) -> Option<Vec<String>> {
+    let place = container.place_of(key)?;
+    let name = container.name(key);
+    let mut all = Vec::new();
+    for word in container.texts(key, report)? {
+        match expand::word(&word, variables) {
+            Ok(word) => all.push(word),
+            Err(()) => {
+                let message = format!(
+                    "{name} names a variable that is a secret, or that only the replica knows: have a shell read it \
+                     ([\"sh\", \"-c\", \"exec prog --key $NAME\"]), or the program itself"
+                );
+                report.error(&place, message);
+            }
+        }
+    }
+    Some(all)
 }
 
 /// `lifecycle`: of it, the signal that asks to stop.
@@ -148,61 +166,6 @@ fn stdin(container: &mut Fields, tty: bool, report: &mut Report) {
         );
         report.warn(&place, message);
     }
-}
-
-/// `env`: names with values; values may name those before them as `$(NAME)`.
-fn env(container: &mut Fields, report: &mut Report) -> BTreeMap<String, String> {
-    let what = format!("a variable of {}", container.what);
-    let mut env = BTreeMap::new();
-    for item in container.list("env", report).unwrap_or_default() {
-        let Some(mut fields) = Fields::open(item, what.as_str(), report) else {
-            continue;
-        };
-        let place = fields.place.clone();
-        let name = fields.text("name", report).filter(|name| !name.is_empty());
-        if name.is_none() {
-            report.error(&place, format!("{what} has no \"name\""));
-        }
-        fields.refuse(
-            &[(
-                "valueFrom",
-                "the container would miss the variable; write its \"value\"",
-            )],
-            report,
-        );
-        let value = fields.take("value");
-        fields.finish(report);
-        let value = match value.map(|node| (node.place, node.value)) {
-            None => String::new(),
-            Some((_, Value::Scalar { text, plain })) if !plain || is_text(&text) => text,
-            Some((place, _)) => {
-                let name = name.unwrap_or_default();
-                report.error(
-                    &place,
-                    format!(
-                        "the value of the variable {:?} must be text: put it in quotes",
-                        cut(&name)
-                    ),
-                );
-                continue;
-            }
-        };
-        if let Some(name) = name {
-            let value = expand(&value, &env);
-            env.insert(name, value);
-        }
-    }
-    env
-}
-
-/// Whether Kubernetes takes an unquoted scalar as text, and not as a number or boolean.
-fn is_text(text: &str) -> bool {
-    let boolean = matches!(
-        text.to_ascii_lowercase().as_str(),
-        "true" | "false" | "yes" | "no" | "on" | "off"
-    );
-    let number = text.parse::<f64>().is_ok() && text.contains(|c: char| c.is_ascii_digit());
-    !boolean && !number
 }
 
 /// `ports`: they say what is listened on, and give it names.

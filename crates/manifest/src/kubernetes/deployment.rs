@@ -7,6 +7,8 @@ use layby_model::spec::{BuildSpec, SleepPolicy, Strategy};
 
 use crate::draft::{self, Placed, service_name};
 use crate::fields::{Fields, number, port};
+use crate::kubernetes::bundle::Bundles;
+use crate::kubernetes::env::Known;
 use crate::kubernetes::metadata::{self, Metadata};
 use crate::kubernetes::pod::{self, Pod, Restarts};
 use crate::power::{self, Limited};
@@ -48,6 +50,7 @@ pub(crate) struct Settings {
 /// Reads a Deployment, and the namespace that it names.
 pub(crate) fn read(
     mut object: Fields,
+    bundles: &Bundles,
     report: &mut Report,
 ) -> (Option<Deployment>, Option<Placed<String>>) {
     object.what = "a Deployment".to_owned();
@@ -83,7 +86,7 @@ pub(crate) fn read(
     let strategy = strategy(&mut spec, report);
     let deadline_seconds = spec.number("progressDeadlineSeconds", 1..=86_400, report);
     let selector = selector(&mut spec, report);
-    let template = template(&mut spec, &what, Restarts::Always, report);
+    let template = template(&mut spec, &what, bundles, Restarts::Always, report);
     spec.accept(&["revisionHistoryLimit"]);
     spec.unsupported(&["minReadySeconds"], report);
     if let Some(entry) = spec.entry("paused")
@@ -169,6 +172,7 @@ pub(crate) struct Template {
 pub(crate) fn template(
     spec: &mut Fields,
     owner: &str,
+    bundles: &Bundles,
     restarts: Restarts,
     report: &mut Report,
 ) -> Option<Template> {
@@ -177,7 +181,10 @@ pub(crate) fn template(
     let metadata = metadata::read(&mut fields, report);
     let place = fields.place.clone();
     let pod = match fields.map("spec", report) {
-        Some(pod) => pod::read(pod, owner, restarts, report),
+        Some(pod) => {
+            let labels = &metadata.labels;
+            pod::read(pod, owner, Known { bundles, labels }, restarts, report)
+        }
         None => {
             report.error(&place, format!("{} has no \"spec\"", fields.what));
             Pod::default()

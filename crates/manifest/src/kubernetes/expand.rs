@@ -2,48 +2,93 @@
 
 use std::collections::BTreeMap;
 
+use layby_model::secret::ValueSource;
+
 /// The longest that a value may grow.
 const MAX_BYTES: usize = 1 << 20;
+/// The most parts that a value may come to.
+const MAX_PARTS: usize = 1_000;
+
+/// Variables, each put together of its parts.
+pub(crate) type Variables = BTreeMap<String, Vec<ValueSource>>;
 
 /// Fills in `$(VAR)` from `variables`. One that is not there is left as it is written; `$$` is `$`
 /// (`v1.Container`, fields `command` and `args`). What would grow too long is left as it is, too.
-pub(crate) fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
-    let mut expanded = String::with_capacity(text.len());
+pub(crate) fn parts(text: &str, variables: &Variables) -> Vec<ValueSource> {
+    let mut expanded = Vec::new();
     let mut rest = text;
     while let Some(start) = rest.find('$') {
-        expanded.push_str(&rest[..start]);
+        push(&mut expanded, &rest[..start]);
         let after = &rest[start + 1..];
         if let Some(after) = after.strip_prefix('$') {
-            expanded.push('$');
+            push(&mut expanded, "$");
             rest = after;
         } else if let Some((name, after)) = after
             .strip_prefix('(')
             .and_then(|after| after.split_once(')'))
         {
             match variables.get(name) {
-                Some(value) if expanded.len() + value.len() <= MAX_BYTES => {
-                    expanded.push_str(value);
+                Some(parts) => {
+                    for part in parts {
+                        match part {
+                            ValueSource::Text(text) => push(&mut expanded, text),
+                            other => expanded.push(other.clone()),
+                        }
+                    }
+                    if length(&expanded) > MAX_BYTES || expanded.len() > MAX_PARTS {
+                        return vec![ValueSource::Text(text.to_owned())];
+                    }
                 }
-                Some(_) => return text.to_owned(),
-                None => expanded.extend(["$(", name, ")"]),
+                None => push(&mut expanded, &format!("$({name})")),
             }
             rest = after;
         } else {
-            expanded.push('$');
+            push(&mut expanded, "$");
             rest = after;
         }
     }
-    expanded.push_str(rest);
+    push(&mut expanded, rest);
     expanded
+}
+
+/// A word of a command. `Err`: the variable that it names is known only when a replica is made.
+pub(crate) fn word(text: &str, variables: &Variables) -> Result<String, ()> {
+    let mut all = String::new();
+    for part in parts(text, variables) {
+        match part {
+            ValueSource::Text(text) => all.push_str(&text),
+            ValueSource::Secret(_) | ValueSource::Replica(_) => return Err(()),
+        }
+    }
+    Ok(all)
+}
+
+fn push(parts: &mut Vec<ValueSource>, text: &str) {
+    match parts.last_mut() {
+        _ if text.is_empty() => {}
+        Some(ValueSource::Text(last)) => last.push_str(text),
+        _ => parts.push(ValueSource::Text(text.to_owned())),
+    }
+}
+
+fn length(parts: &[ValueSource]) -> usize {
+    let length = |part: &ValueSource| match part {
+        ValueSource::Text(text) => text.len(),
+        ValueSource::Secret(_) | ValueSource::Replica(_) => 0,
+    };
+    parts.iter().map(length).sum()
 }
 
 #[cfg(test)]
 mod tests {
+    use layby_model::secret::SecretRef;
+
     use super::*;
 
     #[test]
     fn variables_are_expanded_as_the_kubelet_does() {
-        let variables = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
+        let one = vec![ValueSource::Text("1".to_owned())];
+        let variables = Variables::from([("A".to_owned(), one)]);
         let cases = [
             ("$(A)-$(A)", "1-1"),
             ("$(B)", "$(B)"),
@@ -52,7 +97,17 @@ mod tests {
             ("a", "a"),
         ];
         for (text, expected) in cases {
-            assert_eq!(expand(text, &variables), expected, "{text}");
+            assert_eq!(word(text, &variables), Ok(expected.to_owned()), "{text}");
         }
+    }
+
+    #[test]
+    fn a_secret_is_a_part_of_a_value_and_of_no_command() {
+        let secret = ValueSource::Secret(SecretRef::new("db/password"));
+        let variables = Variables::from([("P".to_owned(), vec![secret.clone()])]);
+        let text = |text: &str| ValueSource::Text(text.to_owned());
+        let found = parts("pg://u:$(P)@db", &variables);
+        assert_eq!(found, [text("pg://u:"), secret, text("@db")]);
+        assert_eq!(word("--password=$(P)", &variables), Err(()));
     }
 }

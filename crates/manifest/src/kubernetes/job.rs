@@ -9,6 +9,7 @@ use layby_model::spec::{BuildSpec, ServiceSpec};
 use crate::draft::{Draft, Placed, service_name};
 use crate::fields::Fields;
 use crate::job;
+use crate::kubernetes::bundle::Bundles;
 use crate::kubernetes::deployment::{self, Template};
 use crate::kubernetes::metadata::{self, Metadata};
 use crate::kubernetes::pod::{Pod, Restarts};
@@ -51,13 +52,17 @@ impl Job {
 }
 
 /// Reads a Job, and the namespace that it names.
-pub(crate) fn read(object: Fields, report: &mut Report) -> (Option<Job>, Option<Placed<String>>) {
+pub(crate) fn read(
+    object: Fields,
+    bundles: &Bundles,
+    report: &mut Report,
+) -> (Option<Job>, Option<Placed<String>>) {
     whole(object, "Job", report, |spec, what, report| {
         let mut settings = JobSpec {
             retries: RETRIES,
             ..JobSpec::default()
         };
-        let template = job_spec(spec, &mut settings, what, report);
+        let template = job_spec(spec, &mut settings, what, bundles, report);
         (settings, template)
     })
 }
@@ -65,6 +70,7 @@ pub(crate) fn read(object: Fields, report: &mut Report) -> (Option<Job>, Option<
 /// Reads a CronJob, and the namespace that it names.
 pub(crate) fn read_cron(
     object: Fields,
+    bundles: &Bundles,
     report: &mut Report,
 ) -> (Option<Job>, Option<Placed<String>>) {
     whole(object, "CronJob", report, |mut spec, what, report| {
@@ -101,7 +107,7 @@ pub(crate) fn read_cron(
                     Some(mut inner) => {
                         inner.what = of_job.what.clone();
                         let suspended = settings.suspended;
-                        template = job_spec(inner, &mut settings, what, report);
+                        template = job_spec(inner, &mut settings, what, bundles, report);
                         settings.suspended |= suspended;
                     }
                     None => report.error(&of_job.place, format!("{} has no \"spec\"", of_job.what)),
@@ -177,6 +183,7 @@ fn job_spec(
     mut spec: Fields,
     settings: &mut JobSpec,
     what: &str,
+    bundles: &Bundles,
     report: &mut Report,
 ) -> Option<Template> {
     let seconds = |ms: u64| ms * 1_000;
@@ -212,7 +219,7 @@ fn job_spec(
         ],
         report,
     );
-    let template = deployment::template(&mut spec, what, Restarts::AtItsEnd, report);
+    let template = deployment::template(&mut spec, what, bundles, Restarts::AtItsEnd, report);
     if template.is_none() {
         report.error(&spec.place, format!("{what} has no \"template\""));
     }

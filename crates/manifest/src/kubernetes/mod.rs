@@ -1,16 +1,21 @@
 //! Kubernetes YAML: Deployments, Jobs and CronJobs, the Services that lead to them, and the claims that they mount.
 
+use layby_model::secret::ValueKind;
+
 use crate::discover::File;
 use crate::draft::{AppDraft, Placed};
 use crate::fields::{Fields, similar};
 use crate::report::Report;
-use crate::tree::{Node, Place, cut};
+use crate::tree::{Node, Place, Value, cut};
 use crate::{ReadOptions, app};
 
+mod bundle;
 mod claim;
 mod container;
 mod deployment;
+mod env;
 mod expand;
+mod files;
 mod job;
 mod join;
 mod metadata;
@@ -22,23 +27,19 @@ mod security;
 mod service;
 mod volume;
 
+use bundle::Bundles;
 use claim::Claim;
 pub(crate) use deployment::Deployment;
 pub(crate) use service::Service;
 
 /// Kinds that hold data or secrets, or bound the reach of the network: ignoring one would make
 /// something else of the app than what was asked for.
-const REFUSED: [(&str, &str); 6] = [
-    (
-        "ConfigMap",
-        "the services would miss what it holds; write it into the containers' \"env\"",
-    ),
+const REFUSED: [(&str, &str); 4] = [
     ("NetworkPolicy", "what it forbids would be allowed"),
     (
         "PersistentVolume",
         "claims get their volumes from the node; mount a folder of the machine as hostPath",
     ),
-    ("Secret", "the services would miss what it holds"),
     ("ServiceEntry", "the services would miss what it leads to"),
     ("StatefulSet", "data of its replicas would be lost"),
 ];
@@ -82,6 +83,7 @@ struct Objects {
     jobs: Vec<job::Job>,
     services: Vec<Service>,
     claims: Vec<Claim>,
+    bundles: Bundles,
     /// The namespaces that they name, but for `default`.
     namespaces: Vec<Placed<String>>,
 }
@@ -94,6 +96,9 @@ pub(crate) fn read(files: Vec<File>, options: &ReadOptions, report: &mut Report)
     for file in files {
         waiting.extend(file.documents);
     }
+    // What others refer to is read first, wherever it stands.
+    waiting = opened(waiting);
+    waiting.sort_by_key(|node| bundle::kind_of(node).is_none());
     waiting.reverse();
     let mut count = 0;
     while let Some(node) = waiting.pop() {
@@ -132,9 +137,34 @@ pub(crate) fn read(files: Vec<File>, options: &ReadOptions, report: &mut Report)
     AppDraft {
         name,
         services,
-        values: Vec::new(),
+        values: objects.bundles.values(),
         named_files: Vec::new(),
     }
+}
+
+/// The documents, with the items of Lists that have Secrets or ConfigMaps in them in their place.
+fn opened(documents: Vec<Node>) -> Vec<Node> {
+    let mut opened = Vec::new();
+    for mut node in documents {
+        let is_list = node.get("kind").and_then(Node::scalar) == Some("List");
+        let items = match &mut node.value {
+            Value::Map(entries) if is_list => entries
+                .iter_mut()
+                .find(|entry| entry.key == "items")
+                .map(|entry| &mut entry.value.value),
+            _ => None,
+        };
+        if let Some(Value::List(items)) = items {
+            let (first, rest) = std::mem::take(items)
+                .into_iter()
+                .partition(|item| bundle::kind_of(item).is_some());
+            *items = rest;
+            let first: Vec<Node> = first;
+            opened.extend(first);
+        }
+        opened.push(node);
+    }
+    opened
 }
 
 /// Reads one object; the items of a List are put with those that wait.
@@ -158,17 +188,17 @@ fn object(node: Node, objects: &mut Objects, waiting: &mut Vec<Node>, report: &m
             waiting.extend(items.into_iter().rev());
         }
         ("Deployment", "apps/v1") => {
-            let (deployment, namespace) = deployment::read(fields, report);
+            let (deployment, namespace) = deployment::read(fields, &objects.bundles, report);
             objects.namespaces.extend(namespace);
             objects.deployments.extend(deployment);
         }
         ("Job", "batch/v1") => {
-            let (job, namespace) = job::read(fields, report);
+            let (job, namespace) = job::read(fields, &objects.bundles, report);
             objects.namespaces.extend(namespace);
             objects.jobs.extend(job);
         }
         ("CronJob", "batch/v1") => {
-            let (job, namespace) = job::read_cron(fields, report);
+            let (job, namespace) = job::read_cron(fields, &objects.bundles, report);
             objects.namespaces.extend(namespace);
             objects.jobs.extend(job);
         }
@@ -177,12 +207,20 @@ fn object(node: Node, objects: &mut Objects, waiting: &mut Vec<Node>, report: &m
             objects.namespaces.extend(namespace);
             objects.services.extend(service);
         }
+        ("Secret" | "ConfigMap", "v1") => {
+            let kind = match kind.as_str() {
+                "Secret" => ValueKind::Secret,
+                _ => ValueKind::Config,
+            };
+            let namespace = objects.bundles.read(fields, kind, report);
+            objects.namespaces.extend(namespace);
+        }
         ("PersistentVolumeClaim", "v1") => {
             let (claim, namespace) = claim::read(fields, report);
             objects.namespaces.extend(namespace);
             objects.claims.extend(claim);
         }
-        ("CronJob" | "Deployment" | "Job" | "PersistentVolumeClaim" | "Service", _) => {
+        ("ConfigMap" | "CronJob" | "Deployment" | "Job" | "PersistentVolumeClaim" | "Secret" | "Service", _) => {
             let read = match kind.as_str() {
                 "Deployment" => "apps/v1",
                 "CronJob" | "Job" => "batch/v1",

@@ -9,6 +9,7 @@ use crate::capability::{self, Added};
 use crate::draft::Placed;
 use crate::fields::Fields;
 use crate::kubernetes::container::{self, Common, Container};
+use crate::kubernetes::env::Known;
 use crate::kubernetes::volume::{self, VolumeMount};
 use crate::kubernetes::{sandbox, security};
 use crate::power::Limited;
@@ -76,7 +77,7 @@ pub(crate) enum Restarts {
 }
 
 /// Reads `spec` of the template of the deployment or job called `owner`.
-pub(crate) fn read(mut pod: Fields, owner: &str, restarts: Restarts, report: &mut Report) -> Pod {
+pub(crate) fn read(mut pod: Fields, owner: &str, known: Known<'_>, restarts: Restarts, report: &mut Report) -> Pod {
     let place = pod.place.clone();
     pod.what = format!("the pod of {owner}");
     let grace_seconds = pod.count("terminationGracePeriodSeconds", 0..=86_400, report);
@@ -94,13 +95,13 @@ pub(crate) fn read(mut pod: Fields, owner: &str, restarts: Restarts, report: &mu
             format!("{owner} has more than {MAX_CONTAINERS} containers"),
         );
     }
-    let volumes = volume::volumes(&mut pod, report);
+    let volumes = volume::volumes(&mut pod, known, report);
     let mut read = Pod::default();
     let mut mounts: Vec<Vec<VolumeMount>> = Vec::new();
     let mut capabilities: Vec<Option<Added>> = Vec::new();
     for node in nodes.into_iter().take(MAX_CONTAINERS) {
         let place = node.place.clone();
-        let Some(container) = container::read(node, owner, &common, report) else {
+        let Some(container) = container::read(node, owner, &common, known, report) else {
             continue;
         };
         let Container {

@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use layby_model::mounts::{Mount, MountSource};
+use layby_model::secret::ValueKind;
 
 use crate::draft::Placed;
 use crate::fields::Fields;
+use crate::kubernetes::env::Known;
+use crate::kubernetes::files::{self, Files};
 use crate::mount::{distinct, on_machine, relative, scratch_name, target};
 use crate::report::Report;
 use crate::tree::{Node, Place, cut};
@@ -17,18 +20,13 @@ const MAX_VOLUMES: usize = 200;
 const MEMORY_BYTES: u64 = 1 << 30;
 
 /// Kinds of volumes that there are, each with what would come of ignoring it.
-const REFUSED: [(&str, &str); 26] = [
+const REFUSED: [(&str, &str); 22] = [
     ("awsElasticBlockStore", "it is not on this machine"),
     ("azureDisk", "it is not on this machine"),
     ("azureFile", "it is not on this machine"),
     ("cephfs", "it is not on this machine"),
     ("cinder", "it is not on this machine"),
-    (
-        "configMap",
-        "the containers would miss its files; mount a hostPath, or put them into the image",
-    ),
     ("csi", "there are no drivers of others"),
-    ("downwardAPI", "the containers would miss its files"),
     (
         "ephemeral",
         "use emptyDir for what goes with the pod, or a PersistentVolumeClaim",
@@ -46,14 +44,9 @@ const REFUSED: [(&str, &str); 26] = [
     ),
     ("photonPersistentDisk", "it is not on this machine"),
     ("portworxVolume", "it is not on this machine"),
-    ("projected", "the containers would miss its files"),
     ("quobyte", "it is not on this machine"),
     ("rbd", "it is not on this machine"),
     ("scaleIO", "it is not on this machine"),
-    (
-        "secret",
-        "the containers would miss its files; mount a hostPath instead",
-    ),
     ("storageos", "it is not on this machine"),
     ("vsphereVolume", "it is not on this machine"),
 ];
@@ -73,6 +66,8 @@ pub(crate) enum Volume {
         claim: Placed<String>,
         read_only: bool,
     },
+    /// Files in memory.
+    Files(Files),
     /// It is not right, as the report says.
     Wrong,
 }
@@ -89,7 +84,11 @@ pub(crate) struct VolumeMount {
 }
 
 /// Takes `volumes` off a pod.
-pub(crate) fn volumes(pod: &mut Fields, report: &mut Report) -> BTreeMap<String, Volume> {
+pub(crate) fn volumes(
+    pod: &mut Fields,
+    known: Known<'_>,
+    report: &mut Report,
+) -> BTreeMap<String, Volume> {
     let what = format!("a volume of {}", pod.what);
     let mut volumes = BTreeMap::new();
     for node in pod.list("volumes", report).unwrap_or_default() {
@@ -103,7 +102,7 @@ pub(crate) fn volumes(pod: &mut Fields, report: &mut Report) -> BTreeMap<String,
         };
         let (place, what) = (fields.place.clone(), fields.what.clone());
         let name = fields.text("name", report).filter(|name| !name.is_empty());
-        let volume = volume(fields, report);
+        let volume = volume(fields, known, report);
         let Some(name) = name else {
             report.error(&place, format!("{what} has no \"name\""));
             continue;
@@ -122,7 +121,7 @@ pub(crate) fn volumes(pod: &mut Fields, report: &mut Report) -> BTreeMap<String,
     volumes
 }
 
-fn volume(mut fields: Fields, report: &mut Report) -> Volume {
+fn volume(mut fields: Fields, known: Known<'_>, report: &mut Report) -> Volume {
     let mut found = Vec::new();
     let empty_name = fields.name("emptyDir");
     if let Some(mut empty) = fields.map("emptyDir", report) {
@@ -152,6 +151,20 @@ fn volume(mut fields: Fields, report: &mut Report) -> Volume {
     }
     if let Some(claim) = fields.map("persistentVolumeClaim", report) {
         found.push(claimed(claim, report).unwrap_or(Volume::Wrong));
+    }
+    for (key, kind) in [
+        ("configMap", ValueKind::Config),
+        ("secret", ValueKind::Secret),
+    ] {
+        if let Some(bundle) = fields.map(key, report) {
+            found.push(Volume::Files(files::bundle(bundle, kind, known, report)));
+        }
+    }
+    if let Some(sources) = fields.map("projected", report) {
+        found.push(Volume::Files(files::projected(sources, known, report)));
+    }
+    if let Some(items) = fields.map("downwardAPI", report) {
+        found.push(Volume::Files(files::downward(items, known, report)));
     }
     for (kind, consequence) in REFUSED {
         if let Some(entry) = fields.entry(kind) {
@@ -296,6 +309,23 @@ pub(crate) fn resolve(
                 memory_bytes: memory.map(|limit| limit.or(memory_bytes).unwrap_or(MEMORY_BYTES)),
                 copy: false,
             },
+            Volume::Files(files) => {
+                read_only = true;
+                let below = files.below(&mount.sub_path);
+                if below.files.is_empty() && below.groups.is_empty() && !mount.sub_path.is_empty() {
+                    let message = format!(
+                        "{what} mounts {:?} of the volume {:?}, which has no such file",
+                        cut(&mount.sub_path),
+                        cut(&mount.volume)
+                    );
+                    report.error(&mount.place, message);
+                    continue;
+                }
+                MountSource::Files {
+                    files: below.files,
+                    groups: below.groups,
+                }
+            }
             Volume::HostPath { path, create } => {
                 let path = match on_machine(path, &mount.sub_path) {
                     Ok(path) => path,
@@ -374,7 +404,10 @@ pub(crate) fn claims(volumes: BTreeMap<String, Volume>) -> Vec<Placed<String>> {
         .into_values()
         .filter_map(|volume| match volume {
             Volume::Claim { claim, .. } => Some(claim),
-            Volume::EmptyDir { .. } | Volume::HostPath { .. } | Volume::Wrong => None,
+            Volume::EmptyDir { .. }
+            | Volume::HostPath { .. }
+            | Volume::Files(_)
+            | Volume::Wrong => None,
         })
         .collect()
 }

@@ -1,0 +1,349 @@
+//! Variables of a container: `env` and `envFrom`, from wherever their values come.
+
+use std::collections::BTreeMap;
+
+use layby_model::secret::{ReplicaField, SecretGroup, SecretRef, ValueKind, ValueSource};
+use layby_model::spec::{ContainerSpec, Resources};
+
+use crate::fields::Fields;
+use crate::kubernetes::bundle::{self, Bundles, Named};
+use crate::kubernetes::expand::{Variables, parts};
+use crate::report::Report;
+use crate::tree::{Place, Value, cut};
+use crate::units::{kubernetes_bytes, kubernetes_cpu_milli};
+
+/// What references may lead to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known<'a> {
+    pub(crate) bundles: &'a Bundles,
+    /// The labels of the pod.
+    pub(crate) labels: &'a BTreeMap<String, String>,
+}
+
+/// The variables of a container.
+#[derive(Debug, Default)]
+pub(crate) struct Env {
+    pub(crate) variables: Variables,
+    groups: Vec<SecretGroup>,
+}
+
+impl Env {
+    /// Gives them to the container.
+    pub(crate) fn give(self, container: &mut ContainerSpec) {
+        for (name, parts) in self.variables {
+            match &parts[..] {
+                [] => drop(container.env.insert(name, String::new())),
+                [ValueSource::Text(text)] => drop(container.env.insert(name, text.clone())),
+                [ValueSource::Secret(secret)] => {
+                    container.secret_env.insert(name, secret.clone());
+                }
+                _ => drop(container.composed_env.insert(name, parts)),
+            }
+        }
+        container.secret_env_from = self.groups;
+    }
+}
+
+/// Takes `envFrom` and `env` off a container. `resources` are its own, for those who ask for them.
+pub(crate) fn read(
+    container: &mut Fields,
+    resources: &Resources,
+    known: Known<'_>,
+    report: &mut Report,
+) -> Env {
+    let mut env = Env::default();
+    let what = format!("an item of {}", container.name("envFrom"));
+    for item in container.list("envFrom", report).unwrap_or_default() {
+        if let Some(fields) = Fields::open(item, what.as_str(), report) {
+            all_of(fields, known.bundles, &mut env, report);
+        }
+    }
+    let what = format!("a variable of {}", container.what);
+    for item in container.list("env", report).unwrap_or_default() {
+        let Some(mut fields) = Fields::open(item, what.as_str(), report) else {
+            continue;
+        };
+        let place = fields.place.clone();
+        let name = fields.text("name", report).filter(|name| !name.is_empty());
+        if name.is_none() {
+            report.error(&place, format!("{what} has no \"name\""));
+        }
+        let from = fields.map("valueFrom", report);
+        let value = fields.take("value");
+        let is_both = from.is_some() && value.is_some();
+        fields.finish(report);
+        if is_both {
+            report.error(
+                &place,
+                format!("{what} has both \"value\" and \"valueFrom\""),
+            );
+            continue;
+        }
+        let name = name.unwrap_or_default();
+        let parts = match (from, value.map(|node| (node.place, node.value))) {
+            (Some(from), _) => one(from, resources, known, report),
+            (None, None) => Some(Vec::new()),
+            (None, Some((_, Value::Scalar { text, plain }))) if !plain || is_text(&text) => {
+                Some(parts(&text, &env.variables))
+            }
+            (None, Some((place, _))) => {
+                report.error(
+                    &place,
+                    format!(
+                        "the value of the variable {:?} must be text: put it in quotes",
+                        cut(&name)
+                    ),
+                );
+                None
+            }
+        };
+        if let Some(parts) = parts
+            && !name.is_empty()
+        {
+            env.variables.insert(name, parts);
+        }
+    }
+    env
+}
+
+/// An item of `envFrom`: all keys of a Secret or ConfigMap.
+fn all_of(mut fields: Fields, bundles: &Bundles, env: &mut Env, report: &mut Report) {
+    let prefix = fields.text("prefix", report).unwrap_or_default();
+    let place = fields.place.clone();
+    let mut found = false;
+    for (key, kind) in [
+        ("configMapRef", ValueKind::Config),
+        ("secretRef", ValueKind::Secret),
+    ] {
+        let Some(mut reference) = fields.map(key, report) else {
+            continue;
+        };
+        found = true;
+        let named = bundle::named(&mut reference, "name", report);
+        reference.finish(report);
+        let Some(named) = named else { continue };
+        match (bundles.get(kind, &named.name), kind) {
+            (Some(keys), _) => {
+                for (key, value) in keys {
+                    let parts = match kind {
+                        ValueKind::Secret => {
+                            vec![ValueSource::Secret(bundles.named(kind, &named.name, key))]
+                        }
+                        ValueKind::Config => match plain(value, &named, key, report) {
+                            Some(text) => vec![ValueSource::Text(text)],
+                            None => continue,
+                        },
+                    };
+                    env.variables.insert(format!("{prefix}{key}"), parts);
+                }
+            }
+            (None, ValueKind::Secret) => env.groups.push(SecretGroup {
+                group: named.name,
+                optional: named.optional,
+                prefix: prefix.clone(),
+            }),
+            (None, ValueKind::Config) => bundle::no_config(&named, report),
+        }
+    }
+    let what = fields.what.clone();
+    fields.finish(report);
+    if !found {
+        let message = format!("{what} has neither \"configMapRef\" nor \"secretRef\"");
+        report.error(&place, message);
+    }
+}
+
+/// What is in `valueFrom`. `None`: there is no variable.
+fn one(
+    mut fields: Fields,
+    resources: &Resources,
+    known: Known<'_>,
+    report: &mut Report,
+) -> Option<Vec<ValueSource>> {
+    let place = fields.place.clone();
+    let mut found: Vec<Option<Vec<ValueSource>>> = Vec::new();
+    for (key, kind) in [
+        ("configMapKeyRef", ValueKind::Config),
+        ("secretKeyRef", ValueKind::Secret),
+    ] {
+        if let Some(reference) = fields.map(key, report) {
+            found.push(key_of(reference, kind, known.bundles, report));
+        }
+    }
+    if let Some(reference) = fields.map("fieldRef", report) {
+        found.push(field(reference, known.labels, report).map(|source| vec![source]));
+    }
+    if let Some(reference) = fields.map("resourceFieldRef", report) {
+        found.push(resource(reference, resources, report).map(|source| vec![source]));
+    }
+    fields.refuse(
+        &[("fileKeyRef", "the container would miss the variable")],
+        report,
+    );
+    let what = fields.what.clone();
+    fields.finish(report);
+    if found.len() > 1 {
+        report.error(&place, format!("{what} is of several kinds: one is enough"));
+    }
+    found.pop().flatten()
+}
+
+fn key_of(
+    mut fields: Fields,
+    kind: ValueKind,
+    bundles: &Bundles,
+    report: &mut Report,
+) -> Option<Vec<ValueSource>> {
+    let named = bundle::named(&mut fields, "name", report);
+    let key = fields.text("key", report).filter(|key| !key.is_empty());
+    if key.is_none() {
+        report.error(&fields.place, format!("{} has no \"key\"", fields.what));
+    }
+    fields.finish(report);
+    let (named, key) = (named?, key?);
+    let Some(keys) = bundles.get(kind, &named.name) else {
+        return match kind {
+            // Perhaps `layby secret set` has made it.
+            ValueKind::Secret => {
+                let secret = SecretRef {
+                    optional: named.optional,
+                    ..SecretRef::new(&format!("{}/{key}", named.name))
+                };
+                Some(vec![ValueSource::Secret(secret)])
+            }
+            ValueKind::Config => {
+                bundle::no_config(&named, report);
+                None
+            }
+        };
+    };
+    let Some(value) = keys.get(&key) else {
+        bundle::no_key(kind, &named, &key, report);
+        return None;
+    };
+    match kind {
+        ValueKind::Secret => {
+            let secret = bundles.named(kind, &named.name, &key);
+            Some(vec![ValueSource::Secret(secret)])
+        }
+        ValueKind::Config => Some(vec![ValueSource::Text(plain(value, &named, &key, report)?)]),
+    }
+}
+
+fn plain(
+    value: &layby_model::secret::SecretValue,
+    named: &Named,
+    key: &str,
+    report: &mut Report,
+) -> Option<String> {
+    let text = bundle::text(value);
+    if text.is_none() {
+        let message = format!(
+            "the key {:?} of the ConfigMap {:?} is no text, and cannot be a variable",
+            cut(key),
+            cut(&named.name)
+        );
+        report.error(&named.place, message);
+    }
+    text
+}
+
+/// `fieldRef`: what the replica, or its manifest, says of itself.
+pub(crate) fn field(
+    mut fields: Fields,
+    labels: &BTreeMap<String, String>,
+    report: &mut Report,
+) -> Option<ValueSource> {
+    fields.accept(&["apiVersion"]);
+    let place = fields
+        .place_of("fieldPath")
+        .unwrap_or_else(|| fields.place.clone());
+    let path = fields.text("fieldPath", report).unwrap_or_default();
+    let what = fields.what.clone();
+    fields.finish(report);
+    let label = path
+        .strip_prefix("metadata.labels['")
+        .and_then(|rest| rest.strip_suffix("']"));
+    if let Some(label) = label {
+        let text = labels.get(label).cloned().unwrap_or_default();
+        return Some(ValueSource::Text(text));
+    }
+    let source = match path.as_str() {
+        "metadata.name" | "metadata.uid" => ValueSource::Replica(ReplicaField::Id),
+        "metadata.namespace" => ValueSource::Replica(ReplicaField::App),
+        "spec.nodeName" => ValueSource::Replica(ReplicaField::MachineName),
+        "spec.serviceAccountName" => ValueSource::Text("default".to_owned()),
+        "status.podIP" | "status.podIPs" => ValueSource::Replica(ReplicaField::Address),
+        "status.hostIP" | "status.hostIPs" => ValueSource::Replica(ReplicaField::MachineAddress),
+        "metadata.labels" => {
+            let lines = labels.iter().map(|(key, value)| format!("{key}={value:?}"));
+            ValueSource::Text(lines.collect::<Vec<_>>().join("\n"))
+        }
+        _ => {
+            let message = format!(
+                "{what} names {:?}, which is not supported: metadata.name, metadata.uid, metadata.namespace, \
+                 metadata.labels['KEY'], spec.nodeName, status.podIP and status.hostIP are",
+                cut(&path)
+            );
+            report.error(&place, message);
+            return None;
+        }
+    };
+    Some(source)
+}
+
+/// `resourceFieldRef`: a limit or request of the container, in units of the divisor, rounded up.
+pub(crate) fn resource(
+    mut fields: Fields,
+    resources: &Resources,
+    report: &mut Report,
+) -> Option<ValueSource> {
+    fields.accept(&["containerName"]);
+    let place: Place = fields.place.clone();
+    let what = fields.what.clone();
+    let name = fields.text("resource", report).unwrap_or_default();
+    let is_cpu = name.ends_with(".cpu");
+    let divisor = fields.parsed("divisor", report, |text| match (text, is_cpu) {
+        ("0", _) => Ok(None),
+        (text, true) => kubernetes_cpu_milli(text),
+        (text, false) => kubernetes_bytes(text),
+    });
+    fields.finish(report);
+    let limit = match name.as_str() {
+        "limits.cpu" => resources.cpu_limit_milli,
+        "requests.cpu" => resources.cpu_request_milli.or(resources.cpu_limit_milli),
+        "limits.memory" => resources.memory_limit_bytes,
+        "requests.memory" => resources
+            .memory_request_bytes
+            .or(resources.memory_limit_bytes),
+        _ => {
+            let message = format!(
+                "{what} names {:?}, which is not supported: limits.cpu, limits.memory, requests.cpu and requests.memory are",
+                cut(&name)
+            );
+            report.error(&place, message);
+            return None;
+        }
+    };
+    let Some(limit) = limit else {
+        let message = format!("{what} asks for {name}, which the container does not say");
+        report.error(&place, message);
+        return None;
+    };
+    let usual = if is_cpu { 1000 } else { 1 };
+    let divisor = divisor
+        .flatten()
+        .filter(|divisor| *divisor > 0)
+        .unwrap_or(usual);
+    Some(ValueSource::Text(limit.div_ceil(divisor).to_string()))
+}
+
+/// Whether Kubernetes takes an unquoted scalar as text, and not as a number or boolean.
+fn is_text(text: &str) -> bool {
+    let boolean = matches!(
+        text.to_ascii_lowercase().as_str(),
+        "true" | "false" | "yes" | "no" | "on" | "off"
+    );
+    let number = text.parse::<f64>().is_ok() && text.contains(|c: char| c.is_ascii_digit());
+    !boolean && !number
+}
