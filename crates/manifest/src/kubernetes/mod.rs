@@ -220,7 +220,16 @@ fn object(node: Node, objects: &mut Objects, waiting: &mut Vec<Node>, report: &m
             objects.namespaces.extend(namespace);
             objects.claims.extend(claim);
         }
-        ("ConfigMap" | "CronJob" | "Deployment" | "Job" | "PersistentVolumeClaim" | "Secret" | "Service", _) => {
+        (
+            "ConfigMap"
+            | "CronJob"
+            | "Deployment"
+            | "Job"
+            | "PersistentVolumeClaim"
+            | "Secret"
+            | "Service",
+            _,
+        ) => {
             let read = match kind.as_str() {
                 "Deployment" => "apps/v1",
                 "CronJob" | "Job" => "batch/v1",

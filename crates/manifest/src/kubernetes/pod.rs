@@ -77,7 +77,13 @@ pub(crate) enum Restarts {
 }
 
 /// Reads `spec` of the template of the deployment or job called `owner`.
-pub(crate) fn read(mut pod: Fields, owner: &str, known: Known<'_>, restarts: Restarts, report: &mut Report) -> Pod {
+pub(crate) fn read(
+    mut pod: Fields,
+    owner: &str,
+    known: Known<'_>,
+    restarts: Restarts,
+    report: &mut Report,
+) -> Pod {
     let place = pod.place.clone();
     pod.what = format!("the pod of {owner}");
     let grace_seconds = pod.count("terminationGracePeriodSeconds", 0..=86_400, report);
