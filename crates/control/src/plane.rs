@@ -13,6 +13,7 @@ use layby_model::{ReplicaId, RevisionId, ServiceId};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::api::{InFlight, Operations};
 use crate::audit::Ledger;
 use crate::clock::Clock;
 use crate::collect::Collector;
@@ -61,6 +62,8 @@ pub(crate) struct Plane {
     pub(crate) events: Events,
     pub(crate) doorman: Doorman,
     pub(crate) ledger: Ledger,
+    pub(crate) operations: Operations,
+    pub(crate) in_flight: InFlight,
     pub(crate) clock: Clock,
     pub(crate) confirmed: watch::Receiver<Confirmed>,
     pub(crate) demand: watch::Receiver<Demand>,
@@ -126,6 +129,8 @@ impl Plane {
             events: Events::default(),
             doorman: parts.doorman,
             ledger: Ledger::default(),
+            operations: Operations::default(),
+            in_flight: InFlight::default(),
             clock: Clock::start(),
             confirmed: parts.confirmed,
             demand: parts.demand,
@@ -143,6 +148,11 @@ impl Plane {
             drivers: Mutex::default(),
             tasks: Mutex::default(),
         }
+    }
+
+    /// Which start of the node this is, counted from the first.
+    pub(crate) fn life(&self) -> u32 {
+        self.life
     }
 
     /// An id that no replica ever had.

@@ -1,6 +1,8 @@
 //! The API: every endpoint answers, its document is current, and errors are problems.
 
 mod common;
+#[path = "api/network.rs"]
+mod network;
 #[path = "../../image/tests/image/peer.rs"]
 #[allow(dead_code, reason = "the tests of image use the rest")]
 mod peer;
@@ -352,6 +354,10 @@ async fn every_endpoint_of_the_document_answers() {
             .iter()
             .all(|record| !format!("{record:?}").contains("s3cret"))
     );
+    // Operations that are there, and what they tell: see network.rs.
+    let (status, _) = api.world.ask("GET", "/v1/operations/0-0", vec![]).await;
+    assert_eq!(status, 404);
+    api.called.insert("GET /v1/operations/{id}".to_owned());
     api.raw("POST /v1/node/stop", "/v1/node/stop", vec![]).await;
     assert!(!api.world.control().stop_requested().await.all);
 

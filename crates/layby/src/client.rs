@@ -343,7 +343,8 @@ impl Client {
         let request = Request::builder()
             .method(method)
             .uri(format!("{path}{}", encode_query(query)))
-            .header("host", self.node.host());
+            .header("host", self.node.host())
+            .header("accept", "application/x-ndjson, application/json");
         match self.node.authorization() {
             Some(token) => request.header(AUTHORIZATION, token),
             None => request,

@@ -97,6 +97,7 @@ pub(crate) const RULES: &[Rule] = &[
     look("/v1/jobs/{app}/{job}/runs/{run}/logs", Read, App),
     act("POST", "/v1/jobs/{app}/{job}/suspend", Deploy, App, "job-suspend"),
     look("/v1/logs", Read, Named),
+    look("/v1/operations/{id}", Read, Sifted),
     // It reads what is sent along, and changes nothing.
     Rule { method: "POST", path: "/v1/manifests", role: Deploy, about: Sifted, verb: None },
     act("POST", "/v1/node/stop", Admin, Node, "node-stop"),

@@ -7,17 +7,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use layby_image::registry::TurnedAway;
 use serde_json::Value;
 
 use super::access::{self, Rule};
-use super::mend;
 use super::params::{self, Params};
 use super::types::Problem;
 use super::who::{Peer, Via, Who};
+use super::{mend, once, operations, sse};
 use crate::audit::{self, Entry, Target};
 use crate::plane::Plane;
 use crate::tokens::Rights;
@@ -102,6 +102,70 @@ impl Gate {
     }
 }
 
+/// How an answer is to be given.
+#[derive(Debug, Clone, Copy)]
+struct Manner {
+    /// As server-sent events.
+    events: bool,
+    /// As an operation.
+    operation: bool,
+}
+
+impl Gate {
+    /// What was asked for, in the manner that it was asked for, and once.
+    async fn work(
+        &self,
+        rule: &'static Rule,
+        who: &Who,
+        mut request: Request,
+        next: Next,
+    ) -> Result<Response, Problem> {
+        let (manner, uri) = self.manner(rule, &request)?;
+        if let Some(uri) = uri {
+            *request.uri_mut() = uri;
+        }
+        let key = match rule.method {
+            "POST" => once::key(request.headers(), who)?,
+            _ => None,
+        };
+        let carry_out = async |request: Request| {
+            let response = next.run(request).await;
+            let verb = rule.verb.unwrap_or_default();
+            match manner {
+                Manner {
+                    operation: true, ..
+                } => operations::take(&self.plane, verb, who, response),
+                Manner { events: true, .. } => sse::turn(rule.path, response),
+                _ => response,
+            }
+        };
+        Ok(match key {
+            Some(key) => once::answer(&self.plane, key, request, carry_out).await,
+            None => carry_out(request).await,
+        })
+    }
+
+    /// The manner, and the URI that a handler is to see instead.
+    fn manner(&self, rule: &Rule, request: &Request) -> Result<(Manner, Option<Uri>), Problem> {
+        let (headers, uri) = (request.headers(), request.uri());
+        let key = (rule.method.to_owned(), rule.path.to_owned());
+        let has = |name| (self.params.get(&key)).is_some_and(|params| params.has(name));
+        let events = sse::accepts(headers, sse::KIND);
+        let said = params::pairs(uri)?;
+        let detach = has("detach")
+            && (said.iter())
+                .any(|(name, value)| name == "detach" && matches!(&**value, "true" | "1"));
+        let operation = rule.method == "POST" && operations::is_asked(headers, detach);
+        let uri = match (operation, events) {
+            // The operation is over when what it is about is.
+            (true, _) if detach => sse::with(uri, &[("detach", String::new())]),
+            (false, true) => sse::query(rule.path, has("watch"), headers, uri)?,
+            (true, _) | (false, false) => None,
+        };
+        Ok((Manner { events, operation }, uri))
+    }
+}
+
 /// Why somebody is not let in.
 enum Refused {
     /// No token was shown.
@@ -148,7 +212,8 @@ pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
         Err(problem) => (problem.into_response(), String::new()),
         Ok(target) => {
             request.extensions_mut().insert(who.clone());
-            (next.run(request).await, target)
+            let done = gate.work(rule, &who, request, next).await;
+            (done.unwrap_or_else(Problem::into_response), target)
         }
     };
     let mut response = mend::mend(response).await;

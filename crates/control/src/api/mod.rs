@@ -4,6 +4,7 @@ mod access;
 mod apps;
 mod audit;
 mod builds;
+mod document;
 mod events;
 mod exec;
 mod files;
@@ -16,6 +17,8 @@ mod lines;
 mod logs;
 mod mend;
 mod node;
+mod once;
+mod operations;
 mod page;
 mod params;
 mod pipe;
@@ -26,6 +29,7 @@ mod replica;
 mod secrets;
 mod services;
 mod sizes;
+mod sse;
 mod switch;
 mod tokens;
 mod transfers;
@@ -37,6 +41,9 @@ mod who;
 pub use audit::AuditView;
 pub(crate) use gate::Door;
 pub(crate) use images::meant;
+pub(crate) use once::InFlight;
+pub(crate) use operations::Operations;
+pub use operations::{OperationState, OperationView};
 use std::sync::Arc;
 pub use who::Peer;
 pub(crate) use who::{Via, Who};
@@ -116,6 +123,7 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(secrets::list, secrets::set))
         .routes(routes!(secrets::rotate_key))
         .routes(routes!(secrets::remove))
+        .routes(routes!(operations::operation))
         .routes(routes!(builds::build))
         .routes(routes!(images::list, images::remove))
         .routes(routes!(images::load))
@@ -134,7 +142,8 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
 
 /// The OpenAPI document, as JSON.
 pub fn openapi() -> String {
-    let mut text = routes().into_openapi().to_pretty_json().unwrap_or_default();
+    let made = serde_json::to_value(routes().into_openapi()).unwrap_or_default();
+    let mut text = serde_json::to_string_pretty(&document::complete(made)).unwrap_or_default();
     text.push('\n');
     text
 }

@@ -42,6 +42,11 @@ impl Params {
         Self(named.collect())
     }
 
+    /// Whether there is one of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// Whether the pairs of a query are as the document says.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use layby_model::state::Showing;
 use layby_model::{ServiceId, Wakefulness};
 use tokio_stream::wrappers::ReceiverStream;
@@ -21,50 +21,75 @@ use crate::deploy;
 use crate::driver::{DriverHandle, Request, Status, shown_spec};
 use crate::plane::Plane;
 
+/// How often it is looked whether what is watched has changed.
+const WATCH: Duration = Duration::from_millis(250);
+
 /// How long a service may take to be as awake as it was asked to.
 const REACH_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Every service of the node.
-#[utoipa::path(get, path = "/v1/services", responses((status = 200, body = [ServiceView])))]
-pub(super) async fn list(State(plane): Shared, who: Who) -> Json<Vec<ServiceView>> {
-    let drivers = plane.all_drivers().into_iter();
-    let drivers = drivers.filter(|(id, _)| who.rights.covers(id.app.as_str()));
-    let views = drivers.map(|(_, driver)| driver.status.borrow().detail.view.clone());
-    Json(views.collect())
+#[utoipa::path(
+    get,
+    path = "/v1/services",
+    params(("watch" = Option<bool>, Query, description = "Go on: the whole list again whenever it changes, one a line")),
+    responses((status = 200, content((Vec<ServiceView> = "application/json"), (String = "application/x-ndjson")))),
+)]
+pub(super) async fn list(State(plane): Shared, who: Who, pairs: Pairs) -> Response {
+    let look = move || {
+        let drivers = plane.all_drivers().into_iter();
+        let drivers = drivers.filter(|(id, _)| who.rights.covers(id.app.as_str()));
+        let views = drivers.map(|(_, driver)| driver.status.borrow().detail.view.clone());
+        Ok::<_, Problem>(views.collect::<Vec<ServiceView>>())
+    };
+    match query::flag(&pairs, "watch") {
+        true => lines(watched(move || std::future::ready(look()))),
+        false => look().map(Json).into_response(),
+    }
+}
+
+/// What is seen, again whenever it is another; it ends with what is looked at.
+fn watched<T: PartialEq + Clone + Send + 'static, F>(
+    look: impl Fn() -> F + Send + 'static,
+) -> impl futures_util::Stream<Item = T> + Send
+where
+    F: Future<Output = Result<T, Problem>> + Send,
+{
+    futures_util::stream::unfold((look, None), |(look, last)| async move {
+        loop {
+            let now = look().await.ok()?;
+            if last.as_ref() != Some(&now) {
+                return Some((now.clone(), (look, Some(now))));
+            }
+            tokio::time::sleep(WATCH).await;
+        }
+    })
 }
 
 /// One service in full.
 #[utoipa::path(
     get,
     path = "/v1/services/{app}/{service}",
-    params(("app" = String, Path), ("service" = String, Path)),
+    params(
+        ("app" = String, Path),
+        ("service" = String, Path),
+        ("watch" = Option<bool>, Query, description = "Go on: the service again whenever something of it changes, one a line"),
+    ),
     responses(
-        (status = 200, body = ServiceDetail),
+        (status = 200, content((ServiceDetail = "application/json"), (String = "application/x-ndjson"))),
         (status = 404, body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn detail(
     State(plane): Shared,
     Path(names): Path<(String, String)>,
-) -> Result<Json<ServiceDetail>, Problem> {
+    pairs: Pairs,
+) -> Result<Response, Problem> {
     let (id, driver) = find(&plane, names)?;
-    let mut detail = {
-        let status = driver.status.borrow();
-        let mut detail = status.detail.clone();
-        let now_ms = plane.clock.now_ms();
-        let ends = status.ends.iter().map(|ending| ending.condition(now_ms));
-        detail.conditions.extend(ends);
-        detail
-    };
-    if let Some(wake) = detail
-        .last_wake
-        .as_mut()
-        .filter(|wake| wake.held_ms.is_some())
-    {
-        // The gateway saw the request that was held to its end.
-        let seen = (plane.traffic)(&id).last_wake;
-        wake.held_ms = seen.map(|timing| timing.held_ms).or(wake.held_ms);
+    if query::flag(&pairs, "watch") {
+        let look = move || std::future::ready(look_at(&plane, &id));
+        return Ok(lines(watched(look)));
     }
+    let mut detail = look_at(&plane, &id)?;
     let row = driver.status.borrow().row.clone();
     let ports = addresses::public_ports(&id, shown_spec(&row), plane.config.publish_on);
     for (port, chain) in (plane.dropped_ports)(ports).await {
@@ -72,7 +97,24 @@ pub(super) async fn detail(
             "a firewall drops what other machines send to port {port} (its {chain}): accept TCP port {port} there"
         ));
     }
-    Ok(Json(detail))
+    Ok(Json(detail).into_response())
+}
+
+/// What a service is at now, but for what others do to it.
+fn look_at(plane: &Plane, id: &ServiceId) -> Result<ServiceDetail, Problem> {
+    let driver = plane.driver(id).ok_or_else(|| Problem::no_service(id))?;
+    let status = Arc::clone(&driver.status.borrow());
+    let mut detail = status.detail.clone();
+    let now_ms = plane.clock.now_ms();
+    let ends = status.ends.iter().map(|ending| ending.condition(now_ms));
+    detail.conditions.extend(ends);
+    let held = detail.last_wake.as_mut();
+    if let Some(wake) = held.filter(|wake| wake.held_ms.is_some()) {
+        // The gateway saw the request that was held to its end.
+        let seen = (plane.traffic)(id).last_wake;
+        wake.held_ms = seen.map(|timing| timing.held_ms).or(wake.held_ms);
+    }
+    Ok(detail)
 }
 
 /// Wakes a service, and answers when a replica of it is ready.

@@ -3,6 +3,7 @@
 //! Callers queue closures and await their answers, so that no async task ever blocks on the disk. Only
 //! the control plane writes here; what is observed is never stored.
 
+mod answers;
 mod audit;
 mod events;
 pub(crate) mod format;
@@ -23,6 +24,7 @@ use rusqlite::Connection;
 use rusqlite_migration::Migrations;
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use answers::{Answer, AnswerKey};
 pub(crate) use audit::AuditQuery;
 pub(crate) use events::EventQuery;
 use format::MIGRATIONS;

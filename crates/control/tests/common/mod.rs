@@ -184,6 +184,7 @@ impl World {
     /// One request to the API.
     pub(crate) async fn ask(&self, method: &str, path: &str, body: Vec<u8>) -> (StatusCode, Bytes) {
         let request = Request::builder().method(method).uri(path);
+        let request = request.header("accept", "application/x-ndjson, application/json");
         let request = request.body(Body::from(body)).expect("a request");
         let answer = self
             .router

@@ -1,0 +1,80 @@
+//! The OpenAPI document: what the handlers say of themselves, and what is the same for all of them.
+
+use serde_json::{Value, json};
+
+use super::access;
+use super::sse;
+
+/// The document with what holds for every endpoint: how one is let in, the errors, and what POSTs and streams take.
+pub(super) fn complete(mut document: Value) -> Value {
+    document["components"]["securitySchemes"] = json!({
+        "token": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A token's secret (`layby token create`). On the Unix socket none is needed.",
+        },
+        "named-token": {
+            "type": "http",
+            "scheme": "basic",
+            "description": "A token's name and secret.",
+        },
+    });
+    document["security"] = json!([{"token": []}, {"named-token": []}, {}]);
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    for (path, methods) in paths {
+        for (method, operation) in methods.as_object_mut().into_iter().flatten() {
+            one(path, method, operation);
+        }
+    }
+    document
+}
+
+fn one(path: &str, method: &str, operation: &mut Value) {
+    let method = axum::http::Method::from_bytes(method.to_uppercase().as_bytes());
+    let rule = method.ok().and_then(|method| access::rule(&method, path));
+    if let Some(rule) = rule {
+        operation["x-layby-role"] = json!(rule.role.text());
+    }
+    let problem = json!({"$ref": "#/components/schemas/Problem"});
+    operation["responses"]["default"] = json!({
+        "description": "What went wrong (RFC 9457)",
+        "content": {"application/problem+json": {"schema": problem}},
+    });
+    let mut streams = false;
+    for (_, response) in operation["responses"].as_object_mut().into_iter().flatten() {
+        if let Some(content) = response["content"].as_object_mut()
+            && content.contains_key(sse::LINES)
+        {
+            streams = true;
+            let text = json!({"schema": {"type": "string"}});
+            content.insert(sse::KIND.to_owned(), text);
+        }
+    }
+    if rule.is_some_and(|rule| rule.method == "POST") {
+        let mut add = vec![json!({
+            "name": "Idempotency-Key",
+            "in": "header",
+            "description": "A request that comes again with the same key within a day is not carried out again: it gets the first one's answer",
+            "required": false,
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+        })];
+        if streams {
+            add.push(json!({
+                "name": "Prefer",
+                "in": "header",
+                "description": "`respond-async`: answer 202 and an operation at once",
+                "required": false,
+                "schema": {"type": "string"},
+            }));
+            operation["responses"]["202"] = json!({
+                "description": "It goes on as an operation, which was asked for by `Prefer: respond-async`, or by `detach=true` without accepting a stream",
+                "headers": {"Location": {"schema": {"type": "string"}, "description": "The operation"}},
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/OperationView"}}},
+            });
+        }
+        match operation["parameters"].as_array_mut() {
+            Some(parameters) => parameters.extend(add),
+            None => operation["parameters"] = Value::Array(add),
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! What holds for every endpoint: tokens and their roles and apps, the audit log, operations, keys, events.
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::{HeaderMap, Request, StatusCode};
+use futures_util::StreamExt;
+use layby_control::api::types::{EventView, NewToken, Problem, RevisionView, ServiceView};
+use layby_control::api::{AuditView, OperationState, OperationView};
+use std::net::SocketAddr;
+use tower::ServiceExt;
+
+use crate::common::{PATIENCE, World, compose, tar};
+
+/// Somebody at the network's door, or with no token at the socket.
+struct Client<'a> {
+    world: &'a World,
+    /// `None`: at the socket.
+    token: Option<String>,
+    from: SocketAddr,
+}
+
+struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    fn json<T: serde::de::DeserializeOwned>(&self) -> T {
+        let text = String::from_utf8_lossy(&self.body);
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {text}"))
+    }
+
+    fn code(&self) -> String {
+        self.json::<Problem>().code
+    }
+}
+
+impl Client<'_> {
+    fn with(&self, token: &str) -> Self {
+        Client {
+            world: self.world,
+            token: Some(token.to_owned()),
+            from: self.from,
+        }
+    }
+
+    async fn send(
+        &self,
+        line: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> axum::response::Response {
+        let (method, path) = line.split_once(' ').expect("a method and a path");
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let control = self.world.control();
+        let router = match &self.token {
+            None => control.router(),
+            Some(token) => {
+                if !token.is_empty() {
+                    request = request.header("authorization", format!("Bearer {token}"));
+                }
+                control.network_router()
+            }
+        };
+        let request = request.extension(ConnectInfo(self.from));
+        let request = request.body(Body::from(body.to_vec())).expect("a request");
+        router.oneshot(request).await.expect("an answer")
+    }
+
+    async fn ask(&self, line: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+        let answer = self.send(line, headers, body).await;
+        let (parts, body) = answer.into_parts();
+        let body = tokio::time::timeout(PATIENCE, axum::body::to_bytes(body, 1 << 20)).await;
+        Reply {
+            status: parts.status,
+            headers: parts.headers,
+            body: body.expect("in time").expect("a whole body").to_vec(),
+        }
+    }
+
+    async fn status(&self, line: &str) -> u16 {
+        self.ask(line, &[], b"").await.status.as_u16()
+    }
+}
+
+fn at_socket(world: &World) -> Client<'_> {
+    Client {
+        world,
+        token: None,
+        from: ([192, 0, 2, 1], 40_000).into(),
+    }
+}
+
+async fn token(world: &World, body: &str) -> String {
+    let made = at_socket(world)
+        .ask("POST /v1/tokens", &[], body.as_bytes())
+        .await;
+    assert_eq!(made.status, 200, "{}", String::from_utf8_lossy(&made.body));
+    made.json::<NewToken>().secret
+}
+
+#[tokio::test]
+async fn a_token_opens_what_its_role_and_its_apps_say() {
+    let world = World::new().await;
+    world.up(&compose("fake/ok", "")).await;
+    world.up_as("blog", &compose("fake/ok", ""), "").await;
+    let root = at_socket(&world);
+    let nobody = root.with("");
+    let refused = nobody.ask("GET /v1/services", &[], b"").await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.code()),
+        (401, "unauthorized".to_owned())
+    );
+    let challenge = refused.headers["www-authenticate"].to_str().expect("text");
+    assert!(challenge.starts_with("Bearer realm="), "{challenge}");
+    let read = root.with(&token(&world, r#"{"name":"eye","role":"read"}"#).await);
+    let ci = root.with(&token(&world, r#"{"name":"ci","role":"deploy","apps":["shop"]}"#).await);
+    let admin = root.with(&token(&world, r#"{"name":"ann","role":"admin"}"#).await);
+    let puller = root.with(&token(&world, r#"{"name":"puller","pull":true}"#).await);
+    for (who, line, expected) in [
+        (&read, "GET /v1/services", 200),
+        (&read, "GET /v1/services/shop/web", 200),
+        (&read, "POST /v1/services/shop/web/wake", 403),
+        (&read, "GET /v1/services/shop/web/exec?command=env", 403),
+        (&read, "GET /v1/audit", 403),
+        (&ci, "POST /v1/services/shop/web/wake", 200),
+        (&ci, "POST /v1/services/blog/web/wake", 403),
+        (&ci, "GET /v1/services/blog/web", 403),
+        (&ci, "GET /v1/services/blog/web/logs", 403),
+        (&ci, "GET /v1/logs?app=shop&service=blog/web", 403),
+        (&ci, "GET /v1/usage?service=blog/web", 403),
+        (&ci, "GET /v1/events?app=blog", 200),
+        (&ci, "POST /v1/volumes", 403),
+        (&ci, "POST /v1/images/pull?reference=x", 403),
+        (&ci, "GET /v1/images/inspect?reference=checked", 404),
+        (&ci, "GET /v1/images/inspect?reference=fake/ok", 200),
+        (
+            &ci,
+            "POST /v1/images/tag?reference=fake/ok&to=fake/ok:2",
+            403,
+        ),
+        (&ci, "DELETE /v1/images?reference=checked", 403),
+        (&ci, "GET /v1/tokens", 403),
+        (&admin, "GET /v1/tokens", 200),
+        (&admin, "GET /v1/nothing", 404),
+        (&nobody, "GET /v1/nothing", 401),
+        (&puller, "GET /v1/services", 403),
+        (&puller, "GET /v2/", 200),
+        (&nobody, "GET /v2/", 401),
+    ] {
+        assert_eq!(who.status(line).await, expected, "{line}");
+    }
+    let seen: Vec<ServiceView> = ci.ask("GET /v1/services", &[], b"").await.json();
+    assert!(seen.iter().all(|service| service.app == "shop") && seen.len() == 1);
+    let events = ci.ask("GET /v1/events", &[], b"").await.body;
+    let events: Vec<EventView> = (events.split(|byte| *byte == b'\n'))
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).expect("an event"))
+        .collect();
+    assert!(
+        events
+            .iter()
+            .all(|event| event.app.as_deref() == Some("shop"))
+    );
+    let files = tar(&[("manifest/compose.yaml", compose("fake/ok", "").as_bytes())]);
+    let other = ci.ask("POST /v1/apps?app=blog&folder=x", &[], &files).await;
+    assert_eq!(
+        (other.status.as_u16(), other.code()),
+        (403, "not-allowed".to_owned())
+    );
+    let bind = compose("fake/ok", "volumes: [\"/srv/x:/x\"]");
+    let files = tar(&[("manifest/compose.yaml", bind.as_bytes())]);
+    let bind = ci.ask("POST /v1/apps?app=shop&folder=x", &[], &files).await;
+    assert_eq!(bind.status, 403, "{}", String::from_utf8_lossy(&bind.body));
+}
+
+#[tokio::test]
+async fn wrong_tokens_are_slowed_down_and_recorded_and_right_ones_are_not() {
+    let world = World::new().await;
+    let root = at_socket(&world);
+    let wrong = root.with("lyb_wrong");
+    let mut last = 0;
+    for _ in 0..25 {
+        last = wrong.status("GET /v1/services").await;
+    }
+    assert_eq!(last, 429);
+    let right = root.with(&token(&world, r#"{"name":"eye","role":"admin"}"#).await);
+    assert_eq!(right.status("GET /v1/services").await, 200);
+    let failed = async || -> Vec<AuditView> {
+        let audit: Vec<AuditView> = right.ask("GET /v1/audit?limit=1000", &[], b"").await.json();
+        let failed = audit
+            .into_iter()
+            .filter(|record| record.verb == "login-failed");
+        failed.collect()
+    };
+    let begun = tokio::time::Instant::now();
+    while failed().await.len() < 20 {
+        assert!(begun.elapsed() < PATIENCE, "{:?}", failed().await);
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let failed = failed().await;
+    assert_eq!(
+        (failed[0].from.as_str(), failed[0].status),
+        ("192.0.2.1", 401)
+    );
+}
+
+#[tokio::test]
+async fn what_takes_time_goes_on_as_an_operation_for_who_does_not_wait() {
+    let world = World::new().await;
+    let root = at_socket(&world);
+    let files = tar(&[("manifest/compose.yaml", compose("fake/ok", "").as_bytes())]);
+    let begun = root
+        .ask("POST /v1/apps?app=shop&folder=x&detach=true", &[], &files)
+        .await;
+    assert_eq!(
+        begun.status,
+        202,
+        "{}",
+        String::from_utf8_lossy(&begun.body)
+    );
+    let place = begun.headers["location"].to_str().expect("text").to_owned();
+    let line = format!("GET {place}");
+    let started = tokio::time::Instant::now();
+    let ended = loop {
+        let now: OperationView = root.ask(&line, &[], b"").await.json();
+        if now.ended_at.is_some() {
+            break now;
+        }
+        assert!(started.elapsed() < PATIENCE, "{now:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    };
+    assert_eq!(
+        (ended.state, ended.code, &*ended.verb),
+        (OperationState::Done, Some(0), "up")
+    );
+    assert!(
+        ended.events.iter().any(|event| event["outcome"] == "live"),
+        "{ended:?}"
+    );
+    // An error is answered at once, and a stream to who takes one.
+    let prefers = [("prefer", "respond-async")];
+    let none = root
+        .ask("POST /v1/services/shop/none/redeploy", &prefers, b"")
+        .await;
+    assert_eq!(none.status, 404);
+    let streams = [("accept", "application/x-ndjson")];
+    let streamed = root
+        .ask(
+            "POST /v1/services/shop/web/redeploy?detach=true",
+            &streams,
+            b"",
+        )
+        .await;
+    assert_eq!(streamed.status, 200);
+    let eye = root.with(&token(&world, r#"{"name":"x","role":"read","apps":["shop"]}"#).await);
+    assert_eq!(eye.status(&line).await, 404, "another's");
+}
+
+#[tokio::test]
+async fn a_request_with_the_same_key_is_carried_out_once() {
+    let world = World::new().await;
+    world.up(&compose("fake/ok", "")).await;
+    let root = at_socket(&world);
+    let key = [
+        ("idempotency-key", "k1"),
+        ("accept", "application/x-ndjson"),
+    ];
+    let again = "POST /v1/services/shop/web/redeploy";
+    let first = root.ask(again, &key, b"").await;
+    let second = root.ask(again, &key, b"").await;
+    assert_eq!(
+        (first.status, second.status),
+        (StatusCode::OK, StatusCode::OK)
+    );
+    assert_eq!(first.body, second.body);
+    assert_eq!(second.headers["idempotency-replayed"], "true");
+    assert_eq!(second.headers["content-type"], "application/x-ndjson");
+    let history: Vec<RevisionView> = root
+        .ask("GET /v1/services/shop/web/history", &[], b"")
+        .await
+        .json();
+    assert_eq!(history.len(), 2, "one deploy, one redeploy");
+    let other = root.ask("POST /v1/services/shop/web/wake", &key, b"").await;
+    assert_eq!(
+        (other.status.as_u16(), other.code()),
+        (422, "key-reused".to_owned())
+    );
+    let key = [("idempotency-key", "k2")];
+    let deploy = "POST /v1/volumes";
+    let made = root.ask(deploy, &key, br#"{"name":"a","labels":{}}"#).await;
+    let same = root.ask(deploy, &key, br#"{"name":"a","labels":{}}"#).await;
+    assert_eq!((made.status.as_u16(), &made.body), (200, &same.body));
+    let other = root.ask(deploy, &key, br#"{"name":"b","labels":{}}"#).await;
+    assert_eq!(other.status, 422);
+    // A secret is shown once, whatever key it was asked for with.
+    let key = [("idempotency-key", "k3")];
+    let body = br#"{"name":"ci","pull":true}"#;
+    assert_eq!(root.ask("POST /v1/tokens", &key, body).await.status, 200);
+    assert_eq!(root.ask("POST /v1/tokens", &key, body).await.status, 409);
+    let failed = root.ask(
+        "POST /v1/services/shop/none/wake",
+        &[("idempotency-key", "k4")],
+        b"",
+    );
+    assert_eq!(failed.await.status, 404);
+    let bad = root.ask(again, &[("idempotency-key", "")], b"").await;
+    assert_eq!(bad.status, 400);
+}
+
+#[tokio::test]
+async fn status_and_events_come_as_server_sent_events() {
+    let world = World::new().await;
+    world.up(&compose("fake/ok", "")).await;
+    let root = at_socket(&world);
+    let accept = ("accept", "text/event-stream");
+    for (line, from, to) in [
+        ("GET /v1/services", "awake", "dozing"),
+        ("GET /v1/services/shop/web", "dozing", "asleep"),
+    ] {
+        let answer = root.send(line, &[accept], b"").await;
+        assert_eq!(answer.headers()["content-type"], "text/event-stream");
+        let mut data = answer.into_body().into_data_stream();
+        let mut seen = String::new();
+        let mut asked = false;
+        let changes = async {
+            while let Some(piece) = data.next().await {
+                seen.push_str(&String::from_utf8_lossy(&piece.expect("no error")));
+                if seen.contains(from) && !asked {
+                    asked = true;
+                    let to = match to {
+                        "asleep" => "sleep",
+                        _ => "doze",
+                    };
+                    let turn = format!("POST /v1/services/shop/web/{to}");
+                    assert_eq!(root.status(&turn).await, 200);
+                }
+                if seen.contains(&format!("\"wakefulness\":\"{to}\"")) {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(PATIENCE, changes).await;
+        assert!(
+            seen.starts_with("data: ") && seen.contains(&format!("\"wakefulness\":\"{to}\"")),
+            "{seen}"
+        );
+    }
+    let all = root.ask("GET /v1/events", &[accept], b"").await;
+    let all = String::from_utf8(all.body).expect("text");
+    let ids: Vec<&str> = all
+        .lines()
+        .filter_map(|line| line.strip_prefix("id: "))
+        .collect();
+    assert!(ids.len() > 1, "{all}");
+    let last = ids[ids.len() - 2];
+    let rest = root
+        .ask("GET /v1/events", &[accept, ("last-event-id", last)], b"")
+        .await;
+    let rest = String::from_utf8(rest.body).expect("text");
+    assert!(
+        rest.starts_with(&format!("id: {}\n", ids[ids.len() - 1])),
+        "{rest}"
+    );
+}
+
+#[tokio::test]
+async fn a_query_that_the_document_does_not_know_is_refused() {
+    let world = World::new().await;
+    let root = at_socket(&world);
+    for line in [
+        "GET /v1/services?sort=name",
+        "GET /v1/logs?app=shop&tail=many",
+        "GET /v1/logs?app=shop&follow=maybe",
+        "GET /v1/images?limit=0",
+        "GET /v1/images/inspect",
+        "GET /v1/services/%ff/web",
+    ] {
+        let refused = root.ask(line, &[], b"").await;
+        assert_eq!(
+            (refused.status.as_u16(), refused.code()),
+            (400, "bad-request".to_owned()),
+            "{line}"
+        );
+        assert_eq!(refused.headers["content-type"], "application/problem+json");
+    }
+    let page = root.ask("GET /v1/images?limit=1", &[], b"").await;
+    assert_eq!(page.json::<Vec<serde_json::Value>>().len(), 1);
+    let link = page.headers["link"].to_str().expect("text");
+    assert!(
+        link.starts_with("</v1/images?limit=1&cursor=") && link.ends_with("rel=\"next\""),
+        "{link}"
+    );
+}
