@@ -41,4 +41,5 @@ pages! {
     disabled,
     first_deploy,
     history,
+    jobs,
 }
