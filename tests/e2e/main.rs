@@ -5,6 +5,7 @@ mod apps;
 mod bad_input;
 mod builds;
 mod corpus;
+mod jobs;
 mod life;
 mod manifests;
 mod names;

@@ -249,7 +249,11 @@ async fn run_now(client: &Client, name: &str, detach: bool) -> Result<()> {
     Err(Passed(code).into())
 }
 
-async fn logs(client: &Client, options: &JobLogs) -> Result<()> {
+/// Prints what a run wrote.
+///
+/// # Errors
+/// No node answers, or there is no such job or run.
+pub(crate) async fn logs(client: &Client, options: &JobLogs) -> Result<()> {
     let path = find_runs(client, &options.name).await?;
     let number = match options.run {
         Some(number) => number,

@@ -6,9 +6,10 @@ use anyhow::Result;
 use jiff::Timestamp;
 use layby_control::api::types::LogView;
 
-use crate::cli::Logs;
+use crate::cli::{JobLogs, Logs};
 use crate::client::Client;
 use crate::exit::{Code, Exit};
+use crate::jobs;
 use crate::moment;
 use crate::out::say;
 use crate::services;
@@ -21,6 +22,19 @@ const COLOURS: [u8; 10] = [36, 33, 32, 35, 34, 96, 93, 92, 95, 94];
 /// # Errors
 /// No node answers, or a name fits neither a service nor an app.
 pub(crate) async fn logs(client: &Client, options: &Logs) -> Result<()> {
+    if let [name] = &options.names[..]
+        && let Some(job) = services::job_called(client, name).await?
+    {
+        let newest = JobLogs {
+            name: format!("{}/{}", job.app, job.job),
+            run: None,
+            follow: options.follow,
+            tail: options.tail.and_then(|tail| u32::try_from(tail).ok()),
+            timestamps: options.timestamps,
+            json: options.json,
+        };
+        return jobs::logs(client, &newest).await;
+    }
     let names = services::find_all(client, &options.names).await?;
     let now_ms = Timestamp::now().as_millisecond();
     let mut query = vec![("follow", options.follow.to_string())];

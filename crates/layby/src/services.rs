@@ -72,7 +72,7 @@ pub(crate) async fn status(client: &Client, name: &str, json: bool) -> Result<()
 }
 
 /// The job of this name, if no service has it.
-async fn job_called(client: &Client, name: &str) -> Result<Option<JobView>> {
+pub(crate) async fn job_called(client: &Client, name: &str) -> Result<Option<JobView>> {
     let jobs = jobs::all(client).await?.into_iter();
     let fits = |job: &JobView| job.job == name || format!("{}/{}", job.app, job.job) == name;
     let mut found: Vec<JobView> = jobs.filter(fits).collect();

@@ -10,7 +10,7 @@ use layby_model::engine::{LogLine, RunSpec};
 use layby_model::job::{Outcome, RunId};
 use layby_model::replica::{Phase, ReplicaReport};
 use layby_model::{ReplicaId, ServiceId, job};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -18,7 +18,7 @@ use super::logs::{self, Tail};
 use crate::api::types::Problem;
 use crate::clock::wall_ms;
 use crate::plane::Plane;
-use crate::store::{Cause, NewRun};
+use crate::store::{Cause, NewRun, StoreError};
 
 /// How long its container may take to hold itself open.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -52,6 +52,18 @@ pub(crate) struct Holding {
 /// # Errors
 /// The container cannot be made or started; the run says so too.
 pub(crate) async fn hold(plane: &Arc<Plane>, order: Holding) -> Result<ExecSession, Problem> {
+    let (reply, replied) = oneshot::channel();
+    let task_plane = Arc::clone(plane);
+    // Apart from whoever asks: who goes in the midst of it leaves nothing that nobody ends.
+    plane.spawn(async move {
+        let held = begin_run(&task_plane, order).await;
+        let _ = reply.send(held);
+    });
+    let ending = |_| Problem::from(StoreError::Closed);
+    replied.await.map_err(ending)?
+}
+
+async fn begin_run(plane: &Arc<Plane>, order: Holding) -> Result<ExecSession, Problem> {
     let new = NewRun {
         of: order.of.clone(),
         of_service: true,
