@@ -286,6 +286,12 @@ pub(crate) struct Up {
     /// Print the steps that would be taken, and take none.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// All or nothing: if one service fails, those that went live go back to where they were, and new ones are removed.
+    #[arg(long, conflicts_with_all = ["detach", "dry_run"])]
+    pub(crate) atomic: bool,
+    /// Take services of the app down that the manifest does not name (any more); their volumes stay.
+    #[arg(long)]
+    pub(crate) remove_orphans: bool,
     /// Do not wait until live or failed.
     #[arg(long, short)]
     pub(crate) detach: bool,

@@ -31,6 +31,7 @@ pub(crate) enum Style {
 pub(crate) async fn show(client: &Client, mut lines: Lines, style: Style) -> Result<()> {
     let mut screen = Screen::new(client.gateway().await?, style);
     let mut code = None;
+    let mut outcomes = BTreeMap::new();
     while let Some(event) = lines.next::<Event>().await? {
         match event {
             Event::Warning { text } => screen.note(&format!("warning: {text}")),
@@ -72,7 +73,15 @@ pub(crate) async fn show(client: &Client, mut lines: Lines, style: Style) -> Res
                 service,
                 outcome,
                 failure,
-            } => screen.outcome(&service, outcome, failure.as_ref()),
+            } => {
+                screen.outcome(&service, outcome, failure.as_ref());
+                let name = format!("{}/{}", service.app, service.service);
+                let failed = outcomes.get(&name) == Some(&Outcome::Failed);
+                // One that failed and was taken out again is one that failed.
+                if !(failed && outcome == Outcome::Removed) {
+                    outcomes.insert(name, outcome);
+                }
+            }
             Event::Error { problem } => {
                 screen.note(&format!("layby: {}", problem.detail));
                 problem
@@ -84,6 +93,9 @@ pub(crate) async fn show(client: &Client, mut lines: Lines, style: Style) -> Res
         }
     }
     screen.clear();
+    if outcomes.len() > 1 {
+        screen.say(&summary(outcomes.values()));
+    }
     let code = match code {
         Some(0) => return Ok(()),
         Some(3) => Code::Kept,
@@ -103,6 +115,25 @@ fn secret(app: Option<String>, name: &str, version: u32, is_new: bool) -> String
         true => format!("{name}{of}  version {version}"),
         false => format!("{name}{of}  unchanged, version {version}"),
     }
+}
+
+/// `3 live, 1 unchanged, 1 failed (kept)`: how many services came to what.
+fn summary<'a>(outcomes: impl Iterator<Item = &'a Outcome> + Clone) -> String {
+    let all = [
+        (Outcome::Live, "live"),
+        (Outcome::Unchanged, "unchanged"),
+        (Outcome::Disabled, "disabled"),
+        (Outcome::Removed, "removed"),
+        (Outcome::RolledBack, "rolled back"),
+        (Outcome::Pending, "under way"),
+        (Outcome::Kept, "failed (kept)"),
+        (Outcome::Failed, "failed"),
+    ];
+    let counted = all.into_iter().filter_map(|(outcome, what)| {
+        let count = outcomes.clone().filter(|o| **o == outcome).count();
+        (count > 0).then(|| format!("{count} {what}"))
+    });
+    counted.collect::<Vec<_>>().join(", ")
 }
 
 /// One line a service while it moves; what is settled stands above for good.
@@ -193,13 +224,21 @@ impl Screen {
                 scale(service.replicas_wanted),
                 show::state(service)
             ),
+            Outcome::RolledBack => format!(
+                "back to what was live before, revision {}",
+                service.revision
+            ),
+            Outcome::Removed => "removed".to_owned(),
             Outcome::Pending => "goes on in the background: `layby status` shows how".to_owned(),
         };
         self.say(&format!("{name}  {said}"));
         for line in failure.into_iter().flat_map(explain) {
             self.say(&line);
         }
-        if !matches!(outcome, Outcome::Failed | Outcome::Disabled) {
+        if !matches!(
+            outcome,
+            Outcome::Failed | Outcome::Disabled | Outcome::Removed
+        ) {
             for address in show::addresses(service, &self.gateway) {
                 self.say(&format!("  {address}"));
             }

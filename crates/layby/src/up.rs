@@ -41,6 +41,8 @@ pub(crate) async fn up(paths: &Paths, client: &Client, options: Up) -> Result<()
     manifests.add_named(&reply.files)?;
     query.push(("dry_run", options.dry_run.to_string()));
     query.push(("detach", options.detach.to_string()));
+    query.push(("atomic", options.atomic.to_string()));
+    query.push(("remove_orphans", options.remove_orphans.to_string()));
     let secrets = reply.secrets.iter().map(|secret| {
         let source = match (&secret.file, &secret.env) {
             (Some(file), _) => SecretSource::File(file.into()),

@@ -7,6 +7,7 @@ pub mod access;
 pub mod advice;
 pub mod capacity;
 pub mod deadline;
+pub mod depends;
 pub mod diff;
 pub mod engine;
 mod error;

@@ -64,6 +64,8 @@ pub(super) async fn manifest(
         ("build" = Option<bool>, Query, description = "Build also what is there already"),
         ("dry_run" = Option<bool>, Query, description = "Only tell the steps"),
         ("detach" = Option<bool>, Query, description = "Do not wait for the outcome"),
+        ("atomic" = Option<bool>, Query, description = "If one service fails, the others go back to where they were, and new ones are removed"),
+        ("remove_orphans" = Option<bool>, Query, description = "Take services of the app down that the manifest does not name"),
     ),
     request_body(content_type = "application/x-tar", description = "`manifest/`: its files; `file/<n>` and `context/<n>/`: the further files and the build contexts that `/v1/manifests` asked for"),
     responses(
@@ -133,6 +135,8 @@ fn ask(pairs: &Pairs) -> Ask {
         build: query::flag(pairs, "build"),
         dry_run: query::flag(pairs, "dry_run"),
         detach: query::flag(pairs, "detach"),
+        atomic: query::flag(pairs, "atomic"),
+        remove_orphans: query::flag(pairs, "remove_orphans"),
     }
 }
 

@@ -260,6 +260,10 @@ pub enum Outcome {
     Disabled,
     /// The live revision has as many replicas as were asked for.
     Scaled,
+    /// It went live, and has gone back to the settings of before, since another service failed.
+    RolledBack,
+    /// It was taken down.
+    Removed,
 }
 
 /// Why a revision failed, with what there is to find the cause.

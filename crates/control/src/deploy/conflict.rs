@@ -32,7 +32,8 @@ pub(crate) fn check<'a>(
     let services: Vec<(ServiceId, &ServiceSpec)> = services.collect();
     let mut taken: Vec<Claims> = rows
         .iter()
-        .filter(|row| services.iter().all(|(id, _)| *id != row.service))
+        // What is on its way out has let go of all that it claimed.
+        .filter(|row| !row.removing && services.iter().all(|(id, _)| *id != row.service))
         .flat_map(|row| specs(row).map(|spec| claims(config, &row.service, spec)))
         .collect();
     for (id, spec) in services {

@@ -18,7 +18,7 @@ use crate::store::Row;
 pub(super) const STOP_SLACK: Duration = Duration::from_secs(60);
 
 /// A service on its way out, and where to see when it is gone.
-type Leaving = (ServiceId, watch::Receiver<Arc<Status>>);
+pub(super) type Leaving = (ServiceId, watch::Receiver<Arc<Status>>);
 
 /// Takes all jobs and services of an app down, and gives their names when they are gone.
 ///
@@ -54,7 +54,7 @@ pub(crate) async fn remove(plane: &Arc<Plane>, id: &ServiceId) -> Result<(), Pro
 }
 
 /// Writes that services are to go, and tells their drivers.
-async fn begin(
+pub(super) async fn begin(
     plane: &Arc<Plane>,
     is_meant: impl Fn(&Row) -> bool,
 ) -> Result<Vec<Leaving>, Problem> {
@@ -77,7 +77,7 @@ async fn begin(
     Ok(leaving)
 }
 
-async fn until_gone(leaving: Vec<Leaving>) -> Result<Vec<ServiceId>, Problem> {
+pub(super) async fn until_gone(leaving: Vec<Leaving>) -> Result<Vec<ServiceId>, Problem> {
     let mut removed = Vec::new();
     for (service, mut status) in leaving {
         let drain = Duration::from_millis(status.borrow().row.target.spec.service.drain_ms);

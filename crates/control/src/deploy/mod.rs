@@ -6,6 +6,7 @@ mod conflict;
 mod dry_run;
 pub(crate) mod images;
 mod leave;
+mod needs;
 mod outcome;
 pub(crate) mod power;
 mod privilege;
@@ -17,6 +18,7 @@ pub(crate) mod scale;
 mod switch;
 mod told;
 pub(crate) mod upload;
+mod whole;
 
 pub(crate) use change::{change, redeploy, rollback};
 pub(crate) use leave::{down, remove};
@@ -69,6 +71,10 @@ pub(crate) struct Ask {
     pub(crate) dry_run: bool,
     /// Do not wait for the outcome.
     pub(crate) detach: bool,
+    /// If one service fails, the others go back to where they were.
+    pub(crate) atomic: bool,
+    /// Remove the app's services that the manifest does not name.
+    pub(crate) remove_orphans: bool,
 }
 
 /// A service whose revision is written, and where to see what becomes of it.
@@ -131,9 +137,27 @@ pub(crate) async fn up(
     let id = |service: &layby_model::spec::ServiceSpec| {
         ServiceId::new(app.name.clone(), service.name.clone())
     };
+    if ask.atomic && ask.detach {
+        let text =
+            "who does not wait for the outcome cannot have all or nothing: leave out one of both";
+        return Err(Problem::bad_request(text));
+    }
+    let orphans = match ask.remove_orphans {
+        true => whole::orphans(&rows, app),
+        false => Vec::new(),
+    };
+    // All or nothing: they go when all is well, and claim what they claim until then.
+    let (first, last) = match ask.atomic {
+        true => (Vec::new(), orphans),
+        false => (orphans, Vec::new()),
+    };
+    let staying: Vec<Row> = (rows.iter())
+        .filter(|row| !first.contains(&row.service))
+        .cloned()
+        .collect();
     conflict::check(
         &plane.config,
-        &rows,
+        &staying,
         app.services.iter().map(|s| (id(s), s)),
     )?;
     let specs = app.services.iter().map(|s| (id(s), s));
@@ -160,7 +184,10 @@ pub(crate) async fn up(
     let builds = images::builds(&plane, app, ask.build).await?.builds;
     let pulls = pulls::wanted(&plane, &app.name, &app.services, &builds).await?;
     let (events, stream) = mpsc::channel(EVENTS);
-    let mut warnings = warnings(&manifest, &rows);
+    let mut warnings = match ask.remove_orphans {
+        true => warnings(&manifest, &[]),
+        false => warnings(&manifest, &rows),
+    };
     warnings.extend(sizes);
     warnings.extend(jobs::left_out(&plane, app));
 
@@ -175,6 +202,13 @@ pub(crate) async fn up(
                 &events,
             )
             .await;
+            for orphan in first.iter().chain(&last) {
+                let event = Event::Step {
+                    service: orphan.to_string(),
+                    text: "take it down: it is not in the manifest (any more)".into(),
+                };
+                let _ = events.send(event).await;
+            }
             let ended = dry_run::run(&task_plane, &manifest.app, &builds, &pulls, &events).await;
             finish(&events, ended.map(|()| 0)).await;
         });
@@ -182,7 +216,7 @@ pub(crate) async fn up(
     }
     // With nothing to build or pull, all that can be refused is refused before the answer begins.
     let ready = match builds.is_empty() && pulls.is_empty() {
-        true => Some(commit_app(&plane, app, brought.clone(), &who).await?),
+        true => Some(commit_app(&plane, app, brought.clone(), &first, &who).await?),
         false => None,
     };
     let task_plane = Arc::clone(&plane);
@@ -190,21 +224,30 @@ pub(crate) async fn up(
         let plane = task_plane;
         warn(&events, warnings).await;
         let work = async {
-            let committed = match ready {
-                Some(committed) => committed,
+            let (before, committed, mut leaving) = match ready {
+                Some(begun) => begun,
                 None => {
                     pulls::run(&plane, pulls, &events).await?;
                     images::run(&plane, Arc::new(upload), builds, &who.rights, &events).await?;
-                    let committed = commit_app(&plane, &manifest.app, brought, &who).await?;
+                    let begun =
+                        commit_app(&plane, &manifest.app, brought, &first, &who).await?;
                     // Other services may run what was built; this app's do already.
                     plane.desk.pushed();
-                    committed
+                    begun
                 }
             };
             warn_of_unkept(&plane, &manifest.app.name, &manifest.app.services, &events).await;
             drop(kept);
             jobs::tell(&plane, &jobs_before, &manifest.app, &events).await;
-            Ok(outcome::wait(committed, ask.detach, &events).await)
+            let done = outcome::each(committed, ask.detach, &events).await;
+            if ask.atomic && whole::is_broken(&done) {
+                return whole::undo(&plane, &before, &done, &who, &events).await;
+            }
+            leaving.extend(whole::withdraw(&plane, &last).await?);
+            if !ask.detach {
+                whole::until_gone(leaving, &events).await?;
+            }
+            Ok(outcome::code(&done, ask.detach))
         };
         let ended = work.await;
         finish(&events, ended).await;
@@ -330,15 +373,10 @@ fn read(upload: &Upload, ask: &Ask, whole: bool) -> Result<Manifest, Problem> {
 /// What the manifest does not say right, and which services it no longer names.
 fn warnings(manifest: &Manifest, rows: &[Row]) -> Vec<String> {
     let app = &manifest.app;
-    let left_out = rows.iter().filter(|row| {
-        row.service.app == app.name
-            && !row.removing
-            && app.services.iter().all(|s| s.name != row.service.service)
-    });
-    let left_out = left_out.map(|row| {
+    let left_out = whole::orphans(rows, app).into_iter();
+    let left_out = left_out.map(|id| {
         format!(
-            "{} is not in the manifest (any more) and goes on as it is; `layby down {}` takes the whole app down",
-            row.service, app.name
+            "{id} is not in the manifest (any more) and goes on as it is: `layby up --remove-orphans` takes such services down"
         )
     });
     manifest
@@ -362,13 +400,15 @@ fn brought(manifest: &Manifest) -> Vec<NewValue> {
     values.map(value).collect()
 }
 
-/// Keeps what an app's manifest brings, resolves all its services and writes them.
+/// Keeps what an app's manifest brings, resolves all its services, withdraws those that it has too many, and writes them.
+/// Gives the rows of before, too.
 async fn commit_app(
     plane: &Arc<Plane>,
     app: &AppSpec,
     brought: Vec<NewValue>,
+    orphans: &[ServiceId],
     who: &Who,
-) -> Result<Vec<Committed>, Problem> {
+) -> Result<(Vec<Row>, Vec<Committed>, Vec<leave::Leaving>), Problem> {
     plane.vault.keep(brought, &who.name).await?;
     let rows = plane.store.services().await?;
     let (app, _) = power::settle(plane, &rows, app).await?;
@@ -379,7 +419,8 @@ async fn commit_app(
         new.unscale = unscales(&rows, &new.service, &new.spec.service);
         revisions.push(new);
     }
-    commit(plane, revisions).await
+    let leaving = whole::withdraw(plane, orphans).await?;
+    Ok((rows, commit(plane, revisions).await?, leaving))
 }
 
 /// Whether a manifest's revision takes back what `layby scale` said: only if its number of replicas is another one.
@@ -418,6 +459,7 @@ pub(crate) async fn commit_in_turn(
             );
         }
     }
+    needs::check(&rows, &revisions)?;
     // Each run of a job takes what is newest then: what its secrets say now is not what makes a job another one.
     let services = revisions.iter_mut();
     let services = services.filter(|new| new.spec.service.job.is_none());
@@ -448,7 +490,7 @@ pub(crate) async fn commit_in_turn(
     let services: Vec<ServiceId> = services.map(|new| new.service.clone()).collect();
     let has_jobs = services.len() < revisions.len();
     let jobs = plane.store.jobs().await?;
-    let (changed, same): (Vec<_>, Vec<_>) = revisions.into_iter().partition(|new| {
+    let (mut changed, mut same): (Vec<_>, Vec<_>) = revisions.into_iter().partition(|new| {
         if new.spec.service.job.is_some() {
             let job = jobs.get(&new.service);
             return job.is_none_or(|job| *job.spec != new.spec);
@@ -459,6 +501,7 @@ pub(crate) async fn commit_in_turn(
             new.anew || !counts || *current.spec != new.spec || has_ended(plane, &new.service)
         })
     });
+    needs::follow(&mut changed, &mut same);
     let makers: BTreeMap<ServiceId, String> = (changed.iter())
         .map(|new| (new.service.clone(), new.made_by.clone()))
         .collect();

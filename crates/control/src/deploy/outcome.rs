@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use layby_model::RevisionId;
 use layby_model::plan::pause_ms;
 use layby_model::state::Showing;
-use tokio::sync::mpsc;
+use layby_model::{RevisionId, ServiceId};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::Committed;
@@ -19,17 +19,47 @@ use crate::store::Row;
 /// Beside the deadline, a rollout may wait this long: for old replicas to drain, and for the disk.
 pub(super) const SLACK: Duration = Duration::from_secs(60);
 
+/// What became of one service.
+pub(super) struct Done {
+    pub(super) service: ServiceId,
+    /// The one that was made or rolled; `None`: there was none.
+    pub(super) revision: Option<RevisionId>,
+    pub(super) outcome: Outcome,
+    pub(super) failure: Option<Failure>,
+    pub(super) status: watch::Receiver<Arc<Status>>,
+}
+
 /// Waits until every service has its outcome, and gives the exit code.
 pub(crate) async fn wait(
     committed: Vec<Committed>,
     detach: bool,
     events: &mpsc::Sender<Event>,
 ) -> i32 {
-    let waits = committed
-        .into_iter()
-        .map(|one| wait_for(one, detach, events));
-    let outcomes = join_all(waits).await;
-    let any = |outcome| outcomes.contains(&outcome);
+    code(&each(committed, detach, events).await, detach)
+}
+
+/// Waits until every service has its outcome.
+pub(super) async fn each(
+    committed: Vec<Committed>,
+    detach: bool,
+    events: &mpsc::Sender<Event>,
+) -> Vec<Done> {
+    let waits = committed.into_iter().map(async |one| {
+        let (outcome, failure) = wait_for(&one, detach, events).await;
+        Done {
+            service: one.service,
+            revision: one.revision,
+            outcome,
+            failure,
+            status: one.status,
+        }
+    });
+    join_all(waits).await
+}
+
+/// The exit code that these outcomes make.
+pub(super) fn code(done: &[Done], detach: bool) -> i32 {
+    let any = |outcome| done.iter().any(|one| one.outcome == outcome);
     if any(Outcome::Failed) {
         1
     } else if any(Outcome::Kept) {
@@ -41,10 +71,14 @@ pub(crate) async fn wait(
     }
 }
 
-async fn wait_for(one: Committed, detach: bool, events: &mpsc::Sender<Event>) -> Outcome {
+async fn wait_for(
+    one: &Committed,
+    detach: bool,
+    events: &mpsc::Sender<Event>,
+) -> (Outcome, Option<Failure>) {
     let mut status = one.status.clone();
     let Some(revision) = one.revision else {
-        return settled(&one, detach, events).await;
+        return settled(one, detach, events).await;
     };
     let mut progress = Progress::default();
     let mut limit = None;
@@ -98,7 +132,11 @@ fn longest_ms(row: &Row) -> u64 {
 }
 
 /// Waits for a service that nothing rolls of: it stays as it is, or comes back after it was disabled.
-async fn settled(one: &Committed, detach: bool, events: &mpsc::Sender<Event>) -> Outcome {
+async fn settled(
+    one: &Committed,
+    detach: bool,
+    events: &mpsc::Sender<Event>,
+) -> (Outcome, Option<Failure>) {
     let mut status = one.status.clone();
     let known = |status: &Status| status.gone || status.row.generation >= one.generation;
     // It has no other word than this to wait for.
@@ -169,13 +207,13 @@ async fn tell(
     outcome: Outcome,
     failure: Option<Failure>,
     events: &mpsc::Sender<Event>,
-) -> Outcome {
+) -> (Outcome, Option<Failure>) {
     let service = status.detail.view.clone();
     let event = Event::Service {
         service,
         outcome,
-        failure,
+        failure: failure.clone(),
     };
     let _ = events.send(event).await;
-    outcome
+    (outcome, failure)
 }

@@ -1,0 +1,181 @@
+//! An app as a whole: what the manifest no longer names, and a deploy that is done wholly or not at all.
+
+use std::sync::Arc;
+
+use layby_model::engine::RunSpec;
+use layby_model::spec::AppSpec;
+use layby_model::{RevisionId, ServiceId};
+use tokio::sync::mpsc;
+
+use super::leave::{self, Leaving};
+use super::outcome::{self, Done};
+use super::{commit, switch};
+use crate::api::Who;
+use crate::api::types::{Event, Outcome, Problem};
+use crate::plane::Plane;
+use crate::store::{NewRevision, Row};
+
+/// The services of an app that its manifest does not name (any more).
+pub(super) fn orphans(rows: &[Row], app: &AppSpec) -> Vec<ServiceId> {
+    let left_out = rows.iter().filter(|row| {
+        row.service.app == app.name
+            && !row.removing
+            && app.services.iter().all(|s| s.name != row.service.service)
+    });
+    left_out.map(|row| row.service.clone()).collect()
+}
+
+/// Begins to take services down, and waits until what they claim of the machine is free for others.
+pub(super) async fn withdraw(
+    plane: &Arc<Plane>,
+    services: &[ServiceId],
+) -> Result<Vec<Leaving>, Problem> {
+    if services.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut leaving = leave::begin(plane, |row| services.contains(&row.service)).await?;
+    for (_, status) in &mut leaving {
+        // Its driver shows it after it has published a table without its listeners.
+        let withdrawn = status.wait_for(|status| status.row.removing || status.gone);
+        let _ = tokio::time::timeout(leave::STOP_SLACK, withdrawn).await;
+    }
+    Ok(leaving)
+}
+
+/// Waits until services are gone, and tells it.
+pub(super) async fn until_gone(
+    leaving: Vec<Leaving>,
+    events: &mpsc::Sender<Event>,
+) -> Result<(), Problem> {
+    for one in leaving {
+        let view = one.1.borrow().detail.view.clone();
+        leave::until_gone(vec![one]).await?;
+        let event = Event::Service {
+            service: view,
+            outcome: Outcome::Removed,
+            failure: None,
+        };
+        let _ = events.send(event).await;
+    }
+    Ok(())
+}
+
+/// Whether a deploy of which all or nothing was wanted has come to something in between.
+pub(super) fn is_broken(done: &[Done]) -> bool {
+    done.iter().any(|one| match one.outcome {
+        Outcome::Failed | Outcome::Kept | Outcome::Pending => true,
+        Outcome::Live
+        | Outcome::Unchanged
+        | Outcome::Disabled
+        | Outcome::RolledBack
+        | Outcome::Removed => false,
+    })
+}
+
+/// What is done with a service of a deploy that is taken back.
+#[derive(Debug, PartialEq)]
+enum Back {
+    /// It is as it was.
+    Nothing,
+    /// A revision with the settings of the one that was live.
+    To(RevisionId, Box<RunSpec>, bool),
+    /// It was not there before.
+    Away,
+    /// It was there, and nothing of it served.
+    Off,
+}
+
+/// How a service comes back to where it was `before` the deploy.
+fn way_back(before: Option<&Row>, done: &Done) -> Back {
+    let Some(before) = before else {
+        return Back::Away;
+    };
+    let is_changed = done.revision.is_some();
+    match (done.outcome, &before.live) {
+        (Outcome::Live | Outcome::Pending | Outcome::Disabled, Some(live)) if is_changed => {
+            let spec = Box::new(RunSpec::clone(&live.spec));
+            Back::To(live.id, spec, before.enabled)
+        }
+        (Outcome::Live | Outcome::Pending, None) => Back::Off,
+        (
+            Outcome::Live
+            | Outcome::Pending
+            | Outcome::Disabled
+            | Outcome::Unchanged
+            | Outcome::Failed
+            | Outcome::Kept
+            | Outcome::RolledBack
+            | Outcome::Removed,
+            _,
+        ) => Back::Nothing,
+    }
+}
+
+/// Brings all services of a deploy that failed in part back to where they were `before`, and gives the exit code.
+pub(super) async fn undo(
+    plane: &Arc<Plane>,
+    before: &[Row],
+    done: &[Done],
+    who: &Who,
+    events: &mpsc::Sender<Event>,
+) -> Result<i32, Problem> {
+    let failed: Vec<String> = (done.iter())
+        .filter(|one| is_broken(std::slice::from_ref(one)))
+        .map(|one| one.service.service.to_string())
+        .collect();
+    let failed = failed.join(", ");
+    let (mut back, mut away, mut off) = (Vec::new(), Vec::new(), Vec::new());
+    for one in done {
+        let row = before.iter().find(|row| row.service == one.service);
+        match way_back(row, one) {
+            Back::Nothing => {}
+            Back::To(revision, spec, enables) => back.push(NewRevision {
+                service: one.service.clone(),
+                spec: *spec,
+                cause: Some(format!(
+                    "rolled back to revision {revision}: {failed} failed, and all or nothing was asked for"
+                )),
+                made_by: who.name.clone(),
+                unscale: false,
+                enables,
+                anew: false,
+            }),
+            Back::Away => away.push(one.service.clone()),
+            Back::Off => off.push(one.service.clone()),
+        }
+    }
+    let text = format!("{failed} failed: all goes back to where it was before");
+    let _ = events.send(Event::Warning { text }).await;
+    let leaving = leave::begin(plane, |row| away.contains(&row.service)).await?;
+    let committed = commit(plane, back).await?;
+    // What becomes of them is told below, as what it is.
+    let (quiet, _) = mpsc::channel(1);
+    let returned = outcome::each(committed, false, &quiet).await;
+    let mut whole = true;
+    for one in returned {
+        let is_back = matches!(one.outcome, Outcome::Live | Outcome::Unchanged);
+        whole &= is_back;
+        let event = Event::Service {
+            service: one.status.borrow().detail.view.clone(),
+            outcome: match is_back {
+                true => Outcome::RolledBack,
+                false => one.outcome,
+            },
+            failure: one.failure,
+        };
+        let _ = events.send(event).await;
+    }
+    for id in &off {
+        switch::disable(plane, id, who).await?;
+    }
+    until_gone(leaving, events).await?;
+    let was_live = |one: &Done| {
+        let row = before.iter().find(|row| row.service == one.service);
+        row.is_some_and(|row| row.live.is_some())
+    };
+    // 3: what was live is kept.
+    Ok(match whole && done.iter().any(was_live) {
+        true => 3,
+        false => 1,
+    })
+}
