@@ -32,6 +32,7 @@ mod tables;
 mod tokens;
 mod uses;
 mod volumes;
+mod waiting;
 
 pub use api::Peer;
 pub use config::{

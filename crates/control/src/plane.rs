@@ -32,6 +32,7 @@ use crate::store::{Revision, Row, Store};
 use crate::tables::Tables;
 use crate::tokens::Doorman;
 use crate::uses::Uses;
+use crate::waiting::Waiting;
 
 /// So much work at clients' pace may hold a blocking thread at a time. The engine freezes and starts on the same
 /// threads: however many clients stall, it is not to wait for them.
@@ -77,6 +78,8 @@ pub(crate) struct Plane {
     pub(crate) samples: Samples,
     /// Who uses services beside their requests.
     pub(crate) uses: Uses,
+    /// Which rollouts other services hold up.
+    pub(crate) waiting: Waiting,
     client_threads: Arc<Semaphore>,
     build_threads: Arc<Semaphore>,
     life: u32,
@@ -141,6 +144,7 @@ impl Plane {
             collector: Collector::default(),
             samples: Samples::default(),
             uses: Uses::default(),
+            waiting: Waiting::default(),
             client_threads: Arc::new(Semaphore::new(CLIENT_THREADS)),
             build_threads: Arc::new(Semaphore::new(BUILDS)),
             life: parts.life,
@@ -179,7 +183,8 @@ impl Plane {
     pub(crate) fn start_driver(self: &Arc<Self>, loaded: Loaded) {
         let service = loaded.row.service.clone();
         let (handle, driver) = driver::new(Arc::clone(self), loaded);
-        self.drivers().insert(service, handle);
+        self.drivers().insert(service.clone(), handle);
+        self.waiting.ring(&service);
         self.spawn(driver.run());
     }
 

@@ -27,6 +27,8 @@ pub enum Blockade {
     Open,
     /// Not yet, for this reason.
     Waits(String),
+    /// Not before somebody does something, for this reason.
+    Stuck(String),
     /// Never, for this reason.
     Fails(String),
 }
@@ -40,19 +42,19 @@ pub fn blockade<'a>(
     for (dependency, known) in depends_on {
         match one(dependency, known.as_ref()) {
             Blockade::Open => {}
-            Blockade::Waits(why) => {
-                waits.get_or_insert(why);
+            still @ (Blockade::Waits(_) | Blockade::Stuck(_)) => {
+                waits.get_or_insert(still);
             }
-            Blockade::Fails(why) => return Blockade::Fails(why),
+            fails @ Blockade::Fails(_) => return fails,
         }
     }
-    waits.map_or(Blockade::Open, Blockade::Waits)
+    waits.unwrap_or(Blockade::Open)
 }
 
 fn one(dependency: &Dependency, known: Option<&Known>) -> Blockade {
     let name = &dependency.service;
     let missed = |text: String| match dependency.required {
-        true => Blockade::Waits(text),
+        true => Blockade::Stuck(text),
         false => Blockade::Open,
     };
     let lost = |text: String| match dependency.required {
@@ -130,17 +132,19 @@ mod tests {
             (Healthy, known(|_| {}), None),
             (Completed, known(|_| {}), Some("db is not done yet")),
             (Completed, known(well), None),
-            (
-                Healthy,
-                known(|k| k.enabled = false),
-                Some("db is disabled"),
-            ),
-            (Started, None, Some("db is not deployed")),
         ];
         for (row, (condition, known, waits)) in table.into_iter().enumerate() {
             let found = blockade([(&on(condition, true), known)]);
             let wanted = waits.map_or(Blockade::Open, |text| Blockade::Waits(text.into()));
             assert_eq!(found, wanted, "row {row}");
+        }
+        let stuck = [
+            (known(|known| known.enabled = false), "db is disabled"),
+            (None, "db is not deployed"),
+        ];
+        for (known, why) in stuck {
+            let found = blockade([(&on(Healthy, true), known)]);
+            assert_eq!(found, Blockade::Stuck(why.into()));
         }
     }
 

@@ -3,7 +3,7 @@
 use layby_model::plan::{self, Desired, GatewayReport, Observed, Replica, Step};
 use layby_model::replica::Phase;
 use layby_model::route::Version;
-use layby_model::spec::{AppSpec, RestartPolicy, ServiceSpec, Strategy};
+use layby_model::spec::{AppSpec, Condition, RestartPolicy, ServiceSpec, Strategy};
 use layby_model::{ReplicaId, RevisionId, ServiceId, Wakefulness};
 use tokio::sync::mpsc;
 
@@ -70,6 +70,14 @@ pub(crate) async fn run(
             }
             let replicas = super::unscaled(&rows, &id, service);
             let (d, o) = begin(plane, row, service, &id, replicas);
+            for dependency in &service.depends_on {
+                let until = match dependency.condition {
+                    Condition::Started => "started",
+                    Condition::Healthy => "live",
+                    Condition::Completed => "done",
+                };
+                texts.push(format!("wait until {} is {until}", dependency.service));
+            }
             if !d.enabled {
                 texts.push("it is disabled: nothing of it runs until it is enabled".into());
             }

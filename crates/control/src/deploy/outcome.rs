@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use layby_model::depends::Blockade;
 use layby_model::plan::pause_ms;
 use layby_model::state::Showing;
 use layby_model::{RevisionId, ServiceId};
@@ -82,6 +83,7 @@ async fn wait_for(
     };
     let mut progress = Progress::default();
     let mut limit = None;
+    let mut held_up = Blockade::Open;
     loop {
         let shown = Arc::clone(&status.borrow_and_update());
         let known = shown.row.generation >= one.generation || shown.gone;
@@ -93,7 +95,16 @@ async fn wait_for(
         }
         let mut again = None;
         if known {
-            let counts = counts(&shown.detail.replicas, revision.0, shown.row.replicas);
+            if held_up != shown.blockade {
+                held_up = shown.blockade.clone();
+                limit = None;
+            }
+            let counts = match &held_up {
+                Blockade::Waits(why) | Blockade::Stuck(why) => format!("waits: {why}"),
+                Blockade::Open | Blockade::Fails(_) => {
+                    counts(&shown.detail.replicas, revision.0, shown.row.replicas)
+                }
+            };
             let answer = shown.last_answer.as_deref();
             let (now, next) = progress.tell(counts, answer, Instant::now());
             again = next;
@@ -107,7 +118,12 @@ async fn wait_for(
             }
         }
         let deadline = *limit.get_or_insert_with(|| {
-            let ms = longest_ms(&shown.row);
+            let ms = match held_up {
+                Blockade::Open | Blockade::Fails(_) => longest_ms(&shown.row),
+                // What it waits for has its own time.
+                Blockade::Waits(_) => u64::MAX,
+                Blockade::Stuck(_) => 0,
+            };
             Instant::now() + Duration::from_millis(ms.min(u64::from(u32::MAX))) + SLACK
         });
         let until = again.map_or(deadline, |again: Instant| again.min(deadline));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use layby_model::deadline;
+use layby_model::depends::Blockade;
 use layby_model::plan::{Desired, GatewayReport, Observed, Replica, Timer, timers};
 use layby_model::replica::{Phase, ReplicaReport};
 use layby_model::route::{Listener, Protocol, Version};
@@ -87,6 +88,12 @@ impl Driver {
             blocked: None,
             since: self.since.clone(),
         };
+        self.blockade = self.blockade(&d);
+        match &self.blockade {
+            Blockade::Open => {}
+            Blockade::Waits(why) | Blockade::Stuck(why) => o.blocked = Some(why.clone()),
+            Blockade::Fails(why) => o.hopeless = Some(why.clone()),
+        }
         if let Some(boot) = &mut self.boot
             && d.target.is_some_and(|target| boot.of(target).is_some())
         {

@@ -9,6 +9,7 @@ mod boot;
 mod decide;
 mod look;
 pub(crate) use look::{desired, rolling, shown_spec};
+mod needs;
 mod show;
 mod track;
 
@@ -17,6 +18,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use layby_model::depends::Blockade;
 use layby_model::plan::{self, Desired, Observed, Route, Step, Timer};
 use layby_model::replica::Phase;
 use layby_model::route::{Confirmed, Listener, Version};
@@ -85,6 +87,8 @@ pub(crate) struct Driver {
     since: BTreeMap<Timer, u64>,
     /// It cannot have been idle since before this, whatever the gateway counts.
     idle_floor_ms: u64,
+    /// What its target waits for, as of the last look.
+    blockade: Blockade,
     /// What was published last.
     route: Option<Route>,
     listeners: Vec<Listener>,
@@ -153,6 +157,7 @@ pub(crate) fn new(plane: Arc<Plane>, loaded: Loaded) -> (DriverHandle, Driver) {
         idle_floor_ms: plane.clock.now_ms(),
         tracks: Tracks::default(),
         since: BTreeMap::new(),
+        blockade: Blockade::Open,
         route: None,
         listeners: Vec::new(),
         listeners_version: None,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use layby_model::depends::Blockade;
 use layby_model::plan::{
     CRASH_LOOP_STARTS, Desired, Observed, Replica, Route, Timer, backoff_ms, stays_ended,
 };
@@ -34,6 +35,8 @@ pub(crate) struct Status {
     pub(crate) ends: Vec<Ending>,
     /// What the probe of a target's replica that is starting said last.
     pub(crate) last_answer: Option<String>,
+    /// What the target waits for.
+    pub(crate) blockade: Blockade,
     /// The service was removed.
     pub(crate) gone: bool,
 }
@@ -119,6 +122,7 @@ impl Status {
             resting: None,
             ends: Vec::new(),
             last_answer: None,
+            blockade: Blockade::Open,
             gone: false,
         }
     }
@@ -147,15 +151,19 @@ impl Driver {
             last_answer: self
                 .starting(d, o)
                 .find_map(|id| Some(self.health.last_answer(id)?.text)),
+            blockade: self.blockade.clone(),
             gone: false,
         };
-        self.status.send_if_modified(|shown| {
+        let changed = self.status.send_if_modified(|shown| {
             let changed = **shown != status;
             if changed {
                 *shown = Arc::new(status);
             }
             changed
         });
+        if changed {
+            self.plane.waiting.ring(&self.id);
+        }
     }
 
     /// The replicas of a rolling target that have not answered yet.
@@ -173,6 +181,7 @@ impl Driver {
             status.gone = true;
             *shown = Arc::new(status);
         });
+        self.plane.waiting.ring(&self.id);
     }
 
     /// How the wake went, as of now.
@@ -204,6 +213,9 @@ impl Driver {
         if let (true, Some(failure)) = (row.target_failed, &row.last_failure) {
             let revision = failure.revision;
             conditions.push(format!("revision {revision} failed: {}", failure.reason));
+        }
+        if let Blockade::Waits(why) | Blockade::Stuck(why) = &self.blockade {
+            conditions.push(format!("revision {} waits: {why}", row.target.id));
         }
         let shown = shown_revision(row).id;
         let ready = ready(o, shown);

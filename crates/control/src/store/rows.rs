@@ -65,6 +65,8 @@ pub(crate) struct Revision {
     pub(crate) deadline_ms: u64,
     /// Why it was made; `None`: an older version of Layby made it, which did not note it.
     pub(crate) cause: Option<String>,
+    /// When it was made (RFC 3339); those that were made together have the same moment.
+    pub(crate) made_at: String,
 }
 
 /// A revision to deploy.
@@ -513,7 +515,7 @@ pub(super) fn read(db: &Connection, id: &ServiceId) -> rusqlite::Result<Option<R
 
 fn read_revision(db: &Connection, id: &ServiceId, revision: u32) -> rusqlite::Result<Revision> {
     db.prepare_cached(
-        "SELECT spec, deadline_ms, cause FROM revisions WHERE app = ?1 AND service = ?2 AND revision = ?3",
+        "SELECT spec, deadline_ms, cause, created_at FROM revisions WHERE app = ?1 AND service = ?2 AND revision = ?3",
     )?
     .query_row(
         params![id.app.as_str(), id.service.as_str(), revision],
@@ -525,6 +527,7 @@ fn read_revision(db: &Connection, id: &ServiceId, revision: u32) -> rusqlite::Re
                 spec: Arc::new(serde_json::from_str(&spec).map_err(unreadable)?),
                 deadline_ms: deadline_ms.unsigned_abs(),
                 cause: row.get(2)?,
+                made_at: row.get(3)?,
             })
         },
     )

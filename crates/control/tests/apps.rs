@@ -1,0 +1,259 @@
+//! Apps of several services: who waits for whom, all or nothing, and what a manifest no longer names.
+
+mod common;
+
+use layby_control::api::types::{Event, Outcome, RevisionView};
+use layby_model::State;
+
+use common::{Deployed, World};
+
+/// A Compose file with these services, each with an image and further lines.
+fn app(services: &[(&str, &str, &str)]) -> String {
+    let mut text = "services:\n".to_owned();
+    for (name, image, more) in services {
+        text.push_str(&format!("  {name}:\n    image: {image}\n"));
+        for line in more.lines() {
+            text.push_str(&format!("    {line}\n"));
+        }
+    }
+    text
+}
+
+fn outcome(deployed: &Deployed, service: &str) -> Outcome {
+    let all = deployed.outcomes().into_iter().rev();
+    let mut mine = all.filter(|(name, _)| name == service);
+    mine.next()
+        .unwrap_or_else(|| panic!("none of {service}: {deployed:#?}"))
+        .1
+}
+
+/// What was told of a service's rollout.
+fn told(deployed: &Deployed, id: &str) -> Vec<String> {
+    let text = |event: &Event| match event {
+        Event::Progress { service, text, .. } if service == id => Some(text.clone()),
+        _ => None,
+    };
+    deployed.events.iter().filter_map(text).collect()
+}
+
+async fn services(world: &World) -> Vec<String> {
+    let mut names: Vec<String> = world.list().await.into_iter().map(|v| v.service).collect();
+    names.sort();
+    names
+}
+
+async fn history(world: &World, service: &str) -> Vec<RevisionView> {
+    world
+        .get(&format!("/v1/services/shop/{service}/history"))
+        .await
+}
+
+const HEALTHY: &str = "depends_on: {db: {condition: service_healthy}}";
+
+#[tokio::test]
+async fn what_depends_on_another_is_started_when_that_is_live() {
+    let world = World::new().await;
+    let both = [("db", "fake/slow:300ms", ""), ("web", "fake/ok", HEALTHY)];
+    let up = world.up(&app(&both)).await;
+    assert_eq!(up.code(), 0);
+    let texts = told(&up, "shop/web");
+    assert_eq!(texts[0], "waits: db is not live yet", "{texts:?}");
+    // The web's replica was made after the database's.
+    let mut replicas = world.replicas().await;
+    replicas.sort_by_key(|replica| replica.id);
+    let order: Vec<String> = replicas.iter().map(|r| r.service.to_string()).collect();
+    assert_eq!(order, ["shop/db", "shop/web"]);
+
+    // It is not held up once it is there: neither by a wake nor by a deploy of its own.
+    world
+        .ask("POST", "/v1/services/shop/db/sleep", vec![])
+        .await;
+    for what in ["sleep", "wake"] {
+        let (status, _) = world
+            .ask("POST", &format!("/v1/services/shop/web/{what}"), vec![])
+            .await;
+        assert_eq!(status, 200);
+    }
+    let (status, body) = world
+        .ask("POST", "/v1/services/shop/web/redeploy", vec![])
+        .await;
+    assert_eq!(Deployed::of(status, &body).code(), 0);
+}
+
+#[tokio::test]
+async fn what_waits_for_one_that_completes_starts_when_that_has_ended_well() {
+    let world = World::new().await;
+    let needs = "depends_on: {migrate: {condition: service_completed_successfully}}";
+    let well = [("migrate", "fake/exits:0", ""), ("web", "fake/ok", needs)];
+    assert_eq!(world.up(&app(&well)).await.code(), 0);
+    let badly = [("migrate", "fake/exits:3", ""), ("web", "fake/ok:2", needs)];
+    let up = world.up(&app(&badly)).await;
+    assert_eq!(outcome(&up, "web"), Outcome::Kept);
+    let reason = &history(&world, "web").await[0]
+        .failure
+        .clone()
+        .expect("why")
+        .reason;
+    assert!(
+        reason.starts_with("it needs migrate, which failed: "),
+        "{reason}"
+    );
+}
+
+#[tokio::test]
+async fn a_dependency_that_fails_fails_what_needs_it_but_not_what_can_do_without() {
+    let world = World::new().await;
+    let without = "depends_on: {db: {condition: service_healthy, required: false}}";
+    let all = [
+        ("db", "fake/no-command", ""),
+        ("web", "fake/ok", HEALTHY),
+        ("worker", "fake/ok", without),
+    ];
+    let up = world.up(&app(&all)).await;
+    assert_eq!(up.code(), 1);
+    let found = ["db", "web", "worker"].map(|name| outcome(&up, name));
+    assert_eq!(found, [Outcome::Failed, Outcome::Failed, Outcome::Live]);
+    let detail = world.detail("shop/web").await;
+    let reason = detail.last_failure.expect("why").reason;
+    let why = "it needs db, which failed: the image fake/no-command has no such command: /nope";
+    assert_eq!(reason, why);
+}
+
+#[tokio::test]
+async fn what_needs_one_that_is_disabled_waits_until_that_is_enabled() {
+    let mut world = World::new().await;
+    let both = [("db", "fake/ok", "scale: 0"), ("web", "fake/ok", HEALTHY)];
+    let up = world.up_as("shop", &app(&both), "&detach=1").await;
+    assert_eq!(up.code(), 0);
+    let waits = |now: &layby_control::api::types::ServiceDetail| {
+        now.conditions
+            .iter()
+            .any(|c| c == "revision 1 waits: db is disabled")
+    };
+    world.until("shop/web", waits).await;
+    // The same after the node was killed.
+    world.restart().await;
+    let waiting = world.until("shop/web", waits).await;
+    assert_eq!(waiting.view.state, State::Deploying);
+    assert!(world.replicas().await.is_empty());
+    world
+        .ask("POST", "/v1/services/shop/db/enable", vec![])
+        .await;
+    world
+        .until("shop/web", |now| now.view.state == State::Running)
+        .await;
+}
+
+#[tokio::test]
+async fn a_new_revision_of_a_dependency_makes_one_of_what_asks_for_that() {
+    let world = World::new().await;
+    let follows = "depends_on: {db: {condition: service_healthy, restart: true}}";
+    let both = |image| [("db", image, ""), ("web", "fake/ok", follows)];
+    assert_eq!(world.up(&app(&both("fake/ok"))).await.code(), 0);
+    let same = world.up(&app(&both("fake/ok"))).await;
+    assert_eq!(outcome(&same, "web"), Outcome::Unchanged);
+    let up = world.up(&app(&both("fake/ok:2"))).await;
+    assert_eq!((outcome(&up, "web"), up.code()), (Outcome::Live, 0));
+    assert_eq!(history(&world, "web").await.len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_needed_has_to_be_deployed() {
+    let world = World::new().await;
+    let both = [("db", "fake/ok", ""), ("web", "fake/ok", HEALTHY)];
+    assert_eq!(world.up(&app(&both)).await.code(), 0);
+    world.ask("DELETE", "/v1/services/shop/db", vec![]).await;
+    let (status, body) = world
+        .ask("POST", "/v1/services/shop/web/redeploy", vec![])
+        .await;
+    let refused = Deployed::of(status, &body);
+    assert_eq!(refused.status, 409);
+    let detail = &refused.problem().detail;
+    assert_eq!(detail, "shop/web depends on shop/db, which is not deployed");
+}
+
+#[tokio::test]
+async fn all_or_nothing_leaves_all_as_it_was_when_one_fails() {
+    let world = World::new().await;
+    let before = [("db", "fake/ok", ""), ("web", "fake/ok", "")];
+    assert_eq!(world.up(&app(&before)).await.code(), 0);
+    let after = [
+        ("db", "fake/ok:2", ""),
+        ("web", "fake/no-command", ""),
+        ("new", "fake/ok", ""),
+    ];
+    let up = world.up_as("shop", &app(&after), "&atomic=1").await;
+    assert_eq!(up.code(), 3);
+    let found = ["db", "web", "new"].map(|name| outcome(&up, name));
+    assert_eq!(
+        found,
+        [Outcome::RolledBack, Outcome::Kept, Outcome::Removed]
+    );
+    assert_eq!(services(&world).await, ["db", "web"]);
+    for name in ["db", "web"] {
+        let view = world.detail(&format!("shop/{name}")).await.view;
+        assert_eq!((view.state, &*view.image), (State::Running, "fake/ok"));
+    }
+    let cause = history(&world, "db").await[0]
+        .cause
+        .clone()
+        .expect("a cause");
+    assert_eq!(
+        cause,
+        "rolled back to revision 1: web failed, and all or nothing was asked for"
+    );
+    world.until_replicas(|now| now.len() == 2).await;
+
+    let good = [("db", "fake/ok:2", ""), ("web", "fake/ok:2", "")];
+    let up = world.up_as("shop", &app(&good), "&atomic=1").await;
+    assert_eq!(up.code(), 0);
+    let refused = world.up_as("shop", &app(&good), "&atomic=1&detach=1").await;
+    assert_eq!(refused.status, 400);
+}
+
+#[tokio::test]
+async fn of_an_app_that_never_was_nothing_is_left_when_one_fails() {
+    let world = World::new().await;
+    let all = [("db", "fake/ok", ""), ("web", "fake/no-command", "")];
+    let up = world.up_as("shop", &app(&all), "&atomic=1").await;
+    assert_eq!(up.code(), 1);
+    assert!(services(&world).await.is_empty());
+    assert!(world.replicas().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_the_manifest_no_longer_names_goes_when_that_is_asked_for() {
+    let world = World::new().await;
+    let port = "ports: ['31555:8080']";
+    assert_eq!(
+        world
+            .up(&app(&[("old", "fake/ok", port), ("db", "fake/ok", "")]))
+            .await
+            .code(),
+        0
+    );
+    let new = app(&[("new", "fake/ok", port), ("db", "fake/ok", "")]);
+    // It has the port that the new one asks for.
+    assert_eq!(world.up(&new).await.status, 409);
+    let dry = world
+        .up_as("shop", &new, "&remove_orphans=1&dry_run=1")
+        .await;
+    let text = format!("{:?}", dry.events);
+    assert!(text.contains("shop/old"), "{text}");
+    assert_eq!(services(&world).await, ["db", "old"]);
+    let up = world.up_as("shop", &new, "&remove_orphans=1").await;
+    assert_eq!(up.code(), 0);
+    let found = ["old", "new", "db"].map(|name| outcome(&up, name));
+    assert_eq!(found, [Outcome::Removed, Outcome::Live, Outcome::Unchanged]);
+    assert_eq!(services(&world).await, ["db", "new"]);
+    let alone = app(&[("db", "fake/ok", "")]);
+    let warned = world.up(&alone).await;
+    assert!(format!("{:?}", warned.events).contains("--remove-orphans"));
+    let up = world
+        .up_as("shop", &alone, "&remove_orphans=1&atomic=1")
+        .await;
+    assert_eq!(
+        (up.code(), services(&world).await),
+        (0, vec!["db".to_owned()])
+    );
+}
