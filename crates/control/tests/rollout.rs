@@ -481,7 +481,7 @@ async fn a_service_that_left_the_manifest_goes_on_and_is_named() {
     let two = "services:\n  a: {image: fake/ok}\n  b: {image: fake/ok}\n";
     world.up(two).await;
     let one = world.up("services:\n  a: {image: fake/ok}\n").await;
-    let warned = |e: &Event| matches!(e, Event::Warning { text } if text.contains("shop/b") && text.contains("layby down"));
+    let warned = |e: &Event| matches!(e, Event::Warning { text } if text.contains("shop/b") && text.contains("--remove-orphans"));
     assert!(one.events.iter().any(warned), "{one:#?}");
     assert_eq!(world.list().await.len(), 2);
 }
