@@ -37,6 +37,7 @@ macro_rules! pages {
 }
 
 pages! {
+    apps,
     compose_files,
     disabled,
     first_deploy,

@@ -122,6 +122,7 @@ fn summary<'a>(outcomes: impl Iterator<Item = &'a Outcome> + Clone) -> String {
     let all = [
         (Outcome::Live, "live"),
         (Outcome::Unchanged, "unchanged"),
+        (Outcome::Scaled, "scaled"),
         (Outcome::Disabled, "disabled"),
         (Outcome::Removed, "removed"),
         (Outcome::RolledBack, "rolled back"),

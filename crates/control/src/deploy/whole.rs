@@ -67,6 +67,7 @@ pub(super) fn is_broken(done: &[Done]) -> bool {
         Outcome::Live
         | Outcome::Unchanged
         | Outcome::Disabled
+        | Outcome::Scaled
         | Outcome::RolledBack
         | Outcome::Removed => false,
     })
@@ -104,6 +105,7 @@ fn way_back(before: Option<&Row>, done: &Done) -> Back {
             | Outcome::Unchanged
             | Outcome::Failed
             | Outcome::Kept
+            | Outcome::Scaled
             | Outcome::RolledBack
             | Outcome::Removed,
             _,
