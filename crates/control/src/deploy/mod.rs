@@ -229,8 +229,7 @@ pub(crate) async fn up(
                 None => {
                     pulls::run(&plane, pulls, &events).await?;
                     images::run(&plane, Arc::new(upload), builds, &who.rights, &events).await?;
-                    let begun =
-                        commit_app(&plane, &manifest.app, brought, &first, &who).await?;
+                    let begun = commit_app(&plane, &manifest.app, brought, &first, &who).await?;
                     // Other services may run what was built; this app's do already.
                     plane.desk.pushed();
                     begun
