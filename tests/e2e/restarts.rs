@@ -1,5 +1,6 @@
 //! What ends, and what is done then.
 
+use std::path::Path;
 use std::time::Instant;
 
 use crate::apps::App;
@@ -36,10 +37,19 @@ fn what_is_not_restarted_refuses_at_once_until_it_is_woken() {
         .ok()
         .says("exit code 7")
         .says("layby wake");
+    // Its files are still there; the next container stands created a moment after the end.
+    node.wait_for("its files", |node| {
+        let mut cp = node.command(Path::new("/"), &["cp", "web:/web", "-"]);
+        cp.output().expect("layby runs").status.success()
+    });
     node.kill();
     node.serve();
     refuses(&node);
     node.wait_until("web", "ended");
+    node.run(&["node", "stop", "--all"]).ok();
+    node.serve();
+    refuses(&node);
+    node.run(&["status", "web"]).ok().says("exit code 7");
     node.run(&["wake", "web"]).ok().says("awake");
     assert_eq!(node.get(HOST, "/").status, 200);
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use layby_image::build::run::RunStep;
 use layby_model::access::Access;
 use layby_model::engine::Engine;
+use layby_model::replica::Phase;
 
 use crate::api::types::EventKind;
 use crate::api::{self, Door};
@@ -188,8 +189,14 @@ impl Control {
         let gone = async {
             loop {
                 match plane.engine.observe(None).await {
-                    Ok(left) if left.is_empty() => return,
-                    Ok(left) => strays::retire_quietly(&*plane.engine, left).await,
+                    Ok(mut left) => {
+                        // One that ended by itself is the engine's to clear away: it remembers that it did.
+                        left.retain(|r| r.phase != Phase::Stopped || r.ended.is_none());
+                        if left.is_empty() {
+                            return;
+                        }
+                        strays::retire_quietly(&*plane.engine, left).await;
+                    }
                     Err(error) => tracing::warn!(%error, "the engine could not say what is left"),
                 }
                 tokio::time::sleep(STOP_POLL).await;

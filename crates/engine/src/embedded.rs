@@ -345,6 +345,15 @@ impl Shared {
         };
     }
 
+    /// A replica whose files can be reached now, and its shim: it runs, or has ended by itself.
+    fn with_files(&self, id: ReplicaId) -> Result<(Entry, Arc<Shim>), EngineError> {
+        let entry = self.roster.get(id).filter(Entry::has_ended);
+        match entry.zip(self.shim(id)) {
+            Some(ended) => Ok(ended),
+            None => self.running(id),
+        }
+    }
+
     /// A replica that takes commands now, and its shim.
     fn running(&self, id: ReplicaId) -> Result<(Entry, Arc<Shim>), EngineError> {
         let entry = self.roster.get(id).ok_or_else(|| missing(id))?;

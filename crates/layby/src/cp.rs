@@ -14,8 +14,8 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use crate::cli::Cp;
 use crate::client::{Client, Query};
-use crate::exit::{Code, Exit};
-use crate::out::tell;
+use crate::exit::{Code, Exit, Passed};
+use crate::out::{BROKEN_PIPE, tell};
 use crate::services;
 use crate::terminal;
 
@@ -46,8 +46,12 @@ pub(crate) async fn cp(client: &Client, options: &Cp) -> Result<()> {
         (Side::Remote { service, path }, Side::Stdio) => {
             let at = services::find(client, &service).await?;
             let mut tar = download(client, options, &at, &path).await?;
-            tokio::io::copy(&mut tar, &mut tokio::io::stdout()).await?;
-            Ok(())
+            match tokio::io::copy(&mut tar, &mut tokio::io::stdout()).await {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    Err(Passed(BROKEN_PIPE).into())
+                }
+                copied => Ok(copied.map(drop)?),
+            }
         }
         (Side::Local(from), Side::Remote { service, path }) => {
             into(client, options, &from, &service, &path).await

@@ -47,7 +47,7 @@ pub(super) async fn read(
         path: path(&pairs)?,
         follow_link: query::flag(&pairs, "follow"),
     };
-    let held = replica::awake(&plane, names, &pairs).await?;
+    let held = replica::with_files(&plane, names, &pairs).await?;
     let tar = plane.access.copy_out(held.id, &order).await?;
     let pieces = tar.map(move |piece| {
         let _ = &held; // kept until the last piece
@@ -88,7 +88,7 @@ pub(super) async fn write(
         path: path(&pairs)?,
         keep_owners: query::flag(&pairs, "owners"),
     };
-    let held = replica::awake(&plane, names, &pairs).await?;
+    let held = replica::with_files(&plane, names, &pairs).await?;
     plane.access.copy_in(held.id, &order, pieces(body)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -117,7 +117,7 @@ pub(super) async fn stat(
     pairs: Pairs,
 ) -> Result<Json<FileView>, Problem> {
     let path = path(&pairs)?;
-    let held = replica::awake(&plane, names, &pairs).await?;
+    let held = replica::with_files(&plane, names, &pairs).await?;
     let container = query::get(&pairs, "container");
     let found = plane.access.stat(held.id, container, &path).await?;
     Ok(Json(FileView {

@@ -85,6 +85,32 @@ pub(super) async fn awake(
     })
 }
 
+/// As [`awake`]; of a service that has ended, a replica that lies there with its files.
+pub(super) async fn with_files(
+    plane: &Arc<Plane>,
+    names: (String, String),
+    pairs: &Pairs,
+) -> Result<Held, Problem> {
+    let (service, driver) = services::find(plane, names.clone())?;
+    let showing = driver.status.borrow().detail.view.wakefulness;
+    if showing == Some(Showing::Ended) {
+        let only = named(pairs)?;
+        let reports = plane.facts.of(&service);
+        let mut ended = reports.iter().filter(|report| {
+            report.phase == Phase::Stopped
+                && report.ended.is_some()
+                && only.is_none_or(|only| only == report.id)
+        });
+        if let Some(report) = ended.next() {
+            return Ok(Held {
+                id: report.id,
+                _held: Use::begin(plane, &service),
+            });
+        }
+    }
+    awake(plane, names, pairs).await
+}
+
 /// Waits until a service is awake; or a replica of it has run for a while without being ready: then somebody may want
 /// to find out why.
 async fn until_up(

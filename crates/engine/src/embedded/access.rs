@@ -28,6 +28,17 @@ impl Embedded {
         let container = entry.container(replica, container)?;
         Ok((self.shared.socket(replica), container))
     }
+
+    /// The same of a replica whose files can be reached.
+    fn place_of_files(
+        &self,
+        replica: ReplicaId,
+        container: Option<&str>,
+    ) -> Result<(PathBuf, String), EngineError> {
+        let (entry, _) = self.shared.with_files(replica)?;
+        let container = entry.container(replica, container)?;
+        Ok((self.shared.socket(replica), container))
+    }
 }
 
 impl Access for Embedded {
@@ -58,7 +69,7 @@ impl Access for Embedded {
         order: &'a CopyOut,
     ) -> BoxFuture<'a, Result<TarStream, EngineError>> {
         Box::pin(async move {
-            let (socket, container) = self.place(replica, order.container.as_deref())?;
+            let (socket, container) = self.place_of_files(replica, order.container.as_deref())?;
             let copy = protocol::Copy::Out {
                 path: order.path.clone(),
                 follow_link: order.follow_link,
@@ -74,7 +85,7 @@ impl Access for Embedded {
         tar: TarStream,
     ) -> BoxFuture<'a, Result<(), EngineError>> {
         Box::pin(async move {
-            let (socket, container) = self.place(replica, order.container.as_deref())?;
+            let (socket, container) = self.place_of_files(replica, order.container.as_deref())?;
             let copy = protocol::Copy::In {
                 path: order.path.clone(),
                 keep_owners: order.keep_owners,
@@ -90,7 +101,7 @@ impl Access for Embedded {
         path: &'a str,
     ) -> BoxFuture<'a, Result<PathReport, EngineError>> {
         Box::pin(async move {
-            let (socket, container) = self.place(replica, container)?;
+            let (socket, container) = self.place_of_files(replica, container)?;
             files::stat(socket, container, path.to_owned()).await
         })
     }

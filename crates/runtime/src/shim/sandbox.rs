@@ -414,25 +414,33 @@ impl Sandbox {
 
     /// Starts a command with a client at its other end.
     pub(super) fn attach(&self, request: &Attach, client: &Client<'_>) -> Result<Attached> {
-        attach::command(&self.place(&request.container)?, request, client)
+        let (cell, init) = self.running_cell(&request.container)?;
+        attach::command(&self.place(cell, init), request, client)
     }
 
-    /// Starts a copy.
+    /// Starts a copy. Where the container has ended, the next one stands created, and has the same files.
     pub(super) fn copy(&self, request: &CopyRequest, client: &Client<'_>) -> Result<Attached> {
-        attach::copy(&self.place(&request.container)?, &request.copy, client)
+        let name = &request.container;
+        let meant = |cell: &&Cell| name.is_empty() || cell.state.name == *name;
+        let cell = self.cells.iter().find(meant).filter(|_| self.is_stopped());
+        let at_rest = cell.and_then(|cell| Some((cell, cell.next.as_ref()?.pid())));
+        let (cell, init) = match at_rest {
+            Some(at_rest) => at_rest,
+            None => self.running_cell(name)?,
+        };
+        attach::copy(&self.place(cell, init), &request.copy, client)
     }
 
-    fn place(&self, name: &str) -> Result<Place<'_>> {
-        let (cell, init) = self.running_cell(name)?;
+    fn place<'a>(&'a self, cell: &'a Cell, init: Pid) -> Place<'a> {
         let mut configs = self.spec.containers.iter();
         let config = configs.find(|config| config.name == cell.state.name);
-        Ok(Place {
+        Place {
             init,
             bundle: &self.bundle,
             name: &cell.state.name,
             rootfs: &cell.parts.rootfs,
             home_is_set: config.is_some_and(|config| config.sets("HOME")),
-        })
+        }
     }
 
     /// A container that can be entered, and its init; empty: the first.

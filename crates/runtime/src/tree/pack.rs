@@ -25,8 +25,8 @@ const WINDOWS: [u32; 7] = [
     0x6462_6720, // debugfs
 ];
 
-/// Writes `source` with all below it as a tar in which it is called `name`. Sockets and device nodes are left out.
-/// Tells what is lost; the tar has the bits of `set_id`, which whoever unpacks it without owners drops.
+/// Writes `source` with all below it as a tar in which it is called `name`. Sockets are left out, and device nodes are there
+/// for whoever unpacks it to say so. Tells what is lost; the tar has the bits of `set_id`, which whoever unpacks it without owners drops.
 ///
 /// # Errors
 /// When something cannot be read, or `out` not written; when `source` itself is a socket or a device node.
@@ -89,10 +89,17 @@ impl<W: Write> Packer<W> {
                 let text = format!("{} is a device or a socket", shown.display());
                 Err(io::Error::new(io::ErrorKind::InvalidInput, text))
             }
-            FileType::Socket
-            | FileType::CharacterDevice
-            | FileType::BlockDevice
-            | FileType::Unknown => {
+            kind @ (FileType::CharacterDevice | FileType::BlockDevice) => {
+                self.lost.left_out.add(shown);
+                header.set_entry_type(match kind {
+                    FileType::BlockDevice => EntryType::Block,
+                    _ => EntryType::Char,
+                });
+                header.set_device_major(rustix::fs::major(stat.st_rdev))?;
+                header.set_device_minor(rustix::fs::minor(stat.st_rdev))?;
+                self.tar.append_data(&mut header, shown, io::empty())
+            }
+            FileType::Socket | FileType::Unknown => {
                 self.lost.left_out.add(shown);
                 Ok(())
             }
