@@ -4,6 +4,7 @@ mod access;
 mod apps;
 mod bad_input;
 mod builds;
+mod chaos;
 mod corpus;
 mod jobs;
 mod life;

@@ -38,6 +38,8 @@ pub(crate) fn is_root() -> bool {
 pub(crate) struct Node {
     pub(crate) data: TempDir,
     pub(crate) publish_on: Ipv4Addr,
+    /// Further variables of its process, from its next start on.
+    pub(crate) env: Vec<(&'static str, String)>,
     child: Option<Child>,
 }
 
@@ -71,6 +73,7 @@ impl Node {
         Self {
             data,
             publish_on,
+            env: Vec::new(),
             child: None,
         }
     }
@@ -79,6 +82,24 @@ impl Node {
     pub(crate) fn serve(&mut self) {
         self.spawn();
         self.wait_for("the node to answer", |node| node.answers());
+    }
+
+    /// The same for one that may end before it answers; whether it did answer.
+    pub(crate) fn serve_or_die(&mut self) -> bool {
+        self.spawn();
+        let started = Instant::now();
+        while !self.has_died() {
+            if self.answers() {
+                return true;
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "it neither answers nor ends: {}",
+                self.story()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
     }
 
     fn answers(&self) -> bool {
@@ -101,6 +122,7 @@ impl Node {
             ])
             .env("LAYBY_DATA", self.data.path())
             .env("LAYBY_LOG", "info")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
@@ -115,6 +137,16 @@ impl Node {
         let mut child = self.child.take().expect("the node runs");
         child.kill().expect("killed");
         child.wait().expect("reaped");
+    }
+
+    /// Whether the node's process has ended by itself; it can be started again then.
+    pub(crate) fn has_died(&mut self) -> bool {
+        let child = self.child.as_mut();
+        let died = child.is_none_or(|child| !matches!(child.try_wait(), Ok(None)));
+        if died {
+            self.child = None;
+        }
+        died
     }
 
     /// Runs `layby ARGS` against this node.

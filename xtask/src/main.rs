@@ -2,6 +2,7 @@
 
 mod bench;
 mod binary;
+mod chaos;
 mod command;
 mod demo;
 mod dist;
@@ -72,6 +73,8 @@ enum Chore {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Kill the node at every kind of step, and play its machine's tricks on it, as root; the tests do a share of it.
+    Chaos,
     /// Build the binary that is handed out: one static file, slower to build, faster to run.
     Dist,
 }
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         Chore::Lint => suite::lint(),
         Chore::Tidy => tidy::tidy(),
         Chore::Sim { runs, seed } => sim::sim(runs, seed),
+        Chore::Chaos => chaos::chaos(),
         Chore::Dist => dist::dist(),
     };
     match result {

@@ -72,7 +72,7 @@ impl Entry {
             Via::Token => "token",
         };
         Self {
-            at: Timestamp::now(),
+            at: crate::clock::wall(),
             who: who.name.clone(),
             from: who.from.clone(),
             via: via.to_owned(),
@@ -220,7 +220,7 @@ pub(crate) async fn run(plane: Arc<Plane>) {
 }
 
 async fn prune(plane: &Plane) {
-    let oldest = Timestamp::now() - SignedDuration::from_hours(24 * KEEP_DAYS);
+    let oldest = crate::clock::wall() - SignedDuration::from_hours(24 * KEEP_DAYS);
     let pruned = plane
         .store
         .prune_audit(KEEP_DONE, KEEP_FAILED_LOGINS, oldest);

@@ -1,8 +1,8 @@
-//! The control plane's clock: milliseconds since its start, on tokio's monotonic time (which tests can pause).
-//! Beside it what people's clocks say.
+//! The control plane's clocks: milliseconds since its start, on tokio's monotonic time (which tests can pause), for all that
+//! is decided; and the wall clock, for what is written down.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
+use jiff::{SignedDuration, Timestamp};
+use layby_model::fail;
 use tokio::time::Instant;
 
 /// A clock that begins at 0.
@@ -28,6 +28,12 @@ impl Clock {
 
 /// The machine's clock, as people set it: milliseconds since 1970-01-01T00:00:00Z.
 pub(crate) fn wall_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+    u64::try_from(wall().as_millisecond()).unwrap_or(0)
+}
+
+/// What the wall clock says. It may jump, either way: nothing that runs may depend on it.
+pub(crate) fn wall() -> Timestamp {
+    let shift = SignedDuration::from_secs(fail::clock_shift_s());
+    let now = Timestamp::now();
+    now.checked_add(shift).unwrap_or(now)
 }

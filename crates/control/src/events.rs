@@ -70,7 +70,7 @@ impl Events {
         who: Option<&str>,
     ) {
         text.truncate(text.floor_char_boundary(TEXT_BYTES));
-        let now_ms = jiff::Timestamp::now().as_millisecond();
+        let now_ms = crate::clock::wall().as_millisecond();
         let event = NewEvent {
             at_ms: u64::try_from(now_ms).unwrap_or(0),
             kind,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use layby_image::{Budget, PruneOptions, Pruned};
 use layby_model::error_chain;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -78,7 +78,7 @@ pub(crate) async fn prune(plane: &Arc<Plane>, body: PruneBody) -> Result<PruneVi
     let unused_for = Duration::from_secs(u64::from(body.keep_days.unwrap_or(0)) * DAY_S);
     let before = SignedDuration::try_from(unused_for)
         .ok()
-        .and_then(|age| Timestamp::now().checked_sub(age).ok());
+        .and_then(|age| crate::clock::wall().checked_sub(age).ok());
     let (revisions, in_use) = plane
         .store
         .prune_revisions(body.keep_revisions, before, body.dry_run)

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
 use layby_model::advice::Used;
 use layby_model::replica::Phase;
 use layby_model::{ReplicaId, ServiceId};
@@ -130,5 +129,5 @@ async fn write(plane: &Plane) {
 
 /// The hour of Unix time.
 fn hour() -> i64 {
-    Timestamp::now().as_second().div_euclid(3600)
+    crate::clock::wall().as_second().div_euclid(3600)
 }

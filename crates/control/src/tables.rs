@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use layby_model::fail::{self, Point};
 use layby_model::route::{Listener, NameTable, RouteTable, ServiceRoute, Version};
 use layby_model::{AppName, ReplicaId, ServiceId};
 use tokio::sync::watch;
@@ -169,6 +170,7 @@ impl Tables {
         if !inner.sent && inner.missing.is_empty() {
             inner.sent = true;
             self.out.send_replace(Arc::new(self.table(inner)));
+            fail::at(Point::AfterPublish);
         }
     }
 
@@ -176,6 +178,7 @@ impl Tables {
         if inner.sent {
             inner.version.counter += 1;
             self.out.send_replace(Arc::new(self.table(inner)));
+            fail::at(Point::AfterPublish);
         }
     }
 

@@ -38,6 +38,7 @@ use layby_model::engine::{
     BoxFuture, BoxStream, Engine, EngineError, EngineTraits, ExecOutput, LogLine, LogQuery,
     Workload,
 };
+use layby_model::fail::{self, Point};
 use layby_model::replica::ReplicaReport;
 use layby_model::route::NameTable;
 use layby_model::secret::SecretWire;
@@ -381,6 +382,7 @@ impl Engine for Embedded {
         Box::pin(async move {
             let shared = &self.shared;
             let new = shared.roster.accept(workload)?;
+            fail::at(Point::AfterApply);
             for (&id, _) in depths(workload, Wakefulness::Awake) {
                 if shared.roster.claim(id, Action::Thaw) {
                     replica::thaw(shared, id);

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use layby_model::fail::{self, Point};
 use layby_model::route::{Confirmed, Listener, RouteTable, Version};
 use tokio::sync::watch;
 
@@ -89,6 +90,7 @@ impl Follower {
                         continue;
                     }
                 } else {
+                    fail::at(Point::AfterSwap);
                     if !write(&table_file, table, &served).await {
                         continue;
                     }

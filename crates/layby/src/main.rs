@@ -12,6 +12,7 @@ mod enrol;
 mod events;
 mod exec;
 mod exit;
+mod fail;
 mod forward;
 mod history;
 mod https;

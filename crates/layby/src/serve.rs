@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cli::Serve;
+use crate::fail;
 use crate::https::{self, Https};
 use crate::node::require_root;
 use crate::parent::{self, Handed};
@@ -46,6 +47,7 @@ pub(crate) fn serve(paths: &Paths, options: &Serve) -> Result<()> {
     paths.create()?;
     let _lock = process::lock(paths)?;
     process::log_to_stderr();
+    fail::install()?;
     process::allow_many_connections();
     let handed = Handed::from_env()?;
     if reserve::release_if_needed(&paths.data_dir) {

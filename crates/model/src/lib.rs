@@ -11,6 +11,7 @@ pub mod depends;
 pub mod diff;
 pub mod engine;
 mod error;
+pub mod fail;
 pub mod job;
 pub mod mounts;
 pub mod names;

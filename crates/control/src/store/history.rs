@@ -97,7 +97,7 @@ pub(super) fn end(
     outcome: &str,
     failure: Option<&str>,
 ) -> rusqlite::Result<()> {
-    let now = jiff::Timestamp::now().to_string();
+    let now = crate::clock::wall().to_string();
     tx.execute(
         "UPDATE revisions SET outcome = ?4, ended_at = ?5, failure = ?6
          WHERE app = ?1 AND service = ?2 AND revision = ?3",

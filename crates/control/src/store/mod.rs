@@ -20,6 +20,7 @@ mod usage;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use layby_model::fail::{self, Point};
 use rusqlite::Connection;
 use rusqlite_migration::Migrations;
 use tokio::sync::{mpsc, oneshot};
@@ -127,7 +128,10 @@ impl Store {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
             // Nobody may be waiting any more: the work is done all the same.
-            let _ = answer.send(work(connection));
+            fail::at(Point::BeforeStore);
+            let done = work(connection);
+            fail::at(Point::AfterStore);
+            let _ = answer.send(done);
         });
         self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
         answered

@@ -200,7 +200,7 @@ impl Store {
 
     /// Makes new revisions the targets of their services, and new jobs, all or none. Gives the rows of the services.
     pub(crate) async fn deploy(&self, revisions: Vec<NewRevision>) -> Result<Vec<Row>, StoreError> {
-        let now = jiff::Timestamp::now().to_string();
+        let now = crate::clock::wall().to_string();
         self.call(move |db| {
             let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let mut rows = Vec::new();

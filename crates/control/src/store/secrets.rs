@@ -87,7 +87,7 @@ impl Store {
         made_by: &str,
         proof: Vec<u8>,
     ) -> Result<(), StoreError> {
-        let now = jiff::Timestamp::now().to_string();
+        let now = crate::clock::wall().to_string();
         let made_by = made_by.to_owned();
         self.call(move |db| {
             let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;

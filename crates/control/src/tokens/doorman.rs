@@ -9,7 +9,6 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use jiff::Timestamp;
 use layby_image::registry::{Grant, TurnedAway};
 use subtle::ConstantTimeEq;
 
@@ -95,7 +94,10 @@ impl Doorman {
             self.note_failure(from, now);
             return Err(TurnedAway::WrongSecret);
         };
-        if token.expires_at.is_some_and(|at| at <= Timestamp::now()) {
+        if token
+            .expires_at
+            .is_some_and(|at| at <= crate::clock::wall())
+        {
             return Err(TurnedAway::Expired(token.name));
         }
         Ok(Some(token))
@@ -214,7 +216,7 @@ mod tests {
             repository: "team/*".into(),
             role: None,
             apps: None,
-            created_at: Timestamp::UNIX_EPOCH,
+            created_at: jiff::Timestamp::UNIX_EPOCH,
             expires_at: None,
         }
     }
@@ -253,7 +255,7 @@ mod tests {
     #[test]
     fn an_expired_token_says_so_only_to_who_has_it() {
         let expired = Token {
-            expires_at: Some(Timestamp::UNIX_EPOCH),
+            expires_at: Some(jiff::Timestamp::UNIX_EPOCH),
             ..token("ci", "s3")
         };
         let doorman = Doorman::new(false, vec![expired]);

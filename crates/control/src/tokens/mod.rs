@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Read;
 
 use axum::http::StatusCode;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use layby_model::AppName;
 use sha2::{Digest, Sha256};
 
@@ -43,7 +43,7 @@ pub(crate) async fn create(plane: &Plane, body: TokenBody) -> Result<NewToken, P
                 .hint("`layby token rm` takes one away"),
         );
     }
-    let now = Timestamp::now();
+    let now = crate::clock::wall();
     let expires_at = match body.expires_s {
         None => None,
         Some(seconds) => {

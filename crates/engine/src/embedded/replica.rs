@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use layby_image::Error as ImageError;
 use layby_model::engine::RunSpec;
+use layby_model::fail::{self, Point};
 use layby_model::replica::Trouble;
 use layby_model::{AppName, ReplicaId, RevisionId, ServiceId, error_chain};
 use layby_runtime::{ContainerConfig, SandboxSpec, freezer, sandbox};
@@ -68,7 +69,10 @@ pub(super) async fn run(shared: Arc<Shared>, id: ReplicaId) {
 /// Thaws a replica of which [`Action::Thaw`] was claimed: one small write, short enough for an async thread.
 pub(super) fn thaw(shared: &Shared, id: ReplicaId) {
     let outcome = match freezer::thaw(&shared.cgroup(id)) {
-        Ok(()) => Ok(Actual::Running),
+        Ok(()) => {
+            fail::at(Point::AfterThaw);
+            Ok(Actual::Running)
+        }
         Err(error) => Err(from_runtime(&error)),
     };
     shared.roster.done(id, outcome);
@@ -242,11 +246,13 @@ async fn act(shared: &Arc<Shared>, id: ReplicaId, action: Action) -> Result<Actu
                 return Ok(Actual::Lost); // it had ended, and its shim is gone: another takes its place
             };
             shim.start().await.map_err(from_shim)?;
+            fail::at(Point::AfterStart);
             Ok(Actual::Running)
         }
         Action::Stop | Action::Remove => {
             let shim = shim(shared, id)?;
             shim.stop(grace(shared, id)).await.map_err(from_shim)?;
+            fail::at(Point::AfterStop);
             Ok(Actual::Stopped)
         }
         Action::Freeze => {
@@ -254,6 +260,7 @@ async fn act(shared: &Arc<Shared>, id: ReplicaId, action: Action) -> Result<Actu
             blocking(move || freezer::freeze(&cgroup))
                 .await
                 .map_err(|error| from_runtime(&error))?;
+            fail::at(Point::AfterFreeze);
             Ok(Actual::Frozen)
         }
         Action::Thaw => {
@@ -294,6 +301,7 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
         blocking(move || record.write(&bundle)).await
     };
     written.map_err(|error| failed(format!("cannot write to {}: {error}", bundle.display())))?;
+    fail::at(Point::AfterRecord);
 
     let app = entry.service.app;
     // Of secrets, the bundle is to have numbers only.
@@ -314,6 +322,7 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
     // Both to their end: an attachment given up in the midst would leave devices that nobody knows of.
     let (unpacked, attached) = futures_util::future::join(unpacked, attached).await;
     let (((containers, slots), ids), attachment) = (unpacked?, attached?);
+    fail::at(Point::AfterAttach);
     let address = IpAddr::V4(attachment.address);
     shared
         .roster
@@ -340,6 +349,7 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
         blocking(move || layby_runtime::shim::spawn(&shared.program, &bundle, &sandbox, &values))
     };
     spawned.await.map_err(|error| from_runtime(&error))?;
+    fail::at(Point::AfterSpawn);
     connect(shared, id).await?;
     Ok(())
 }
@@ -391,7 +401,10 @@ async fn remove(shared: &Shared, id: ReplicaId) -> Result<(), Trouble> {
         tracing::warn!("the shim of replica {id}: {}", trouble.message);
     }
     shared.set_shim(id, None);
-    take_down(shared, id).await
+    fail::at(Point::BeforeRemove);
+    take_down(shared, id).await?;
+    fail::at(Point::AfterRemove);
+    Ok(())
 }
 
 /// Removes the shim, if it still lives, the bundle and the place in the network; tries all of it.

@@ -1,0 +1,193 @@
+//! The cases, and how each is played.
+
+use std::fmt;
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::left::shim_of;
+use super::shop::Shop;
+
+/// A failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Case {
+    /// The node is killed when it comes to a fail point for so many times.
+    At(&'static str, u32),
+    /// kill -9 of a shim.
+    Shim,
+    /// kill -9 of the program in a replica.
+    Replica,
+    /// The disk is full for a while, and the node dies meanwhile.
+    FullDisk,
+    /// The wall clock jumps by so many seconds, and back.
+    Clock(i64),
+    /// Each access of the store takes so many milliseconds longer.
+    SlowStore(u32),
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(point, time) => f.pad(&format!("kill at {point}:{time}")),
+            Self::Shim => f.pad("kill of a shim"),
+            Self::Replica => f.pad("kill of a replica"),
+            Self::FullDisk => f.pad("full disk"),
+            Self::Clock(seconds) => f.pad(&format!("clock jump of {seconds} s")),
+            Self::SlowStore(ms) => f.pad(&format!("store slower by {ms} ms")),
+        }
+    }
+}
+
+/// One of each kind, and the points between which the most can be lost.
+pub(super) fn share() -> Vec<Case> {
+    vec![
+        Case::At("after-store", 16),
+        Case::At("after-publish", 2),
+        Case::At("after-spawn", 1),
+        Case::At("before-remove", 1),
+        Case::Shim,
+        Case::Replica,
+        Case::Clock(-3600),
+    ]
+}
+
+/// All of them.
+pub(super) fn all() -> Vec<Case> {
+    let mut cases = Vec::new();
+    // Of the store every single access of the script, on either side.
+    for time in 1..=40 {
+        cases.push(Case::At("after-store", time));
+        if time % 3 == 0 {
+            cases.push(Case::At("before-store", time));
+        }
+    }
+    for (point, times) in [
+        ("after-publish", 8),
+        ("after-swap", 8),
+        ("after-apply", 8),
+        ("after-record", 3),
+        ("after-attach", 3),
+        ("after-spawn", 3),
+        ("after-start", 3),
+        ("after-freeze", 1),
+        ("after-thaw", 1),
+        ("after-stop", 1),
+        ("before-remove", 3),
+        ("after-remove", 3),
+    ] {
+        cases.extend((1..=times).map(|time| Case::At(point, time)));
+    }
+    cases.extend([
+        Case::Shim,
+        Case::Replica,
+        Case::FullDisk,
+        Case::Clock(3600),
+        Case::Clock(-3600),
+        Case::SlowStore(150),
+    ]);
+    cases
+}
+
+impl Case {
+    /// Plays it; gives what happened.
+    pub(super) fn play(&self, shop: &mut Shop) -> String {
+        match self {
+            Self::At(point, time) => {
+                if !shop.begin_anew(vec![("LAYBY_FAIL_AT", format!("{point}:{time}"))]) {
+                    return "died while it was to start".to_owned();
+                }
+                let step = script(shop);
+                assert!(step < STEPS.len(), "{self}: the node never came to it");
+                format!("died while it was to {}", STEPS[step].0)
+            }
+            Self::Shim => {
+                let replicas = shop.replicas();
+                let replica = replicas.first().expect("a replica");
+                let pid = shim_of(&shop.node, replica).expect("a shim");
+                shop.forgive(); // the only replica goes in the midst of requests
+                kill(Pid::from_raw(pid), Signal::SIGKILL).expect("killed");
+                shop.node
+                    .wait_for("another replica", |_| !shop.replicas().contains(replica));
+                "another replica took its place".to_owned()
+            }
+            Self::Replica => {
+                let pids = shop.node.pids("web");
+                let pid = i32::try_from(*pids.first().expect("a process")).expect("a pid");
+                shop.forgive();
+                kill(Pid::from_raw(pid), Signal::SIGKILL).expect("killed");
+                shop.node.wait_for("another process", |node| {
+                    let now = node.pids("web");
+                    !now.is_empty() && !now.contains(&i64::from(pid))
+                });
+                "it was started again".to_owned()
+            }
+            Self::FullDisk => {
+                shop.fill_disk();
+                assert!(!shop.deploy(), "a deploy on a full disk");
+                shop.kill();
+                assert!(shop.begin_anew(Vec::new()), "{self}");
+                shop.ask();
+                shop.free_disk();
+                assert!(shop.deploy(), "a deploy once there is room");
+                "it served on, and deployed once there was room".to_owned()
+            }
+            Self::Clock(seconds) => {
+                let file = shop.node.data.path().join("clock");
+                fs::write(&file, "0").expect("written");
+                let orders = vec![("LAYBY_FAIL_CLOCK", file.display().to_string())];
+                assert!(shop.begin_anew(orders), "{self}");
+                assert!(shop.deploy());
+                fs::write(&file, seconds.to_string()).expect("written");
+                assert_eq!(script(shop), STEPS.len(), "{self}");
+                fs::write(&file, "0").expect("written");
+                assert!(shop.deploy() && shop.run(&["history", "web"]) && shop.run(&["events"]));
+                fs::remove_file(&file).expect("removed");
+                "all went on".to_owned()
+            }
+            Self::SlowStore(ms) => {
+                let orders = vec![("LAYBY_FAIL_STORE_MS", ms.to_string())];
+                assert!(shop.begin_anew(orders), "{self}");
+                assert_eq!(script(shop), STEPS.len(), "{self}");
+                let took_ms = shop.ask();
+                assert!(took_ms < u128::from(*ms), "a request took {took_ms} ms");
+                format!("all went on, a request took {took_ms} ms")
+            }
+        }
+    }
+}
+
+/// A step of the script, and whether it was said to be done.
+type Step = (&'static str, fn(&mut Shop) -> bool);
+
+/// What is done to the service while the node is to fail: all kinds of steps are in it.
+const STEPS: [Step; 7] = [
+    ("deploy", Shop::deploy),
+    ("doze", |shop| shop.run(&["doze", "web"])),
+    ("sleep", |shop| shop.run(&["sleep", "web"])),
+    ("scale up", |shop| shop.scale(2)),
+    ("deploy again", Shop::deploy),
+    ("scale down", |shop| shop.scale(1)),
+    ("change the power", |shop| {
+        // Another one each time.
+        let next = shop.other_power();
+        shop.power(next)
+    }),
+];
+
+/// Plays the script until the node dies; gives the step that it died in, or their number.
+fn script(shop: &mut Shop) -> usize {
+    for (n, (what, step)) in STEPS.iter().enumerate() {
+        let done = step(shop);
+        // Its end is seen at its other end a moment before it is over.
+        if shop.has_died() || !done && shop.dies() {
+            return n;
+        }
+        assert!(
+            done,
+            "the node lives, and did not {what}:\n{}",
+            shop.node.story()
+        );
+    }
+    STEPS.len()
+}

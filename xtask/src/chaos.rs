@@ -1,0 +1,13 @@
+//! `cargo xtask chaos`: every failure that the chaos tests know, one after another, against the real binary. Takes minutes.
+
+use crate::command::{cargo, run};
+
+/// Runs all cases; prints a line for each.
+///
+/// # Errors
+/// When something acknowledged is lost, something is left behind, or the load sees a wrong answer.
+pub(crate) fn chaos() -> anyhow::Result<()> {
+    let mut cargo = cargo(&["test", "--package", "layby", "--test", "e2e"]);
+    cargo.args(["--", "chaos::all_failures", "--ignored", "--nocapture"]);
+    run(&mut cargo)
+}
