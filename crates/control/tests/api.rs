@@ -438,10 +438,24 @@ async fn revisions_and_switches(api: &mut Caller, one: &str, at: &str) {
     assert_eq!(on.outcomes(), [("web".into(), Outcome::Live)]);
     let other = api.world.up_as("other", &compose("fake/ok", ""), "").await;
     assert_eq!(other.code(), 0);
+    canaries(api, one, "/v1/services/other/web").await;
     let removed: RemovedView = api
         .call(&format!("DELETE {one}"), "/v1/services/other/web", vec![])
         .await;
     assert_eq!(removed.removed, ["other/web"]);
+}
+
+/// The ways in which a canary ends.
+async fn canaries(api: &mut Caller, one: &str, at: &str) {
+    for (image, way) in [("fake/ok:2", "promote"), ("fake/ok", "abort")] {
+        let manifest = compose(image, "");
+        let up = api.world.up_as("other", &manifest, "&canary=50%25");
+        assert_eq!(up.await.outcomes(), [("web".into(), Outcome::Canary)]);
+        let path = format!("{at}/{way}");
+        api.raw(&format!("POST {one}/{way}"), &path, vec![]).await;
+        let view: ServiceView = api.call(&format!("GET {one}"), at, vec![]).await;
+        assert_eq!((view.revision, view.canary), (2, None));
+    }
 }
 
 #[tokio::test]

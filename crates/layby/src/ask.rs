@@ -8,8 +8,8 @@ use crate::contexts::Contexts;
 use crate::paths::Paths;
 use crate::transport::{Remote, Transport};
 use crate::{
-    audit, build, contexts, cp, enrol, exec, forward, history, images, jobs, journal, login, logs,
-    manual, node, power, secrets, services, switch, tokens, top, up, volumes,
+    audit, build, canary, contexts, cp, enrol, exec, forward, history, images, jobs, journal,
+    login, logs, manual, node, power, secrets, services, switch, tokens, top, up, volumes,
 };
 
 /// Does what `command` says; everything but `serve` asks the node.
@@ -59,6 +59,8 @@ pub(crate) async fn ask(paths: &Paths, context: Named, command: Command) -> Resu
         Command::Diff(options) => history::diff(&client, &options).await,
         Command::Rollback(options) => history::rollback(&client, &options).await,
         Command::Redeploy(options) => history::redeploy(&client, &options).await,
+        Command::Promote(options) => canary::promote(&client, &options).await,
+        Command::Abort(name) => canary::abort(&client, &name).await,
         Command::Disable(several) => switch::disable(&client, &several).await,
         Command::Enable(options) => switch::enable(&client, &options).await,
         Command::Rm(options) => switch::remove(&client, &options).await,

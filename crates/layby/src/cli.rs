@@ -1,6 +1,7 @@
 //! The command line, defined once: parser and help come from here.
 
 mod access;
+mod canary;
 mod events;
 mod history;
 mod jobs;
@@ -14,6 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 pub(crate) use access::{ApiListener, Audit, Context, Login, Token, TokenRole};
+pub(crate) use canary::{Canary, Promote};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use events::Events;
 pub(crate) use history::{Diff, History, Redeploy, Rollback};
@@ -103,6 +105,10 @@ pub(crate) enum Command {
     Rollback(Rollback),
     /// Deploy the newest revision of a service anew.
     Redeploy(Redeploy),
+    /// Let a canary take all requests.
+    Promote(Promote),
+    /// Give up what is on its way to be live, canary or not; what is live goes on.
+    Abort(Name),
     /// Disable services: nothing of them runs, requests are answered 503, settings and history stay.
     Disable(Several),
     /// Enable services that are disabled.
@@ -292,6 +298,8 @@ pub(crate) struct Up {
     /// Take services of the app down that the manifest does not name (any more); their volumes stay.
     #[arg(long)]
     pub(crate) remove_orphans: bool,
+    #[command(flatten)]
+    pub(crate) canary: Canary,
     /// Do not wait until live or failed.
     #[arg(long, short)]
     pub(crate) detach: bool,
@@ -366,8 +374,10 @@ pub(crate) struct Deploy {
     /// A variable to take away; may be given several times.
     #[arg(long, value_name = "K", value_parser = not_empty)]
     pub(crate) unset: Vec<String>,
+    #[command(flatten)]
+    pub(crate) canary: Canary,
     /// Deploy nothing: follow the newest rollout, such as one that a push began, to its end.
-    #[arg(long, conflicts_with_all = ["image", "env", "unset", "detach"])]
+    #[arg(long, conflicts_with_all = ["image", "env", "unset", "detach", "Canary"])]
     pub(crate) follow: bool,
     /// Do not wait until live or failed.
     #[arg(long, short)]

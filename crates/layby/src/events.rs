@@ -213,6 +213,7 @@ impl Screen {
         }
         let said = match outcome {
             Outcome::Live => format!("live, revision {}", service.revision),
+            Outcome::Canary => canary(service, &name),
             Outcome::Unchanged => format!("unchanged, revision {}", service.revision),
             Outcome::Failed => "failed".to_owned(),
             Outcome::Kept => format!("failed; revision {} serves on", service.revision),
@@ -276,6 +277,16 @@ fn scale(replicas: u32) -> String {
         1 => "1 replica".to_owned(),
         n => format!("{n} replicas"),
     }
+}
+
+fn canary(service: &ServiceView, name: &str) -> String {
+    let Some(canary) = &service.canary else {
+        return "tried out".to_owned(); // promoted or aborted at this very moment
+    };
+    format!(
+        "tried out, revision {} gets {}; revision {} the rest: `layby promote {name}` or `layby abort {name}`",
+        canary.revision, canary.share, service.revision
+    )
 }
 
 /// A failure in lines: the reason, then what there is to find its cause.

@@ -3,6 +3,7 @@
 mod ask;
 mod audit;
 mod build;
+mod canary;
 mod cli;
 mod client;
 mod connections;

@@ -110,7 +110,8 @@ pub(crate) async fn deploy(client: &Client, options: &Deploy) -> Result<()> {
         env: options.env.iter().cloned().collect::<BTreeMap<_, _>>(),
         unset: options.unset.clone(),
     };
-    let query = [("detach", options.detach.to_string())];
+    let mut query = vec![("detach", options.detach.to_string())];
+    query.extend(options.canary.query());
     let lines = client
         .post_for_lines(&format!("{path}/deploy"), &query, &request)
         .await?;

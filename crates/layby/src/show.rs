@@ -6,6 +6,7 @@ use layby_control::api::types::{ContainerView, ExitView, ServiceDetail, ServiceV
 use layby_model::{State, power};
 use nix::sys::signal::Signal;
 
+use crate::canary;
 use crate::out::say;
 use crate::{events, moment};
 
@@ -36,9 +37,10 @@ pub(crate) fn state(service: &ServiceView) -> String {
         Some(wakefulness) => format!("{state}, {}", text(wakefulness)),
         None => state,
     };
-    match service.failed_revision {
-        Some(revision) => format!("{state} (revision {revision} failed)"),
-        None => state,
+    match (&service.canary, service.failed_revision) {
+        (Some(canary), _) => format!("{state} ({})", canary::short(canary)),
+        (None, Some(revision)) => format!("{state} (revision {revision} failed)"),
+        (None, None) => state,
     }
 }
 
@@ -153,6 +155,13 @@ pub(crate) fn detail(detail: &ServiceDetail, gateway: &str) {
         view.replicas_wanted
     );
     say!("  power     {}", size_line(detail));
+    for line in view
+        .canary
+        .iter()
+        .flat_map(|canary| canary::lines(canary, view))
+    {
+        say!("  canary    {line}");
+    }
     for (number, line) in addresses(view, gateway).iter().enumerate() {
         say!("  {:<8}  {line}", if number == 0 { "address" } else { "" });
     }

@@ -43,6 +43,7 @@ pub(crate) async fn up(paths: &Paths, client: &Client, options: Up) -> Result<()
     query.push(("detach", options.detach.to_string()));
     query.push(("atomic", options.atomic.to_string()));
     query.push(("remove_orphans", options.remove_orphans.to_string()));
+    query.extend(options.canary.query());
     let secrets = reply.secrets.iter().map(|secret| {
         let source = match (&secret.file, &secret.env) {
             (Some(file), _) => SecretSource::File(file.into()),

@@ -70,6 +70,11 @@ pub fn has_ended(d: &Desired, o: &Observed) -> bool {
     Plan::new(d, o).has_ended()
 }
 
+/// Whether a replica that is to be lowered is left its time, for what goes on there.
+pub fn drains(d: &Desired, o: &Observed, replica: &Replica) -> bool {
+    Plan::new(d, o).drains(replica)
+}
+
 /// The conditions whose age matters and that hold now. One that stops holding starts again at zero.
 pub fn timers(d: &Desired, o: &Observed) -> BTreeSet<Timer> {
     let plan = Plan::new(d, o);
@@ -183,7 +188,7 @@ pub fn next_steps(d: &Desired, o: &Observed, stored_wanted: Wakefulness) -> Vec<
     for replica in &o.replicas {
         if let Some(step) = plan.lower(replica)
             && plan.let_go(replica)
-            && (!in_flight(o, replica) || held(o, Timer::Drain(replica.id), d.drain_ms))
+            && (!plan.drains(replica) || held(o, Timer::Drain(replica.id), d.drain_ms))
         {
             steps.push(step);
         }
@@ -234,7 +239,7 @@ pub fn next_due(d: &Desired, o: &Observed) -> Option<u64> {
         dues.push(doze); // one that is asleep by then has no doze to come
     }
     for replica in &o.replicas {
-        if plan.lower(replica).is_some() && plan.let_go(replica) && in_flight(o, replica) {
+        if plan.lower(replica).is_some() && plan.let_go(replica) && plan.drains(replica) {
             dues.push(due(Timer::Drain(replica.id), d.drain_ms));
         }
     }
@@ -444,6 +449,20 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Rule 5: whether a replica that is to be lowered is left its time. For requests in flight it is; and one that goes, for
+    /// connections that are open and may be quiet, too. Those of a replica that only rests outlive a doze; those of a
+    /// service that is switched off lead nowhere; and under stop-first, the next revision would wait for them.
+    fn drains(&self, replica: &Replica) -> bool {
+        let Some(gateway) = &self.o.gateway else {
+            return false;
+        };
+        let some = |counts: &BTreeMap<ReplicaId, u32>| counts.get(&replica.id) > Some(&0);
+        let runs = matches!(replica.phase, Phase::Ready | Phase::Starting);
+        let goes = || self.lower(replica) == Some(Step::Remove(replica.id));
+        some(&gateway.in_flight)
+            || (some(&gateway.open) && runs && self.d.enabled && !self.d.stop_first && goes())
+    }
+
     /// Rule 5: the gateway has confirmed a table newer than the last one that named the replica. A table that
     /// merely lacks it proves nothing: an older one that names it may still be on its way.
     fn let_go(&self, replica: &Replica) -> bool {
@@ -517,13 +536,6 @@ fn held(o: &Observed, timer: Timer, ms: u64) -> bool {
     o.since
         .get(&timer)
         .is_some_and(|since| o.now_ms.saturating_sub(*since) >= ms)
-}
-
-fn in_flight(o: &Observed, replica: &Replica) -> bool {
-    let counts = o.gateway.as_ref().map(|g| &g.in_flight);
-    counts
-        .and_then(|counts| counts.get(&replica.id))
-        .is_some_and(|n| *n > 0)
 }
 
 /// How long a replica lies where it crashed before it is started again, in milliseconds. At once when it had

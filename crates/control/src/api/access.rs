@@ -115,6 +115,7 @@ pub(crate) const RULES: &[Rule] = &[
     look("/v1/services", Read, Sifted),
     look("/v1/services/{app}/{service}", Read, App),
     act("DELETE", "/v1/services/{app}/{service}", Deploy, App, "rm"),
+    act("POST", "/v1/services/{app}/{service}/abort", Deploy, App, "abort"),
     act("POST", "/v1/services/{app}/{service}/deploy", Deploy, App, "deploy"),
     // It shows values of variables.
     look("/v1/services/{app}/{service}/diff", Deploy, App),
@@ -131,6 +132,7 @@ pub(crate) const RULES: &[Rule] = &[
     look("/v1/services/{app}/{service}/logs", Read, App),
     look("/v1/services/{app}/{service}/power", Read, App),
     act("POST", "/v1/services/{app}/{service}/power", Deploy, App, "power"),
+    act("POST", "/v1/services/{app}/{service}/promote", Deploy, App, "promote"),
     act("POST", "/v1/services/{app}/{service}/redeploy", Deploy, App, "redeploy"),
     act("POST", "/v1/services/{app}/{service}/rollback", Deploy, App, "rollback"),
     look("/v1/services/{app}/{service}/rollout", Read, App),

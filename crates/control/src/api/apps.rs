@@ -10,6 +10,7 @@ use axum::{Extension, Json};
 use layby_model::{AppName, error_chain};
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::canary;
 use super::lines::lines;
 use super::pipe;
 use super::query::{self, Pairs};
@@ -47,7 +48,7 @@ pub(super) async fn manifest(
     body: Body,
 ) -> Result<Json<ManifestView>, Problem> {
     let upload = receive(&plane, body, false).await?;
-    let view = deploy::describe(&plane, upload, &ask(&pairs), &who.rights).await?;
+    let view = deploy::describe(&plane, upload, &ask(&pairs)?, &who.rights).await?;
     Ok(Json(view))
 }
 
@@ -66,6 +67,9 @@ pub(super) async fn manifest(
         ("detach" = Option<bool>, Query, description = "Do not wait for the outcome"),
         ("atomic" = Option<bool>, Query, description = "If one service fails, the others go back to where they were, and new ones are removed"),
         ("remove_orphans" = Option<bool>, Query, description = "Take services of the app down that the manifest does not name"),
+        ("canary" = Option<String>, Query, description = "Try what changes out on so many percent of the requests, `1%` to `99%`"),
+        ("canary_header" = Option<String>, Query, description = "The same on requests with this header, `NAME` or `NAME=VALUE`"),
+        ("canary_cookie" = Option<String>, Query, description = "The same on requests with this cookie"),
     ),
     request_body(content_type = "application/x-tar", description = "`manifest/`: its files; `file/<n>` and `context/<n>/`: the further files and the build contexts that `/v1/manifests` asked for"),
     responses(
@@ -82,7 +86,7 @@ pub(super) async fn up(
     body: Body,
 ) -> Result<Response, Problem> {
     let upload = receive(&plane, body, true).await?;
-    let (app, events) = deploy::up(plane, upload, ask(&pairs), who).await?;
+    let (app, events) = deploy::up(plane, upload, ask(&pairs)?, who).await?;
     let target = Extension(Target(app.to_string()));
     Ok((target, lines(ReceiverStream::new(events))).into_response())
 }
@@ -125,8 +129,8 @@ pub(super) async fn down(
     }))
 }
 
-fn ask(pairs: &Pairs) -> Ask {
-    Ask {
+fn ask(pairs: &Pairs) -> Result<Ask, Problem> {
+    Ok(Ask {
         app: query::get(pairs, "app").map(str::to_owned),
         folder: query::get(pairs, "folder").unwrap_or_default().to_owned(),
         folder_path: query::get(pairs, "folder_path").map(str::to_owned),
@@ -137,7 +141,8 @@ fn ask(pairs: &Pairs) -> Ask {
         detach: query::flag(pairs, "detach"),
         atomic: query::flag(pairs, "atomic"),
         remove_orphans: query::flag(pairs, "remove_orphans"),
-    }
+        share: canary::share(pairs)?,
+    })
 }
 
 /// Unpacks an upload, off the async threads.

@@ -4,6 +4,7 @@ mod access;
 mod apps;
 mod audit;
 mod builds;
+mod canary;
 mod document;
 mod events;
 mod exec;
@@ -97,6 +98,8 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(sizes::change, sizes::advise))
         .routes(routes!(sizes::list))
         .routes(routes!(sizes::set, sizes::remove))
+        .routes(routes!(canary::promote))
+        .routes(routes!(canary::abort))
         .routes(routes!(logs::of_service))
         .routes(routes!(logs::of_several))
         .routes(routes!(events::events))

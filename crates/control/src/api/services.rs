@@ -12,6 +12,7 @@ use layby_model::state::Showing;
 use layby_model::{ServiceId, Wakefulness};
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::canary;
 use super::lines::lines;
 use super::query::{self, Pairs};
 use super::types::{DeployBody, Event, Problem, ServiceDetail, ServiceView};
@@ -38,13 +39,23 @@ pub(super) async fn list(State(plane): Shared, who: Who, pairs: Pairs) -> Respon
     let look = move || {
         let drivers = plane.all_drivers().into_iter();
         let drivers = drivers.filter(|(id, _)| who.rights.covers(id.app.as_str()));
-        let views = drivers.map(|(_, driver)| driver.status.borrow().detail.view.clone());
+        let views = drivers.map(|(id, driver)| view(&plane, &id, &driver));
         Ok::<_, Problem>(views.collect::<Vec<ServiceView>>())
     };
     match query::flag(&pairs, "watch") {
         true => lines(watched(move || std::future::ready(look()))),
         false => look().map(Json).into_response(),
     }
+}
+
+/// A service as lists show it, with what a canary of it was given so far.
+fn view(plane: &Plane, id: &ServiceId, driver: &DriverHandle) -> ServiceView {
+    let status = driver.status.borrow();
+    let mut view = status.detail.view.clone();
+    if view.canary.is_some() {
+        view.canary = status.canary(&(plane.traffic)(id).served);
+    }
+    view
 }
 
 /// What is seen, again whenever it is another; it ends with what is looked at.
@@ -108,6 +119,7 @@ fn look_at(plane: &Plane, id: &ServiceId) -> Result<ServiceDetail, Problem> {
     let now_ms = plane.clock.now_ms();
     let ends = status.ends.iter().map(|ending| ending.condition(now_ms));
     detail.conditions.extend(ends);
+    detail.view = view(plane, id, &driver);
     let held = detail.last_wake.as_mut();
     if let Some(wake) = held.filter(|wake| wake.held_ms.is_some()) {
         // The gateway saw the request that was held to its end.
@@ -182,6 +194,9 @@ pub(super) async fn sleep(
         ("app" = String, Path),
         ("service" = String, Path),
         ("detach" = Option<bool>, Query, description = "Do not wait for the outcome"),
+        ("canary" = Option<String>, Query, description = "Try it out on so many percent of the requests, `1%` to `99%`"),
+        ("canary_header" = Option<String>, Query, description = "Try it out on requests with this header, `NAME` or `NAME=VALUE`"),
+        ("canary_cookie" = Option<String>, Query, description = "Try it out on requests with this cookie, `NAME` or `NAME=VALUE`"),
     ),
     request_body = DeployBody,
     responses(
@@ -203,7 +218,8 @@ pub(super) async fn deploy(
             .map_err(|error| Problem::bad_request(format!("the body: {error}")))?,
     };
     let detach = query::flag(&pairs, "detach");
-    let events = deploy::change(plane, &id, body, detach, who).await?;
+    let share = canary::share(&pairs)?;
+    let events = deploy::change(plane, &id, body, share, detach, who).await?;
     Ok(lines(ReceiverStream::new(events)))
 }
 

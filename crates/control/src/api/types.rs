@@ -1,5 +1,6 @@
 //! The words of the HTTP API: what the socket says and takes, as JSON. The CLI reads the same types.
 
+mod canary;
 mod event;
 mod history;
 mod job;
@@ -8,6 +9,7 @@ mod sizes;
 
 use std::collections::BTreeMap;
 
+pub use canary::{CanaryView, GivenView};
 pub use event::{EventKind, EventView};
 pub use history::{ChangeView, DiffView, RevisionOutcome, RevisionView};
 pub use job::{AttemptView, CommandBody, JobView, RunState, RunView};
@@ -254,6 +256,8 @@ pub enum Outcome {
     Failed,
     /// It failed, and the revision before serves on.
     Kept,
+    /// It serves a part of the requests, until it is promoted or aborted.
+    Canary,
     /// The rollout goes on; it was not waited for (any longer).
     Pending,
     /// It is disabled: nothing of it runs until it is enabled.
@@ -331,6 +335,9 @@ pub struct ServiceView {
     pub urls: Vec<String>,
     /// Where containers of its app reach it, by its name or this address; `null`: the node had none left.
     pub virtual_address: Option<String>,
+    /// The revision that is tried out on a part of the requests; `null`: none is.
+    #[serde(default)]
+    pub canary: Option<CanaryView>,
 }
 
 /// One service in full, as `layby status` shows it.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use layby_image::Reference;
 use layby_model::engine::RunSpec;
+use layby_model::route::Share;
 use layby_model::secret;
 use layby_model::spec::{PullPolicy, ServiceSpec};
 use layby_model::{RevisionId, ServiceId};
@@ -12,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::pulls::{self, Pull};
 use super::{
-    Committed, EVENTS, commit, current, finish, images, outcome, privilege, revision,
+    Committed, EVENTS, canary, commit, current, finish, images, outcome, privilege, revision,
     warn_of_unkept,
 };
 use crate::api::types::{DeployBody, Event, Problem, RevisionOutcome};
@@ -30,6 +31,8 @@ struct Change {
     who: Who,
     /// Also where nothing differs.
     anew: bool,
+    /// Tried out on this part of the requests.
+    share: Option<Share>,
 }
 
 /// What it runs.
@@ -57,10 +60,16 @@ pub(crate) async fn change(
     plane: Arc<Plane>,
     id: &ServiceId,
     body: DeployBody,
+    share: Option<Share>,
     detach: bool,
     who: Who,
 ) -> Result<mpsc::Receiver<Event>, Problem> {
     let row = find(&plane, id).await?;
+    canary::refuse_on_top(&row, share.as_ref())?;
+    if share.is_some() && row.live.is_none() {
+        let text = format!("nothing of {id} is live: there is nothing to try a canary beside");
+        return Err(Problem::conflict(text).hint("deploy it whole"));
+    }
     let mut spec = current(&row).1.spec.service.clone();
     let cause = cause(&body);
     if let Some(container) = spec.containers.first_mut() {
@@ -92,6 +101,7 @@ pub(crate) async fn change(
         cause,
         who,
         anew: false,
+        share,
     };
     roll(plane, change, pulls, detach).await
 }
@@ -121,6 +131,7 @@ pub(crate) async fn rollback(
         cause: format!("rolled back to revision {}", record.id),
         who,
         anew: false,
+        share: None,
     };
     roll(plane, change, pulls, detach).await
 }
@@ -138,6 +149,7 @@ pub(crate) async fn redeploy(
     who: Who,
 ) -> Result<mpsc::Receiver<Event>, Problem> {
     let row = find(&plane, id).await?;
+    canary::refuse_on_top(&row, None)?;
     let spec = RunSpec::clone(&row.target.spec);
     let pulls = match pull {
         true => anew(&plane, id, &spec.service).await?,
@@ -158,6 +170,7 @@ pub(crate) async fn redeploy(
         },
         who,
         anew: true,
+        share: None,
     };
     roll(plane, change, pulls, detach).await
 }
@@ -220,12 +233,14 @@ async fn write(plane: &Arc<Plane>, change: &Change) -> Result<Vec<Committed>, Pr
                 unscale: false,
                 enables: false,
                 anew: false,
+                share: None,
             }
         }
     };
     // Whoever names it wants it to run.
     new.enables = true;
     new.anew = change.anew;
+    new.share.clone_from(&change.share);
     commit(plane, vec![new]).await
 }
 

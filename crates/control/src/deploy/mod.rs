@@ -1,6 +1,7 @@
 //! Deploying: manifest -> images -> revisions -> one write -> drivers -> outcome.
 
 mod build;
+mod canary;
 mod change;
 mod conflict;
 mod dry_run;
@@ -20,6 +21,7 @@ mod told;
 pub(crate) mod upload;
 mod whole;
 
+pub(crate) use canary::{abort, promote};
 pub(crate) use change::{change, redeploy, rollback};
 pub(crate) use leave::{down, remove};
 pub(crate) use outcome::wait;
@@ -30,6 +32,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use layby_manifest::{Manifest, ReadOptions};
+use layby_model::route::Share;
 use layby_model::spec::{AppSpec, ServiceSpec};
 use layby_model::state::Showing;
 use layby_model::{AppName, RevisionId, ServiceId};
@@ -75,6 +78,8 @@ pub(crate) struct Ask {
     pub(crate) atomic: bool,
     /// Remove the app's services that the manifest does not name.
     pub(crate) remove_orphans: bool,
+    /// Try what changes out on this part of the requests.
+    pub(crate) share: Option<Share>,
 }
 
 /// A service whose revision is written, and where to see what becomes of it.
@@ -216,7 +221,7 @@ pub(crate) async fn up(
     }
     // With nothing to build or pull, all that can be refused is refused before the answer begins.
     let ready = match builds.is_empty() && pulls.is_empty() {
-        true => Some(commit_app(&plane, app, brought.clone(), &first, &who).await?),
+        true => Some(commit_app(&plane, app, brought.clone(), &first, &who, &ask.share).await?),
         false => None,
     };
     let task_plane = Arc::clone(&plane);
@@ -229,7 +234,8 @@ pub(crate) async fn up(
                 None => {
                     pulls::run(&plane, pulls, &events).await?;
                     images::run(&plane, Arc::new(upload), builds, &who.rights, &events).await?;
-                    let begun = commit_app(&plane, &manifest.app, brought, &first, &who).await?;
+                    let (app, share) = (&manifest.app, &ask.share);
+                    let begun = commit_app(&plane, app, brought, &first, &who, share).await?;
                     // Other services may run what was built; this app's do already.
                     plane.desk.pushed();
                     begun
@@ -407,6 +413,7 @@ async fn commit_app(
     brought: Vec<NewValue>,
     orphans: &[ServiceId],
     who: &Who,
+    share: &Option<Share>,
 ) -> Result<(Vec<Row>, Vec<Committed>, Vec<leave::Leaving>), Problem> {
     plane.vault.keep(brought, &who.name).await?;
     let rows = plane.store.services().await?;
@@ -416,6 +423,7 @@ async fn commit_app(
         let made = revision::resolve(plane, &app.name, service, &rows, BY_UP, &who.name);
         let mut new = made.await?;
         new.unscale = unscales(&rows, &new.service, &new.spec.service);
+        new.share.clone_from(share);
         revisions.push(new);
     }
     let leaving = whole::withdraw(plane, orphans).await?;
@@ -501,6 +509,10 @@ pub(crate) async fn commit_in_turn(
         })
     });
     needs::follow(&mut changed, &mut same);
+    for new in &mut changed {
+        let row = row_of(&new.service);
+        canary::settle(row, new)?;
+    }
     let makers: BTreeMap<ServiceId, String> = (changed.iter())
         .map(|new| (new.service.clone(), new.made_by.clone()))
         .collect();

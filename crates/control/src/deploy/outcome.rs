@@ -209,6 +209,8 @@ fn verdict(
         Some((lost, Some(over(text))))
     } else if row.target.id == revision && row.target_failed {
         Some((lost, row.last_failure.clone()))
+    } else if row.enabled && row.target.id == revision && status.canary_stands() {
+        Some((Outcome::Canary, None))
     } else if !row.enabled && is_disabled {
         Some((Outcome::Disabled, None))
     } else if !row.enabled {

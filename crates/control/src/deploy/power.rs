@@ -7,7 +7,7 @@ use layby_model::spec::{AppSpec, ServiceSpec};
 use layby_model::{AppName, ServiceId};
 use tokio::sync::mpsc;
 
-use super::{EVENTS, commit_in_turn, current, finish, outcome, warn};
+use super::{EVENTS, canary, commit_in_turn, current, finish, outcome, warn};
 use crate::api::Who;
 use crate::api::types::{Event, Problem};
 use crate::capacity;
@@ -30,6 +30,7 @@ pub(crate) async fn change(
     let turn = plane.deploys.lock().await;
     let row = plane.store.service(id).await?;
     let row = row.ok_or_else(|| Problem::no_service(id))?;
+    canary::refuse_on_top(&row, None)?;
     let mut spec = (*current(&row).1.spec).clone();
     let (changed, cause) = match name {
         Some(name) => (
@@ -51,6 +52,7 @@ pub(crate) async fn change(
         made_by: who.name.clone(),
         enables: false,
         anew: false,
+        share: None,
     };
     let committed = commit_in_turn(&plane, &turn, vec![new]).await?;
     drop(turn);

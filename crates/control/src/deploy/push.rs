@@ -108,6 +108,8 @@ async fn deploy_one(plane: &Arc<Plane>, id: &ServiceId) -> Result<Option<String>
         made_by,
         enables: false,
         anew: false,
+        // What a canary was tried out on goes on with what is newer.
+        share: row.share,
     };
     commit_in_turn(plane, &turn, vec![new]).await?;
     drop(kept);

@@ -62,5 +62,6 @@ pub(crate) async fn resolve(
         made_by: made_by.to_owned(),
         enables: false,
         anew: false,
+        share: None,
     })
 }

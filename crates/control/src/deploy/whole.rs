@@ -65,6 +65,7 @@ pub(super) fn is_broken(done: &[Done]) -> bool {
     done.iter().any(|one| match one.outcome {
         Outcome::Failed | Outcome::Kept | Outcome::Pending => true,
         Outcome::Live
+        | Outcome::Canary
         | Outcome::Unchanged
         | Outcome::Disabled
         | Outcome::Scaled
@@ -93,13 +94,16 @@ fn way_back(before: Option<&Row>, done: &Done) -> Back {
     };
     let is_changed = done.revision.is_some();
     match (done.outcome, &before.live) {
-        (Outcome::Live | Outcome::Pending | Outcome::Disabled, Some(live)) if is_changed => {
+        (Outcome::Live | Outcome::Canary | Outcome::Pending | Outcome::Disabled, Some(live))
+            if is_changed =>
+        {
             let spec = Box::new(RunSpec::clone(&live.spec));
             Back::To(live.id, spec, before.enabled)
         }
         (Outcome::Live | Outcome::Pending, None) => Back::Off,
         (
             Outcome::Live
+            | Outcome::Canary
             | Outcome::Pending
             | Outcome::Disabled
             | Outcome::Unchanged
@@ -141,6 +145,7 @@ pub(super) async fn undo(
                 unscale: false,
                 enables,
                 anew: false,
+                share: None,
             }),
             Back::Away => away.push(one.service.clone()),
             Back::Off => off.push(one.service.clone()),

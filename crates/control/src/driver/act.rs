@@ -118,6 +118,13 @@ impl Driver {
                 },
             },
         };
+        self.note_canary(matches!(
+            mode,
+            Mode::Serve {
+                canary: Some(_),
+                ..
+            }
+        ));
         if matches!(mode, Mode::Serve { .. })
             && let Some(waking) = self.waking.take()
         {

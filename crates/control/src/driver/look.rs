@@ -69,6 +69,7 @@ impl Driver {
         let gateway = GatewayReport {
             confirmed,
             in_flight: traffic.in_flight,
+            open: traffic.open,
             // Who is in it by another way waits for nothing, but is to find it awake as well.
             waiting: waiting.unwrap_or(0) + self.plane.uses.of(&self.id),
             uses: traffic.uses,

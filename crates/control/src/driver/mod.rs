@@ -6,6 +6,7 @@
 
 mod act;
 mod boot;
+mod canary;
 mod decide;
 mod look;
 pub(crate) use look::{desired, rolling, shown_spec};
@@ -98,6 +99,8 @@ pub(crate) struct Driver {
     failed_listeners: Vec<(Listener, String)>,
     /// The newest table that was made for this service.
     version: Version,
+    /// Since when a canary serves.
+    canary: Option<canary::Begun>,
     addresses: BTreeMap<ReplicaId, IpAddr>,
     pending: Option<Pending>,
     /// The attempt of the target that is under way, and how long it took.
@@ -163,6 +166,7 @@ pub(crate) fn new(plane: Arc<Plane>, loaded: Loaded) -> (DriverHandle, Driver) {
         listeners_version: None,
         failed_listeners: Vec::new(),
         version: Version::default(),
+        canary: None,
         addresses: BTreeMap::new(),
         pending: None,
         boot: None,
@@ -326,9 +330,13 @@ impl Driver {
             gateway.is_some_and(|g| g.in_flight.get(id).is_some_and(|n| *n > 0))
         };
         let timers = plan::timers(d, o);
+        let drains = |id: &ReplicaId| {
+            let replica = o.replicas.iter().find(|r| r.id == *id);
+            replica.is_some_and(|replica| plan::drains(d, o, replica))
+        };
         let draining = timers
             .iter()
-            .any(|timer| matches!(timer, Timer::Drain(id) if in_flight(id)));
+            .any(|timer| matches!(timer, Timer::Drain(id) if drains(id)));
         let may_doze = d.ladder.doze_after_ms.or(d.ladder.sleep_after_ms).is_some();
         let busy = d.wanted > Wakefulness::Asleep
             && may_doze

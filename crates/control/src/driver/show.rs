@@ -12,6 +12,7 @@ use layby_model::state::state;
 use layby_model::{ReplicaId, RevisionId, State, Wakefulness};
 
 use super::act::rests_at;
+use super::canary::{self, Begun};
 use super::decide::end_of;
 use super::look::{desired, shown_spec};
 use super::{Driver, Waking};
@@ -37,6 +38,8 @@ pub(crate) struct Status {
     pub(crate) last_answer: Option<String>,
     /// What the target waits for.
     pub(crate) blockade: Blockade,
+    /// Since when its canary serves.
+    pub(super) canary: Option<Begun>,
     /// The service was removed.
     pub(crate) gone: bool,
 }
@@ -123,6 +126,7 @@ impl Status {
             ends: Vec::new(),
             last_answer: None,
             blockade: Blockade::Open,
+            canary: None,
             gone: false,
         }
     }
@@ -152,6 +156,7 @@ impl Driver {
                 .starting(d, o)
                 .find_map(|id| Some(self.health.last_answer(id)?.text)),
             blockade: self.blockade.clone(),
+            canary: self.canary.clone(),
             gone: false,
         };
         let changed = self.status.send_if_modified(|shown| {
@@ -354,6 +359,7 @@ fn view(row: &Row, d: &Desired, o: &Observed, config: &ControlConfig) -> Service
         virtual_address: config
             .virtual_address(row.address)
             .map(|address| address.to_string()),
+        canary: canary::view(row, o),
     }
 }
 

@@ -182,6 +182,8 @@ async fn redeploy(
                 made_by: who.name.clone(),
                 enables: false,
                 anew: false,
+                // What a canary was tried out on goes on with what is newer.
+                share: row.share.clone(),
             });
         }
     }

@@ -5,6 +5,7 @@
 
 mod answers;
 mod audit;
+mod canary;
 mod events;
 pub(crate) mod format;
 mod history;
@@ -218,6 +219,7 @@ mod tests {
             made_by: "root".into(),
             enables: true,
             anew: false,
+            share: None,
         }
     }
 

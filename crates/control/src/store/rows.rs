@@ -86,6 +86,8 @@ pub(crate) struct NewRevision {
     pub(crate) enables: bool,
     /// It is made even where nothing differs from what is there.
     pub(crate) anew: bool,
+    /// The part of the requests that it is to be tried out on, beside what is live; `None`: it goes live.
+    pub(crate) share: Option<Share>,
 }
 
 /// A decision of a driver; it is written only if the row's generation is still the one it was made with.
@@ -315,6 +317,8 @@ fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqli
     let revision = newest.unwrap_or(0) + 1;
     let before = read(tx, &new.service)?;
     let enabled = enabled_after(before.as_ref(), &new.spec.service, new.enables);
+    let share = new.share.as_ref().map(serde_json::to_string).transpose();
+    let share = share.map_err(unreadable)?;
     let address = match newest {
         Some(_) => None, // it has one, and keeps it
         None => next_address(tx)?,
@@ -323,7 +327,7 @@ fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqli
         "INSERT INTO services
              (app, service, enabled, removing, target, live, target_failed, replicas, wanted, generation, address)
          VALUES (?1, ?2, ?8, 0, ?3, NULL, 0, ?4, 'awake', ?5, ?6)
-         ON CONFLICT DO UPDATE SET target = ?3, target_failed = 0, failed_attempts = 0, share = NULL,
+         ON CONFLICT DO UPDATE SET target = ?3, target_failed = 0, failed_attempts = 0, share = ?9,
              generation = ?5, enabled = ?8,
              scale = iif(?7, NULL, scale), replicas = coalesce(iif(?7, NULL, scale), ?4)",
         params![
@@ -334,7 +338,8 @@ fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqli
             next_generation(tx)?,
             address,
             new.unscale,
-            enabled
+            enabled,
+            share
         ],
     )?;
     history::overtake(tx, &new.service, now)?;

@@ -91,6 +91,8 @@ pub struct GatewayReport {
     pub confirmed: Version,
     /// Requests in flight, by replica. Those with none may be left out.
     pub in_flight: BTreeMap<ReplicaId, u32>,
+    /// Connections that are open through to a replica and may be quiet, by replica. Those with none may be left out.
+    pub open: BTreeMap<ReplicaId, u32>,
     /// Requests that wait for a replica: a level, not an edge.
     pub waiting: u32,
     /// Uses ever seen in this life of the gateway.

@@ -600,6 +600,46 @@ fn live_is_unhealthy_when_all_of_it_runs_and_none_answers() {
     assert_eq!(published(ready), Step::Publish(serve(TWO)));
 }
 
+#[test]
+fn a_quiet_connection_gives_a_replica_that_is_replaced_its_time() {
+    let replaced = Desired {
+        live: Some(TARGET),
+        target: Some(TARGET),
+        ..desired()
+    };
+    let open = |d: &Desired, phase, age_ms| {
+        let mut o = observed(&[
+            replica(ONE, LIVE, phase),
+            replica(TWO, TARGET, Phase::Ready),
+        ]);
+        o.published = Some(serve(TWO));
+        o.gateway.as_mut().expect("a report").open = [(ONE, 1)].into();
+        let o = aged(d, o, age_ms);
+        assert_eq!(
+            drains(d, &o, &o.replicas[0]),
+            steps(d, &o).is_empty() || age_ms > 0
+        );
+        steps(d, &o)
+    };
+    let remove = [Step::Remove(ONE)];
+    assert_eq!(open(&replaced, Phase::Ready, 0), []);
+    assert_eq!(open(&replaced, Phase::Ready, replaced.drain_ms), remove);
+    assert_eq!(
+        open(&replaced, Phase::Frozen, 0),
+        remove,
+        "nobody is heard in there"
+    );
+    let stop_first = Desired {
+        stop_first: true,
+        ..replaced
+    };
+    assert_eq!(
+        open(&stop_first, Phase::Ready, 0),
+        remove,
+        "the next one waits"
+    );
+}
+
 const PHASES: [Phase; 8] = [
     Phase::Ready,
     Phase::Starting,
@@ -666,11 +706,12 @@ prop_compose! {
 prop_compose! {
     fn any_report()(
         confirmed in 0..4u64,
+        open in prop::collection::btree_map((1_u64..5).prop_map(ReplicaId), 0_u32..3, 0..3),
         in_flight in prop::collection::btree_map((1..9u64).prop_map(ReplicaId), 0..3u32, 0..3),
         waiting in prop::sample::select(vec![0, 0, 1]),
         uses in 0..3u64,
     ) -> GatewayReport {
-        GatewayReport { confirmed: version(confirmed), in_flight, waiting, uses }
+        GatewayReport { confirmed: version(confirmed), in_flight, open, waiting, uses }
     }
 }
 

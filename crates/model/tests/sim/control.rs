@@ -159,6 +159,7 @@ impl World {
                 report.confirmed
             },
             in_flight: report.in_flight.clone(),
+            open: BTreeMap::new(),
             waiting: report.waiting,
             uses: report.uses,
         });
