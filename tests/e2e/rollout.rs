@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::apps::{App, WEB};
-use crate::node::{Node, get, is_root};
+use crate::node::{Node, get, is_root, run_dir};
 
 #[test]
 fn a_new_revision_takes_over_without_losing_a_request() {
@@ -157,4 +157,41 @@ fn several_replicas_share_the_work_and_one_that_crashes_is_replaced() {
         now.len() == 3 && now != pids && node.status("web")["replicas_ready"] == 3
     });
     assert_eq!(node.get("web.shop.localhost", "/").body, "hello world");
+}
+
+#[test]
+fn a_rollback_brings_the_old_image_back_and_a_disabled_service_leaves_nothing_that_runs() {
+    if !is_root() {
+        return;
+    }
+    let mut node = Node::start();
+    let app = App::compose(WEB);
+    node.run_in(app.path(), &["up"]).ok();
+    // The same name, and another image behind it.
+    let dockerfile = std::fs::read_to_string(app.path().join("Dockerfile")).expect("a file");
+    app.write("Dockerfile", &format!("{dockerfile}ENV GREETING=moon\n"));
+    node.run_in(app.path(), &["up"]).ok().says("revision 2");
+    let said = |node: &Node| node.get("web.shop.localhost", "/").body;
+    assert_eq!(said(&node), "hello moon");
+    node.run(&["rollback", "web"]).ok().says("live, revision 3");
+    assert_eq!(said(&node), "hello world");
+    node.run(&["diff", "web", "1"]).ok().says("are the same");
+    node.run(&["history", "web"])
+        .ok()
+        .says("rolled back to revision 1");
+
+    node.run(&["disable", "web"]).ok().says("DISABLED");
+    assert_eq!(node.pids("web"), [] as [i64; 0]);
+    let shims = run_dir(node.data.path()).join("shims");
+    node.wait_for("its shim to go", |_| {
+        std::fs::read_dir(&shims).map_or(0, Iterator::count) == 0
+    });
+    node.kill();
+    node.serve();
+    let refused = node.get("web.shop.localhost", "/");
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.body.trim(), "The service shop/web is disabled.");
+    node.run(&["ls"]).ok().says("1 service is disabled");
+    node.run(&["enable", "web"]).ok().says("live, revision 3");
+    assert_eq!(said(&node), "hello world");
 }

@@ -97,8 +97,27 @@ pub(crate) fn join(members: &mut [Member], report: &mut Report) {
                 unknown(&need, &owner, report);
                 continue;
             };
-            if need.implied && other == at {
-                continue; // another name for itself
+            let is_job = |at: usize| members[at].draft.spec.job.is_some();
+            if need.implied && (other == at || is_job(other) || is_job(at)) {
+                continue; // another name for itself, or what runs by the clock
+            }
+            if is_job(other) {
+                let message = format!(
+                    "service {:?} depends on {:?}, which is a job: it runs when its schedule says, and nothing waits for it",
+                    owner.as_str(),
+                    cut(&need.service)
+                );
+                report.error(&need.place, message);
+                continue;
+            }
+            if is_job(at) {
+                let message = format!(
+                    "job {:?} does not wait for {:?}: it runs when its schedule says",
+                    owner.as_str(),
+                    cut(&need.service)
+                );
+                report.warn(&need.place, message);
+                continue;
             }
             if need.condition == Condition::Completed {
                 completes(&mut members[other], &need, report);
