@@ -19,7 +19,7 @@ mod inspect;
 mod layer;
 mod layout;
 mod lock;
-mod percent;
+pub mod percent;
 mod pieces;
 mod prune;
 pub mod reference;

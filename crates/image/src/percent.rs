@@ -1,7 +1,7 @@
 //! Percent-encoding of what goes into a URL.
 
 /// Percent-encodes all but the unreserved characters (RFC 3986, section 2.3).
-pub(crate) fn encode(text: &str) -> String {
+pub fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

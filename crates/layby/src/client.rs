@@ -13,6 +13,7 @@ use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use layby_control::api::types::{Problem, VersionView};
+pub(crate) use layby_image::percent::encode;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader};
 use tokio_tungstenite::WebSocketStream;
@@ -489,20 +490,6 @@ fn encode_query(query: &[Query<'_>]) -> String {
         text.push_str(key);
         text.push('=');
         text.push_str(&encode(value));
-    }
-    text
-}
-
-/// Percent-encodes all but the unreserved characters (RFC 3986, section 2.3).
-pub(crate) fn encode(value: &str) -> String {
-    let mut text = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                text.push(byte as char)
-            }
-            _ => text.push_str(&format!("%{byte:02X}")),
-        }
     }
     text
 }

@@ -199,7 +199,7 @@ impl Screen {
         );
         if names.is_empty() {
             self.note(
-                "Without a name it is kept only while something uses it: `layby build -t NAME` names it, and takes its steps from the cache",
+                "Without a name it is kept for a day, and as long as something uses it: `layby build -t NAME` names it",
             );
         }
     }

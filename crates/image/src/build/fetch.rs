@@ -79,7 +79,10 @@ fn fetch_within(
         .user_agent(concat!("layby/", env!("CARGO_PKG_VERSION")))
         .build();
     let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), fence);
-    let response = agent.get(url).call().map_err(|error| failed(&error))?;
+    let response = agent.get(url).call().map_err(|error| match error {
+        ureq::Error::Other(why) => failed(&why), // the fence's
+        error => failed(&error),
+    })?;
     let mut body = response
         .into_body()
         .into_with_config()

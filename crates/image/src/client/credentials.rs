@@ -333,13 +333,21 @@ fn ask_helper(name: &str, server: &str) -> Result<Option<Credentials>, Error> {
             "its name is not of letters, digits, `.`, `_` and `-`".to_owned(),
         ));
     }
-    let spawned = Command::new(&program)
+    run_helper(&program, server)
+}
+
+fn run_helper(program: &str, server: &str) -> Result<Option<Credentials>, Error> {
+    let failed = |reason: String| Error::Malformed {
+        what: format!("the answer of {program}"),
+        reason,
+    };
+    let spawned = Command::new(program)
         .arg("get")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn();
-    let mut child = spawned.map_err(io_error("run", Path::new(&program)))?;
+    let mut child = spawned.map_err(io_error("run", Path::new(program)))?;
     // What does not fit into the pipe would block, but a server's name does; the end of input comes with the drop.
     let asked = child
         .stdin
@@ -359,7 +367,7 @@ fn ask_helper(name: &str, server: &str) -> Result<Option<Credentials>, Error> {
     let status = loop {
         match child
             .try_wait()
-            .map_err(io_error("wait for", Path::new(&program)))?
+            .map_err(io_error("wait for", Path::new(program)))?
         {
             Some(status) => break status,
             None if started.elapsed() > HELPER_TIME || answer.is_err() => {
@@ -490,6 +498,38 @@ mod tests {
         assert!(!error.to_string().contains("c2VjcmV0") && !error.to_string().contains("secret"));
         let shown = format!("{:?}", Credentials::IdentityToken("s3cret".into()));
         assert!(!shown.contains("s3cret"));
+    }
+
+    #[test]
+    fn a_helper_is_asked_by_its_protocol_and_what_it_fails_with_is_not_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = dir.path().join("docker-credential-test");
+        let text = r#"#!/bin/sh
+            read server
+            case "$1 $server" in
+            "get a.example") echo '{"ServerURL":"x","Username":"ann","Secret":"pass"}' ;;
+            "get token.example") echo '{"Username":"<token>","Secret":"t0ken"}' ;;
+            "get none.example") echo "credentials not found in native keychain"; exit 1 ;;
+            "get bad.example") echo "my pass is pass"; exit 0 ;;
+            *) echo "my pass is pass"; exit 2 ;;
+            esac
+        "#;
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        let ask = |server: &str| run_helper(script.to_str().unwrap(), server);
+        let password = Credentials::Password {
+            user: "ann".to_owned(),
+            password: "pass".to_owned(),
+        };
+        assert_eq!(ask("a.example").unwrap(), Some(password));
+        let token = Credentials::IdentityToken("t0ken".to_owned());
+        assert_eq!(ask("token.example").unwrap(), Some(token));
+        assert_eq!(ask("none.example").unwrap(), None);
+        for server in ["bad.example", "locked.example"] {
+            let error = ask(server).unwrap_err().to_string();
+            assert!(!error.contains("my pass"), "{error}");
+        }
+        assert!(run_helper("docker-credential-that-is-not-there", "a.example").is_err());
     }
 
     #[test]
