@@ -15,6 +15,7 @@ mod registry;
 mod restart;
 mod restarts;
 mod rollout;
+mod secrets;
 mod sleep;
 mod tcp;
 mod volumes;

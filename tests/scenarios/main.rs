@@ -43,4 +43,5 @@ pages! {
     first_deploy,
     history,
     jobs,
+    secrets,
 }

@@ -1,6 +1,8 @@
 //! Named volumes: used, kept, removed; and what only the node's operator allows.
 
 mod common;
+#[path = "kept/secrets.rs"]
+mod secrets;
 
 use common::{World, compose};
 use layby_control::api::types::{RemovedView, VolumeView};

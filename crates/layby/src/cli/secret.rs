@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use layby_model::secret::is_value_name;
 
-use super::{Json, not_empty};
+use super::Json;
 
 /// `layby secret`.
 #[derive(Debug, Subcommand)]
@@ -32,7 +33,7 @@ pub(crate) enum Secret {
     /// Remove a secret with all its versions; one that a service uses stays.
     Rm {
         /// The secret.
-        #[arg(value_parser = not_empty)]
+        #[arg(value_parser = secret_name)]
         name: String,
         /// Whose it is; left out: the node's.
         #[arg(long)]
@@ -46,7 +47,7 @@ pub(crate) enum Secret {
 #[derive(Debug, Args)]
 pub(crate) struct SecretSet {
     /// Its name.
-    #[arg(value_parser = not_empty)]
+    #[arg(value_parser = secret_name)]
     pub(crate) name: String,
     /// Read the value from this file, as it is.
     #[arg(long, value_name = "FILE")]
@@ -79,4 +80,14 @@ pub(crate) struct SecretFor {
     /// Do not wait for the outcome.
     #[arg(long)]
     pub(crate) detach: bool,
+}
+
+fn secret_name(text: &str) -> Result<String, String> {
+    match is_value_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err(
+            "use up to 253 letters, digits, '_', '.' and '-', not beginning with a point (GROUP/KEY for a key of a group)"
+                .to_owned(),
+        ),
+    }
 }
