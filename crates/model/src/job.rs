@@ -289,6 +289,8 @@ pub enum Stop {
 pub struct Attempt {
     /// Its replica.
     pub replica: ReplicaId,
+    /// The engine has taken the order for it: if there is no replica, it is gone.
+    pub launched: bool,
     /// How it ended, once that is written.
     pub end: Option<AttemptEnd>,
     /// What the engine says of its replica.
@@ -311,6 +313,8 @@ pub enum AttemptEnd {
 pub enum Seen {
     /// There is none.
     Absent,
+    /// It was made, and never told to run.
+    Made,
     /// It runs, or is on its way.
     Runs,
     /// It is being stopped.
@@ -326,8 +330,7 @@ impl Seen {
     pub fn of(report: &ReplicaReport) -> Self {
         match report.phase {
             Phase::Ready | Phase::Starting | Phase::Freezing | Phase::Frozen => Self::Runs,
-            // What was made and not told to run yet has neither ended nor failed.
-            Phase::Stopped if report.run == 0 => Self::Absent,
+            Phase::Stopped if report.run == 0 => Self::Made,
             Phase::Stopped | Phase::Lost => Self::Ended,
             Phase::Stopping => Self::Stops,
             Phase::Removing => Self::Leaves,
@@ -358,7 +361,7 @@ pub enum Step {
     Retire(ReplicaId),
     /// Make a further attempt.
     Begin,
-    /// Order its replica, also anew: the order was never accepted, or lost with all that the node had.
+    /// Order its replica, also anew: nobody knows whether the order was taken.
     Launch(ReplicaId),
     /// Stop its replica, with its grace.
     Stop(ReplicaId),
@@ -373,15 +376,16 @@ pub fn next_steps(run: &Run) -> Vec<Step> {
     let mut steps = Vec::new();
     for attempt in &run.attempts {
         let id = attempt.replica;
+        let ends = run.stopping.is_some() || run.held.is_some_and(|held| held != Held::There);
         match (attempt.end, attempt.seen) {
             (Some(_), Seen::Absent | Seen::Leaves) => {}
-            (Some(_), Seen::Runs | Seen::Stops | Seen::Ended) => steps.push(Step::Retire(id)),
+            (Some(_), Seen::Made | Seen::Runs | Seen::Stops | Seen::Ended) => {
+                steps.push(Step::Retire(id));
+            }
             (None, Seen::Ended) => steps.push(Step::Settle(id)),
-            (None, Seen::Absent) if run.stopping.is_some() => steps.push(Step::Settle(id)),
-            // Nobody would be at its other end.
-            (None, Seen::Absent) if run.held == Some(Held::There) => steps.push(Step::Launch(id)),
-            (None, Seen::Absent) if run.held.is_some() => steps.push(Step::Settle(id)),
-            (None, Seen::Absent) => steps.push(Step::Launch(id)),
+            (None, Seen::Absent) if attempt.launched => steps.push(Step::Settle(id)),
+            (None, Seen::Absent | Seen::Made) if ends => steps.push(Step::Settle(id)),
+            (None, Seen::Absent | Seen::Made) => steps.push(Step::Launch(id)),
             (None, Seen::Runs) if run.stopping.is_some() || run.held == Some(Held::Over) => {
                 steps.push(Step::Stop(id));
             }

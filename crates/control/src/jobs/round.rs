@@ -138,7 +138,8 @@ impl Runner {
             Step::Launch(replica) => {
                 self.order(id, run, &[(replica, Some(Wakefulness::Awake))])
                     .await?;
-                return Ok(false);
+                let store = &self.plane.store;
+                store.launch_attempt(replica).await.map_err(told)?;
             }
             Step::Stop(replica) => {
                 self.order(id, run, &[(replica, Some(Wakefulness::Asleep))])

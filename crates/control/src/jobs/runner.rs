@@ -247,6 +247,7 @@ impl Runner {
             let report = reports.iter().find(|report| report.id == attempt.replica);
             job::Attempt {
                 replica: attempt.replica,
+                launched: attempt.launched,
                 end: attempt.end.as_ref().map(|end| end.end()),
                 seen: report.map_or(job::Seen::Absent, job::Seen::of),
             }

@@ -101,6 +101,8 @@ pub(crate) struct AttemptRow {
     pub(crate) replica: ReplicaId,
     /// When it was made.
     pub(crate) made_ms: u64,
+    /// The engine has taken the order for it.
+    pub(crate) launched: bool,
     /// How it ended.
     pub(crate) end: Option<EndRow>,
 }
@@ -288,6 +290,18 @@ impl Store {
                     run.0,
                     int(now_ms)
                 ],
+            )
+            .map(drop)
+        })
+        .await
+    }
+
+    /// The engine has taken the order for an attempt.
+    pub(crate) async fn launch_attempt(&self, replica: ReplicaId) -> Result<(), StoreError> {
+        self.call(move |db| {
+            db.execute(
+                "UPDATE job_attempts SET launched = 1 WHERE replica = ?1",
+                [replica.to_string()],
             )
             .map(drop)
         })
@@ -504,7 +518,7 @@ fn read(db: &Connection, id: &ServiceId) -> rusqlite::Result<Shelf> {
     for run in &mut runs {
         run.attempts = db
             .prepare_cached(
-                "SELECT replica, made_ms, ended_ms, code, oom, hopeless, message
+                "SELECT replica, made_ms, ended_ms, code, oom, hopeless, message, launched
                  FROM job_attempts WHERE app = ?1 AND job = ?2 AND run = ?3 ORDER BY replica",
             )?
             .query_map(params![names[0], names[1], run.run.0], read_attempt)?
@@ -545,6 +559,7 @@ fn read_attempt(row: &rusqlite::Row<'_>) -> rusqlite::Result<AttemptRow> {
     Ok(AttemptRow {
         replica: replica.parse().map_err(unreadable)?,
         made_ms: row.get::<_, i64>(1)?.unsigned_abs(),
+        launched: row.get(7)?,
         end: ended_ms.map(|ended_ms| EndRow {
             ended_ms: ended_ms.unsigned_abs(),
             exit: code.map(|code| Exit { code, oom }),

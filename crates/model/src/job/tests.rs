@@ -100,6 +100,7 @@ fn run() -> Run {
 fn attempt(n: u64, end: Option<AttemptEnd>, seen: Seen) -> Attempt {
     Attempt {
         replica: ReplicaId(n),
+        launched: seen != Seen::Absent,
         end,
         seen,
     }
@@ -123,6 +124,16 @@ fn a_run_goes_from_its_attempt_to_its_end() {
     );
     one.attempts = vec![attempt(1, Some(AttemptEnd::Badly), Seen::Leaves)];
     assert_eq!(next_steps(&one), [Step::End(Outcome::Failed)]);
+}
+
+#[test]
+fn what_is_gone_has_failed_and_is_not_begun_anew() {
+    let mut one = run();
+    one.attempts = vec![attempt(1, None, Seen::Absent)];
+    one.attempts[0].launched = true;
+    assert_eq!(next_steps(&one), [Step::Settle(ReplicaId(1))]);
+    one.attempts[0].seen = Seen::Made;
+    assert_eq!(next_steps(&one), [Step::Launch(ReplicaId(1))]);
 }
 
 #[test]
@@ -306,7 +317,8 @@ proptest! {
                     Step::Launch(id) => {
                         prop_assert!(one.stopping.is_none());
                         if !lost {
-                            find(&mut one, id).seen = Seen::Runs;
+                            let attempt = find(&mut one, id);
+                            (attempt.seen, attempt.launched) = (Seen::Runs, true);
                         }
                     }
                     Step::Stop(id) => find(&mut one, id).seen = Seen::Stops,
