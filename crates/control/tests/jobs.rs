@@ -345,6 +345,25 @@ async fn a_job_that_is_suspended_runs_by_hand_only_and_names_are_not_shared() {
 }
 
 #[tokio::test]
+async fn a_job_that_its_manifest_no_longer_names_goes_on_until_that_is_asked_for() {
+    let world = World::new().await;
+    world.up(&scheduled("@yearly", "")).await;
+    let without = compose("fake/ok", "");
+    let up = world.up(&without).await;
+    let mut warned = up.events.iter();
+    assert!(warned.any(|event| {
+        matches!(event, Event::Warning { text } if text.contains("layby job rm shop/task"))
+    }));
+    let up = world.up_as("shop", &without, "&remove_orphans=1").await;
+    assert_eq!(
+        (told(&up), up.code()),
+        (vec!["shop/task  removed".to_owned()], 0)
+    );
+    let jobs: Vec<JobView> = world.get("/v1/jobs").await;
+    assert_eq!(jobs, []);
+}
+
+#[tokio::test]
 async fn a_job_keeps_its_volume_and_its_image() {
     let world = World::new().await;
     let more = "    volumes: ['data:/data']\n";

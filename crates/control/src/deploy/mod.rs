@@ -194,7 +194,10 @@ pub(crate) async fn up(
         false => warnings(&manifest, &rows),
     };
     warnings.extend(sizes);
-    warnings.extend(jobs::left_out(&plane, app));
+    let lost_jobs = jobs::orphans(&plane, app);
+    if !ask.remove_orphans {
+        warnings.extend(lost_jobs.iter().map(jobs::left_out));
+    }
 
     if ask.dry_run {
         let task_plane = Arc::clone(&plane);
@@ -247,6 +250,9 @@ pub(crate) async fn up(
             let done = outcome::each(committed, ask.detach, &events).await;
             if ask.atomic && whole::is_broken(&done) {
                 return whole::undo(&plane, &before, &done, &who, &events).await;
+            }
+            if ask.remove_orphans {
+                jobs::remove_orphans(&plane, lost_jobs, &events).await?;
             }
             leaving.extend(whole::withdraw(&plane, &last).await?);
             if !ask.detach {

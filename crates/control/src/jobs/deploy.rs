@@ -1,7 +1,7 @@
 //! Jobs of a manifest: what is refused, and what is told of those that were deployed.
 
 use layby_model::spec::{AppSpec, ServiceSpec};
-use layby_model::{AppName, ServiceId, job};
+use layby_model::{ServiceId, job};
 use tokio::sync::mpsc;
 
 use super::timetable::Timetable;
@@ -103,22 +103,42 @@ pub(crate) async fn tell(
 }
 
 /// The jobs of an app that its manifest does not name (any more).
-pub(crate) fn left_out(plane: &Plane, app: &AppSpec) -> Vec<String> {
+pub(crate) fn orphans(plane: &Plane, app: &AppSpec) -> Vec<ServiceId> {
     let shown = plane.jobs.shown();
     let named = |id: &ServiceId| {
         app.services
             .iter()
             .any(|service| service.name == id.service)
     };
-    let is_of = |id: &ServiceId, name: &AppName| id.app == *name;
-    let left = shown.shelves.iter().filter(|(id, shelf)| {
+    let lost = shown.shelves.iter().filter(|(id, shelf)| {
         let stays = shelf.job.as_ref().is_some_and(|job| !job.removing);
-        stays && is_of(id, &app.name) && !named(id)
+        stays && id.app == app.name && !named(id)
     });
-    left.map(|(id, _)| {
-        format!("the job {id} is not in the manifest (any more) and goes on as it is; `layby job rm {id}` removes it")
-    })
-    .collect()
+    lost.map(|(id, _)| id.clone()).collect()
+}
+
+/// The warning of one that goes on.
+pub(crate) fn left_out(id: &ServiceId) -> String {
+    format!(
+        "the job {id} is not in the manifest (any more) and goes on as it is; `layby job rm {id}` removes it"
+    )
+}
+
+/// Removes jobs that a manifest does not name (any more).
+///
+/// # Errors
+/// It takes too long: it goes on.
+pub(crate) async fn remove_orphans(
+    plane: &Plane,
+    lost: Vec<ServiceId>,
+    events: &mpsc::Sender<Event>,
+) -> Result<(), Problem> {
+    for id in lost {
+        plane.jobs.remove(&id.app, Some(&id)).await?;
+        let (job, text) = (id.to_string(), "removed".to_owned());
+        let _ = events.send(Event::Job { job, text }).await;
+    }
+    Ok(())
 }
 
 /// What deploying a job would do (dry run).

@@ -25,7 +25,9 @@ use crate::plane::Plane;
 use crate::secrets;
 use crate::store::{NewRun, Shelf, StoreError};
 
-pub(crate) use deploy::{check_names, check_schedule, left_out, steps, tell};
+pub(crate) use deploy::{
+    check_names, check_schedule, left_out, orphans, remove_orphans, steps, tell,
+};
 pub(crate) use held::{Holding, hold};
 pub(crate) use logs::open as log;
 pub(crate) use one_off::{OneOff, spec as one_off};
