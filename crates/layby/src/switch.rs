@@ -7,6 +7,7 @@ use layby_control::api::types::{RemovedView, ServiceView};
 use crate::cli::{Enable, Remove, Several};
 use crate::client::Client;
 use crate::events::{self, Style};
+use crate::exit::{Code, Exit};
 use crate::out::say;
 use crate::services::{find, find_all};
 use crate::show;
@@ -56,7 +57,11 @@ pub(crate) async fn enable(client: &Client, options: &Enable) -> Result<()> {
 pub(crate) async fn remove(client: &Client, options: &Remove) -> Result<()> {
     let mut paths = Vec::new();
     for name in &options.names {
-        let path = find(client, name).await?; // all are known before one is removed
+        // All are known before one is removed.
+        let path = match find(client, name).await {
+            Ok(path) => path,
+            Err(error) => return Err(unless_app(client, name, error).await),
+        };
         if !paths.contains(&path) {
             paths.push(path);
         }
@@ -66,6 +71,19 @@ pub(crate) async fn remove(client: &Client, options: &Remove) -> Result<()> {
         Ok(format!("{}  removed", removed.removed.join(", ")))
     });
     say_all(join_all(asked).await)
+}
+
+/// An error of finding a service; one that says the way where an app is called so.
+async fn unless_app(client: &Client, name: &str, error: anyhow::Error) -> anyhow::Error {
+    let views: Result<Vec<ServiceView>> = client.get("/v1/services", &[]).await;
+    let is_app = views.is_ok_and(|views| views.iter().any(|view| view.app == name));
+    match is_app {
+        true => {
+            let text = format!("{name} is an app: `layby down {name}` takes all of it down");
+            Exit::new(Code::NotFound, text).into()
+        }
+        false => error,
+    }
 }
 
 /// The API paths of what is meant. `--all` means those that the command changes: with `enabled` those that are, else the

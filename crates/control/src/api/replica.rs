@@ -72,6 +72,10 @@ pub(super) async fn awake(
         )
     });
     let Some(report) = best else {
+        if !enabled {
+            return Err(Problem::conflict(format!("{service} is disabled"))
+                .hint(format!("`layby enable {service}` brings it back")));
+        }
         let text = match only {
             Some(only) => format!("{service} has no replica {only} that runs"),
             None => format!("{service} has no replica that runs"),
