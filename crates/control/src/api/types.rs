@@ -4,6 +4,7 @@ mod canary;
 mod event;
 mod history;
 mod job;
+mod outcome;
 mod secret;
 mod sizes;
 
@@ -18,6 +19,7 @@ use layby_model::Wakefulness;
 use layby_model::replica::{Exit, Phase};
 use layby_model::spec::BuildSecret;
 use layby_model::state::Showing;
+pub use outcome::Outcome;
 pub use secret::{KeptSecret, SetSecrets};
 use serde::{Deserialize, Serialize};
 pub use sizes::{AdviceView, PowerBody, PowerView, PresetBody, ScaleBody, SizeView};
@@ -242,32 +244,6 @@ pub enum Event {
         /// The exit code: 0 all live, 1 failed, 3 failed and live kept, 4 an image is not there, 5 not decided in time.
         code: i32,
     },
-}
-
-/// What came of the deploy of one service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// The new revision serves.
-    Live,
-    /// The same settings and images as before: nothing was done.
-    Unchanged,
-    /// It failed, and nothing was live before.
-    Failed,
-    /// It failed, and the revision before serves on.
-    Kept,
-    /// It serves a part of the requests, until it is promoted or aborted.
-    Canary,
-    /// The rollout goes on; it was not waited for (any longer).
-    Pending,
-    /// It is disabled: nothing of it runs until it is enabled.
-    Disabled,
-    /// The live revision has as many replicas as were asked for.
-    Scaled,
-    /// It went live, and has gone back to the settings of before, since another service failed.
-    RolledBack,
-    /// It was taken down.
-    Removed,
 }
 
 /// Why a revision failed, with what there is to find the cause.
