@@ -74,7 +74,10 @@ enum Chore {
         seed: Option<u64>,
     },
     /// Kill the node at every kind of step, and play its machine's tricks on it, as root; the tests do a share of it.
-    Chaos,
+    Chaos {
+        /// Only the cases whose names contain this, such as after-publish.
+        only: Option<String>,
+    },
     /// Build the binary that is handed out: one static file, slower to build, faster to run.
     Dist,
 }
@@ -94,7 +97,7 @@ fn main() -> ExitCode {
         Chore::Lint => suite::lint(),
         Chore::Tidy => tidy::tidy(),
         Chore::Sim { runs, seed } => sim::sim(runs, seed),
-        Chore::Chaos => chaos::chaos(),
+        Chore::Chaos { only } => chaos::chaos(only.as_deref()),
         Chore::Dist => dist::dist(),
     };
     match result {

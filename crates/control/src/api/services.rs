@@ -281,11 +281,14 @@ async fn reach(
             .sum()
     };
     let ends_before = ends(&driver.status.borrow());
+    let wake_before = driver.status.borrow().detail.last_wake;
     let mut lowered = false;
     let there = |status: &Arc<Status>| {
         // A request may wake it at once: then it was there.
         let showing = status.detail.view.wakefulness;
         lowered |= matches!(showing, Some(Showing::Dozing | Showing::Asleep));
+        // It may be so fast that it is seen by this alone.
+        lowered |= status.detail.last_wake != wake_before;
         let woken = lowered && wanted < Wakefulness::Awake && showing == Some(Showing::Awake);
         // One ready replica is awake enough, and whether that is written is nobody's concern.
         let awake =
