@@ -44,4 +44,5 @@ pages! {
     history,
     jobs,
     secrets,
+    sizes,
 }

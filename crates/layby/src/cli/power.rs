@@ -1,6 +1,7 @@
 //! `layby scale` and `layby power`: how large a service is.
 
 use clap::{Args, Subcommand};
+use layby_model::spec::REPLICAS_MAX;
 
 use super::{Json, Name, not_empty};
 
@@ -15,7 +16,10 @@ pub(crate) struct Scale {
     #[command(flatten)]
     pub(crate) name: Name,
     /// How many replicas it is to have, up to 1000; 0 disables it.
-    #[arg(required_unless_present = "reset")]
+    #[arg(
+        required_unless_present = "reset",
+        value_parser = clap::value_parser!(u32).range(..=i64::from(REPLICAS_MAX))
+    )]
     pub(crate) replicas: Option<u32>,
     /// Give it as many as its manifest says.
     #[arg(long, conflicts_with = "replicas")]
