@@ -38,6 +38,7 @@ macro_rules! pages {
 
 pages! {
     apps,
+    canary,
     compose_files,
     disabled,
     first_deploy,

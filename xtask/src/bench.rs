@@ -38,6 +38,8 @@ pub(crate) enum Part {
     Services,
     /// The gateway beside nginx.
     Gateway,
+    /// Requests while a service is rolled out and back, scaled, and the node killed.
+    Rollout,
     /// Pulling, building, starting and pushing beside Docker, podman, skopeo, umoci and buildah.
     Images,
 }
@@ -69,6 +71,12 @@ pub(crate) fn bench(part: Option<Part>, runs: u32, idle_seconds: u32, peers: boo
     if wanted(Part::Gateway) {
         println!("\n## The gateway and nginx");
         run(command(&bench).arg("versus-nginx"))?;
+    }
+    if wanted(Part::Rollout) {
+        println!("\n## Rollouts under load");
+        run(command(&bench)
+            .args(["rollout", "--layby"])
+            .arg(built.join("layby")))?;
     }
     if wanted(Part::Images) {
         println!("\n## Images");

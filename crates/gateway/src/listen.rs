@@ -14,8 +14,9 @@ use crate::portowner;
 use crate::route::Entry;
 use crate::worker::{InUse, Opening, Order};
 
-/// What may wait in a socket's queue until its worker accepts.
-const BACKLOG: i32 = 1024;
+/// What may wait in a socket's queue until its worker accepts, also while there is none and somebody else holds the socket.
+/// As many as the kernel allows by default (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
 /// A peer that vanished without a word is noticed after this (and some probes).
 const KEEPALIVE_IDLE_S: u32 = 60;
 const KEEPALIVE_INTERVAL_S: u32 = 10;

@@ -56,7 +56,8 @@ pub(crate) fn lines(canary: &CanaryView, service: &ServiceView) -> Vec<String> {
     let rate = |given: &GivenView| match given.requests {
         0 => "no requests yet".to_owned(),
         n => format!(
-            "{n} requests, {} of them failed ({:.2} %)",
+            "{n} {}, {} failed ({:.2} %)",
+            if n == 1 { "request" } else { "requests" },
             given.errors,
             given.errors as f64 * 100.0 / n as f64
         ),
