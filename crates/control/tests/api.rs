@@ -1,6 +1,8 @@
 //! The API: every endpoint answers, its document is current, and errors are problems.
 
 mod common;
+#[path = "api/fuzz.rs"]
+mod fuzz;
 #[path = "api/network.rs"]
 mod network;
 #[path = "../../image/tests/image/peer.rs"]

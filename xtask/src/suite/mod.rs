@@ -7,6 +7,7 @@
 mod output;
 mod run;
 mod summary;
+mod tools;
 
 use std::time::Instant;
 
@@ -32,6 +33,10 @@ const PEERS: &[(&str, &str)] = &[
         "the registry that images are pulled from and pushed to",
     ),
     ("podman", "pushes to the registry and pulls from it"),
+    (
+        "python3-venv",
+        "what schemathesis is installed into, which asks the API",
+    ),
     ("skopeo", "pushes to the registry and pulls from it"),
     ("xz-utils", "makes what ADD unpacks"),
 ];
@@ -59,8 +64,13 @@ pub(crate) fn test(filter: Option<&str>) -> anyhow::Result<()> {
         // The whole-binary tests deploy it.
         example::put_into_place("mnist")
     }));
+    let mut schemathesis = None;
+    summary.add(check("tools", || {
+        schemathesis = tools::schemathesis()?;
+        Ok(())
+    }));
     if !binaries.is_empty() {
-        run::run_all(&binaries, filter, &mut summary)?;
+        run::run_all(&binaries, filter, schemathesis.as_deref(), &mut summary)?;
     }
     if filter.is_none() {
         summary.add(check("lint", lint));

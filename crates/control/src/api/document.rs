@@ -42,7 +42,8 @@ fn one(path: &str, method: &str, operation: &mut Value) {
     });
     let mut streams = false;
     for (_, response) in operation["responses"].as_object_mut().into_iter().flatten() {
-        if let Some(content) = response["content"].as_object_mut()
+        let content = response.get_mut("content").and_then(Value::as_object_mut);
+        if let Some(content) = content
             && content.contains_key(sse::LINES)
         {
             streams = true;

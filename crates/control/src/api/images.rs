@@ -137,7 +137,7 @@ fn used(revision: &Revision, image: &Image, name: &str, hosts: &Hosts) -> Option
 #[utoipa::path(
     post,
     path = "/v1/images/prune",
-    request_body = PruneBody,
+    request_body = Option<PruneBody>,
     responses(
         (status = 200, body = PruneView),
         (status = 400, body = Problem, content_type = "application/problem+json"),

@@ -102,8 +102,8 @@ impl Kind {
             Some(_) | None if is("integer") => {
                 let most = schema["maximum"].as_u64();
                 let format = match schema["format"].as_str() {
-                    Some("int32") => u64::from(u32::MAX),
-                    Some(_) | None => u64::MAX,
+                    Some("int32") => u64::from(i32::MAX.unsigned_abs()),
+                    Some(_) | None => i64::MAX.unsigned_abs(),
                 };
                 Self::Number(most.unwrap_or(format))
             }
@@ -219,7 +219,7 @@ mod tests {
             ("app=", "say app="),
             ("app=a&tail=-1", "a number"),
             ("app=a&tail=", "a number"),
-            ("app=a&tail=4294967296", "a number"),
+            ("app=a&tail=2147483648", "a number"),
             ("app=a&follow=yes", "true or false"),
             ("app=a&form=zip", "one of oci, docker"),
             ("app=%00", "NUL"),

@@ -198,7 +198,7 @@ pub(super) async fn sleep(
         ("canary_header" = Option<String>, Query, description = "Try it out on requests with this header, `NAME` or `NAME=VALUE`"),
         ("canary_cookie" = Option<String>, Query, description = "Try it out on requests with this cookie, `NAME` or `NAME=VALUE`"),
     ),
-    request_body = DeployBody,
+    request_body = Option<DeployBody>,
     responses(
         (status = 200, body = Event, content_type = "application/x-ndjson", description = "One event a line, the last is `done`"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such service, or no such image"),
