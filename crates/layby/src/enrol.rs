@@ -126,15 +126,21 @@ pub(crate) fn is_node(text: &str) -> bool {
 pub(crate) fn leave(url: &str) -> Result<()> {
     let address = Address::of(url)?;
     let mut all = Contexts::read()?;
-    let Some(name) = known(&all, &address) else {
+    let mut forgotten = Vec::new();
+    while let Some(name) = known(&all, &address) {
+        all.contexts.remove(&name);
+        all.current = all.current.filter(|current| *current != name);
+        forgotten.push(name);
+    }
+    if forgotten.is_empty() {
         bail!(
             "no context is for {}: `layby context ls` shows what there is",
             address.url()
         );
-    };
-    all.contexts.remove(&name);
-    all.current = all.current.filter(|current| *current != name);
+    }
     all.write()?;
-    say!("{name}  forgotten; its token is good until an admin takes it away");
+    for name in forgotten {
+        say!("{name}  forgotten; its token is good until an admin takes it away");
+    }
     Ok(())
 }

@@ -20,6 +20,7 @@ pub(super) fn complete(mut document: Value) -> Value {
         },
     });
     document["security"] = json!([{"token": []}, {"named-token": []}, {}]);
+    bound(&mut document);
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     for (path, methods) in paths {
         for (method, operation) in methods.as_object_mut().into_iter().flatten() {
@@ -27,6 +28,25 @@ pub(super) fn complete(mut document: Value) -> Value {
         }
     }
     document
+}
+
+/// Numbers without a sign, which are said to have one: how large they may be.
+fn bound(value: &mut Value) {
+    let unsigned = value.get("minimum").and_then(Value::as_u64) == Some(0);
+    let bounds = match value.get("format").and_then(Value::as_str) {
+        Some("int32") if unsigned => Some(("uint32", u64::from(u32::MAX))),
+        Some("int64") if unsigned => Some(("uint64", u64::MAX)),
+        Some(_) | None => None,
+    };
+    if let (Some((format, most)), Some(schema)) = (bounds, value.as_object_mut()) {
+        schema.insert("format".to_owned(), json!(format));
+        schema.entry("maximum").or_insert(json!(most));
+    }
+    match value {
+        Value::Object(fields) => fields.values_mut().for_each(bound),
+        Value::Array(items) => items.iter_mut().for_each(bound),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 fn one(path: &str, method: &str, operation: &mut Value) {

@@ -89,16 +89,23 @@ impl Gate {
         }
     }
 
-    /// What the table says of a request.
-    fn judge(&self, rule: &Rule, rights: &Rights, request: &Request) -> Result<String, Problem> {
+    /// What the table and the document say of a request; `target` is what it is about.
+    fn judge(
+        &self,
+        rule: &Rule,
+        rights: &Rights,
+        request: &Request,
+        target: &mut String,
+    ) -> Result<(), Problem> {
         let pairs = params::pairs(request.uri())?;
         let places = params::places(rule.path, request.uri().path())?;
+        *target = audit::named(&places, &pairs); // also of what is refused
         access::check(rule, rights, &places, &pairs)?;
         let key = (rule.method.to_owned(), rule.path.to_owned());
         if let Some(params) = self.params.get(&key) {
             params.check(&pairs)?;
         }
-        Ok(audit::named(&places, &pairs))
+        Ok(())
     }
 }
 
@@ -208,12 +215,13 @@ pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
             false => mend::mend(next.run(request).await).await,
         };
     };
-    let (response, target) = match gate.judge(rule, &who.rights, &request) {
-        Err(problem) => (problem.into_response(), String::new()),
-        Ok(target) => {
+    let mut target = String::new();
+    let response = match gate.judge(rule, &who.rights, &request, &mut target) {
+        Err(problem) => problem.into_response(),
+        Ok(()) => {
             request.extensions_mut().insert(who.clone());
             let done = gate.work(rule, &who, request, next).await;
-            (done.unwrap_or_else(Problem::into_response), target)
+            done.unwrap_or_else(Problem::into_response)
         }
     };
     let mut response = mend::mend(response).await;
