@@ -26,6 +26,7 @@ mod registry;
 mod samples;
 mod secrets;
 mod slot;
+pub mod state;
 mod store;
 mod strays;
 mod tables;

@@ -12,7 +12,7 @@ use layby_image::{Error, Image, Reach, Reference, Store};
 use crate::config::{ControlConfig, OtherRegistries};
 
 /// Where `layby login` keeps what it is told, below the data directory: for root alone.
-const LOGINS: &str = "registries.json";
+pub(crate) const LOGINS: &str = "registries.json";
 
 /// What is needed to speak to other registries.
 #[derive(Debug, Clone)]

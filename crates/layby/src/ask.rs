@@ -9,7 +9,7 @@ use crate::paths::Paths;
 use crate::transport::{Remote, Transport};
 use crate::{
     audit, build, canary, contexts, cp, enrol, exec, forward, history, images, jobs, journal,
-    login, logs, manual, node, power, secrets, services, switch, tokens, top, up, volumes,
+    login, logs, manual, node, power, secrets, services, state, switch, tokens, top, up, volumes,
 };
 
 /// Does what `command` says; everything but `serve` asks the node.
@@ -22,6 +22,7 @@ pub(crate) async fn ask(paths: &Paths, context: Named, command: Command) -> Resu
         Command::Completions(options) => return manual::completions(&options),
         Command::Man(options) => return manual::man(&options),
         Command::Context(command) => return contexts::context(command),
+        Command::State(command) => return state::state(paths, command),
         Command::Login(options) if enrol::is_node(&options.registry) => {
             return enrol::enrol(&options).await;
         }
@@ -33,7 +34,7 @@ pub(crate) async fn ask(paths: &Paths, context: Named, command: Command) -> Resu
     let client = client(paths, &context)?;
     match command {
         Command::Serve(_) => unreachable!("served above"),
-        Command::Completions(_) | Command::Man(_) | Command::Context(_) => {
+        Command::Completions(_) | Command::Man(_) | Command::Context(_) | Command::State(_) => {
             unreachable!("done above")
         }
         Command::Up(options) => up::up(paths, &client, options).await,

@@ -9,6 +9,7 @@ mod jobs;
 mod manual;
 mod power;
 mod secret;
+mod state;
 mod switch;
 
 use std::env::VarError;
@@ -25,6 +26,7 @@ pub(crate) use jobs::{Job, JobLogs, Run};
 pub(crate) use manual::{Completions, Man};
 pub(crate) use power::{Power, Powers, Scale};
 pub(crate) use secret::{Secret, SecretFor, SecretImport, SecretSet};
+pub(crate) use state::{State, StateFile};
 pub(crate) use switch::{Enable, Remove, Several};
 
 /// Runs a team's containerised services on a machine it owns.
@@ -153,6 +155,9 @@ pub(crate) enum Command {
         #[arg(default_value = "docker.io")]
         registry: String,
     },
+    /// Take the whole state of the node out, or put it back.
+    #[command(subcommand)]
+    State(State),
     /// Look after the node itself.
     #[command(subcommand)]
     Node(Node),

@@ -41,6 +41,7 @@ mod services;
 mod settings;
 mod show;
 mod socket;
+mod state;
 mod switch;
 mod terminal;
 mod tls;

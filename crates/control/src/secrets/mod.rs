@@ -7,6 +7,7 @@ mod set;
 mod vault;
 
 pub use key::KeyError;
+pub(crate) use key::{first as key_for_all, peek as key_of};
 pub(crate) use pin::{check, pin};
 pub(crate) use seal::{Key, Place, kind_text};
 pub(crate) use set::{Setting, forget_declared, list, remove, rotate_key, set};

@@ -15,6 +15,7 @@ mod old;
 mod rows;
 mod secrets;
 mod sizes;
+pub(crate) mod snapshot;
 mod tokens;
 mod usage;
 

@@ -216,7 +216,7 @@ fn place(row: &rusqlite::Row<'_>) -> rusqlite::Result<Place> {
     })
 }
 
-fn rekey(tx: &Transaction<'_>, old: &Key, new: &Key) -> rusqlite::Result<bool> {
+pub(super) fn rekey(tx: &Transaction<'_>, old: &Key, new: &Key) -> rusqlite::Result<bool> {
     let places: Vec<Place> = tx
         .prepare("SELECT app, kind, name, version FROM secrets WHERE sealed IS NOT NULL")?
         .query_map([], place)?
