@@ -1,5 +1,7 @@
 //! Rollouts, from the API to the routing table.
 
+#[path = "rollout/attempts.rs"]
+mod attempts;
 mod common;
 #[path = "rollout/sizes.rs"]
 mod sizes;

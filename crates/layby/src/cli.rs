@@ -307,6 +307,9 @@ pub(crate) struct Up {
     pub(crate) remove_orphans: bool,
     #[command(flatten)]
     pub(crate) canary: Canary,
+    /// So many more attempts a failed rollout gets; otherwise what the manifest says, or 2.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10))]
+    pub(crate) retries: Option<u32>,
     /// Do not wait until live or failed.
     #[arg(long, short)]
     pub(crate) detach: bool,
@@ -330,7 +333,11 @@ pub(crate) struct Deploy {
     pub(crate) canary: Canary,
     /// Deploy nothing: follow the newest rollout, such as one that a push began, to its end.
     #[arg(long, conflicts_with_all = ["image", "env", "unset", "detach", "Canary"])]
+    #[arg(long, conflicts_with_all = ["image", "env", "unset", "retries", "detach"])]
     pub(crate) follow: bool,
+    /// So many more attempts a failed rollout gets; otherwise what the manifest says, or 2.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10))]
+    pub(crate) retries: Option<u32>,
     /// Do not wait until live or failed.
     #[arg(long, short)]
     pub(crate) detach: bool,

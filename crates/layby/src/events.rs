@@ -10,6 +10,7 @@ use layby_control::api::types::{Event, Failure, Outcome, ServiceView};
 
 use crate::client::{Client, Lines};
 use crate::exit::{Code, Exit};
+use crate::history;
 use crate::out::{say, tell};
 use crate::show;
 
@@ -292,8 +293,13 @@ fn canary(service: &ServiceView, name: &str) -> String {
 /// A failure in lines: the reason, then what there is to find its cause.
 pub(crate) fn explain(failure: &Failure) -> Vec<String> {
     let mut lines = vec![format!(
-        "  revision {}: {}",
-        failure.revision, failure.reason
+        "  revision {}: {}{}",
+        failure.revision,
+        failure.reason,
+        match failure.attempt {
+            0 | 1 => String::new(),
+            n => format!(" (attempt {n})"),
+        }
     )];
     if let Some(exit) = &failure.exit {
         let oom = if exit.oom { ", out of memory" } else { "" };
@@ -308,6 +314,11 @@ pub(crate) fn explain(failure: &Failure) -> Vec<String> {
     if !failure.log.is_empty() {
         lines.push("  last log lines:".to_owned());
         lines.extend(failure.log.iter().map(|line| format!("    {line}")));
+    }
+    if !failure.difference.is_empty() {
+        lines.push("  what differs from the revision that works:".to_owned());
+        let changes = failure.difference.iter();
+        lines.extend(changes.map(|change| format!("    {}", history::line(change))));
     }
     lines.extend(failure.hint.iter().map(|hint| format!("  hint: {hint}")));
     lines

@@ -112,7 +112,7 @@ pub(crate) async fn redeploy(client: &Client, options: &Redeploy) -> Result<()> 
 }
 
 /// `replicas: 1 -> 3`, `containers.main.env.LOG: debug (new)`, `port: 80 (gone)`.
-fn line(change: &ChangeView) -> String {
+pub(crate) fn line(change: &ChangeView) -> String {
     let path = &change.path;
     match (&change.before, &change.after) {
         (Some(before), Some(after)) => format!("{path}: {before} -> {after}"),

@@ -109,6 +109,7 @@ pub(crate) async fn deploy(client: &Client, options: &Deploy) -> Result<()> {
         image: options.image.clone(),
         env: options.env.iter().cloned().collect::<BTreeMap<_, _>>(),
         unset: options.unset.clone(),
+        retries: options.retries,
     };
     let mut query = vec![("detach", options.detach.to_string())];
     query.extend(options.canary.query());

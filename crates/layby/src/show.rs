@@ -2,7 +2,9 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
-use layby_control::api::types::{ContainerView, ExitView, ServiceDetail, ServiceView};
+use layby_control::api::types::{
+    ContainerView, DeadlineView, ExitView, ServiceDetail, ServiceView,
+};
 use layby_model::{State, power};
 use nix::sys::signal::Signal;
 
@@ -168,6 +170,7 @@ pub(crate) fn detail(detail: &ServiceDetail, gateway: &str) {
     if let Some(address) = &view.virtual_address {
         say!("  inside    {}.{}, {address}", view.service, view.app);
     }
+    say!("  deadline  {}", deadline(&detail.deadline));
     if let Some(wake) = &detail.last_wake {
         let held = wake.held_ms.map_or_else(
             || "by command".to_owned(),
@@ -216,6 +219,31 @@ pub(crate) fn detail(detail: &ServiceDetail, gateway: &str) {
         }
     }
     print(&replicas);
+}
+
+/// `30 s (learned: 3 rollouts took up to 1.2 s), 300 s while its log or image moves`.
+fn deadline(deadline: &DeadlineView) -> String {
+    let how = match (deadline.is_said, deadline.boots_ms.iter().max()) {
+        (true, _) => return seconds(deadline.still_ms),
+        (false, None) => "nothing is learned yet".to_owned(),
+        (false, Some(slowest)) => {
+            let rollouts = match deadline.boots_ms.len() {
+                1 => "1 rollout".to_owned(),
+                n => format!("{n} rollouts"),
+            };
+            format!("learned: {rollouts} took up to {}", seconds(*slowest))
+        }
+    };
+    let (still, max) = (seconds(deadline.still_ms), seconds(deadline.max_ms));
+    format!("{still} ({how}), {max} while its log or image moves")
+}
+
+/// `300 s`, or `1.5 s`.
+fn seconds(ms: u64) -> String {
+    match ms.is_multiple_of(1_000) || ms >= 60_000 {
+        true => format!("{} s", ms.div_ceil(1_000)),
+        false => format!("{:.1} s", ms as f64 / 1_000.0),
+    }
 }
 
 /// How a container ended last, and how long ago: `3, 5 min ago`.

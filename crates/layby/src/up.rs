@@ -44,6 +44,11 @@ pub(crate) async fn up(paths: &Paths, client: &Client, options: Up) -> Result<()
     query.push(("atomic", options.atomic.to_string()));
     query.push(("remove_orphans", options.remove_orphans.to_string()));
     query.extend(options.canary.query());
+    query.extend(
+        options
+            .retries
+            .map(|retries| ("retries", retries.to_string())),
+    );
     let secrets = reply.secrets.iter().map(|secret| {
         let source = match (&secret.file, &secret.env) {
             (Some(file), _) => SecretSource::File(file.into()),

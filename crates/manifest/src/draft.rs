@@ -8,9 +8,6 @@ use crate::report::Report;
 use crate::tree::{Place, cut};
 use crate::value::DeclaredValue;
 
-/// More attempts than this are no retries: whatever a rollout fails for has not gone away by then.
-pub(crate) const MAX_RETRIES: u32 = 10;
-
 /// A name or a word with its place.
 #[derive(Debug, Clone)]
 pub(crate) struct Placed<T> {

@@ -1,5 +1,6 @@
 //! How two revisions differ, setting by setting.
 
+mod hidden;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,20 +19,34 @@ pub struct Change {
     pub after: Option<String>,
 }
 
-/// What has changed from `a` to `b`, by path. A container's image counts by its name and by its digest.
+/// What has changed from `a` to `b`, by path. A container's image counts by its name and by its digest. Of a variable that is
+/// named like a secret, or holds a password, it is told that it differs, and not what it is.
 pub fn diff(a: &RunSpec, b: &RunSpec) -> Vec<Change> {
     let (mut before, mut after) = (settings(a), settings(b));
     let paths: BTreeSet<String> = before.keys().chain(after.keys()).cloned().collect();
     let changes = paths.into_iter().filter_map(|path| {
         let (before, after) = (before.remove(&path), after.remove(&path));
-        let change = Change {
-            path,
-            before,
-            after,
-        };
-        (change.before != change.after).then_some(change)
+        (before != after).then(|| {
+            let name = variable(&path).to_owned();
+            let shown = |value: String| match hidden::is_hidden(&name, &value) {
+                true => hidden::HIDDEN.to_owned(),
+                false => value,
+            };
+            let (before, after) = (before.map(shown), after.map(shown));
+            Change {
+                path,
+                before,
+                after,
+            }
+        })
     });
     changes.collect()
+}
+
+/// The name of the variable that a path leads to; of any other path nothing.
+fn variable(path: &str) -> &str {
+    let below = path.strip_prefix("containers.").unwrap_or_default();
+    below.split_once(".env.").map_or("", |(_, name)| name)
 }
 
 fn settings(spec: &RunSpec) -> BTreeMap<String, String> {
@@ -111,6 +126,20 @@ mod tests {
             "restart: always > -",
             "restart.on-failure.max_retries: - > 2",
             "sleep.doze_after_ms: 300000 > -",
+        ];
+        assert_eq!(told, all);
+    }
+
+    #[test]
+    fn a_variable_that_is_a_secret_is_told_without_its_value() {
+        let told = told(|service| {
+            let env = &mut service.containers[0].env;
+            env.insert("DB_PASSWORD".into(), "hunter2".into());
+            env.insert("URL".into(), "https://a:hunter2@b/".into());
+        });
+        let all = [
+            "containers.main.env.DB_PASSWORD: - > (not shown)",
+            "containers.main.env.URL: - > (not shown)",
         ];
         assert_eq!(told, all);
     }

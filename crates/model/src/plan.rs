@@ -95,7 +95,7 @@ pub fn timers(d: &Desired, o: &Observed) -> BTreeSet<Timer> {
     {
         // What is left of the last attempt would be taken for the next one.
         let left = o.replicas.iter().any(|r| r.revision == target);
-        if !left || !pausing(d, o) {
+        if !left || !is_resting(d, o) {
             timers.insert(Timer::Pause(target, d.failed_attempts));
         }
     }
@@ -223,7 +223,7 @@ pub fn next_due(d: &Desired, o: &Observed) -> Option<u64> {
         dues.push(due(Timer::Still(target, o.progress), d.deadline_ms));
     }
     if let Some(target) = d.target
-        && pausing(d, o)
+        && is_resting(d, o)
         && !waits(d, o)
     {
         let attempts = d.failed_attempts;
@@ -486,7 +486,7 @@ fn given_up(verdict: &Option<Step>) -> Option<RevisionId> {
 /// service. What has begun goes on.
 fn underway(d: &Desired, o: &Observed) -> Option<RevisionId> {
     let target = d.target.filter(|_| d.enabled && d.rolling())?;
-    (!waits(d, o) && !pausing(d, o)).then_some(target)
+    (!waits(d, o) && !is_resting(d, o)).then_some(target)
 }
 
 /// The target waits for another service, and nothing of it is there yet.
@@ -495,8 +495,8 @@ fn waits(d: &Desired, o: &Observed) -> bool {
     o.blocked.is_some() && !begun
 }
 
-/// The target rolls, and rests between two attempts.
-fn pausing(d: &Desired, o: &Observed) -> bool {
+/// Whether the target rolls, and rests between two attempts.
+pub fn is_resting(d: &Desired, o: &Observed) -> bool {
     let attempts = d.failed_attempts;
     let rested = |target| held(o, Timer::Pause(target, attempts), pause_ms(attempts));
     let target = d.target.filter(|_| d.enabled && d.rolling());

@@ -14,6 +14,8 @@ use crate::secret::{SecretGroup, SecretRef, ValueSource};
 
 /// So many more attempts a failed rollout gets where nothing is said.
 pub const RETRIES: u32 = 2;
+/// More attempts than this are no retries: whatever a rollout fails for has not gone away by then.
+pub const MAX_RETRIES: u32 = 10;
 
 /// How long requests in flight may go on after a replica was withdrawn, in milliseconds: 30 seconds.
 pub const DRAIN_MS: u64 = 30_000;

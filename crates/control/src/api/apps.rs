@@ -70,6 +70,7 @@ pub(super) async fn manifest(
         ("canary" = Option<String>, Query, description = "Try what changes out on so many percent of the requests, `1%` to `99%`"),
         ("canary_header" = Option<String>, Query, description = "The same on requests with this header, `NAME` or `NAME=VALUE`"),
         ("canary_cookie" = Option<String>, Query, description = "The same on requests with this cookie"),
+        ("retries" = Option<u32>, Query, description = "So many more attempts failed rollouts get (0 to 10), whatever the manifest says"),
     ),
     request_body(content_type = "application/x-tar", description = "`manifest/`: its files; `file/<n>` and `context/<n>/`: the further files and the build contexts that `/v1/manifests` asked for"),
     responses(
@@ -130,6 +131,7 @@ pub(super) async fn down(
 }
 
 fn ask(pairs: &Pairs) -> Result<Ask, Problem> {
+    let retries = query::number(pairs, "retries")?;
     Ok(Ask {
         app: query::get(pairs, "app").map(str::to_owned),
         folder: query::get(pairs, "folder").unwrap_or_default().to_owned(),
@@ -142,6 +144,7 @@ fn ask(pairs: &Pairs) -> Result<Ask, Problem> {
         atomic: query::flag(pairs, "atomic"),
         remove_orphans: query::flag(pairs, "remove_orphans"),
         share: canary::share(pairs)?,
+        retries: retries.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
     })
 }
 

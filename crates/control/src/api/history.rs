@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use layby_model::diff::{Change, diff};
+use layby_model::diff::diff;
 use layby_model::{RevisionId, ServiceId};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -77,15 +77,13 @@ pub(super) async fn compare(
         record(&plane, &id, from).await?,
         record(&plane, &id, to).await?,
     );
-    let change = |change: Change| ChangeView {
-        path: change.path,
-        before: change.before,
-        after: change.after,
-    };
     Ok(Json(DiffView {
         from: from.0,
         to: to.0,
-        changes: diff(&a.spec, &b.spec).into_iter().map(change).collect(),
+        changes: diff(&a.spec, &b.spec)
+            .into_iter()
+            .map(ChangeView::from)
+            .collect(),
     }))
 }
 
@@ -171,6 +169,7 @@ fn view(record: Record) -> RevisionView {
         made_by: record.made_by,
         cause: record.cause,
         ended_at: record.ended_at,
+        deadline_ms: record.deadline_ms,
         image: first.map(|c| c.image.clone()).unwrap_or_default(),
         digest: record.spec.images.first().cloned(),
         failure: record.failure,

@@ -1,6 +1,7 @@
 //! The words of the HTTP API: what the socket says and takes, as JSON. The CLI reads the same types.
 
 mod canary;
+mod deadline;
 mod event;
 mod history;
 mod image;
@@ -13,6 +14,7 @@ mod token;
 use std::collections::BTreeMap;
 
 pub use canary::{CanaryView, GivenView};
+pub use deadline::DeadlineView;
 pub use event::{EventKind, EventView};
 pub use history::{ChangeView, DiffView, RevisionOutcome, RevisionView};
 pub use image::{ImageDetail, ImageView, LayerView, PruneBody, PruneView, TransferEvent};
@@ -263,6 +265,17 @@ pub struct Failure {
     pub log: Vec<String>,
     /// What to do next.
     pub hint: Option<String>,
+    /// Which attempt of its rollout failed so, from 1 on.
+    #[serde(default = "first")]
+    pub attempt: u32,
+    /// How the live revision, which works, differs from it: `before` is live's; the first hundred settings.
+    #[serde(default)]
+    pub difference: Vec<ChangeView>,
+}
+
+/// Failures of older versions know of no attempts.
+fn first() -> u32 {
+    1
 }
 
 /// How a container ended.
@@ -327,6 +340,9 @@ pub struct ServiceDetail {
     /// How large it is.
     #[serde(default)]
     pub size: SizeView,
+    /// How long the next rollout may take.
+    #[serde(default)]
+    pub deadline: DeadlineView,
     /// Who or what made the revision shown: a push and who pushed, or the command; `null`: it is not known.
     #[serde(default)]
     pub cause: Option<String>,
@@ -395,6 +411,9 @@ pub struct DeployBody {
     /// Variables to take away there.
     #[serde(default)]
     pub unset: Vec<String>,
+    /// So many more attempts a failed rollout gets: 0 to 10.
+    #[serde(default)]
+    pub retries: Option<u32>,
 }
 
 /// One line of a log.

@@ -164,6 +164,8 @@ fn aborted(revision: RevisionId, who: &str) -> Failure {
         last_probe: None,
         exit: None,
         log: Vec::new(),
+        attempt: 1,
+        difference: Vec::new(),
         hint: None,
     }
 }

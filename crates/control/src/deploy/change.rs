@@ -92,6 +92,9 @@ pub(crate) async fn change(
             container.set_env(name, value);
         }
     }
+    if let Some(retries) = body.retries {
+        spec.retries = Some(super::checked_retries(retries)?);
+    }
     // It is deployed with the secrets as they are now.
     secret::unpin(&mut spec, &|_| true);
     let pulls = pulls::wanted(&plane, &id.app, std::slice::from_ref(&spec), &[]).await?;
@@ -254,7 +257,9 @@ fn cause(body: &DeployBody) -> String {
     let image = body.image.iter().map(|image| format!("image {image}"));
     let set = body.env.keys().map(|name| format!("{name} set"));
     let unset = body.unset.iter().map(|name| format!("{name} unset"));
-    let changes: Vec<String> = image.chain(set).chain(unset).collect();
+    let retries = body.retries.iter().map(|n| format!("{n} retries"));
+    let changes = image.chain(set).chain(unset).chain(retries);
+    let changes: Vec<String> = changes.collect();
     match changes.is_empty() {
         true => "deployed with `layby deploy`".to_owned(),
         false => format!("deployed with `layby deploy`: {}", changes.join(", ")),

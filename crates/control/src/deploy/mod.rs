@@ -33,7 +33,7 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use layby_manifest::{Manifest, ReadOptions};
 use layby_model::route::Share;
-use layby_model::spec::{AppSpec, ServiceSpec};
+use layby_model::spec::{AppSpec, MAX_RETRIES, ServiceSpec};
 use layby_model::state::Showing;
 use layby_model::{AppName, RevisionId, ServiceId};
 use tokio::sync::{MutexGuard, mpsc, watch};
@@ -80,6 +80,8 @@ pub(crate) struct Ask {
     pub(crate) remove_orphans: bool,
     /// Try what changes out on this part of the requests.
     pub(crate) share: Option<Share>,
+    /// So many more attempts failed rollouts get, whatever the manifest says.
+    pub(crate) retries: Option<u32>,
 }
 
 /// A service whose revision is written, and where to see what becomes of it.
@@ -371,14 +373,27 @@ fn read(upload: &Upload, ask: &Ask, whole: bool) -> Result<Manifest, Problem> {
         env: upload.env.clone(),
         named_files: whole.then(|| upload.named_files.clone()),
     };
-    layby_manifest::read(&upload.files, &options).map_err(|errors| {
+    let mut manifest = layby_manifest::read(&upload.files, &options).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "bad-manifest",
             lines.join("\n"),
         )
-    })
+    })?;
+    if let Some(retries) = ask.retries {
+        let retries = checked_retries(retries)?;
+        let services = manifest.app.services.iter_mut();
+        services.for_each(|service| service.retries = Some(retries));
+    }
+    Ok(manifest)
+}
+
+/// A number of retries that somebody asked for.
+fn checked_retries(retries: u32) -> Result<u32, Problem> {
+    let few = (retries <= MAX_RETRIES).then_some(retries);
+    let text = || format!("{retries} retries are more than {MAX_RETRIES}");
+    few.ok_or_else(|| Problem::bad_request(text()))
 }
 
 /// What the manifest does not say right, and which services it no longer names.

@@ -84,6 +84,7 @@ async fn wait_for(
     let mut progress = Progress::default();
     let mut limit = None;
     let mut held_up = Blockade::Open;
+    let mut attempts = 0;
     loop {
         let shown = Arc::clone(&status.borrow_and_update());
         let known = shown.row.generation >= one.generation || shown.gone;
@@ -94,7 +95,11 @@ async fn wait_for(
             return tell(&shown, Outcome::Pending, None, events).await;
         }
         let mut again = None;
-        if known {
+        if known && attempts != shown.row.failed_attempts {
+            attempts = shown.row.failed_attempts;
+            tell_retry(&shown, events).await;
+        }
+        if known && !shown.rests {
             if held_up != shown.blockade {
                 held_up = shown.blockade.clone();
                 limit = None;
@@ -135,6 +140,31 @@ async fn wait_for(
             Ok(Err(_)) | Err(_) => return tell(&shown, Outcome::Pending, None, events).await,
         }
     }
+}
+
+/// Tells that an attempt failed, and when the next one is made.
+async fn tell_retry(status: &Status, events: &mpsc::Sender<Event>) {
+    let row = &status.row;
+    let d = driver::desired(row);
+    let when = match status.rests {
+        true => format!(" in {} s", pause_ms(d.failed_attempts) / 1_000),
+        false => String::new(),
+    };
+    let reason = row
+        .last_failure
+        .as_ref()
+        .map(|failure| failure.reason.as_str());
+    let progress = Event::Progress {
+        service: row.service.to_string(),
+        state: status.detail.view.state,
+        text: format!(
+            "attempt {} of {}{when}: {}",
+            d.failed_attempts + 1,
+            d.retries.max(d.failed_attempts) + 1,
+            reason.unwrap_or("the last one failed")
+        ),
+    };
+    let _ = events.send(progress).await;
 }
 
 /// The longest that a rollout may take, with all attempts and the pauses between them, in milliseconds.
@@ -192,6 +222,8 @@ fn verdict(
         exit: None,
         log: Vec::new(),
         hint: None,
+        attempt: status.row.failed_attempts + 1,
+        difference: Vec::new(),
     };
     let lost = match row.live {
         Some(_) => Outcome::Kept,

@@ -85,7 +85,7 @@ impl Driver {
             named: self.plane.tables.named(&self.id, &ids),
             gateway: Some(gateway),
             hopeless: self.hopeless(&reports, &d, confirmed),
-            progress: 0,
+            progress: self.progress,
             blocked: None,
             since: self.since.clone(),
         };

@@ -8,7 +8,9 @@ mod act;
 mod boot;
 mod canary;
 mod decide;
+mod failure;
 mod look;
+mod moved;
 pub(crate) use look::{desired, rolling, shown_spec};
 mod needs;
 mod show;
@@ -33,6 +35,7 @@ use crate::probes::{Health, Verdict};
 use crate::store::Row;
 use boot::Boot;
 use decide::Pending;
+use moved::Moved;
 pub(crate) use show::Status;
 use track::Tracks;
 
@@ -105,6 +108,9 @@ pub(crate) struct Driver {
     pending: Option<Pending>,
     /// The attempt of the target that is under way, and how long it took.
     boot: Option<Boot>,
+    /// How often the target was seen to move, and how last.
+    progress: u64,
+    moved: Moved,
     /// What stands in the way of acting, and until when nothing is tried again.
     engine_trouble: Option<Trouble>,
     store_trouble: Option<Trouble>,
@@ -170,6 +176,8 @@ pub(crate) fn new(plane: Arc<Plane>, loaded: Loaded) -> (DriverHandle, Driver) {
         addresses: BTreeMap::new(),
         pending: None,
         boot: None,
+        progress: 0,
+        moved: Moved::default(),
         engine_trouble: None,
         store_trouble: None,
         stuck_until_ms: 0,

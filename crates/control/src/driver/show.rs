@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use layby_model::depends::Blockade;
 use layby_model::plan::{
-    CRASH_LOOP_STARTS, Desired, Observed, Replica, Route, Timer, backoff_ms, stays_ended,
+    CRASH_LOOP_STARTS, Desired, Observed, Replica, Route, Timer, backoff_ms, is_resting,
+    stays_ended,
 };
 use layby_model::replica::{End, Phase, ReplicaReport};
 use layby_model::state::state;
@@ -13,12 +14,13 @@ use layby_model::{ReplicaId, RevisionId, State, Wakefulness};
 
 use super::act::rests_at;
 use super::canary::{self, Begun};
-use super::decide::end_of;
+use super::failure::end_of;
 use super::look::{desired, shown_spec};
 use super::{Driver, Waking};
 use crate::addresses;
 use crate::api::types::{
-    ContainerView, EventKind, LastWake, ReplicaView, ServiceDetail, ServiceView, SizeView,
+    ContainerView, DeadlineView, EventKind, LastWake, ReplicaView, ServiceDetail, ServiceView,
+    SizeView,
 };
 use crate::config::ControlConfig;
 use crate::store::{Revision, Row};
@@ -40,6 +42,8 @@ pub(crate) struct Status {
     pub(crate) blockade: Blockade,
     /// Since when its canary serves.
     pub(super) canary: Option<Begun>,
+    /// Its target rests between two attempts.
+    pub(crate) rests: bool,
     /// The service was removed.
     pub(crate) gone: bool,
 }
@@ -115,6 +119,10 @@ impl Status {
             detail: ServiceDetail {
                 view: view(row, &d, &nothing, config),
                 size: size(row),
+                deadline: DeadlineView::of(
+                    row.target.spec.service.progress_deadline_ms,
+                    &row.boots_ms,
+                ),
                 cause: shown_revision(row).cause.clone(),
                 replicas: Vec::new(),
                 conditions: Vec::new(),
@@ -127,6 +135,7 @@ impl Status {
             last_answer: None,
             blockade: Blockade::Open,
             canary: None,
+            rests: false,
             gone: false,
         }
     }
@@ -143,6 +152,10 @@ impl Driver {
             detail: ServiceDetail {
                 view: view(row, d, o, &self.plane.config),
                 size: size(row),
+                deadline: DeadlineView::of(
+                    row.target.spec.service.progress_deadline_ms,
+                    &row.boots_ms,
+                ),
                 cause: shown_revision(row).cause.clone(),
                 replicas: reports.iter().map(|r| replica(r, &phases)).collect(),
                 conditions: self.conditions(d, o, &reports),
@@ -157,6 +170,7 @@ impl Driver {
                 .find_map(|id| Some(self.health.last_answer(id)?.text)),
             blockade: self.blockade.clone(),
             canary: self.canary.clone(),
+            rests: is_resting(d, o),
             gone: false,
         };
         let changed = self.status.send_if_modified(|shown| {
@@ -221,6 +235,17 @@ impl Driver {
         }
         if let Blockade::Waits(why) | Blockade::Stuck(why) = &self.blockade {
             conditions.push(format!("revision {} waits: {why}", row.target.id));
+        }
+        if let (true, Some(failure)) = (d.rolling() && d.failed_attempts > 0, &row.last_failure) {
+            let (next, all) = (d.failed_attempts + 1, d.retries.max(d.failed_attempts) + 1);
+            let when = match is_resting(d, o) {
+                true => "is made after a pause",
+                false => "is under way",
+            };
+            conditions.push(format!(
+                "revision {}: attempt {next} of {all} {when}; the last one failed: {}",
+                row.target.id, failure.reason
+            ));
         }
         let shown = shown_revision(row).id;
         let ready = ready(o, shown);

@@ -31,11 +31,13 @@ pub(crate) struct Record {
     pub(crate) failure: Option<Failure>,
     /// It is the live one.
     pub(crate) is_live: bool,
+    /// How long its rollout might take while nothing of it moved, in milliseconds.
+    pub(crate) deadline_ms: u64,
 }
 
 const SELECT: &str = "SELECT r.revision, r.spec, r.created_at, r.made_by, r.cause,
         CASE WHEN r.outcome = 'rolling' AND r.revision <> s.target THEN 'superseded' ELSE r.outcome END,
-        r.ended_at, r.failure, r.revision IS s.live
+        r.ended_at, r.failure, r.revision IS s.live, r.deadline_ms
     FROM revisions AS r JOIN services AS s USING (app, service) WHERE app = ?1 AND service = ?2";
 
 impl Store {
@@ -86,6 +88,7 @@ fn record(row: &rusqlite::Row<'_>) -> rusqlite::Result<Record> {
             .map(|text| serde_json::from_str(&text).map_err(unreadable))
             .transpose()?,
         is_live: row.get(8)?,
+        deadline_ms: row.get::<_, i64>(9)?.unsigned_abs(),
     })
 }
 

@@ -358,6 +358,8 @@ mod tests {
             exit: None,
             log: vec!["line".into()],
             hint: None,
+            attempt: 2,
+            difference: Vec::new(),
         };
         let fail = Decision::Fail {
             revision: RevisionId(1),

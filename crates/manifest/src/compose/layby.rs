@@ -1,9 +1,9 @@
 //! `x-layby`: Layby's own settings of a service.
 
 use layby_model::job::{Concurrency, JobSpec, Schedule};
-use layby_model::spec::SleepPolicy;
+use layby_model::spec::{MAX_RETRIES, SleepPolicy};
 
-use crate::draft::{self, Placed};
+use crate::draft::Placed;
 use crate::fields::{Fields, port};
 use crate::job;
 use crate::report::Report;
@@ -38,7 +38,7 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Settings {
     settings.http = fields.parsed_list("http", report, port);
     settings.power = fields.placed("power", report);
     settings.deploy_on_push = fields.flag("deploy_on_push", report).unwrap_or(false);
-    settings.retries = fields.count("retries", 0..=draft::MAX_RETRIES, report);
+    settings.retries = fields.count("retries", 0..=MAX_RETRIES, report);
     settings.progress_deadline_ms = fields.parsed("progress_deadline", report, duration_ms);
     if let Some(mut sleep) = fields.map("sleep", report) {
         if let Some(after) = sleep.parsed("doze_after", report, sleep_after_ms) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use layby_model::names::ServiceName;
-use layby_model::spec::{BuildSpec, SleepPolicy, Strategy};
+use layby_model::spec::{BuildSpec, MAX_RETRIES, SleepPolicy, Strategy};
 
 use crate::draft::{self, Placed, service_name};
 use crate::fields::{Fields, number, port};
@@ -247,7 +247,7 @@ fn settings(
         Ok(())
     });
     read("retries", report, &mut |text| {
-        let retries = number(text, &(0..=u64::from(draft::MAX_RETRIES)))?;
+        let retries = number(text, &(0..=u64::from(MAX_RETRIES)))?;
         settings.retries = u32::try_from(retries).ok();
         Ok(())
     });

@@ -752,7 +752,7 @@ proptest! {
                 prop_assert_eq!(at(due - 1), now.clone());
                 // The end of a pause may show only when the old revision has left.
                 let later = Observed { now_ms: due, ..o.clone() };
-                prop_assert!(at(due) != now || pausing(&d, &o) && !pausing(&d, &later));
+                prop_assert!(at(due) != now || is_resting(&d, &o) && !is_resting(&d, &later));
             }
             None => prop_assert_eq!(at(o.now_ms + 1_000_000), now),
         }

@@ -1,5 +1,6 @@
 //! The words of a service's history: its revisions, and how two of them differ.
 
+use layby_model::diff::Change;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -22,6 +23,9 @@ pub struct RevisionView {
     pub cause: Option<String>,
     /// When its rollout ended (RFC 3339); `null`: it rolls, or it is not known.
     pub ended_at: Option<String>,
+    /// How long its rollout might take while it did not move, in milliseconds: said, or learned when it was made.
+    #[serde(default)]
+    pub deadline_ms: u64,
     /// Its first image, as it was named.
     pub image: String,
     /// The digest of that image's manifest, `sha256:...`.
@@ -55,6 +59,16 @@ pub struct DiffView {
     pub to: u32,
     /// What differs, in the order of the paths.
     pub changes: Vec<ChangeView>,
+}
+
+impl From<Change> for ChangeView {
+    fn from(change: Change) -> Self {
+        Self {
+            path: change.path,
+            before: change.before,
+            after: change.after,
+        }
+    }
 }
 
 /// One setting that differs.

@@ -1,0 +1,200 @@
+//! What a failed attempt leaves behind: why it failed, and all there is to find the cause.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use layby_model::diff::diff;
+use layby_model::engine::{Engine, LogQuery};
+use layby_model::plan::{CRASH_LOOP_STARTS, Desired, FailReason, Observed, Timer};
+use layby_model::replica::{End, ReplicaReport};
+use layby_model::{ReplicaId, RevisionId};
+
+use super::Driver;
+use crate::api::types::{ChangeView, Failure};
+
+/// So many of the last log lines are kept with a failure.
+const LOG_LINES: usize = 50;
+/// So much of each, in bytes.
+const LINE_BYTES: usize = 1_000;
+/// So long may the engine take to hand them out.
+pub(super) const LOG_TIMEOUT: Duration = Duration::from_millis(500);
+/// So many differences to the live revision are kept with it.
+const CHANGES: usize = 100;
+
+impl Driver {
+    /// The failure of the target but for its log, and whose log is to be read: a replica's, and which container's.
+    pub(super) fn failure(
+        &self,
+        d: &Desired,
+        o: &Observed,
+        target: RevisionId,
+        reason: &FailReason,
+        reports: &[ReplicaReport],
+    ) -> (Failure, Option<(ReplicaId, Option<String>)>) {
+        let of_target = reports.iter().filter(|r| r.revision == target);
+        // The one that got the furthest in failing says the most.
+        let worst = of_target.max_by_key(|report| {
+            let ended: u32 = report.containers.iter().map(|c| c.ended).sum();
+            (ended, report.id)
+        });
+        let ended = worst.and_then(end_of);
+        let replica = worst.map(|report| report.id);
+        let failed_starts = (o.replicas.iter().filter(|r| r.revision == target))
+            .map(|r| r.failed_starts)
+            .max();
+        let failed_starts = failed_starts.unwrap_or(CRASH_LOOP_STARTS);
+        let trouble = worst.and_then(|report| Some(report.trouble.as_ref()?.message.as_str()));
+        let last_probe = replica.and_then(|id| self.health.last_answer(id));
+        // That nobody listened says nothing of what ended before it could.
+        let told = match reason {
+            FailReason::Deadline => true,
+            FailReason::CrashLoop | FailReason::Ended | FailReason::Hopeless(_) => false,
+        };
+        let last_probe = last_probe.filter(|answer| told || !answer.early);
+        let last_probe = last_probe.map(|answer| answer.text);
+        let failure = Failure {
+            revision: target.0,
+            reason: reason_text(reason, d, o, ended.as_ref(), trouble, failed_starts),
+            hint: hint(reason, last_probe.is_some(), ended.as_ref()),
+            last_probe,
+            exit: ended.as_ref().map(|end| end.exit.into()),
+            log: Vec::new(),
+            attempt: d.failed_attempts + 1,
+            difference: self.difference(),
+        };
+        let container = ended.map(|end| end.container);
+        (failure, replica.map(|replica| (replica, container)))
+    }
+
+    /// How live, which works, differs from the target.
+    fn difference(&self) -> Vec<ChangeView> {
+        let row = self.row();
+        let live = row.live.iter();
+        live.flat_map(|live| diff(&live.spec, &row.target.spec))
+            .take(CHANGES)
+            .map(ChangeView::from)
+            .collect()
+    }
+}
+
+/// A line as it is kept.
+fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(LINE_BYTES));
+    text
+}
+
+/// How a replica ended unasked last, if it ever did.
+pub(super) fn end_of(report: &ReplicaReport) -> Option<End> {
+    let before = || {
+        let container = report.containers.iter().find(|c| c.ended > 0)?;
+        Some(End {
+            container: container.name.clone(),
+            exit: container.last_exit?,
+        })
+    };
+    report.ended.clone().or_else(before)
+}
+
+fn reason_text(
+    reason: &FailReason,
+    d: &Desired,
+    o: &Observed,
+    ended: Option<&End>,
+    trouble: Option<&str>,
+    failed_starts: u32,
+) -> String {
+    match (reason, ended) {
+        (FailReason::Hopeless(why), _) => why.clone(),
+        (FailReason::Deadline, _) => late(d, o),
+        (FailReason::CrashLoop, Some(End { container, exit })) if exit.oom => format!(
+            "its container {container} was ended for want of memory in each of {failed_starts} starts"
+        ),
+        (FailReason::CrashLoop, Some(End { container, exit })) => format!(
+            "its container {container} ended with exit code {} in each of {failed_starts} starts",
+            exit.code
+        ),
+        (FailReason::Ended, Some(End { container, exit })) if exit.oom => format!(
+            "its container {container} was ended for want of memory, and its restart policy leaves it so"
+        ),
+        (FailReason::Ended, Some(End { container, exit })) => format!(
+            "its container {container} ended with exit code {}, and its restart policy leaves it so",
+            exit.code
+        ),
+        (FailReason::Ended, None) => "it ended, and its restart policy leaves it so".into(),
+        (FailReason::CrashLoop, None) => match trouble {
+            Some(why) => format!("it could not be started, {failed_starts} times in a row: {why}"),
+            None => format!("it could not be started, {failed_starts} times in a row"),
+        },
+    }
+}
+
+/// What was too late.
+fn late(d: &Desired, o: &Observed) -> String {
+    let timer = d
+        .target
+        .map(|target| Timer::Roll(target, d.failed_attempts));
+    let began_ms = timer.and_then(|timer| o.since.get(&timer));
+    let took_ms = began_ms.map_or(0, |began| o.now_ms.saturating_sub(*began));
+    let moved = took_ms / 1_000 > d.deadline_ms.div_ceil(1_000);
+    match (moved, took_ms >= d.deadline_max_ms) {
+        (true, true) => format!(
+            "it was not ready within {}, though its log or its image moved",
+            seconds(d.deadline_max_ms)
+        ),
+        (true, false) => format!(
+            "it was not ready after {}, and neither its log nor its image moved for {}",
+            seconds(took_ms / 1_000 * 1_000),
+            seconds(d.deadline_ms)
+        ),
+        (false, _) => format!("it was not ready within {}", seconds(d.deadline_ms)),
+    }
+}
+
+fn hint(reason: &FailReason, probed: bool, ended: Option<&End>) -> Option<String> {
+    let oom = ended.is_some_and(|end| end.exit.oom);
+    let text = match reason {
+        FailReason::Hopeless(_) => return None,
+        FailReason::CrashLoop | FailReason::Ended if oom => {
+            "raise its memory limit, or have it use less"
+        }
+        FailReason::CrashLoop if ended.is_none() => return None,
+        FailReason::CrashLoop | FailReason::Ended => "see its last log lines for the cause",
+        FailReason::Deadline if probed => {
+            "make the app answer its probe, or give it longer (progressDeadlineSeconds, or progress_deadline in x-layby)"
+        }
+        FailReason::Deadline => {
+            "give it longer (progressDeadlineSeconds, or progress_deadline in x-layby)"
+        }
+    };
+    Some(text.into())
+}
+
+/// `300 s`, or `1.5 s`.
+fn seconds(ms: u64) -> String {
+    if ms.is_multiple_of(1000) {
+        format!("{} s", ms / 1000)
+    } else {
+        format!("{:.1} s", ms as f64 / 1000.0)
+    }
+}
+
+/// The last lines of a replica's log; none where the engine does not hand them out in time.
+pub(super) async fn last_lines(
+    engine: &dyn Engine,
+    replica: ReplicaId,
+    container: Option<String>,
+) -> Vec<String> {
+    let query = LogQuery {
+        container,
+        tail: Some(LOG_LINES),
+        follow: false,
+        ..LogQuery::default()
+    };
+    let read = async {
+        let lines = engine.logs(replica, query).await.ok()?;
+        let lines = lines.take(LOG_LINES).map(|line| cut(line.text));
+        Some(lines.collect().await)
+    };
+    let lines: Option<Vec<String>> = tokio::time::timeout(LOG_TIMEOUT, read).await.ok().flatten();
+    lines.unwrap_or_default()
+}
