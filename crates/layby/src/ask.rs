@@ -4,13 +4,14 @@ use anyhow::Result;
 
 use crate::cli::{self, Command};
 use crate::client::Client;
+use crate::commands::{
+    audit, build, canary, cp, enrol, exec, forward, history, images, jobs, journal, login, logs,
+    manual, node, power, secrets, services, state, switch, tokens, top, up, volumes,
+};
+use crate::contexts;
 use crate::contexts::Contexts;
 use crate::paths::Paths;
 use crate::transport::{Remote, Transport};
-use crate::{
-    audit, build, canary, contexts, cp, enrol, exec, forward, history, images, jobs, journal,
-    login, logs, manual, node, power, secrets, services, state, switch, tokens, top, up, volumes,
-};
 
 /// Does what `command` says; everything but `serve` asks the node.
 ///

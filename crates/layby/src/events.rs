@@ -196,7 +196,7 @@ impl Screen {
         };
         say!(
             "Built {named} ({digest}, {})",
-            crate::images::size(size_bytes)
+            crate::commands::images::size(size_bytes)
         );
         if names.is_empty() {
             self.note(

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
+/// Where a node keeps its data unless it is said.
+pub(crate) const DATA_DIR: &str = "/var/lib/layby";
+
 /// The paths of one node.
 #[derive(Debug, Clone)]
 pub(crate) struct Paths {

@@ -18,9 +18,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cli::Serve;
+use crate::commands::node::require_root;
 use crate::fail;
 use crate::https::{self, Https};
-use crate::node::require_root;
 use crate::parent::{self, Handed};
 use crate::paths::Paths;
 use crate::process;

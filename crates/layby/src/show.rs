@@ -8,7 +8,7 @@ use layby_control::api::types::{
 use layby_model::{State, power};
 use nix::sys::signal::Signal;
 
-use crate::canary;
+use crate::commands::canary;
 use crate::out::say;
 use crate::{events, moment};
 

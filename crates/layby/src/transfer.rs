@@ -9,8 +9,8 @@ use layby_control::api::types::TransferEvent;
 
 use crate::cli::Transfer;
 use crate::client::{Client, Query};
+use crate::commands::images::size;
 use crate::exit::{Code, Exit};
-use crate::images::size;
 use crate::out::{say, tell};
 
 /// Asks for the transfer and shows it until it is done.

@@ -5,9 +5,9 @@ use layby_control::api::types::{CanaryView, GivenView, ServiceView};
 
 use crate::cli::{Name, Promote};
 use crate::client::Client;
+use crate::commands::services::find;
 use crate::events;
 use crate::out::say;
-use crate::services::find;
 
 /// Lets a canary take all requests, and shows how it goes live.
 ///

@@ -7,9 +7,9 @@ use layby_control::api::types::{DeployBody, JobView, RemovedView, ServiceDetail,
 
 use crate::cli::Deploy;
 use crate::client::{Client, encode};
+use crate::commands::jobs;
 use crate::events;
 use crate::exit::{Code, Exit};
-use crate::jobs;
 use crate::nearest;
 use crate::out::say;
 use crate::show;

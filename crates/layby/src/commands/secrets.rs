@@ -13,8 +13,8 @@ use layby_model::secret::{MAX_VALUE_BYTES, SecretValue};
 
 use crate::cli::{Secret, SecretFor, SecretImport, SecretSet};
 use crate::client::{Client, encode};
+use crate::commands::login::ask;
 use crate::events;
-use crate::login::ask;
 use crate::out::say;
 use crate::show;
 

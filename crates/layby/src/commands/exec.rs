@@ -11,9 +11,9 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::cli::Exec;
 use crate::client::Client;
+use crate::commands::services;
 use crate::exit::Passed;
 use crate::out::{BROKEN_PIPE, tell};
-use crate::services;
 use crate::terminal::{self, Raw};
 
 /// The streams of `v5.channel.k8s.io`, by number.

@@ -7,8 +7,8 @@ use layby_control::api::types::VersionView;
 
 use crate::cli::Login;
 use crate::client::Client;
+use crate::commands::login::{ask, password_from_stdin};
 use crate::contexts::{Context, Contexts, LOCAL, Trust};
-use crate::login::{ask, password_from_stdin};
 use crate::out::{say, tell};
 use crate::tls::parse_fingerprint;
 use crate::transport::{Address, Remote, Transport};

@@ -6,11 +6,11 @@ use layby_control::api::types::{CommandBody, JobView, LogView, RunState, RunView
 
 use crate::cli::{Job, JobLogs, Run};
 use crate::client::Client;
-use crate::exec;
+use crate::commands::exec;
+use crate::commands::services;
 use crate::exit::{Code, Exit, Passed};
 use crate::nearest;
 use crate::out::{say, tell};
-use crate::services;
 use crate::show::{self, print, table};
 
 /// The exit code of what took too long, as timeout(1) has it.

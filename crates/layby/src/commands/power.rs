@@ -6,10 +6,10 @@ use layby_model::power;
 
 use crate::cli::{Power, Powers, Scale};
 use crate::client::{Client, encode};
+use crate::commands::services::find;
 use crate::events;
 use crate::exit::{Code, Exit};
 use crate::out::{say, tell};
-use crate::services::find;
 use crate::show;
 
 /// Gives a service another number of replicas.

@@ -8,11 +8,11 @@ use layby_control::api::types::LogView;
 
 use crate::cli::{JobLogs, Logs};
 use crate::client::Client;
+use crate::commands::jobs;
+use crate::commands::services;
 use crate::exit::{Code, Exit};
-use crate::jobs;
 use crate::moment;
 use crate::out::say;
-use crate::services;
 
 /// The colours of names (ECMA-48, SGR), in turn.
 const COLOURS: [u8; 10] = [36, 33, 32, 35, 34, 96, 93, 92, 95, 94];

@@ -5,8 +5,8 @@ use layby_control::api::types::{ContextView, ManifestView};
 
 use crate::cli::Up;
 use crate::client::{Client, Query};
+use crate::commands::node;
 use crate::events::{self, Style};
-use crate::node;
 use crate::parcel::{self, ContextFolder, Manifests, Parcel, SecretSource, SecretValue};
 use crate::paths::Paths;
 

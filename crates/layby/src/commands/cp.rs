@@ -14,9 +14,9 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use crate::cli::Cp;
 use crate::client::{Client, Query};
+use crate::commands::services;
 use crate::exit::{Code, Exit, Passed};
 use crate::out::{BROKEN_PIPE, tell};
-use crate::services;
 use crate::terminal;
 
 /// How much is moved at once.

@@ -7,9 +7,9 @@ use layby_control::api::types::{ChangeView, DiffView, RevisionView};
 
 use crate::cli::{Diff, History, Redeploy, Rollback};
 use crate::client::Client;
+use crate::commands::services::find;
 use crate::events::{self, Style};
 use crate::out::say;
-use crate::services::find;
 use crate::show;
 
 /// So many hexadecimal digits of a digest tell images apart.

@@ -9,8 +9,8 @@ use layby_control::api::types::BuildBody;
 
 use crate::cli::{Build, Progress};
 use crate::client::Client;
+use crate::commands::node;
 use crate::events::{self, Style};
-use crate::node;
 use crate::parcel::{self, ContextFolder, Parcel, SecretSource};
 use crate::paths::Paths;
 

@@ -10,8 +10,8 @@ use layby_control::{MasterKey, state};
 use layby_model::secret::SecretValue;
 
 use crate::cli::{State, StateFile};
-use crate::login::ask;
-use crate::node::require_root;
+use crate::commands::login::ask;
+use crate::commands::node::require_root;
 use crate::out::say;
 use crate::paths::Paths;
 

@@ -6,10 +6,10 @@ use layby_control::api::types::{RemovedView, ServiceView};
 
 use crate::cli::{Enable, Remove, Several};
 use crate::client::Client;
+use crate::commands::services::{find, find_all};
 use crate::events::{self, Style};
 use crate::exit::{Code, Exit};
 use crate::out::say;
-use crate::services::{find, find_all};
 use crate::show;
 
 /// Disables services, all at a time, and waits until nothing of them runs.

@@ -7,9 +7,9 @@ use layby_control::api::types::EventView;
 
 use crate::cli::Events;
 use crate::client::Client;
+use crate::commands::services;
 use crate::moment;
 use crate::out::say;
-use crate::services;
 
 /// Prints what happened, the oldest first.
 ///

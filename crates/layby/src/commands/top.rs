@@ -10,9 +10,10 @@ use serde::Serialize;
 
 use crate::cli::Top;
 use crate::client::Client;
+use crate::commands::services;
 use crate::out::say;
+use crate::show;
 use crate::terminal::{self, Raw, Screen};
-use crate::{services, show};
 
 /// How long a single look watches, to tell what is used at present.
 const ONCE_MS: u64 = 500;

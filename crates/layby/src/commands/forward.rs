@@ -10,9 +10,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::cli::PortForward;
 use crate::client::Client;
+use crate::commands::services;
 use crate::exit::{Code, Exit};
 use crate::out::{say, tell};
-use crate::services;
 
 /// Listens on ports of this machine and carries each connection to a port of a replica, until it is ended.
 ///
