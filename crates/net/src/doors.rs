@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt::{self, Debug, Formatter};
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
@@ -49,6 +50,8 @@ pub(crate) struct Doors {
     socket: TokioSocket,
     /// The kernel's name for the socket, and for who makes its changes.
     pub(crate) port: u32,
+    /// The number of the last change (`nlmsg_seq`), which its answers bear.
+    last: AtomicU32,
 }
 
 impl Debug for Doors {
@@ -62,7 +65,8 @@ impl Doors {
     pub(crate) fn connect() -> io::Result<Self> {
         let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
         let port = socket.socket_mut().bind_auto()?.port_number();
-        Ok(Self { socket, port })
+        let last = AtomicU32::new(0);
+        Ok(Self { socket, port, last })
     }
 
     /// Opens some doors and closes others, at one moment. To open one that is open is fine; to close one that is not is
@@ -73,35 +77,37 @@ impl Doors {
         open: &BTreeSet<Door>,
         close: &BTreeSet<Door>,
     ) -> io::Result<()> {
-        let closed = messages(NFT_MSG_DELSETELEM, names, close);
-        let opened = messages(NFT_MSG_NEWSETELEM, names, open);
+        let number = self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let closed = messages(number, NFT_MSG_DELSETELEM, names, close);
+        let opened = messages(number, NFT_MSG_NEWSETELEM, names, open);
         let messages: Vec<Vec<u8>> = closed.chain(opened).collect();
-        let mut batch = message(NFNL_MSG_BATCH_BEGIN, 0, &[]);
+        let mut batch = message(number, NFNL_MSG_BATCH_BEGIN, 0, &[]);
         batch.extend(messages.concat());
-        batch.extend(message(NFNL_MSG_BATCH_END, 0, &[]));
+        batch.extend(message(number, NFNL_MSG_BATCH_END, 0, &[]));
         let kernel = SocketAddr::new(0, 0);
         self.socket.send_to(&batch, &kernel).await?;
-        let answered = timeout(PATIENCE, self.read_answers(messages.len()));
+        let answered = timeout(PATIENCE, self.read_answers(number, messages.len()));
         answered.await.unwrap_or_else(|_| {
             let text = "the kernel does not answer";
             Err(io::Error::new(io::ErrorKind::TimedOut, text))
         })
     }
 
-    /// Reads as many answers, or the first that says no.
-    async fn read_answers(&self, mut wanted: usize) -> io::Result<()> {
+    /// Reads as many answers to the change with this number, or the first that says no.
+    async fn read_answers(&self, number: u32, mut wanted: usize) -> io::Result<()> {
         while wanted > 0 {
             let mut answers = Vec::with_capacity(ANSWERS);
             self.socket.recv(&mut answers).await?;
             let mut rest = answers.as_slice();
-            while let Some((kind, payload, next)) = first(rest) {
+            while let Some((answer, next)) = first(rest) {
                 rest = next;
-                let Some(code) = payload.first_chunk().filter(|_| kind == NLMSG_ERROR) else {
-                    continue;
-                };
-                match i32::from_ne_bytes(*code) {
-                    0 => wanted = wanted.saturating_sub(1),
-                    code => return Err(io::Error::from_raw_os_error(code.saturating_neg())),
+                // What an earlier change left unread, because it was refused or not waited for, says nothing of this one.
+                match answer.filter(|answer| answer.to == number) {
+                    None => {}
+                    Some(Answer { code: 0, .. }) => wanted = wanted.saturating_sub(1),
+                    Some(Answer { code, .. }) => {
+                        return Err(io::Error::from_raw_os_error(code.saturating_neg()));
+                    }
                 }
             }
         }
@@ -109,13 +115,28 @@ impl Doors {
     }
 }
 
-/// The first message of `bytes` (`struct nlmsghdr`): its kind, what it says, and what comes after it.
-fn first(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+/// What the kernel says to a message (`struct nlmsgerr`).
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    /// The number that the message bore.
+    to: u32,
+    /// 0: it is done; else an errno, negated.
+    code: i32,
+}
+
+/// The first message of `bytes` (`struct nlmsghdr`), if it is an answer, and what comes after it.
+fn first(bytes: &[u8]) -> Option<(Option<Answer>, &[u8])> {
     let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
     let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
+    let to = u32::from_ne_bytes(*bytes.get(8..)?.first_chunk()?);
     let payload = bytes.get(16..length)?;
+    let code = payload.first_chunk().filter(|_| kind == NLMSG_ERROR);
+    let answer = code.map(|code| Answer {
+        to,
+        code: i32::from_ne_bytes(*code),
+    });
     let rest = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    Some((kind, payload, rest))
+    Some((answer, rest))
 }
 
 /// Who made the change that the first message of `bytes` tells of: the port of a socket.
@@ -123,7 +144,12 @@ pub(crate) fn changed_by(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(12..)?.first_chunk()?))
 }
 
-fn messages(kind: u16, names: &Names, doors: &BTreeSet<Door>) -> impl Iterator<Item = Vec<u8>> {
+fn messages(
+    number: u32,
+    kind: u16,
+    names: &Names,
+    doors: &BTreeSet<Door>,
+) -> impl Iterator<Item = Vec<u8>> {
     let elements: Vec<Vec<u8>> = doors.iter().map(|door| element(names, door)).collect();
     let head = [
         attribute(NFTA_SET_ELEM_LIST_TABLE, &text(&names.table)),
@@ -133,7 +159,12 @@ fn messages(kind: u16, names: &Names, doors: &BTreeSet<Door>) -> impl Iterator<I
     let chunks: Vec<Vec<u8>> = elements.chunks(AT_ONCE).map(<[_]>::concat).collect();
     chunks.into_iter().map(move |elements| {
         let elements = attribute(NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED, &elements);
-        message(kind, NFPROTO_IPV4, &[head.as_slice(), &elements].concat())
+        message(
+            number,
+            kind,
+            NFPROTO_IPV4,
+            &[head.as_slice(), &elements].concat(),
+        )
     })
 }
 
@@ -160,8 +191,8 @@ fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// `struct nlmsghdr`, `struct nfgenmsg`, and what they say. What is not a part of the batch's frame asks for an answer.
-fn message(kind: u16, family: u8, payload: &[u8]) -> Vec<u8> {
+/// `struct nlmsghdr`, `struct nfgenmsg`, and what they say. All messages of a change bear its number. What is not a part of the batch's frame asks for an answer.
+fn message(number: u32, kind: u16, family: u8, payload: &[u8]) -> Vec<u8> {
     let frame = matches!(kind, NFNL_MSG_BATCH_BEGIN | NFNL_MSG_BATCH_END);
     let (flags, subsystem) = match frame {
         true => (NLM_F_REQUEST, NFNL_SUBSYS_NFTABLES),
@@ -172,10 +203,59 @@ fn message(kind: u16, family: u8, payload: &[u8]) -> Vec<u8> {
     bytes.extend(length.to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(flags.to_ne_bytes());
-    // Neither a sequence number nor a port: answers come in order, and the kernel knows the socket.
-    bytes.extend([0; 8]);
+    bytes.extend(number.to_ne_bytes());
+    // No port: the kernel knows the socket.
+    bytes.extend([0; 4]);
     bytes.extend([family, 0]);
     bytes.extend(subsystem.to_be_bytes());
     bytes.extend(payload);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+    use crate::nft;
+
+    #[tokio::test]
+    async fn each_change_gets_its_own_answer_also_after_one_that_was_refused() {
+        // The test's thread alone is in there, and all that it starts.
+        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+            println!("SKIPPED: no network namespace of our own: {error}");
+            return;
+        }
+        let names = Names::new("doors").expect("a name");
+        let table = &names.table;
+        let set = format!("table ip {table} {{\nset doors {{\ntype ifname . ipv4_addr\n}}\n}}\n");
+        nft::run("make a set", &set).await.expect("a set");
+        let doors = Doors::connect().expect("a socket");
+        let none = BTreeSet::new();
+        let some = |count: usize| -> BTreeSet<Door> {
+            (0..count as u32)
+                .map(|n| (1, Ipv4Addr::from(0x0a01_0000 + n)))
+                .collect()
+        };
+        // Several messages, and each of them is refused: more answers than are waited for.
+        let many = some(3 * AT_ONCE);
+        for _ in 0..2 {
+            let refused = doors.change(&names, &none, &many).await;
+            assert_eq!(
+                refused.map_err(|error| error.raw_os_error()),
+                Err(Some(nix::errno::Errno::ENOENT as i32))
+            );
+            doors.change(&names, &some(1), &none).await.expect("open");
+            doors.change(&names, &none, &some(1)).await.expect("shut");
+        }
+        // One that nobody waited for says nothing of the next.
+        let lost = Duration::ZERO;
+        let _ = timeout(lost, doors.change(&names, &some(1), &none)).await;
+        let twice = doors.change(&names, &none, &many).await;
+        assert!(twice.is_err(), "only one of many is open");
+        doors.change(&names, &many, &none).await.expect("open all");
+        doors.change(&names, &none, &many).await.expect("shut all");
+    }
 }
