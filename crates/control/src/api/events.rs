@@ -1,7 +1,5 @@
 //! What happened: read by the page, or followed.
 
-use std::sync::Arc;
-
 use axum::extract::State;
 use axum::response::Response;
 use futures_util::{Stream, StreamExt, stream};
@@ -12,8 +10,7 @@ use super::lines::lines;
 use super::query::{self, Pairs};
 use super::types::{EventKind, EventView, Problem};
 use super::{Shared, Who};
-use crate::plane::Plane;
-use crate::store::EventQuery;
+use crate::store::{EventQuery, Store};
 
 /// How many are read if nobody says.
 const LIMIT: u32 = 100;
@@ -51,13 +48,22 @@ pub(super) async fn events(
     };
     // Before the read: what happens in between comes twice, and is told once.
     let listening = query::flag(&pairs, "follow").then(|| plane.events.listen());
+    let newest = plane.store.newest_event().await?;
     let past = plane.store.events(wanted.clone()).await?;
-    let last = past.last().and_then(|event| event.id);
-    let past = stream::iter(past);
-    Ok(match listening {
-        None => lines(past),
-        Some(listening) => lines(past.chain(follow(plane, listening, wanted, last))),
-    })
+    let Some(listening) = listening else {
+        return Ok(lines(stream::iter(past)));
+    };
+    let reader = Reader {
+        // Those after one that somebody has seen are the oldest: where they are many, there are more of them.
+        is_behind: wanted.after.is_some() && past.len() == wanted.limit as usize,
+        last: (past.last().and_then(|event| event.id))
+            .or(newest)
+            .unwrap_or(0),
+        store: plane.store.clone(),
+        listening,
+        wanted,
+    };
+    Ok(lines(stream::iter(past).chain(follow(reader))))
 }
 
 fn parse(pairs: &Pairs) -> Result<EventQuery, Problem> {
@@ -94,43 +100,102 @@ fn parse(pairs: &Pairs) -> Result<EventQuery, Problem> {
     })
 }
 
-/// What happens from now on; what a slow reader misses is read again from the store, as far as it was written.
-fn follow(
-    plane: Arc<Plane>,
+/// Somebody who follows what happens.
+struct Reader {
+    store: Store,
     listening: broadcast::Receiver<EventView>,
     wanted: EventQuery,
-    last: Option<u64>,
-) -> impl Stream<Item = EventView> + Send {
-    let begin = (plane, listening, wanted, last);
-    stream::unfold(
-        begin,
-        |(plane, mut listening, wanted, mut last)| async move {
-            loop {
-                let heard = match listening.recv().await {
+    /// The newest event that they were told of, or that was there when they began.
+    last: u64,
+    /// There are events in the store that they were not told of.
+    is_behind: bool,
+}
+
+/// What happens from now on; what a slow reader misses is read again from the store, as far as it was written. It ends
+/// where the store cannot be read: a reader who asks again sees no gap.
+fn follow(reader: Reader) -> impl Stream<Item = EventView> + Send {
+    stream::unfold(reader, |mut reader| async move {
+        loop {
+            let heard = match reader.is_behind {
+                true => reader.catch_up().await?,
+                false => match reader.listening.recv().await {
                     Ok(event) => vec![event],
                     Err(RecvError::Lagged(_)) => {
-                        let missed = EventQuery {
-                            after: Some(last.unwrap_or(0)),
-                            limit: MAX_LIMIT,
-                            ..wanted.clone()
-                        };
-                        plane.store.events(missed).await.unwrap_or_default()
+                        reader.is_behind = true;
+                        continue;
                     }
                     Err(RecvError::Closed) => return None,
-                };
-                let fits = heard.into_iter().filter(|event| {
-                    let new = event.id.is_none_or(|id| last.is_none_or(|last| id > last));
-                    new && wanted.fits(event)
-                });
-                let fits: Vec<EventView> = fits.collect();
-                if let Some(newest) = fits.iter().filter_map(|event| event.id).max() {
-                    last = Some(newest);
-                }
-                if !fits.is_empty() {
-                    return Some((stream::iter(fits), (plane, listening, wanted, last)));
-                }
+                },
+            };
+            let fits = heard.into_iter().filter(|event| {
+                let new = event.id.is_none_or(|id| id > reader.last);
+                new && reader.wanted.fits(event)
+            });
+            let fits: Vec<EventView> = fits.collect();
+            if let Some(newest) = fits.iter().filter_map(|event| event.id).max() {
+                reader.last = newest;
             }
-        },
-    )
+            if !fits.is_empty() {
+                return Some((stream::iter(fits), reader));
+            }
+        }
+    })
     .flatten()
+}
+
+impl Reader {
+    /// The next of those that were missed. `None`: they cannot be read.
+    async fn catch_up(&mut self) -> Option<Vec<EventView>> {
+        let missed = EventQuery {
+            after: Some(self.last),
+            limit: MAX_LIMIT,
+            ..self.wanted.clone()
+        };
+        let read = self.store.events(missed).await;
+        let read = read
+            .inspect_err(|error| tracing::warn!(%error, "events cannot be followed any longer"))
+            .ok()?;
+        self.is_behind = read.len() == MAX_LIMIT as usize;
+        Some(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::NewEvent;
+
+    #[tokio::test]
+    async fn a_reader_who_was_far_behind_is_told_of_everything_once() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&dir.path().join("layby.db")).expect("a store");
+        let told = broadcast::Sender::new(8);
+        let reader = Reader {
+            store: store.clone(),
+            listening: told.subscribe(),
+            wanted: EventQuery {
+                limit: LIMIT,
+                ..EventQuery::default()
+            },
+            last: 0,
+            is_behind: false,
+        };
+        let new = NewEvent {
+            at_ms: 1,
+            kind: EventKind::Live,
+            app: None,
+            service: None,
+            text: "it".to_owned(),
+            who: None,
+        };
+        let count = 2 * MAX_LIMIT + 500;
+        let written = store.add_events(vec![new; count as usize]).await;
+        for event in written.expect("to write") {
+            told.send(event).expect("somebody listens");
+        }
+        drop(told);
+        let heard: Vec<EventView> = follow(reader).collect().await;
+        let ids: Vec<u64> = heard.iter().filter_map(|event| event.id).collect();
+        assert_eq!(ids, Vec::from_iter(1..=u64::from(count)));
+    }
 }

@@ -187,7 +187,7 @@ fn read(path: &Path) -> Result<Option<Key>, KeyError> {
         other => other.map_err(failed)?,
     };
     let found = file.metadata().map_err(failed)?;
-    // A credential of systemd is 0440 for a unit with a user of its own, 0400 else; its folder is for the unit alone.
+    // Nobody else may so much as read it. A credential of systemd is 0400 for a unit that runs as root, as the node does.
     if found.mode() & 0o077 != 0 || !matches!(found.uid(), 0) && found.uid() != our_uid() {
         return Err(KeyError::Exposed {
             path: path.to_owned(),

@@ -118,6 +118,16 @@ impl Store {
         })
         .await
     }
+
+    /// The number of the newest event.
+    pub(crate) async fn newest_event(&self) -> Result<Option<u64>, StoreError> {
+        self.call(|db| {
+            let newest: Option<i64> =
+                db.query_row("SELECT max(id) FROM events", [], |row| row.get(0))?;
+            Ok(newest.map(i64::unsigned_abs))
+        })
+        .await
+    }
 }
 
 fn view(row: &Row<'_>) -> rusqlite::Result<EventView> {
