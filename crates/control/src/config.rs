@@ -26,6 +26,8 @@ pub struct ControlConfig {
     pub publish_on: IpAddr,
     /// Services may ask for what makes them as good as root on the machine (`layby serve --allow-privileged`).
     pub allow_privileged: bool,
+    /// Root in a container is nobody on the machine: it has user namespaces.
+    pub shifts_ids: bool,
     /// What is pruned on a timer.
     pub prune: PrunePolicy,
     /// The embedded registry.

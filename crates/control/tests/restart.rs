@@ -273,6 +273,7 @@ async fn the_data_of_a_newer_layby_is_left_alone() {
         http: ([127, 0, 0, 1], 8080).into(),
         publish_on: [127, 0, 0, 1].into(),
         allow_privileged: false,
+        shifts_ids: true,
         api: None,
         registries: Default::default(),
         master_key: layby_control::MasterKey::File(world.dir.path().join("master.key")),

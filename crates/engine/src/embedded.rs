@@ -220,6 +220,11 @@ impl Embedded {
         self.shared.network.virtual_range()
     }
 
+    /// Whether root in a container is nobody on the machine, unless a service asks for the contrary.
+    pub fn shifts_ids(&self) -> bool {
+        self.shared.shifts_ids
+    }
+
     /// What there is for the replicas of this node.
     pub fn machine(&self) -> Machine {
         let memory = machine::memory_bytes(&format!("layby/{}", self.shared.node));

@@ -150,6 +150,7 @@ async fn serve_on(
         http: gateway.http_addr(),
         publish_on: options.publish_on,
         allow_privileged: options.allow_privileged,
+        shifts_ids: engine.shifts_ids(),
         prune: settings::prune(options),
         registry: settings::registry(options, registry_addr),
         registries: OtherRegistries {

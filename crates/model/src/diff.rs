@@ -19,6 +19,22 @@ pub struct Change {
     pub after: Option<String>,
 }
 
+impl Change {
+    /// The same for those who may know the names of variables and not their values.
+    #[must_use]
+    pub fn without_value(self) -> Self {
+        if variable(&self.path).is_empty() {
+            return self;
+        }
+        let hide = |value: Option<String>| value.map(|_| hidden::HIDDEN.to_owned());
+        Self {
+            before: hide(self.before),
+            after: hide(self.after),
+            path: self.path,
+        }
+    }
+}
+
 /// What has changed from `a` to `b`, by path. A container's image counts by its name and by its digest. Of a variable that is
 /// named like a secret, or holds a password, it is told that it differs, and not what it is.
 pub fn diff(a: &RunSpec, b: &RunSpec) -> Vec<Change> {

@@ -11,10 +11,10 @@ use layby_model::access::{ExecEvent, ExecInput, ExecRequest, ExecSession, TtySiz
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::Shared;
 use super::query::{self, Pairs};
 use super::replica;
 use super::types::{Problem, StatusView};
+use super::{Shared, Who};
 
 /// The only subprotocol there is.
 const PROTOCOL: &str = "v5.channel.k8s.io";
@@ -69,12 +69,14 @@ mod channel {
 )]
 pub(super) async fn exec(
     State(plane): Shared,
+    who: Who,
     Path(names): Path<(String, String)>,
     pairs: Pairs,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let request = request(&pairs)?;
     let upgrade = self::upgrade(upgrade)?;
+    replica::enter(&plane, &names, &who)?;
     let held = replica::awake(&plane, names, &pairs).await?;
     let container = query::get(&pairs, "container");
     let session = plane.access.attach(held.id, container, &request).await?;

@@ -11,10 +11,10 @@ use futures_util::{StreamExt, stream};
 use layby_model::access::{CopyIn, CopyOut, TarStream};
 use layby_model::engine::EngineError;
 
-use super::Shared;
 use super::query::{self, Pairs};
 use super::replica;
 use super::types::{FileView, Problem};
+use super::{Shared, Who};
 use crate::plane::CLIENT_IDLE;
 
 /// A file or folder of a replica as a tar, whose entries begin with the path's last name (with `.` where that is `/` or
@@ -39,6 +39,7 @@ use crate::plane::CLIENT_IDLE;
 )]
 pub(super) async fn read(
     State(plane): Shared,
+    who: Who,
     Path(names): Path<(String, String)>,
     pairs: Pairs,
 ) -> Result<Response, Problem> {
@@ -47,6 +48,7 @@ pub(super) async fn read(
         path: path(&pairs)?,
         follow_link: query::flag(&pairs, "follow"),
     };
+    replica::enter(&plane, &names, &who)?;
     let held = replica::with_files(&plane, names, &pairs).await?;
     let tar = plane.access.copy_out(held.id, &order).await?;
     let pieces = tar.map(move |piece| {
@@ -79,6 +81,7 @@ pub(super) async fn read(
 )]
 pub(super) async fn write(
     State(plane): Shared,
+    who: Who,
     Path(names): Path<(String, String)>,
     pairs: Pairs,
     body: Body,
@@ -88,6 +91,7 @@ pub(super) async fn write(
         path: path(&pairs)?,
         keep_owners: query::flag(&pairs, "owners"),
     };
+    replica::enter(&plane, &names, &who)?;
     let held = replica::with_files(&plane, names, &pairs).await?;
     plane.access.copy_in(held.id, &order, pieces(body)).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -113,10 +117,12 @@ pub(super) async fn write(
 )]
 pub(super) async fn stat(
     State(plane): Shared,
+    who: Who,
     Path(names): Path<(String, String)>,
     pairs: Pairs,
 ) -> Result<Json<FileView>, Problem> {
     let path = path(&pairs)?;
+    replica::enter(&plane, &names, &who)?;
     let held = replica::with_files(&plane, names, &pairs).await?;
     let container = query::get(&pairs, "container");
     let found = plane.access.stat(held.id, container, &path).await?;

@@ -17,6 +17,7 @@ use super::lines::lines;
 use super::query::{self, Pairs};
 use super::types::{CommandBody, JobView, LogView, Problem, RunView};
 use super::{Shared, Who, exec, services};
+use crate::deploy::privilege;
 use crate::jobs::{self, Holding, OneOff};
 use crate::plane::Plane;
 use crate::store::{Cause, NewRun};
@@ -278,6 +279,7 @@ pub(super) async fn begin_command(
         return Err(Problem::bad_request("no command is given"));
     }
     let live = live(&plane, &id).await?;
+    privilege::enter(&plane.config, &who.rights, &id, &live.service)?;
     let run = NewRun {
         of: id.clone(),
         of_service: true,
@@ -329,6 +331,7 @@ pub(super) async fn hold(
     let limit = query::number(&pairs, "time_limit_ms")?;
     let upgrade = exec::upgrade(upgrade)?;
     let live = live(&plane, &id).await?;
+    privilege::enter(&plane.config, &who.rights, &id, &live.service)?;
     let order = OneOff {
         command: request.argv.clone(),
         time_limit_ms: limit.map(|ms| ms as u64),

@@ -8,9 +8,11 @@ use layby_model::replica::{Phase, ReplicaReport};
 use layby_model::state::Showing;
 use layby_model::{ReplicaId, ServiceId};
 
+use super::Who;
 use super::query::{self, Pairs};
 use super::services;
 use super::types::Problem;
+use crate::deploy::privilege;
 use crate::driver::DriverHandle;
 use crate::plane::Plane;
 use crate::uses::Use;
@@ -38,6 +40,23 @@ pub(super) fn named(pairs: &Pairs) -> Result<Option<ReplicaId>, Problem> {
             error.name
         ))
     })
+}
+
+/// Whether somebody may reach into the containers of a service, as it is and as it is to be.
+///
+/// # Errors
+/// There is no such service; 403: it has something of the machine, and no admin asks.
+pub(super) fn enter(
+    plane: &Arc<Plane>,
+    names: &(String, String),
+    who: &Who,
+) -> Result<(), Problem> {
+    let (service, driver) = services::find(plane, names.clone())?;
+    let row = driver.status.borrow().row.clone();
+    for revision in row.live.iter().chain([&row.target]) {
+        privilege::enter(&plane.config, &who.rights, &service, &revision.spec.service)?;
+    }
+    Ok(())
 }
 
 /// Wakes a service if it rests, and gives the replica that a query names, else the oldest that is ready of its live

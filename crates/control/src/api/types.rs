@@ -268,7 +268,8 @@ pub struct Failure {
     /// Which attempt of its rollout failed so, from 1 on.
     #[serde(default = "first")]
     pub attempt: u32,
-    /// How the live revision, which works, differs from it: `before` is live's; the first hundred settings.
+    /// How the live revision, which works, differs from it: `before` is live's; the first hundred settings, and
+    /// of variables not their values.
     #[serde(default)]
     pub difference: Vec<ChangeView>,
 }

@@ -1,13 +1,12 @@
 //! Who asks. The listener knows: the Unix socket by the credentials of the process at its other end, HTTPS by its token.
 
-use std::convert::Infallible;
-
 use axum::extract::FromRequestParts;
 use axum::extract::connect_info::Connected;
 use axum::http::request::Parts;
 use axum::serve::IncomingStream;
 use tokio::net::UnixListener;
 
+use super::types::Problem;
 use crate::tokens::Rights;
 
 /// Where users stand with their numbers: passwd(5).
@@ -16,7 +15,7 @@ const USERS: &str = "/etc/passwd";
 /// Where the local ones come from.
 const LOCAL: &str = "local";
 
-/// Who asks for something. Handlers take it as an argument: it is an extractor that never fails.
+/// Who asks for something. Handlers take it as an argument; the gate has put it there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Who {
     /// The user's name (or `uid 1000` where the machine knows none), or the token's.
@@ -58,12 +57,12 @@ impl Who {
 }
 
 impl<S: Sync> FromRequestParts<S> for Who {
-    type Rejection = Infallible;
+    type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        // Whoever gets in without being told apart has the router itself in hand.
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let told = parts.extensions.get::<Self>().cloned();
-        Ok(told.unwrap_or_else(Self::root))
+        // A route beside the gate is nobody's.
+        told.ok_or_else(|| Problem::failed("nobody has found out who asks; please report this"))
     }
 }
 
@@ -110,7 +109,19 @@ fn user(passwd: &str, uid: u32) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::Request;
+
     use super::*;
+
+    #[tokio::test]
+    async fn who_did_not_come_through_the_gate_is_nobody() {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        let refused = Who::from_request_parts(&mut parts, &()).await;
+        assert_eq!(refused.map_err(|problem| problem.status), Err(500));
+        parts.extensions.insert(Who::root());
+        let told = Who::from_request_parts(&mut parts, &()).await;
+        assert_eq!(told.ok(), Some(Who::root()));
+    }
 
     #[test]
     fn a_user_is_known_by_its_number_and_an_unknown_one_is_its_number() {

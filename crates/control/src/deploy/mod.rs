@@ -10,7 +10,7 @@ mod leave;
 mod needs;
 mod outcome;
 pub(crate) mod power;
-mod privilege;
+pub(crate) mod privilege;
 mod progress;
 mod pulls;
 pub(crate) mod push;

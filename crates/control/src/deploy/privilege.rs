@@ -1,5 +1,8 @@
 //! What only the node's operator may allow. The engine asks the same before it prepares a replica, and follows links.
 
+use std::path::Path;
+
+use layby_model::mounts::MountSource;
 use layby_model::spec::ServiceSpec;
 use layby_model::{ServiceId, privilege};
 
@@ -7,7 +10,7 @@ use crate::api::types::Problem;
 use crate::config::ControlConfig;
 use crate::tokens::Rights;
 
-/// Refuses services that ask for what the operator has not allowed.
+/// Refuses services that ask for what the operator has not allowed, or for folders of the machine where no admin asks.
 ///
 /// # Errors
 /// 403, naming the service, what it asks for, and the flag.
@@ -19,9 +22,13 @@ pub(crate) fn check<'a>(
     if config.allow_privileged && rights.is_admin() {
         return Ok(());
     }
-    let own = [config.data_dir.clone()];
     for (id, spec) in services {
-        if let Some(what) = privilege::asked(spec, &own).or_else(|| of_build(spec)) {
+        if !rights.is_admin() {
+            folders(&id, spec)?;
+        }
+        if let Some(what) =
+            asked(config.shifts_ids, &config.data_dir, spec).or_else(|| of_build(spec))
+        {
             let text = match config.allow_privileged {
                 true => format!("{id} asks for {what}, which takes a token with the role admin"),
                 false => format!(
@@ -35,8 +42,84 @@ pub(crate) fn check<'a>(
     Ok(())
 }
 
+/// Whether somebody may reach into containers of a service, or run commands in others like them: what these have of the
+/// machine, the command has.
+///
+/// # Errors
+/// 403: that takes an admin.
+pub(crate) fn enter(
+    config: &ControlConfig,
+    rights: &Rights,
+    id: &ServiceId,
+    spec: &ServiceSpec,
+) -> Result<(), Problem> {
+    if rights.is_admin() {
+        return Ok(());
+    }
+    folders(id, spec)?;
+    match asked(config.shifts_ids, &config.data_dir, spec) {
+        None => Ok(()),
+        Some(what) => Err(Problem::not_allowed(format!(
+            "{id} has {what}: to reach into it takes a token with the role admin"
+        ))),
+    }
+}
+
+/// Refuses folders of the machine.
+fn folders(id: &ServiceId, spec: &ServiceSpec) -> Result<(), Problem> {
+    let mounts = spec
+        .containers
+        .iter()
+        .flat_map(|container| &container.mounts);
+    for mount in mounts {
+        match &mount.source {
+            MountSource::Bind { path, .. } => {
+                let text = format!(
+                    "{id} mounts {path} of the machine, which takes a token with the role admin"
+                );
+                return Err(Problem::not_allowed(text)
+                    .hint("give it a named volume, or let an admin do it"));
+            }
+            MountSource::Volume { .. }
+            | MountSource::Tmpfs { .. }
+            | MountSource::Scratch { .. }
+            | MountSource::Files { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+/// What a service asks for on a machine that has user namespaces, or not, and the node's folders there.
+fn asked(shifts_ids: bool, data_dir: &Path, spec: &ServiceSpec) -> Option<String> {
+    let own = [data_dir.to_owned()];
+    let of_root = || match shifts_ids {
+        true => None,
+        false => privilege::asked_of_root(spec),
+    };
+    privilege::asked(spec, &own).or_else(of_root)
+}
+
 fn of_build(spec: &ServiceSpec) -> Option<String> {
     let mut builds = spec.containers.iter().filter_map(|c| c.build.as_ref());
     let host = builds.any(|build| build.network.as_deref() == Some("host"));
     host.then(|| "a build in the machine's network".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use layby_model::ServiceName;
+    use layby_model::spec::ContainerSpec;
+
+    use super::*;
+
+    #[test]
+    fn a_capability_is_asked_for_where_root_inside_is_root_outside() {
+        let mut spec = ServiceSpec::new(ServiceName::new("web").expect("a label"));
+        let mut container = ContainerSpec::new("web", "web:1");
+        container.options.cap_add.push("SYS_ADMIN".to_owned());
+        spec.containers.push(container);
+        let own = Path::new("/var/lib/layby");
+        assert_eq!(asked(true, own, &spec), None);
+        assert!(asked(false, own, &spec).is_some_and(|what| what.contains("SYS_ADMIN")));
+    }
 }

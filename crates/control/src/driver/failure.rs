@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use layby_model::diff::diff;
+use layby_model::diff::{Change, diff};
 use layby_model::engine::{Engine, LogQuery};
 use layby_model::plan::{CRASH_LOOP_STARTS, Desired, FailReason, Observed, Timer};
 use layby_model::replica::{End, ReplicaReport};
@@ -66,13 +66,13 @@ impl Driver {
         (failure, replica.map(|replica| (replica, container)))
     }
 
-    /// How live, which works, differs from the target.
+    /// How live, which works, differs from the target; of variables only which: whoever may look sees failures.
     fn difference(&self) -> Vec<ChangeView> {
         let row = self.row();
         let live = row.live.iter();
         live.flat_map(|live| diff(&live.spec, &row.target.spec))
             .take(CHANGES)
-            .map(ChangeView::from)
+            .map(|change| ChangeView::from(Change::without_value(change)))
             .collect()
     }
 }

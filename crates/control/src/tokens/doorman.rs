@@ -27,6 +27,8 @@ const ADDRESSES: usize = 4_096;
 pub(crate) struct Doorman {
     anonymous_pull: bool,
     tokens: Mutex<BTreeMap<String, Token>>,
+    /// Held from the write of a change to its being known here.
+    turn: tokio::sync::Mutex<()>,
     failures: Mutex<BTreeMap<Option<IpAddr>, (u32, Instant)>>,
 }
 
@@ -36,14 +38,23 @@ impl Doorman {
         let doorman = Self {
             anonymous_pull,
             tokens: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
             failures: Mutex::default(),
         };
-        doorman.admit(tokens);
+        doorman.know(tokens);
         doorman
     }
 
-    /// From now on, these tokens and no others.
-    pub(crate) fn admit(&self, tokens: Vec<Token>) {
+    /// The turn to change tokens: one change after the other is written, read back and admitted. Otherwise an older list
+    /// might be admitted last, and with it a token that has been taken away.
+    pub(crate) async fn turn(&self) -> Turn<'_> {
+        Turn {
+            doorman: self,
+            _held: self.turn.lock().await,
+        }
+    }
+
+    fn know(&self, tokens: Vec<Token>) {
         let named = tokens.into_iter().map(|token| (token.name.clone(), token));
         *self.tokens() = named.collect();
     }
@@ -143,6 +154,19 @@ impl Doorman {
 
     fn failures(&self) -> MutexGuard<'_, BTreeMap<Option<IpAddr>, (u32, Instant)>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Held by who changes the tokens.
+pub(crate) struct Turn<'a> {
+    doorman: &'a Doorman,
+    _held: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl Turn<'_> {
+    /// From now on, these tokens and no others; they were read in this turn.
+    pub(crate) fn admit(self, tokens: Vec<Token>) {
+        self.doorman.know(tokens);
     }
 }
 
@@ -248,7 +272,7 @@ mod tests {
             let grant = doorman.grant(&nobody, PEER).expect("nobody is somebody");
             assert_eq!(grant, Grant::anonymous(false));
         }
-        doorman.admit(Vec::new());
+        doorman.know(Vec::new());
         assert!(doorman.grant(&basic("ci", "s3"), PEER).is_err());
     }
 

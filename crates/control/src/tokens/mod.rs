@@ -37,6 +37,7 @@ const MAX_APPS: usize = 100;
 /// A name that is taken or is none, or nothing that the token would be good for.
 pub(crate) async fn create(plane: &Plane, body: TokenBody) -> Result<NewToken, Problem> {
     check(&body)?;
+    let turn = plane.doorman.turn().await;
     if plane.doorman.count() >= MAX_TOKENS {
         return Err(
             Problem::conflict(format!("there are {MAX_TOKENS} tokens already"))
@@ -75,7 +76,7 @@ pub(crate) async fn create(plane: &Plane, body: TokenBody) -> Result<NewToken, P
             )),
         );
     }
-    plane.doorman.admit(plane.store.tokens().await?);
+    turn.admit(plane.store.tokens().await?);
     Ok(NewToken {
         token: view(&token),
         secret,
@@ -92,12 +93,13 @@ pub(crate) async fn list(plane: &Plane) -> Result<Vec<TokenView>, Problem> {
 /// # Errors
 /// There is none of that name.
 pub(crate) async fn remove(plane: &Plane, name: &str) -> Result<(), Problem> {
+    let turn = plane.doorman.turn().await;
     if !plane.store.remove_token(name).await? {
         let text = format!("there is no token {name}");
         return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", text)
             .hint("`layby token ls` shows what there is"));
     }
-    plane.doorman.admit(plane.store.tokens().await?);
+    turn.admit(plane.store.tokens().await?);
     Ok(())
 }
 

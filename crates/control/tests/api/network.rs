@@ -396,3 +396,32 @@ async fn a_query_that_the_document_does_not_know_is_refused() {
         "{link}"
     );
 }
+
+#[tokio::test]
+async fn what_has_a_folder_of_the_machine_is_an_admins_to_deploy_and_to_reach_into() {
+    let world = World::new().await;
+    let bound = compose("fake/ok", "volumes: [\"/srv:/srv:ro\"]");
+    assert_eq!(world.up(&bound).await.code(), 0);
+    let root = at_socket(&world);
+    let ci = root.with(&token(&world, r#"{"name":"ci","role":"deploy"}"#).await);
+    for (line, body) in [
+        (
+            "POST /v1/services/shop/web/deploy",
+            r#"{"image":"fake/ok:2"}"#,
+        ),
+        ("POST /v1/services/shop/web/redeploy", ""),
+        ("GET /v1/services/shop/web/files?path=/srv", ""),
+        ("PUT /v1/services/shop/web/files?path=/srv", ""),
+        ("GET /v1/services/shop/web/files/stat?path=/srv", ""),
+        ("POST /v1/services/shop/web/runs", r#"{"command":["true"]}"#),
+    ] {
+        let refused = ci.ask(line, &[], body.as_bytes()).await;
+        assert_eq!(refused.status, 403, "{line}");
+        let text = refused.json::<Problem>().detail;
+        assert!(text.contains("/srv"), "{line}: {text}");
+    }
+    assert_eq!(
+        root.status("POST /v1/services/shop/web/redeploy").await,
+        200
+    );
+}

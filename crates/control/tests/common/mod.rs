@@ -495,6 +495,7 @@ async fn start(
         http: (Ipv4Addr::LOCALHOST, 8080).into(),
         publish_on: IpAddr::V4(Ipv4Addr::LOCALHOST),
         allow_privileged,
+        shifts_ids: true,
         registry: layby_control::RegistrySettings {
             listen,
             ..Default::default()
