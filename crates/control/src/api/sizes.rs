@@ -225,8 +225,11 @@ fn view(plane: &Plane, power: Power) -> PowerView {
     }
 }
 
+/// CPU in thousandths and memory in bytes, as far as they are limited.
+type Limits = (Option<u64>, Option<u64>);
+
 /// The services that have a power, with the CPU and the memory that they have by it.
-fn users(plane: &Plane, name: &str) -> Vec<(String, (Option<u64>, Option<u64>))> {
+fn users(plane: &Plane, name: &str) -> Vec<(String, Limits)> {
     let drivers = plane.all_drivers().into_iter();
     let of_it = drivers.filter_map(|(id, driver)| {
         let status = Arc::clone(&driver.status.borrow());

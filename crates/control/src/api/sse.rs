@@ -92,7 +92,7 @@ pub(super) fn turn(path: &str, response: Response) -> Response {
 
 fn turn_within(path: &str, response: Response, alive: Duration) -> Response {
     let kind = response.headers().get(header::CONTENT_TYPE);
-    if !kind.is_some_and(|kind| kind == LINES) {
+    if kind.is_none_or(|kind| kind != LINES) {
         return response;
     }
     let id = ids(path).map(|(field, _)| field);

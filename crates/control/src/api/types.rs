@@ -143,6 +143,10 @@ pub struct BuildBody {
 }
 
 /// One line of the answer to a deploy or a build.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one at a time, on its way to a socket"
+)]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case", tag = "type")]
 pub enum Event {

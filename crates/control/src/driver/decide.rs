@@ -25,7 +25,7 @@ pub(super) enum Written {
         result: Result<bool, StoreError>,
     },
     /// The row as it is now.
-    Row(Result<Option<Loaded>, StoreError>),
+    Row(Result<Option<Box<Loaded>>, StoreError>),
     /// Nothing was written: the target moves.
     Moved(RevisionId, Moved),
 }
@@ -117,7 +117,7 @@ impl Driver {
         let (plane, id) = (Arc::clone(&self.plane), self.id.clone());
         self.pending = Some(Box::pin(async move {
             match plane.store.service(&id).await {
-                Ok(Some(row)) => Written::Row(Ok(Some(plane.load(row).await))),
+                Ok(Some(row)) => Written::Row(Ok(Some(Box::new(plane.load(row).await)))),
                 Ok(None) => Written::Row(Ok(None)),
                 Err(error) => Written::Row(Err(error)),
             }
@@ -142,7 +142,7 @@ impl Driver {
                 result: Ok(false), ..
             } => self.reload(),
             Written::Moved(target, moved) => self.note_moved(target, moved),
-            Written::Row(Ok(Some(loaded))) => self.take(Request::Reload(Box::new(loaded))),
+            Written::Row(Ok(Some(loaded))) => self.take(Request::Reload(loaded)),
             Written::Row(Ok(None)) => {
                 tracing::warn!(service = %self.id, "the store no longer has the service that is driven");
             }

@@ -221,7 +221,7 @@ impl Runner {
             active.filter_map(|run| job::wait_ms(&self.facts_of(id, shelf, run)))
         });
         let runs = runs.map(|ms| now + Duration::from_millis(ms.max(1)));
-        let ttls = self.shelves.iter().filter_map(|(_, shelf)| {
+        let ttls = self.shelves.values().filter_map(|shelf| {
             let ttl = shelf.kept().ttl_ms?;
             let ended = shelf.runs.iter().filter_map(|run| run.ended_ms).min()?;
             let left = (ended + ttl).saturating_sub(wall).max(1);

@@ -62,7 +62,7 @@ async fn a_scale_adds_and_drains_replicas_of_live_and_makes_no_revision() {
                 Mode::Serve { upstreams, .. } => {
                     Some(upstreams.iter().map(|u| u.replica).collect())
                 }
-                Mode::Hold | Mode::Refuse | Mode::Disabled | Mode::Unhealthy { .. } => None,
+                Mode::Hold | Mode::Refuse | Mode::Disabled | Mode::Unhealthy => None,
             };
             serves(&table.services[&id].mode) == Some(vec![first])
         })
