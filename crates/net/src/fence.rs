@@ -72,8 +72,10 @@ impl Fence {
 
     /// The table. Which subnet a bridge has follows from its name, so that one that is made later needs no change here.
     ///
-    /// The gateway's port is closed to other machines only, and the gateway itself closes what was not redirected: the rules
-    /// outlive a node that was killed, and meanwhile the port may be a program's that is asked from this machine.
+    /// The ports of the gateway and of the name server are closed to other machines only, and both themselves close what was
+    /// not redirected: the rules outlive a node that was killed, and meanwhile a port may be a program's that is asked from
+    /// this machine. Or the machine gives it to a connection that begins here, the gateway's own to a replica, say: so answers
+    /// always pass.
     fn table(&self, doors: &BTreeSet<Door>) -> String {
         let Self {
             names,
@@ -126,8 +128,8 @@ table ip {table} {{
     }}
     chain input {{
         type filter hook input priority filter; policy accept;
-        iifname != \"lo\" tcp dport {virtual_port} ct status ! dnat drop
-        meta l4proto {{ tcp, udp }} th dport {dns_port} ct status ! dnat drop
+        iifname != \"lo\" tcp dport {virtual_port} ct direction original ct status ! dnat drop
+        iifname != \"lo\" meta l4proto {{ tcp, udp }} th dport {dns_port} ct direction original ct status ! dnat drop
         ip daddr {range} icmp type echo-request accept
         ip daddr {range} reject
     }}

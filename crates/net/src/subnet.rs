@@ -75,6 +75,12 @@ impl Subnet {
         (self.contains(address) && n < APPS).then_some(n)
     }
 
+    /// Which app's bridge `address` is on, other than the machine, whose address there is the gateway's.
+    pub(crate) fn bridge_of(self, address: Ipv4Addr) -> Option<u8> {
+        let number = self.app_of(address)?;
+        (address != self.app(number).gateway()).then_some(number)
+    }
+
     /// The virtual addresses of the node that has this range.
     pub(crate) fn virtual_range(self) -> Self {
         Self {
@@ -181,6 +187,8 @@ mod tests {
         assert_eq!(node.app_of(Ipv4Addr::new(10, 9, 7, 3)), Some(7));
         assert_eq!(node.app_of(Ipv4Addr::new(10, 9, 240, 3)), None);
         assert_eq!(node.app_of(Ipv4Addr::new(10, 8, 7, 3)), None);
+        assert_eq!(node.bridge_of(Ipv4Addr::new(10, 9, 7, 3)), Some(7));
+        assert_eq!(node.bridge_of(Ipv4Addr::new(10, 9, 7, 1)), None);
     }
 
     #[test]

@@ -50,7 +50,7 @@ enum Known {
 
 /// Decides on a question that came from the address `from`.
 pub(crate) fn plan(directory: &Directory, from: Ipv4Addr, question: &[u8]) -> Plan {
-    let Some(bridge) = directory.node.app_of(from) else {
+    let Some(bridge) = directory.node.bridge_of(from) else {
         return Plan::Ignore;
     };
     let Ok(message) = Message::from_vec(question) else {
@@ -338,7 +338,12 @@ mod tests {
     #[test]
     fn who_is_not_on_a_bridge_gets_no_answer() {
         let question = question("web.", RecordType::A);
-        for from in [[192, 168, 1, 1], [10, 1, 240, 5], [10, 2, 3, 2]] {
+        for from in [
+            [192, 168, 1, 1],
+            [10, 1, 240, 5],
+            [10, 2, 3, 2],
+            [10, 1, 3, 1],
+        ] {
             assert_eq!(plan(&directory(), from.into(), &question), Plan::Ignore);
         }
     }

@@ -167,7 +167,7 @@ impl Place {
     /// `None`: it comes from no bridge, or that has enough.
     fn take(shared: &Arc<Shared>, peer: SocketAddr) -> Option<Self> {
         let node = shared.directory.borrow().as_ref()?.node;
-        let bridge = node.app_of(address(peer)?)?;
+        let bridge = node.bridge_of(address(peer)?)?;
         let mut open = shared
             .connections
             .lock()

@@ -1,6 +1,5 @@
 //! The name server, asked with `dig`.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
@@ -57,10 +56,7 @@ pub(crate) fn the_name_server_is_open_to_nobody_outside_of_the_bridges(dir: &Pat
         network.set_names(names(&network)).await.expect("named");
         let shop = network.attach("shop", SHOP).await.expect("attached");
         let blog = network.attach("blog", BLOG).await.expect("attached");
-        let memory = fs::read_to_string(dir.join("data/qq1/network.json")).expect("read");
-        let memory: serde_json::Value = serde_json::from_str(&memory).expect("JSON");
-        let port = memory["dns_port"].as_u64().expect("a port");
-        let direct = format!("-p {port} web");
+        let direct = format!("-p {} web", dns_port(dir, "qq1"));
         for over in ["+notcp", "+tcp"] {
             let ask = |from: Option<&Path>, server: Ipv4Addr, words: &str| {
                 dig(from, server, &format!("{over} {words}"))

@@ -98,6 +98,15 @@ pub(crate) fn ask(address: Ipv4Addr, timeout: Duration) -> io::Result<String> {
     Ok(answer)
 }
 
+/// The port of the name server of a node that was opened by [`config`].
+pub(crate) fn dns_port(dir: &Path, node: &str) -> u16 {
+    let memory = dir.join("data").join(node).join("network.json");
+    let memory = fs::read_to_string(memory).expect("read");
+    let memory: serde_json::Value = serde_json::from_str(&memory).expect("JSON");
+    let port = memory["dns_port"].as_u64().expect("a port");
+    u16::try_from(port).expect("a port")
+}
+
 pub(crate) fn devices() -> BTreeSet<String> {
     // Of the namespace of the reading thread.
     let text = fs::read_to_string("/proc/thread-self/net/dev").expect("read");

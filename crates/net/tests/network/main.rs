@@ -70,6 +70,10 @@ const TESTS: &[Test] = &[
         reach::a_replica_does_not_pass_for_one_of_another_app,
     ),
     (
+        "what_begins_on_the_machine_is_answered_whichever_port_it_has",
+        reach::what_begins_on_the_machine_is_answered_whichever_port_it_has,
+    ),
+    (
         "a_virtual_address_leads_to_the_redirect_for_its_app_alone",
         reach::a_virtual_address_leads_to_the_redirect_for_its_app_alone,
     ),

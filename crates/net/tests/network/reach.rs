@@ -280,6 +280,39 @@ pub(crate) fn a_replica_does_not_pass_for_one_of_another_app(dir: &Path) {
     });
 }
 
+pub(crate) fn what_begins_on_the_machine_is_answered_whichever_port_it_has(dir: &Path) {
+    block_on(async {
+        let network = Network::open(config(dir, "uu1")).await.expect("opened");
+        let shop = network.attach("shop", SHOP).await.expect("attached");
+        serve(&shop.netns);
+        let here = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
+        let local = here.local_addr().expect("it has one");
+        // The node ends and its fence stands: the ports that were its own are anybody's.
+        drop(network);
+        let there = SocketAddr::new(IpAddr::V4(shop.address), PORT);
+        for port in [dns_port(dir, "uu1"), VIRTUAL_PORT] {
+            for (from, to) in [(Ipv4Addr::LOCALHOST, local), (shop.gateway, there)] {
+                let from = SocketAddr::new(IpAddr::V4(from), port);
+                wait_for("a port that is given back", || {
+                    TcpListener::bind(from).is_ok()
+                });
+                let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+                socket.set_reuseaddr(true).expect("set");
+                socket.bind(from).expect("bound");
+                let connected = tokio::time::timeout(REFUSED_AFTER, socket.connect(to)).await;
+                connected.expect("it is answered").expect("connected");
+            }
+        }
+        // And a program that has got one is asked from this machine.
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, dns_port(dir, "uu1")));
+        let taken = taken.expect("bound");
+        let addr = taken.local_addr().expect("it has one");
+        TcpStream::connect_timeout(&addr, REFUSED_AFTER).expect("connected");
+        let network = Network::open(config(dir, "uu1")).await.expect("opened");
+        network.close().await.expect("closed");
+    });
+}
+
 pub(crate) fn a_virtual_address_leads_to_the_redirect_for_its_app_alone(dir: &Path) {
     block_on(async {
         let network = Network::open(config(dir, "ll1")).await.expect("opened");
