@@ -190,6 +190,7 @@ impl Node {
             http: self.gateway.http_addr(),
             publish_on: IpAddr::V4(Ipv4Addr::LOCALHOST),
             allow_privileged: false,
+            shifts_ids: true,
             prune: Default::default(),
             registry: Default::default(),
             api: None,

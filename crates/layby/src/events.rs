@@ -9,8 +9,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use layby_control::api::types::{Event, Failure, Outcome, ServiceView};
 
 use crate::client::{Client, Lines};
+use crate::commands::history;
 use crate::exit::{Code, Exit};
-use crate::history;
 use crate::out::{say, tell};
 use crate::show;
 
