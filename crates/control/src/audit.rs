@@ -3,7 +3,7 @@
 //! It is written beside the work: nobody waits for it, and when the disk is full, what cannot be written is counted and
 //! the node goes on.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub(crate) const FAILED_LOGIN: &str = "login-failed";
 
 /// So many records may wait for the disk.
 const WAITING: usize = 1_024;
+/// So many logins that failed may be among them: those are what others can make many of.
+const WAITING_LOGINS: usize = 256;
 /// From one write to the next: one write to the disk serves many records.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long what waits may take to be written when the node ends.
@@ -122,6 +124,8 @@ pub(crate) struct Ledger {
     /// Taken by [`run`].
     receive: Mutex<Option<mpsc::Receiver<Message>>>,
     lost: AtomicU64,
+    /// How many logins that failed wait.
+    logins: AtomicUsize,
 }
 
 enum Message {
@@ -136,6 +140,7 @@ impl Default for Ledger {
             send,
             receive: Mutex::new(Some(receive)),
             lost: AtomicU64::new(0),
+            logins: AtomicUsize::new(0),
         }
     }
 }
@@ -143,7 +148,19 @@ impl Default for Ledger {
 impl Ledger {
     /// Takes a record; never waits.
     pub(crate) fn note(&self, entry: Entry) {
+        let is_login = entry.verb == FAILED_LOGIN;
+        if is_login {
+            let waiting = self.logins.fetch_add(1, Ordering::Relaxed);
+            if waiting >= WAITING_LOGINS {
+                self.logins.fetch_sub(1, Ordering::Relaxed);
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        }
         if self.send.try_send(Message::Entry(Box::new(entry))).is_err() {
+            if is_login {
+                self.logins.fetch_sub(1, Ordering::Relaxed);
+            }
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -178,7 +195,12 @@ pub(crate) async fn run(plane: Arc<Plane>) {
         let mut waiting = Vec::new();
         for message in messages.drain(..) {
             match message {
-                Message::Entry(entry) => entries.push(*entry),
+                Message::Entry(entry) => {
+                    if entry.verb == FAILED_LOGIN {
+                        plane.ledger.logins.fetch_sub(1, Ordering::Relaxed);
+                    }
+                    entries.push(*entry);
+                }
                 Message::Flush(done) => waiting.push(done),
             }
         }
@@ -263,5 +285,19 @@ mod tests {
             ledger.note(entry);
         }
         assert_eq!(ledger.lost(), 3);
+        let ledger = Ledger::default();
+        for _ in 0..WAITING {
+            let status = StatusCode::UNAUTHORIZED;
+            ledger.note(Entry::new(&who, FAILED_LOGIN, "", status, Duration::ZERO));
+        }
+        let lost = ledger.lost();
+        ledger.note(Entry::new(
+            &who,
+            "wake",
+            "shop/web",
+            StatusCode::OK,
+            Duration::ZERO,
+        ));
+        assert_eq!(ledger.lost(), lost, "strangers leave room");
     }
 }

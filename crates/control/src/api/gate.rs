@@ -12,14 +12,16 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use layby_image::registry::TurnedAway;
 use serde_json::Value;
+use tokio::sync::oneshot;
 
 use super::access::{self, Rule};
 use super::params::{self, Params};
 use super::types::Problem;
-use super::who::{Peer, Via, Who};
+use super::who::{self, Peer, Via, Who};
 use super::{mend, once, operations, sse};
 use crate::audit::{self, Entry, Target};
 use crate::plane::Plane;
+use crate::store::StoreError;
 use crate::tokens::Rights;
 
 /// Which way a request came in.
@@ -70,15 +72,20 @@ impl Gate {
             name: name.to_owned(),
             from: peer.map_or_else(|| "unknown".to_owned(), |ip| ip.to_string()),
             via: Via::Token,
+            owner: String::new(), // of nothing
             rights: Rights::none(),
         };
         match self.plane.doorman.known(request.headers(), peer) {
             Ok(Some(token)) => match token.role {
                 Some(role) => Ok(Who {
                     rights: Rights::new(role, token.apps),
+                    owner: who::token(&token.hash),
                     ..who(&token.name)
                 }),
-                None => Err((who(&token.name), Refused::ForRegistry(token.name))),
+                None => Err(match self.plane.doorman.count(peer) {
+                    Ok(()) => (who(&token.name), Refused::ForRegistry(token.name)),
+                    Err(retry_after_s) => (who("-"), Refused::TooOften { retry_after_s }),
+                }),
             },
             Ok(None) => Err((who("-"), Refused::Nobody)),
             Err(TurnedAway::Expired(name)) => Err((who(&name), Refused::Expired(name))),
@@ -215,23 +222,58 @@ pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
             false => mend::mend(next.run(request).await).await,
         };
     };
-    let mut target = String::new();
-    let response = match gate.judge(rule, &who.rights, &request, &mut target) {
-        Err(problem) => problem.into_response(),
-        Ok(()) => {
-            request.extensions_mut().insert(who.clone());
-            let done = gate.work(rule, &who, request, next).await;
-            done.unwrap_or_else(Problem::into_response)
-        }
+    let mut call = Call {
+        rule,
+        who,
+        target: String::new(),
+        begun,
     };
-    let mut response = mend::mend(response).await;
-    let told = response.extensions_mut().remove::<Target>();
-    if let Some(verb) = rule.verb {
-        let target = told.map_or(target, |Target(name)| name);
-        let entry = Entry::new(&who, verb, &target, response.status(), begun.elapsed());
-        gate.plane.ledger.note(entry);
+    if let Err(problem) = gate.judge(rule, &call.who.rights, &request, &mut call.target) {
+        return call.end(&gate.plane, problem.into_response()).await;
     }
-    response
+    request.extensions_mut().insert(call.who.clone());
+    if rule.verb.is_none() {
+        return call.carry_out(&gate, request, next).await; // who goes needs to see nothing
+    }
+    // Apart from who asks: who hangs up in the midst of it finds all of it done, and recorded.
+    let (reply, replied) = oneshot::channel();
+    let plane = Arc::clone(&gate.plane);
+    plane.spawn(async move {
+        let response = call.carry_out(&gate, request, next).await;
+        let _ = reply.send(response); // it may have hung up
+    });
+    let ended = |_| Problem::from(StoreError::Closed).into_response();
+    replied.await.unwrap_or_else(ended)
+}
+
+/// A request that is let in.
+struct Call {
+    rule: &'static Rule,
+    who: Who,
+    target: String,
+    begun: Instant,
+}
+
+impl Call {
+    async fn carry_out(self, gate: &Gate, request: Request, next: Next) -> Response {
+        let done = gate.work(self.rule, &self.who, request, next).await;
+        let response = done.unwrap_or_else(Problem::into_response);
+        self.end(&gate.plane, response).await
+    }
+
+    /// The answer in its form, and the record of it.
+    async fn end(self, plane: &Plane, response: Response) -> Response {
+        let mut response = mend::mend(response).await;
+        let told = response.extensions_mut().remove::<Target>();
+        if let Some(verb) = self.rule.verb {
+            let target = told.map_or(self.target, |Target(name)| name);
+            let (status, took) = (response.status(), self.begun.elapsed());
+            plane
+                .ledger
+                .note(Entry::new(&self.who, verb, &target, status, took));
+        }
+        response
+    }
 }
 
 /// 401 with what would let in; 403 for a token that is for something else; 429 after too many wrong ones.

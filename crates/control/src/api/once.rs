@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Who;
 use super::types::Problem;
 use crate::plane::{CLIENT_IDLE, Plane};
-use crate::store::{Answer, AnswerKey};
+use crate::store::{Answer, AnswerKey, Asked};
 
 /// The header.
 const KEY: &str = "idempotency-key";
@@ -29,6 +29,8 @@ const MAX_KEY: usize = 255;
 const MAX_ANSWER: usize = 256 << 10;
 /// So many pieces of an answer may wait for a slow client.
 const PIECES: usize = 16;
+/// The status of an answer that is not there yet.
+const BEGUN: u16 = 0;
 /// Answers that hold a secret, which is kept nowhere.
 const SECRET: [&str; 1] = ["/v1/tokens"];
 
@@ -81,7 +83,7 @@ pub(super) fn key(headers: &HeaderMap, who: &Who) -> Result<Option<AnswerKey>, P
         ))
     })?;
     Ok(Some(AnswerKey {
-        who: who.name.clone(),
+        owner: who.owner.clone(),
         key: text.to_owned(),
     }))
 }
@@ -102,15 +104,27 @@ pub(super) async fn answer<F: Future<Output = Response>>(
     let path = request.uri().path().to_owned();
     let mut hash = Sha256::new();
     hash.update(format!("{}\n", request.uri()));
+    let seen = Seen {
+        hash,
+        body_bytes: 0,
+        is_whole: false,
+    };
     match plane.store.answer(&key).await {
         Err(error) => return Problem::from(error).into_response(),
-        Ok(Some(before)) => return again(before, request.into_body(), hash).await,
+        Ok(Some(before)) => return again(before, request.into_body(), seen).await,
         Ok(None) => {}
     }
-    let (request, read) = hashed(request, hash);
+    // Should the node end in the midst of it, whoever asks again is told so.
+    if let Err(error) = plane.store.keep_answer(key.clone(), begun(&seen)).await {
+        return Problem::from(error).into_response();
+    }
+    let (request, read) = hashed(request, seen);
     let response = work(request).await;
     if !response.status().is_success() {
         // Nothing was done: it may be tried again with the same key.
+        if let Err(error) = plane.store.forget_answer(key).await {
+            tracing::warn!(error = error_chain(&error), "an Idempotency-Key stays used");
+        }
         return response;
     }
     keep(
@@ -123,23 +137,37 @@ pub(super) async fn answer<F: Future<Output = Response>>(
 }
 
 /// The answer of before, if the request is the one of before.
-async fn again(before: Answer, body: Body, mut hash: Sha256) -> Response {
+async fn again(before: Answer, body: Body, mut seen: Seen) -> Response {
     let mut data = body.into_data_stream();
-    loop {
+    let asked = before.request;
+    // Of a body that was not read to its end, what was not read made no difference.
+    while asked.is_whole || seen.body_bytes < asked.body_bytes {
         match tokio::time::timeout(CLIENT_IDLE, data.next()).await {
-            Ok(Some(Ok(piece))) => hash.update(&piece),
+            Ok(Some(Ok(piece))) => {
+                let left = asked.body_bytes - seen.body_bytes.min(asked.body_bytes);
+                let left = usize::try_from(left).unwrap_or(usize::MAX);
+                if asked.is_whole && piece.len() > left {
+                    seen.add(&piece);
+                    break; // it is longer
+                }
+                seen.add(&piece[..piece.len().min(left)]);
+            }
             Ok(None) => break,
             Ok(Some(Err(_))) | Err(_) => {
                 return Problem::bad_request("the body broke off").into_response();
             }
         }
     }
-    let now: [u8; 32] = hash.finalize().into();
-    if before.request.is_some_and(|before| before != now) {
+    if asked.hash != seen.so_far().hash {
         let text = "this Idempotency-Key was used for another request";
         return Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "key-reused", text)
             .hint("each request takes a key of its own")
             .into_response();
+    }
+    if before.status == BEGUN {
+        let text = "this was begun before the node ended last, and how it ended is not known";
+        let problem = Problem::conflict(text);
+        return problem.hint("look at what there is now").into_response();
     }
     let Some(body) = before.body else {
         let text = "this was done before, and its answer is not kept";
@@ -162,39 +190,67 @@ async fn again(before: Answer, body: Body, mut hash: Sha256) -> Response {
     response
 }
 
-/// What was read of a request's body.
-type Read = Arc<Mutex<Option<[u8; 32]>>>;
+/// What was seen of a request: its URI, and of its body what was read.
+struct Seen {
+    hash: Sha256,
+    body_bytes: u64,
+    is_whole: bool,
+}
 
-/// A request whose body is hashed as it is read; the hash is there when all of it was.
-fn hashed(request: Request, hash: Sha256) -> (Request, Read) {
-    let read = Read::default();
-    let (parts, body) = request.into_parts();
-    let told = Arc::clone(&read);
-    if hyper::body::Body::is_end_stream(&body) {
-        let done: [u8; 32] = hash.finalize().into();
-        *read.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
-        return (Request::from_parts(parts, body), read);
+impl Seen {
+    fn add(&mut self, piece: &[u8]) {
+        self.hash.update(piece);
+        self.body_bytes += piece.len() as u64;
     }
-    let begin = (body.into_data_stream(), hash);
-    let data = stream::unfold(begin, move |(mut data, mut hash)| {
+
+    fn so_far(&self) -> Asked {
+        Asked {
+            hash: self.hash.clone().finalize().into(),
+            body_bytes: self.body_bytes,
+            is_whole: self.is_whole,
+        }
+    }
+}
+
+/// What is kept of a request that is begun.
+fn begun(seen: &Seen) -> Answer {
+    Answer {
+        request: seen.so_far(),
+        status: BEGUN,
+        kind: None,
+        location: None,
+        body: None,
+    }
+}
+
+/// What was read of a request, as it is read.
+type Read = Arc<Mutex<Seen>>;
+
+/// A request whose body is hashed as it is read.
+fn hashed(request: Request, mut seen: Seen) -> (Request, Read) {
+    let (parts, body) = request.into_parts();
+    seen.is_whole = hyper::body::Body::is_end_stream(&body);
+    let read = Arc::new(Mutex::new(seen));
+    let told = Arc::clone(&read);
+    let data = stream::unfold(body.into_data_stream(), move |mut data| {
         let told = Arc::clone(&told);
         async move {
-            match data.next().await {
-                Some(piece) => {
-                    if let Ok(piece) = &piece {
-                        hash.update(piece);
-                    }
-                    Some((piece, (data, hash)))
-                }
-                None => {
-                    let done: [u8; 32] = hash.finalize().into();
-                    *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
-                    None
-                }
+            let piece = data.next().await;
+            let mut seen = told.lock().unwrap_or_else(PoisonError::into_inner);
+            match &piece {
+                Some(Ok(piece)) => seen.add(piece),
+                Some(Err(_)) => {}
+                None => seen.is_whole = true,
             }
+            drop(seen);
+            piece.map(|piece| (piece, data))
         }
     });
     (Request::from_parts(parts, Body::from_stream(data)), read)
+}
+
+fn so_far(read: &Read) -> Asked {
+    read.lock().unwrap_or_else(PoisonError::into_inner).so_far()
 }
 
 /// Passes an answer on and keeps it, whether the client stays to the end or not.
@@ -212,7 +268,7 @@ fn keep(
         value.to_str().ok().map(str::to_owned)
     };
     let mut answer = Answer {
-        request: None,
+        request: so_far(&read),
         status: parts.status.as_u16(),
         kind: text(header::CONTENT_TYPE),
         location: text(header::LOCATION),
@@ -243,7 +299,7 @@ fn keep(
                 let _ = send.send(Ok(before)).await;
             }
         }
-        answer.request = *read.lock().unwrap_or_else(PoisonError::into_inner);
+        answer.request = so_far(&read); // it may have been read meanwhile
         if let Err(error) = task_plane
             .store
             .keep_answer(flight.key.clone(), answer)

@@ -10,13 +10,13 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::types::Problem;
 use super::{Shared, Who, sse};
+use crate::clock::wall;
 use crate::plane::Plane;
 
 /// So many are remembered; the oldest that have ended go first.
@@ -25,6 +25,12 @@ const KEPT: usize = 500;
 const EVENTS: usize = 200;
 /// The longest line that is kept, in bytes.
 const MAX_LINE: usize = 64 << 10;
+/// So many bytes of lines are kept of one operation; the oldest lines go first.
+const BYTES_OF_OPERATION: usize = 1 << 20;
+/// So many of all that somebody asked for; the oldest that have ended go first.
+const BYTES_OF_OWNER: usize = 4 << 20;
+/// So many of all.
+const BYTES: usize = 16 << 20;
 
 /// Something that takes time. It is known until the node starts anew, or until many others came after it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -80,9 +86,9 @@ pub(super) async fn operation(
         .operations
         .all()
         .get(&id)
-        .map(|(_, view)| view.clone());
-    let seen = found.filter(|view| who.rights.is_whole() || view.who == who.name);
-    seen.map(Json).ok_or_else(|| {
+        .filter(|kept| who.rights.is_whole() || kept.owner == who.owner)
+        .map(|kept| kept.view.clone());
+    found.map(Json).ok_or_else(|| {
         let text = format!("there is no operation {id:?} in this life of the node");
         Problem::new(StatusCode::NOT_FOUND, "not-found", text)
             .hint("`layby status` and `layby history` show what became of services")
@@ -91,10 +97,58 @@ pub(super) async fn operation(
 
 /// All that the node remembers.
 #[derive(Default)]
-pub(crate) struct Operations(Mutex<BTreeMap<String, (u64, OperationView)>>);
+pub(crate) struct Operations(Mutex<BTreeMap<String, Kept>>);
+
+/// One of them.
+struct Kept {
+    number: u64,
+    /// As `Who` has it.
+    owner: String,
+    /// How long each line was from which an event comes.
+    lines: VecDeque<usize>,
+    view: OperationView,
+}
+
+impl Kept {
+    fn bytes(&self) -> usize {
+        self.lines.iter().sum()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.view.ended_at.is_some()
+    }
+}
+
+/// Lets go of the oldest that have ended, of those of `owner` or of all, until these keep no more than `most` bytes.
+fn make_room(all: &mut BTreeMap<String, Kept>, owner: Option<&str>, most: usize) {
+    loop {
+        let counted = || {
+            let kept = all.iter();
+            kept.filter(|(_, kept)| owner.is_none_or(|owner| kept.owner == owner))
+        };
+        if counted().map(|(_, kept)| kept.bytes()).sum::<usize>() <= most {
+            return;
+        }
+        let ended = counted().filter(|(_, kept)| kept.has_ended());
+        let oldest = ended.min_by_key(|(_, kept)| kept.number);
+        if let Some(id) = oldest.map(|(id, _)| id.clone()) {
+            all.remove(&id);
+            continue;
+        }
+        // None has ended: that which has the most to tell tells less.
+        let largest = counted().max_by_key(|(_, kept)| kept.bytes());
+        let Some(id) = largest.map(|(id, _)| id.clone()) else {
+            return;
+        };
+        if let Some(kept) = all.get_mut(&id) {
+            kept.lines.pop_front();
+            kept.view.events.pop_front();
+        }
+    }
+}
 
 impl Operations {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<String, (u64, OperationView)>> {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Kept>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -102,27 +156,29 @@ impl Operations {
     fn begin(&self, life: u32, verb: &str, who: &Who) -> Option<OperationView> {
         let mut all = self.all();
         if all.len() >= KEPT {
-            let ended = all.iter().filter(|(_, (_, view))| view.ended_at.is_some());
-            let oldest = ended.min_by_key(|(_, (number, _))| *number);
+            let ended = all.iter().filter(|(_, kept)| kept.has_ended());
+            let oldest = ended.min_by_key(|(_, kept)| kept.number);
             let oldest = oldest.map(|(id, _)| id.clone())?;
             all.remove(&oldest);
         }
-        let number = all
-            .values()
-            .map(|(number, _)| number + 1)
-            .max()
-            .unwrap_or(1);
+        let number = all.values().map(|kept| kept.number + 1).max().unwrap_or(1);
         let view = OperationView {
             id: format!("{life}-{number}"),
             verb: verb.to_owned(),
             who: who.name.clone(),
             state: OperationState::Running,
-            begun_at: Timestamp::now().to_string(),
+            begun_at: wall().to_string(),
             ended_at: None,
             code: None,
             events: VecDeque::new(),
         };
-        all.insert(view.id.clone(), (number, view.clone()));
+        let kept = Kept {
+            number,
+            owner: who.owner.clone(),
+            lines: VecDeque::new(),
+            view: view.clone(),
+        };
+        all.insert(view.id.clone(), kept);
         Some(view)
     }
 
@@ -132,19 +188,24 @@ impl Operations {
             true => serde_json::from_slice(line).unwrap_or_default(),
             false => serde_json::json!({"type": "too-long"}),
         };
-        if let Some((_, view)) = self.all().get_mut(id) {
-            if view.events.len() >= EVENTS {
-                view.events.pop_front();
-            }
-            view.events.push_back(event);
+        let mut all = self.all();
+        let Some(kept) = all.get_mut(id) else { return };
+        kept.view.events.push_back(event);
+        kept.lines.push_back(line.len().min(MAX_LINE));
+        while kept.lines.len() > EVENTS || kept.bytes() > BYTES_OF_OPERATION {
+            kept.lines.pop_front();
+            kept.view.events.pop_front();
         }
+        let owner = kept.owner.clone();
+        make_room(&mut all, Some(&owner), BYTES_OF_OWNER);
+        make_room(&mut all, None, BYTES);
     }
 
     fn end(&self, id: &str) {
-        if let Some((_, view)) = self.all().get_mut(id) {
+        if let Some(Kept { view, .. }) = self.all().get_mut(id) {
             let code = view.events.back().map_or(1, code);
             view.code = Some(code);
-            view.ended_at = Some(Timestamp::now().to_string());
+            view.ended_at = Some(wall().to_string());
             view.state = match code {
                 0 => OperationState::Done,
                 _ => OperationState::Failed,
@@ -203,12 +264,20 @@ pub(super) fn take(plane: &Arc<Plane>, verb: &str, who: &Who, response: Response
 
 async fn follow(operations: &Operations, id: &str, body: Body) {
     let mut data = body.into_data_stream();
-    let mut rest = Vec::new();
+    let mut line = Vec::new();
     while let Some(Ok(piece)) = data.next().await {
-        rest.extend_from_slice(&piece);
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = rest.drain(..=end).collect();
-            operations.tell(id, line.trim_ascii());
+        for part in piece.split_inclusive(|byte| *byte == b'\n') {
+            let (ends, part) = match part {
+                [part @ .., b'\n'] => (true, part),
+                part => (false, part),
+            };
+            // Of one that is too long, enough to see that.
+            let room = (MAX_LINE + 1).saturating_sub(line.len());
+            line.extend_from_slice(&part[..part.len().min(room)]);
+            if ends {
+                operations.tell(id, &line);
+                line.clear();
+            }
         }
     }
 }
@@ -240,7 +309,7 @@ mod tests {
             follow(&operations, &begun.id, Body::from(lines)).await;
             operations.end(&begun.id);
             let all = operations.all();
-            let (_, ended) = &all[&begun.id];
+            let ended = &all[&begun.id].view;
             assert_eq!((ended.code, ended.state), (Some(code), state), "{lines}");
         }
     }
@@ -257,6 +326,37 @@ mod tests {
         assert!(operations.begin(1, "up", &Who::root()).is_none());
         let all = operations.all();
         assert!(all.len() == KEPT && all.contains_key(&first.id) && !all.contains_key(&second.id));
+    }
+
+    #[tokio::test]
+    async fn operations_keep_no_more_than_so_many_bytes() {
+        let operations = Operations::default();
+        let line = format!("\"{}\"\n", "x".repeat(MAX_LINE / 2));
+        let bytes = || operations.all().values().map(Kept::bytes).sum::<usize>();
+        for n in 0..2 * BYTES / BYTES_OF_OPERATION {
+            let who = Who {
+                owner: format!("token {}", n % 8),
+                ..Who::root()
+            };
+            let begun = operations.begin(1, "up", &who).expect("room");
+            follow(&operations, &begun.id, Body::from(line.repeat(40))).await;
+            assert!(operations.all()[&begun.id].bytes() <= BYTES_OF_OPERATION);
+            let own = operations.all();
+            let own = own.values().filter(|kept| kept.owner == who.owner);
+            assert!(own.map(Kept::bytes).sum::<usize>() <= BYTES_OF_OWNER);
+        }
+        assert!(bytes() <= BYTES);
+        let begun = operations.begin(1, "up", &Who::root()).expect("room");
+        let long = format!("{}\n{{\"type\":\"done\"}}\n", "x".repeat(2 * MAX_LINE));
+        follow(&operations, &begun.id, Body::from(long)).await;
+        let all = operations.all();
+        let kinds: Vec<&Value> = all[&begun.id]
+            .view
+            .events
+            .iter()
+            .map(|e| &e["type"])
+            .collect();
+        assert_eq!(kinds, ["too-long", "done"]);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub(crate) struct Who {
     pub(crate) from: String,
     /// How it came in.
     pub(crate) via: Via,
+    /// Whose what it makes is: no user and no other token, also of the same name, has this.
+    pub(crate) owner: String,
     /// What it may do.
     pub(crate) rights: Rights,
 }
@@ -49,11 +51,18 @@ impl Who {
     pub(super) fn local(peer: &Peer) -> Self {
         Self {
             name: peer.name.clone(),
+            owner: format!("user {}", peer.name),
             from: LOCAL.to_owned(),
             via: Via::Socket,
             rights: Rights::all(),
         }
     }
+}
+
+/// The owner that a token with this hash is.
+pub(super) fn token(hash: &[u8; 32]) -> String {
+    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("token {hex}")
 }
 
 impl<S: Sync> FromRequestParts<S> for Who {

@@ -27,6 +27,7 @@ pub(super) const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("0011_usage.sql")),
     M::up(include_str!("0012_answers.sql")),
     M::up(include_str!("0013_launched.sql")),
+    M::up(include_str!("0014_asked.sql")),
 ];
 
 /// Where `user_version` lies in the file: 4 bytes, big-endian (SQLite's "Database File Format", 1.3).

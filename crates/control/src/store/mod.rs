@@ -27,7 +27,7 @@ use rusqlite::Connection;
 use rusqlite_migration::Migrations;
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use answers::{Answer, AnswerKey};
+pub(crate) use answers::{Answer, AnswerKey, Asked};
 pub(crate) use audit::AuditQuery;
 pub(crate) use events::EventQuery;
 use format::MIGRATIONS;

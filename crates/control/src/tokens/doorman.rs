@@ -60,7 +60,7 @@ impl Doorman {
     }
 
     /// How many tokens there are.
-    pub(crate) fn count(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.tokens().len()
     }
 
@@ -100,15 +100,14 @@ impl Doorman {
             Err(other) => return Err(other),
         };
         let Some(token) = token else {
-            let (from, now) = (from.map(network), Instant::now());
-            self.listen_to(from, now)?;
-            self.note_failure(from, now);
+            self.fail(from)?;
             return Err(TurnedAway::WrongSecret);
         };
         if token
             .expires_at
             .is_some_and(|at| at <= crate::clock::wall())
         {
+            self.fail(from)?;
             return Err(TurnedAway::Expired(token.name));
         }
         Ok(Some(token))
@@ -127,24 +126,31 @@ impl Doorman {
         found.filter(|token| said.name.as_ref().is_none_or(|name| *name == token.name))
     }
 
-    fn listen_to(&self, from: Option<IpAddr>, now: Instant) -> Result<(), TurnedAway> {
-        let failures = self.failures();
-        match failures.get(&from) {
-            Some((count, since)) if *count >= TRIES && now < *since + WINDOW => {
-                let left = (*since + WINDOW).saturating_duration_since(now);
-                Err(TurnedAway::TooManyTries {
-                    retry_after_s: left.as_secs() + 1,
-                })
-            }
-            _ => Ok(()),
-        }
+    /// Counts one who is turned away, for whatever its token is not good.
+    ///
+    /// # Errors
+    /// The seconds until this address is listened to again: too many were.
+    pub(crate) fn count(&self, from: Option<IpAddr>) -> Result<(), u64> {
+        self.count_at(from, Instant::now())
     }
 
-    fn note_failure(&self, from: Option<IpAddr>, now: Instant) {
+    fn fail(&self, from: Option<IpAddr>) -> Result<(), TurnedAway> {
+        let counted = self.count(from);
+        counted.map_err(|retry_after_s| TurnedAway::TooManyTries { retry_after_s })
+    }
+
+    fn count_at(&self, from: Option<IpAddr>, now: Instant) -> Result<(), u64> {
         let mut failures = self.failures();
         failures.retain(|_, (_, since)| now < *since + WINDOW);
-        let from = from.filter(|_| failures.len() < ADDRESSES);
-        failures.entry(from).or_insert((0, now)).0 += 1;
+        let from = from.map(network);
+        let has_place = failures.len() < ADDRESSES || failures.contains_key(&from);
+        let (count, since) = (failures.entry(from.filter(|_| has_place))).or_insert((0, now));
+        if *count >= TRIES {
+            let left = (*since + WINDOW).saturating_duration_since(now);
+            return Err(left.as_secs() + 1);
+        }
+        *count += 1;
+        Ok(())
     }
 
     fn tokens(&self) -> MutexGuard<'_, BTreeMap<String, Token>> {
@@ -287,6 +293,11 @@ mod tests {
         assert!(matches!(right, Err(TurnedAway::Expired(name)) if name == "ci"));
         let wrong = doorman.grant(&basic("ci", "s4"), PEER);
         assert!(matches!(wrong, Err(TurnedAway::WrongSecret)));
+        for _ in 0..TRIES {
+            let _ = doorman.grant(&basic("ci", "s3"), PEER); // each is counted
+        }
+        let often = doorman.grant(&basic("ci", "s3"), PEER);
+        assert!(matches!(often, Err(TurnedAway::TooManyTries { .. })));
     }
 
     #[test]
@@ -303,7 +314,7 @@ mod tests {
         let wrong = doorman.grant(&basic("ci", "no"), other);
         assert!(matches!(wrong, Err(TurnedAway::WrongSecret)));
         let later = Instant::now() + WINDOW;
-        assert!(doorman.listen_to(PEER, later).is_ok());
+        assert!(doorman.count_at(PEER, later).is_ok());
     }
 
     #[test]
@@ -326,8 +337,16 @@ mod tests {
         let doorman = Doorman::new(false, Vec::new());
         for n in 0..2 * ADDRESSES as u32 {
             let from = IpAddr::V4(std::net::Ipv4Addr::from(n));
-            doorman.note_failure(Some(from), Instant::now());
+            let _ = doorman.count(Some(from));
         }
+        let new = Some(IpAddr::V4(std::net::Ipv4Addr::from(3 * ADDRESSES as u32)));
+        assert!(
+            doorman.count(new).is_err(),
+            "those without a place share one"
+        );
+        let old = Some(IpAddr::V4(std::net::Ipv4Addr::from(0)));
+        let tries = (0..).take_while(|_| doorman.count(old).is_ok()).count();
+        assert_eq!(tries, TRIES as usize - 1, "one with a place has its own");
         assert!(doorman.failures().len() <= ADDRESSES + 1);
         let six: IpAddr = "2001:db8:1:2:3:4:5:6".parse().expect("an address");
         assert_eq!(network(six).to_string(), "2001:db8:1:2::");

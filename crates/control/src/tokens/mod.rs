@@ -38,7 +38,7 @@ const MAX_APPS: usize = 100;
 pub(crate) async fn create(plane: &Plane, body: TokenBody) -> Result<NewToken, Problem> {
     check(&body)?;
     let turn = plane.doorman.turn().await;
-    if plane.doorman.count() >= MAX_TOKENS {
+    if plane.doorman.len() >= MAX_TOKENS {
         return Err(
             Problem::conflict(format!("there are {MAX_TOKENS} tokens already"))
                 .hint("`layby token rm` takes one away"),

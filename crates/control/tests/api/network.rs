@@ -310,6 +310,65 @@ async fn a_request_with_the_same_key_is_carried_out_once() {
     assert_eq!(failed.await.status, 404);
     let bad = root.ask(again, &[("idempotency-key", "")], b"").await;
     assert_eq!(bad.status, 400);
+    // A token of the same name is somebody else, and a key is of one request also where no body is read.
+    let key = [("idempotency-key", "k5")];
+    let wake = "POST /v1/services/shop/web/wake";
+    let body = r#"{"name":"ann","role":"admin"}"#;
+    let ann = root.with(&token(&world, body).await);
+    assert_eq!(ann.ask(wake, &key, b"").await.status, 200);
+    let doze = "POST /v1/services/shop/web/doze";
+    assert_eq!(ann.ask(doze, &key, b"unread").await.status, 422);
+    assert_eq!(root.status("DELETE /v1/tokens/ann").await, 204);
+    let other = root.with(&token(&world, body).await);
+    let first = other.ask(wake, &key, b"").await;
+    assert_eq!(first.status, 200);
+    assert!(!first.headers.contains_key("idempotency-replayed"));
+}
+
+#[tokio::test]
+async fn who_hangs_up_finds_the_request_carried_out_once_and_recorded() {
+    let world = World::new().await;
+    world.up(&compose("fake/ok", "")).await;
+    let root = at_socket(&world);
+    let again = "POST /v1/services/shop/web/redeploy?detach=true";
+    let key = [
+        ("idempotency-key", "k1"),
+        ("accept", "application/x-ndjson"),
+    ];
+    // Polled once, and dropped.
+    let hung_up =
+        tokio::time::timeout(std::time::Duration::ZERO, root.send(again, &key, b"")).await;
+    assert!(hung_up.is_err(), "it takes a write to the disk");
+    let second = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let answer = root.ask(again, &key, b"").await;
+            if answer.status != 409 {
+                return answer;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    });
+    let second = second.await.expect("in time");
+    assert_eq!(second.status, 200);
+    assert_eq!(second.headers["idempotency-replayed"], "true");
+    let line = "GET /v1/services/shop/web/history";
+    let history: Vec<RevisionView> = root.ask(line, &[], b"").await.json();
+    assert_eq!(history.len(), 2, "one deploy, one redeploy");
+    let recorded = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let audit: Vec<AuditView> = root.ask("GET /v1/audit", &[], b"").await.json();
+            if audit
+                .iter()
+                .filter(|entry| entry.verb == "redeploy")
+                .count()
+                >= 2
+            {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    });
+    recorded.await.expect("both are recorded");
 }
 
 #[tokio::test]
