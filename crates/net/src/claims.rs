@@ -3,9 +3,10 @@
 //! The claim is what keeps two nodes apart that start at the same moment; routes alone would show a
 //! subnet only once its bridge is up.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -56,7 +57,16 @@ impl Claims {
         fs::create_dir_all(shared).map_err(file("make the folder", shared))?;
         let path = shared.join("subnets.lock");
         let lock = loop {
-            let lock = File::create(&path).map_err(file("open", &path))?;
+            // For root alone: whoever can open it can keep it locked.
+            let lock = File::options()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .mode(0o600)
+                .open(&path)
+                .map_err(file("open", &path))?;
+            lock.set_permissions(Permissions::from_mode(0o600))
+                .map_err(file("open", &path))?;
             lock.lock().map_err(file("lock", &path))?;
             if is_still(&lock, &path).map_err(file("look at", &path))? {
                 break lock;
