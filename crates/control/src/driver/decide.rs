@@ -30,27 +30,55 @@ pub(super) enum Written {
     Moved(RevisionId, Moved),
 }
 
-/// Waits for the store's answer; for ever while nothing was asked.
-pub(super) async fn finished(pending: &mut Option<Pending>) -> Written {
-    match pending {
-        Some(under_way) => {
-            let written = under_way.await;
-            *pending = None;
-            written
+/// What is under way with the store. An answer is never dropped: what was written holds in memory, too.
+#[derive(Default)]
+pub(super) struct Work {
+    under_way: Option<Pending>,
+    /// The row is to be read, as soon as nothing is under way.
+    read_due: bool,
+}
+
+impl Work {
+    fn is_free(&self) -> bool {
+        self.under_way.is_none() && !self.read_due
+    }
+
+    /// Begins work; it is free.
+    fn begin(&mut self, work: Pending) {
+        self.under_way = Some(work);
+    }
+
+    fn ask_for_row(&mut self) {
+        self.read_due = true;
+    }
+
+    /// Whether the row is to be read now; then that is begun.
+    fn takes_read(&mut self) -> bool {
+        self.under_way.is_none() && std::mem::take(&mut self.read_due)
+    }
+
+    /// Waits for the store's answer; for ever while nothing was asked.
+    pub(super) async fn finished(&mut self) -> Written {
+        match &mut self.under_way {
+            Some(under_way) => {
+                let written = under_way.await;
+                self.under_way = None;
+                written
+            }
+            None => std::future::pending().await,
         }
-        None => std::future::pending().await,
     }
 }
 
 impl Driver {
     /// Begins to write a decision, unless a write is under way or has to wait: then the step comes again.
     pub(super) fn decide(&mut self, d: &Desired, decision: Decision) {
-        if self.pending.is_some() || self.store_must_wait() {
+        if !self.work.is_free() || self.store_must_wait() {
             return;
         }
         let (store, id) = (self.plane.store.clone(), self.id.clone());
         let generation = d.generation;
-        self.pending = Some(Box::pin(async move {
+        self.work.begin(Box::pin(async move {
             let result = store.decide(&id, generation, decision.clone()).await;
             Written::Decision {
                 generation,
@@ -69,7 +97,7 @@ impl Driver {
         reason: FailReason,
         again: bool,
     ) {
-        if self.pending.is_some() || self.store_must_wait() {
+        if !self.work.is_free() || self.store_must_wait() {
             return;
         }
         let reports = self.plane.facts.of(&self.id);
@@ -80,7 +108,7 @@ impl Driver {
         let replicas = row.scale.or(of_live).unwrap_or(d.replicas);
         let engine = Arc::clone(&self.plane.engine);
         let (store, id, generation) = (self.plane.store.clone(), self.id.clone(), d.generation);
-        self.pending = Some(Box::pin(async move {
+        self.work.begin(Box::pin(async move {
             if let Some(watch) = watch
                 && let Some(moved) = watch.moved(&*engine).await
             {
@@ -112,10 +140,18 @@ impl Driver {
         }));
     }
 
-    /// Begins to read the row again.
+    /// Begins to read the row again, after what is under way.
     pub(super) fn reload(&mut self) {
+        self.work.ask_for_row();
+        self.read_if_due();
+    }
+
+    fn read_if_due(&mut self) {
+        if !self.work.takes_read() {
+            return;
+        }
         let (plane, id) = (Arc::clone(&self.plane), self.id.clone());
-        self.pending = Some(Box::pin(async move {
+        self.work.begin(Box::pin(async move {
             match plane.store.service(&id).await {
                 Ok(Some(row)) => Written::Row(Ok(Some(Box::new(plane.load(row).await)))),
                 Ok(None) => Written::Row(Ok(None)),
@@ -157,6 +193,7 @@ impl Driver {
                 self.store_trouble = Some(trouble);
             }
         }
+        self.read_if_due();
     }
 
     /// What was written holds in memory too.
@@ -212,5 +249,32 @@ impl Driver {
     fn store_must_wait(&self) -> bool {
         let now_ms = self.plane.clock.now_ms();
         (self.store_trouble.as_ref()).is_some_and(|trouble| trouble.until_ms > now_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_row_that_is_asked_for_during_a_write_is_read_after_the_writes_answer() {
+        let mut work = Work::default();
+        let written = Written::Decision {
+            generation: 1,
+            decision: Decision::Wakefulness(Wakefulness::Asleep),
+            result: Ok(true),
+        };
+        work.begin(Box::pin(async move { written }));
+        work.ask_for_row();
+        assert!(!work.takes_read(), "the write is under way");
+        let answer = work.finished().await;
+        assert!(matches!(
+            answer,
+            Written::Decision {
+                result: Ok(true),
+                ..
+            }
+        ));
+        assert!(!work.is_free() && work.takes_read() && !work.takes_read());
     }
 }

@@ -34,7 +34,7 @@ use crate::plane::{Loaded, Plane};
 use crate::probes::{Health, Verdict};
 use crate::store::Row;
 use boot::Boot;
-use decide::Pending;
+use decide::Work;
 use moved::Moved;
 pub(crate) use show::Status;
 use track::Tracks;
@@ -105,7 +105,7 @@ pub(crate) struct Driver {
     /// Since when a canary serves.
     canary: Option<canary::Begun>,
     addresses: BTreeMap<ReplicaId, IpAddr>,
-    pending: Option<Pending>,
+    work: Work,
     /// The attempt of the target that is under way, and how long it took.
     boot: Option<Boot>,
     /// How often the target was seen to move, and how last.
@@ -174,7 +174,7 @@ pub(crate) fn new(plane: Arc<Plane>, loaded: Loaded) -> (DriverHandle, Driver) {
         version: Version::default(),
         canary: None,
         addresses: BTreeMap::new(),
-        pending: None,
+        work: Work::default(),
         boot: None,
         progress: 0,
         moved: Moved::default(),
@@ -322,7 +322,7 @@ impl Driver {
             heard = news(&mut self.confirmed, awaiting, &self.id, &self.failed_listeners) => if !heard {
                 return false;
             },
-            written = decide::finished(&mut self.pending) => self.written(written),
+            written = self.work.finished() => self.written(written),
             () = until(due) => {}
         }
         while let Ok(request) = self.requests.try_recv() {
