@@ -10,9 +10,10 @@ use layby_model::access::Access;
 use layby_model::engine::Engine;
 use layby_model::route::{Confirmed, Demand, Traffic};
 use layby_model::{ReplicaId, RevisionId, ServiceId};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::api::types::Problem;
 use crate::api::{InFlight, Operations};
 use crate::audit::Ledger;
 use crate::clock::Clock;
@@ -28,7 +29,7 @@ use crate::registry::Desk;
 use crate::samples::Samples;
 use crate::secrets::Vault;
 use crate::slot::Slot;
-use crate::store::{Revision, Row, Store};
+use crate::store::{Revision, Row, Store, StoreError};
 use crate::tables::Tables;
 use crate::tokens::Doorman;
 use crate::uses::Uses;
@@ -270,6 +271,22 @@ impl Plane {
             }
         }
         tasks.spawn(task);
+    }
+
+    /// Carries work out to its end, also when whoever asked for it no longer waits: what is written is told, too.
+    ///
+    /// # Errors
+    /// What the work says, or that the node is ending.
+    pub(crate) async fn carry_out<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let (reply, replied) = oneshot::channel();
+        self.spawn(async move {
+            // Whoever asked may have gone.
+            let _ = reply.send(work.await);
+        });
+        replied.await.map_err(|_| StoreError::Closed)?
     }
 
     /// Ends all tasks; what they were in the middle of is taken up by the next start.

@@ -212,6 +212,34 @@ async fn all_or_nothing_leaves_all_as_it_was_when_one_fails() {
 }
 
 #[tokio::test]
+async fn all_or_nothing_takes_back_nothing_that_somebody_else_has_deployed_since() {
+    let world = World::new().await;
+    let all = [("db", "fake/ok", ""), ("web", "fake/hangs", "")];
+    let text = app(&all);
+    let others = async {
+        while world.list().await.iter().all(|v| v.service != "db") {
+            tokio::task::yield_now().await;
+        }
+        world
+            .until("shop/db", |d| d.view.state == State::Running)
+            .await;
+        let path = "/v1/services/shop/db/redeploy";
+        let (status, body) = world.ask("POST", path, Vec::new()).await;
+        // So the other one fails.
+        world
+            .ask("POST", "/v1/services/shop/web/abort", Vec::new())
+            .await;
+        Deployed::of(status, &body)
+    };
+    let (up, redeployed) = tokio::join!(world.up_as("shop", &text, "&atomic=1"), others);
+    assert_eq!((up.code(), redeployed.code()), (1, 0));
+    let left = "shop/db was changed by somebody else meanwhile, and is left alone";
+    assert!(up.warnings().contains(&left), "{up:#?}");
+    assert_eq!(services(&world).await, ["db"]);
+    assert_eq!(world.detail("shop/db").await.view.revision, 2);
+}
+
+#[tokio::test]
 async fn of_an_app_that_never_was_nothing_is_left_when_one_fails() {
     let world = World::new().await;
     let all = [("db", "fake/ok", ""), ("web", "fake/no-command", "")];
@@ -240,6 +268,12 @@ async fn what_the_manifest_no_longer_names_goes_when_that_is_asked_for() {
         .await;
     let text = format!("{:?}", dry.events);
     assert!(text.contains("shop/old"), "{text}");
+    assert_eq!(services(&world).await, ["db", "old"]);
+    // No canary of this one can be made: what is refused takes nothing away.
+    let stop_first = "deploy: {update_config: {order: stop-first}}";
+    let refused = app(&[("new", "fake/ok", port), ("db", "fake/ok:2", stop_first)]);
+    let up = world.up_as("shop", &refused, "&remove_orphans=1&canary=10%25");
+    assert_eq!(up.await.status, 409);
     assert_eq!(services(&world).await, ["db", "old"]);
     let up = world.up_as("shop", &new, "&remove_orphans=1").await;
     assert_eq!(up.code(), 0);

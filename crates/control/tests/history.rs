@@ -294,3 +294,23 @@ async fn a_removed_service_takes_its_history_along_and_leaves_the_others() {
     let (status, _) = world.ask("DELETE", "/v1/services/shop/web", vec![]).await;
     assert_eq!(status, 404);
 }
+
+#[tokio::test]
+async fn of_two_changes_at_once_none_is_lost() {
+    let world = World::new().await;
+    assert_eq!(world.up(&compose("fake/ok", "")).await.code(), 0);
+    let set = |body: &str| {
+        let path = "/v1/services/shop/web/deploy?detach=1";
+        world.ask("POST", path, body.as_bytes().to_vec())
+    };
+    let (one, other) = tokio::join!(
+        set(r#"{"env": {"ONE": "1"}}"#),
+        set(r#"{"env": {"OTHER": "1"}}"#)
+    );
+    assert_eq!((one.0.as_u16(), other.0.as_u16()), (200, 200));
+    let diff: DiffView = world.get("/v1/services/shop/web/diff?from=1&to=3").await;
+    let paths: Vec<&str> = diff.changes.iter().map(|c| &*c.path).collect();
+    for name in ["ONE", "OTHER"] {
+        assert!(paths.iter().any(|path| path.ends_with(name)), "{paths:?}");
+    }
+}

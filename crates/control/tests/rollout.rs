@@ -6,6 +6,8 @@ mod common;
 #[path = "rollout/sizes.rs"]
 mod sizes;
 
+use std::task::Poll;
+
 use common::{World, compose};
 use layby_control::api::types::{Event, Outcome};
 use layby_model::State;
@@ -14,6 +16,37 @@ use layby_model::route::{Mode, Protocol};
 use layby_model::state::Showing;
 
 const ID: &str = "shop/web";
+
+/// Asks for work until it is done, or as many times; whether it is done.
+async fn break_off(work: impl Future, mut polls: u32) -> bool {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|context| match polls {
+        0 => Poll::Ready(false),
+        _ => {
+            polls -= 1;
+            work.as_mut().poll(context).map(|_| true)
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_deploy_whose_client_goes_at_any_moment_leaves_no_service_without_a_driver() {
+    let world = World::new().await;
+    let text = compose("fake/ok", "");
+    let mut apps: Vec<String> = Vec::new();
+    let mut is_done = false;
+    while !is_done {
+        let app = format!("a{}", apps.len());
+        let up = world.up_as(&app, &text, "&detach=1");
+        let polls = u32::try_from(apps.len()).expect("a few") + 1;
+        is_done = break_off(up, polls).await;
+        apps.push(app);
+    }
+    for app in &apps {
+        assert_eq!(world.up_as(app, &text, "").await.code(), 0, "{app}");
+    }
+}
 
 #[tokio::test]
 async fn a_first_deploy_goes_live_and_is_routed() {

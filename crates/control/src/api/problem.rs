@@ -30,6 +30,16 @@ impl Problem {
         self
     }
 
+    /// What was to be written was decided by what is so no longer.
+    pub(crate) fn changed_meanwhile(id: &ServiceId) -> Self {
+        Self::conflict(format!(
+            "{id} was changed meanwhile by somebody else, or went live or failed"
+        ))
+        .hint(format!(
+            "look how it stands with `layby status {id}`, then run it again"
+        ))
+    }
+
     /// No such service.
     pub(crate) fn no_service(id: &ServiceId) -> Self {
         Self::new(

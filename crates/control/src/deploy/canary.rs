@@ -7,7 +7,8 @@ use layby_model::spec::{ServiceSpec, Strategy};
 use layby_model::{RevisionId, ServiceId};
 use tokio::sync::mpsc;
 
-use super::{Committed, EVENTS, finish, outcome, tell_driver};
+use super::commit::tell_driver;
+use super::{Committed, EVENTS, finish, outcome};
 use crate::api::Who;
 use crate::api::types::{Event, EventKind, Failure, Problem, ServiceView};
 use crate::driver::rolling;
@@ -82,8 +83,24 @@ pub(crate) async fn promote(
     detach: bool,
     who: &Who,
 ) -> Result<mpsc::Receiver<Event>, Problem> {
-    let turn = plane.deploys.lock().await;
-    let row = on_its_way(&plane, id).await?;
+    let (task_plane, id, who) = (Arc::clone(&plane), id.clone(), who.clone());
+    let work = async move { write_promotion(&task_plane, &id, &who).await };
+    let committed = plane.carry_out(work).await?;
+    let (events, stream) = mpsc::channel(EVENTS);
+    plane.spawn(async move {
+        let code = outcome::wait(vec![committed], detach, &events).await;
+        finish(&events, Ok(code)).await;
+    });
+    Ok(stream)
+}
+
+async fn write_promotion(
+    plane: &Arc<Plane>,
+    id: &ServiceId,
+    who: &Who,
+) -> Result<Committed, Problem> {
+    let _turn = plane.deploys.lock().await;
+    let row = on_its_way(plane, id).await?;
     let target = row.target.id;
     if !row.enabled {
         let text = format!("{id} is disabled");
@@ -99,8 +116,8 @@ pub(crate) async fn promote(
             Problem::conflict(text).hint(format!("`layby deploy {id} --follow` tells how it goes"))
         );
     }
-    let row = plane.store.promote(id).await?;
-    let row = row.ok_or_else(|| Problem::no_service(id))?;
+    let row = plane.store.promote(&row).await?;
+    let row = row.ok_or_else(|| Problem::changed_meanwhile(id))?;
     let text = format!("revision {target} is to take all requests");
     plane
         .events
@@ -114,14 +131,8 @@ pub(crate) async fn promote(
         generation: row.generation,
         status: driver.status,
     };
-    tell_driver(&plane, row).await;
-    drop(turn);
-    let (events, stream) = mpsc::channel(EVENTS);
-    plane.spawn(async move {
-        let code = outcome::wait(vec![committed], detach, &events).await;
-        finish(&events, Ok(code)).await;
-    });
-    Ok(stream)
+    tell_driver(plane, row).await;
+    Ok(committed)
 }
 
 /// Gives up what is on its way, canary or not, and gives the service once it no longer gets requests. What is live was
@@ -134,12 +145,22 @@ pub(crate) async fn abort(
     id: &ServiceId,
     who: &Who,
 ) -> Result<ServiceView, Problem> {
+    let (task_plane, id, who) = (Arc::clone(plane), id.clone(), who.clone());
+    let work = async move { abort_whole(&task_plane, &id, &who).await };
+    plane.carry_out(work).await
+}
+
+async fn abort_whole(
+    plane: &Arc<Plane>,
+    id: &ServiceId,
+    who: &Who,
+) -> Result<ServiceView, Problem> {
     let turn = plane.deploys.lock().await;
     let row = on_its_way(plane, id).await?;
     let target = row.target.id;
     let failure = aborted(target, &who.name);
-    let row = plane.store.abort(id, &failure).await?;
-    let row = row.ok_or_else(|| Problem::no_service(id))?;
+    let row = plane.store.abort(&row, &failure).await?;
+    let row = row.ok_or_else(|| Problem::changed_meanwhile(id))?;
     let text = format!("revision {target} is given up");
     plane
         .events

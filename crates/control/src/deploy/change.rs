@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 
 use super::pulls::{self, Pull};
 use super::{
-    Committed, EVENTS, canary, commit, current, finish, images, outcome, privilege, revision,
-    warn_of_unkept,
+    Committed, EVENTS, canary, commit_in_turn, current, finish, images, outcome, privilege,
+    revision, warn_of_unkept,
 };
 use crate::api::types::{DeployBody, Event, Problem, RevisionOutcome};
 use crate::api::{Who, meant};
@@ -23,27 +23,72 @@ use crate::plane::Plane;
 use crate::reach::Reach;
 use crate::store::{NewRevision, Record, Row};
 
-/// A revision to make.
+/// A revision to make: what is to be other than it is, for that is looked at once more when it is written.
 struct Change {
     id: ServiceId,
     next: Next,
-    cause: String,
     who: Who,
-    /// Also where nothing differs.
-    anew: bool,
     /// Tried out on this part of the requests.
     share: Option<Share>,
 }
 
 /// What it runs.
 enum Next {
-    /// Images by what their names mean once all are pulled.
+    /// What is there, with other settings; images by what their names mean once all are pulled.
+    Edited(DeployBody),
+    /// What is the newest, once more. `true`: with images by what their names mean once all are pulled.
+    Again(bool),
+    /// What an earlier one ran, images by their digests. With a target, only as long as that is the newest.
+    Earlier {
+        spec: Box<RunSpec>,
+        id: RevisionId,
+        on_top_of: Option<RevisionId>,
+    },
+}
+
+/// What a change makes of a row.
+enum Made {
+    /// Images by their names.
     Named(ServiceSpec),
     /// Images by their digests.
     Fixed(RunSpec),
 }
 
-impl Next {
+impl Change {
+    /// What the change makes of a row, and why.
+    ///
+    /// # Errors
+    /// It is no change that can be made to that.
+    fn make(&self, row: &Row) -> Result<(Made, String), Problem> {
+        match &self.next {
+            Next::Edited(body) => {
+                let spec = edited(row, body, self.share.as_ref())?;
+                Ok((Made::Named(spec), cause(body)))
+            }
+            Next::Again(pulls) => {
+                canary::refuse_on_top(row, None)?;
+                let target = &row.target;
+                let text = format!("revision {} redeployed", target.id);
+                Ok(match pulls {
+                    true => (
+                        Made::Named(target.spec.service.clone()),
+                        format!("{text}, its images asked for anew"),
+                    ),
+                    false => (Made::Fixed(RunSpec::clone(&target.spec)), text),
+                })
+            }
+            Next::Earlier { on_top_of, .. } if on_top_of.is_some_and(|id| id != row.target.id) => {
+                Err(Problem::changed_meanwhile(&self.id))
+            }
+            Next::Earlier { spec, id, .. } => Ok((
+                Made::Fixed(RunSpec::clone(spec)),
+                format!("rolled back to revision {id}"),
+            )),
+        }
+    }
+}
+
+impl Made {
     fn service(&self) -> &ServiceSpec {
         match self {
             Self::Named(service) => service,
@@ -64,18 +109,32 @@ pub(crate) async fn change(
     detach: bool,
     who: Who,
 ) -> Result<mpsc::Receiver<Event>, Problem> {
-    let row = find(&plane, id).await?;
-    canary::refuse_on_top(&row, share.as_ref())?;
+    let mut body = body;
+    if let Some(image) = &body.image {
+        Reach::of(&plane, &who.rights).await?.use_image(image)?;
+        body.image = Some(meant(&plane, image).await?);
+    }
+    let change = Change {
+        id: id.clone(),
+        next: Next::Edited(body),
+        who,
+        share,
+    };
+    roll(plane, change, detach).await
+}
+
+/// What is there of a service, with other settings.
+fn edited(row: &Row, body: &DeployBody, share: Option<&Share>) -> Result<ServiceSpec, Problem> {
+    let id = &row.service;
+    canary::refuse_on_top(row, share)?;
     if share.is_some() && row.live.is_none() {
         let text = format!("nothing of {id} is live: there is nothing to try a canary beside");
         return Err(Problem::conflict(text).hint("deploy it whole"));
     }
-    let mut spec = current(&row).1.spec.service.clone();
-    let cause = cause(&body);
+    let mut spec = current(row).1.spec.service.clone();
     if let Some(container) = spec.containers.first_mut() {
-        if let Some(image) = body.image {
-            Reach::of(&plane, &who.rights).await?.use_image(&image)?;
-            container.image = meant(&plane, &image).await?;
+        if let Some(image) = &body.image {
+            container.image.clone_from(image);
         }
         for name in &body.unset {
             if body.env.contains_key(name) {
@@ -88,8 +147,8 @@ pub(crate) async fn change(
                 return Err(Problem::bad_request(text).hint(hint));
             }
         }
-        for (name, value) in body.env {
-            container.set_env(name, value);
+        for (name, value) in &body.env {
+            container.set_env(name.clone(), value.clone());
         }
     }
     if let Some(retries) = body.retries {
@@ -97,16 +156,7 @@ pub(crate) async fn change(
     }
     // It is deployed with the secrets as they are now.
     secret::unpin(&mut spec, &|_| true);
-    let pulls = pulls::wanted(&plane, &id.app, std::slice::from_ref(&spec), &[]).await?;
-    let change = Change {
-        id: id.clone(),
-        next: Next::Named(spec),
-        cause,
-        who,
-        anew: false,
-        share,
-    };
-    roll(plane, change, pulls, detach).await
+    Ok(spec)
 }
 
 /// Makes a revision with the settings and images of an earlier one: `to`, or the one that was live before.
@@ -126,17 +176,17 @@ pub(crate) async fn rollback(
         Some(to) => named(id, to, &records)?,
         None => before(&row, &records)?,
     };
-    let spec = RunSpec::clone(&record.spec);
-    let pulls = missing(&plane, id, &spec).await?;
     let change = Change {
         id: id.clone(),
-        next: Next::Fixed(spec),
-        cause: format!("rolled back to revision {}", record.id),
+        next: Next::Earlier {
+            spec: Box::new(RunSpec::clone(&record.spec)),
+            id: record.id,
+            on_top_of: to.is_none().then_some(row.target.id),
+        },
         who,
-        anew: false,
         share: None,
     };
-    roll(plane, change, pulls, detach).await
+    roll(plane, change, detach).await
 }
 
 /// Makes a revision with the settings of the newest one, whatever became of that. With `pull`, the names of its images are
@@ -151,46 +201,38 @@ pub(crate) async fn redeploy(
     detach: bool,
     who: Who,
 ) -> Result<mpsc::Receiver<Event>, Problem> {
-    let row = find(&plane, id).await?;
-    canary::refuse_on_top(&row, None)?;
-    let spec = RunSpec::clone(&row.target.spec);
-    let pulls = match pull {
-        true => anew(&plane, id, &spec.service).await?,
-        false => missing(&plane, id, &spec).await?,
-    };
     let change = Change {
         id: id.clone(),
-        cause: match pull {
-            true => format!(
-                "revision {} redeployed, its images asked for anew",
-                row.target.id
-            ),
-            false => format!("revision {} redeployed", row.target.id),
-        },
-        next: match pull {
-            true => Next::Named(spec.service),
-            false => Next::Fixed(spec),
-        },
+        next: Next::Again(pull),
         who,
-        anew: true,
         share: None,
     };
-    roll(plane, change, pulls, detach).await
+    roll(plane, change, detach).await
 }
 
 /// Pulls what is to be pulled, writes the revision, and tells what becomes of it.
 async fn roll(
     plane: Arc<Plane>,
     change: Change,
-    pulls: Vec<Pull>,
     detach: bool,
 ) -> Result<mpsc::Receiver<Event>, Problem> {
-    let service = (change.id.clone(), change.next.service());
+    let (made, _) = change.make(&find(&plane, &change.id).await?)?;
+    let service = (change.id.clone(), made.service());
     privilege::check(&plane.config, &change.who.rights, [service])?;
+    let pulls = wanted(&plane, &change, &made).await?;
     let kept = plane.collector.keep().await;
     // With nothing to pull, all that can be refused is refused before the answer begins.
+    let change = Arc::new(change);
     let ready = match pulls.is_empty() {
-        true => Some(write(&plane, &change).await?),
+        true => {
+            let (plane, change) = (Arc::clone(&plane), Arc::clone(&change));
+            let task_plane = Arc::clone(&plane);
+            Some(
+                plane
+                    .carry_out(async move { write(&task_plane, &change).await })
+                    .await?,
+            )
+        }
         false => None,
     };
     let (events, stream) = mpsc::channel(EVENTS);
@@ -198,14 +240,14 @@ async fn roll(
     plane.spawn(async move {
         let plane = task_plane;
         let work = async {
-            let committed = match ready {
-                Some(committed) => committed,
+            let (service, committed) = match ready {
+                Some(written) => written,
                 None => {
                     pulls::run(&plane, pulls, &events).await?;
                     write(&plane, &change).await?
                 }
             };
-            let services = std::slice::from_ref(change.next.service());
+            let services = std::slice::from_ref(&service);
             warn_of_unkept(&plane, &change.id.app, services, &events).await;
             drop(kept);
             Ok(outcome::wait(committed, detach, &events).await)
@@ -216,22 +258,46 @@ async fn roll(
     Ok(stream)
 }
 
-/// Resolves the change and writes it.
-async fn write(plane: &Arc<Plane>, change: &Change) -> Result<Vec<Committed>, Problem> {
-    let (id, cause, made_by) = (&change.id, &change.cause, &change.who.name);
-    let mut new = match &change.next {
-        Next::Named(spec) => {
-            let row = plane.store.service(id).await?;
-            revision::resolve(plane, &id.app, spec, row.as_slice(), cause, made_by).await?
+/// What has to be pulled before a change can be written.
+async fn wanted(plane: &Plane, change: &Change, made: &Made) -> Result<Vec<Pull>, Problem> {
+    let id = &change.id;
+    match (made, &change.next) {
+        (Made::Named(service), Next::Again(_)) => anew(plane, id, service).await,
+        (Made::Named(service), Next::Edited(_) | Next::Earlier { .. }) => {
+            pulls::wanted(plane, &id.app, std::slice::from_ref(service), &[]).await
         }
-        Next::Fixed(spec) => {
-            if let Some((name, digest)) = absent(plane, spec).await?.first() {
+        (Made::Fixed(spec), _) => missing(plane, id, spec).await,
+    }
+}
+
+/// Makes the change to what is there now, whatever was deployed while its images were pulled, and writes it.
+async fn write(
+    plane: &Arc<Plane>,
+    change: &Change,
+) -> Result<(ServiceSpec, Vec<Committed>), Problem> {
+    let turn = plane.deploys.lock().await;
+    let (id, made_by) = (&change.id, &change.who.name);
+    let row = find(plane, id).await?;
+    let (made, cause) = change.make(&row)?;
+    privilege::check(
+        &plane.config,
+        &change.who.rights,
+        [(id.clone(), made.service())],
+    )?;
+    let service = made.service().clone();
+    let mut new = match made {
+        Made::Named(spec) => {
+            let rows = std::slice::from_ref(&row);
+            revision::resolve(plane, &id.app, &spec, rows, &cause, made_by).await?
+        }
+        Made::Fixed(spec) => {
+            if let Some((name, digest)) = absent(plane, &spec).await?.first() {
                 return Err(no_image(id, name, digest));
             }
             NewRevision {
                 service: id.clone(),
-                spec: spec.clone(),
-                cause: Some(cause.clone()),
+                spec,
+                cause: Some(cause),
                 made_by: made_by.clone(),
                 unscale: false,
                 enables: false,
@@ -242,9 +308,9 @@ async fn write(plane: &Arc<Plane>, change: &Change) -> Result<Vec<Committed>, Pr
     };
     // Whoever names it wants it to run.
     new.enables = true;
-    new.anew = change.anew;
+    new.anew = matches!(change.next, Next::Again(_));
     new.share.clone_from(&change.share);
-    commit(plane, vec![new]).await
+    Ok((service, commit_in_turn(plane, &turn, vec![new]).await?))
 }
 
 async fn find(plane: &Plane, id: &ServiceId) -> Result<Row, Problem> {

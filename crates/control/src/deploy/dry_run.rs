@@ -7,9 +7,10 @@ use layby_model::spec::{AppSpec, Condition, RestartPolicy, ServiceSpec, Strategy
 use layby_model::{ReplicaId, RevisionId, ServiceId, Wakefulness};
 use tokio::sync::mpsc;
 
+use super::commit::has_ended;
 use super::images::{self, Build};
 use super::pulls::Pull;
-use super::{current, has_ended, revision};
+use super::{current, revision};
 use crate::api::types::{Event, Problem};
 use crate::driver;
 use crate::plane::Plane;

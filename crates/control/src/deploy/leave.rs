@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use layby_model::{AppName, ServiceId};
-use tokio::sync::watch;
+use tokio::sync::{MutexGuard, watch};
 
-use super::tell_driver;
+use super::commit::tell_driver;
 use crate::api::types::Problem;
 use crate::driver::Status;
 use crate::plane::Plane;
@@ -25,6 +25,12 @@ pub(super) type Leaving = (ServiceId, watch::Receiver<Arc<Status>>);
 /// # Errors
 /// There is no such app; or it takes longer than the drain and a minute, and goes on.
 pub(crate) async fn down(plane: &Arc<Plane>, app: &AppName) -> Result<Vec<ServiceId>, Problem> {
+    let (task_plane, app) = (Arc::clone(plane), app.clone());
+    let work = async move { down_whole(&task_plane, &app).await };
+    plane.carry_out(work).await
+}
+
+async fn down_whole(plane: &Arc<Plane>, app: &AppName) -> Result<Vec<ServiceId>, Problem> {
     let jobs = plane.jobs.remove(app, None).await?;
     let leaving = begin(plane, |row| row.service.app == *app).await?;
     if leaving.is_empty() && jobs.is_empty() {
@@ -42,6 +48,12 @@ pub(crate) async fn down(plane: &Arc<Plane>, app: &AppName) -> Result<Vec<Servic
 /// # Errors
 /// There is no such service; or as [`down`].
 pub(crate) async fn remove(plane: &Arc<Plane>, id: &ServiceId) -> Result<(), Problem> {
+    let (task_plane, id) = (Arc::clone(plane), id.clone());
+    let work = async move { remove_whole(&task_plane, &id).await };
+    plane.carry_out(work).await
+}
+
+async fn remove_whole(plane: &Arc<Plane>, id: &ServiceId) -> Result<(), Problem> {
     let leaving = begin(plane, |row| row.service == *id).await?;
     if leaving.is_empty() {
         return Err(Problem::no_service(id));
@@ -58,7 +70,16 @@ pub(super) async fn begin(
     plane: &Arc<Plane>,
     is_meant: impl Fn(&Row) -> bool,
 ) -> Result<Vec<Leaving>, Problem> {
-    let _turn = plane.deploys.lock().await;
+    let turn = plane.deploys.lock().await;
+    begin_in_turn(plane, &turn, is_meant).await
+}
+
+/// The same for whoever has its turn already.
+pub(super) async fn begin_in_turn(
+    plane: &Arc<Plane>,
+    _turn: &MutexGuard<'_, ()>,
+    is_meant: impl Fn(&Row) -> bool,
+) -> Result<Vec<Leaving>, Problem> {
     let mut leaving = Vec::new();
     for row in plane.store.services().await? {
         if !is_meant(&row) {

@@ -3,6 +3,7 @@
 mod build;
 mod canary;
 mod change;
+mod commit;
 mod conflict;
 mod dry_run;
 pub(crate) mod images;
@@ -23,30 +24,28 @@ mod whole;
 
 pub(crate) use canary::{abort, promote};
 pub(crate) use change::{change, redeploy, rollback};
+pub(crate) use commit::{Committed, commit_in_turn};
 pub(crate) use leave::{down, remove};
 pub(crate) use outcome::wait;
 pub(crate) use switch::{disable, enable};
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
 use layby_manifest::{Manifest, ReadOptions};
 use layby_model::route::Share;
 use layby_model::spec::{AppSpec, MAX_RETRIES, ServiceSpec};
-use layby_model::state::Showing;
-use layby_model::{AppName, RevisionId, ServiceId};
-use tokio::sync::{MutexGuard, mpsc, watch};
+use layby_model::{AppName, ServiceId};
+use tokio::sync::mpsc;
 
 use crate::api::Who;
-use crate::api::types::{BuildBody, Event, EventKind, ManifestView, Problem};
+use crate::api::types::{BuildBody, Event, ManifestView, Problem};
 use crate::capacity;
-use crate::driver::{Request, Status, rolling};
 use crate::jobs;
 use crate::plane::Plane;
 use crate::reach::{self, Reach};
 use crate::secrets::{self, NewValue};
-use crate::store::{NewRevision, Row};
+use crate::store::Row;
 use crate::tokens::Rights;
 use upload::Upload;
 
@@ -84,20 +83,6 @@ pub(crate) struct Ask {
     pub(crate) retries: Option<u32>,
 }
 
-/// A service whose revision is written, and where to see what becomes of it.
-pub(crate) struct Committed {
-    pub(crate) service: ServiceId,
-    /// `None`: it was live already, just so.
-    pub(crate) revision: Option<RevisionId>,
-    /// It is disabled: nothing of it runs.
-    pub(crate) is_disabled: bool,
-    /// It was disabled, and comes back as it is.
-    pub(crate) comes_back: bool,
-    /// The row's: what a driver shows of an older one says nothing of this.
-    pub(crate) generation: u64,
-    pub(crate) status: watch::Receiver<Arc<Status>>,
-}
-
 /// Says what a manifest describes, and what has to be sent along to deploy it.
 pub(crate) async fn describe(
     plane: &Plane,
@@ -131,24 +116,9 @@ pub(crate) async fn up(
     who: Who,
 ) -> Result<(AppName, mpsc::Receiver<Event>), Problem> {
     let manifest = read(&upload, &ask, true)?;
-    reach::deploy(&plane, &who.rights, &manifest.app).await?;
     let rows = plane.store.services().await?;
     let app = &manifest.app;
-    if app.name.as_str() == crate::registry::OWN_APP {
-        let text = format!(
-            "no app can be called {}: the node's own services are",
-            app.name
-        );
-        return Err(Problem::conflict(text).hint("give it another name with --app"));
-    }
-    let id = |service: &layby_model::spec::ServiceSpec| {
-        ServiceId::new(app.name.clone(), service.name.clone())
-    };
-    if ask.atomic && ask.detach {
-        let text =
-            "who does not wait for the outcome cannot have all or nothing: leave out one of both";
-        return Err(Problem::bad_request(text));
-    }
+    let name = app.name.clone();
     let orphans = match ask.remove_orphans {
         true => whole::orphans(&rows, app),
         false => Vec::new(),
@@ -158,114 +128,166 @@ pub(crate) async fn up(
         true => (Vec::new(), orphans),
         false => (orphans, Vec::new()),
     };
-    let staying: Vec<Row> = (rows.iter())
-        .filter(|row| !first.contains(&row.service))
-        .cloned()
-        .collect();
-    conflict::check(
-        &plane.config,
-        &staying,
-        app.services.iter().map(|s| (id(s), s)),
-    )?;
-    let specs = app.services.iter().map(|s| (id(s), s));
-    privilege::check(&plane.config, &who.rights, specs)?;
-    let name = app.name.clone();
-    let (settled, sizes) = power::settle(&plane, &rows, app).await?;
-    // A job is there for a while only.
-    let asked = settled.services.iter();
-    let asked = asked.filter(|s| s.replicas > 0 && s.job.is_none());
-    capacity::check(
-        &plane.config,
-        &rows,
-        asked.map(|s| (id(s), s, unscaled(&rows, &id(s), s))),
-    )?;
     let brought = brought(&manifest);
-    secrets::check(&plane, &app.name, &app.services, &brought).await?;
-    jobs::check_names(&plane, &rows, app.services.iter().map(|s| (id(s), s)))?;
-    for service in &app.services {
-        jobs::check_schedule(&id(service), service)?;
-    }
+    let sizes = check(&plane, &ask, &who, &rows, &first, app, &brought).await?;
     let jobs_before = plane.jobs.shown();
     // From the first look at an image until its revision is written.
     let kept = plane.collector.keep().await;
     let builds = images::builds(&plane, app, ask.build).await?.builds;
     let pulls = pulls::wanted(&plane, &app.name, &app.services, &builds).await?;
     let (events, stream) = mpsc::channel(EVENTS);
-    let mut warnings = match ask.remove_orphans {
-        true => warnings(&manifest, &[]),
-        false => warnings(&manifest, &rows),
-    };
-    warnings.extend(sizes);
     let lost_jobs = jobs::orphans(&plane, app);
-    if !ask.remove_orphans {
-        warnings.extend(lost_jobs.iter().map(jobs::left_out));
-    }
-
+    let mut warnings = warnings(&manifest, &ask, &rows, &lost_jobs);
+    warnings.extend(sizes);
     if ask.dry_run {
         let task_plane = Arc::clone(&plane);
         plane.spawn(async move {
             warn(&events, warnings).await;
-            warn_of_unkept(
-                &task_plane,
-                &manifest.app.name,
-                &manifest.app.services,
-                &events,
-            )
-            .await;
-            for orphan in first.iter().chain(&last) {
-                let event = Event::Step {
-                    service: orphan.to_string(),
-                    text: "take it down: it is not in the manifest (any more)".into(),
-                };
-                let _ = events.send(event).await;
-            }
-            let ended = dry_run::run(&task_plane, &manifest.app, &builds, &pulls, &events).await;
+            let app = &manifest.app;
+            warn_of_unkept(&task_plane, &app.name, &app.services, &events).await;
+            tell_orphans(first.iter().chain(&last), &events).await;
+            let ended = dry_run::run(&task_plane, app, &builds, &pulls, &events).await;
             finish(&events, ended.map(|()| 0)).await;
         });
         return Ok((name, stream));
     }
+    let to_commit = commit::App {
+        spec: app.clone(),
+        brought,
+        orphans: first,
+        made_by: who.name.clone(),
+        share: ask.share.clone(),
+    };
     // With nothing to build or pull, all that can be refused is refused before the answer begins.
     let ready = match builds.is_empty() && pulls.is_empty() {
-        true => Some(commit_app(&plane, app, brought.clone(), &first, &who, &ask.share).await?),
-        false => None,
+        true => Ready::Begun(begin(&plane, to_commit).await?),
+        false => Ready::Waits(to_commit),
     };
     let task_plane = Arc::clone(&plane);
     plane.spawn(async move {
         let plane = task_plane;
         warn(&events, warnings).await;
         let work = async {
-            let (before, committed, mut leaving) = match ready {
-                Some(begun) => begun,
-                None => {
+            let begun = match ready {
+                Ready::Begun(begun) => begun,
+                Ready::Waits(to_commit) => {
                     pulls::run(&plane, pulls, &events).await?;
                     images::run(&plane, Arc::new(upload), builds, &who.rights, &events).await?;
-                    let (app, share) = (&manifest.app, &ask.share);
-                    let begun = commit_app(&plane, app, brought, &first, &who, share).await?;
+                    let begun = commit::app(&plane, to_commit).await?;
                     // Other services may run what was built; this app's do already.
                     plane.desk.pushed();
                     begun
                 }
             };
-            warn_of_unkept(&plane, &manifest.app.name, &manifest.app.services, &events).await;
+            let app = &manifest.app;
+            warn_of_unkept(&plane, &app.name, &app.services, &events).await;
             drop(kept);
-            jobs::tell(&plane, &jobs_before, &manifest.app, &events).await;
-            let done = outcome::each(committed, ask.detach, &events).await;
-            if ask.atomic && whole::is_broken(&done) {
-                return whole::undo(&plane, &before, &done, &who, &events).await;
-            }
-            if ask.remove_orphans {
-                jobs::remove_orphans(&plane, lost_jobs, &events).await?;
-            }
-            leaving.extend(whole::withdraw(&plane, &last).await?);
-            if !ask.detach {
-                whole::until_gone(leaving, &events).await?;
-            }
-            Ok(outcome::code(&done, ask.detach))
+            jobs::tell(&plane, &jobs_before, app, &events).await;
+            see_through(&plane, begun, &ask, &who, (lost_jobs, last), &events).await
         };
         let ended = work.await;
         finish(&events, ended).await;
     });
     Ok((name, stream))
+}
+
+/// Whether an app's revisions are written already.
+enum Ready {
+    Begun(commit::Begun),
+    Waits(commit::App),
+}
+
+/// Writes an app, also when whoever asked for it goes meanwhile.
+async fn begin(plane: &Arc<Plane>, app: commit::App) -> Result<commit::Begun, Problem> {
+    let task_plane = Arc::clone(plane);
+    let work = async move { commit::app(&task_plane, app).await };
+    plane.carry_out(work).await
+}
+
+/// Refuses a manifest that cannot be deployed beside what is there but for those that go `first`. Gives what is to be
+/// told of its sizes.
+async fn check(
+    plane: &Plane,
+    ask: &Ask,
+    who: &Who,
+    rows: &[Row],
+    first: &[ServiceId],
+    app: &AppSpec,
+    brought: &[NewValue],
+) -> Result<Vec<String>, Problem> {
+    reach::deploy(plane, &who.rights, app).await?;
+    if app.name.as_str() == crate::registry::OWN_APP {
+        let text = format!(
+            "no app can be called {}: the node's own services are",
+            app.name
+        );
+        return Err(Problem::conflict(text).hint("give it another name with --app"));
+    }
+    if ask.atomic && ask.detach {
+        let text =
+            "who does not wait for the outcome cannot have all or nothing: leave out one of both";
+        return Err(Problem::bad_request(text));
+    }
+    let id = |service: &ServiceSpec| ServiceId::new(app.name.clone(), service.name.clone());
+    let specs = || app.services.iter().map(|s| (id(s), s));
+    let staying = rows.iter().filter(|row| !first.contains(&row.service));
+    let staying: Vec<Row> = staying.cloned().collect();
+    conflict::check(&plane.config, &staying, specs())?;
+    privilege::check(&plane.config, &who.rights, specs())?;
+    let (settled, sizes) = power::settle(plane, rows, app).await?;
+    // A job is there for a while only.
+    let asked = settled.services.iter();
+    let asked = asked.filter(|s| s.replicas > 0 && s.job.is_none());
+    capacity::check(
+        &plane.config,
+        rows,
+        asked.map(|s| (id(s), s, unscaled(rows, &id(s), s))),
+    )?;
+    secrets::check(plane, &app.name, &app.services, brought).await?;
+    jobs::check_names(plane, rows, specs())?;
+    for service in &app.services {
+        jobs::check_schedule(&id(service), service)?;
+    }
+    Ok(sizes)
+}
+
+/// Tells which services a dry run would take down.
+async fn tell_orphans<'a>(
+    orphans: impl Iterator<Item = &'a ServiceId>,
+    events: &mpsc::Sender<Event>,
+) {
+    for orphan in orphans {
+        let event = Event::Step {
+            service: orphan.to_string(),
+            text: "take it down: it is not in the manifest (any more)".into(),
+        };
+        let _ = events.send(event).await;
+    }
+}
+
+/// Waits for what becomes of an app that is written, then takes away the jobs and services that its manifest no longer
+/// names, or takes all back; gives the exit code.
+async fn see_through(
+    plane: &Arc<Plane>,
+    begun: commit::Begun,
+    ask: &Ask,
+    who: &Who,
+    (lost_jobs, last): (Vec<ServiceId>, Vec<ServiceId>),
+    events: &mpsc::Sender<Event>,
+) -> Result<i32, Problem> {
+    let done = outcome::each(begun.committed, ask.detach, events).await;
+    if ask.atomic && whole::is_broken(&done) {
+        return whole::undo(plane, &begun.before, &done, who, events).await;
+    }
+    if ask.remove_orphans {
+        jobs::remove_orphans(plane, lost_jobs, events).await?;
+    }
+    let mut leaving = begun.leaving;
+    leaving.extend(whole::withdraw(plane, &last).await?);
+    if !ask.detach {
+        whole::until_gone(leaving, events).await?;
+    }
+    Ok(outcome::code(&done, ask.detach))
 }
 
 /// Tells how the newest revision of a service fares, from wherever its rollout is.
@@ -396,21 +418,20 @@ fn checked_retries(retries: u32) -> Result<u32, Problem> {
     few.ok_or_else(|| Problem::bad_request(text()))
 }
 
-/// What the manifest does not say right, and which services it no longer names.
-fn warnings(manifest: &Manifest, rows: &[Row]) -> Vec<String> {
-    let app = &manifest.app;
-    let left_out = whole::orphans(rows, app).into_iter();
+/// What the manifest does not say right, and which services and jobs it no longer names that stay.
+fn warnings(manifest: &Manifest, ask: &Ask, rows: &[Row], lost_jobs: &[ServiceId]) -> Vec<String> {
+    let said = manifest.warnings.iter().map(ToString::to_string);
+    if ask.remove_orphans {
+        return said.collect();
+    }
+    let left_out = whole::orphans(rows, &manifest.app).into_iter();
     let left_out = left_out.map(|id| {
         format!(
             "{id} is not in the manifest (any more) and goes on as it is: `layby up --remove-orphans` takes such services down"
         )
     });
-    manifest
-        .warnings
-        .iter()
-        .map(ToString::to_string)
-        .chain(left_out)
-        .collect()
+    let jobs = lost_jobs.iter().map(jobs::left_out);
+    said.chain(left_out).chain(jobs).collect()
 }
 
 /// The secrets and configs that a manifest brings, as they are kept.
@@ -426,31 +447,6 @@ fn brought(manifest: &Manifest) -> Vec<NewValue> {
     values.map(value).collect()
 }
 
-/// Keeps what an app's manifest brings, resolves all its services, withdraws those that it has too many, and writes them.
-/// Gives the rows of before, too.
-async fn commit_app(
-    plane: &Arc<Plane>,
-    app: &AppSpec,
-    brought: Vec<NewValue>,
-    orphans: &[ServiceId],
-    who: &Who,
-    share: &Option<Share>,
-) -> Result<(Vec<Row>, Vec<Committed>, Vec<leave::Leaving>), Problem> {
-    plane.vault.keep(brought, &who.name).await?;
-    let rows = plane.store.services().await?;
-    let (app, _) = power::settle(plane, &rows, app).await?;
-    let mut revisions = Vec::new();
-    for service in &app.services {
-        let made = revision::resolve(plane, &app.name, service, &rows, BY_UP, &who.name);
-        let mut new = made.await?;
-        new.unscale = unscales(&rows, &new.service, &new.spec.service);
-        new.share.clone_from(share);
-        revisions.push(new);
-    }
-    let leaving = whole::withdraw(plane, orphans).await?;
-    Ok((rows, commit(plane, revisions).await?, leaving))
-}
-
 /// Whether a manifest's revision takes back what `layby scale` said: only if its number of replicas is another one.
 fn unscales(rows: &[Row], id: &ServiceId, spec: &ServiceSpec) -> bool {
     let row = rows.iter().find(|row| row.service == *id);
@@ -460,161 +456,6 @@ fn unscales(rows: &[Row], id: &ServiceId, spec: &ServiceSpec) -> bool {
 /// How many replicas a service of a manifest would have.
 fn unscaled(rows: &[Row], id: &ServiceId, spec: &ServiceSpec) -> u32 {
     capacity::replicas(rows, id, spec, unscales(rows, id, spec))
-}
-
-/// Writes those revisions that change something, all or none, and tells their drivers.
-async fn commit(
-    plane: &Arc<Plane>,
-    revisions: Vec<NewRevision>,
-) -> Result<Vec<Committed>, Problem> {
-    let turn = plane.deploys.lock().await;
-    commit_in_turn(plane, &turn, revisions).await
-}
-
-/// The same for whoever has its turn already: what it has read since then is still so.
-pub(crate) async fn commit_in_turn(
-    plane: &Arc<Plane>,
-    _turn: &MutexGuard<'_, ()>,
-    mut revisions: Vec<NewRevision>,
-) -> Result<Vec<Committed>, Problem> {
-    let rows = plane.store.services().await?;
-    let row_of = |id: &ServiceId| rows.iter().find(|row| row.service == *id);
-    for new in &revisions {
-        if row_of(&new.service).is_some_and(|row| row.removing) {
-            return Err(
-                Problem::conflict(format!("{} is being taken down", new.service))
-                    .hint("wait until `layby ls` no longer shows it, then run it again"),
-            );
-        }
-    }
-    needs::check(&rows, &revisions)?;
-    // Each run of a job takes what is newest then: what its secrets say now is not what makes a job another one.
-    let services = revisions.iter_mut();
-    let services = services.filter(|new| new.spec.service.job.is_none());
-    let services = services.map(|new| (&new.service.app, &mut new.spec.service));
-    secrets::pin(plane, services).await?;
-    let specs = || {
-        let news = revisions.iter();
-        news.map(|new| (new.service.clone(), &new.spec.service))
-    };
-    conflict::check(&plane.config, &rows, specs())?;
-    // Also what a push deploys anew, from a revision of a time when the operator allowed more.
-    privilege::check(&plane.config, &Rights::all(), specs())?;
-    let asked = revisions.iter().filter(|new| {
-        let enabled = row_of(&new.service).is_none_or(|row| row.enabled);
-        enabled || new.enables
-    });
-    let asked = asked.filter(|new| new.spec.service.replicas > 0 && new.spec.service.job.is_none());
-    let asked = asked.map(|new| {
-        let (id, spec) = (&new.service, &new.spec.service);
-        let replicas = capacity::replicas(&rows, id, spec, new.unscale);
-        (id.clone(), spec, replicas)
-    });
-    capacity::check(&plane.config, &rows, asked)?;
-    jobs::check_names(plane, &rows, specs())?;
-
-    let is_service = |new: &&NewRevision| new.spec.service.job.is_none();
-    let services = revisions.iter().filter(is_service);
-    let services: Vec<ServiceId> = services.map(|new| new.service.clone()).collect();
-    let has_jobs = services.len() < revisions.len();
-    let jobs = plane.store.jobs().await?;
-    let (mut changed, mut same): (Vec<_>, Vec<_>) = revisions.into_iter().partition(|new| {
-        if new.spec.service.job.is_some() {
-            let job = jobs.get(&new.service);
-            return job.is_none_or(|job| *job.spec != new.spec);
-        }
-        row_of(&new.service).is_none_or(|row| {
-            let (counts, current) = current(row);
-            // What has ended for good is to run once more.
-            new.anew || !counts || *current.spec != new.spec || has_ended(plane, &new.service)
-        })
-    });
-    needs::follow(&mut changed, &mut same);
-    for new in &mut changed {
-        let row = row_of(&new.service);
-        canary::settle(row, new)?;
-    }
-    let makers: BTreeMap<ServiceId, String> = (changed.iter())
-        .map(|new| (new.service.clone(), new.made_by.clone()))
-        .collect();
-    let written = match changed.is_empty() {
-        true => Vec::new(),
-        false => plane.store.deploy(changed).await?,
-    };
-    let back = same.into_iter();
-    let back = back.filter(|new| new.enables && new.spec.service.job.is_none());
-    let back: Vec<ServiceId> = back.map(|new| new.service).collect();
-    let back = match back.is_empty() {
-        true => Vec::new(),
-        false => plane.store.switch(back, true).await?,
-    };
-    if has_jobs {
-        plane.jobs.reload().await;
-    }
-    let (images, used) = (Arc::clone(&plane.images), written.clone());
-    // Nobody waits for it.
-    tokio::task::spawn_blocking(move || {
-        for digest in used.iter().flat_map(|row| &row.target.spec.images) {
-            // It only looks less used than it is where this fails.
-            let _ = images.touch(digest);
-        }
-    });
-    for row in &written {
-        let target = &row.target;
-        let why = target.cause.as_deref().unwrap_or("for no known reason");
-        let text = format!("revision {} is to be live: {why}", target.id);
-        let who = makers.get(&row.service).map(String::as_str);
-        plane
-            .events
-            .of(&row.service, EventKind::Deployed, text, who);
-    }
-    for row in written.iter().chain(&back) {
-        tell_driver(plane, row.clone()).await;
-    }
-
-    let mut committed = Vec::new();
-    for service in services {
-        let Some(driver) = plane.driver(&service) else {
-            return Err(Problem::failed(format!(
-                "{service} has no driver: the node is ending"
-            )));
-        };
-        let of = |rows: &[Row]| rows.iter().find(|row| row.service == service).cloned();
-        let (new, came_back) = (of(&written), of(&back));
-        let comes_back = came_back.is_some();
-        let row = new.clone().or(came_back).or(row_of(&service).cloned());
-        let rolls = row.as_ref().filter(|row| rolling(row));
-        committed.push(Committed {
-            revision: new.as_ref().or(rolls).map(|row| row.target.id),
-            is_disabled: row.as_ref().is_some_and(|row| !row.enabled),
-            generation: row.as_ref().map_or(0, |row| row.generation),
-            comes_back,
-            service,
-            status: driver.status,
-        });
-    }
-    Ok(committed)
-}
-
-/// Hands a row that was written to the driver of its service, which is started if there is none.
-async fn tell_driver(plane: &Arc<Plane>, row: Row) {
-    let service = row.service.clone();
-    let loaded = plane.load(row).await;
-    match plane.driver(&service) {
-        // It has not ended: that it would do in a turn of its own, after the row was gone.
-        Some(driver) => {
-            let reload = Request::Reload(Box::new(loaded));
-            let _ = driver.requests.send(reload).await;
-        }
-        None => plane.start_driver(loaded),
-    }
-}
-
-fn has_ended(plane: &Plane, service: &ServiceId) -> bool {
-    plane.driver(service).is_some_and(|driver| {
-        let showing = driver.status.borrow().detail.view.wakefulness;
-        showing == Some(Showing::Ended)
-    })
 }
 
 async fn warn(events: &mpsc::Sender<Event>, texts: Vec<String>) {

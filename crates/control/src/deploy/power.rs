@@ -7,7 +7,7 @@ use layby_model::spec::{AppSpec, ServiceSpec};
 use layby_model::{AppName, ServiceId};
 use tokio::sync::mpsc;
 
-use super::{EVENTS, canary, commit_in_turn, current, finish, outcome, warn};
+use super::{Committed, EVENTS, canary, commit_in_turn, current, finish, outcome, warn};
 use crate::api::Who;
 use crate::api::types::{Event, Problem};
 use crate::capacity;
@@ -25,8 +25,28 @@ pub(crate) async fn change(
     detach: bool,
     who: &Who,
 ) -> Result<mpsc::Receiver<Event>, Problem> {
-    let table = table(&plane).await?;
-    let kept = plane.collector.keep().await;
+    let (task_plane, id, who) = (Arc::clone(&plane), id.clone(), who.clone());
+    let name = name.map(ToOwned::to_owned);
+    let work = async move { write(&task_plane, &id, name.as_deref(), &who).await };
+    let (committed, warnings) = plane.carry_out(work).await?;
+    let (events, stream) = mpsc::channel(EVENTS);
+    plane.spawn(async move {
+        warn(&events, warnings).await;
+        let code = outcome::wait(committed, detach, &events).await;
+        finish(&events, Ok(code)).await;
+    });
+    Ok(stream)
+}
+
+/// Writes it, and gives what is to be told of it.
+async fn write(
+    plane: &Arc<Plane>,
+    id: &ServiceId,
+    name: Option<&str>,
+    who: &Who,
+) -> Result<(Vec<Committed>, Vec<String>), Problem> {
+    let table = table(plane).await?;
+    let _kept = plane.collector.keep().await;
     let turn = plane.deploys.lock().await;
     let row = plane.store.service(id).await?;
     let row = row.ok_or_else(|| Problem::no_service(id))?;
@@ -54,16 +74,7 @@ pub(crate) async fn change(
         anew: false,
         share: None,
     };
-    let committed = commit_in_turn(&plane, &turn, vec![new]).await?;
-    drop(turn);
-    drop(kept);
-    let (events, stream) = mpsc::channel(EVENTS);
-    plane.spawn(async move {
-        warn(&events, warnings).await;
-        let code = outcome::wait(committed, detach, &events).await;
-        finish(&events, Ok(code)).await;
-    });
-    Ok(stream)
+    Ok((commit_in_turn(plane, &turn, vec![new]).await?, warnings))
 }
 
 /// Every power of the node, from the least to the most.

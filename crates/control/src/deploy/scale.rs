@@ -9,10 +9,11 @@ use layby_model::{RevisionId, ServiceId};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::commit::tell_driver;
 use super::outcome::SLACK;
 use super::progress::{Progress, counts};
 use super::switch::{disable, switch};
-use super::{EVENTS, current, finish, tell_driver};
+use super::{EVENTS, current, finish};
 use crate::api::Who;
 use crate::api::types::{Event, EventKind, Outcome, Problem};
 use crate::capacity;
@@ -39,16 +40,9 @@ pub(crate) async fn change(
     if replicas == Some(0) {
         return off(plane, id, detach, who).await;
     }
-    let (row, changed, status) = write(&plane, id, replicas).await?;
-    if changed {
-        let text = match row.replicas {
-            1 => "scaled to 1 replica".to_owned(),
-            n => format!("scaled to {n} replicas"),
-        };
-        plane
-            .events
-            .of(id, EventKind::Scaled, text, Some(&who.name));
-    }
+    let (task_plane, id, who) = (Arc::clone(&plane), id.clone(), who.clone());
+    let work = async move { write(&task_plane, &id, replicas, &who).await };
+    let (row, changed, status) = plane.carry_out(work).await?;
     let (events, stream) = mpsc::channel(EVENTS);
     plane.spawn(async move {
         let code = match changed {
@@ -102,11 +96,12 @@ async fn off(
     Ok(stream)
 }
 
-/// Writes it, and tells the driver; nothing is written where it is so already.
+/// Writes it, and tells the driver and who listens; nothing is written where it is so already.
 async fn write(
     plane: &Arc<Plane>,
     id: &ServiceId,
     scale: Option<u32>,
+    who: &Who,
 ) -> Result<(Row, bool, watch::Receiver<Arc<Status>>), Problem> {
     let _turn = plane.deploys.lock().await;
     let rows = plane.store.services().await?;
@@ -128,9 +123,18 @@ async fn write(
         return Ok((row.clone(), false, driver.status));
     }
     let changed = row.replicas != replicas;
-    let written = plane.store.scale(id, scale, replicas).await?;
-    let row = written.ok_or_else(|| Problem::no_service(id))?;
+    let written = plane.store.scale(row, scale, replicas).await?;
+    let row = written.ok_or_else(|| Problem::changed_meanwhile(id))?;
     tell_driver(plane, row.clone()).await;
+    if changed {
+        let text = match row.replicas {
+            1 => "scaled to 1 replica".to_owned(),
+            n => format!("scaled to {n} replicas"),
+        };
+        plane
+            .events
+            .of(id, EventKind::Scaled, text, Some(&who.name));
+    }
     Ok((row, changed, driver.status))
 }
 

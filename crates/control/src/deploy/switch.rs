@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use layby_model::ServiceId;
-use tokio::sync::mpsc;
+use tokio::sync::{MutexGuard, mpsc};
 
+use super::commit::tell_driver;
 use super::leave::STOP_SLACK;
-use super::{Committed, EVENTS, current, finish, outcome, tell_driver};
+use super::{Committed, EVENTS, current, finish, outcome};
 use crate::api::Who;
 use crate::api::types::{Event, EventKind, Problem, ServiceView};
 use crate::capacity;
@@ -25,11 +26,15 @@ pub(crate) async fn disable(
     who: &Who,
 ) -> Result<ServiceView, Problem> {
     switch(plane, id, false, who).await?;
+    until_off(plane, id).await
+}
+
+/// Waits until nothing of a service that was disabled is there any more.
+pub(super) async fn until_off(plane: &Plane, id: &ServiceId) -> Result<ServiceView, Problem> {
     let mut driver = plane.driver(id).ok_or_else(|| Problem::no_service(id))?;
     let drain = Duration::from_millis(driver.status.borrow().row.target.spec.service.drain_ms);
     let off = driver.status.wait_for(|status| {
         let off = !status.row.enabled && status.detail.replicas.is_empty();
-        // Whoever enables it again meanwhile has the last word.
         status.gone || off
     });
     match tokio::time::timeout(drain + STOP_SLACK, off).await {
@@ -81,14 +86,30 @@ async fn check_fits(plane: &Plane, id: &ServiceId) -> Result<(), Problem> {
     capacity::check(&plane.config, &rows, asked)
 }
 
-/// Writes it, and tells the driver. Gives the row as it then is, and whether that is a change.
+/// Writes it, and tells the driver, whether whoever asked waits or not. Gives the row as it then is, and whether that is
+/// a change.
 pub(super) async fn switch(
     plane: &Arc<Plane>,
     id: &ServiceId,
     enabled: bool,
     who: &Who,
 ) -> Result<(Row, bool), Problem> {
-    let _turn = plane.deploys.lock().await;
+    let (task_plane, id, who) = (Arc::clone(plane), id.clone(), who.clone());
+    let work = async move {
+        let turn = task_plane.deploys.lock().await;
+        switch_in_turn(&task_plane, &turn, &id, enabled, &who).await
+    };
+    plane.carry_out(work).await
+}
+
+/// The same for whoever has its turn already.
+pub(super) async fn switch_in_turn(
+    plane: &Arc<Plane>,
+    _turn: &MutexGuard<'_, ()>,
+    id: &ServiceId,
+    enabled: bool,
+    who: &Who,
+) -> Result<(Row, bool), Problem> {
     if enabled {
         check_fits(plane, id).await?;
     }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use layby_model::engine::RunSpec;
 use layby_model::spec::AppSpec;
 use layby_model::{RevisionId, ServiceId};
-use tokio::sync::mpsc;
+use tokio::sync::{MutexGuard, mpsc};
 
 use super::leave::{self, Leaving};
 use super::outcome::{self, Done};
-use super::{commit, switch};
+use super::{commit_in_turn, switch};
 use crate::api::Who;
 use crate::api::types::{Event, Outcome, Problem};
 use crate::plane::Plane;
@@ -30,10 +30,21 @@ pub(super) async fn withdraw(
     plane: &Arc<Plane>,
     services: &[ServiceId],
 ) -> Result<Vec<Leaving>, Problem> {
+    let turn = plane.deploys.lock().await;
+    withdraw_in_turn(plane, &turn, services).await
+}
+
+/// The same for whoever has its turn already.
+pub(super) async fn withdraw_in_turn(
+    plane: &Arc<Plane>,
+    turn: &MutexGuard<'_, ()>,
+    services: &[ServiceId],
+) -> Result<Vec<Leaving>, Problem> {
     if services.is_empty() {
         return Ok(Vec::new());
     }
-    let mut leaving = leave::begin(plane, |row| services.contains(&row.service)).await?;
+    let mut leaving =
+        leave::begin_in_turn(plane, turn, |row| services.contains(&row.service)).await?;
     for (_, status) in &mut leaving {
         // Its driver shows it after it has published a table without its listeners.
         let withdrawn = status.wait_for(|status| status.row.removing || status.gone);
@@ -117,7 +128,32 @@ fn way_back(before: Option<&Row>, done: &Done) -> Back {
     }
 }
 
-/// Brings all services of a deploy that failed in part back to where they were `before`, and gives the exit code.
+/// Whether a service is still as a deploy left it: then it can be taken back, and nobody else's work with it.
+fn is_ours(row: &Row, done: &Done) -> bool {
+    !row.removing && done.revision.is_none_or(|ours| row.target.id == ours)
+}
+
+/// How each service of a deploy comes back, and which do not, since what is there `now` is somebody else's.
+fn ways_back<'a>(
+    before: &[Row],
+    done: &'a [Done],
+    now: &[Row],
+) -> (Vec<(ServiceId, Back)>, Vec<&'a ServiceId>) {
+    let (mut ways, mut alone) = (Vec::new(), Vec::new());
+    for one in done {
+        let of = |rows: &'_ [Row]| rows.iter().position(|row| row.service == one.service);
+        let way = way_back(of(before).map(|n| &before[n]), one);
+        match of(now).is_some_and(|n| is_ours(&now[n], one)) {
+            true => ways.push((one.service.clone(), way)),
+            false if way == Back::Nothing => {}
+            false => alone.push(&one.service),
+        }
+    }
+    (ways, alone)
+}
+
+/// Brings all services of a deploy that failed in part back to where they were `before`, and gives the exit code. What
+/// somebody else has deployed anew since is left alone.
 pub(super) async fn undo(
     plane: &Arc<Plane>,
     before: &[Row],
@@ -130,13 +166,21 @@ pub(super) async fn undo(
         .map(|one| one.service.service.to_string())
         .collect();
     let failed = failed.join(", ");
+    let text = format!("{failed} failed: all goes back to where it was before");
+    let _ = events.send(Event::Warning { text }).await;
+    let turn = plane.deploys.lock().await;
+    let now = plane.store.services().await?;
+    let (ways, alone) = ways_back(before, done, &now);
+    for id in alone {
+        let text = format!("{id} was changed by somebody else meanwhile, and is left alone");
+        let _ = events.send(Event::Warning { text }).await;
+    }
     let (mut back, mut away, mut off) = (Vec::new(), Vec::new(), Vec::new());
-    for one in done {
-        let row = before.iter().find(|row| row.service == one.service);
-        match way_back(row, one) {
+    for (service, way) in ways {
+        match way {
             Back::Nothing => {}
             Back::To(revision, spec, enables) => back.push(NewRevision {
-                service: one.service.clone(),
+                service,
                 spec: *spec,
                 cause: Some(format!(
                     "rolled back to revision {revision}: {failed} failed, and all or nothing was asked for"
@@ -147,14 +191,16 @@ pub(super) async fn undo(
                 anew: false,
                 share: None,
             }),
-            Back::Away => away.push(one.service.clone()),
-            Back::Off => off.push(one.service.clone()),
+            Back::Away => away.push(service),
+            Back::Off => off.push(service),
         }
     }
-    let text = format!("{failed} failed: all goes back to where it was before");
-    let _ = events.send(Event::Warning { text }).await;
-    let leaving = leave::begin(plane, |row| away.contains(&row.service)).await?;
-    let committed = commit(plane, back).await?;
+    let leaving = leave::begin_in_turn(plane, &turn, |row| away.contains(&row.service)).await?;
+    let committed = commit_in_turn(plane, &turn, back).await?;
+    for id in &off {
+        switch::switch_in_turn(plane, &turn, id, false, who).await?;
+    }
+    drop(turn);
     // What becomes of them is told below, as what it is.
     let (quiet, _) = mpsc::channel(1);
     let returned = outcome::each(committed, false, &quiet).await;
@@ -173,7 +219,7 @@ pub(super) async fn undo(
         let _ = events.send(event).await;
     }
     for id in &off {
-        switch::disable(plane, id, who).await?;
+        switch::until_off(plane, id).await?;
     }
     until_gone(leaving, events).await?;
     let was_live = |one: &Done| {

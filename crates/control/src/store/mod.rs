@@ -343,6 +343,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_went_live_meanwhile_is_neither_aborted_nor_promoted_nor_scaled() {
+        let dir = TempDir::new().expect("a folder");
+        let store = open(&dir);
+        let written = store.deploy(vec![new(1, "x")]).await;
+        let before = written.expect("to write").remove(0);
+        let goes_live = live(&before);
+        let decided = store.decide(&id(), before.generation, goes_live).await;
+        assert!(decided.expect("an answer"));
+        let failure = Failure {
+            revision: 1,
+            reason: "aborted".into(),
+            last_probe: None,
+            exit: None,
+            log: Vec::new(),
+            hint: None,
+            attempt: 1,
+            difference: Vec::new(),
+        };
+        let aborted = store.abort(&before, &failure).await.expect("an answer");
+        let promoted = store.promote(&before).await.expect("an answer");
+        let scaled = store.scale(&before, Some(3), 3).await.expect("an answer");
+        assert_eq!((aborted, promoted, scaled), (None, None, None));
+        let now = row(&store).await;
+        assert_eq!(
+            (now.target_failed, &now.live),
+            (false, &Some(before.target))
+        );
+        assert_eq!(now.generation, before.generation);
+        let scaled = store.scale(&now, Some(3), 3).await.expect("an answer");
+        assert_eq!(scaled.map(|row| row.replicas), Some(3));
+    }
+
+    #[tokio::test]
     async fn a_failure_and_the_wakefulness_are_kept_and_a_success_clears_the_failure() {
         let dir = TempDir::new().expect("a folder");
         let store = open(&dir);

@@ -1,6 +1,5 @@
 //! How large services are: what `layby scale` said, and the node's own powers beside those that every node has.
 
-use layby_model::ServiceId;
 use layby_model::power::Power;
 use rusqlite::params;
 
@@ -9,16 +8,25 @@ use super::{Row, Store, StoreError};
 
 impl Store {
     /// Writes how many replicas a service is to have, and whether that is by hand; gives the row as it then is.
+    /// `None`: another revision counts by now than in this row.
     pub(crate) async fn scale(
         &self,
-        id: &ServiceId,
+        row: &Row,
         scale: Option<u32>,
         replicas: u32,
     ) -> Result<Option<Row>, StoreError> {
-        let id = id.clone();
+        let row = row.clone();
         self.call(move |db| {
             let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-            let generation = next_generation(&tx)?;
+            let now = read(&tx, &row.service)?.filter(|now| {
+                let live = |row: &Row| row.live.as_ref().map(|live| live.id);
+                (now.generation, now.target_failed, live(now))
+                    == (row.generation, row.target_failed, live(&row))
+            });
+            if now.is_none() {
+                return Ok(None);
+            }
+            let (id, generation) = (row.service, next_generation(&tx)?);
             tx.execute(
                 "UPDATE services SET scale = ?3, replicas = ?4, generation = ?5 WHERE app = ?1 AND service = ?2",
                 params![
