@@ -193,7 +193,9 @@ fn reached(status: &Status) -> bool {
     let live = row.live.as_ref().map(|live| live.id);
     let all = status.detail.replicas.iter();
     let of_live = all.filter(|r| Some(RevisionId(r.revision)) == live).count();
-    !rolling(row) && status.resting.is_some() && of_live == row.replicas as usize
+    // A canary goes on until somebody ends it.
+    let settled = !rolling(row) || (row.share.is_some() && live.is_some());
+    settled && status.resting.is_some() && of_live == row.replicas as usize
 }
 
 /// `1 of 3 ready`, of more than are wanted `5 of 3 draining`.

@@ -54,6 +54,12 @@ pub fn read_env_file(
         report.error(&Place::whole(file), "the file is larger than 1 MiB");
     } else {
         add(file, bytes, &BTreeMap::new(), &mut env, &mut report);
+        // A name alone takes its value from nowhere here.
+        for line in lines(file, bytes, &mut Report::default()) {
+            if line.value.is_none() {
+                report.error(&line.place, "the line is not KEY=VALUE");
+            }
+        }
     }
     report
         .finish()
