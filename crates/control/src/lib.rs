@@ -35,7 +35,7 @@ mod uses;
 mod volumes;
 mod waiting;
 
-pub use api::Peer;
+pub use api::{Known, Peer};
 pub use config::{
     ApiAddress, ControlConfig, DroppedPorts, MasterKey, OtherRegistries, PrunePolicy,
     RegistrySettings, StopRequest, Wires,

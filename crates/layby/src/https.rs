@@ -28,6 +28,8 @@ const NAME: &str = "https";
 const LIMITS: Limits = Limits {
     connections: 1_024,
     per_address: 256,
+    strangers: 512, // the rest is for those who are known
+    strangers_per_address: 32,
     head: std::time::Duration::from_secs(30),
     handshake: std::time::Duration::from_secs(10),
 };

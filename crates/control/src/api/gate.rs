@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use super::access::{self, Rule};
 use super::params::{self, Params};
 use super::types::Problem;
-use super::who::{self, Peer, Via, Who};
+use super::who::{self, Known, Peer, Via, Who};
 use super::{mend, once, operations, sse};
 use crate::audit::{self, Entry, Target};
 use crate::plane::Plane;
@@ -198,7 +198,10 @@ enum Refused {
 pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let who = match gate.enter(&request) {
-        Ok(known) => known,
+        Ok(who) => {
+            Known::of(request.extensions());
+            who
+        }
         Err((who, refused)) => return turn_away(&gate.plane, &who, &refused),
     };
     let path = request.extensions().get::<MatchedPath>().cloned();

@@ -46,7 +46,7 @@ pub(crate) use once::InFlight;
 pub(crate) use operations::Operations;
 pub use operations::{OperationState, OperationView};
 use std::sync::Arc;
-pub use who::Peer;
+pub use who::{Known, Peer};
 pub(crate) use who::{Via, Who};
 
 use axum::Router;

@@ -1,7 +1,10 @@
 //! Who asks. The listener knows: the Unix socket by the credentials of the process at its other end, HTTPS by its token.
 
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
 use axum::extract::connect_info::Connected;
+use axum::http::Extensions;
 use axum::http::request::Parts;
 use axum::serve::IncomingStream;
 use tokio::net::UnixListener;
@@ -72,6 +75,25 @@ impl<S: Sync> FromRequestParts<S> for Who {
         let told = parts.extensions.get::<Self>().cloned();
         // A route beside the gate is nobody's.
         told.ok_or_else(|| Problem::failed("nobody has found out who asks; please report this"))
+    }
+}
+
+/// What the listener wants to be told of a connection over the network, among the extensions of its requests: a good
+/// token came over it.
+#[derive(Clone)]
+pub struct Known(pub Arc<dyn Fn() + Send + Sync>);
+
+impl Known {
+    /// Tells it.
+    pub fn tell(&self) {
+        (self.0)();
+    }
+
+    /// Tells the listener that a request comes from.
+    pub(crate) fn of(extensions: &Extensions) {
+        if let Some(known) = extensions.get::<Self>() {
+            known.tell();
+        }
     }
 }
 

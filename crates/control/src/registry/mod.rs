@@ -14,6 +14,7 @@ use layby_model::route::{Limits, Mode, ServiceRoute, Upstream};
 use layby_model::{AppName, ReplicaId, ServiceId};
 use tokio::sync::watch;
 
+use crate::api::Known;
 use crate::config::RegistrySettings;
 use crate::plane::Plane;
 use crate::tables::{Entry, Tables};
@@ -171,6 +172,9 @@ pub(crate) async fn over_network(State(plane): State<Arc<Plane>>, request: Reque
         Ok(grant) => grant,
         Err(refusal) => return refusal.into_response().map(Body::new),
     };
+    if grant.who.is_some() {
+        Known::of(request.extensions());
+    }
     answer(&plane, request, &grant).await
 }
 
