@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -10,9 +11,12 @@ use futures_util::StreamExt;
 use layby_control::api::types::{
     Event, JobView, LogView, Problem, RemovedView, RunState, RunView, StatusView, VolumeView,
 };
+use layby_model::RevisionId;
+use layby_model::engine::{Engine, RunSpec, Workload};
+use layby_model::spec::ServiceSpec;
 use layby_model::state::Showing;
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -91,6 +95,10 @@ async fn refused(world: &World, method: &str, path: &str, body: &str) -> Problem
 
 /// Runs a command with this test at its other end.
 async fn held(world: &World, query: &str) -> WebSocketStream<TcpStream> {
+    try_held(world, query).await.expect("begun")
+}
+
+async fn try_held(world: &World, query: &str) -> Result<WebSocketStream<TcpStream>, WsError> {
     let addr = world.serve().await;
     let stream = TcpStream::connect(addr).await.expect("connected");
     let url = format!("ws://{addr}/v1/services/shop/web/run?{query}");
@@ -99,7 +107,7 @@ async fn held(world: &World, query: &str) -> WebSocketStream<TcpStream> {
     request
         .headers_mut()
         .insert("sec-websocket-protocol", protocol);
-    client_async(request, stream).await.expect("begun").0
+    Ok(client_async(request, stream).await?.0)
 }
 
 /// All that a command says, and how it ends.
@@ -197,6 +205,66 @@ async fn a_run_that_takes_too_long_or_is_not_wanted_any_more_is_ended() {
     let again = refused(&world, "DELETE", "/v1/jobs/shop/task/runs/2", "").await;
     assert_eq!(again.status, 409);
     world.until_replicas(<[_]>::is_empty).await;
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_run_keeps_no_other_one_waiting_and_ends_when_it_is_to() {
+    let world = World::new().await;
+    // No order for this one is taken, ever: another node's would be newer.
+    let newer = Workload {
+        service: "shop/bad".parse().expect("a name"),
+        revision: RevisionId(1),
+        generation: u64::MAX >> 1,
+        spec: RunSpec {
+            service: ServiceSpec::new("bad".parse().expect("a name")),
+            images: vec![],
+        },
+        replicas: BTreeMap::new(),
+        retire: vec![],
+    };
+    world.fake.apply(&newer).await.expect("taken");
+    let limit = "  activeDeadlineSeconds: 1\n";
+    let bad = job("echo, done", limit).replace("metadata: {name: task}", "metadata: {name: bad}");
+    apply(&world, &format!("{bad}---\n{}", job("echo, done", ""))).await;
+    let good = until_run(&world, "task", over).await;
+    assert_eq!(good.state, RunState::Succeeded);
+    let bad = until_run(&world, "bad", over).await;
+    assert_eq!(bad.state, RunState::TimedOut);
+}
+
+#[tokio::test]
+async fn a_run_can_be_ended_when_a_newer_one_is_forgotten() {
+    let world = World::new().await;
+    apply(&world, &job("sleep, 1m", "  ttlSecondsAfterFinished: 0\n")).await;
+    world.ask("POST", "/v1/jobs/shop/task/runs", vec![]).await;
+    world.until_replicas(|replicas| replicas.len() == 2).await;
+    for (run, left) in [(2, 1), (1, 0)] {
+        let path = format!("/v1/jobs/shop/task/runs/{run}");
+        world.ask("DELETE", &path, vec![]).await;
+        world
+            .until_replicas(|replicas| replicas.len() == left)
+            .await;
+        let started = tokio::time::Instant::now();
+        while runs(&world, "task").await.len() > left {
+            assert!(started.elapsed() < PATIENCE, "run {run} goes on");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_cannot_be_begun_for_whoever_holds_it_is_over() {
+    let world = World::new().await;
+    world.up(&compose("fake/ok", "")).await;
+    let db = rusqlite::Connection::open(world.dir.path().join("layby.db")).expect("the store");
+    let full =
+        "CREATE TRIGGER full BEFORE INSERT ON job_attempts BEGIN SELECT RAISE(FAIL, 'full'); END";
+    db.execute_batch(full).expect("written");
+    let held = try_held(&world, "command=cat&stdin=true").await;
+    assert!(held.is_err());
+    db.execute_batch("DROP TRIGGER full").expect("written");
+    let run = until_run(&world, "web", over).await;
+    assert_eq!((run.run, run.state), (1, RunState::Failed));
 }
 
 #[tokio::test]

@@ -150,12 +150,11 @@ struct End {
 impl End {
     /// Lets the run end: its command is asked to, and killed after its grace.
     async fn now(&self) {
-        // It may have ended just now.
-        self.plane
-            .jobs
-            .stop(&self.id, self.run, &self.by)
-            .await
-            .ok();
+        let jobs = &self.plane.jobs;
+        if jobs.stop(&self.id, self.run, &self.by).await.is_err() {
+            // It has ended just now; or that could not be written, and it must not wait for anybody all the same.
+            jobs.over(&self.id, self.run, None).await;
+        }
     }
 }
 

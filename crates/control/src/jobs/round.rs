@@ -24,21 +24,28 @@ const BY_SCHEDULE: &str = "its schedule";
 impl Runner {
     /// Looks at a job, or at the runs of a service, and does what is to be done now. `true`: look again at once.
     pub(super) async fn look(&mut self, id: &ServiceId) -> Result<bool, String> {
-        if self.in_trouble() {
-            return Ok(false);
-        }
+        let told = |error: StoreError| layby_model::error_chain(&error);
+        self.refresh(id).await.map_err(told)?;
         let Some(shelf) = self.shelves.get(id).cloned() else {
             return Ok(false);
         };
-        let told = |error: StoreError| layby_model::error_chain(&error);
         if self.begin_due(id, &shelf).await.map_err(told)? {
             return Ok(true);
         }
         let mut changed = false;
+        let mut trouble = None;
         for run in shelf.active() {
             for step in job::next_steps(&self.facts_of(id, &shelf, run)) {
-                changed |= self.act(id, run, step).await?;
+                match self.act(id, run, step).await {
+                    Ok(more) => changed |= more,
+                    // One replica that cannot be had keeps no other run, and no end, waiting.
+                    Err(text) => trouble = trouble.or(Some(text)),
+                }
             }
+        }
+        // Where something was done there may be more to do, and what was not taken is tried with it.
+        if let Some(trouble) = trouble.filter(|_| !changed) {
+            return Err(trouble);
         }
         self.retire_strays(id, &shelf).await;
         if !changed {
@@ -205,24 +212,16 @@ impl Runner {
             .filter_map(|(id, level)| Some((*id, (*level)?)));
         let retire = replicas.iter().filter(|(_, level)| level.is_none());
         let service = engine_id(id, run);
-        let mut order = Workload {
+        // Runs of one job share its name, and newer ones, which may be forgotten by now, have had their orders.
+        let generation = self.plane.store.generation().await;
+        let order = Workload {
             service: service.clone(),
             revision: RevisionId(run.run.0),
-            generation: run.generation,
+            generation: generation.map_err(|error| layby_model::error_chain(&error))?,
             spec: (**spec).clone(),
             replicas: awake.collect(),
             retire: retire.map(|(id, _)| *id).collect(),
         };
-        // Runs of one job share its name, and newer ones have had their orders.
-        let newest = self
-            .shelves
-            .get(id)
-            .into_iter()
-            .flat_map(|shelf| &shelf.runs);
-        order.generation = newest
-            .map(|run| run.generation)
-            .max()
-            .unwrap_or(order.generation);
         self.plane
             .engine
             .apply(&order)
@@ -392,7 +391,6 @@ mod tests {
             due_ms: None,
             command: None,
             held: false,
-            generation: 1,
             made_ms: 0,
             stopping,
             stopped_by: None,

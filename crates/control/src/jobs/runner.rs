@@ -18,8 +18,10 @@ use crate::store::{NewRun, RunRow, Shelf, StoreError};
 
 /// The longest sleep while there is a schedule: so late it is seen that the clock was set.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// The pause after the store or the engine did not take something.
+/// The pause of a job after the store or the engine did not take something; each further time in a row doubles it.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
+/// The longest.
+const TROUBLE_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// So many looks in a row are enough for anything; then others have their turn.
 const LOOKS: usize = 64;
 
@@ -37,8 +39,30 @@ pub(crate) struct Runner {
     pub(super) leaving: BTreeSet<ServiceId>,
     /// Why and when due times were skipped last.
     pub(super) skipped: BTreeMap<ServiceId, (u64, job::Skipped)>,
-    /// Until then nothing is tried: the store or the engine did not take something.
-    pub(super) trouble_until: Option<Instant>,
+    /// The jobs of which the store or the engine did not take something. The others go on.
+    troubles: BTreeMap<ServiceId, Trouble>,
+    /// The jobs whose rows may be others than those that were read last.
+    stale: BTreeSet<ServiceId>,
+}
+
+/// What was not taken of a job.
+#[derive(Debug, Clone, Copy)]
+struct Trouble {
+    /// Nothing is tried until then.
+    until: Instant,
+    /// How often in a row.
+    times: u32,
+}
+
+impl Trouble {
+    /// The next one, after so many in a row.
+    fn after(times: u32, now: Instant) -> Self {
+        let pause = TROUBLE_PAUSE * (1 << times.min(10));
+        Self {
+            until: now + pause.min(TROUBLE_PAUSE_MAX),
+            times: times.saturating_add(1),
+        }
+    }
 }
 
 /// The lengths of a run, on the monotonic clock.
@@ -113,7 +137,8 @@ impl Runner {
             driven: BTreeSet::new(),
             leaving: BTreeSet::new(),
             skipped: BTreeMap::new(),
-            trouble_until: None,
+            troubles: BTreeMap::new(),
+            stale: BTreeSet::new(),
         }
     }
 
@@ -147,13 +172,23 @@ impl Runner {
         self.drive();
         for _ in 0..LOOKS {
             let mut changed = false;
-            let ids: Vec<ServiceId> = self.shelves.keys().cloned().collect();
+            let ids = self.shelves.keys().chain(&self.stale);
+            let ids: BTreeSet<ServiceId> = ids.cloned().collect();
             for id in ids {
+                if self.in_trouble(&id) {
+                    continue;
+                }
                 match self.look(&id).await {
-                    Ok(more) => changed |= more,
+                    Ok(more) => {
+                        self.troubles.remove(&id);
+                        changed |= more;
+                    }
                     Err(trouble) => {
                         tracing::warn!(job = %id, "{trouble}; trying again");
-                        self.pause_for_trouble();
+                        let times = self.troubles.get(&id).map_or(0, |trouble| trouble.times);
+                        let trouble = Trouble::after(times, Instant::now());
+                        self.troubles.insert(id.clone(), trouble);
+                        self.stale.insert(id);
                     }
                 }
             }
@@ -165,15 +200,10 @@ impl Runner {
         self.show();
     }
 
-    /// Nothing is tried for a while.
-    pub(super) fn pause_for_trouble(&mut self) {
-        self.trouble_until = Some(Instant::now() + TROUBLE_PAUSE);
-    }
-
-    /// Whether something was not taken just now: it is not to be tried in a loop.
-    pub(super) fn in_trouble(&self) -> bool {
-        self.trouble_until
-            .is_some_and(|until| until > Instant::now())
+    /// Whether something of a job was not taken just now: it is not to be tried in a loop.
+    fn in_trouble(&self, id: &ServiceId) -> bool {
+        let trouble = self.troubles.get(id);
+        trouble.is_some_and(|trouble| trouble.until > Instant::now())
     }
 
     /// Takes the replicas of all names that jobs have for the jobs' own, and lets go of the others.
@@ -212,23 +242,27 @@ impl Runner {
     /// When to look again, if nothing happens until then.
     fn pause(&self) -> Option<Instant> {
         let (now, wall) = (Instant::now(), wall_ms());
-        let due = self.due.values().map(|due| {
+        let calm = |id: &ServiceId| !self.in_trouble(id);
+        let due = self.due.iter().filter(|(id, _)| calm(id));
+        let due = due.map(|(_, due)| {
             let ahead = Duration::from_millis(due.saturating_sub(wall).max(1));
             now + ahead.min(LOOK_EVERY)
         });
-        let runs = self.shelves.iter().flat_map(|(id, shelf)| {
+        let shelves = || self.shelves.iter().filter(|(id, _)| calm(id));
+        let runs = shelves().flat_map(|(id, shelf)| {
             let active = shelf.active();
             active.filter_map(|run| job::wait_ms(&self.facts_of(id, shelf, run)))
         });
         let runs = runs.map(|ms| now + Duration::from_millis(ms.max(1)));
-        let ttls = self.shelves.values().filter_map(|shelf| {
+        let ttls = shelves().filter_map(|(_, shelf)| {
             let ttl = shelf.kept().ttl_ms?;
             let ended = shelf.runs.iter().filter_map(|run| run.ended_ms).min()?;
             let left = (ended + ttl).saturating_sub(wall).max(1);
             Some(now + Duration::from_millis(left).min(LOOK_EVERY))
         });
-        let trouble = self.trouble_until.filter(|until| *until > now);
-        due.chain(runs).chain(ttls).chain(trouble).min()
+        let troubles = self.troubles.values().map(|trouble| trouble.until);
+        let troubles = troubles.filter(|until| *until > now);
+        due.chain(runs).chain(ttls).chain(troubles).min()
     }
 
     /// A run as the model sees it.
@@ -294,15 +328,26 @@ impl Runner {
         self.tables.get(id).and_then(|(_, table)| table.as_ref())
     }
 
+    /// Reads a job's rows again, where what was read last may not hold any more.
+    pub(super) async fn refresh(&mut self, id: &ServiceId) -> Result<(), StoreError> {
+        match self.stale.contains(id) {
+            true => self.reload(id).await,
+            false => Ok(()),
+        }
+    }
+
     /// Reads a job's rows again.
     pub(super) async fn reload(&mut self, id: &ServiceId) -> Result<(), StoreError> {
+        self.stale.insert(id.clone());
         let shelf = self.plane.store.shelf(id).await?;
+        self.stale.remove(id);
         if shelf == Shelf::default() {
             self.shelves.remove(id);
             self.tables.remove(id);
             self.due.remove(id);
             self.skipped.remove(id);
             self.leaving.remove(id);
+            self.troubles.remove(id);
         } else {
             self.shelves.insert(id.clone(), shelf);
         }
@@ -335,6 +380,10 @@ impl Runner {
 
     /// Does what is asked, and answers when it shows.
     async fn answer(&mut self, request: Request) {
+        // What somebody asks for is tried at once, whatever failed before.
+        self.troubles
+            .values_mut()
+            .for_each(|trouble| trouble.until = Instant::now());
         match request {
             Request::Reload(reply) => {
                 self.reload_all().await;
@@ -348,6 +397,7 @@ impl Runner {
             }
             Request::Hold(new, reply) => {
                 let held = self.begin_held(*new).await;
+                self.rounds().await;
                 reply_to(reply, held);
             }
             Request::Over(id, run, code) => {
@@ -380,6 +430,8 @@ impl Runner {
                 self.due.retain(|id, _| shelves.contains_key(id));
                 self.tables.retain(|id, _| shelves.contains_key(id));
                 self.skipped.retain(|id, _| shelves.contains_key(id));
+                self.troubles.retain(|id, _| shelves.contains_key(id));
+                self.stale.clear();
                 self.shelves = shelves;
             }
             Err(error) => {
@@ -436,20 +488,18 @@ impl Runner {
         }
         let id = new.of.clone();
         let run = self.make(new).await?;
-        self.holds.insert((id.clone(), run), HoldState::There);
+        let key = (id.clone(), run);
+        self.holds.insert(key.clone(), HoldState::There);
         self.rounds().await;
         let shelf = self.shelves.get(&id);
         let attempt = shelf.and_then(|shelf| shelf.run(run)?.attempts.first());
-        let replica = attempt.map(|attempt| attempt.replica);
-        let failed = || {
-            Problem::failed(format!(
-                "run {run} of {id} could not be begun: see the node's log"
-            ))
-        };
-        Ok(Held {
-            run,
-            replica: replica.ok_or_else(failed)?,
-        })
+        if let Some(replica) = attempt.map(|attempt| attempt.replica) {
+            return Ok(Held { run, replica });
+        }
+        // Whoever asked is told so and goes: nobody would ever end it.
+        self.holds.remove(&key);
+        let text = format!("run {run} of {id} could not be begun: see the node's log");
+        Err(Problem::failed(text))
     }
 
     async fn stop(&mut self, id: &ServiceId, run: RunId, by: &str) -> Result<(), Problem> {

@@ -16,7 +16,7 @@ pub(super) fn why(stop: Stop) -> &'static str {
         Stop::Replaced => "the next run took its place",
         Stop::Removed => "its job was taken down",
         Stop::Failed => "another attempt failed",
-        Stop::Lost => "the node ended while somebody was at its other end",
+        Stop::Lost => "the node ended, or could not begin it, while somebody was at its other end",
     }
 }
 

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::rows::{next_generation, unreadable};
+use super::rows::unreadable;
 use super::{NewRevision, Store, StoreError};
 use crate::clock::wall_ms;
 
@@ -66,8 +66,6 @@ pub(crate) struct RunRow {
     pub(crate) command: Option<Vec<String>>,
     /// Somebody is to be at its other end.
     pub(crate) held: bool,
-    /// What its replicas are ordered with.
-    pub(crate) generation: u64,
     /// When it was made.
     pub(crate) made_ms: u64,
     /// Why it is to end early.
@@ -183,6 +181,19 @@ impl Store {
         Ok(shelves
             .filter_map(|(id, shelf)| Some((id, shelf.job?)))
             .collect())
+    }
+
+    /// The newest generation that anything was given: no order for a job was of a newer one.
+    pub(crate) async fn generation(&self) -> Result<u64, StoreError> {
+        self.call(|db| {
+            let value: i64 = db.query_row(
+                "SELECT value FROM meta WHERE key = 'generation'",
+                [],
+                |row| row.get(0),
+            )?;
+            Ok(value.unsigned_abs())
+        })
+        .await
     }
 
     /// Makes a run.
@@ -458,8 +469,8 @@ fn insert_run(tx: &Transaction<'_>, new: &NewRun, now_ms: u64) -> rusqlite::Resu
         |row| row.get(0),
     )?;
     tx.execute(
-        "INSERT INTO job_runs (app, job, run, of_service, spec, cause, made_by, due_ms, command, held, generation, made_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        "INSERT INTO job_runs (app, job, run, of_service, spec, cause, made_by, due_ms, command, held, made_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         params![
             app,
             job,
@@ -471,7 +482,6 @@ fn insert_run(tx: &Transaction<'_>, new: &NewRun, now_ms: u64) -> rusqlite::Resu
             new.due_ms.map(int),
             new.command.as_ref().map(text).transpose()?,
             new.held,
-            next_generation(tx)?,
             int(now_ms)
         ],
     )?;
@@ -509,7 +519,7 @@ fn read(db: &Connection, id: &ServiceId) -> rusqlite::Result<Shelf> {
         .optional()?;
     let mut runs: Vec<RunRow> = db
         .prepare_cached(
-            "SELECT run, of_service, spec, cause, made_by, due_ms, command, held, generation, made_ms, stopping,
+            "SELECT run, of_service, spec, cause, made_by, due_ms, command, held, made_ms, stopping,
                  stopped_by, ended_ms, outcome
              FROM job_runs WHERE app = ?1 AND job = ?2 ORDER BY run",
         )?
@@ -530,8 +540,8 @@ fn read(db: &Connection, id: &ServiceId) -> rusqlite::Result<Shelf> {
 fn read_run(row: &rusqlite::Row<'_>) -> rusqlite::Result<RunRow> {
     let spec: Option<String> = row.get(2)?;
     let command: Option<String> = row.get(6)?;
-    let stopping: Option<String> = row.get(10)?;
-    let outcome: Option<String> = row.get(13)?;
+    let stopping: Option<String> = row.get(9)?;
+    let outcome: Option<String> = row.get(12)?;
     Ok(RunRow {
         run: RunId(row.get(0)?),
         of_service: row.get(1)?,
@@ -541,11 +551,10 @@ fn read_run(row: &rusqlite::Row<'_>) -> rusqlite::Result<RunRow> {
         due_ms: row.get::<_, Option<i64>>(5)?.map(i64::unsigned_abs),
         command: command.map(of_text).transpose()?,
         held: row.get(7)?,
-        generation: row.get::<_, i64>(8)?.unsigned_abs(),
-        made_ms: row.get::<_, i64>(9)?.unsigned_abs(),
+        made_ms: row.get::<_, i64>(8)?.unsigned_abs(),
         stopping: stopping.map(of_text).transpose()?,
-        stopped_by: row.get(11)?,
-        ended_ms: row.get::<_, Option<i64>>(12)?.map(i64::unsigned_abs),
+        stopped_by: row.get(10)?,
+        ended_ms: row.get::<_, Option<i64>>(11)?.map(i64::unsigned_abs),
         outcome: outcome.map(of_text).transpose()?,
         attempts: Vec::new(),
     })
