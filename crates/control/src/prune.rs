@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::api::types::{Problem, PruneBody, PruneView};
 use crate::config::PrunePolicy;
 use crate::plane::Plane;
+use crate::secrets;
 
 /// How long somebody who asks waits for deploys and builds to be done.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -84,7 +85,7 @@ pub(crate) async fn prune(plane: &Arc<Plane>, body: PruneBody) -> Result<PruneVi
         .prune_revisions(body.keep_revisions, before, body.dry_run)
         .await?;
     if !body.dry_run {
-        plane.store.prune_values().await?;
+        secrets::prune(plane).await?;
     }
     let options = PruneOptions {
         in_use,

@@ -9,15 +9,16 @@ use axum::http::StatusCode;
 use common::{Deployed, PATIENCE, World, compose, tar};
 use futures_util::StreamExt;
 use layby_control::api::types::{
-    Event, JobView, LogView, Problem, RemovedView, RunState, RunView, StatusView, VolumeView,
+    Event, JobView, KeptSecret, LogView, Problem, RemovedView, RunState, RunView, StatusView,
+    VolumeView,
 };
 use layby_model::RevisionId;
 use layby_model::engine::{Engine, RunSpec, Workload};
 use layby_model::spec::ServiceSpec;
 use layby_model::state::Showing;
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 /// A Kubernetes Job of this command, with more lines in its spec.
@@ -429,6 +430,45 @@ async fn a_job_that_its_manifest_no_longer_names_goes_on_until_that_is_asked_for
     );
     let jobs: Vec<JobView> = world.get("/v1/jobs").await;
     assert_eq!(jobs, []);
+}
+
+#[tokio::test]
+async fn a_secret_that_a_job_names_is_in_use_until_the_job_is_gone() {
+    let world = World::new().await;
+    let body = br#"{"values": {"db": "b25l"}}"#.to_vec();
+    let (status, _) = world.ask("POST", "/v1/secrets", body).await;
+    assert_eq!(status, StatusCode::OK);
+    let manifest =
+        scheduled("@yearly", "").replace("    entrypoint", "    secrets: [db]\n    entrypoint");
+    let up = world
+        .up(&format!("{manifest}secrets: {{db: {{external: true}}}}\n"))
+        .await;
+    assert_eq!(up.code(), 0);
+    let secrets: Vec<KeptSecret> = world.get("/v1/secrets").await;
+    assert_eq!(secrets[0].used_by, ["shop/task"]);
+    let (status, _) = world.ask("DELETE", "/v1/secrets/db", vec![]).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    world.ask("POST", "/v1/jobs/shop/task/runs", vec![]).await;
+    let run = until_run(&world, "task", over).await;
+    assert_eq!(run.state, RunState::Succeeded);
+    world.ask("DELETE", "/v1/jobs/shop/task", vec![]).await;
+    let (status, _) = world.ask("DELETE", "/v1/secrets/db", vec![]).await;
+    assert!(status.is_success(), "{status}");
+}
+
+#[tokio::test]
+async fn a_log_that_does_not_come_keeps_no_other_job_waiting() {
+    let world = World::new().await;
+    let stuck = job("", "").replace("image: fake/ok, command: []", "image: fake/stuck-log");
+    apply(&world, &stuck).await;
+    world
+        .until_replicas(|replicas| replicas.iter().any(|replica| replica.ended.is_some()))
+        .await;
+    let good = job("echo, done", "").replace("metadata: {name: task}", "metadata: {name: zoo}");
+    apply(&world, &good).await;
+    let good = until_run(&world, "zoo", over).await;
+    assert_eq!(good.state, RunState::Succeeded);
+    assert!(!over(&runs(&world, "task").await[0]));
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@
 //! | `fake/crashes-after:500ms` | answer, and end with code 1 after having run for 500 ms |
 //! | `fake/vanishes-after:500ms` | answer, and are lost after having run for 500 ms |
 //! | `fake/slow-stop:200ms` | answer, and take 200 ms to stop |
+//! | `fake/stuck-log` | end with code 0 as soon as they are started; their log does not come |
 //! | `fake/missing` | cannot be prepared, fatally: there is no such image |
 //! | `fake/no-command` | cannot be started, fatally: there is no such command |
 //! | `fake/full-disk` | cannot be prepared now: the disk is full |
@@ -271,6 +272,10 @@ impl Engine for Fake {
             entry.container(replica, query.container.as_deref())?;
             let body = self.shared.body(replica);
             let body = body.ok_or_else(|| missing(replica))?;
+            if body.script.log_is_stuck {
+                let stuck: BoxStream<'static, LogLine> = Box::pin(futures_util::stream::pending());
+                return Ok(stuck);
+            }
             Ok(body.log.read(&query))
         })
     }

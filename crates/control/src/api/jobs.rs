@@ -173,7 +173,7 @@ pub(super) async fn begin(
     Path(names): Path<(String, String)>,
 ) -> Result<(StatusCode, Json<RunView>), Problem> {
     let id = services::parse(names)?;
-    let spec = jobs::spec_of(&plane, &id).await?;
+    let spec = jobs::spec_of(&plane, &id)?;
     let run = NewRun {
         of: id.clone(),
         of_service: false,

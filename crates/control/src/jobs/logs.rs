@@ -58,33 +58,34 @@ fn size(line: &Line) -> usize {
     line.text.len() + 64
 }
 
-/// Keeps the log of a replica that has ended. Where that fails, the log is lost and the node's own says so.
-pub(super) async fn keep(plane: &Plane, id: &ServiceId, run: &RunRow, report: &ReplicaReport) {
+/// Keeps the log of a replica that has ended, or as much as comes in time. Where that fails, the log is lost and the
+/// node's own says so.
+pub(super) async fn keep(plane: &Plane, id: &ServiceId, run: RunId, report: &ReplicaReport) {
     let mut all: Vec<Line> = Vec::new();
     for container in &report.containers {
         let query = LogQuery {
             container: Some(container.name.clone()),
             ..LogQuery::default()
         };
-        // One that was never started has none.
-        let Ok(mut log) = plane.engine.logs(report.id, query).await else {
-            continue;
-        };
+        let mut tail = Tail::default();
         let read = async {
-            let mut tail = Tail::default();
+            // One that was never started has none.
+            let Ok(mut log) = plane.engine.logs(report.id, query).await else {
+                return;
+            };
             while let Some(line) = log.next().await {
                 tail.push(line);
             }
-            tail
         };
-        if let Ok(tail) = tokio::time::timeout(PATIENCE, read).await {
-            all.extend(tail.lines);
+        if tokio::time::timeout(PATIENCE, read).await.is_err() {
+            tracing::warn!(job = %id, %run, "its log did not come in time; its end is missing");
         }
+        all.extend(tail.lines);
     }
     all.sort_by_key(|line| line.at_ms);
     let mut tail = Tail::default();
     all.into_iter().for_each(|line| tail.push(line));
-    write(plane, id, run.run, report.id, tail).await;
+    write(plane, id, run, report.id, tail).await;
 }
 
 /// Writes the log of an attempt down.

@@ -22,7 +22,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::api::types::Problem;
 use crate::bell::Bell;
 use crate::plane::Plane;
-use crate::secrets;
 use crate::store::{NewRun, Shelf, StoreError};
 
 pub(crate) use deploy::{
@@ -217,18 +216,16 @@ impl Jobs {
     }
 }
 
-/// The settings of a run of a job now, as it is deployed.
+/// The settings of a job, as it is deployed.
 ///
 /// # Errors
-/// There is no such job, or it is on its way out; or a secret that it names is not there.
-pub(crate) async fn spec_of(plane: &Plane, id: &ServiceId) -> Result<Arc<RunSpec>, Problem> {
+/// There is no such job, or it is on its way out.
+pub(crate) fn spec_of(plane: &Plane, id: &ServiceId) -> Result<Arc<RunSpec>, Problem> {
     let shown = plane.jobs.shown();
     let job = shown.shelves.get(id).and_then(|shelf| shelf.job.as_ref());
     let job = job.ok_or_else(|| Problem::no_job(id))?;
     if job.removing {
         return Err(Problem::conflict(format!("{id} is being taken down")));
     }
-    let mut spec = (*job.spec).clone();
-    secrets::pin(plane, std::iter::once((&id.app, &mut spec.service))).await?;
-    Ok(Arc::new(spec))
+    Ok(Arc::clone(&job.spec))
 }

@@ -113,6 +113,8 @@ impl Runner {
             Cause::Schedule => BY_SCHEDULE.to_owned(),
             Cause::Deploy | Cause::Command => job.made_by.clone(),
         };
+        let plane = Arc::clone(&self.plane);
+        let pins = plane.vault.pins().await;
         let run = NewRun {
             of: id.clone(),
             of_service: false,
@@ -123,7 +125,8 @@ impl Runner {
             command: None,
             held: false,
         };
-        self.plane.store.make_run(run).await?;
+        plane.store.make_run(run).await?;
+        drop(pins);
         self.reload(id).await
     }
 
@@ -157,7 +160,12 @@ impl Runner {
                 self.order(id, run, &[(replica, None)]).await?;
                 return Ok(false);
             }
-            Step::Settle(replica) => self.settle(id, run, replica).await.map_err(told)?,
+            Step::Settle(replica) => {
+                if !self.has_kept_log(id, run, replica) {
+                    return Ok(false);
+                }
+                self.settle(id, run, replica).await.map_err(told)?;
+            }
             Step::Halt(stop) => {
                 let store = &self.plane.store;
                 store
@@ -184,12 +192,7 @@ impl Runner {
     }
 
     fn note_begin(&mut self, id: &ServiceId, run: &RunRow) {
-        let now = Instant::now();
-        let clock = RunClock {
-            begun: now,
-            before: std::time::Duration::ZERO,
-            failed: now,
-        };
+        let clock = RunClock::new(Instant::now());
         self.clocks.insert((id.clone(), run.run), clock);
         let text = format!("run {} began", run.run);
         self.plane
@@ -231,7 +234,29 @@ impl Runner {
         looked.map_err(|error| error.to_string())
     }
 
-    /// Writes how an attempt ended, and keeps its log.
+    /// Whether the log of an attempt that ended is kept, as far as there is one. Else it is being read, in a task of its
+    /// own: one that does not come keeps no other job waiting.
+    fn has_kept_log(&mut self, id: &ServiceId, run: &RunRow, replica: ReplicaId) -> bool {
+        if let Some(read) = self.reads.get(&replica) {
+            return read.is_finished();
+        }
+        let reports = self.plane.facts.of(&engine_id(id, run));
+        let report = reports.iter().find(|report| report.id == replica);
+        // Of what somebody held, its output was the log.
+        let Some(report) = report.filter(|_| !run.held).cloned() else {
+            return true;
+        };
+        let (plane, readers) = (Arc::clone(&self.plane), Arc::clone(&self.readers));
+        let (id, run) = (id.clone(), run.run);
+        let read = self.reading.spawn(async move {
+            let _one_of_them = readers.acquire().await;
+            logs::keep(&plane, &id, run, &report).await;
+        });
+        self.reads.insert(replica, read);
+        false
+    }
+
+    /// Writes how an attempt ended.
     async fn settle(
         &mut self,
         id: &ServiceId,
@@ -240,9 +265,6 @@ impl Runner {
     ) -> Result<(), StoreError> {
         let reports = self.plane.facts.of(&engine_id(id, run));
         let report = reports.iter().find(|report| report.id == replica);
-        if let Some(report) = report.filter(|_| !run.held) {
-            logs::keep(&self.plane, id, run, report).await;
-        }
         let told = match self.holds.get(&(id.clone(), run.run)) {
             Some(HoldState::Over(code)) => *code,
             Some(HoldState::There) | None => None,
@@ -253,7 +275,9 @@ impl Runner {
         {
             clock.failed = Instant::now();
         }
-        self.plane.store.end_attempt(replica, end).await
+        self.plane.store.end_attempt(replica, end).await?;
+        self.reads.remove(&replica);
+        Ok(())
     }
 
     /// Removes replicas that no row names: what was ordered, and whose row was lost or forgotten.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use layby_model::job::{self, Concurrency, Held as HeldFact, JobSpec, RunId, Schedule, Stop};
-use layby_model::{AppName, ServiceId};
-use tokio::sync::oneshot;
+use layby_model::{AppName, ReplicaId, ServiceId};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::timetable::Timetable;
@@ -14,6 +15,7 @@ use super::{Held, Request, Shelves, Shown, logs};
 use crate::api::types::Problem;
 use crate::clock::wall_ms;
 use crate::plane::Plane;
+use crate::secrets;
 use crate::store::{NewRun, RunRow, Shelf, StoreError};
 
 /// The longest sleep while there is a schedule: so late it is seen that the clock was set.
@@ -22,6 +24,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
 /// The longest.
 const TROUBLE_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// So many logs are read at a time.
+const READERS: usize = 8;
 /// So many looks in a row are enough for anything; then others have their turn.
 const LOOKS: usize = 64;
 
@@ -41,6 +45,12 @@ pub(crate) struct Runner {
     pub(super) skipped: BTreeMap<ServiceId, (u64, job::Skipped)>,
     /// The jobs of which the store or the engine did not take something. The others go on.
     troubles: BTreeMap<ServiceId, Trouble>,
+    /// The logs of attempts that ended are being read, or were: by replica, until their ends are written.
+    pub(super) reads: BTreeMap<ReplicaId, AbortHandle>,
+    /// The tasks that do.
+    pub(super) reading: JoinSet<()>,
+    /// How many of them may be at it.
+    pub(super) readers: Arc<Semaphore>,
     /// The jobs whose rows may be others than those that were read last.
     stale: BTreeSet<ServiceId>,
 }
@@ -68,10 +78,20 @@ impl Trouble {
 /// The lengths of a run, on the monotonic clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RunClock {
-    pub(super) begun: Instant,
-    /// How long it went on before this life of the node.
-    pub(super) before: Duration,
+    /// When it began, or this life of the node did: no clock that can be trusted goes on from one to the next.
+    begun: Instant,
+    /// When an attempt failed last.
     pub(super) failed: Instant,
+}
+
+impl RunClock {
+    /// That of a run which is known from now on.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            begun: now,
+            failed: now,
+        }
+    }
 }
 
 /// What is known of the other end of a held run.
@@ -114,18 +134,8 @@ impl Runner {
         let now = Instant::now();
         let mut clocks = BTreeMap::new();
         for (id, shelf) in &shelves {
-            for run in shelf.active() {
-                let Some(first) = run.attempts.first() else {
-                    continue;
-                };
-                let before = Duration::from_millis(wall_ms().saturating_sub(first.made_ms));
-                let clock = RunClock {
-                    begun: now,
-                    before,
-                    failed: now,
-                };
-                clocks.insert((id.clone(), run.run), clock);
-            }
+            let begun = shelf.active().filter(|run| !run.attempts.is_empty());
+            clocks.extend(begun.map(|run| ((id.clone(), run.run), RunClock::new(now))));
         }
         Self {
             plane,
@@ -138,6 +148,9 @@ impl Runner {
             leaving: BTreeSet::new(),
             skipped: BTreeMap::new(),
             troubles: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            reading: JoinSet::new(),
+            readers: Arc::new(Semaphore::new(READERS)),
             stale: BTreeSet::new(),
         }
     }
@@ -158,6 +171,12 @@ impl Runner {
                     None => return,
                 },
                 () = bell.heard() => None,
+                Some(read) = self.reading.join_next() => {
+                    if let Err(error) = read {
+                        tracing::error!(%error, "keeping a log broke off; please report this");
+                    }
+                    None
+                }
                 () = until(pause) => None,
             };
             match asked {
@@ -295,7 +314,7 @@ impl Runner {
             parallelism: parallelism.max(1),
             retries,
             time_limit_ms,
-            elapsed_ms: clock.map_or(0, |clock| ms(clock.before + clock.begun.elapsed())),
+            elapsed_ms: clock.map_or(0, |clock| ms(clock.begun.elapsed())),
             rested_ms: clock.map_or(u64::MAX, |clock| ms(clock.failed.elapsed())),
             stopping: run.stopping,
             waits: replaces || (run.attempts.is_empty() && self.busy() >= job::MAX_RUNS),
@@ -440,7 +459,7 @@ impl Runner {
         }
     }
 
-    async fn make(&mut self, new: NewRun) -> Result<RunId, Problem> {
+    async fn make(&mut self, mut new: NewRun) -> Result<RunId, Problem> {
         let id = new.of.clone();
         let shelf = self.shelves.get(&id);
         let active = shelf.map_or(0, |shelf| shelf.active().count());
@@ -461,7 +480,15 @@ impl Runner {
         if job.is_some_and(|job| job.concurrency == Concurrency::Replace) {
             self.replace(&id).await?;
         }
+        let plane = Arc::clone(&self.plane);
+        let pins = plane.vault.pins().await;
+        // Runs of a service have what it is live with.
+        if !new.of_service {
+            let spec = Arc::make_mut(&mut new.spec);
+            secrets::pin(&self.plane, std::iter::once((&id.app, &mut spec.service))).await?;
+        }
         let run = self.plane.store.make_run(new).await?;
+        drop(pins);
         self.reload(&id).await?;
         Ok(run)
     }

@@ -91,6 +91,17 @@ pub(crate) async fn pin<'a>(
     settle(&Index::new(rows), services)
 }
 
+/// What a service of an app would be pinned to now, as far as what it names is there.
+pub(super) fn as_now(rows: &[ValueRow], app: &AppName, spec: &ServiceSpec) -> ServiceSpec {
+    let mut spec = spec.clone();
+    // Of the others there is nothing that could be removed.
+    let _ = settle(
+        &Index::new(rows.to_vec()),
+        std::iter::once((app, &mut spec)),
+    );
+    spec
+}
+
 /// Refuses an app that names secrets that are neither there nor among those that its manifest brings.
 ///
 /// # Errors

@@ -4,19 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use layby_model::AppName;
 use layby_model::secret::{
     MAX_VALUE_BYTES, Scope, SecretRef, SecretValue, ValueKind, is_value_name, refs, unpin,
 };
+use layby_model::spec::ServiceSpec;
+use layby_model::{AppName, ServiceId};
 use tokio::sync::mpsc;
 
+use super::pin;
 use super::seal::Place;
 use super::vault::{Kept, NewValue};
 use crate::api::Who;
 use crate::api::types::{Event, EventKind, KeptSecret, Problem};
 use crate::deploy::{self, Committed};
 use crate::plane::Plane;
-use crate::store::{NewRevision, Row};
+use crate::store::{NewRevision, StoreError, ValueRow};
 
 /// The most values that are set at once.
 const MAX_AT_ONCE: usize = 1_000;
@@ -71,7 +73,7 @@ pub(crate) async fn set(
         true => redeploy(plane, app.as_ref(), &kept, &who).await?,
         false => Vec::new(),
     };
-    if let Err(error) = plane.store.prune_values().await {
+    if let Err(error) = prune(plane).await {
         tracing::warn!(%error, "old versions of secrets are still there");
     }
     let app = app.map(|app| app.to_string());
@@ -190,11 +192,20 @@ async fn redeploy(
     deploy::commit_in_turn(plane, &turn, news).await
 }
 
+/// Forgets versions that nobody names, but for the newest ones.
+pub(crate) async fn prune(plane: &Plane) -> Result<(), StoreError> {
+    // What was pinned is written by then.
+    let _turn = plane.deploys.lock().await;
+    let _pins = plane.vault.pins().await;
+    plane.store.prune_values().await
+}
+
 /// Every secret, without its value.
 pub(crate) async fn list(plane: &Plane, app: Option<&AppName>) -> Result<Vec<KeptSecret>, Problem> {
-    let rows = plane.store.services().await?;
+    let values = plane.store.values().await?;
+    let users = users(plane, &values).await?;
     let mut secrets: Vec<KeptSecret> = Vec::new();
-    for value in plane.store.values().await? {
+    for value in values {
         let Place {
             app: owner,
             kind,
@@ -209,7 +220,7 @@ pub(crate) async fn list(plane: &Plane, app: Option<&AppName>) -> Result<Vec<Kep
         // The versions of one come one after another, the newest last.
         let older = secrets.pop_if(|last| last.app == owner && last.name == name);
         secrets.push(KeptSecret {
-            used_by: used_by(&rows, owner.as_deref(), &name),
+            used_by: used_by(&users, owner.as_deref(), &name),
             versions: older.map_or(0, |older| older.versions) + 1,
             app: owner,
             name,
@@ -221,31 +232,53 @@ pub(crate) async fn list(plane: &Plane, app: Option<&AppName>) -> Result<Vec<Kep
     Ok(secrets)
 }
 
-/// The services that run with a secret, or are to.
-fn used_by(rows: &[Row], app: Option<&str>, name: &str) -> Vec<String> {
+/// What each service runs with or is to, what each job would run with now, and what their runs run with.
+async fn users(
+    plane: &Plane,
+    values: &[ValueRow],
+) -> Result<Vec<(ServiceId, ServiceSpec)>, StoreError> {
+    let mut users = Vec::new();
+    for row in plane.store.services().await? {
+        let revisions = row.live.iter().chain([&row.target]);
+        let specs = revisions.map(|revision| (row.service.clone(), revision.spec.service.clone()));
+        users.extend(specs);
+    }
+    for (id, shelf) in plane.store.shelves().await? {
+        let job = shelf.job.as_ref();
+        // Its newest versions are named when it runs.
+        let job = job.map(|job| pin::as_now(values, &id.app, &job.spec.service));
+        let runs = shelf.active().filter_map(|run| run.spec.as_ref());
+        let runs = runs.map(|spec| spec.service.clone());
+        users.extend(job.into_iter().chain(runs).map(|spec| (id.clone(), spec)));
+    }
+    Ok(users)
+}
+
+/// The services and jobs that use a secret.
+fn used_by(users: &[(ServiceId, ServiceSpec)], app: Option<&str>, name: &str) -> Vec<String> {
     let scope = match app {
         Some(_) => Scope::App,
         None => Scope::Node,
     };
-    let uses = |row: &&Row| {
-        let mut revisions = row.live.iter().chain([&row.target]);
-        app.is_none_or(|app| row.service.app.as_str() == app)
-            && revisions.any(|revision| {
-                refs(&revision.spec.service).any(|secret| {
-                    secret.kind == ValueKind::Secret
-                        && secret.name == name
-                        && secret.scope == Some(scope)
-                })
+    let uses = |(id, spec): &&(ServiceId, ServiceSpec)| {
+        app.is_none_or(|app| id.app.as_str() == app)
+            && refs(spec).any(|secret| {
+                secret.kind == ValueKind::Secret
+                    && secret.name == name
+                    && secret.scope == Some(scope)
             })
     };
-    let users = rows.iter().filter(uses);
-    users.map(|row| row.service.to_string()).collect()
+    let using = users.iter().filter(uses);
+    let mut names: Vec<String> = using.map(|(id, _)| id.to_string()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// Removes a secret with all its versions.
 ///
 /// # Errors
-/// There is none, or a service uses it.
+/// There is none, or a service or a job uses it.
 pub(crate) async fn remove(
     plane: &Plane,
     app: Option<&AppName>,
@@ -254,8 +287,9 @@ pub(crate) async fn remove(
 ) -> Result<(), Problem> {
     // Nothing is deployed meanwhile that names it.
     let _turn = plane.deploys.lock().await;
-    let rows = plane.store.services().await?;
-    let users = used_by(&rows, app.map(AppName::as_str), name);
+    let values = plane.store.values().await?;
+    let users = users(plane, &values).await?;
+    let users = used_by(&users, app.map(AppName::as_str), name);
     if !users.is_empty() {
         let text = format!("the secret {name} is used by {}", users.join(", "));
         return Err(Problem::conflict(text)
@@ -291,10 +325,11 @@ pub(crate) async fn rotate_key(plane: &Plane, who: &Who) -> Result<(), Problem> 
     Ok(())
 }
 
-/// Forgets what the manifest of an app has brought, once none of its services is left.
+/// Forgets what the manifest of an app has brought, once none of its services and jobs is left.
 pub(crate) async fn forget_declared(plane: &Plane, app: &AppName) -> Result<(), Problem> {
     let rows = plane.store.services().await?;
-    if rows.iter().any(|row| row.service.app == *app) {
+    let jobs = plane.store.jobs().await?;
+    if rows.iter().any(|row| row.service.app == *app) || jobs.keys().any(|id| id.app == *app) {
         return Ok(());
     }
     let mut declared: BTreeMap<(ValueKind, String), bool> = BTreeMap::new();

@@ -22,6 +22,9 @@ pub(crate) struct Vault {
     key: Mutex<Option<Key>>,
     /// Held from the look at the newest version until the next one is written, and while the key is changed.
     turn: tokio::sync::Mutex<()>,
+    /// Held from the look at the newest versions until what names them is written, and while old ones are forgotten. Deploys
+    /// have their turn for that; whoever takes both takes this one last.
+    pins: tokio::sync::Mutex<()>,
 }
 
 /// A value to keep.
@@ -67,7 +70,13 @@ impl Vault {
             place,
             key: Mutex::new(key),
             turn: tokio::sync::Mutex::default(),
+            pins: tokio::sync::Mutex::default(),
         })
+    }
+
+    /// No version is forgotten while this is held.
+    pub(crate) async fn pins(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.pins.lock().await
     }
 
     fn key(&self) -> Option<Key> {

@@ -38,6 +38,7 @@ const IMAGES: &[&str] = &[
     "fake/ok",
     "fake/ok:2",
     "fake/slow:300ms",
+    "fake/stuck-log",
     "fake/vanishes-after:300ms",
     "fake/hangs",
     "fake/exits:0",

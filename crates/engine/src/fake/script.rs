@@ -16,6 +16,8 @@ pub(super) struct Script {
     pub(super) fate: Option<(Duration, Fate)>,
     /// How long it takes to stop.
     pub(super) stops_after: Duration,
+    /// Its log does not come when it is asked for.
+    pub(super) log_is_stuck: bool,
 }
 
 /// What cannot be done.
@@ -43,6 +45,7 @@ const OK: Script = Script {
     answers_after: Some(Duration::from_millis(5)),
     fate: None,
     stops_after: Duration::from_millis(5),
+    log_is_stuck: false,
 };
 
 impl Script {
@@ -111,6 +114,11 @@ impl Script {
             },
             "slow-stop" => Script {
                 stops_after: length,
+                ..OK
+            },
+            "stuck-log" => Script {
+                fate: ends(Duration::ZERO, 0, false),
+                log_is_stuck: true,
                 ..OK
             },
             "missing" => fault(Fault::MissingImage),
