@@ -4,9 +4,9 @@
 use layby_manifest::{Files, ReadOptions, read};
 
 /// Where keys stand: what is put into the manifest in the place of `@`.
-struct Place {
+struct Place<'a> {
     name: &'static str,
-    manifest: &'static str,
+    manifest: &'a str,
     keys: &'static [(&'static str, &'static str)],
     /// Those that are known to change nothing.
     inert: &'static [&'static str],
@@ -14,7 +14,7 @@ struct Place {
 
 /// The keys of the Kubernetes API (v1.34), each with a value that is not what holds anyway. Those that the manifest
 /// itself has are left out.
-const PLACES: &[Place] = &[
+const PLACES: &[Place<'_>] = &[
     Place {
         name: "DeploymentSpec",
         manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: web, image: x}]}}\n  @\n",
@@ -245,10 +245,201 @@ const PLACES: &[Place] = &[
         // All is on one machine, and is written to as the containers say.
         inert: &["accessModes", "storageClassName"],
     },
+    Place {
+        name: "Secret",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x, envFrom: [{secretRef: {name: s}}]}]\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\n@\n",
+        keys: &[
+            ("data", "{A: eA==}"),
+            ("stringData", "{A: x}"),
+            ("type", "kubernetes.io/tls"),
+        ],
+        // A value is never changed in place: each deployment has the versions that it was made with.
+        inert: &["immutable"],
+    },
+    Place {
+        name: "ConfigMap",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x, envFrom: [{configMapRef: {name: c}}]}]\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n@\n",
+        keys: &[("binaryData", "{A: eA==}"), ("data", "{A: x}")],
+        // As with a Secret.
+        inert: &["immutable"],
+    },
+    Place {
+        name: "EnvFromSource",
+        manifest: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {A: x}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers:\n      - name: web\n        image: x\n        envFrom:\n        - configMapRef: {name: c}\n          @\n",
+        keys: &[("prefix", "P_"), ("secretRef", "{name: s}")],
+        inert: &[],
+    },
+    Place {
+        name: "EnvVar",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers:\n      - name: web\n        image: x\n        env:\n        - name: A\n          @\n",
+        keys: &[
+            ("value", "x"),
+            ("valueFrom", "{fieldRef: {fieldPath: metadata.name}}"),
+        ],
+        inert: &[],
+    },
+    Place {
+        name: "EnvVarSource",
+        manifest: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {A: x}\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {A: x}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers:\n      - name: web\n        image: x\n        env:\n        - name: A\n          valueFrom:\n            @\n",
+        keys: &[
+            ("fieldRef", "{fieldPath: metadata.name}"),
+            ("configMapKeyRef", "{name: c, key: A}"),
+            ("fileKeyRef", "{volumeName: v, path: a, key: A}"),
+            ("resourceFieldRef", "{resource: limits.cpu}"),
+            ("secretKeyRef", "{name: s, key: A}"),
+        ],
+        inert: &[],
+    },
+    Place {
+        name: "SecretEnvSource",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers:\n      - name: web\n        image: x\n        envFrom:\n        - secretRef:\n            name: none\n            @\n",
+        keys: &[("optional", "true")],
+        inert: &[],
+    },
+    Place {
+        name: "SecretKeySelector",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers:\n      - name: web\n        image: x\n        env:\n        - name: A\n          valueFrom:\n            secretKeyRef:\n              name: none\n              key: A\n              @\n",
+        keys: &[("optional", "true")],
+        inert: &[],
+    },
+    Place {
+        name: "ObjectFieldSelector",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers:\n      - name: web\n        image: x\n        env:\n        - name: A\n          valueFrom:\n            fieldRef:\n              fieldPath: metadata.name\n              @\n",
+        keys: &[],
+        // There is one version of what a pod says of itself.
+        inert: &["apiVersion"],
+    },
+    Place {
+        name: "ResourceFieldSelector",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers:\n      - name: web\n        image: x\n        resources: {limits: {cpu: 2}}\n        env:\n        - name: A\n          valueFrom:\n            resourceFieldRef:\n              resource: limits.cpu\n              @\n",
+        keys: &[("divisor", "1m")],
+        // In a variable it is the container itself.
+        inert: &["containerName"],
+    },
+    Place {
+        name: "Volume",
+        manifest: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {A: x}\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {A: x}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x, volumeMounts: [{name: v, mountPath: /v}]}]\n      volumes:\n      - name: v\n        @\n",
+        keys: &[
+            ("configMap", "{name: c}"),
+            (
+                "downwardAPI",
+                "{items: [{path: a, fieldRef: {fieldPath: metadata.name}}]}",
+            ),
+            ("emptyDir", "{medium: Memory}"),
+            ("ephemeral", "{}"),
+            ("hostPath", "{path: /srv}"),
+            ("image", "{reference: x}"),
+            ("nfs", "{server: x, path: /}"),
+            ("persistentVolumeClaim", "{claimName: d}"),
+            ("projected", "{sources: [{configMap: {name: c}}]}"),
+            ("secret", "{secretName: s}"),
+        ],
+        inert: &[],
+    },
+    Place {
+        name: "SecretVolumeSource",
+        manifest: "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {A: x}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x, volumeMounts: [{name: v, mountPath: /v}]}]\n      volumes:\n      - name: v\n        secret:\n          secretName: s\n          @\n",
+        keys: &[("defaultMode", "0400"), ("items", "[{key: A, path: a}]")],
+        inert: &[],
+    },
+    Place {
+        name: "SecretVolumeSource of none",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x, volumeMounts: [{name: v, mountPath: /v}]}]\n      volumes:\n      - name: v\n        secret:\n          secretName: none\n          @\n",
+        keys: &[
+            ("defaultMode", "0400"),
+            ("items", "[{key: A, path: a}]"),
+            ("optional", "true"),
+        ],
+        inert: &[],
+    },
+    Place {
+        name: "ConfigMapVolumeSource",
+        manifest: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {A: x}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x, volumeMounts: [{name: v, mountPath: /v}]}]\n      volumes:\n      - name: v\n        configMap:\n          name: c\n          @\n",
+        keys: &[("defaultMode", "0400"), ("items", "[{key: A, path: a}]")],
+        inert: &[],
+    },
+    Place {
+        name: "KeyToPath",
+        manifest: "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {A: x}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x, volumeMounts: [{name: v, mountPath: /v}]}]\n      volumes:\n      - name: v\n        secret:\n          secretName: s\n          items:\n          - key: A\n            path: a\n            @\n",
+        keys: &[("mode", "0400")],
+        inert: &[],
+    },
+    Place {
+        name: "ProjectedVolumeSource",
+        manifest: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {A: x}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x, volumeMounts: [{name: v, mountPath: /v}]}]\n      volumes:\n      - name: v\n        projected:\n          sources: [{configMap: {name: c}}]\n          @\n",
+        keys: &[("defaultMode", "0400")],
+        inert: &[],
+    },
+    Place {
+        name: "VolumeProjection",
+        manifest: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {A: x}\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {A: x}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x, volumeMounts: [{name: v, mountPath: /v}]}]\n      volumes:\n      - name: v\n        projected:\n          sources:\n          - configMap: {name: c}\n            @\n",
+        keys: &[
+            ("clusterTrustBundle", "{path: a}"),
+            (
+                "downwardAPI",
+                "{items: [{path: a, fieldRef: {fieldPath: metadata.name}}]}",
+            ),
+            ("podCertificate", "{signerName: x}"),
+            ("secret", "{name: s, items: [{key: A, path: a}]}"),
+            ("serviceAccountToken", "{path: a}"),
+        ],
+        inert: &[],
+    },
+    Place {
+        name: "SecretProjection",
+        manifest: "apiVersion: v1\nkind: Secret\nmetadata: {name: n}\nstringData: {A: x}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x, volumeMounts: [{name: v, mountPath: /v}]}]\n      volumes:\n      - name: v\n        projected:\n          sources:\n          - secret:\n              name: n\n              @\n",
+        keys: &[("items", "[{key: A, path: a}]")],
+        inert: &[],
+    },
+    Place {
+        name: "SecretProjection of none",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x, volumeMounts: [{name: v, mountPath: /v}]}]\n      volumes:\n      - name: v\n        projected:\n          sources:\n          - secret:\n              name: none\n              @\n",
+        keys: &[("optional", "true")],
+        inert: &[],
+    },
+    Place {
+        name: "ConfigMapProjection",
+        manifest: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: n}\ndata: {A: x}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x, volumeMounts: [{name: v, mountPath: /v}]}]\n      volumes:\n      - name: v\n        projected:\n          sources:\n          - configMap:\n              name: n\n              @\n",
+        keys: &[("items", "[{key: A, path: a}]")],
+        inert: &[],
+    },
+    Place {
+        name: "DownwardAPIVolumeSource",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x, volumeMounts: [{name: v, mountPath: /v}]}]\n      volumes:\n      - name: v\n        downwardAPI:\n          items: [{path: a, fieldRef: {fieldPath: metadata.name}}]\n          @\n",
+        keys: &[("defaultMode", "0400")],
+        inert: &[],
+    },
+    Place {
+        name: "DownwardAPIVolumeFile",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x, volumeMounts: [{name: v, mountPath: /v}]}]\n      volumes:\n      - name: v\n        downwardAPI:\n          items:\n          - path: a\n            fieldRef: {fieldPath: metadata.name}\n            @\n",
+        keys: &[
+            ("mode", "0400"),
+            ("resourceFieldRef", "{resource: limits.cpu}"),
+        ],
+        inert: &[],
+    },
+    Place {
+        name: "EmptyDirVolumeSource",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x, volumeMounts: [{name: v, mountPath: /v}]}]\n      volumes:\n      - name: v\n        emptyDir:\n          @\n",
+        keys: &[("medium", "Memory"), ("sizeLimit", "1Mi")],
+        inert: &[],
+    },
+    Place {
+        name: "HostPathVolumeSource",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x, volumeMounts: [{name: v, mountPath: /v}]}]\n      volumes:\n      - name: v\n        hostPath:\n          path: /srv\n          @\n",
+        keys: &[("type", "DirectoryOrCreate")],
+        inert: &[],
+    },
+    Place {
+        name: "PersistentVolumeClaimVolumeSource",
+        manifest: "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: d}\nspec: {resources: {requests: {storage: 1Gi}}}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x, volumeMounts: [{name: v, mountPath: /v}]}]\n      volumes:\n      - name: v\n        persistentVolumeClaim:\n          claimName: d\n          @\n",
+        keys: &[("readOnly", "true")],
+        inert: &[],
+    },
 ];
 
 /// What comes of a manifest: what is deployed, and what is told.
-fn outcome(place: &Place, line: &str) -> (String, String) {
+fn outcome(place: &Place<'_>, line: &str) -> (String, String) {
     let manifest = place.manifest.replace('@', line);
     let files = Files([("deploy.yaml".to_owned(), manifest.into_bytes())].into());
     let options = ReadOptions {
@@ -301,4 +492,35 @@ fn every_key_is_known() {
         }
     }
     assert!(unknown.is_empty(), "not known: {unknown:#?}");
+}
+
+#[test]
+fn an_optional_config_map_may_be_missing() {
+    let container = |rest: &str| {
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template: {metadata: {labels: {a: b}}, spec: "
+            .to_owned()
+            + rest
+            + "}\n"
+    };
+    for rest in [
+        "{containers: [{name: web, image: x, envFrom: [{configMapRef: {name: c @}}]}]}",
+        "{containers: [{name: web, image: x, env: [{name: A, valueFrom: {configMapKeyRef: {name: c, key: A @}}}]}]}",
+        "{volumes: [{name: v, configMap: {name: c @}}], containers: [{name: web, image: x}]}",
+        "{volumes: [{name: v, projected: {sources: [{configMap: {name: c @}}]}}], containers: [{name: web, image: x}]}",
+    ] {
+        let manifest = container(rest);
+        let place = Place {
+            name: "optional",
+            manifest: &manifest,
+            keys: &[],
+            inert: &[],
+        };
+        let (with, told) = outcome(&place, ", optional: true");
+        assert_ne!(with, "nothing", "{rest}: {told}");
+        let (without, told) = outcome(&place, "");
+        assert!(
+            without == "nothing" && told.contains("no ConfigMap"),
+            "{rest}: {told}"
+        );
+    }
 }
