@@ -37,6 +37,7 @@ macro_rules! pages {
 }
 
 pages! {
+    access,
     apps,
     canary,
     compose_files,
@@ -44,6 +45,9 @@ pages! {
     first_deploy,
     history,
     jobs,
+    record,
+    rollouts,
     secrets,
     sizes,
+    state,
 }

@@ -49,6 +49,8 @@ pub(crate) struct Node {
     dir: TempDir,
     run_dir: PathBuf,
     fake: Arc<Fake>,
+    /// The number of its replicas' network.
+    net: u8,
     images: Arc<Store>,
     gateway: Arc<Gateway>,
     tables: watch::Sender<Arc<RouteTable>>,
@@ -98,6 +100,7 @@ impl Node {
             dir,
             run_dir,
             fake,
+            net,
             images,
             gateway: Arc::new(gateway.expect("a gateway")),
             tables,
@@ -126,6 +129,7 @@ impl Node {
             (self.folder().display().to_string(), "FOLDER"),
             (self.data().display().to_string(), "DATA"),
             (self.run_dir.display().to_string(), "RUN"),
+            (format!("127.{}.0.", 128 + self.net), "127.128.0."),
             (self.gateway.http_addr().to_string(), "127.0.0.1:8080"),
             (
                 format!(".localhost:{}", self.gateway.http_addr().port()),

@@ -23,7 +23,9 @@ fn is_count(line: &str) -> bool {
     rolls
         && matches!(
             words[..],
-            ["preparing", ..] | [_, "of", _, "starting" | "ready"]
+            ["preparing" | "waits:", ..]
+                | [_, "of", _, "starting" | "ready" | "ended"]
+                | [_, "of", _, "ran", ..]
         )
 }
 
@@ -108,6 +110,11 @@ fn ages(line: &str) -> String {
                 shown.push(format!("<time>{}", &unit[2..]));
                 at += 2;
             }
+            // Whole seconds are what somebody wrote.
+            [count, unit, ..] if number(count) && count.contains('.') && is_second(unit) => {
+                shown.push(format!("<time>{}", &unit[1..]));
+                at += 2;
+            }
             [word, ..] => {
                 shown.push(word.to_owned());
                 at += 1;
@@ -116,6 +123,11 @@ fn ages(line: &str) -> String {
         }
     }
     shown.join(" ")
+}
+
+/// `s`, and perhaps what closes a sentence or bracket.
+fn is_second(unit: &str) -> bool {
+    (unit.strip_prefix('s')).is_some_and(|rest| !rest.contains(char::is_alphanumeric))
 }
 
 /// Columns are as wide as their longest cell, which may have been masked: two spaces stand for any more.
@@ -143,6 +155,7 @@ fn what_differs_is_masked_and_nothing_else() {
             "live after <time>, <ago>.\n",
         ),
         ("in 5 s, revision 12", "in 5 s, revision 12\n"),
+        ("took up to 0.1 s), 5 s", "took up to <time>), 5 s\n"),
         (
             "took 1.25s at 2026-11-30T04:05:06Z",
             "took <time> at <when>\n",
