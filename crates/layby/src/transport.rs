@@ -79,7 +79,12 @@ impl Address {
         let wrong = || format!("{url:?} is no node's URL: write it as https://HOST[:PORT]");
         let uri: Uri = url.parse().with_context(wrong)?;
         let plain = uri.scheme_str() == Some("https") && uri.query().is_none();
-        let authority = uri.authority().filter(|a| !a.as_str().contains('@'));
+        let authority = uri.authority().filter(|authority| {
+            let text = authority.as_str();
+            // What is no number is no port, and not one that was left out.
+            let is_port = authority.port_u16().is_some() || text.ends_with(authority.host());
+            !text.contains('@') && is_port
+        });
         match (plain, matches!(uri.path(), "" | "/"), authority) {
             (true, true, Some(authority)) => Ok(Self {
                 host: authority
