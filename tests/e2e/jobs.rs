@@ -71,12 +71,15 @@ fn a_command_beside_a_sleeping_service_passes_its_exit_code_on_and_leaves_nothin
     let mut child = command.spawn().expect("layby runs");
     node.wait_for("the run to go on", |node| runs(node, "web")[0]["run"] == 5);
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("a number"));
-    kill(pid, Signal::SIGINT).expect("interrupted");
-    // It may not have taken the signal over yet.
-    assert!(matches!(
-        child.wait().expect("ended").code(),
-        Some(130) | None
-    ));
+    // It may not have taken the signal over yet, and where the tests run in the background it is ignored until then.
+    let code = loop {
+        kill(pid, Signal::SIGINT).expect("interrupted");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        if let Some(status) = child.try_wait().expect("a child") {
+            break status.code();
+        }
+    };
+    assert!(matches!(code, Some(130) | None), "{code:?}");
     node.wait_for("it to be stopped", |node| {
         runs(node, "web")[0]["state"] == "stopped"
     });
