@@ -60,7 +60,7 @@ impl Gate {
     }
 
     /// Who asks, and what they may do.
-    fn enter(&self, request: &Request) -> Result<Who, (Who, Refused)> {
+    fn enter(&self, request: &Request) -> Result<Who, Box<(Who, Refused)>> {
         let extensions = request.extensions();
         if self.door == Door::Socket {
             let peer = extensions.get::<ConnectInfo<Peer>>();
@@ -82,16 +82,16 @@ impl Gate {
                     owner: who::token(&token.hash),
                     ..who(&token.name)
                 }),
-                None => Err(match self.plane.doorman.count(peer) {
+                None => Err(Box::new(match self.plane.doorman.count(peer) {
                     Ok(()) => (who(&token.name), Refused::ForRegistry(token.name)),
                     Err(retry_after_s) => (who("-"), Refused::TooOften { retry_after_s }),
-                }),
+                })),
             },
-            Ok(None) => Err((who("-"), Refused::Nobody)),
-            Err(TurnedAway::Expired(name)) => Err((who(&name), Refused::Expired(name))),
-            Err(TurnedAway::WrongSecret) => Err((who("-"), Refused::Unknown)),
+            Ok(None) => Err(Box::new((who("-"), Refused::Nobody))),
+            Err(TurnedAway::Expired(name)) => Err(Box::new((who(&name), Refused::Expired(name)))),
+            Err(TurnedAway::WrongSecret) => Err(Box::new((who("-"), Refused::Unknown))),
             Err(TurnedAway::TooManyTries { retry_after_s }) => {
-                Err((who("-"), Refused::TooOften { retry_after_s }))
+                Err(Box::new((who("-"), Refused::TooOften { retry_after_s })))
             }
         }
     }
@@ -202,7 +202,7 @@ pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
             Known::of(request.extensions());
             who
         }
-        Err((who, refused)) => return turn_away(&gate.plane, &who, &refused),
+        Err(refused) => return turn_away(&gate.plane, &refused.0, &refused.1),
     };
     let path = request.extensions().get::<MatchedPath>().cloned();
     let rule = path
