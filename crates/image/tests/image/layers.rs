@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use crate::sparse::{block, mend_checksum, sparse_1_0};
-use crate::support::{Tar, World, gzip, is_root, load_layer, oci_archive, sha256};
+use crate::support::{Tar, World, gzip, is_root, oci_archive, sha256};
 
 fn unpack_plain(tar: &[u8], root: &Path) -> Result<(), UnpackError> {
     unpack(tar, root, Whiteouts::Overlay, &Limits::default())
