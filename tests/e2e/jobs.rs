@@ -40,6 +40,13 @@ fn places(node: &Node) -> usize {
         + count(&run.join("netns"))
 }
 
+/// Whether some process has this command line.
+fn is_executed(words: &[u8]) -> bool {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let lines = processes.map(|process| fs::read(process.path().join("cmdline")));
+    lines.flatten().any(|line| line == words)
+}
+
 #[test]
 fn a_command_beside_a_sleeping_service_passes_its_exit_code_on_and_leaves_nothing() {
     if !is_root() {
@@ -85,9 +92,10 @@ fn a_command_beside_a_sleeping_service_passes_its_exit_code_on_and_leaves_nothin
     });
 
     // What runs by itself outlives the node.
-    node.run(&["run", "--detach", "web", "--", "/web", "last", "1500"])
+    node.run(&["run", "--detach", "web", "--", "/web", "last", "1511"])
         .ok();
-    node.wait_for("it to run", |node| places(node) > alone);
+    // One whose container is not there yet when the node is killed has failed.
+    node.wait_for("it to run", |_| is_executed(b"/web\0last\x001511\0"));
     node.kill();
     node.serve();
     node.wait_for("it to succeed", |node| {
