@@ -182,12 +182,17 @@ impl Shared {
 
     /// Writes down that a running or frozen replica ended by itself.
     fn end(&self, id: ReplicaId, exit: Exit) -> bool {
+        let runs =
+            |actual: Actual| matches!(actual, Actual::Running | Actual::Ready | Actual::Frozen);
+        // Before the end shows: whoever sees it reads the log at once.
+        if self.roster.get(id).is_some_and(|entry| runs(entry.actual))
+            && let Some(body) = self.body(id)
+        {
+            body.log
+                .write("stderr", &format!("ended with code {}", exit.code));
+        }
         let ended = self.roster.change(id, |entry| {
-            let runs = matches!(
-                entry.actual,
-                Actual::Running | Actual::Ready | Actual::Frozen
-            );
-            if !runs {
+            if !runs(entry.actual) {
                 return false;
             }
             entry.actual = Actual::Stopped;
@@ -205,12 +210,6 @@ impl Shared {
             }
             true
         });
-        if ended == Some(true)
-            && let Some(body) = self.body(id)
-        {
-            body.log
-                .write("stderr", &format!("ended with code {}", exit.code));
-        }
         ended == Some(true)
     }
 
