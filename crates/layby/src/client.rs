@@ -130,9 +130,7 @@ impl Client {
         path: &str,
         body: &impl serde::Serialize,
     ) -> Result<T> {
-        let body = Full::new(Bytes::from(serde_json::to_vec(body)?))
-            .map_err(|never| match never {})
-            .boxed();
+        let body = json_body(body)?;
         json(self.send(Method::POST, path, &[], body).await?).await
     }
 
@@ -204,21 +202,6 @@ impl Client {
         Ok(lines(self.send(Method::POST, path, query, empty()).await?))
     }
 
-    /// `POST path` with a JSON body, read as JSON.
-    ///
-    /// # Errors
-    /// As [`Client::get`].
-    pub(crate) async fn send_json<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        body: &impl serde::Serialize,
-    ) -> Result<T> {
-        let body = Full::new(Bytes::from(serde_json::to_vec(body)?))
-            .map_err(|never| match never {})
-            .boxed();
-        json(self.send(Method::POST, path, &[], body).await?).await
-    }
-
     /// `PUT path` with a JSON body, read as JSON.
     ///
     /// # Errors
@@ -228,9 +211,7 @@ impl Client {
         path: &str,
         body: &impl serde::Serialize,
     ) -> Result<T> {
-        let body = Full::new(Bytes::from(serde_json::to_vec(body)?))
-            .map_err(|never| match never {})
-            .boxed();
+        let body = json_body(body)?;
         json(self.send(Method::PUT, path, &[], body).await?).await
     }
 
@@ -244,9 +225,7 @@ impl Client {
         query: &[Query<'_>],
         body: &impl serde::Serialize,
     ) -> Result<Lines> {
-        let body = Full::new(Bytes::from(serde_json::to_vec(body)?))
-            .map_err(|never| match never {})
-            .boxed();
+        let body = json_body(body)?;
         Ok(lines(self.send(Method::POST, path, query, body).await?))
     }
 
@@ -408,6 +387,11 @@ impl Lines {
             }
         }
     }
+}
+
+fn json_body(body: &impl serde::Serialize) -> Result<Body> {
+    let bytes = Bytes::from(serde_json::to_vec(body)?);
+    Ok(Full::new(bytes).map_err(|never| match never {}).boxed())
 }
 
 fn empty() -> Body {

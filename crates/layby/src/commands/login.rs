@@ -44,7 +44,7 @@ pub(crate) async fn login(client: &Client, options: Login) -> Result<()> {
         user,
         password,
     };
-    let login: LoginView = client.send_json("/v1/registries", &body).await?;
+    let login: LoginView = client.post_json("/v1/registries", &body).await?;
     let user = login.user.unwrap_or_default();
     say!("{}  logged in as {user}", login.registry);
     Ok(())
