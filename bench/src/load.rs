@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +12,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::LocalSet;
@@ -175,13 +178,18 @@ impl Pool {
     fn idle_one(&self) -> Option<TcpStream> {
         let mut idle = self.idle.borrow_mut();
         while let Some(stream) = idle.pop() {
-            let nothing = stream.try_read(&mut [0]);
-            if matches!(nothing, Err(error) if error.kind() == ErrorKind::WouldBlock) {
+            if is_open(&stream) {
                 return Some(stream);
             }
         }
         None
     }
+}
+
+/// Asks the kernel, which knows before the runtime has seen it that the other end has closed.
+fn is_open(stream: &TcpStream) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    recv(stream.as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN)
 }
 
 /// Connects from one of several addresses of this machine.
