@@ -60,11 +60,13 @@ fn table(upstream: SocketAddr, hosts: u32) -> anyhow::Result<RouteTable> {
                 upstreams: vec![Upstream {
                     replica: ReplicaId::new(1, at),
                     ip: upstream.ip(),
+                    concurrency: None,
                 }],
                 canary: None,
             },
             port: Some(upstream.port()),
             limits: Limits::default(),
+            is_scaled: false,
         };
         table
             .hosts

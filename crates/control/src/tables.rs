@@ -242,6 +242,7 @@ mod tests {
             .map(|n| Upstream {
                 replica: ReplicaId(*n),
                 ip: [127, 0, 0, 1].into(),
+                concurrency: None,
             })
             .collect();
         Entry {
@@ -258,6 +259,7 @@ mod tests {
                 },
                 port: Some(80),
                 limits: Limits::default(),
+                is_scaled: false,
             },
             named: None,
         }

@@ -153,6 +153,7 @@ mod tests {
             mode,
             port: Some(80),
             limits: Limits::default(),
+            is_scaled: false,
         };
         let mut table = RouteTable::default();
         let service = "a/b".parse().expect("a service id");
@@ -164,6 +165,7 @@ mod tests {
         let upstreams = vec![Upstream {
             replica: REPLICA,
             ip: [127, 0, 0, 1].into(),
+            concurrency: None,
         }];
         table(Mode::Serve {
             upstreams,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use layby_model::route::{Served, Traffic, WakeTiming};
+use layby_model::route::{Load, Served, Traffic, WakeTiming};
 use layby_model::{ReplicaId, ServiceId};
 
 use crate::clock::now_ms;
@@ -160,6 +160,7 @@ impl ServiceState {
             open,
             served,
             last_wake: lock(&self.last_wake).map(|(_, timing)| timing),
+            load: Load::default(),
         }
     }
 }

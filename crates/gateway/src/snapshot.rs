@@ -240,6 +240,7 @@ mod tests {
                 mode: Mode::Hold,
                 port: Some(80),
                 limits: Limits::default(),
+                is_scaled: false,
             };
             table.services.insert(id, route);
         }

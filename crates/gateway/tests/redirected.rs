@@ -156,6 +156,7 @@ fn a_declared_http_port_is_balanced_per_request() {
     let upstream = |n: u32, addr: SocketAddr| Upstream {
         replica: replica(n),
         ip: addr.ip(),
+        concurrency: None,
     };
     let upstreams = vec![upstream(1, first.addr), upstream(2, second.addr)];
     world.set(

@@ -21,6 +21,7 @@ pub mod power;
 pub mod privilege;
 pub mod replica;
 pub mod route;
+pub mod scale;
 pub mod secret;
 pub mod share;
 pub mod spec;

@@ -92,6 +92,9 @@ pub struct ServiceRoute {
     pub port: Option<u16>,
     /// The limits.
     pub limits: Limits,
+    /// It is scaled by its requests: they are summed up over time ([`Traffic::load`]).
+    #[serde(default)]
+    pub is_scaled: bool,
 }
 
 /// How long a request for an unhealthy service may wait, in milliseconds: a probe that failed for once succeeds again by
@@ -148,6 +151,10 @@ pub struct Upstream {
     pub replica: ReplicaId,
     /// Its address.
     pub ip: std::net::IpAddr,
+    /// The most requests that it is given at once; a TCP connection is one for as long as it is open. `None`: as many as
+    /// come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
 }
 
 /// Bounds on what is held for one service.
@@ -202,6 +209,25 @@ pub struct Traffic {
     /// The longest time that a request was held since the last wake, and the time from its arrival to its first
     /// answer byte, in milliseconds; `None`: none was held yet.
     pub last_wake: Option<WakeTiming>,
+    /// What it had to do, summed up over time.
+    pub load: Load,
+}
+
+/// What a service had to do so far, as running sums: of two readings, the difference of a sum by that of the times is the average
+/// in between, whatever came and went there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// When this was read, in microseconds on a monotonic clock.
+    pub at_us: u64,
+    /// Requests in flight then, and TCP connections that were open; 0 unless [`ServiceRoute::is_scaled`].
+    pub in_flight: u32,
+    /// Requests and connections that were held then.
+    pub held: u32,
+    /// The time that requests were in flight, summed over all of them, in microseconds; 0 unless
+    /// [`ServiceRoute::is_scaled`].
+    pub in_flight_us: u64,
+    /// The same of those that were held.
+    pub held_us: u64,
 }
 
 /// How many requests (or, where no HTTP is spoken, connections) a replica was given, and how many went wrong.

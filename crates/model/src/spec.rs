@@ -10,6 +10,7 @@ use crate::mounts::Mount;
 use crate::names::{AppName, ServiceName};
 use crate::options::{ContainerOptions, SandboxOptions};
 use crate::route::Protocol;
+use crate::scale::Autoscale;
 use crate::secret::{SecretGroup, SecretRef, ValueSource};
 
 /// So many more attempts a failed rollout gets where nothing is said.
@@ -44,6 +45,9 @@ pub struct ServiceSpec {
     pub containers: Vec<ContainerSpec>,
     /// How many replicas it is to have while awake; 0: it is deployed disabled, and has one when it is enabled.
     pub replicas: u32,
+    /// It is scaled by what it has to do: then `replicas` is where that begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscale: Option<Autoscale>,
     /// The port in the replica that HTTP by host name goes to. `None`: ask the image (a single EXPOSE).
     pub port: Option<u16>,
     /// Further DNS labels in the app under which other services and host names reach it.
@@ -96,6 +100,7 @@ impl ServiceSpec {
             name,
             containers: Vec::new(),
             replicas: 1,
+            autoscale: None,
             port: None,
             aliases: Vec::new(),
             published: Vec::new(),

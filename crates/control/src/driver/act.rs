@@ -6,6 +6,7 @@ use layby_model::engine::{EngineError, Workload};
 use layby_model::plan::{Desired, Observed, Route, Step, depth};
 use layby_model::replica::Phase;
 use layby_model::route::{Canary, Limits, Mode, ServiceRoute, Upstream};
+use layby_model::spec::ServiceSpec;
 use layby_model::{ReplicaId, RevisionId, Wakefulness};
 
 use super::boot::Boot;
@@ -105,18 +106,23 @@ impl Driver {
             Route::Refuse => Mode::Refuse,
             Route::Hold => Mode::Hold,
             Route::Unhealthy => Mode::Unhealthy,
-            Route::Serve { live, canary } => match (self.upstreams(live), self.upstreams(canary)) {
-                (upstreams, _) if upstreams.is_empty() => Mode::Hold,
-                (upstreams, canary) => Mode::Serve {
-                    upstreams,
-                    canary: (self.row().share.clone())
-                        .filter(|_| !canary.is_empty())
-                        .map(|share| Canary {
-                            share,
-                            upstreams: canary,
-                        }),
-                },
-            },
+            Route::Serve { live, canary } => {
+                let row = self.row();
+                let of_live = self.upstreams(live, row.live.as_ref().map(|live| live.id));
+                let of_canary = self.upstreams(canary, Some(row.target.id));
+                match of_live.is_empty() {
+                    true => Mode::Hold,
+                    false => Mode::Serve {
+                        upstreams: of_live,
+                        canary: (row.share.clone()).filter(|_| !of_canary.is_empty()).map(
+                            |share| Canary {
+                                share,
+                                upstreams: of_canary,
+                            },
+                        ),
+                    },
+                }
+            }
         };
         self.note_canary(matches!(
             mode,
@@ -139,7 +145,8 @@ impl Driver {
             route: ServiceRoute {
                 mode,
                 port: spec.port,
-                limits: Limits::default(),
+                limits: limits(spec),
+                is_scaled: spec.autoscale.is_some(),
             },
             named: address.map(|address| names::named(&self.id, spec, address)),
         };
@@ -150,10 +157,17 @@ impl Driver {
         }
     }
 
-    fn upstreams(&self, ids: &[ReplicaId]) -> Vec<Upstream> {
+    /// The replicas of `revision` that have an address.
+    fn upstreams(&self, ids: &[ReplicaId], revision: Option<RevisionId>) -> Vec<Upstream> {
+        let spec = revision.and_then(|revision| self.spec_of(revision));
+        let concurrency = spec.and_then(|spec| spec.service.autoscale.as_ref()?.concurrency);
         let upstream = |id: &ReplicaId| {
             let ip = *self.addresses.get(id)?;
-            Some(Upstream { replica: *id, ip })
+            Some(Upstream {
+                replica: *id,
+                ip,
+                concurrency,
+            })
         };
         ids.iter().filter_map(upstream).collect()
     }
@@ -230,6 +244,16 @@ impl Driver {
         }
         let trouble = Trouble::again(self.engine_trouble.as_ref(), error.to_string(), now_ms);
         self.engine_trouble = Some(trouble);
+    }
+}
+
+/// How much of a service's requests may wait, and for how long.
+fn limits(spec: &ServiceSpec) -> Limits {
+    let limits = Limits::default();
+    let said = spec.autoscale.as_ref().and_then(|policy| policy.hold_ms);
+    Limits {
+        hold_deadline_ms: said.unwrap_or(limits.hold_deadline_ms),
+        ..limits
     }
 }
 

@@ -149,11 +149,13 @@ pub(crate) fn route(tables: &Tables, hosts: &Hosts) {
                 upstreams: vec![Upstream {
                     replica: ReplicaId(0),
                     ip,
+                    concurrency: None,
                 }],
                 canary: None,
             },
             port: Some(listen.port()),
             limits: Limits::default(),
+            is_scaled: false,
         },
         named: None, // containers reach it as any client does
     };

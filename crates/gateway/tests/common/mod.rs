@@ -53,6 +53,8 @@ pub(crate) struct World {
     pub(crate) demand: watch::Receiver<Demand>,
     pub(crate) dir: Arc<tempfile::TempDir>,
     pub(crate) table: RouteTable,
+    /// What its replicas are given at once, of a service that is scaled.
+    pub(crate) concurrency: Option<u32>,
     life: u32,
 }
 
@@ -99,6 +101,7 @@ impl World {
                 version: Version { life, counter: 0 },
                 ..RouteTable::default()
             },
+            concurrency: None,
             life,
         }
     }
@@ -114,7 +117,7 @@ impl World {
     pub(crate) fn serve(&mut self, upstreams: &[(ReplicaId, SocketAddr)]) {
         let port = upstreams.first().map(|(_, addr)| addr.port());
         let mode = Mode::Serve {
-            upstreams: as_upstreams(upstreams),
+            upstreams: self.as_upstreams(upstreams),
             canary: None,
         };
         self.set(mode, port);
@@ -129,10 +132,10 @@ impl World {
     ) {
         let port = upstreams.first().map(|(_, addr)| addr.port());
         let mode = Mode::Serve {
-            upstreams: as_upstreams(upstreams),
+            upstreams: self.as_upstreams(upstreams),
             canary: Some(Canary {
                 share,
-                upstreams: as_upstreams(canary),
+                upstreams: self.as_upstreams(canary),
             }),
         };
         self.set(mode, port);
@@ -158,6 +161,7 @@ impl World {
             mode,
             port,
             limits: limits.unwrap_or_default(),
+            is_scaled: self.concurrency.is_some(),
         };
         self.table.hosts.insert(HOST.to_owned(), service());
         self.table.services.insert(service(), route);
@@ -173,6 +177,7 @@ impl World {
                 mode: Mode::Hold,
                 port: Some(1),
                 limits: Limits::default(),
+                is_scaled: self.concurrency.is_some(),
             });
         route.limits = Limits {
             hold_queue,
@@ -241,14 +246,15 @@ impl World {
     pub(crate) fn client(&self) -> Client {
         Client::connect(self.addr())
     }
-}
 
-fn as_upstreams(upstreams: &[(ReplicaId, SocketAddr)]) -> Vec<Upstream> {
-    let upstream = |(replica, addr): &(ReplicaId, SocketAddr)| Upstream {
-        replica: *replica,
-        ip: addr.ip(),
-    };
-    upstreams.iter().map(upstream).collect()
+    fn as_upstreams(&self, upstreams: &[(ReplicaId, SocketAddr)]) -> Vec<Upstream> {
+        let upstream = |(replica, addr): &(ReplicaId, SocketAddr)| Upstream {
+            replica: *replica,
+            ip: addr.ip(),
+            concurrency: self.concurrency,
+        };
+        upstreams.iter().map(upstream).collect()
+    }
 }
 
 /// A loopback address that no other test uses: a port that is freed there is taken by nobody else but
