@@ -9,7 +9,7 @@ use std::sync::Arc;
 use layby_image::registry::Hosts;
 use layby_image::{Image, Reference};
 use layby_model::mounts::MountSource;
-use layby_model::spec::AppSpec;
+use layby_model::spec::{AppSpec, ServiceSpec};
 
 use crate::api::types::Problem;
 use crate::deploy::images;
@@ -45,7 +45,7 @@ impl Reach {
             let app = &row.service.app;
             for revision in row.live.iter().chain([&row.target]) {
                 let service = &revision.spec.service;
-                for container in &service.containers {
+                for container in service.all_containers() {
                     if container.build.is_some() {
                         let name = images::name(app, service, container);
                         built.insert(plain(&hosts, &name), app.to_string());
@@ -162,7 +162,7 @@ pub(crate) async fn deploy(plane: &Plane, rights: &Rights, app: &AppSpec) -> Res
     if rights.is_admin() {
         return Ok(());
     }
-    let containers = || app.services.iter().flat_map(|service| &service.containers);
+    let containers = || app.services.iter().flat_map(ServiceSpec::all_containers);
     let mut volumes = Vec::new();
     for mount in containers().flat_map(|container| &container.mounts) {
         match &mount.source {
@@ -193,7 +193,7 @@ pub(crate) async fn deploy(plane: &Plane, rights: &Rights, app: &AppSpec) -> Res
     }
     let reach = Reach::of(plane, rights).await?;
     for service in &app.services {
-        for container in &service.containers {
+        for container in service.all_containers() {
             let name = images::name(&app.name, service, container);
             reach.use_image(&name)?;
             let tags = container.build.iter().flat_map(|build| &build.tags);

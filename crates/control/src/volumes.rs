@@ -98,7 +98,7 @@ fn names(row: &Row, volume: &str) -> bool {
 }
 
 fn mounts(spec: &ServiceSpec, volume: &str) -> bool {
-    let mut mounts = spec.containers.iter().flat_map(|c| &c.mounts);
+    let mut mounts = spec.all_containers().flat_map(|c| &c.mounts);
     mounts.any(|mount| match &mount.source {
         MountSource::Volume { name, .. } => name == volume,
         MountSource::Bind { .. }

@@ -464,10 +464,10 @@ fn missing(replica: ReplicaId) -> EngineError {
     EngineError::NotFound(format!("there is no replica {replica}"))
 }
 
-/// What the shim says of a replica, in the model's words.
-fn containers(state: &protocol::SandboxState) -> Vec<layby_model::replica::ContainerReport> {
-    let containers = state.containers.iter();
-    containers
+/// What the shim says of containers, in the model's words.
+fn containers(states: &[protocol::ContainerState]) -> Vec<layby_model::replica::ContainerReport> {
+    states
+        .iter()
         .map(|container| layby_model::replica::ContainerReport {
             name: container.name.clone(),
             pid: container.pid,

@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use layby_model::engine::{BoxStream, EngineError, RunSpec, Workload};
 use layby_model::mounts::MountSource;
 use layby_model::replica::{ContainerReport, End, ReplicaReport, Trouble};
+use layby_model::spec::ContainerSpec;
 use layby_model::{ReplicaId, RevisionId, ServiceId, Wakefulness};
 use tokio::sync::{Notify, broadcast};
 use tokio_stream::wrappers::BroadcastStream;
@@ -36,6 +37,8 @@ pub struct Entry {
     pub address: Option<IpAddr>,
     /// Its containers.
     pub containers: Vec<ContainerReport>,
+    /// Those that run before them.
+    pub init: Vec<ContainerReport>,
     /// Counts the orders to run or thaw.
     pub run: u64,
     /// Which container ended unasked since it was last ordered to run.
@@ -63,6 +66,7 @@ impl Entry {
             actual: Actual::Absent,
             address: None,
             containers: Vec::new(),
+            init: Vec::new(),
             run: 0,
             ended: None,
             ended_in_a_row: 0,
@@ -84,6 +88,19 @@ impl Entry {
         self.actual == Actual::Stopped && self.ended.is_some() && self.doing.is_none()
     }
 
+    /// Whether what it was ordered to be since leaves a start that is under way without sense.
+    pub fn is_called_off(&self) -> bool {
+        matches!(
+            self.pending,
+            Some(Pending::Retire | Pending::Depth(Wakefulness::Asleep))
+        )
+    }
+
+    /// What tells its task that something has changed.
+    pub fn wakes(&self) -> Arc<Notify> {
+        Arc::clone(&self.wake)
+    }
+
     /// The action under way.
     pub fn doing(&self) -> Option<Action> {
         self.doing.map(|(action, _)| action)
@@ -95,7 +112,10 @@ impl Entry {
     /// [`EngineError::NotFound`] if it has no such container.
     pub fn container(&self, id: ReplicaId, name: Option<&str>) -> Result<String, EngineError> {
         let found = match name {
-            Some(name) => self.containers.iter().find(|known| known.name == name),
+            Some(name) => {
+                let mut all = self.containers.iter().chain(&self.init);
+                all.find(|known| known.name == name)
+            }
             None => self.containers.first(),
         };
         let found = found.ok_or_else(|| {
@@ -119,6 +139,7 @@ impl Entry {
             phase: lifecycle::phase(self.actual, self.pending, self.doing()),
             address: self.address,
             containers: self.containers.clone(),
+            init: self.init.clone(),
             run: self.run,
             ended: self.ended.clone(),
             ended_in_a_row: self.ended_in_a_row,
@@ -222,7 +243,8 @@ impl Roster {
                     workload.generation,
                 );
                 entry.spec = Some(Arc::clone(&spec));
-                entry.containers = containers(&spec);
+                entry.containers = containers(&spec.service.containers);
+                entry.init = containers(&spec.service.init);
                 entry.volumes = volumes(&spec);
                 entry
             });
@@ -390,10 +412,10 @@ impl Roster {
     }
 }
 
-/// The containers of `spec`, before the first of them ran.
-fn containers(spec: &RunSpec) -> Vec<ContainerReport> {
-    let names = spec.service.containers.iter();
-    names
+/// Containers, before the first of them ran.
+fn containers(specs: &[ContainerSpec]) -> Vec<ContainerReport> {
+    specs
+        .iter()
         .map(|container| ContainerReport {
             name: container.name.clone(),
             pid: None,
@@ -406,7 +428,7 @@ fn containers(spec: &RunSpec) -> Vec<ContainerReport> {
 
 /// The named volumes that `spec` mounts.
 fn volumes(spec: &RunSpec) -> Vec<String> {
-    let containers = spec.service.containers.iter();
+    let containers = spec.service.all_containers();
     let mounts = containers.flat_map(|container| &container.mounts);
     let mut names: Vec<String> = mounts
         .filter_map(|mount| match &mount.source {

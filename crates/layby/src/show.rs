@@ -209,7 +209,10 @@ pub(crate) fn detail(detail: &ServiceDetail, gateway: &str) {
                 replica.id.to_string(),
                 text(&replica.phase),
                 replica.address.clone().unwrap_or_else(|| "-".to_owned()),
-                container.name.clone(),
+                match container.init {
+                    true => format!("{} (init)", container.name),
+                    false => container.name.clone(),
+                },
                 container
                     .pid
                     .map_or_else(|| "-".to_owned(), |pid| pid.to_string()),

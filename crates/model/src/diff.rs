@@ -68,11 +68,12 @@ fn variable(path: &str) -> &str {
 fn settings(spec: &RunSpec) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::new();
     Tree::of(&spec.service).flatten("", &mut settings);
-    for (container, digest) in spec.service.containers.iter().zip(&spec.images) {
-        settings.insert(
-            format!("containers.{}.digest", container.name),
-            digest.clone(),
-        );
+    for (n, (container, digest)) in spec.service.all_containers().zip(&spec.images).enumerate() {
+        let list = match n < spec.service.containers.len() {
+            true => "containers",
+            false => "init",
+        };
+        settings.insert(format!("{list}.{}.digest", container.name), digest.clone());
     }
     settings
 }

@@ -62,7 +62,7 @@ pub struct Workload {
 pub struct RunSpec {
     /// The settings, as the manifest gave them.
     pub service: ServiceSpec,
-    /// For each container, in order: the digest (`sha256:...`) of its image's manifest.
+    /// For each of [`ServiceSpec::all_containers`], in order: the digest (`sha256:...`) of its image's manifest.
     pub images: Vec<String>,
 }
 

@@ -12,6 +12,7 @@ pub mod diff;
 pub mod engine;
 mod error;
 pub mod fail;
+pub mod hook;
 pub mod job;
 pub mod mounts;
 pub mod names;

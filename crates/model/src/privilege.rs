@@ -3,6 +3,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use crate::hook::Hook;
 use crate::mounts::{Mount, MountSource};
 use crate::options::{ContainerOptions, SandboxOptions};
 use crate::spec::ServiceSpec;
@@ -69,13 +70,19 @@ const TIME_ZONE: [&str; 2] = ["/etc/localtime", "/etc/timezone"];
 /// What a service asks for that needs the operator's word, in the manifest's terms; `None`: nothing. Links are not
 /// followed here: whoever mounts has to ask [`is_machines`] once more. `own`: the node's folders.
 pub fn asked(spec: &ServiceSpec, own: &[PathBuf]) -> Option<String> {
-    let containers = || spec.containers.iter();
+    let containers = || spec.all_containers();
     let of_options = containers().find_map(|container| of_container(&container.options));
+    let of_hooks = || {
+        let mut hooks = containers().flat_map(|c| c.post_start.iter().chain(&c.pre_stop));
+        let privileged = hooks.any(Hook::is_privileged);
+        privileged.then(|| "a privileged hook".to_owned())
+    };
     let of_mounts = || {
         let mut mounts = containers().flat_map(|container| &container.mounts);
         mounts.find_map(|mount| of_mount(mount, own))
     };
     of_options
+        .or_else(of_hooks)
         .or_else(|| of_sandbox(&spec.sandbox).map(str::to_owned))
         .or_else(of_mounts)
 }
@@ -83,7 +90,7 @@ pub fn asked(spec: &ServiceSpec, own: &[PathBuf]) -> Option<String> {
 /// The same where root in a container is root on the machine, since that has no user namespaces: then capabilities and
 /// system calls beyond the usual ones need the operator's word too.
 pub fn asked_of_root(spec: &ServiceSpec) -> Option<String> {
-    spec.containers.iter().find_map(|container| {
+    spec.all_containers().find_map(|container| {
         let options = &container.options;
         let usual = |name: &str| {
             let name = name.to_ascii_uppercase();

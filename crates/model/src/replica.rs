@@ -54,7 +54,8 @@ pub struct ContainerReport {
     pub last_exit_ms: Option<u64>,
 }
 
-/// The end of a container that nobody asked for. Its replica stops with it.
+/// The end of a container that nobody asked for, or of one that was to end well before the others start and did not. Its
+/// replica stops with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
     /// The container.
@@ -89,6 +90,9 @@ pub struct ReplicaReport {
     pub address: Option<IpAddr>,
     /// Its containers.
     pub containers: Vec<ContainerReport>,
+    /// Those that run before them.
+    #[serde(default)]
+    pub init: Vec<ContainerReport>,
     /// Counts up each time the replica is ordered to run or to thaw: two reports with the same phase but
     /// another `run` saw two different lives of it, so what a probe said of the first is void.
     pub run: u64,

@@ -28,11 +28,46 @@ pub struct RouteTable {
     pub listeners: Vec<Listener>,
     /// Host names, in lower case and without a port, to services.
     pub hosts: BTreeMap<String, ServiceId>,
+    /// Host names that lead by the path of a request, each to the first of these that has it; one that none has is looked
+    /// for in `hosts`. `*.example.org` is any name with one label before it, and `*` any that is nowhere.
+    #[serde(default)]
+    pub paths: BTreeMap<String, Vec<PathRoute>>,
     /// The services.
     pub services: BTreeMap<ServiceId, ServiceRoute>,
     /// The virtual addresses by which containers reach services.
     #[serde(default)]
     pub virtuals: BTreeMap<Ipv4Addr, VirtualRoute>,
+}
+
+/// Where requests for a path of a host name lead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathRoute {
+    /// The path, beginning with `/`.
+    pub path: String,
+    /// That path alone; `false`: all paths whose parts between slashes begin with its parts, too.
+    pub exact: bool,
+    /// The service.
+    pub service: ServiceId,
+    /// The port in its replicas.
+    pub port: u16,
+}
+
+impl PathRoute {
+    /// Whether it has a path, which comes without a query.
+    pub fn has(&self, path: &str) -> bool {
+        if self.exact {
+            return path == self.path;
+        }
+        let own = self.path.strip_suffix('/').unwrap_or(&self.path);
+        let rest = path.strip_prefix(own);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// By what the routes of a host are sorted: the longest path first, and of two the one that is exact.
+    pub fn rank(&self) -> (std::cmp::Reverse<usize>, bool) {
+        let own = self.path.strip_suffix('/').unwrap_or(&self.path);
+        (std::cmp::Reverse(own.len()), !self.exact)
+    }
 }
 
 /// Where a virtual address leads.
@@ -246,4 +281,52 @@ pub struct WakeTiming {
     pub held_ms: f64,
     /// From arrival until the first byte of its answer, in milliseconds.
     pub answered_ms: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(path: &str, exact: bool) -> PathRoute {
+        PathRoute {
+            path: path.to_owned(),
+            exact,
+            service: "shop/web".parse().expect("a service"),
+            port: 80,
+        }
+    }
+
+    #[test]
+    fn a_path_is_found_by_whole_parts() {
+        let api = route("/api", false);
+        for path in ["/api", "/api/", "/api/v1"] {
+            assert!(api.has(path), "{path}");
+            assert!(route("/api/", false).has(path), "{path}");
+            assert!(route("/", false).has(path), "{path}");
+        }
+        for path in ["/apis", "/", "/API"] {
+            assert!(!api.has(path), "{path}");
+        }
+        assert!(route("/api", true).has("/api"));
+        assert!(!route("/api", true).has("/api/"));
+    }
+
+    #[test]
+    fn the_longest_path_comes_first_and_an_exact_one_before_its_like() {
+        let mut routes = [
+            route("/", false),
+            route("/api", false),
+            route("/api", true),
+            route("/api/v1", false),
+        ];
+        routes.sort_by_key(PathRoute::rank);
+        let shown: Vec<_> = routes.iter().map(|r| (r.path.as_str(), r.exact)).collect();
+        let expected = [
+            ("/api/v1", false),
+            ("/api", true),
+            ("/api", false),
+            ("/", false),
+        ];
+        assert_eq!(shown, expected);
+    }
 }

@@ -245,7 +245,7 @@ pub fn is_value_name(name: &str) -> bool {
 
 /// Goes through all values that a service names.
 pub fn refs(service: &ServiceSpec) -> impl Iterator<Item = &SecretRef> {
-    service.containers.iter().flat_map(|container| {
+    service.all_containers().flat_map(|container| {
         let composed = container.composed_env.values().flatten();
         let files = container
             .mounts
@@ -288,7 +288,7 @@ pub fn pin(
     keys: &impl Fn(&str) -> Vec<String>,
 ) -> Result<(), Vec<String>> {
     let mut missing = Vec::new();
-    for container in &mut service.containers {
+    for container in service.all_containers_mut() {
         open_groups(container, keys, &mut missing);
         let mut settle = |secret: &mut SecretRef| match find(secret) {
             Some(found) => {
@@ -386,7 +386,7 @@ fn open_groups(
 
 /// Makes a service name the newest versions, of those that `which` is true for, at its next [`pin`].
 pub fn unpin(service: &mut ServiceSpec, which: &impl Fn(&SecretRef) -> bool) {
-    for container in &mut service.containers {
+    for container in service.all_containers_mut() {
         let composed = container.composed_env.values_mut().flatten();
         let files = container
             .mounts

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::hook::Hook;
 use crate::job::JobSpec;
 use crate::mounts::Mount;
 use crate::names::{AppName, ServiceName};
@@ -43,6 +44,10 @@ pub struct ServiceSpec {
     pub name: ServiceName,
     /// The containers of one replica; the first is the one that `logs` and `exec` mean.
     pub containers: Vec<ContainerSpec>,
+    /// Containers that run before those, one after another, each to a good end, once in the life of a replica (Kubernetes
+    /// `initContainers`). Their names are none of `containers`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub init: Vec<ContainerSpec>,
     /// How many replicas it is to have while awake; 0: it is deployed disabled, and has one when it is enabled.
     pub replicas: u32,
     /// It is scaled by what it has to do: then `replicas` is where that begins.
@@ -52,6 +57,13 @@ pub struct ServiceSpec {
     pub port: Option<u16>,
     /// Further DNS labels in the app under which other services and host names reach it.
     pub aliases: Vec<ServiceName>,
+    /// Further names by which the other containers of its app look it up, relative to nothing, such as `web-0.web`. Several
+    /// services may have the same: it leads to each of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    /// Host names and paths of others by which the gateway leads to it (Kubernetes Ingress).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<HostRoute>,
     /// Ports of the machine that lead to it.
     pub published: Vec<PublishedPort>,
     /// When it dozes off.
@@ -99,10 +111,13 @@ impl ServiceSpec {
         Self {
             name,
             containers: Vec::new(),
+            init: Vec::new(),
             replicas: 1,
             autoscale: None,
             port: None,
             aliases: Vec::new(),
+            names: Vec::new(),
+            routes: Vec::new(),
             published: Vec::new(),
             sleep: SleepPolicy::default(),
             strategy: Strategy::StartFirst,
@@ -119,6 +134,29 @@ impl ServiceSpec {
             overridden: None,
         }
     }
+
+    /// Its containers, then those that run before them: the order of [`RunSpec::images`](crate::engine::RunSpec::images).
+    pub fn all_containers(&self) -> impl Iterator<Item = &ContainerSpec> + Clone {
+        self.containers.iter().chain(&self.init)
+    }
+
+    /// The same, to be changed.
+    pub fn all_containers_mut(&mut self) -> impl Iterator<Item = &mut ContainerSpec> {
+        self.containers.iter_mut().chain(&mut self.init)
+    }
+}
+
+/// Requests that the gateway leads to a service beside those for its own names (Kubernetes `networking.k8s.io/v1`, IngressRule).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HostRoute {
+    /// The host name in lower case; `*.example.org`: any with one label before it. `None`: any that leads nowhere else.
+    pub host: Option<String>,
+    /// The path, beginning with `/`.
+    pub path: String,
+    /// That path alone; `false`: all paths whose parts between slashes begin with its parts, too.
+    pub exact: bool,
+    /// The port in the replica.
+    pub port: u16,
 }
 
 /// A service of the same app that a rollout waits for (Compose `depends_on`).
@@ -270,6 +308,17 @@ pub struct ContainerSpec {
     /// Fences and devices.
     #[serde(default)]
     pub options: ContainerOptions,
+    /// What is done, in order, once it was started: before the next container is, and before it may be given requests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub post_start: Vec<Hook>,
+    /// What is done, in order, before it is asked to stop, within `stop_grace_ms`. Not where it ended by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pre_stop: Vec<Hook>,
+    /// It is started before the container of this number in the service's `init` (their count: after all of them, before
+    /// the others), and stopped after all that were started later (Kubernetes: an init container whose `restartPolicy` is
+    /// Always).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sidecar: Option<u32>,
 }
 
 impl ContainerSpec {
@@ -299,6 +348,9 @@ impl ContainerSpec {
             platform: None,
             mounts: Vec::new(),
             options: ContainerOptions::default(),
+            post_start: Vec::new(),
+            pre_stop: Vec::new(),
+            sidecar: None,
         }
     }
 

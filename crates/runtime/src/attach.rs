@@ -179,6 +179,7 @@ fn run_command(
         cwd: request.cwd.clone(),
         user,
         terminal: request.tty.is_some(),
+        privileged: false,
     };
     let (ends, stdio) = match request.tty {
         Some((columns, rows)) => {

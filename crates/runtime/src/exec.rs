@@ -48,6 +48,8 @@ pub(crate) struct Wanted {
     pub(crate) user: Option<User>,
     /// Its standard input is a terminal, to be that of its session.
     pub(crate) terminal: bool,
+    /// With all capabilities, and no filter of system calls.
+    pub(crate) privileged: bool,
 }
 
 /// Starts `argv` in the container `name` of the bundle, whose init is `init`.
@@ -250,7 +252,10 @@ fn become_command(
     // When the helper is killed, so is the command; set after the user, which clears it.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| say("tie it to the shim")(&e))?;
     capabilities::reset_effective(calls.as_ref()).map_err(|e| say("set the capabilities")(&e))?;
-    let mut filter = filter;
+    let (mut filter, held) = match wanted.privileged {
+        true => (&[][..], None),
+        false => (filter, held),
+    };
     if !no_new_privileges {
         // It takes a right that is dropped now.
         executor::load(filter)?;

@@ -24,6 +24,7 @@ mod executor;
 mod fence;
 pub mod freezer;
 mod hierarchy;
+mod hook;
 mod idmap;
 mod image;
 mod init;
@@ -54,6 +55,7 @@ mod values;
 mod written;
 
 pub use error::Error;
+pub use hook::HookConfig;
 pub use image::ShimImage;
 pub use mounts::{FileConfig, MountConfig, MountFrom, is_plain_name};
 pub use options::{DeviceConfig, OptionsConfig, UlimitConfig};

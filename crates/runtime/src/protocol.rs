@@ -50,7 +50,8 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Do {
-    /// Creates and starts every container; replies when each init was executed. Already running: replies at once.
+    /// Creates and starts every container; replies when each init was executed, those that run before have ended well, and
+    /// every hook that follows a start has. Already running: replies at once. A stop in between ends it, with an error.
     Start,
     /// Stops every container and keeps what they wrote; replies when no process is left. Not running: replies at once.
     Stop,
@@ -213,6 +214,9 @@ pub struct SandboxState {
     pub run: u64,
     /// Its containers, in the order of the spec.
     pub containers: Vec<ContainerState>,
+    /// Those that run before them.
+    #[serde(default)]
+    pub init: Vec<ContainerState>,
     /// Why the last start failed, or which container ended unasked; cleared by the next start.
     pub trouble: Option<Trouble>,
     /// Which container ended unasked since the last start; the others were stopped for it.

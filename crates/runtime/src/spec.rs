@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::hook::{self, HookConfig};
 use crate::mounts::{self, MountConfig};
 use crate::options::{self, OptionsConfig};
 use crate::values::Values;
@@ -31,8 +32,11 @@ pub struct SandboxSpec {
     pub cgroup: String,
     /// Where the shim listens; a short path (at most 107 bytes, `unix(7)`).
     pub socket: PathBuf,
-    /// The containers, started in this order and stopped together.
+    /// The containers, started in this order (sidecars before the others) and stopped together (sidecars after).
     pub containers: Vec<ContainerConfig>,
+    /// Containers that run before them, one after another, each to a good end, once in the life of the sandbox.
+    #[serde(default)]
+    pub init: Vec<ContainerConfig>,
     /// A user namespace: (first host id, count). Root inside is the first id outside. `None`: ids
     /// inside are ids outside.
     #[serde(default)]
@@ -93,6 +97,16 @@ pub struct ContainerConfig {
     /// Fences and devices.
     #[serde(default)]
     pub options: OptionsConfig,
+    /// What is done once it was started, before the next container is.
+    #[serde(default)]
+    pub post_start: Vec<HookConfig>,
+    /// What is done before it is asked to end, within `stop_grace_ms`.
+    #[serde(default)]
+    pub pre_stop: Vec<HookConfig>,
+    /// It is started before the container of this number in [`SandboxSpec::init`] (their count: after them), and ends after
+    /// those that are started later.
+    #[serde(default)]
+    pub sidecar: Option<u32>,
 }
 
 /// The files of a bundle: the directory that holds one sandbox.
@@ -166,13 +180,19 @@ impl Bundle {
 }
 
 impl SandboxSpec {
+    /// Its containers, then those that run before them.
+    pub(crate) fn all_containers(&self) -> impl Iterator<Item = &ContainerConfig> {
+        self.containers.iter().chain(&self.init)
+    }
+
     /// Refuses what no later step could make sense of.
     pub(crate) fn check(&self) -> Result<()> {
         let fatal = |message: String| Err(Error::Fatal(message));
         if self.containers.is_empty() {
             return fatal(format!("sandbox {} has no container", self.id));
         }
-        for (index, config) in self.containers.iter().enumerate() {
+        let all: Vec<&ContainerConfig> = self.all_containers().collect();
+        for (index, config) in all.iter().enumerate() {
             let name = &config.name;
             let label = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
             if !(1..=63).contains(&name.len()) || !name.bytes().all(label) {
@@ -180,10 +200,7 @@ impl SandboxSpec {
                     "{name:?} cannot name a container: use 1 to 63 of a-z, 0-9 and '-'"
                 ));
             }
-            if self.containers[..index]
-                .iter()
-                .any(|other| other.name == *name)
-            {
+            if all[..index].iter().any(|other| other.name == *name) {
                 return fatal(format!(
                     "two containers of sandbox {} are named {name}",
                     self.id
@@ -217,6 +234,8 @@ impl SandboxSpec {
             let ids = self.id_map.map(|(_, count)| count);
             mounts::check(name, &config.mounts, ids)?;
             options::check(name, &config.options)?;
+            hook::check(name, &config.post_start)?;
+            hook::check(name, &config.pre_stop)?;
             rights::check_ulimits(&config.options)?;
             devices::check(name, &config.options.devices)?;
             rights::capabilities(&config.options, self.id_map.is_some())?;

@@ -382,6 +382,9 @@ pub struct ReplicaView {
 pub struct ContainerView {
     /// Its name in the replica.
     pub name: String,
+    /// It runs before the others, to its end.
+    #[serde(default)]
+    pub init: bool,
     /// Its init process on the host, while it runs.
     pub pid: Option<i32>,
     /// How often it was started again after it had ended without being asked to.

@@ -377,7 +377,7 @@ fn before<'a>(row: &Row, records: &'a [Record]) -> Result<&'a Record, Problem> {
 /// The images of a revision that the store does not have (any more): their names and digests.
 async fn absent(plane: &Plane, spec: &RunSpec) -> Result<Vec<(String, String)>, Problem> {
     let mut absent = Vec::new();
-    for (container, digest) in spec.service.containers.iter().zip(&spec.images) {
+    for (container, digest) in spec.service.all_containers().zip(&spec.images) {
         if images::resolve(plane, digest).await?.is_err() {
             absent.push((container.image.clone(), digest.clone()));
         }
@@ -413,7 +413,7 @@ async fn anew(plane: &Plane, id: &ServiceId, service: &ServiceSpec) -> Result<Ve
     service
         .containers
         .retain(|container| container.image != built);
-    for container in &mut service.containers {
+    for container in service.all_containers_mut() {
         container.pull = PullPolicy::Always;
     }
     pulls::wanted(plane, &id.app, std::slice::from_ref(&service), &[]).await

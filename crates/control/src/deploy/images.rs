@@ -54,7 +54,7 @@ pub(crate) fn name(app: &AppName, service: &ServiceSpec, container: &ContainerSp
 pub(crate) async fn builds(plane: &Plane, app: &AppSpec, force: bool) -> Result<Wanted, Problem> {
     let mut wanted = Wanted::default();
     for service in &app.services {
-        for container in &service.containers {
+        for container in service.all_containers() {
             let Some(spec) = &container.build else {
                 continue;
             };
@@ -213,7 +213,7 @@ pub(crate) async fn image(plane: &Plane, reference: &str) -> Result<Image, Probl
 pub(super) async fn unkept(plane: &Plane, app: &AppName, services: &[ServiceSpec]) -> Vec<String> {
     let mut texts = Vec::new();
     for service in services {
-        for container in &service.containers {
+        for container in service.all_containers() {
             let name = name(app, service, container);
             let Ok(Ok(image)) = resolve(plane, &name).await else {
                 continue;

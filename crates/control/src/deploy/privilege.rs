@@ -68,8 +68,7 @@ pub(crate) fn enter(
 /// Refuses folders of the machine.
 fn folders(id: &ServiceId, spec: &ServiceSpec) -> Result<(), Problem> {
     let mounts = spec
-        .containers
-        .iter()
+        .all_containers()
         .flat_map(|container| &container.mounts);
     for mount in mounts {
         match &mount.source {
@@ -100,7 +99,7 @@ fn asked(shifts_ids: bool, data_dir: &Path, spec: &ServiceSpec) -> Option<String
 }
 
 fn of_build(spec: &ServiceSpec) -> Option<String> {
-    let mut builds = spec.containers.iter().filter_map(|c| c.build.as_ref());
+    let mut builds = spec.all_containers().filter_map(|c| c.build.as_ref());
     let host = builds.any(|build| build.network.as_deref() == Some("host"));
     host.then(|| "a build in the machine's network".to_owned())
 }

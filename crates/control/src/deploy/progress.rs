@@ -86,7 +86,7 @@ pub(super) fn counts(replicas: &[ReplicaView], revision: u32, wanted: u32) -> St
 
 /// Whether its processes run. "Starting" begins with the order, while it is still being prepared.
 fn runs(replica: &ReplicaView) -> bool {
-    replica.containers.iter().all(|c| c.pid.is_some())
+    replica.containers.iter().all(|c| c.init || c.pid.is_some())
 }
 
 /// Whether it came to an end that nobody asked for; it is started again.
@@ -112,6 +112,7 @@ mod tests {
             phase,
             address: None,
             containers: vec![ContainerView {
+                init: false,
                 name: "main".into(),
                 pid,
                 restarts,

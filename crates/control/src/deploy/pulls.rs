@@ -53,7 +53,7 @@ pub(crate) async fn wanted(
 ) -> Result<Vec<Pull>, Problem> {
     let mut pulls: Vec<Pull> = Vec::new();
     for service in services {
-        for container in &service.containers {
+        for container in service.all_containers() {
             let name = images::name(app, service, container);
             // What is built here is pulled nowhere.
             if container.build.is_some() || builds.iter().any(|build| build.tag == name) {

@@ -75,8 +75,11 @@ async fn deploy_one(plane: &Arc<Plane>, id: &ServiceId) -> Result<Option<String>
     let mut spec = (*row.target.spec).clone();
     let mut causes = Vec::new();
     let mut made_by = String::new();
-    for n in 0..spec.service.containers.len().min(spec.images.len()) {
-        let name = spec.service.containers[n].image.clone();
+    let names: Vec<String> = (spec.service.all_containers())
+        .map(|container| container.image.clone())
+        .take(spec.images.len())
+        .collect();
+    for (n, name) in names.into_iter().enumerate() {
         let Some(pushed) = plane.desk.registry.hosts().repository(&name) else {
             continue;
         };

@@ -22,20 +22,23 @@ pub(crate) async fn resolve(
     let service = ServiceId::new(app.clone(), spec.name.clone());
     let mut spec = spec.clone();
     let mut digests = Vec::new();
-    for n in 0..spec.containers.len() {
-        let name = images::name(app, &spec, &spec.containers[n]);
-        let image = images::image(plane, &name).await.map_err(|mut problem| {
+    let names: Vec<String> = (spec.all_containers())
+        .map(|container| images::name(app, &spec, container))
+        .collect();
+    for (n, name) in names.iter().enumerate() {
+        let image = images::image(plane, name).await.map_err(|mut problem| {
             problem.detail = format!("{service}: {}", problem.detail);
             problem
         })?;
         if let (0, None, [port]) = (n, spec.port, &image.config.exposed_ports[..]) {
             spec.port = Some(*port);
         }
-        let container = &mut spec.containers[n];
+        digests.push(image.digest);
+    }
+    for (container, name) in spec.all_containers_mut().zip(names) {
         container.image = name;
         // How it was built is no part of what runs: another context with the same result is no new revision.
         container.build = None;
-        digests.push(image.digest);
     }
     let row = rows.iter().find(|row| row.service == service);
     let before = row.map(|row| &current(row).1.spec.service);

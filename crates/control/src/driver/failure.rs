@@ -34,7 +34,12 @@ impl Driver {
         let of_target = reports.iter().filter(|r| r.revision == target);
         // The one that got the furthest in failing says the most.
         let worst = of_target.max_by_key(|report| {
-            let ended: u32 = report.containers.iter().map(|c| c.ended).sum();
+            let ended: u32 = report
+                .containers
+                .iter()
+                .chain(&report.init)
+                .map(|c| c.ended)
+                .sum();
             (ended, report.id)
         });
         let ended = worst.and_then(end_of);
@@ -86,7 +91,11 @@ fn cut(mut text: String) -> String {
 /// How a replica ended unasked last, if it ever did.
 pub(super) fn end_of(report: &ReplicaReport) -> Option<End> {
     let before = || {
-        let container = report.containers.iter().find(|c| c.ended > 0)?;
+        let container = report
+            .containers
+            .iter()
+            .chain(&report.init)
+            .find(|c| c.ended > 0)?;
         Some(End {
             container: container.name.clone(),
             exit: container.last_exit?,

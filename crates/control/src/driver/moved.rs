@@ -57,10 +57,14 @@ impl Watch {
             return None;
         }
         let mine = || reports.iter().filter(move |r| r.revision == target);
-        let logs = mine().flat_map(|r| r.containers.iter().map(|c| (r.id, c.name.clone())));
+        let logs = mine().flat_map(|r| {
+            let all = r.init.iter().chain(&r.containers);
+            all.map(|c| (r.id, c.name.clone()))
+        });
         let is_prepared = |r: &ReplicaReport| {
             let starts = r.phase == Phase::Starting && r.trouble.is_none();
-            starts && r.containers.iter().all(|c| c.pid.is_none() && c.ended == 0)
+            let mut all = r.containers.iter().chain(&r.init);
+            starts && all.all(|c| c.pid.is_none() && c.ended == 0 && c.last_exit.is_none())
         };
         Some(Self {
             logs: logs.take(LOGS).collect(),

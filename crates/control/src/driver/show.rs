@@ -321,7 +321,7 @@ impl Driver {
             };
         };
         let spec = self.spec_of(revision);
-        let mut containers = spec.iter().flat_map(|spec| &spec.service.containers);
+        let mut containers = spec.iter().flat_map(|spec| spec.service.all_containers());
         let limit =
             (containers.find(|c| c.name == container)).and_then(|c| c.resources.memory_limit_bytes);
         match (exit.oom, limit) {
@@ -395,8 +395,9 @@ fn ready(o: &Observed, revision: RevisionId) -> u32 {
 }
 
 fn replica(report: &ReplicaReport, phases: &BTreeMap<ReplicaId, Phase>) -> ReplicaView {
-    let container = |c: &layby_model::replica::ContainerReport| ContainerView {
+    let container = |c: &layby_model::replica::ContainerReport, init| ContainerView {
         name: c.name.clone(),
+        init,
         pid: c.pid,
         // One whose end stands was started once less than it ended.
         restarts: c.ended.saturating_sub(u32::from(
@@ -413,6 +414,8 @@ fn replica(report: &ReplicaReport, phases: &BTreeMap<ReplicaId, Phase>) -> Repli
         revision: report.revision.0,
         phase: phases.get(&report.id).copied().unwrap_or(report.phase),
         address: report.address.map(|ip| ip.to_string()),
-        containers: report.containers.iter().map(container).collect(),
+        containers: (report.containers.iter().map(|c| container(c, false)))
+            .chain(report.init.iter().map(|c| container(c, true)))
+            .collect(),
     }
 }

@@ -140,6 +140,7 @@ mod tests {
             phase: Phase::Stopped,
             address: None,
             containers: Vec::new(),
+            init: Vec::new(),
             run,
             ended: None,
             ended_in_a_row: 0,

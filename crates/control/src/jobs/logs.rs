@@ -62,7 +62,7 @@ fn size(line: &Line) -> usize {
 /// node's own says so.
 pub(super) async fn keep(plane: &Plane, id: &ServiceId, run: RunId, report: &ReplicaReport) {
     let mut all: Vec<Line> = Vec::new();
-    for container in &report.containers {
+    for container in report.init.iter().chain(&report.containers) {
         let query = LogQuery {
             container: Some(container.name.clone()),
             ..LogQuery::default()

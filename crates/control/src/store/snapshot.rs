@@ -104,10 +104,9 @@ pub(crate) fn content(copy: &Path) -> Result<(Vec<String>, Vec<(String, String)>
             let spec: RunSpec = serde_json::from_str(&spec).map_err(unreadable)?;
             let names = spec
                 .service
-                .containers
-                .into_iter()
-                .map(|container| container.image);
-            images.extend(names.zip(spec.images));
+                .all_containers()
+                .map(|container| &container.image);
+            images.extend(names.cloned().zip(spec.images));
         }
         images.sort_unstable();
         images.dedup();

@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 
 use layby_image::ImageConfig;
+use layby_model::hook::Hook;
 use layby_model::options::{ContainerOptions, Device, Ulimit};
 use layby_model::secret::ValueSource;
 use layby_model::spec::ContainerSpec;
-use layby_runtime::{ContainerConfig, DeviceConfig, MountConfig, OptionsConfig, UlimitConfig};
+use layby_runtime::{
+    ContainerConfig, DeviceConfig, HookConfig, MountConfig, OptionsConfig, UlimitConfig,
+};
 
 use crate::slots::Slots;
 
@@ -43,6 +46,39 @@ pub(super) fn merge(
         stop_grace_ms: spec.stop_grace_ms,
         mounts,
         options: options(&spec.options),
+        post_start: spec.post_start.iter().map(hook).collect(),
+        pre_stop: spec.pre_stop.iter().map(hook).collect(),
+        sidecar: spec.sidecar,
+    }
+}
+
+fn hook(hook: &Hook) -> HookConfig {
+    match hook {
+        Hook::Exec {
+            command,
+            user,
+            env,
+            working_dir,
+            privileged,
+        } => HookConfig::Exec {
+            argv: command.clone(),
+            env: env.clone().into_iter().collect(),
+            cwd: working_dir.clone(),
+            user: user.clone(),
+            privileged: *privileged,
+        },
+        Hook::Http {
+            port,
+            path,
+            host,
+            headers,
+        } => HookConfig::Http {
+            host: *host,
+            port: *port,
+            path: path.clone(),
+            headers: headers.clone(),
+        },
+        Hook::Sleep { ms } => HookConfig::Sleep { ms: *ms },
     }
 }
 

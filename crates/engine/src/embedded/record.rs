@@ -59,6 +59,8 @@ pub(super) struct HasEnded {
     pub(super) end: End,
     pub(super) in_a_row: u32,
     pub(super) containers: Vec<ContainerReport>,
+    #[serde(default)]
+    pub(super) init: Vec<ContainerReport>,
 }
 
 impl HasEnded {
@@ -69,6 +71,7 @@ impl HasEnded {
             end,
             in_a_row: entry.ended_in_a_row,
             containers: entry.containers.clone(),
+            init: entry.init.clone(),
         })
     }
 }
@@ -184,6 +187,7 @@ mod tests {
             },
             in_a_row: 2,
             containers: Vec::new(),
+            init: Vec::new(),
         };
         for ended in [Some(ended), None] {
             Record::bring_up_to_date(&bundle, 9, &ended).expect("written");

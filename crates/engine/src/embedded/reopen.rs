@@ -131,6 +131,7 @@ async fn take_over(
             end,
             in_a_row,
             containers,
+            init,
         }) = record.ended
         else {
             replica::lose(&mut entry, why);
@@ -140,6 +141,7 @@ async fn take_over(
         shared.set_shim(id, None);
         entry.actual = Actual::Stopped;
         entry.containers = containers;
+        entry.init = init;
         entry.ended = Some(end);
         entry.ended_in_a_row = in_a_row;
     }
@@ -154,7 +156,8 @@ async fn find(shared: &Arc<Shared>, id: ReplicaId, entry: &mut Entry) -> Result<
         return Err(format!("replica {id} has lost its network"));
     }
     let state = shim.state().unwrap_or_default();
-    entry.containers = containers(&state);
+    entry.containers = containers(&state.containers);
+    entry.init = containers(&state.init);
     entry.ended = ended(&state);
     entry.ended_in_a_row = state.ended_in_a_row;
     entry.run = state.run;

@@ -28,6 +28,8 @@ const REMOVE_AGAIN: Duration = Duration::from_secs(1);
 /// The grace of replicas whose settings are not known any more: those found at a restart. The shim knows the
 /// true one; this only bounds the wait for it.
 const GRACE: Duration = Duration::from_secs(600);
+/// What is not bounded here: the rollout's deadline, or the job's, ends it.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Carries out the orders for one replica.
 pub(super) async fn run(shared: Arc<Shared>, id: ReplicaId) {
@@ -101,7 +103,8 @@ pub(super) fn look(shared: &Shared, id: ReplicaId) {
     };
     shared.roster.change(id, |entry| match shim.state() {
         Some(state) => {
-            entry.containers = containers(&state);
+            entry.containers = containers(&state.containers);
+            entry.init = containers(&state.init);
             let before = entry.has_ended();
             entry.ended = ended(&state);
             entry.ended_in_a_row = state.ended_in_a_row;
@@ -245,9 +248,7 @@ async fn act(shared: &Arc<Shared>, id: ReplicaId, action: Action) -> Result<Actu
             let Some(shim) = shared.shim(id) else {
                 return Ok(Actual::Lost); // it had ended, and its shim is gone: another takes its place
             };
-            shim.start().await.map_err(from_shim)?;
-            fail::at(Point::AfterStart);
-            Ok(Actual::Running)
+            start(shared, id, &shim).await
         }
         Action::Stop | Action::Remove => {
             let shim = shim(shared, id)?;
@@ -270,10 +271,53 @@ async fn act(shared: &Arc<Shared>, id: ReplicaId, action: Action) -> Result<Actu
     }
 }
 
+/// Starts a replica. Where containers run before its own, or hooks follow, that takes as long as they do, unless it is to
+/// go on to something else meanwhile.
+async fn start(shared: &Arc<Shared>, id: ReplicaId, shim: &Shim) -> Result<Actual, Trouble> {
+    let entry = shared.roster.get(id);
+    let wakes = entry.as_ref().map(Entry::wakes);
+    let takes = match entry.and_then(|entry| entry.spec) {
+        Some(spec) if takes_its_time(&spec) => FOR_EVER,
+        // As well where it is not known: one that was found at a restart.
+        None => FOR_EVER,
+        Some(_) => Duration::ZERO,
+    };
+    let called_off = async {
+        let Some(wakes) = wakes.filter(|_| takes > Duration::ZERO) else {
+            return std::future::pending().await;
+        };
+        while !shared
+            .roster
+            .get(id)
+            .is_none_or(|entry| entry.is_called_off())
+        {
+            wakes.notified().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        started = shim.start(takes) => {
+            started.map_err(from_shim)?;
+            fail::at(Point::AfterStart);
+            Ok(Actual::Running)
+        }
+        () = called_off => {
+            shim.stop(grace(shared, id)).await.map_err(from_shim)?;
+            Ok(Actual::Stopped)
+        }
+    }
+}
+
+/// Whether a start is over only when something in the containers has ended.
+fn takes_its_time(spec: &RunSpec) -> bool {
+    let mut containers = spec.service.containers.iter();
+    !spec.service.init.is_empty() || containers.any(|container| !container.post_start.is_empty())
+}
+
 /// How long its containers may take to stop.
 fn grace(shared: &Shared, id: ReplicaId) -> Duration {
     let spec = shared.roster.get(id).and_then(|entry| entry.spec);
-    let containers = spec.iter().flat_map(|spec| &spec.service.containers);
+    let containers = spec.iter().flat_map(|spec| spec.service.all_containers());
     let longest = containers.map(|container| container.stop_grace_ms).max();
     longest.map_or(GRACE, Duration::from_millis)
 }
@@ -321,7 +365,7 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
     };
     // Both to their end: an attachment given up in the midst would leave devices that nobody knows of.
     let (unpacked, attached) = futures_util::future::join(unpacked, attached).await;
-    let (((containers, slots), ids), attachment) = (unpacked?, attached?);
+    let (((mut containers, slots), ids), attachment) = (unpacked?, attached?);
     fail::at(Point::AfterAttach);
     let address = IpAddr::V4(attachment.address);
     shared
@@ -339,6 +383,7 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
     let mut sandbox = SandboxSpec {
         cgroup: shared.cgroup(id),
         socket: shared.socket(id),
+        init: containers.split_off(spec.service.containers.len()),
         ..sandbox_of(ids, id, &spec, attachment, containers)
     };
     if !shared.shifts_ids {
@@ -354,7 +399,8 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Finds and unpacks every container's image, makes what it mounts, and merges its settings. Blocks.
+/// Finds and unpacks every container's image, makes what it mounts, and merges its settings; those that run before the others
+/// come last. Blocks.
 fn merge_all(
     shared: &Shared,
     app: &AppName,
@@ -369,7 +415,7 @@ fn merge_all(
         gate: &shared.gate,
     };
     let mut all = Vec::new();
-    for (n, container) in spec.service.containers.iter().enumerate() {
+    for (n, container) in spec.service.all_containers().enumerate() {
         let digest = spec.images.get(n).map_or("", String::as_str);
         let explain = |error: ImageError| from_image(&container.image, &error);
         let image = shared.images.get(digest).map_err(explain)?;

@@ -63,7 +63,7 @@ pub(super) fn sandbox(
 /// has the same.
 fn shifts_ids(spec: &RunSpec) -> bool {
     let options = &spec.service.sandbox;
-    let privileged = spec.service.containers.iter().any(|c| c.options.privileged);
+    let privileged = spec.service.all_containers().any(|c| c.options.privileged);
     !(privileged || options.host_users || options.host_pid || options.host_ipc)
 }
 

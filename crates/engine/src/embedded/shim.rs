@@ -83,9 +83,9 @@ impl Shim {
             .with(|inner| (!inner.gone).then(|| inner.state.clone()))
     }
 
-    /// Starts the containers.
-    pub(super) async fn start(&self) -> Result<SandboxState, Trouble> {
-        self.ask_state(Do::Start, Duration::ZERO).await
+    /// Starts the containers; `takes`: how long those may take that have to end first.
+    pub(super) async fn start(&self, takes: Duration) -> Result<SandboxState, Trouble> {
+        self.ask_state(Do::Start, takes).await
     }
 
     /// Stops the containers; `grace`: how long they may take.
@@ -278,7 +278,7 @@ mod tests {
             assert!(given_up.is_err(), "nobody answers yet");
         }
         resume.send(()).expect("it waits");
-        let answer = shim.start().await.expect("an answer");
+        let answer = shim.start(Duration::ZERO).await.expect("an answer");
         assert_eq!(answer, SandboxState::default());
         drop(shim);
         busy.await.expect("every line was whole");

@@ -10,11 +10,15 @@
 //! container costs 400 kB more, a third of what its shim has.
 
 mod attended;
+mod cell;
 mod connection;
+mod ending;
 mod heed;
 pub(crate) mod prepare;
 mod sandbox;
 mod serve;
+mod starting;
+mod steps;
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, OsStr};

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, umask};
 
-use super::sandbox::{Cell, Sandbox};
+use super::cell::Cell;
+use super::sandbox::Sandbox;
 use crate::binds::Binds;
 use crate::cgroup::Group;
 use crate::container::Parts;
@@ -28,7 +29,7 @@ pub(super) fn prepare(bundle: &Bundle, values: Values) -> Result<(Sandbox, UnixL
         .map_err(std::io::Error::from)
         .trying(|| format!("read {}", file.display()))?;
     spec.check()?;
-    for config in &spec.containers {
+    for config in spec.all_containers() {
         config.check_values(&values)?;
     }
     let group = Group::new(&spec.cgroup)?;
@@ -51,8 +52,8 @@ fn build(
     network(&spec)?;
     let needed = needed(bundle, &spec)?;
     rootfs::enter()?;
-    let mut binds = Vec::with_capacity(spec.containers.len());
-    for config in &mut spec.containers {
+    let mut binds = Vec::with_capacity(spec.containers.len() + spec.init.len());
+    for config in spec.containers.iter_mut().chain(&mut spec.init) {
         cdi::apply(config)?;
         binds.push(Binds::open(&config.name, &config.mounts)?);
     }
@@ -62,22 +63,33 @@ fn build(
     let stage = Stage::new(bundle, spec.id_map, &needed)?;
     rootfs::write_etc(&spec, &stage)?;
     group.create()?;
-    let mut cells = Vec::with_capacity(spec.containers.len());
-    for (config, binds) in spec.containers.iter().zip(binds) {
+    let mut cells = Vec::with_capacity(binds.len());
+    for (config, binds) in spec.all_containers().zip(binds) {
         let parts = make_parts(bundle, config, &values, group, &stage, binds)?;
         cells.push(Cell::new(config, parts, bundle.log(&config.name)));
+    }
+    let init = cells.split_off(spec.containers.len());
+    for (cell, config) in cells.iter().zip(&spec.containers) {
+        cell.ready_group(config)?;
     }
     let file = bundle.pid();
     fs::write(&file, format!("{}\n", nix::unistd::Pid::this()))
         .trying(|| format!("write {}", file.display()))?;
     // Those of files are in their files by now.
     let lasting = spec
-        .containers
-        .iter()
+        .all_containers()
         .flat_map(ContainerConfig::lasting_values);
     let lasting: Vec<usize> = lasting.collect();
     values.keep(&lasting);
-    let sandbox = Sandbox::new(bundle.clone(), spec, values, group.clone(), stage, cells);
+    let sandbox = Sandbox::new(
+        bundle.clone(),
+        spec,
+        values,
+        group.clone(),
+        stage,
+        cells,
+        init,
+    );
     Ok((sandbox, listener))
 }
 
@@ -94,12 +106,9 @@ fn make_parts(
     binds.copy_up(stage, &Root::open(&rootfs)?)?;
     let devices = Devices::make(stage, &config.name, &config.options)?;
     rootfs::make_private_dir(&bundle.oci(&config.name))?;
-    let group = group.child(&config.name);
-    group.create()?;
-    group.limit(config, &devices)?;
     Ok(Parts {
         rootfs,
-        group,
+        group: group.child(&config.name),
         binds,
         devices,
     })
@@ -109,7 +118,7 @@ fn make_parts(
 fn needed(bundle: &Bundle, spec: &SandboxSpec) -> Result<Vec<PathBuf>> {
     let mut paths = vec![bundle.root().to_owned()];
     paths.extend(spec.socket.parent().map(Path::to_owned));
-    paths.extend(spec.containers.iter().flat_map(|c| c.lower.iter().cloned()));
+    paths.extend(spec.all_containers().flat_map(|c| c.lower.iter().cloned()));
     paths
         .iter()
         .map(|path| match fs::canonicalize(path) {

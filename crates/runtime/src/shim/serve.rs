@@ -27,10 +27,12 @@ const TRIM_AFTER: Duration = Duration::from_secs(1);
 /// How many requests may wait for a stop to end.
 const MAX_WAITING: usize = 64;
 
-/// What waits for a stop to end.
+/// What waits for a stop or a start to end.
 enum Waiting {
     Stop(Asked),
     Start(Asked),
+    /// For the end of the start that it has begun.
+    Started(Asked),
     Quit(Asked),
 }
 
@@ -111,7 +113,7 @@ impl Server {
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
         ];
         fds.extend(self.clients.iter().map(Connection::poll_fd));
-        let pumps = self.sandbox.cells().iter().flat_map(|cell| cell.pumps());
+        let pumps = self.sandbox.pumps();
         fds.extend(pumps.map(|pump| PollFd::new(pump.pipe().as_fd(), PollFlags::POLLIN)));
         let live = self.execs.iter().filter(|running| !running.exec.at_end());
         fds.extend(
@@ -324,33 +326,58 @@ impl Server {
         self.serve_waiting();
     }
 
-    /// Serves what can be served now, in the order of asking: while the sandbox stops, all wait.
+    /// Serves what can be served now, in the order of asking: while the sandbox starts or stops, all wait. A stop that waits
+    /// behind a start is for the sandbox that this start makes, finished or not.
     fn serve_waiting(&mut self) {
-        while !self.waiting.is_empty() && !self.over {
-            let ready = self.sandbox.is_stopped()
-                || (self.sandbox.is_running() && matches!(self.waiting[0], Waiting::Start(_)));
-            if !ready {
-                // A stop that waits behind a start is for the sandbox that this start made.
-                if self.sandbox.is_running() {
-                    self.sandbox.stop();
-                    continue;
-                }
+        while !self.over {
+            let Some(first) = self.waiting.first() else {
                 return;
-            }
-            match self.waiting.remove(0) {
-                Waiting::Stop(asked) => self.reply_state(asked),
-                Waiting::Start(asked) => {
-                    let outcome = if self.sandbox.is_running() {
-                        Ok(())
-                    } else {
-                        self.sandbox.start()
-                    };
-                    let answer = outcome.map(|()| Answer::State(self.sandbox.state()));
-                    self.reply(asked, answer);
+            };
+            let (running, stopped) = (self.sandbox.is_running(), self.sandbox.is_stopped());
+            match *first {
+                Waiting::Start(asked) if stopped => {
+                    // Before its turn, so that it is the first to hear of it.
+                    self.waiting[0] = Waiting::Started(asked);
+                    if let Err(error) = self.sandbox.start() {
+                        self.waiting.remove(0);
+                        self.reply(asked, Err(error));
+                    }
                 }
-                Waiting::Quit(asked) => self.quit(asked),
+                Waiting::Start(asked) | Waiting::Started(asked) if running => {
+                    self.waiting.remove(0);
+                    self.reply_state(asked);
+                }
+                Waiting::Started(asked) if stopped => {
+                    self.waiting.remove(0);
+                    let error = self.sandbox.why_not_started();
+                    self.reply(asked, Err(error));
+                }
+                Waiting::Stop(asked) if stopped => {
+                    self.waiting.remove(0);
+                    self.reply_state(asked);
+                }
+                Waiting::Quit(asked) if stopped => {
+                    self.waiting.remove(0);
+                    self.quit(asked);
+                }
+                Waiting::Stop(_) | Waiting::Quit(_) if running => self.sandbox.stop(),
+                Waiting::Started(_) if self.ends_behind() => {
+                    self.sandbox.stop();
+                    if !self.sandbox.is_stopped() {
+                        return;
+                    }
+                }
+                Waiting::Start(_) | Waiting::Started(_) | Waiting::Stop(_) | Waiting::Quit(_) => {
+                    return;
+                }
             }
         }
+    }
+
+    /// Whether somebody waits for an end.
+    fn ends_behind(&self) -> bool {
+        let mut all = self.waiting.iter();
+        all.any(|waiting| matches!(waiting, Waiting::Stop(_) | Waiting::Quit(_)))
     }
 
     fn quit(&mut self, asked: Asked) {
