@@ -13,6 +13,7 @@ mod options;
 mod probes;
 mod rig;
 mod shims;
+mod starts;
 mod steps;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -47,6 +48,7 @@ fn main() {
         options::TESTS,
         probes::TESTS,
         shims::TESTS,
+        starts::TESTS,
         steps::TESTS,
     ]
     .concat();

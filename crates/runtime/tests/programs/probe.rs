@@ -132,6 +132,10 @@ fn main() {
             let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
             file.write_all(text.as_bytes()).unwrap();
         }
+        ["add", path, text] => {
+            let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+        }
         ["remove", path] => fs::remove_file(path).or_else(|_| fs::remove_dir_all(path)).unwrap(),
         ["mkdir", path] => fs::create_dir_all(path).unwrap(),
         ["owner", path] => {
