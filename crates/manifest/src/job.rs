@@ -48,6 +48,9 @@ pub(crate) fn strip(draft: &mut Draft, report: &mut Report) {
     if spec.deploy_on_push {
         ignored("deploying on a push");
     }
+    if spec.autoscale.take().is_some() {
+        ignored("how it is scaled");
+    }
     if spec.replicas != 1 {
         ignored("a number of replicas");
     }

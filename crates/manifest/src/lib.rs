@@ -41,6 +41,7 @@ mod kubernetes;
 mod mount;
 mod power;
 mod report;
+mod scale;
 mod signal;
 mod sysctl;
 mod tree;

@@ -29,6 +29,30 @@ const PLACES: &[Place<'_>] = &[
         inert: &["revisionHistoryLimit"],
     },
     Place {
+        name: "HorizontalPodAutoscalerSpec",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: web, image: x}]}}\n---\napiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: web}\nspec:\n  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}\n  maxReplicas: 4\n  @\n",
+        keys: &[
+            ("behavior", "{scaleDown: {selectPolicy: Disabled}}"),
+            (
+                "metrics",
+                "[{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]",
+            ),
+            ("minReplicas", "2"),
+        ],
+        inert: &[],
+    },
+    Place {
+        name: "HPAScalingRules",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: web, image: x}]}}\n---\napiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: web}\nspec:\n  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}\n  maxReplicas: 4\n  behavior:\n    scaleUp:\n      @\n",
+        keys: &[
+            ("policies", "[{type: Pods, value: 1, periodSeconds: 60}]"),
+            ("selectPolicy", "Min"),
+            ("stabilizationWindowSeconds", "10"),
+            ("tolerance", "0.05"),
+        ],
+        inert: &[],
+    },
+    Place {
         name: "JobSpec",
         manifest: "apiVersion: batch/v1\nkind: Job\nmetadata: {name: web}\nspec:\n  template: {spec: {restartPolicy: Never, containers: [{name: web, image: x}]}}\n  @\n",
         keys: &[

@@ -75,8 +75,10 @@ pub struct Autoscale {
     /// How long a request may be held, in milliseconds; `None`: as anywhere.
     pub hold_ms: Option<u64>,
     /// How fast CPU adds replicas.
+    #[serde(skip_serializing_if = "Pace::is_up")]
     pub cpu_up: Pace,
     /// How fast CPU takes replicas away.
+    #[serde(skip_serializing_if = "Pace::is_down")]
     pub cpu_down: Pace,
 }
 
@@ -140,16 +142,20 @@ impl Autoscale {
                 "its target is {target}, and a replica gets {concurrency} at once at most"
             ));
         }
-        let window = |name, ms| out_of(name, ms, WINDOW_MIN_MS, WINDOW_MAX_MS);
+        let span = |name: &str, is_ms: u64, least_ms: u64, most_ms: u64| {
+            let [is, least, most] = [is_ms, least_ms, most_ms].map(policy::seconds);
+            (!(least_ms..=most_ms).contains(&is_ms))
+                .then(|| format!("its {name} is {is}: it can be {least} to {most}"))
+        };
+        let stable_ms = self.stable_window_ms;
         of(self.concurrency)
             .and_then(|n| out_of("concurrency", n, 1, requests))
             .or_else(|| of(self.target).and_then(|n| out_of("target", n, 1, requests)))
             .or_else(|| of(self.cpu_percent).and_then(|n| out_of("cpu", n, 1, 10_000)))
-            .or_else(|| window("stable window (in ms)", self.stable_window_ms))
+            .or_else(|| span("stable window", stable_ms, WINDOW_MIN_MS, WINDOW_MAX_MS))
             .or_else(|| {
-                let stable_ms = self.stable_window_ms;
                 let panic_ms = self.panic_window_ms;
-                out_of("panic window (in ms)", panic_ms, WINDOW_MIN_MS, stable_ms)
+                span("panic window", panic_ms, WINDOW_MIN_MS, stable_ms)
             })
             .or_else(|| {
                 out_of(
@@ -159,13 +165,10 @@ impl Autoscale {
                     100_000,
                 )
             })
-            .or_else(|| out_of("largest step up", u64::from(self.up_times), 2, 100_000))
-            .or_else(|| out_of("largest step down", u64::from(self.down_times), 2, 100_000))
-            .or_else(|| out_of("delay (in ms)", self.down_delay_ms, 0, WINDOW_MAX_MS))
-            .or_else(|| {
-                let hold_ms = self.hold_ms?;
-                out_of("longest hold (in ms)", hold_ms, WINDOW_MIN_MS, HOLD_MAX_MS)
-            })
+            .or_else(|| out_of("up rate", u64::from(self.up_times), 2, 100_000))
+            .or_else(|| out_of("down rate", u64::from(self.down_times), 2, 100_000))
+            .or_else(|| span("down delay", self.down_delay_ms, 0, WINDOW_MAX_MS))
+            .or_else(|| span("hold", self.hold_ms?, WINDOW_MIN_MS, HOLD_MAX_MS))
             .or_else(|| self.cpu_up.refuse().or_else(|| self.cpu_down.refuse()))
     }
 }
@@ -206,6 +209,14 @@ impl Pace {
             select: Select::Max,
             steps: vec![step],
         }
+    }
+
+    fn is_up(&self) -> bool {
+        *self == Self::up()
+    }
+
+    fn is_down(&self) -> bool {
+        *self == Self::down()
     }
 
     fn refuse(&self) -> Option<String> {

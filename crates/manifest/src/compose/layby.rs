@@ -7,6 +7,7 @@ use crate::draft::Placed;
 use crate::fields::{Fields, port};
 use crate::job;
 use crate::report::Report;
+use crate::scale::{self, Scaling};
 use crate::units::{duration_ms, sleep_after_ms};
 
 /// What is said there.
@@ -17,6 +18,9 @@ pub(crate) struct Settings {
     /// Ports that speak HTTP.
     pub(crate) http: Vec<u16>,
     pub(crate) sleep: SleepPolicy,
+    /// Something is said of that.
+    pub(crate) sleep_said: bool,
+    pub(crate) scale: Option<Scaling>,
     pub(crate) deploy_on_push: bool,
     /// So many more attempts a failed rollout gets.
     pub(crate) retries: Option<u32>,
@@ -48,7 +52,9 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Settings {
             settings.sleep.sleep_after_ms = after;
         }
         sleep.finish(report);
+        settings.sleep_said = true;
     }
+    settings.scale = scale::read(&mut fields, report);
     settings.job = job(&mut fields, report);
     if let Some(job) = &mut settings.job {
         job.retries = settings.retries.take().unwrap_or_default();

@@ -17,7 +17,7 @@ use crate::fields::{Fields, parsed, texts};
 use crate::report::Report;
 use crate::tree::{Entry, Value, cut};
 use crate::units::duration_ms;
-use crate::{job, mount, power, signal};
+use crate::{job, mount, power, scale, signal};
 
 /// Reads a service. `None` if it has no usable name, or is left out.
 pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> Option<Member> {
@@ -154,6 +154,7 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         job: layby.job,
         ..ServiceSpec::new(name?)
     };
+    scale::settle(layby.scale, layby.sleep_said, &mut spec, report);
     let how = "say \"order: start-first\" in \"deploy.update_config\"";
     if spec.job.is_none() {
         spec.strategy = mount::strategy(strategy, &spec, &place, how, report);

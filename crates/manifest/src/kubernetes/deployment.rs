@@ -13,6 +13,7 @@ use crate::kubernetes::metadata::{self, Metadata};
 use crate::kubernetes::pod::{self, Pod, Restarts};
 use crate::power::{self, Limited};
 use crate::report::Report;
+use crate::scale::{self, Scaling};
 use crate::tree::{Place, cut};
 use crate::units::sleep_after_ms;
 
@@ -36,6 +37,9 @@ pub(crate) struct Deployment {
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
     pub(crate) sleep: SleepPolicy,
+    /// Something is said of that.
+    pub(crate) sleep_said: bool,
+    pub(crate) scale: Option<Scaling>,
     /// The port in the replica that HTTP by host name goes to.
     pub(crate) port: Option<u16>,
     /// A pushed tag makes a new revision.
@@ -211,6 +215,9 @@ fn settings(
     let name = "the annotation \"layby.dev/power\"";
     let mut settings = Settings {
         power: power::read(annotations.remove("power"), name, what, limited, report),
+        sleep_said: annotations.contains_key("doze-after")
+            || annotations.contains_key("sleep-after"),
+        scale: scale::annotated(&mut annotations, what, report),
         ..Settings::default()
     };
     let mut read =

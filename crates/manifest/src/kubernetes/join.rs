@@ -10,11 +10,13 @@ use layby_model::spec::{ProbeAction, PublishedPort, ServicePort, ServiceSpec};
 use crate::draft::{Draft, not_a_label};
 use crate::job;
 use crate::kubernetes::claim::{self, Claim};
+use crate::kubernetes::deployment::Settings;
 use crate::kubernetes::job::Job;
 use crate::kubernetes::service::Target;
 use crate::kubernetes::{Deployment, Service};
 use crate::mount;
 use crate::report::Report;
+use crate::scale;
 use crate::tree::{Place, cut};
 
 /// Makes a service of each Deployment; a Service gives it a further name, its port and ports of the machine.
@@ -29,7 +31,7 @@ pub(crate) fn join(
     let claims = claim::by_name(claims, report);
     let mut drafts: Vec<(Draft, Deployment)> = deployments
         .into_iter()
-        .map(|mut deployment| (draft(&mut deployment), deployment))
+        .map(|mut deployment| (draft(&mut deployment, report), deployment))
         .collect();
     let mut routed = vec![None; drafts.len()];
     for service in services {
@@ -98,8 +100,8 @@ pub(crate) fn join(
 }
 
 /// The service that a Deployment is, without ports and further names.
-fn draft(deployment: &mut Deployment) -> Draft {
-    Draft {
+fn draft(deployment: &mut Deployment, report: &mut Report) -> Draft {
+    let mut draft = Draft {
         spec: ServiceSpec {
             containers: std::mem::take(&mut deployment.pod.containers),
             replicas: deployment.replicas,
@@ -115,7 +117,12 @@ fn draft(deployment: &mut Deployment) -> Draft {
         published_at: Vec::new(),
         aliases_at: Vec::new(),
         named_files: Vec::new(),
-    }
+    };
+    let Settings {
+        scale, sleep_said, ..
+    } = &mut deployment.settings;
+    scale::settle(scale.take(), *sleep_said, &mut draft.spec, report);
+    draft
 }
 
 /// Whether the pods of a Deployment bear all labels that a Service asks for. One that asks for none selects none.

@@ -9,6 +9,7 @@ use crate::report::Report;
 use crate::tree::{Node, Place, Value, cut};
 use crate::{ReadOptions, app};
 
+mod autoscaler;
 mod bundle;
 mod claim;
 mod container;
@@ -27,6 +28,7 @@ mod security;
 mod service;
 mod volume;
 
+use autoscaler::Autoscaler;
 use bundle::Bundles;
 use claim::Claim;
 pub(crate) use deployment::Deployment;
@@ -83,6 +85,7 @@ struct Objects {
     jobs: Vec<job::Job>,
     services: Vec<Service>,
     claims: Vec<Claim>,
+    autoscalers: Vec<Autoscaler>,
     bundles: Bundles,
     /// The namespaces that they name, but for `default`.
     namespaces: Vec<Placed<String>>,
@@ -126,6 +129,7 @@ pub(crate) fn read(files: Vec<File>, options: &ReadOptions, report: &mut Report)
         );
     }
     let name = app::name(options, &objects.namespaces, report);
+    autoscaler::join(objects.autoscalers, &mut objects.deployments, report);
     let services = join::join(
         objects.deployments,
         objects.jobs,
@@ -207,6 +211,11 @@ fn object(node: Node, objects: &mut Objects, waiting: &mut Vec<Node>, report: &m
             objects.namespaces.extend(namespace);
             objects.services.extend(service);
         }
+        ("HorizontalPodAutoscaler", "autoscaling/v2" | "autoscaling/v1") => {
+            let (autoscaler, namespace) = autoscaler::read(fields, report);
+            objects.namespaces.extend(namespace);
+            objects.autoscalers.extend(autoscaler);
+        }
         ("Secret" | "ConfigMap", "v1") => {
             let kind = match kind.as_str() {
                 "Secret" => ValueKind::Secret,
@@ -224,6 +233,7 @@ fn object(node: Node, objects: &mut Objects, waiting: &mut Vec<Node>, report: &m
             "ConfigMap"
             | "CronJob"
             | "Deployment"
+            | "HorizontalPodAutoscaler"
             | "Job"
             | "PersistentVolumeClaim"
             | "Secret"
@@ -233,6 +243,7 @@ fn object(node: Node, objects: &mut Objects, waiting: &mut Vec<Node>, report: &m
             let read = match kind.as_str() {
                 "Deployment" => "apps/v1",
                 "CronJob" | "Job" => "batch/v1",
+                "HorizontalPodAutoscaler" => "autoscaling/v2",
                 _ => "v1",
             };
             report.error(
