@@ -164,7 +164,7 @@ impl Client {
             readable?;
         }
         let buffer = input.get_or_insert_with(|| worker.buffers.small());
-        let mut finder = HeadFinder::default();
+        let mut finder = HeadFinder::request();
         let mut reads = 0;
         let len = loop {
             if let Some(len) = finder.find(buffer.filled())? {

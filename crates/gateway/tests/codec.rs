@@ -1,7 +1,8 @@
 //! The codec, property by property: no input makes it panic, and how input is split changes nothing.
 
 use layby_gateway::codec::{
-    Framing, HeadFinder, Hop, Refusal, RequestHead, Terms, parse_request, parse_response,
+    Framing, HeadFinder, Hop, Refusal, RequestHead, ResponseHead, Terms, parse_bare_response,
+    parse_request, parse_response,
 };
 use proptest::prelude::*;
 
@@ -14,7 +15,7 @@ type Outcome = Result<Option<(RequestHead, Vec<u8>, Vec<u8>, bool)>, Refusal>;
 
 /// Reads a request that arrives in `parts`: its head, what is sent on, its body, whether that is whole.
 fn read(parts: &[&[u8]]) -> Outcome {
-    let mut finder = HeadFinder::default();
+    let mut finder = HeadFinder::request();
     let mut input = Vec::new();
     let mut parts = parts.iter();
     let len = loop {
@@ -38,6 +39,28 @@ fn read(parts: &[&[u8]]) -> Outcome {
             _ => return Ok(Some((head, out, body, rest.is_done()))),
         }
     }
+}
+
+/// Reads the head of a response that arrives in `parts`: what is known of it, what the client is sent.
+fn read_answer(parts: &[&[u8]], terms: Terms) -> Result<Option<(ResponseHead, Vec<u8>)>, Refusal> {
+    let mut finder = HeadFinder::response();
+    let mut input = Vec::new();
+    for part in parts {
+        input.extend_from_slice(part);
+        let Some(len) = finder.find(&input)? else {
+            continue;
+        };
+        let mut out = Vec::new();
+        let parsed = match finder.has_bare_lf() {
+            true => parse_bare_response(&input[..len], terms, &mut out)?,
+            false => parse_response(&input[..len], terms, &mut out)?,
+        };
+        if parsed.verbatim {
+            out.extend_from_slice(&input[..len]);
+        }
+        return Ok(Some((parsed, out)));
+    }
+    Ok(None)
 }
 
 /// Requests that are nearly right, so that all parts of the codec are reached.
@@ -95,6 +118,40 @@ fn requests() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// The lines of heads of responses that are nearly right.
+fn answers() -> impl Strategy<Value = Vec<&'static str>> {
+    let first = prop::sample::select(vec![
+        "HTTP/1.1 200 OK",
+        "HTTP/1.0 200 OK",
+        "HTTP/1.1 204 ",
+        "HTTP/1.1 100 Continue",
+        "HTTP/1.1 302",
+        "HTTP/1.1 200 O\rK",
+        "HTTP/2 200",
+        "Status: 200",
+    ]);
+    let line = prop::sample::select(vec![
+        "Content-Length: 3",
+        "Content-Length: 3\r",
+        "Transfer-Encoding: chunked",
+        "Connection: close",
+        "Connection: x-a",
+        "Keep-Alive: timeout=5",
+        "X-A: b",
+        "X-Empty:",
+        "X-B: a\rb",
+        " folded",
+        "X : y",
+        "no header",
+    ]);
+    (first, prop::collection::vec(line, 0..6)).prop_map(|(first, lines)| {
+        let mut all = vec![first];
+        all.extend(lines);
+        all.push("");
+        all
+    })
+}
+
 /// Header names in lower case.
 fn names(head: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(head).to_lowercase();
@@ -145,7 +202,39 @@ proptest! {
         let _ = parse_response(&bytes, terms, &mut Vec::new());
         let answer = [b"HTTP/1.1 200 OK\r\n", near.as_slice()].concat();
         let _ = parse_response(&answer, terms, &mut Vec::new());
+        let _ = parse_bare_response(&bytes, terms, &mut Vec::new());
+        let _ = parse_bare_response(&answer, terms, &mut Vec::new());
+        let _ = read_answer(&[&answer], terms);
         let _ = Framing::chunked().take(&bytes);
+    }
+
+    #[test]
+    fn an_answer_with_bare_line_feeds_is_read_as_the_one_with_whole_line_ends(lines in answers(), bare in any::<u16>(), http10 in any::<bool>(), cut in any::<prop::sample::Index>()) {
+        let terms = Terms { head: false, http10, keep_alive: true, upgrade: false };
+        let with = |end: &dyn Fn(usize) -> &'static str| -> Vec<u8> {
+            let ended = lines.iter().enumerate().map(|(at, line)| format!("{line}{}", end(at)));
+            ended.collect::<String>().into_bytes()
+        };
+        let text = with(&|at| if bare >> at & 1 == 1 { "\n" } else { "\r\n" });
+        let read = read_answer(&[&text], terms);
+        let at = cut.index(text.len() + 1);
+        prop_assert_eq!(&read_answer(&[&text[..at], &text[at..]], terms), &read);
+
+        // A line that ends with a carriage return, and then a line feed, is whole: there is no bare one.
+        if lines.iter().any(|line| line.ends_with('\r')) {
+            return Ok(());
+        }
+        let whole = read_answer(&[&with(&|_| "\r\n")], terms);
+        let known = |read: &Result<Option<(ResponseHead, Vec<u8>)>, Refusal>| {
+            read.clone().map(|found| found.map(|(head, out)| (ResponseHead { verbatim: false, ..head }, out)))
+        };
+        prop_assert_eq!(known(&read), known(&whole));
+        if let Ok(Some((_, out))) = read {
+            let lf = out.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+            for (at, _) in lf {
+                prop_assert_eq!(out[at - 1], b'\r', "a bare line feed in {:?}", String::from_utf8_lossy(&out));
+            }
+        }
     }
 
     #[test]

@@ -217,6 +217,31 @@ fn an_answer_that_ends_by_closing_is_passed_on_and_the_client_told() {
 }
 
 #[test]
+fn answers_with_bare_line_feeds_are_passed_on_with_whole_ones() {
+    let server = Server::answering(|head, _| match head.split(' ').nth(1).unwrap_or_default() {
+        "/length" => "HTTP/1.1 200 OK\nX-A: b\nContent-Length: 5\n\na\nb\nc".to_owned(),
+        "/mixed" => "HTTP/1.1 200 OK\r\nX-A: b\nContent-Length: 1\r\n\nm".to_owned(),
+        "/interim" => {
+            "HTTP/1.1 103 Early Hints\nX-A: b\n\nHTTP/1.1 200 OK\nContent-Length: 1\n\ni".to_owned()
+        }
+        _ => "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n1\nc\n0\n\n".to_owned(),
+    });
+    let world = World::serving(&[(replica(1), server.addr)]);
+    let mut client = world.client();
+    for (path, text) in [("/length", "a\nb\nc"), ("/mixed", "m")] {
+        let response = client.get(path);
+        assert_eq!(response.text(), text);
+        assert!(!response.head.replace("\r\n", "").contains('\n'));
+        assert!(response.head.contains("X-A: b\r\n"), "{}", response.head);
+    }
+    client.send(&format!("GET /interim HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+    assert_eq!(client.response().status, 103);
+    assert_eq!(client.response().text(), "i");
+    // Chunks are framing: there a line feed alone could be read in two ways.
+    assert_eq!(client.get("/chunked").status, 502);
+}
+
+#[test]
 fn a_truncated_answer_is_cut_off_for_the_client_too() {
     let server = Server::scripted(|client| {
         request(client);

@@ -13,8 +13,15 @@ pub const MAX_HEADERS: usize = 100;
 const MAX_EMPTY_BYTES: usize = 16;
 
 /// Finds the end of a head while its bytes arrive, looking at each byte once.
-#[derive(Debug, Clone, Copy, Default)]
+///
+/// Lines of a request end with CRLF and nothing else: whoever takes less reads other requests than the next one on the
+/// way. In a response a line feed alone is a line end too (RFC 9112, section 2.2, allows it; CGI scripts write it).
+#[derive(Debug, Clone, Copy)]
 pub struct HeadFinder {
+    /// A line feed alone ends a line.
+    takes_bare_lf: bool,
+    /// One did.
+    bare_lf: bool,
     /// Where the line begins that is looked at.
     line: usize,
     /// Up to where the bytes were looked at.
@@ -24,19 +31,45 @@ pub struct HeadFinder {
 }
 
 impl HeadFinder {
+    /// For a request.
+    pub fn request() -> Self {
+        Self {
+            takes_bare_lf: false,
+            bare_lf: false,
+            line: 0,
+            seen: 0,
+            begun: false,
+        }
+    }
+
+    /// For a response.
+    pub fn response() -> Self {
+        Self {
+            takes_bare_lf: true,
+            ..Self::request()
+        }
+    }
+
+    /// Whether a line ended with a line feed alone, so that the head is one for [`super::parse_bare_response`].
+    pub fn has_bare_lf(&self) -> bool {
+        self.bare_lf
+    }
+
     /// The length of the head that `bytes` begins with, its empty line included; `None`: not there yet.
     ///
     /// `bytes` must begin with what it began with at the last call, and may have grown since.
     ///
     /// # Errors
-    /// A line feed without a carriage return before it, and a head that is too large.
+    /// In a request a line feed without a carriage return before it; a head that is too large.
     pub fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
         for at in memchr::memchr_iter(b'\n', &bytes[self.seen..]) {
             let lf = self.seen + at;
-            if lf == self.line || bytes[lf - 1] != b'\r' {
+            let bare = lf == self.line || bytes[lf - 1] != b'\r';
+            if bare && !self.takes_bare_lf {
                 return Err(Refusal::Malformed("a line ends without a carriage return"));
             }
-            let empty = lf - 1 == self.line;
+            self.bare_lf |= bare;
+            let empty = lf - usize::from(!bare) == self.line;
             self.line = lf + 1;
             if !empty {
                 self.begun = true;

@@ -12,7 +12,7 @@ pub use body::{Framing, Piece};
 pub use fields::{has_cookie, has_header};
 pub use head::{HeadFinder, MAX_HEAD_BYTES, MAX_HEADERS};
 pub use request::{Hop, Method, RequestHead, parse_request};
-pub use response::{ResponseHead, Terms, parse_response};
+pub use response::{ResponseHead, Terms, parse_bare_response, parse_response};
 
 /// Why a message is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

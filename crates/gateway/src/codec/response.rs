@@ -122,6 +122,29 @@ pub fn parse_response(
     })
 }
 
+/// Reads a `head` in which lines end with a line feed alone, and appends it to `out` with CRLF at the end of each line,
+/// rewritten as [`parse_response`] does: the client is sent nothing that could be read in two ways.
+///
+/// # Errors
+/// As [`parse_response`].
+pub fn parse_bare_response(
+    head: &[u8],
+    terms: Terms,
+    out: &mut Vec<u8>,
+) -> Result<ResponseHead, Refusal> {
+    let mut whole = Vec::with_capacity(head.len() + MAX_HEADERS + 2);
+    for line in head.split_inclusive(|byte| *byte == b'\n') {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        whole.extend_from_slice(line.strip_suffix(b"\r").unwrap_or(line));
+        whole.extend_from_slice(b"\r\n");
+    }
+    let mut parsed = parse_response(&whole, terms, out)?;
+    if std::mem::take(&mut parsed.verbatim) {
+        out.extend_from_slice(&whole);
+    }
+    Ok(parsed)
+}
+
 /// What the headers say, taken together.
 #[derive(Debug)]
 struct Facts {

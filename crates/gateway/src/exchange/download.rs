@@ -10,7 +10,9 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::{End, STALL_MS, State, WATCH_AFTER_MS};
 use crate::buffer::Lent;
-use crate::codec::{Framing, HeadFinder, Refusal, ResponseHead, parse_response};
+use crate::codec::{
+    Framing, HeadFinder, Refusal, ResponseHead, parse_bare_response, parse_response,
+};
 use crate::hold::Held;
 use crate::io::{Departure, poll_read};
 
@@ -88,7 +90,7 @@ impl<'a> Download<'a> {
 
     /// Reads a head into `buffer`, and leaves it there; `ready`: there is something to be read.
     async fn read_head(&mut self, buffer: &mut Lent, mut ready: bool) -> Result<Head, End> {
-        let mut finder = HeadFinder::default();
+        let mut finder = HeadFinder::response();
         loop {
             // An interim response may have brought the next head with it.
             if !buffer.is_empty()
@@ -121,7 +123,12 @@ impl<'a> Download<'a> {
         };
         let mut bytes = self.state.buffers.head();
         let head = &buffer.filled()[..len];
-        let response = parse_response(head, self.state.terms, &mut bytes).map_err(refuse)?;
+        let terms = self.state.terms;
+        let response = match finder.has_bare_lf() {
+            false => parse_response(head, terms, &mut bytes),
+            true => parse_bare_response(head, terms, &mut bytes),
+        };
+        let response = response.map_err(refuse)?;
         Ok(Some(Head {
             response,
             bytes,
