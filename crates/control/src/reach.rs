@@ -1,99 +1,143 @@
 //! What of the node a token reaches that is limited to some apps, or is no admin's: images, volumes and folders.
 //!
-//! An app has the images that its services run and the repositories of the node's registry that begin with its name. The
-//! other images are everybody's, but those that another app builds or has in the registry.
+//! An app has the images that were built for it, those that its services and jobs name or run, and the repositories of the
+//! node's registry that begin with its name. What was pulled may be run by all, as it could be pulled again; whatever
+//! else is on the node is the node's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use layby_image::registry::Hosts;
-use layby_image::{Image, Reference};
+use layby_image::{Image, ImageName, Reference, Source};
+use layby_model::engine::RunSpec;
 use layby_model::mounts::MountSource;
 use layby_model::spec::{AppSpec, ServiceSpec};
 
 use crate::api::types::Problem;
 use crate::deploy::images;
 use crate::plane::Plane;
-use crate::store::Row;
 use crate::tokens::Rights;
 
 /// What is known of images when somebody asks for one.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Reach {
     rights: Rights,
-    hosts: Hosts,
-    /// The names of images that apps build, and whose they are.
-    built: BTreeMap<String, String>,
-    /// The digests of images that apps run.
-    run: BTreeMap<String, Vec<String>>,
+    plane: Arc<Plane>,
+    /// What the store's names mean, and where they come from.
+    names: BTreeMap<String, ImageName>,
+    /// The names in what the apps run, and the digests.
+    named: BTreeSet<String>,
+    run: BTreeSet<String>,
 }
 
 impl Reach {
     /// Somebody's.
-    pub(crate) async fn of(plane: &Plane, rights: &Rights) -> Result<Arc<Self>, Problem> {
-        let rows = match rights.is_whole() {
-            true => Vec::new(),
-            false => plane.store.services().await?,
+    pub(crate) async fn of(plane: &Arc<Plane>, rights: &Rights) -> Result<Arc<Self>, Problem> {
+        let mut reach = Self {
+            rights: rights.clone(),
+            plane: Arc::clone(plane),
+            names: BTreeMap::new(),
+            named: BTreeSet::new(),
+            run: BTreeSet::new(),
         };
-        let hosts = plane.desk.registry.hosts().clone();
-        Ok(Arc::new(Self::new(rights.clone(), hosts, &rows)))
-    }
-
-    fn new(rights: Rights, hosts: Hosts, rows: &[Row]) -> Self {
-        let (mut built, mut run) = (BTreeMap::new(), BTreeMap::<_, Vec<String>>::new());
-        for row in rows {
-            let app = &row.service.app;
-            for revision in row.live.iter().chain([&row.target]) {
-                let service = &revision.spec.service;
-                for container in service.all_containers() {
-                    if container.build.is_some() {
-                        let name = images::name(app, service, container);
-                        built.insert(plain(&hosts, &name), app.to_string());
-                    }
-                }
-                for digest in &revision.spec.images {
-                    run.entry(digest.clone()).or_default().push(app.to_string());
-                }
+        if rights.is_whole() {
+            return Ok(Arc::new(reach));
+        }
+        for row in plane.store.services().await? {
+            if rights.covers(row.service.app.as_str()) {
+                let revisions = row.live.iter().chain([&row.target]);
+                revisions.for_each(|revision| reach.runs(&revision.spec));
             }
         }
-        Self {
-            rights,
-            hosts,
-            built,
-            run,
+        for (id, shelf) in &plane.jobs.shown().shelves {
+            if rights.covers(id.app.as_str()) {
+                let jobs = shelf.job.iter();
+                jobs.for_each(|job| reach.runs(&job.spec));
+            }
         }
+        let store = Arc::clone(&plane.images);
+        let names = tokio::task::spawn_blocking(move || store.names()).await;
+        let names = names.map_err(images::broke_off)??.into_iter();
+        reach.names = names.map(|name| (name.reference.clone(), name)).collect();
+        Ok(Arc::new(reach))
     }
 
-    /// Whether an image may be used by this name, or made to have it.
+    /// The node.
+    pub(crate) fn plane(&self) -> &Plane {
+        &self.plane
+    }
+
+    fn runs(&mut self, spec: &RunSpec) {
+        let containers = spec.service.all_containers();
+        let names = containers.map(|container| self.plain(&container.image));
+        let names: Vec<String> = names.collect();
+        self.named.extend(names);
+        self.run.extend(spec.images.iter().cloned());
+    }
+
+    /// Whether an image may be used by this name or digest. What is not here may be: it will be pulled. May read a file.
     ///
     /// # Errors
-    /// 403: it is another app's.
+    /// 403: it is another app's, or the node's.
     pub(crate) fn use_image(&self, name: &str) -> Result<(), Problem> {
-        if self.rights.is_whole() {
-            return Ok(());
+        match self.may_use(name) {
+            true => Ok(()),
+            false => Err(self.not_its(name)),
         }
-        let owner = match self.repository_app(name) {
-            Some(app) => Some(app),
-            None => self.built.get(&plain(&self.hosts, name)).cloned(),
-        };
-        match owner {
-            Some(app) if !self.rights.covers(&app) => {
-                Err(self.rights.denied(&format!("the image {name}")))
+    }
+
+    fn may_use(&self, name: &str) -> bool {
+        if self.rights.is_whole() {
+            return true;
+        }
+        let plain = self.plain(name);
+        let repository = self.repository(&plain);
+        if let Some(own) = &repository
+            && !self.rights.covers(first_part(own))
+        {
+            return false;
+        }
+        let known = self.names.get(&plain);
+        match (known, digest_of(&plain)) {
+            (Some(known), _) => self.is_open(known),
+            (None, None) => true,
+            (None, Some(digest)) => {
+                let registry = &self.plane.desk.registry;
+                self.run.contains(digest)
+                    || self.names_of(digest).any(|name| self.is_open(name))
+                    || repository.is_some_and(|own| registry.holds(&own.repository, digest))
+                    || self.plane.images.get(digest).is_err()
             }
-            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether an app may build an image of this name, which then loses it.
+    ///
+    /// # Errors
+    /// 403: it is another app's, or the node's, or was pulled.
+    pub(crate) fn build(&self, name: &str) -> Result<(), Problem> {
+        let plain = self.plain(name);
+        let is_free = match (self.repository(&plain), self.names.get(&plain)) {
+            (Some(own), _) => self.rights.covers(first_part(&own)),
+            (None, Some(known)) => self.is_built(known),
+            (None, None) => true,
+        };
+        match self.rights.is_whole() || is_free {
+            true => Ok(()),
+            false => Err(self.not_its(name)),
         }
     }
 
     /// Whether the apps have this image, by its name or since they run it.
     pub(crate) fn has(&self, image: &Image) -> bool {
-        let by_name = |name: &String| {
-            let app = self.repository_app(name);
-            app.is_some_and(|app| self.rights.covers(&app)) || self.builds(name)
+        let by_name = |name: &ImageName| {
+            let app = self.repository(&name.reference);
+            self.is_built(name)
+                || self.named.contains(&name.reference)
+                || app.is_some_and(|own| self.rights.covers(first_part(&own)))
         };
-        let runs = self.run.get(&image.digest).into_iter().flatten();
         self.rights.is_whole()
-            || image.references.iter().any(by_name)
-            || runs.into_iter().any(|app| self.rights.covers(app))
+            || self.run.contains(&image.digest)
+            || self.names_of(&image.digest).any(by_name)
     }
 
     /// The same as an error.
@@ -111,53 +155,115 @@ impl Reach {
         }
     }
 
+    /// An error without the names that are not to be seen.
+    pub(crate) fn tellable(&self, error: layby_image::Error) -> layby_image::Error {
+        match error {
+            layby_image::Error::NotFound { reference, similar } => layby_image::Error::NotFound {
+                reference,
+                similar: self.shown(similar),
+            },
+            other => other,
+        }
+    }
+
     /// Whether a name may be given or taken: one in the registry that begins with an app's.
     ///
     /// # Errors
     /// 403, saying which may.
     pub(crate) fn name(&self, name: &str) -> Result<(), Problem> {
-        let app = self.repository_app(name);
-        if self.rights.is_whole() || app.is_some_and(|app| self.rights.covers(&app)) {
+        let own = self.repository(&self.plain(name));
+        if self.rights.is_whole() || own.is_some_and(|own| self.rights.covers(first_part(&own))) {
             return Ok(());
         }
-        let apps = self.rights.apps().into_iter().flatten();
-        let may: Vec<String> = apps.map(|app| format!("registry/{app}/NAME")).collect();
         let problem = self.rights.denied(&format!("the image name {name}"));
-        Err(problem.hint(format!("it may have {}", may.join(" or "))))
+        Err(problem.hint(format!("it may have {}", self.own_names())))
     }
 
     /// The names of an image that may be seen.
     pub(crate) fn shown(&self, names: Vec<String>) -> Vec<String> {
         let mut names = names;
-        names.retain(|name| self.use_image(name).is_ok());
+        names.retain(|name| self.may_use(name));
         names
     }
 
-    fn builds(&self, name: &str) -> bool {
-        let app = self.built.get(&plain(&self.hosts, name));
-        app.is_some_and(|app| self.rights.covers(app))
+    /// Whether an image may be used by a name that the store knows. Who may deploy may have the node pull, and so may use
+    /// what somebody else had pulled.
+    fn is_open(&self, name: &ImageName) -> bool {
+        match self.repository(&name.reference) {
+            Some(own) => self.rights.covers(first_part(&own)),
+            None => {
+                name.source == Source::Registry
+                    || self.is_built(name)
+                    || self.named.contains(&name.reference)
+            }
+        }
     }
 
-    /// The app whose repository of the node's registry a name is of; its first part, also where that is no app.
-    fn repository_app(&self, name: &str) -> Option<String> {
-        let own = self.hosts.repository(&self.hosts.canonical(name))?;
-        let first = own.repository.split('/').next();
-        first.map(str::to_owned)
+    /// Whether the image was built for one of the apps.
+    fn is_built(&self, name: &ImageName) -> bool {
+        match &name.source {
+            Source::For(app) => self.rights.covers(app),
+            Source::Here | Source::Registry => false,
+        }
+    }
+
+    fn names_of<'a>(&'a self, digest: &'a str) -> impl Iterator<Item = &'a ImageName> {
+        let names = self.names.values();
+        names.filter(move |name| name.digest == digest)
+    }
+
+    /// The repository of the node's registry that a name is of.
+    fn repository(&self, name: &str) -> Option<Reference> {
+        self.plane.desk.registry.hosts().repository(name)
+    }
+
+    /// A name in the one form that the store has.
+    fn plain(&self, name: &str) -> String {
+        let name = self.plane.desk.registry.hosts().canonical(name);
+        let parsed: Result<Reference, _> = match name.starts_with("sha256:") {
+            true => return name,
+            false => name.parse(),
+        };
+        parsed.map_or(name, |reference| reference.to_string())
+    }
+
+    fn not_its(&self, name: &str) -> Problem {
+        let problem = self.rights.denied(&format!("the image {name}"));
+        problem.hint(format!(
+            "build it in the app, or let an admin give it a name of the app: `layby image tag {name} {}`",
+            self.own_names()
+        ))
+    }
+
+    fn own_names(&self) -> String {
+        let apps = self.rights.apps().into_iter().flatten();
+        let may: Vec<String> = apps.map(|app| format!("registry/{app}/NAME")).collect();
+        may.join(" or ")
     }
 }
 
-/// A name in one form.
-fn plain(hosts: &Hosts, name: &str) -> String {
-    let name = hosts.canonical(name);
-    let parsed: Result<Reference, _> = name.parse();
-    parsed.map_or(name, |reference| reference.to_string())
+/// Whose a repository is: the app that its name begins with.
+fn first_part(own: &Reference) -> &str {
+    own.repository.split('/').next().unwrap_or_default()
+}
+
+/// The digest that a plain name is, or ends with.
+fn digest_of(plain: &str) -> Option<&str> {
+    match plain.rsplit_once('@') {
+        Some((_, digest)) => Some(digest),
+        None => plain.starts_with("sha256:").then_some(plain),
+    }
 }
 
 /// Whether somebody may deploy this app, as it is.
 ///
 /// # Errors
 /// 403: the app, or an image or volume it names, is another's, or it mounts folders of the machine.
-pub(crate) async fn deploy(plane: &Plane, rights: &Rights, app: &AppSpec) -> Result<(), Problem> {
+pub(crate) async fn deploy(
+    plane: &Arc<Plane>,
+    rights: &Rights,
+    app: &AppSpec,
+) -> Result<(), Problem> {
     rights.require(app.name.as_str())?;
     if rights.is_admin() {
         return Ok(());
@@ -191,13 +297,29 @@ pub(crate) async fn deploy(plane: &Plane, rights: &Rights, app: &AppSpec) -> Res
             return Err(rights.denied(&format!("the volume {name}")));
         }
     }
+    images_of(plane, rights, app).await
+}
+
+/// Whether somebody may run the images of this app, as it is, and build those that it builds.
+///
+/// # Errors
+/// 403: one is another's.
+pub(crate) async fn images_of(
+    plane: &Arc<Plane>,
+    rights: &Rights,
+    app: &AppSpec,
+) -> Result<(), Problem> {
     let reach = Reach::of(plane, rights).await?;
     for service in &app.services {
         for container in service.all_containers() {
             let name = images::name(&app.name, service, container);
-            reach.use_image(&name)?;
-            let tags = container.build.iter().flat_map(|build| &build.tags);
-            tags.into_iter().try_for_each(|tag| reach.name(tag))?;
+            match &container.build {
+                None => reach.use_image(&name)?,
+                Some(build) => {
+                    reach.build(&name)?;
+                    build.tags.iter().try_for_each(|tag| reach.name(tag))?;
+                }
+            }
         }
     }
     Ok(())

@@ -5,6 +5,7 @@
 //! and its mounts (see `step`). Secrets are in neither. So an unchanged build only reads and hashes its files. The
 //! stages that the wanted one does not need are not built; those that do not need each other are built side by side.
 
+pub mod agents;
 mod archive;
 mod args;
 pub(crate) mod cache;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use self::agents::Agent;
 use self::draft::Draft;
 use self::run::{Place, RunNetwork, RunStep};
 use self::view::{Node, View};
@@ -42,7 +44,7 @@ use crate::dockerfile::{self, Dockerfile, MAX_DOCKERFILE_BYTES};
 use crate::dockerignore::Ignore;
 use crate::error::io_error;
 use crate::fence::Reach;
-use crate::{Error, Image, Reference, Store, layout, unnamed};
+use crate::{Error, Image, Reference, Source, Store, layout, unnamed};
 
 /// What to build.
 #[derive(Clone, Default)]
@@ -61,6 +63,8 @@ pub struct BuildOptions {
     pub tag: Option<String>,
     /// Further names.
     pub tags: Vec<String>,
+    /// For whom it is built, and so where it has its names from.
+    pub source: Source,
     /// How errors name the Dockerfile, such as `examples/mnist/Dockerfile`; empty: as `dockerfile`. Where it ends with
     /// `dockerfile`, what stands before that names the context.
     pub file_name_shown: String,
@@ -70,6 +74,8 @@ pub struct BuildOptions {
     pub contexts: BTreeMap<String, NamedContext>,
     /// Secrets by their id. They are in memory only, and in no key, layer, event or error.
     pub secrets: BTreeMap<String, Vec<u8>>,
+    /// SSH agents by their id; a step that mounts one reaches it while it runs. They are in no key.
+    pub agents: BTreeMap<String, Agent>,
     /// Whether every step is carried out, also one that the cache has.
     pub no_cache: bool,
     /// The network of RUN where it names none.
@@ -259,7 +265,7 @@ pub fn build(
     let descriptor = draft.commit(store, &build.created)?;
     match names.is_empty() {
         true => unnamed::note(store, &descriptor.digest)?,
-        false => store.put_in_index(&descriptor, &names)?,
+        false => store.put_in_index(&descriptor, &names, &options.source)?,
     }
     store.layers(&descriptor.digest)?;
     store.get(&descriptor.digest)

@@ -25,6 +25,9 @@ pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// containerd's and Docker's annotation with the whole name, where `REF_NAME` holds only the tag.
 pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
+/// Layby's annotation that says where a name comes from (see [`crate::Source`]).
+pub(crate) const SOURCE: &str = "dev.layby.source";
+
 /// The most layers of an image: more than overlayfs can stack.
 const MAX_LAYERS: usize = 500;
 /// The longest manifest, index or config that is read into memory.

@@ -36,4 +36,4 @@ pub use fence::Reach;
 pub use inspect::{Inspection, LayerInfo};
 pub use prune::{Budget, PruneOptions, Pruned};
 pub use reference::Reference;
-pub use store::{Format, Image, Store};
+pub use store::{Format, Image, ImageName, Source, Store};

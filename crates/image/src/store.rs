@@ -13,6 +13,8 @@
 
 mod index;
 
+pub use index::{ImageName, Source};
+
 use std::fs::{self, DirBuilder, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -229,7 +231,7 @@ impl Store {
         }
         let _adding = self.adding()?;
         let (_, descriptor) = self.read_manifest(digest)?;
-        self.put_in_index(&descriptor, &[reference])
+        self.put_in_index(&descriptor, &[reference], &Source::Here)
     }
 
     /// Loads all images of an OCI or docker archive (also gzip or zstd compressed).

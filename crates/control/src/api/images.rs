@@ -80,11 +80,12 @@ pub(super) async fn remove(
     pairs: Pairs,
 ) -> Result<StatusCode, Problem> {
     let named = required(&pairs)?;
-    Reach::of(&plane, &who.rights).await?.name(&named)?;
+    let reach = Reach::of(&plane, &who.rights).await?;
+    reach.name(&named)?;
     let reference = meant(&plane, &named).await?;
     let hosts = plane.desk.registry.hosts();
     let name = reference.clone();
-    let image = blocking(&plane, move |store| store.resolve(&name)).await?;
+    let image = seen_by(&reach, move |store| store.resolve(&name)).await?;
     // By its digest it loses all of its names.
     let all = reference == image.digest;
     let is_last = all || image.references.len() <= 1;
@@ -220,7 +221,7 @@ pub(super) async fn save(
     };
     // Whether they are there is said before the answer begins.
     let names = references.clone();
-    blocking(&plane, move |store| {
+    seen_by(&reach, move |store| {
         let found = names.iter().map(|name| store.resolve(name));
         found.collect::<Result<Vec<Image>, _>>()
     })
@@ -264,7 +265,7 @@ pub(super) async fn inspect(
     let reach = Reach::of(&plane, &who.rights).await?;
     let reference = meant(&plane, &required(&pairs)?).await?;
     let name = reference.clone();
-    let found = blocking(&plane, move |store| store.inspect(&reference)).await?;
+    let found = seen_by(&reach, move |store| store.inspect(&reference)).await?;
     reach.see(&found.image, &name)?;
     let layers = found.layers.into_iter().map(|layer| LayerView {
         digest: layer.digest,
@@ -308,7 +309,8 @@ pub(super) async fn tag(
     reach.name(&to)?;
     let _kept = plane.collector.keep().await;
     let task_plane = Arc::clone(&plane);
-    blocking(&plane, move |store| {
+    let own = Arc::clone(&reach);
+    seen_by(&own, move |store| {
         let image = store.resolve(&reference)?;
         if !reach.has(&image) {
             let (reference, similar) = (reference, Vec::new());
@@ -331,6 +333,18 @@ pub(super) fn required(pairs: &Pairs) -> Result<String, Problem> {
 pub(crate) async fn meant(plane: &Plane, text: &str) -> Result<String, Problem> {
     let name = plane.desk.registry.hosts().canonical(text);
     blocking(plane, move |store| store.meant(&name)).await
+}
+
+/// Looks for something in the image store, as somebody who may not see all of it.
+async fn seen_by<T: Send + 'static>(
+    reach: &Arc<Reach>,
+    work: impl FnOnce(&layby_image::Store) -> Result<T, layby_image::Error> + Send + 'static,
+) -> Result<T, Problem> {
+    let task = Arc::clone(reach);
+    blocking(reach.plane(), move |store| {
+        work(store).map_err(|error| task.tellable(error))
+    })
+    .await
 }
 
 /// Runs something on the image store, off the async threads.

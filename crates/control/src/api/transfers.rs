@@ -83,7 +83,8 @@ pub(super) async fn push(
     let source = meant(&plane, &required(&pairs)?).await?;
     let (store, name) = (Arc::clone(&plane.images), source.clone());
     let found = tokio::task::spawn_blocking(move || store.resolve(&name)).await;
-    let image = found.map_err(broke_off)??;
+    let found = found.map_err(broke_off)?;
+    let image = found.map_err(|error| reach.tellable(error))?;
     reach.see(&image, &source)?;
     let to = match (query::get(&pairs, "to"), &image.references[..]) {
         (Some(to), _) => to,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use layby_image::build::NamedContext;
 use layby_image::build::run::{Place, RunNetwork};
-use layby_image::{BuildEvent, BuildOptions, Image, build};
+use layby_image::{BuildEvent, BuildOptions, Image, Source, build};
 use tokio::sync::mpsc;
 
 use super::told::Told;
@@ -22,7 +22,19 @@ const IMAGE: &str = "docker-image://";
 /// What names the n-th context that was sent.
 const SENT: &str = "context/";
 
-/// Builds the image that `body` describes, for what is called `service` in the events.
+/// What to build.
+pub(crate) struct Order<'a> {
+    /// The place of its context among those that were sent.
+    pub(crate) context: usize,
+    /// What it is called in the events.
+    pub(crate) service: &'a str,
+    /// For whom.
+    pub(crate) source: Source,
+    /// How.
+    pub(crate) body: BuildBody,
+}
+
+/// Builds an image, and gives it its names.
 ///
 /// It ends soon after this is dropped: whoever waited for it is gone, or the node ends.
 ///
@@ -31,16 +43,16 @@ const SENT: &str = "context/";
 pub(crate) async fn run(
     plane: &Plane,
     upload: Arc<Upload>,
-    context: usize,
-    service: &str,
-    body: BuildBody,
+    order: Order<'_>,
     reach: &Arc<Reach>,
     events: &mpsc::Sender<Event>,
 ) -> Result<Image, Problem> {
+    let Order { service, body, .. } = order;
     let folder = upload
-        .context(context)
+        .context(order.context)
         .ok_or_else(|| not_sent(&body.folder))?;
     let mut options = options(plane, &upload, body)?;
+    options.source = order.source;
     let reach = Arc::clone(reach);
     options.may_use = Some(Arc::new(move |name| {
         reach.use_image(name).map_err(|problem| problem.detail)

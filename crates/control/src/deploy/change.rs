@@ -111,8 +111,9 @@ pub(crate) async fn change(
 ) -> Result<mpsc::Receiver<Event>, Problem> {
     let mut body = body;
     if let Some(image) = &body.image {
-        Reach::of(&plane, &who.rights).await?.use_image(image)?;
-        body.image = Some(meant(&plane, image).await?);
+        let image = meant(&plane, image).await?;
+        Reach::of(&plane, &who.rights).await?.use_image(&image)?;
+        body.image = Some(image);
     }
     let change = Change {
         id: id.clone(),

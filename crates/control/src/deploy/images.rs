@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use layby_image::Image;
+use layby_image::{Image, Source};
 use layby_model::AppName;
 use layby_model::mounts::Mount;
 use layby_model::spec::{AppSpec, BuildSpec, ContainerSpec, ServiceSpec};
@@ -149,10 +149,11 @@ fn place<T: PartialEq>(items: &mut Vec<T>, item: T) -> usize {
     })
 }
 
-/// Builds images one after another, and tells how it goes. What their names mean then is found by [`image`].
+/// Builds images of an app one after another, and tells how it goes. What their names mean then is found by [`image`].
 pub(crate) async fn run(
     plane: &Arc<Plane>,
     upload: Arc<Upload>,
+    app: &AppName,
     builds: Vec<Build>,
     rights: &Rights,
     events: &mpsc::Sender<Event>,
@@ -162,7 +163,14 @@ pub(crate) async fn run(
         let upload = Arc::clone(&upload);
         let names = one.body.tags.clone();
         let (at, service) = (one.context, &one.service);
-        let image = build::run(plane, upload, at, service, one.body, &reach, events).await?;
+        let source = Source::For(app.to_string());
+        let order = build::Order {
+            context: at,
+            service,
+            source,
+            body: one.body,
+        };
+        let image = build::run(plane, upload, order, &reach, events).await?;
         push_own(plane, &image.digest, &names).await?;
     }
     Ok(())
@@ -249,7 +257,7 @@ pub(super) async fn resolve(
     resolved.await.map_err(broke_off)
 }
 
-pub(super) fn broke_off(error: tokio::task::JoinError) -> Problem {
+pub(crate) fn broke_off(error: tokio::task::JoinError) -> Problem {
     Problem::failed(format!(
         "the image store broke off; please report this: {error}"
     ))

@@ -32,6 +32,7 @@ pub(crate) use switch::{disable, enable};
 use std::sync::Arc;
 
 use axum::http::StatusCode;
+use layby_image::Source;
 use layby_manifest::{Manifest, ReadOptions};
 use layby_model::route::Share;
 use layby_model::spec::{AppSpec, MAX_RETRIES, ServiceSpec};
@@ -85,7 +86,7 @@ pub(crate) struct Ask {
 
 /// Says what a manifest describes, and what has to be sent along to deploy it.
 pub(crate) async fn describe(
-    plane: &Plane,
+    plane: &Arc<Plane>,
     upload: Upload,
     ask: &Ask,
     rights: &Rights,
@@ -172,7 +173,10 @@ pub(crate) async fn up(
                 Ready::Begun(begun) => begun,
                 Ready::Waits(to_commit) => {
                     pulls::run(&plane, pulls, &events).await?;
-                    images::run(&plane, Arc::new(upload), builds, &who.rights, &events).await?;
+                    let (sent, app) = (Arc::new(upload), &manifest.app);
+                    images::run(&plane, sent, &app.name, builds, &who.rights, &events).await?;
+                    // Somebody else may have got a name meanwhile that was free before.
+                    reach::images_of(&plane, &who.rights, app).await?;
                     let begun = commit::app(&plane, to_commit).await?;
                     // Other services may run what was built; this app's do already.
                     plane.desk.pushed();
@@ -207,7 +211,7 @@ async fn begin(plane: &Arc<Plane>, app: commit::App) -> Result<commit::Begun, Pr
 /// Refuses a manifest that cannot be deployed beside what is there but for those that go `first`. Gives what is to be
 /// told of its sizes.
 async fn check(
-    plane: &Plane,
+    plane: &Arc<Plane>,
     ask: &Ask,
     who: &Who,
     rows: &[Row],
@@ -344,7 +348,13 @@ pub(crate) async fn build(
         let plane = task_plane;
         let _kept = plane.collector.keep().await;
         let names = body.tags.clone();
-        let built = build::run(&plane, Arc::new(upload), 0, BUILD, body, &reach, &events);
+        let order = build::Order {
+            context: 0,
+            service: BUILD,
+            source: Source::Here,
+            body,
+        };
+        let built = build::run(&plane, Arc::new(upload), order, &reach, &events);
         let built = tokio::select! {
             built = built => built,
             () = events.closed() => return,

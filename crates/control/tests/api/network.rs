@@ -4,7 +4,9 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Request, StatusCode};
 use futures_util::StreamExt;
-use layby_control::api::types::{EventView, NewToken, Problem, RevisionView, ServiceView};
+use layby_control::api::types::{
+    EventView, ImageView, NewToken, Problem, RevisionView, ServiceView,
+};
 use layby_control::api::{AuditView, OperationState, OperationView};
 use std::net::SocketAddr;
 use tower::ServiceExt;
@@ -483,4 +485,114 @@ async fn what_has_a_folder_of_the_machine_is_an_admins_to_deploy_and_to_reach_in
         root.status("POST /v1/services/shop/web/redeploy").await,
         200
     );
+}
+
+/// What is sent to deploy a service of which the manifest says only how it is built, and its answer.
+async fn build_up(client: &Client<'_>, app: &str, image: &str) -> (StatusCode, String) {
+    let manifest = format!("services:\n  web:\n    build: .\n{image}");
+    let dockerfile = format!("FROM scratch\nCOPY Dockerfile /it\nCMD [\"/it\"]\nLABEL app={app}\n");
+    let files = tar(&[
+        ("manifest/compose.yaml", manifest.as_bytes()),
+        ("context/0/Dockerfile", dockerfile.as_bytes()),
+    ]);
+    let line = format!("POST /v1/apps?app={app}&folder=x");
+    let reply = client.ask(&line, &[], &files).await;
+    (
+        reply.status,
+        String::from_utf8_lossy(&reply.body).into_owned(),
+    )
+}
+
+#[tokio::test]
+async fn a_token_of_an_app_has_the_images_of_its_app_and_no_others() {
+    let world = World::new().await;
+    let root = at_socket(&world);
+    let ci = root.with(&token(&world, r#"{"name":"ci","role":"deploy","apps":["shop"]}"#).await);
+    // An admin deploys an app of somebody else, and what its build makes is that app's.
+    let (status, told) = build_up(&root, "blog", "").await;
+    assert!(status == 200 && told.contains(r#""code":0"#), "{told}");
+    let (status, told) = build_up(&ci, "shop", "").await;
+    assert!(status == 200 && told.contains(r#""code":0"#), "{told}");
+    let digest = |name: &str| world.images.resolve(name).expect("an image").digest;
+    let (blogs, nodes) = (digest("blog-web"), digest("checked"));
+    let id = &blogs["sha256:".len()..][..12];
+
+    for other in [
+        "blog-web",
+        "blog-web:latest",
+        "docker.io/library/blog-web",
+        id,
+        &blogs,
+        &format!("shop-web@{blogs}"),
+        &format!("registry/shop/web@{blogs}"),
+        "checked",
+        &nodes,
+    ] {
+        let line = format!("GET /v1/images/inspect?reference={other}");
+        assert_eq!(ci.status(&line).await, 404, "{other}");
+        let line = format!("POST /v1/images/tag?reference={other}&to=registry/shop/x:1");
+        assert_eq!(ci.status(&line).await, 404, "{other}");
+        let line = format!("POST /v1/images/push?reference={other}&to=registry/shop/x:1");
+        assert_eq!(ci.status(&line).await, 404, "{other}");
+        let body = serde_json::json!({ "image": other }).to_string();
+        let deploy = ci
+            .ask("POST /v1/services/shop/web/deploy", &[], body.as_bytes())
+            .await;
+        assert_eq!(deploy.status, 403, "{other}");
+        if other != id {
+            let files = tar(&[("manifest/compose.yaml", compose(other, "").as_bytes())]);
+            let up = ci.ask("POST /v1/apps?app=shop&folder=x", &[], &files).await;
+            let text = String::from_utf8_lossy(&up.body).into_owned();
+            assert_eq!(up.status, 403, "{other}: {text}");
+        }
+    }
+    let typo = ci.ask("GET /v1/images/inspect?reference=blog-wep", &[], b"");
+    let typo = typo.await.json::<Problem>().detail;
+    assert!(!typo.contains("blog-web"), "{typo}");
+    for taken in ["blog-web", "checked"] {
+        let (status, told) = build_up(&ci, "shop", &format!("    image: {taken}\n")).await;
+        assert_eq!(status, 403, "{told}");
+    }
+    let based = tar(&[
+        (
+            "build.json",
+            br#"{"folder":".","tags":["registry/shop/b:1"]}"#,
+        ),
+        ("context/0/Dockerfile", b"FROM blog-web\n"),
+    ]);
+    let based = ci.ask("POST /v1/builds", &[], &based).await;
+    let based = String::from_utf8_lossy(&based.body).into_owned();
+    assert!(based.contains("not for the image"), "{based}");
+
+    let listed: Vec<ImageView> = ci.ask("GET /v1/images", &[], b"").await.json();
+    let names: Vec<&String> = listed.iter().flat_map(|image| &image.references).collect();
+    assert_eq!(names, ["shop-web:latest"]);
+    for (line, expected) in [
+        ("GET /v1/images/inspect?reference=shop-web", 200),
+        (
+            "POST /v1/images/tag?reference=shop-web&to=registry/shop/w:1",
+            204,
+        ),
+        (
+            "POST /v1/images/push?reference=shop-web&to=registry/shop/w:2",
+            200,
+        ),
+        ("GET /v1/images/inspect?reference=registry/shop/w:2", 200),
+    ] {
+        assert_eq!(ci.status(line).await, expected, "{line}");
+    }
+    // It may build its own again, and use what an admin lets it have.
+    let (status, told) = build_up(&ci, "shop", "    image: shop-web\n").await;
+    assert!(status == 200 && told.contains(r#""code":0"#), "{told}");
+    let give = "POST /v1/images/tag?reference=checked&to=registry/shop/base:1";
+    assert_eq!(root.status(give).await, 204);
+    let body = br#"{"image":"registry/shop/base:1"}"#;
+    let deploy = "POST /v1/services/shop/web/deploy";
+    assert_eq!(ci.ask(deploy, &[], body).await.status, 200);
+    // What an admin has it run, it may run.
+    let files = tar(&[("manifest/compose.yaml", compose("fake/ok", "").as_bytes())]);
+    let up = "POST /v1/apps?app=shop&folder=x";
+    assert_eq!(ci.ask(up, &[], &files).await.status, 403);
+    assert_eq!(root.ask(up, &[], &files).await.status, 200);
+    assert_eq!(ci.ask(up, &[], &files).await.status, 200);
 }

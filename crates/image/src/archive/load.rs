@@ -16,7 +16,7 @@ use crate::layout::{
     MAX_DOCUMENT_BYTES, Manifest,
 };
 use crate::tarball::{Reader, components};
-use crate::{Error, Image, Reference, Store};
+use crate::{Error, Image, Reference, Source, Store};
 
 /// How large an archive may be once decompressed.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +93,7 @@ pub(crate) fn load(store: &Store, reader: impl Read, limits: &Limits) -> Result<
         }
         // Before anybody can name it: a layer that cannot be unpacked is the archive's fault, and is told to who brought it.
         store.layers(&image.manifest.digest)?;
-        store.put_in_index(&image.manifest, &image.names)?;
+        store.put_in_index(&image.manifest, &image.names, &Source::Here)?;
     }
     for image in &found {
         images.push(store.get(&image.manifest.digest)?);

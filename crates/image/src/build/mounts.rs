@@ -1,4 +1,4 @@
-//! What `RUN --mount` shows: files of the context, a stage or an image; caches; memory; secrets.
+//! What `RUN --mount` shows: files of the context, a stage or an image; caches; memory; secrets; SSH agents.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::agents::Door;
 use super::content::Content;
 use super::copy::{self, Part, Request, Source};
 use super::draft::Draft;
@@ -24,6 +25,8 @@ use crate::{Error, digest, layer, lock};
 
 /// How often it is looked whether a locked cache is free.
 const LOOK: Duration = Duration::from_millis(50);
+/// What an SSH agent is called that nobody named.
+const DEFAULT_AGENT: &str = "default";
 /// So many builds may each have a private copy of one cache.
 const MAX_PRIVATE: u32 = 64;
 
@@ -49,6 +52,9 @@ pub(super) struct Prepared {
     pub(super) mounts: Vec<RunMount>,
     /// Secrets that are variables.
     pub(super) env: Vec<(String, String)>,
+    /// Where the first SSH agent is.
+    pub(super) agent: Option<String>,
+    _doors: Vec<Door>,
     _folders: Vec<TempDir>,
     _secrets: Vec<secrets::Folder>,
     _locks: Vec<File>,
@@ -64,10 +70,6 @@ impl Resolved {
 impl StageBuilder<'_> {
     pub(super) fn resolve_mount(&self, line: u32, mount: Mount) -> Result<Resolved, Error> {
         let error = |text: String| self.build.error(line, format!("RUN --mount {text}"));
-        if mount.kind == MountKind::Ssh {
-            let text = "of type ssh is not supported: give the key as a secret (type=secret)";
-            return Err(error(text.to_owned()));
-        }
         let id = mount.id.clone().unwrap_or_default();
         let named = match (&mount.target, mount.kind) {
             (Some(target), _) => target.clone(),
@@ -138,8 +140,14 @@ impl StageBuilder<'_> {
                     Some(path) => RunSource::Bind(path),
                     None => continue,
                 },
-                MountKind::Ssh => continue,
+                MountKind::Ssh => match self.agent(line, mount, &mut prepared)? {
+                    Some(path) => RunSource::Bind(path),
+                    None => continue,
+                },
             };
+            if mount.kind == MountKind::Ssh && prepared.agent.is_none() {
+                prepared.agent = Some(target.clone());
+            }
             prepared.mounts.push(RunMount {
                 target,
                 source,
@@ -323,6 +331,34 @@ impl StageBuilder<'_> {
             Err(error) => return Err(storing("a build cache", &data)(error)),
         }
         Ok(data)
+    }
+
+    /// The socket of an SSH agent; `None` where there is none to mount.
+    fn agent(
+        &self,
+        line: u32,
+        mount: &Mount,
+        prepared: &mut Prepared,
+    ) -> Result<Option<PathBuf>, Error> {
+        let id = mount.id.as_deref().unwrap_or(DEFAULT_AGENT);
+        let Some(agent) = self.build.options.agents.get(id) else {
+            let missing = format!(
+                "RUN --mount needs the SSH agent {id:?}, which was not given: `layby build --ssh {id}`, or `ssh` of the manifest's `build`"
+            );
+            return match mount.required {
+                true => Err(self.build.error(line, missing)),
+                false => Ok(None),
+            };
+        };
+        let folder = self.temp_dir("agent-")?;
+        let mode = mount.mode.unwrap_or(0o600);
+        let door = Door::open(folder, agent, mode, (mount.uid, mount.gid)).map_err(|reason| {
+            let text = format!("RUN --mount cannot show the SSH agent {id:?}: {reason}");
+            self.build.error(line, text)
+        })?;
+        let path = door.path();
+        prepared._doors.push(door);
+        Ok(Some(path))
     }
 
     /// The file of a secret, in memory; `None` where there is none to mount.

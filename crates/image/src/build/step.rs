@@ -16,13 +16,18 @@ use super::stage::{Made, StageBuilder, given_up};
 use super::upper;
 use super::view::View;
 use crate::Error;
-use crate::dockerfile::{Command, Run, mount};
+use crate::dockerfile::mount::{self, MountKind};
+use crate::dockerfile::{Command, Run};
 use crate::error::{io_error, storing};
 
 /// So much of the end of a failed command's output is shown, in bytes.
 const TAIL_BYTES: usize = 256 << 10;
 /// A longer line is told in pieces, in bytes.
 const LINE_BYTES: usize = 4 << 10;
+/// Where SSH agents are that say no place; a dot and a number follow.
+const AGENTS: &str = "/run/buildkit/ssh_agent";
+/// Tells `ssh` where its agent is.
+const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 /// Where a heredoc that brings its own interpreter is run from.
 const SCRIPTS: &str = "/dev/pipes";
 
@@ -39,13 +44,18 @@ impl StageBuilder<'_> {
                 self.build.platform
             )));
         }
-        let mut mounts = Vec::new();
+        let (mut mounts, mut agents) = (Vec::new(), 0);
         for text in &run.mounts {
             let expand = |word: &str| {
                 self.expand(line, "RUN --mount", word)
                     .map_err(|error| error.to_string())
             };
-            let mount = mount::parse(text, &expand).map_err(error)?;
+            let mut mount = mount::parse(text, &expand).map_err(error)?;
+            if mount.kind == MountKind::Ssh {
+                let usual = || format!("{AGENTS}.{agents}");
+                mount.target = Some(mount.target.unwrap_or_else(usual));
+                agents += 1;
+            }
             mounts.push(self.resolve_mount(line, mount)?);
         }
         let (argv, script) = self.argv(run);
@@ -91,6 +101,11 @@ impl StageBuilder<'_> {
             .materialise(upper.path(), false)?;
         let mut prepared = self.prepare_mounts(line, mounts)?;
         env.append(&mut prepared.env);
+        if let Some(agent) = prepared.agent.take()
+            && env.iter().all(|(name, _)| name != AGENT_VARIABLE)
+        {
+            env.push((AGENT_VARIABLE.to_owned(), agent));
+        }
         let scripts = self.temp_dir("script-")?;
         if let Some((name, text)) = &script {
             let path = scripts.path().join(name);

@@ -23,7 +23,7 @@ use crate::config::Parsed;
 use crate::layer::{self, Unpacked};
 use crate::layout::{Descriptor, MAX_DOCUMENT_BYTES};
 use crate::pieces;
-use crate::{Error, Image, Reference, Store, digest};
+use crate::{Error, Image, Reference, Source, Store, digest};
 
 /// How often content that arrives with a wrong digest is asked for: a proxy on the way may have a bad moment.
 const TRIES: u32 = 2;
@@ -73,7 +73,8 @@ fn run(
     // Also where a layer failed: the others need not be fetched again.
     keep(store, arrived)?;
     fetched?;
-    store.put_in_index(&found.descriptor, std::slice::from_ref(reference))?;
+    let name = std::slice::from_ref(reference);
+    store.put_in_index(&found.descriptor, name, &Source::Registry)?;
     Ok(store.get(&found.descriptor.digest)?)
 }
 

@@ -43,7 +43,7 @@ pub enum MountKind {
     Tmpfs,
     /// A file that is there only during the step.
     Secret,
-    /// Keys of an SSH agent: not supported.
+    /// The socket of an SSH agent.
     Ssh,
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn parse(
         Some("ssh") => MountKind::Ssh,
         Some(other) => {
             return Err(format!(
-                "has --mount=type={other}; there are bind, cache, tmpfs and secret"
+                "has --mount=type={other}; there are bind, cache, tmpfs, secret and ssh"
             ));
         }
     };

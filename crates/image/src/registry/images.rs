@@ -9,7 +9,7 @@ use crate::layout::{
     CONFIG_TYPE, DOCKER_CONFIG_TYPE, DOCKER_LIST_TYPE, Descriptor, INDEX_TYPE, Index, Manifest,
     architecture,
 };
-use crate::{Error, Reference, Store};
+use crate::{Error, Reference, Source, Store};
 
 /// How deep an index may lie in others.
 const MAX_DEPTH: u32 = 3;
@@ -98,7 +98,7 @@ pub(super) fn enter(
     let text = format!("{}/{}:{tag}", hosts.name, name.as_str());
     let reference: Reference = text.parse()?;
     match image {
-        Some(image) => store.put_in_index(image, &[reference]),
+        Some(image) => store.put_in_index(image, &[reference], &Source::Here),
         None => match store.remove(&text) {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),

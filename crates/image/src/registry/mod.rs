@@ -215,6 +215,21 @@ impl Registry {
         found.map(|tag| tag.pushed_by).unwrap_or_default()
     }
 
+    /// Whether a repository holds this manifest. Blocks.
+    pub fn holds(&self, repository: &str, digest: &str) -> bool {
+        let (name, digest) = (
+            route::Name::parse(repository),
+            digest::Digest::parse(digest),
+        );
+        let (Ok(name), Some(digest)) = (name, digest) else {
+            return false;
+        };
+        let repository = repository::Repository::new(&self.store, &name);
+        repository
+            .manifest(&digest)
+            .is_ok_and(|found| found.is_some())
+    }
+
     /// Does what may block on a thread that may.
     async fn blocking<T: Send + 'static>(
         &self,

@@ -3,10 +3,75 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::layout::{self, Descriptor, Index, MAX_STORE_INDEX_BYTES, REF_NAME};
+use crate::layout::{self, Descriptor, Index, MAX_STORE_INDEX_BYTES, REF_NAME, SOURCE};
 use crate::{Error, Reference, Store, blob, lock};
 
+/// What the annotation of a name says that was pulled.
+const PULLED: &str = "registry";
+/// What it begins with for an image that was built for somebody.
+const BUILT_FOR: &str = "for:";
+
+/// Where an image has one of its names from. It is kept beside the name, and changes with what the name means.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Source {
+    /// It was loaded here, tagged, or built for nobody in particular: whoever has the store gave it.
+    #[default]
+    Here,
+    /// It was pulled, from the registry that the name is of.
+    Registry,
+    /// It was built here for somebody, called as the store's user calls those.
+    For(String),
+}
+
+/// A name that the store knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageName {
+    /// The name, canonical.
+    pub reference: String,
+    /// The digest of the manifest that it means.
+    pub digest: String,
+    /// Where it has it from.
+    pub source: Source,
+}
+
+impl Source {
+    fn annotation(&self) -> Option<String> {
+        match self {
+            Self::Here => None,
+            Self::Registry => Some(PULLED.to_owned()),
+            Self::For(whom) => Some(format!("{BUILT_FOR}{whom}")),
+        }
+    }
+
+    fn of(entry: &Descriptor) -> Self {
+        match entry.annotation(SOURCE) {
+            Some(PULLED) => Self::Registry,
+            Some(text) => match text.strip_prefix(BUILT_FOR) {
+                Some(whom) => Self::For(whom.to_owned()),
+                None => Self::Here,
+            },
+            None => Self::Here,
+        }
+    }
+}
+
 impl Store {
+    /// All names.
+    ///
+    /// # Errors
+    /// index.json cannot be read.
+    pub fn names(&self) -> Result<Vec<ImageName>, Error> {
+        let entries = self.index()?.manifests.into_iter();
+        let names = entries.filter_map(|entry| {
+            Some(ImageName {
+                reference: entry.ref_name()?.to_owned(),
+                source: Source::of(&entry),
+                digest: entry.digest,
+            })
+        });
+        Ok(names.collect())
+    }
+
     /// What index.json says now.
     pub(crate) fn index(&self) -> Result<Index, Error> {
         layout::parse(
@@ -15,11 +80,12 @@ impl Store {
         )
     }
 
-    /// Enters an image into the index: under each name, or without one when there are none.
+    /// Enters an image into the index: under each name, which are from `source`, or without one when there are none.
     pub(crate) fn put_in_index(
         &self,
         image: &Descriptor,
         names: &[Reference],
+        source: &Source,
     ) -> Result<(), Error> {
         // It only looks less used than it is where this fails.
         let _ = self.touch(&image.digest);
@@ -31,7 +97,9 @@ impl Store {
             });
             for name in &names {
                 let mut entry = image.clone();
-                entry.annotations = Some(BTreeMap::from([(REF_NAME.to_owned(), name.clone())]));
+                let mut annotations = BTreeMap::from([(REF_NAME.to_owned(), name.clone())]);
+                annotations.extend(source.annotation().map(|text| (SOURCE.to_owned(), text)));
+                entry.annotations = Some(annotations);
                 index.manifests.push(entry);
             }
             let known = index
