@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::{Deployed, PATIENCE, World, compose, tar};
+use layby_control::api::ConfigView;
 use layby_control::api::types::{
     AdviceView, DiffView, EventView, FileView, ImageView, JobView, KeptSecret, LogView, LoginView,
     ManifestView, NewToken, Outcome, PowerView, Problem, PruneView, RemovedView, RevisionView,
@@ -92,6 +93,26 @@ async fn every_endpoint_of_the_document_answers() {
         view.warnings.iter().any(|w| w.contains("compose.yaml:4")),
         "{:?}",
         view.warnings
+    );
+
+    let parts = tar(&[
+        ("compose.yaml", b"include: [../common.yaml]"),
+        (".layby/files.json", br#"["../common.yaml","../.env"]"#),
+        (".layby/file/0", manifest.as_bytes()),
+    ]);
+    let without = tar(&[("compose.yaml", b"include: [../common.yaml]")]);
+    let view: ManifestView = api.call("POST /v1/manifests", path, without).await;
+    assert_eq!(view.more, ["../.env", "../common.yaml"]);
+    let config = "/v1/manifests/config?app=shop&folder=x";
+    let view: ConfigView = api.call("POST /v1/manifests/config", config, parts).await;
+    assert!(
+        view.text.starts_with("name: shop\nservices:\n  web:\n"),
+        "{}",
+        view.text
+    );
+    assert_eq!(
+        (&*view.services, &*view.images),
+        (&["web".to_owned()][..], &["fake/ok".to_owned()][..])
     );
 
     let files = tar(&[("manifest/compose.yaml", manifest.as_bytes())]);

@@ -5,8 +5,8 @@ use anyhow::Result;
 use crate::cli::{self, Command};
 use crate::client::Client;
 use crate::commands::{
-    audit, build, canary, cp, enrol, exec, forward, history, images, jobs, journal, login, logs,
-    manual, node, power, secrets, services, state, switch, tokens, top, up, volumes,
+    audit, build, canary, config, cp, enrol, exec, forward, history, images, jobs, journal, login,
+    logs, manual, node, power, secrets, services, state, switch, tokens, top, up, volumes,
 };
 use crate::contexts;
 use crate::contexts::Contexts;
@@ -39,6 +39,7 @@ pub(crate) async fn ask(paths: &Paths, context: Named, command: Command) -> Resu
             unreachable!("done above")
         }
         Command::Up(options) => up::up(paths, &client, options).await,
+        Command::Config(options) => config::config(&client, options).await,
         Command::Build(options) => build::build(paths, &client, options).await,
         Command::Ls { all, json } => services::ls(&client, all, json.json).await,
         Command::Status { name, json } => services::status(&client, &name.name, json.json).await,

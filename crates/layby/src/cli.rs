@@ -3,9 +3,11 @@
 mod access;
 mod build;
 mod canary;
+mod config;
 mod events;
 mod history;
 mod jobs;
+mod manifest;
 mod manual;
 mod power;
 mod secret;
@@ -20,9 +22,11 @@ pub(crate) use access::{ApiListener, Audit, Context, Login, Token, TokenRole};
 pub(crate) use build::{Build, Progress};
 pub(crate) use canary::{Canary, Promote};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub(crate) use config::{Config, Format as ConfigFormat, Only as ConfigOnly};
 pub(crate) use events::Events;
 pub(crate) use history::{Diff, History, Redeploy, Rollback};
 pub(crate) use jobs::{Job, JobLogs, Run};
+pub(crate) use manifest::Manifest;
 pub(crate) use manual::{Completions, Man};
 pub(crate) use power::{Power, Powers, Scale};
 pub(crate) use secret::{Secret, SecretFor, SecretImport, SecretSet};
@@ -57,6 +61,8 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Deploy a Compose file or Kubernetes manifests, and wait until they are live.
     Up(Up),
+    /// Print a Compose file as it is understood: one file, filled in, every value in its long form.
+    Config(Config),
     /// Build an image from a Dockerfile and a folder.
     Build(Build),
     /// List the services that are not disabled.
@@ -281,18 +287,8 @@ pub(crate) struct Serve {
 /// `layby up`.
 #[derive(Debug, Args)]
 pub(crate) struct Up {
-    /// A manifest, or a folder with compose.yaml or Kubernetes YAML in it.
-    #[arg(default_value = ".")]
-    pub(crate) path: PathBuf,
-    /// A manifest; may be given several times.
-    #[arg(short, long = "file", value_name = "FILE", conflicts_with = "path")]
-    pub(crate) files: Vec<PathBuf>,
-    /// The app's name; otherwise the manifest's, otherwise the folder's.
-    #[arg(long, value_name = "NAME", value_parser = not_empty)]
-    pub(crate) app: Option<String>,
-    /// Switch on the services of this profile (Compose), or of all (`*`); may be given several times.
-    #[arg(long = "profile", value_name = "NAME", value_parser = not_empty)]
-    pub(crate) profiles: Vec<String>,
+    #[command(flatten)]
+    pub(crate) manifest: Manifest,
     /// Build images again that are there.
     #[arg(long)]
     pub(crate) build: bool,

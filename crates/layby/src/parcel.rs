@@ -1,284 +1,22 @@
-//! What the CLI sends to the node: manifests and build contexts as tars. It reads none of it itself.
+//! What the CLI sends to the node for a deploy or a build: manifests and build contexts as one tar.
+
+mod manifests;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use crate::out::tell;
 use anyhow::{Context, Result, bail};
-use layby_control::api::types::ManifestView;
 use layby_image::dockerignore::Ignore;
 use tokio::io::AsyncRead;
 use tokio_util::io::SyncIoBridge;
 
-/// A manifest is at most so long; the node refuses longer ones too.
-const MANIFEST_MAX_BYTES: u64 = 1024 * 1024;
-/// All manifests together are at most so long.
-const MANIFESTS_MAX_BYTES: u64 = 1536 * 1024;
+pub(crate) use manifests::{Asks, Manifests};
 
 /// A build secret is at most so long; the node refuses longer ones too.
 const SECRET_MAX_BYTES: u64 = 512 * 1024;
-
-/// The manifests of one app, as they lie in a folder.
-#[derive(Debug)]
-pub(crate) struct Manifests {
-    /// The folder that all paths in them are relative to.
-    pub(crate) folder: PathBuf,
-    /// The files asked for by name, relative to the folder; none: the node chooses.
-    pub(crate) chosen: Vec<String>,
-    /// What is sent, by path relative to the folder.
-    pub(crate) files: BTreeMap<String, Vec<u8>>,
-    /// Further files that they name, by the paths written there.
-    pub(crate) named: BTreeMap<String, Vec<u8>>,
-}
-
-impl Manifests {
-    /// Reads `files` if any are given, else the file or folder `path`.
-    ///
-    /// # Errors
-    /// What is missing, too large, or outside of the first file's folder.
-    pub(crate) fn read(path: &Path, files: &[PathBuf]) -> Result<Self> {
-        if files.is_empty() && path.is_dir() {
-            return Self::read_folder(path);
-        }
-        let given = if files.is_empty() {
-            std::slice::from_ref(&path.to_path_buf()).to_vec()
-        } else {
-            files.to_vec()
-        };
-        let folder = parent_of(&given[0])?;
-        let mut manifests = Self {
-            folder,
-            chosen: Vec::new(),
-            files: BTreeMap::new(),
-            named: BTreeMap::new(),
-        };
-        for file in &given {
-            let name = manifests.relative(file)?;
-            let text = read_bounded(file)?;
-            manifests.files.insert(name.clone(), text);
-            manifests.chosen.push(name);
-        }
-        let dotenv = manifests.folder.join(".env");
-        if dotenv.is_file() {
-            manifests
-                .files
-                .insert(".env".to_owned(), read_bounded(&dotenv)?);
-        }
-        if manifests.mentions(&["extends", "include"]) {
-            manifests.add_neighbours(&[".yaml", ".yml"])?;
-        }
-        if manifests.mentions(&["include"]) {
-            manifests.add_neighbours(&[".env"])?;
-        }
-        manifests.bounded()
-    }
-
-    fn read_folder(path: &Path) -> Result<Self> {
-        let folder = path
-            .canonicalize()
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        let mut manifests = Self {
-            folder,
-            chosen: Vec::new(),
-            files: BTreeMap::new(),
-            named: BTreeMap::new(),
-        };
-        manifests.add_neighbours(&[".yaml", ".yml"])?;
-        let dotenv = manifests.folder.join(".env");
-        if dotenv.is_file() {
-            let text = read_bounded(&dotenv)?;
-            manifests.files.insert(".env".to_owned(), text);
-        }
-        // What other files of variables hold is sent to nobody who need not know.
-        if manifests.mentions(&["include"]) {
-            manifests.add_neighbours(&[".env"])?;
-        }
-        if !manifests.files.keys().any(|name| !name.ends_with(".env")) {
-            bail!(
-                "{} has no compose.yaml and no Kubernetes YAML: name a manifest with -f, or another folder",
-                manifests.folder.display()
-            );
-        }
-        manifests.bounded()
-    }
-
-    /// Whether one of the files has one of these words in it.
-    fn mentions(&self, words: &[&str]) -> bool {
-        let mentions = |text: &Vec<u8>| {
-            let text = String::from_utf8_lossy(text);
-            words.iter().any(|word| text.contains(word))
-        };
-        self.files.values().any(mentions)
-    }
-
-    /// Adds the files of the folder that end so: they may be manifests, or be named by one.
-    fn add_neighbours(&mut self, endings: &[&str]) -> Result<()> {
-        for entry in fs::read_dir(&self.folder)
-            .with_context(|| format!("cannot read the folder {}", self.folder.display()))?
-        {
-            let entry = entry?;
-            let Ok(name) = entry.file_name().into_string() else {
-                continue;
-            };
-            let wanted = endings.iter().any(|ending| name.ends_with(ending));
-            // A long file that is no manifest by its name is some other program's; the node would say what is missing.
-            let is_compose = name.starts_with("compose.") || name.starts_with("docker-compose.");
-            let is_long = entry
-                .metadata()
-                .is_ok_and(|file| file.len() > MANIFEST_MAX_BYTES);
-            if wanted && entry.path().is_file() && (is_compose || !is_long) {
-                self.files.insert(name, read_bounded(&entry.path())?);
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads the further files that the node asks for. One that is not there is left out: the node knows whether it
-    /// must be, and in which line.
-    ///
-    /// # Errors
-    /// What cannot be read or is too large.
-    pub(crate) fn add_named(&mut self, paths: &[String]) -> Result<()> {
-        for path in paths {
-            let file = self.folder.join(path);
-            if file.exists() {
-                self.named.insert(path.clone(), read_bounded(&file)?);
-            }
-        }
-        self.check_size()
-    }
-
-    /// Refuses what a node elsewhere has no business to ask for: a path or variable that is neither below the folder nor
-    /// written in the manifests. It would get whatever of this user's it names.
-    ///
-    /// # Errors
-    /// Naming the first such thing.
-    pub(crate) fn check_asked(&self, node: &str, reply: &ManifestView) -> Result<()> {
-        let inside = |path: &str| {
-            let relative = Path::new(path);
-            relative
-                .components()
-                .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
-                && self
-                    .folder
-                    .join(path)
-                    .canonicalize()
-                    .map_or(true, |real| real.starts_with(&self.folder))
-        };
-        let paths = reply.contexts.iter().map(|context| &context.path);
-        let of_secrets = reply
-            .secrets
-            .iter()
-            .filter_map(|secret| secret.file.as_ref());
-        let mut paths = paths.chain(&reply.files).chain(of_secrets);
-        let mut variables = reply
-            .secrets
-            .iter()
-            .filter_map(|secret| secret.env.as_ref());
-        let stray = paths.find(|path| !inside(path) && !self.mentions(&[path.as_str()]));
-        let stray = stray.or_else(|| variables.find(|name| !self.mentions(&[name.as_str()])));
-        match stray {
-            None => Ok(()),
-            Some(what) => bail!(
-                "the node {node} asks for {what}, which the manifests do not name and which is not below {}: nothing more was sent",
-                self.folder.display()
-            ),
-        }
-    }
-
-    /// The folder's own name.
-    pub(crate) fn folder_name(&self) -> String {
-        self.folder.file_name().map_or_else(
-            || "app".to_owned(),
-            |name| name.to_string_lossy().into_owned(),
-        )
-    }
-
-    fn relative(&self, file: &Path) -> Result<String> {
-        let real = parent_of(file)?.join(file.file_name().unwrap_or_default());
-        let Ok(inside) = real.strip_prefix(&self.folder) else {
-            bail!(
-                "{} is not below {}: give the files of one folder",
-                file.display(),
-                self.folder.display()
-            );
-        };
-        Ok(inside.to_string_lossy().into_owned())
-    }
-
-    fn bounded(self) -> Result<Self> {
-        self.check_size()?;
-        Ok(self)
-    }
-
-    fn check_size(&self) -> Result<()> {
-        let all = self.files.values().chain(self.named.values());
-        let total: u64 = all.map(|text| text.len() as u64).sum();
-        if total > MANIFESTS_MAX_BYTES {
-            bail!(
-                "the YAML files of {} and the files that they name are {total} bytes together, and at most \
-                 {MANIFESTS_MAX_BYTES} are read: name the manifest with -f",
-                self.folder.display()
-            );
-        }
-        Ok(())
-    }
-
-    /// The manifests and the caller's environment as a tar, for the node to say what it needs.
-    pub(crate) fn tar(&self) -> Result<Vec<u8>> {
-        let mut tar = tar::Builder::new(Vec::new());
-        self.append(&mut tar, "")?;
-        append_bytes(&mut tar, ".layby/env.json", &self.environment()?)?;
-        Ok(tar.into_inner()?)
-    }
-
-    /// Of the caller's environment the variables that some file names, for `${...}` in Compose files, and the home
-    /// folder, for `~`; the rest is nobody's business.
-    fn environment(&self) -> Result<Vec<u8>> {
-        let texts: Vec<_> = self
-            .files
-            .values()
-            .chain(self.named.values())
-            .map(|text| String::from_utf8_lossy(text))
-            .collect();
-        let variables: BTreeMap<String, String> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(name, _)| {
-                name == "HOME" || texts.iter().any(|text| text.contains(name.as_str()))
-            })
-            .collect();
-        Ok(serde_json::to_vec(&variables)?)
-    }
-
-    /// All of them as an `up` sends them.
-    ///
-    /// # Errors
-    /// What cannot be written as JSON.
-    pub(crate) fn files(&self) -> Result<BTreeMap<String, Vec<u8>>> {
-        let files = self.files.iter();
-        let mut all: BTreeMap<String, Vec<u8>> = files
-            .map(|(name, text)| (format!("manifest/{name}"), text.clone()))
-            .collect();
-        all.insert("manifest/.layby/env.json".to_owned(), self.environment()?);
-        let names: Vec<&String> = self.named.keys().collect();
-        all.insert(
-            "manifest/.layby/files.json".to_owned(),
-            serde_json::to_vec(&names)?,
-        );
-        let named = self.named.values().enumerate();
-        all.extend(named.map(|(number, text)| (format!("file/{number}"), text.clone())));
-        Ok(all)
-    }
-
-    fn append(&self, tar: &mut tar::Builder<impl Write>, prefix: &str) -> Result<()> {
-        for (name, text) in &self.files {
-            append_bytes(tar, &format!("{prefix}{name}"), text)?;
-        }
-        Ok(())
-    }
-}
 
 /// A build context to send: its folder, relative to the manifests', and its Dockerfile in it.
 #[derive(Debug, Clone)]
@@ -459,44 +197,17 @@ fn sorted_entries(folder: &Path) -> Result<Vec<fs::DirEntry>> {
     Ok(entries)
 }
 
-fn append_bytes(tar: &mut tar::Builder<impl Write>, name: &str, bytes: &[u8]) -> Result<()> {
+/// Puts a small file into a tar.
+pub(crate) fn append_bytes(
+    tar: &mut tar::Builder<impl Write>,
+    name: &str,
+    bytes: &[u8],
+) -> Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_size(bytes.len() as u64);
     header.set_mode(0o600);
     tar.append_data(&mut header, name, bytes)
         .with_context(|| format!("cannot send {name}"))
-}
-
-fn read_bounded(file: &Path) -> Result<Vec<u8>> {
-    let cannot = || format!("cannot read {}", file.display());
-    let length = File::open(file)
-        .and_then(|open| open.metadata())
-        .with_context(cannot)?
-        .len();
-    if length > MANIFEST_MAX_BYTES {
-        bail!(
-            "{} is {length} bytes, and a manifest is at most {MANIFEST_MAX_BYTES}: is it the right file?",
-            file.display()
-        );
-    }
-    fs::read(file).with_context(cannot)
-}
-
-/// The folder that `file` lies in, without links and `..`.
-fn parent_of(file: &Path) -> Result<PathBuf> {
-    if matches!(
-        file.components().next_back(),
-        None | Some(Component::ParentDir | Component::CurDir)
-    ) {
-        bail!("{} is not a file", file.display());
-    }
-    let parent = match file.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    parent
-        .canonicalize()
-        .with_context(|| format!("cannot read {}: no such folder", parent.display()))
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -582,58 +293,5 @@ mod tests {
                 "big/keep/2"
             ]
         );
-    }
-
-    #[test]
-    fn named_files_are_read_wherever_they_are_if_they_are() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let app = dir.path().join("app");
-        fs::create_dir(&app).expect("a folder");
-        fs::write(app.join("compose.yaml"), "services: {}").expect("a file");
-        fs::write(dir.path().join("common.env"), "A=1").expect("a file");
-        let mut manifests = Manifests::read(&app, &[]).expect("a manifest");
-        let paths = ["../common.env", "missing.env"].map(str::to_owned);
-        manifests.add_named(&paths).expect("to read them");
-        assert_eq!(
-            manifests.named.keys().collect::<Vec<_>>(),
-            ["../common.env"]
-        );
-        let mut tar = Vec::new();
-        let parcel = Parcel {
-            files: manifests.files().expect("its files"),
-            ..Parcel::default()
-        };
-        parcel.write(&mut tar).expect("a tar");
-        let names = names(&tar);
-        assert!(names.contains(&"file/0".to_owned()), "{names:?}");
-    }
-
-    #[test]
-    fn files_of_another_folder_are_refused() {
-        let (one, two) = (
-            tempfile::tempdir().expect("a"),
-            tempfile::tempdir().expect("b"),
-        );
-        let files = [one.path().join("a.yaml"), two.path().join("b.yaml")];
-        for file in &files {
-            fs::write(file, "x: 1").expect("a file");
-        }
-        let error = Manifests::read(Path::new("."), &files)
-            .expect_err("refused")
-            .to_string();
-        assert!(error.contains("b.yaml is not below"), "{error}");
-    }
-
-    #[test]
-    fn a_manifest_of_100_megabytes_is_refused_before_it_is_read() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let file = dir.path().join("compose.yaml");
-        File::create(&file)
-            .and_then(|f| f.set_len(100 << 20))
-            .expect("a sparse file");
-        let error = Manifests::read(dir.path(), &[])
-            .expect_err("refused")
-            .to_string();
-        assert!(error.contains("is 104857600 bytes"), "{error}");
     }
 }

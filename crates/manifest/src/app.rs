@@ -2,19 +2,19 @@
 
 use layby_model::names::AppName;
 
-use crate::ReadOptions;
 use crate::draft::{Placed, label_of, not_a_label};
 use crate::report::Report;
 use crate::tree::{Place, cut};
 
 /// The caller's name for it, else the manifest's, else the folder's.
 pub(crate) fn name(
-    options: &ReadOptions,
+    asked: Option<&String>,
+    folder: &str,
     written: &[Placed<String>],
     report: &mut Report,
 ) -> Option<AppName> {
     let nowhere = Place::whole("");
-    if let Some(name) = &options.app {
+    if let Some(name) = asked {
         return checked(name, &nowhere, report);
     }
     if let Some((first, others)) = written.split_first() {
@@ -31,11 +31,11 @@ pub(crate) fn name(
         }
         return checked(&first.value, &first.place, report);
     }
-    let name = label_of(&options.folder).and_then(|label| AppName::new(&label).ok());
+    let name = label_of(folder).and_then(|label| AppName::new(&label).ok());
     if name.is_none() {
         let message = format!(
             "no name for the app can be made of the folder's name {:?}: give one with --app",
-            cut(&options.folder)
+            cut(folder)
         );
         report.error(&nowhere, message);
     }

@@ -5,7 +5,7 @@ use crate::tree::{Node, Place};
 use crate::{Files, ReadOptions, yaml};
 
 /// The names of a Compose file, the first that is there wins (Compose Specification, "The Compose file").
-const COMPOSE_NAMES: [&str; 4] = [
+pub const COMPOSE_NAMES: [&str; 4] = [
     "compose.yaml",
     "compose.yml",
     "docker-compose.yaml",

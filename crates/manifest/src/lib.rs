@@ -47,13 +47,17 @@ mod sysctl;
 mod tree;
 mod units;
 mod value;
+mod write;
 mod yaml;
 
 pub use compose::dotenv::read_env_file;
+pub use compose::normal::{Config, ConfigOptions};
 pub use diagnostic::Diagnostic;
+pub use discover::COMPOSE_NAMES;
 pub use value::DeclaredValue;
 
-/// The files that a manifest may be made of: path relative to the manifest's folder (with `/`) -> content.
+/// The files that a manifest may be made of: path relative to the manifest's folder (with `/`; it may begin with `../`, or be
+/// absolute) -> content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Files(pub BTreeMap<String, Vec<u8>>);
 
@@ -62,6 +66,11 @@ pub struct Files(pub BTreeMap<String, Vec<u8>>);
 pub struct ReadOptions {
     /// The files to read (`-f`), in order, relative to the manifest's folder. Empty: look for them.
     pub files: Vec<String>,
+    /// The files of variables (`--env-file`), in order, as they are called among the files: a later one goes over one before.
+    /// Empty: `.env`, if it is there.
+    pub env_files: Vec<String>,
+    /// Files that were asked for ([`needed`]) and do not exist.
+    pub absent: BTreeSet<String>,
     /// The app's name (`--app`); `None`: as the manifest says, else `folder`.
     pub app: Option<String>,
     /// The name of the manifest's folder.
@@ -105,9 +114,8 @@ pub fn read(files: &Files, options: &ReadOptions) -> Result<Manifest, Vec<Diagno
     let (names, draft) = match found {
         Found::Compose(found) => {
             let (names, documents) = split(found);
-            let dotenv = files.0.get(dotenv::FILE).map(Vec::as_slice);
-            let variables = dotenv::variables(dotenv, &options.env, &mut report);
-            let draft = compose::read(documents, files, &variables, options, &mut report);
+            let variables = dotenv::of(files, options, &mut report);
+            let draft = compose::read(documents, files, variables, options, &mut report);
             (names, draft)
         }
         Found::Kubernetes(found) => {
@@ -144,6 +152,54 @@ pub fn read(files: &Files, options: &ReadOptions) -> Result<Manifest, Vec<Diagno
         files: names,
         named_files,
     })
+}
+
+/// The further files that have to be read before a manifest can be (Compose `include` and `extends`), as far as those that
+/// are there name them: paths relative to the manifest's folder, or absolute. Once they are among the files, or among the
+/// absent ones, they may name others in their turn: it is asked again until there are none.
+pub fn needed(files: &Files, options: &ReadOptions) -> Vec<String> {
+    // What is wrong shows when all is there.
+    let mut report = Report::default();
+    let Found::Compose(found) = discover::find(files, options, &mut report) else {
+        return Vec::new();
+    };
+    let variables = dotenv::of(files, options, &mut report);
+    let (_, documents) = split(found);
+    compose::needed(documents, files, variables, options)
+}
+
+/// The normal form of a Compose file (`docker compose config`): filled in, merged, in long forms. Whether all of it is honoured
+/// [`read`] says.
+///
+/// # Errors
+/// What keeps it from being made, by file and line.
+pub fn config(
+    files: &Files,
+    options: &ReadOptions,
+    how: ConfigOptions,
+) -> Result<Config, Vec<Diagnostic>> {
+    let mut report = Report::default();
+    let config = match discover::find(files, options, &mut report) {
+        Found::Compose(found) => {
+            let variables = dotenv::of(files, options, &mut report);
+            let (_, documents) = split(found);
+            let made =
+                compose::normal::config(documents, files, variables, options, how, &mut report);
+            // What is missing is asked for before anything is said of it.
+            if !made.more.is_empty() {
+                return Ok(made);
+            }
+            made
+        }
+        Found::Kubernetes(found) => {
+            let file = found.first().map_or("", |file| file.name.as_str());
+            let message = "is Kubernetes YAML, which has no other form: this is for Compose files";
+            report.error(&Place::whole(file), message);
+            Config::default()
+        }
+        Found::Nothing => Config::default(),
+    };
+    report.finish().map(|_| config)
 }
 
 /// The names of the files, and their documents in one row.

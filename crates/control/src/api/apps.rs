@@ -31,10 +31,11 @@ use crate::volumes;
         ("folder" = Option<String>, Query, description = "The name of the manifest's folder"),
         ("folder_path" = Option<String>, Query, description = "Its absolute path on the node's machine: relative paths of bind mounts start there"),
         ("file" = Option<Vec<String>>, Query, description = "The files to read, in order; none: look for them"),
+        ("env_file" = Option<Vec<String>>, Query, description = "The files of variables, in order, instead of `.env`"),
         ("profile" = Option<Vec<String>>, Query, description = "The profiles that are switched on (Compose)"),
         ("build" = Option<bool>, Query, description = "Build also what is there already"),
     ),
-    request_body(content_type = "application/x-tar", description = "The manifest's files, and `.layby/env.json`: the caller's environment"),
+    request_body(content_type = "application/x-tar", description = "The manifest's files; `.layby/env.json`: the caller's environment; `.layby/file/<n>`: the further files that were asked for as `more`, whose names are a list in `.layby/files.json`"),
     responses(
         (status = 200, body = ManifestView),
         (status = 413, body = Problem, content_type = "application/problem+json"),
@@ -61,6 +62,7 @@ pub(super) async fn manifest(
         ("folder" = Option<String>, Query, description = "The name of the manifest's folder"),
         ("folder_path" = Option<String>, Query, description = "Its absolute path on the node's machine: relative paths of bind mounts start there"),
         ("file" = Option<Vec<String>>, Query, description = "The files to read, in order; none: look for them"),
+        ("env_file" = Option<Vec<String>>, Query, description = "The files of variables, in order, instead of `.env`"),
         ("profile" = Option<Vec<String>>, Query, description = "The profiles that are switched on (Compose)"),
         ("build" = Option<bool>, Query, description = "Build also what is there already"),
         ("dry_run" = Option<bool>, Query, description = "Only tell the steps"),
@@ -72,7 +74,7 @@ pub(super) async fn manifest(
         ("canary_cookie" = Option<String>, Query, description = "The same on requests with this cookie"),
         ("retries" = Option<u32>, Query, description = "So many more attempts failed rollouts get (0 to 10), whatever the manifest says"),
     ),
-    request_body(content_type = "application/x-tar", description = "`manifest/`: its files; `file/<n>` and `context/<n>/`: the further files and the build contexts that `/v1/manifests` asked for"),
+    request_body(content_type = "application/x-tar", description = "`manifest/`: its files, as for `/v1/manifests`; `file/<n>` and `context/<n>/`: the further files and the build contexts that `/v1/manifests` asked for"),
     responses(
         (status = 200, body = Event, content_type = "application/x-ndjson", description = "One event a line, the last is `done`"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "An image is not there"),
@@ -130,13 +132,14 @@ pub(super) async fn down(
     }))
 }
 
-fn ask(pairs: &Pairs) -> Result<Ask, Problem> {
+pub(super) fn ask(pairs: &Pairs) -> Result<Ask, Problem> {
     let retries = query::number(pairs, "retries")?;
     Ok(Ask {
         app: query::get(pairs, "app").map(str::to_owned),
         folder: query::get(pairs, "folder").unwrap_or_default().to_owned(),
         folder_path: query::get(pairs, "folder_path").map(str::to_owned),
         files: query::all(pairs, "file"),
+        env_files: query::all(pairs, "env_file"),
         profiles: query::all(pairs, "profile"),
         build: query::flag(pairs, "build"),
         dry_run: query::flag(pairs, "dry_run"),

@@ -18,6 +18,7 @@ mod lines;
 mod logs;
 mod mend;
 mod node;
+mod normal;
 mod once;
 mod operations;
 mod page;
@@ -42,6 +43,7 @@ mod who;
 pub use audit::AuditView;
 pub(crate) use gate::Door;
 pub(crate) use images::meant;
+pub use normal::ConfigView;
 pub(crate) use once::InFlight;
 pub(crate) use operations::Operations;
 pub use operations::{OperationState, OperationView};
@@ -80,6 +82,7 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(node::version))
         .routes(routes!(node::stop))
         .routes(routes!(apps::manifest))
+        .routes(routes!(normal::config))
         .routes(routes!(apps::up))
         .routes(routes!(apps::down))
         .routes(routes!(services::list))

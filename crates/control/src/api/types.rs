@@ -58,7 +58,7 @@ pub struct VersionView {
 }
 
 /// What a manifest says, and what the node still needs to deploy it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ManifestView {
     /// The app that it describes.
     pub app: String,
@@ -71,6 +71,11 @@ pub struct ManifestView {
     /// Further files that the manifest names: absolute paths, or relative to its folder. They are sent along as `file/<n>`, with
     /// their paths as a list in `manifest/.layby/files.json`; one that does not exist is left out of both.
     pub files: Vec<String>,
+    /// Further files (Compose `include` and `extends`) without which nothing can be said yet: all else is empty then. They are sent
+    /// along as `.layby/file/<n>`, with their paths as a list in `.layby/files.json`; one that does not exist is in the list only. It is
+    /// asked again until there are none.
+    #[serde(default)]
+    pub more: Vec<String>,
     /// What the manifest says that is not honoured, each with its file and line.
     pub warnings: Vec<String>,
 }

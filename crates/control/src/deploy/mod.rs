@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use layby_image::Source;
-use layby_manifest::{Manifest, ReadOptions};
+use layby_manifest::{Diagnostic, Manifest, ReadOptions};
 use layby_model::route::Share;
 use layby_model::spec::{AppSpec, MAX_RETRIES, ServiceSpec};
 use layby_model::{AppName, ServiceId};
@@ -66,6 +66,8 @@ pub(crate) struct Ask {
     pub(crate) folder: String,
     pub(crate) folder_path: Option<String>,
     pub(crate) files: Vec<String>,
+    /// The files of variables, instead of `.env`.
+    pub(crate) env_files: Vec<String>,
     /// The profiles that are switched on.
     pub(crate) profiles: Vec<String>,
     /// Build also what is there already.
@@ -91,6 +93,13 @@ pub(crate) async fn describe(
     ask: &Ask,
     rights: &Rights,
 ) -> Result<ManifestView, Problem> {
+    let more = needed(&upload, ask);
+    if !more.is_empty() {
+        return Ok(ManifestView {
+            more,
+            ..ManifestView::default()
+        });
+    }
     let manifest = read(&upload, ask, false)?;
     reach::deploy(plane, rights, &manifest.app).await?;
     let wanted = images::builds(plane, &manifest.app, ask.build).await?;
@@ -105,6 +114,7 @@ pub(crate) async fn describe(
         contexts: wanted.contexts,
         secrets: wanted.secrets,
         files: manifest.named_files,
+        more,
         warnings: manifest.warnings.iter().map(ToString::to_string).collect(),
     })
 }
@@ -396,29 +406,41 @@ pub(crate) fn current(row: &Row) -> (bool, &crate::store::Revision) {
 
 /// Reads the manifest; what is wrong with it is told all at once. `whole`: the files that it names were sent, too.
 fn read(upload: &Upload, ask: &Ask, whole: bool) -> Result<Manifest, Problem> {
-    let options = ReadOptions {
-        files: ask.files.clone(),
-        profiles: ask.profiles.clone(),
-        app: ask.app.clone(),
-        folder: ask.folder.clone(),
-        folder_path: ask.folder_path.clone(),
-        env: upload.env.clone(),
-        named_files: whole.then(|| upload.named_files.clone()),
-    };
-    let mut manifest = layby_manifest::read(&upload.files, &options).map_err(|errors| {
-        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "bad-manifest",
-            lines.join("\n"),
-        )
-    })?;
+    let options = options(upload, ask, whole);
+    let mut manifest = layby_manifest::read(&upload.files, &options).map_err(bad_manifest)?;
     if let Some(retries) = ask.retries {
         let retries = checked_retries(retries)?;
         let services = manifest.app.services.iter_mut();
         services.for_each(|service| service.retries = Some(retries));
     }
     Ok(manifest)
+}
+
+/// How the files of an upload are to be read. `whole`: all that they name was sent, as far as it exists.
+pub(crate) fn options(upload: &Upload, ask: &Ask, whole: bool) -> ReadOptions {
+    ReadOptions {
+        files: ask.files.clone(),
+        env_files: ask.env_files.clone(),
+        absent: upload.absent.clone(),
+        profiles: ask.profiles.clone(),
+        app: ask.app.clone(),
+        folder: ask.folder.clone(),
+        folder_path: ask.folder_path.clone(),
+        env: upload.env.clone(),
+        named_files: whole.then(|| upload.named_files.clone()),
+    }
+}
+
+/// The further files without which the manifest cannot be read.
+pub(crate) fn needed(upload: &Upload, ask: &Ask) -> Vec<String> {
+    layby_manifest::needed(&upload.files, &options(upload, ask, false))
+}
+
+/// All that is wrong with a manifest.
+pub(crate) fn bad_manifest(errors: Vec<Diagnostic>) -> Problem {
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let status = StatusCode::UNPROCESSABLE_ENTITY;
+    Problem::new(status, "bad-manifest", lines.join("\n"))
 }
 
 /// A number of retries that somebody asked for.

@@ -1,7 +1,7 @@
 //! What a client sends to be deployed: a tar with the manifest's files and the build contexts, unpacked
 //! into a folder of its own within limits, and gone when it is dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
@@ -28,18 +28,23 @@ const SECRET_BYTES: u64 = 512 << 10;
 const SECRETS: usize = 100;
 /// Where the caller's environment lies among the manifest's files.
 const ENV_FILE: &str = ".layby/env.json";
-/// Where the names of the files below `file/` lie: a list of them, the n-th that of `file/<n>`.
+/// Where the names of the further files lie: a list of them, the n-th that of `.layby/file/<n>`. One without such a file does
+/// not exist.
 const NAMES_FILE: &str = ".layby/files.json";
+/// Where the further files lie.
+const NUMBERED: &str = ".layby/file";
 
 /// An unpacked upload.
 #[derive(Debug, Default)]
 pub(crate) struct Upload {
-    /// The manifest's files.
+    /// The manifest's files, and the further ones.
     pub(crate) files: Files,
     /// The caller's environment.
     pub(crate) env: BTreeMap<String, String>,
-    /// The further files that the manifest names, by the paths written there.
+    /// The further files that the manifest names, by the paths that were asked for.
     pub(crate) named_files: BTreeMap<String, Vec<u8>>,
+    /// Those that were asked for and do not exist.
+    pub(crate) absent: BTreeSet<String>,
     /// The values of build secrets.
     pub(crate) secrets: Secrets,
     folder: Option<TempDir>,
@@ -80,7 +85,7 @@ impl fmt::Debug for Secrets {
 }
 
 impl Upload {
-    /// Reads a tar. With `contexts`, the manifest's files are below `manifest/`, those that it names are `file/<n>`,
+    /// Reads a tar. With `contexts`, the manifest's files are below `manifest/`, those that it names are `file/<n>` too,
     /// build secrets are `secret/<n>`, and folders `context/<n>/` are unpacked below `parent`; without, all files are the manifest's. Blocks.
     ///
     /// # Errors
@@ -128,13 +133,14 @@ impl Upload {
                 upload.secrets.read(name, &mut entry)?;
                 continue;
             }
-            let number = path.strip_prefix("file").ok().filter(|_| contexts);
-            let number = number.map(|number| number.to_string_lossy().into_owned());
             let name = if contexts {
                 path.strip_prefix("manifest").unwrap_or(&path)
             } else {
                 &path
             };
+            let number = path.strip_prefix("file").ok().filter(|_| contexts);
+            let number = number.or(name.strip_prefix(NUMBERED).ok());
+            let number = number.map(|number| number.to_string_lossy().into_owned());
             let name = name.to_string_lossy().into_owned();
             let mut content = Vec::new();
             let read = (&mut entry).take(left + 1).read_to_end(&mut content);
@@ -159,8 +165,12 @@ impl Upload {
             }
         }
         for (n, name) in names.into_iter().enumerate() {
-            if let Some(content) = numbered.remove(&n.to_string()) {
-                upload.named_files.insert(name, content);
+            match numbered.remove(&n.to_string()) {
+                Some(content) => {
+                    upload.files.0.insert(name.clone(), content.clone());
+                    upload.named_files.insert(name, content);
+                }
+                None => drop(upload.absent.insert(name)),
             }
         }
         Ok(upload)
@@ -268,7 +278,9 @@ mod tests {
             ("context/0/Dockerfile", b"FROM scratch"),
         ]);
         let upload = Upload::read(&tar[..], parent.path(), true).expect("to read");
-        assert_eq!(upload.files.0.keys().collect::<Vec<_>>(), ["compose.yaml"]);
+        let files: Vec<_> = upload.files.0.keys().collect();
+        assert_eq!(files, ["/b.env", "compose.yaml"]);
+        assert!(upload.absent.contains("../a.env"));
         assert_eq!(upload.env["TAG"], "1");
         let named: Vec<_> = upload.named_files.iter().collect();
         assert_eq!(named, [(&"/b.env".to_owned(), &b"B=1".to_vec())]);
@@ -279,6 +291,19 @@ mod tests {
         assert!(upload.context(1).is_none());
         drop(upload);
         assert!(!context.exists());
+    }
+
+    #[test]
+    fn further_files_bear_the_names_that_the_list_gives_them() {
+        let tar = tar_of(&[
+            ("compose.yaml", b"include: [../x.yaml, y.yaml]"),
+            (".layby/files.json", br#"["../x.yaml","y.yaml"]"#),
+            (".layby/file/0", b"services: {}"),
+        ]);
+        let upload = Upload::read(&tar[..], Path::new("/nonexistent"), false).expect("to read");
+        let files: Vec<_> = upload.files.0.keys().collect();
+        assert_eq!(files, ["../x.yaml", "compose.yaml"]);
+        assert!(upload.absent.contains("y.yaml"));
     }
 
     #[test]

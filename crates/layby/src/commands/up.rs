@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use layby_control::api::types::{ContextView, ManifestView};
 
 use crate::cli::Up;
-use crate::client::{Client, Query};
+use crate::client::Client;
 use crate::commands::node;
 use crate::events::{self, Style};
 use crate::parcel::{self, ContextFolder, Manifests, Parcel, SecretSource, SecretValue};
@@ -15,30 +15,22 @@ use crate::paths::Paths;
 /// # Errors
 /// What the node refused, and each failed rollout, with the exit code for it.
 pub(crate) async fn up(paths: &Paths, client: &Client, options: Up) -> Result<()> {
-    let mut manifests = Manifests::read(&options.path, &options.files)?;
+    let mut manifests = Manifests::read(&options.manifest)?;
     if !options.dry_run && !client.answers().await? {
         node::start(paths, client).await?;
     }
-    let mut query: Vec<Query<'_>> = vec![("folder", manifests.folder_name())];
-    if client.elsewhere().is_none() {
-        // The socket is the machine's own: what is a path here is one there.
-        query.push(("folder_path", manifests.folder.display().to_string()));
-    }
-    query.extend(options.app.map(|app| ("app", app)));
-    query.extend(manifests.chosen.iter().map(|file| ("file", file.clone())));
-    query.extend(options.profiles.into_iter().map(|name| ("profile", name)));
+    let mut query = manifests.query(client.elsewhere().is_none());
     if options.build {
         query.push(("build", true.to_string()));
     }
-    let tar = manifests.tar()?;
-    let reply: ManifestView = client
-        .upload("/v1/manifests", &query, std::io::Cursor::new(tar))
+    let reply: ManifestView = manifests
+        .ask(client, "/v1/manifests", &query, layby_manifest::needed)
         .await?;
     if let Some(node) = client.elsewhere() {
         manifests.check_asked(node, &reply)?;
     }
     let contexts = context_folders(&manifests, &reply)?;
-    manifests.add_named(&reply.files)?;
+    manifests.add(&reply.files)?;
     query.push(("dry_run", options.dry_run.to_string()));
     query.push(("detach", options.detach.to_string()));
     query.push(("atomic", options.atomic.to_string()));

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::Diagnostic;
 use crate::compose::interpolate;
 use crate::report::Report;
 use crate::tree::Place;
 use crate::yaml::MAX_FILE_BYTES;
+use crate::{Diagnostic, Files, ReadOptions};
 
 /// The file's name.
 pub(crate) const FILE: &str = ".env";
@@ -15,27 +15,48 @@ pub(crate) const FILE: &str = ".env";
 /// For a line that says nothing. What it is stays out of the message: such files hold secrets.
 const NO_PAIR: &str = "the line is not KEY=VALUE and is ignored";
 
-/// The variables of `bytes`, with those of `env` over them.
+/// What `${VAR}` means in a manifest: what the files of variables say, with the caller's environment over it.
+pub(crate) fn of(
+    files: &Files,
+    options: &ReadOptions,
+    report: &mut Report,
+) -> BTreeMap<String, String> {
+    let mut sources: Vec<(&str, &[u8])> = Vec::new();
+    for name in &options.env_files {
+        match files.0.get(name) {
+            Some(bytes) => sources.push((name, bytes)),
+            None => report.error(&Place::whole(name), "there is no such file of variables"),
+        }
+    }
+    if options.env_files.is_empty() {
+        sources.extend(files.0.get(FILE).map(|bytes| (FILE, bytes.as_slice())));
+    }
+    variables(&sources, &options.env, report)
+}
+
+/// The variables of files, each with its name; a later one goes over those before it, and `env` over all.
 pub(crate) fn variables(
-    bytes: Option<&[u8]>,
+    sources: &[(&str, &[u8])],
     env: &BTreeMap<String, String>,
     report: &mut Report,
 ) -> BTreeMap<String, String> {
     let mut variables = env.clone();
     let mut left_bytes = interpolate::MAX_FILLED_BYTES;
-    for line in lines(FILE, bytes.unwrap_or_default(), report) {
-        let Some(value) = &line.value else {
-            report.warn(&line.place, NO_PAIR);
-            continue;
-        };
-        if env.contains_key(&line.key) {
-            continue;
+    for (file, bytes) in sources {
+        for line in lines(file, bytes, report) {
+            let Some(value) = &line.value else {
+                report.warn(&line.place, NO_PAIR);
+                continue;
+            };
+            if env.contains_key(&line.key) {
+                continue;
+            }
+            let value = value.filled(&variables, &line.place, report);
+            if !interpolate::spend(&mut left_bytes, &value, &line.place, report) {
+                return variables;
+            }
+            variables.insert(line.key, value);
         }
-        let value = value.filled(&variables, &line.place, report);
-        if !interpolate::spend(&mut left_bytes, &value, &line.place, report) {
-            break;
-        }
-        variables.insert(line.key, value);
     }
     variables
 }
@@ -287,7 +308,7 @@ mod tests {
             b"# c\nA=1\nexport B = two words # c\nC='$A'\nD=\"x\\n$A\"\nE=${A}#no\nF=\nwrong\nG='it\\'s' # c\nH=\"a\nb\"\nI=1\nJ='open\n";
         let env = BTreeMap::from([("A".to_owned(), "caller".to_owned())]);
         let mut report = Report::default();
-        let variables = variables(Some(file), &env, &mut report);
+        let variables = variables(&[(".env", file)], &env, &mut report);
         let get = |key: &str| variables.get(key).map(String::as_str);
         assert_eq!(get("A"), Some("caller"), "the caller's environment wins");
         assert_eq!(get("B"), Some("two words"));
@@ -305,6 +326,16 @@ mod tests {
             warnings[0].to_string(),
             ".env:8:1: the line is not KEY=VALUE and is ignored"
         );
+    }
+
+    #[test]
+    fn a_later_file_of_variables_goes_over_one_before() {
+        let sources: [(&str, &[u8]); 2] = [("a.env", b"A=1\nB=1\n"), ("b.env", b"B=${A}2\nC=\n")];
+        let env = BTreeMap::from([("C".to_owned(), "caller".to_owned())]);
+        let mut report = Report::default();
+        let variables = variables(&sources, &env, &mut report);
+        let all: Vec<_> = variables.values().map(String::as_str).collect();
+        assert_eq!(all, ["1", "12", "caller"]);
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub(crate) fn read(service: &mut Fields, project: &Project<'_>, report: &mut Rep
         let Some(file) = file(node, &name, report) else {
             continue;
         };
-        if let Some(named) = &project.options.named_files {
+        if let Some(named) = project.named_files {
             match named.get(&file.path) {
                 Some(bytes) => add(bytes, &file, project, &mut read.env, report),
                 None if file.required => {

@@ -10,8 +10,15 @@ use crate::tree::{Entry, Node, Place, Value, cut};
 /// The longest row of services that extend each other.
 const MAX_ROW: usize = 32;
 
-/// Resolves every `extends` of a file, whose path relative to the manifest's folder is `file`.
-pub(crate) fn resolve(document: &mut Node, file: &str, load: &Load<'_>, report: &mut Report) {
+/// Resolves every `extends` of a file: `file` is its path relative to the manifest's folder, `base` the folder that the paths
+/// in it start from.
+pub(crate) fn resolve(
+    document: &mut Node,
+    file: &str,
+    base: &str,
+    load: &Load<'_>,
+    report: &mut Report,
+) {
     let Value::Map(top) = &mut document.value else {
         return;
     };
@@ -35,7 +42,7 @@ pub(crate) fn resolve(document: &mut Node, file: &str, load: &Load<'_>, report: 
             &mut entry.value,
             Node::new(entry.place.clone(), Value::Null),
         );
-        entry.value = row.extended(service, file, &written, report);
+        entry.value = row.extended(service, (file, base), &written, report);
     }
 }
 
@@ -47,22 +54,22 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// A service with what it extends below it.
+    /// A service with what it extends below it. `at`: its file, and the folder that the paths there start from.
     fn extended(
         &mut self,
         mut service: Node,
-        file: &str,
+        at: (&str, &str),
         written: &BTreeMap<String, Node>,
         report: &mut Report,
     ) -> Node {
         let Value::Map(entries) = &mut service.value else {
             return service;
         };
-        let Some(at) = entries.iter().position(|entry| entry.key == "extends") else {
+        let Some(index) = entries.iter().position(|entry| entry.key == "extends") else {
             return service;
         };
-        let extends = entries.remove(at);
-        let Some(base) = self.base(&extends, file, written, report) else {
+        let extends = entries.remove(index);
+        let Some(base) = self.base(&extends, at, written, report) else {
             return service;
         };
         merge::merge(base, service)
@@ -72,14 +79,14 @@ impl Row<'_> {
     fn base(
         &mut self,
         extends: &Entry,
-        file: &str,
+        (file, folder): (&str, &str),
         written: &BTreeMap<String, Node>,
         report: &mut Report,
     ) -> Option<Node> {
         let place = &extends.place;
         let (name, other) = named(extends, report)?;
         let from = match &other {
-            Some(other) => relocate::join(relocate::folder(file), other),
+            Some(other) => relocate::join(folder, other),
             None => file.to_owned(),
         };
         let this = (from.clone(), name.clone());
@@ -98,14 +105,14 @@ impl Row<'_> {
         self.seen.push(this);
         if other.is_none() {
             let base = find(written, &name, place, report)?;
-            return Some(self.extended(base, file, written, report));
+            return Some(self.extended(base, (file, folder), written, report));
         }
         let document = self.load.document(&from, place, report)?;
         let written = services(&document);
         let base = find(&written, &name, place, report)?;
-        let mut base = self.extended(base, &from, &written, report);
-        let folder = relocate::relative(relocate::folder(file), relocate::folder(&from));
-        relocate::service(&mut base, &folder);
+        let there = relocate::folder(&from);
+        let mut base = self.extended(base, (&from, there), &written, report);
+        relocate::service(&mut base, &relocate::relative(folder, there));
         Some(base)
     }
 }

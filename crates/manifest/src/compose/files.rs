@@ -278,7 +278,7 @@ pub(crate) fn values(
             },
             Some(Source::File(file)) => {
                 let path = project.at_home(file);
-                let known = project.options.named_files.as_ref();
+                let known = project.named_files;
                 let found = known.map(|files| files.get(&path).cloned());
                 let shown = cut(file);
                 named_files.push(path);

@@ -22,13 +22,14 @@ struct Included {
     place: Place,
 }
 
-/// Takes `include` off a file and puts in what it names. `above`: the files that include this one.
+/// Takes `include` off a file and puts in what it names. `base`: the folder that the paths in the file start from; `above`: the
+/// files that include this one.
 pub(crate) fn resolve(
     document: &mut Node,
-    file: &str,
+    (file, base): (&str, &str),
     above: &[String],
     load: &Load<'_>,
-    variables: &BTreeMap<String, String>,
+    variables: Option<&BTreeMap<String, String>>,
     report: &mut Report,
 ) {
     let Value::Map(top) = &mut document.value else {
@@ -47,24 +48,26 @@ pub(crate) fn resolve(
         );
         return;
     }
-    for included in items(include, relocate::folder(file), report) {
+    for included in items(include, base, report) {
         if let Some(path) = included.paths.iter().find(|path| row.contains(path)) {
             let message = format!("\"include\" leads back to {:?}", cut(path));
             report.error(&included.place, message);
             continue;
         }
         let variables = surroundings(&included, load, variables, report);
+        let variables = variables.as_ref();
+        let folder = included.folder.as_str();
         let merged = included.paths.iter().filter_map(|path| {
-            let mut other = load.document_with(path, &variables, &included.place, report)?;
-            extends::resolve(&mut other, path, load, report);
-            resolve(&mut other, path, &row, load, &variables, report);
+            let mut other = load.document_with(path, variables, &included.place, report)?;
+            extends::resolve(&mut other, path, folder, load, report);
+            resolve(&mut other, (path, folder), &row, load, variables, report);
             Some(other)
         });
         let merged: Vec<Node> = merged.collect();
         let Some(mut other) = merged.into_iter().reduce(merge::merge) else {
             continue;
         };
-        let way = relocate::relative(relocate::folder(file), &included.folder);
+        let way = relocate::relative(base, folder);
         if !way.is_empty() {
             relocate::document(&mut other, &way);
         }
@@ -127,26 +130,27 @@ fn one(item: Node, folder: &str, report: &mut Report) -> Option<Included> {
 fn surroundings(
     included: &Included,
     load: &Load<'_>,
-    outer: &BTreeMap<String, String>,
+    outer: Option<&BTreeMap<String, String>>,
     report: &mut Report,
-) -> BTreeMap<String, String> {
-    let mut variables = outer.clone();
+) -> Option<BTreeMap<String, String>> {
+    let outer = outer?;
     let own = [relocate::join(&included.folder, dotenv::FILE)];
     let files = match included.env_files.is_empty() {
         true => &own[..],
         false => &included.env_files[..],
     };
+    let mut sources = Vec::new();
     for file in files {
-        match load.files.0.get(file) {
-            Some(bytes) => variables = dotenv::variables(Some(bytes), &variables, report),
+        match load.bytes(file) {
+            Some(bytes) => sources.push((file.as_str(), bytes)),
             None if included.env_files.is_empty() => {}
             None => {
-                let message = format!("the file {:?} is not among those that were sent", cut(file));
+                let message = format!("the file {:?} is not there", cut(file));
                 report.error(&included.place, message);
             }
         }
     }
-    variables
+    Some(dotenv::variables(&sources, outer, report))
 }
 
 /// Adds what an included file declares. The same twice is once; anything else of one name is an error.

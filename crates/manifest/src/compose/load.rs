@@ -1,12 +1,12 @@
 //! Other Compose files that one names: read, filled in, and counted.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::compose::{interpolate, merge};
 use crate::report::Report;
 use crate::tree::{Node, Place, cut};
-use crate::{Files, yaml};
+use crate::{Files, ReadOptions, yaml};
 
 /// So many other files may be read in all, each as often as it is named.
 const MAX_FILES: u32 = 200;
@@ -14,20 +14,43 @@ const MAX_FILES: u32 = 200;
 /// How other files are read.
 #[derive(Debug)]
 pub(crate) struct Load<'a> {
-    pub(crate) files: &'a Files,
-    /// What `${VAR}` means.
-    pub(crate) variables: &'a BTreeMap<String, String>,
+    files: &'a Files,
+    absent: &'a BTreeSet<String>,
+    /// What `${VAR}` means; `None`: variables are left as they are written.
+    pub(crate) variables: Option<&'a BTreeMap<String, String>>,
     /// So many more may be read.
     left: Cell<u32>,
+    /// Those that were asked for, and of which it is not known whether they are there.
+    missing: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Load<'a> {
-    pub(crate) fn new(files: &'a Files, variables: &'a BTreeMap<String, String>) -> Self {
+    pub(crate) fn new(
+        files: &'a Files,
+        options: &'a ReadOptions,
+        variables: Option<&'a BTreeMap<String, String>>,
+    ) -> Self {
         Self {
             files,
+            absent: &options.absent,
             variables,
             left: Cell::new(MAX_FILES),
+            missing: RefCell::default(),
         }
+    }
+
+    /// What is in a file, if it is there.
+    pub(crate) fn bytes(&self, path: &str) -> Option<&'a [u8]> {
+        let bytes = self.files.0.get(path);
+        if bytes.is_none() && !self.absent.contains(path) {
+            self.missing.borrow_mut().insert(path.to_owned());
+        }
+        bytes.map(Vec::as_slice)
+    }
+
+    /// The files that were asked for and that nothing is known of.
+    pub(crate) fn missing(self) -> Vec<String> {
+        self.missing.into_inner().into_iter().collect()
     }
 
     /// The documents of a file, one laid over the other; `path` is relative to the manifest's folder.
@@ -39,7 +62,7 @@ impl<'a> Load<'a> {
     pub(crate) fn document_with(
         &self,
         path: &str,
-        variables: &BTreeMap<String, String>,
+        variables: Option<&BTreeMap<String, String>>,
         place: &Place,
         report: &mut Report,
     ) -> Option<Node> {
@@ -51,12 +74,16 @@ impl<'a> Load<'a> {
             return None;
         };
         self.left.set(left);
-        let Some(bytes) = self.files.0.get(path) else {
+        if path.contains("://") || path.starts_with("git@") {
             let message = format!(
-                "the file {:?} is not there: only YAML files in the Compose file's own folder are read so far",
+                "the file {:?} is elsewhere: only files of this machine are read",
                 cut(path)
             );
             report.error(place, message);
+            return None;
+        }
+        let Some(bytes) = self.bytes(path) else {
+            report.error(place, format!("the file {:?} is not there", cut(path)));
             return None;
         };
         let documents = match yaml::parse(path, bytes) {
@@ -67,7 +94,9 @@ impl<'a> Load<'a> {
             }
         };
         let filled = documents.into_iter().map(|mut document| {
-            interpolate::fill(&mut document, variables, report);
+            if let Some(variables) = variables {
+                interpolate::fill(&mut document, variables, report);
+            }
             document
         });
         let merged = filled.reduce(merge::merge);

@@ -1,6 +1,5 @@
 //! Compose files, by the Compose Specification (compose-spec.io).
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use layby_model::AppName;
@@ -12,7 +11,6 @@ use crate::tree::{Node, Place};
 use crate::{Files, ReadOptions, app};
 use load::Load;
 use networks::Member;
-use profiles::Profiles;
 use project::Project;
 
 pub(crate) mod dotenv;
@@ -35,6 +33,7 @@ mod load;
 mod merge;
 mod mounts;
 mod networks;
+pub(crate) mod normal;
 mod options;
 mod pairs;
 mod profiles;
@@ -54,22 +53,16 @@ const REFUSED: [(&str, &str); 1] = [("models", "the services would miss them")];
 pub(crate) fn read(
     documents: Vec<Node>,
     files: &Files,
-    variables: &BTreeMap<String, String>,
+    mut variables: BTreeMap<String, String>,
     options: &ReadOptions,
     report: &mut Report,
 ) -> AppDraft {
-    let load = Load::new(files, variables);
-    let whole = documents.into_iter().map(|mut document| {
-        let file = document.place.file.clone();
-        interpolate::fill(&mut document, variables, report);
-        extends::resolve(&mut document, &file, &load, report);
-        include::resolve(&mut document, &file, &[], &load, variables, report);
-        document
-    });
-    let merged = whole.reduce(merge::merge).map(|mut merged| {
-        merge::settle(&mut merged);
-        merged
-    });
+    let asked = options.app.as_ref().or_else(|| project::named(&variables));
+    let asked = asked.cloned();
+    project::name_variable(&documents, options, &mut variables);
+    let variables = &variables;
+    let load = Load::new(files, options, Some(variables));
+    let merged = merged(documents, &load, report);
     let Some(mut top) =
         merged.and_then(|document| Fields::open(document, "the Compose file", report))
     else {
@@ -77,17 +70,12 @@ pub(crate) fn read(
     };
     top.accept(&["version"]);
     top.accept_extensions();
-    let name = name(&mut top, options, report);
+    let name = name(&mut top, asked.as_ref(), &options.folder, report);
     let mut project = Project {
         name: name.clone(),
-        options,
-        profiles: Profiles::of(options, variables),
-        variables,
-        volumes: BTreeMap::new(),
         secrets: files::declared(&mut top, "secrets", report),
         configs: files::declared(&mut top, "configs", report),
-        used: RefCell::default(),
-        left_bytes: Cell::new(env_file::MAX_ALL_BYTES),
+        ..Project::new(options, variables, options.named_files.as_ref())
     };
     volumes::read(&mut top, &mut project, report);
     let networks = networks::declared(&mut top, report);
@@ -104,7 +92,51 @@ pub(crate) fn read(
     }
 }
 
-fn name(top: &mut Fields, options: &ReadOptions, report: &mut Report) -> Option<AppName> {
+/// The files that the documents name, and that nothing is known of yet.
+pub(crate) fn needed(
+    documents: Vec<Node>,
+    files: &Files,
+    mut variables: BTreeMap<String, String>,
+    options: &ReadOptions,
+) -> Vec<String> {
+    project::name_variable(&documents, options, &mut variables);
+    let load = Load::new(files, options, Some(&variables));
+    // What is wrong shows when all is there.
+    merged(documents, &load, &mut Report::default());
+    load.missing()
+}
+
+/// The documents as one: filled in, with all that they extend and include. `None`: there are none.
+fn merged(documents: Vec<Node>, load: &Load<'_>, report: &mut Report) -> Option<Node> {
+    let whole = documents.into_iter().map(|mut document| {
+        let file = document.place.file.clone();
+        if let Some(variables) = load.variables {
+            interpolate::fill(&mut document, variables, report);
+        }
+        // Whatever folders they lie in, their paths start from the manifest's.
+        extends::resolve(&mut document, &file, "", load, report);
+        include::resolve(
+            &mut document,
+            (&file, ""),
+            &[],
+            load,
+            load.variables,
+            report,
+        );
+        document
+    });
+    whole.reduce(merge::merge).map(|mut merged| {
+        merge::settle(&mut merged);
+        merged
+    })
+}
+
+fn name(
+    top: &mut Fields,
+    asked: Option<&String>,
+    folder: &str,
+    report: &mut Report,
+) -> Option<AppName> {
     let written = top.entry("name").and_then(|entry| {
         let place = entry.value.place.clone();
         let value = entry.value.scalar().map(str::to_owned);
@@ -113,7 +145,7 @@ fn name(top: &mut Fields, options: &ReadOptions, report: &mut Report) -> Option<
         }
         value.map(|value| Placed { value, place })
     });
-    app::name(options, written.as_slice(), report)
+    app::name(asked, folder, written.as_slice(), report)
 }
 
 fn services(top: &mut Fields, project: &Project<'_>, report: &mut Report) -> Vec<Member> {

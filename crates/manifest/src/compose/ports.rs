@@ -8,7 +8,7 @@ use layby_model::spec::PublishedPort;
 use crate::draft::Placed;
 use crate::fields::{Fields, parsed, port};
 use crate::report::Report;
-use crate::tree::{Node, Value, cut};
+use crate::tree::{Node, Place, Value, cut};
 
 /// The most ports of a service.
 const MAX_PORTS: usize = 1000;
@@ -31,7 +31,14 @@ pub(crate) fn published(service: &mut Fields, report: &mut Report) -> Published 
             Value::Map(_) => long(item, &service.what, &mut published.http, report)
                 .into_iter()
                 .collect(),
-            _ => parsed(&item, &format!("an item of {name}"), report, short).unwrap_or_default(),
+            _ => {
+                let item_name = format!("an item of {name}");
+                let ports = parsed(&item, &item_name, report, short).unwrap_or_default();
+                if let Some(range) = ports.iter().find_map(|port| port.range.as_ref()) {
+                    warn_of_range(&item_name, range, &place, report);
+                }
+                ports.into_iter().map(|port| port.port).collect()
+            }
         };
         if published.all.len() + ports.len() > MAX_PORTS {
             report.error(&place, format!("{name} has more than {MAX_PORTS} ports"));
@@ -74,45 +81,84 @@ fn items(service: &mut Fields, key: &'static str, report: &mut Report) -> Vec<No
     items
 }
 
-/// `[[IP:]HOST:]CONTAINER[/tcp]`; without a host port, any free one. Both may be ranges of the same length.
-fn short(text: &str) -> Result<Vec<PublishedPort>, String> {
-    let text = without_protocol(text)?;
+/// A port as the short syntax writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) host: Option<String>,
+    /// A port of the machine, or a range to take one from.
+    pub(crate) published: Option<String>,
+    pub(crate) target: u16,
+    pub(crate) protocol: String,
+}
+
+/// Takes `[[IP:]HOST:]CONTAINER[/PROTOCOL]` apart; without a host port, any free one. Both may be ranges of the same length, or
+/// the host's alone.
+///
+/// # Errors
+/// What it must be instead.
+pub(crate) fn written(text: &str) -> Result<Vec<Written>, String> {
+    let (text, protocol) = match text.split_once('/') {
+        None => (text, "tcp"),
+        Some((text, protocol @ ("tcp" | "udp" | "sctp"))) => (text, protocol),
+        Some(_) => return Err("a port of tcp, udp or sctp".to_owned()),
+    };
     let (rest, container) = match text.rsplit_once(':') {
         Some((rest, container)) => (Some(rest), container),
         None => (None, text),
     };
     let targets = range(container)?;
-    let Some(rest) = rest else {
-        let any = |target| PublishedPort {
-            host: None,
-            port: 0,
-            target,
-        };
-        return Ok(targets.map(any).collect());
+    let (host, ports) = match rest.map(|rest| (rest, rest.rsplit_once(':'))) {
+        None => (None, ""),
+        Some((_, Some((host, ports)))) => (Some(host), ports),
+        Some((ports, None)) => (None, ports),
     };
-    let (ip, host_port) = match rest.rsplit_once(':') {
-        Some((ip, port)) => (Some(ip), port),
-        None => (None, rest),
+    let host = host.map(|host| bare(host).to_owned());
+    let each = |published: Option<String>, target: u16| Written {
+        host: host.clone(),
+        published,
+        target,
+        protocol: protocol.to_owned(),
     };
-    let host = ip.map(address).transpose()?;
+    let ports = Some(ports).filter(|ports| !matches!(*ports, "" | "0"));
     if targets.len() == 1 {
-        let (port, target) = (published_port(host_port)?, *targets.start());
-        return Ok(vec![PublishedPort { host, port, target }]);
+        return Ok(vec![each(ports.map(str::to_owned), *targets.start())]);
     }
-    let ports = match host_port {
-        "" | "0" => None,
-        ports => Some(range(ports)?),
-    };
-    if ports
-        .as_ref()
-        .is_some_and(|ports| ports.len() != targets.len())
-    {
+    let ports = ports.map(range).transpose()?;
+    let lengths = ports.as_ref().map(|ports| ports.len());
+    if lengths.is_some_and(|length| length != targets.len()) {
         return Err("two ranges of the same length, such as 8000-8003:9000-9003".to_owned());
     }
-    let ports = ports.into_iter().flatten().chain(std::iter::repeat(0));
-    let pairs = ports.zip(targets);
-    let pairs = pairs.map(|(port, target)| PublishedPort { host, port, target });
+    let mut ports = ports.into_iter().flatten();
+    let pairs = targets.map(|target| each(ports.next().map(|port| port.to_string()), target));
     Ok(pairs.collect())
+}
+
+/// A port that is published, and the range of the machine's ports that it is one of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Port {
+    port: PublishedPort,
+    range: Option<String>,
+}
+
+/// The short syntax.
+fn short(text: &str) -> Result<Vec<Port>, String> {
+    let read = |written: Written| {
+        if written.protocol != "tcp" {
+            return Err("TCP (only TCP is supported)".to_owned());
+        }
+        let (port, range) = published_port(written.published.as_deref().unwrap_or_default())?;
+        let host = written.host.as_deref().map(address).transpose()?;
+        let target = written.target;
+        let port = PublishedPort { host, port, target };
+        Ok(Port { port, range })
+    };
+    written(text)?.into_iter().map(read).collect()
+}
+
+fn warn_of_range(name: &str, range: &str, place: &Place, report: &mut Report) {
+    let message =
+        format!("{name} may be any of the machine's ports {range}: it is the first of them");
+    report.warn(place, message);
 }
 
 fn long(
@@ -130,6 +176,10 @@ fn long(
     let name = fields.name("target");
     let target = target.and_then(|entry| parsed(&entry.value, &name, report, self::target));
     let port = fields.parsed("published", report, published_port);
+    let (port, range) = port.unwrap_or_default();
+    if let Some(range) = range {
+        warn_of_range(&fields.name("published"), &range, &place, report);
+    }
     let host = fields.parsed("host_ip", report, address);
     fields.parsed("protocol", report, |text| match text {
         "tcp" => Ok(()),
@@ -142,7 +192,7 @@ fn long(
     fields.finish(report);
     Some(PublishedPort {
         host,
-        port: port.unwrap_or(0),
+        port,
         target: target?,
     })
 }
@@ -197,12 +247,12 @@ fn range(text: &str) -> Result<RangeInclusive<u16>, String> {
     }
 }
 
-/// A port of the machine; 0 or nothing: any free one.
-fn published_port(text: &str) -> Result<u16, String> {
-    one_port(text)?;
+/// A port of the machine, and the range that it is the first of; 0 or nothing: any free one.
+fn published_port(text: &str) -> Result<(u16, Option<String>), String> {
     match text {
-        "" | "0" => Ok(0),
-        text => port(text),
+        "" | "0" => Ok((0, None)),
+        text if text.contains('-') => Ok((*range(text)?.start(), Some(text.to_owned()))),
+        text => Ok((port(text)?, None)),
     }
 }
 
@@ -215,12 +265,17 @@ fn one_port(text: &str) -> Result<(), String> {
     }
 }
 
-fn address(text: &str) -> Result<IpAddr, String> {
-    let bare = text
+/// An address without the brackets around one of IPv6.
+fn bare(text: &str) -> &str {
+    let inner = text
         .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'))
-        .unwrap_or(text);
-    bare.parse()
+        .and_then(|text| text.strip_suffix(']'));
+    inner.unwrap_or(text)
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    bare(text)
+        .parse()
         .map_err(|_| "[IP:]HOST:CONTAINER with an IP address such as 127.0.0.1".to_owned())
 }
 
@@ -232,7 +287,8 @@ mod tests {
     fn a_range_leads_to_one_of_the_same_length() {
         let read = |text: &str| -> Vec<(u16, u16)> {
             let ports = short(text).unwrap();
-            ports.iter().map(|port| (port.port, port.target)).collect()
+            let ports = ports.iter().map(|port| &port.port);
+            ports.map(|port| (port.port, port.target)).collect()
         };
         assert_eq!(
             read("127.0.0.1:8000-8002:9000-9002/tcp"),
@@ -240,6 +296,7 @@ mod tests {
         );
         assert_eq!(read("9000-9001"), [(0, 9000), (0, 9001)]);
         assert_eq!(read("127.0.0.1::9000-9001"), [(0, 9000), (0, 9001)]);
+        assert_eq!(read("8000-8010:9000"), [(8000, 9000)], "the first of them");
     }
 
     #[test]
@@ -255,11 +312,8 @@ mod tests {
         ];
         for (text, (host, port, target)) in cases {
             let host = host.map(|host: &str| host.parse().unwrap());
-            assert_eq!(
-                short(text),
-                Ok(vec![PublishedPort { host, port, target }]),
-                "{text}"
-            );
+            let port = PublishedPort { host, port, target };
+            assert_eq!(short(text), Ok(vec![Port { port, range: None }]), "{text}");
         }
         for bad in [
             "",
@@ -269,7 +323,6 @@ mod tests {
             "a:80",
             "80:80/udp",
             "1-2:1-3",
-            "1-2:80",
             "80:1-2",
             "2-1:2-1",
             "1-2000:1-2000",

@@ -28,6 +28,11 @@ impl Profiles {
         Self(names.into_iter().filter(|name| !name.is_empty()).collect())
     }
 
+    /// Whether a profile is switched on.
+    pub(crate) fn has(&self, profile: &str) -> bool {
+        self.0.contains(profile) || self.0.contains("*")
+    }
+
     /// Takes `profiles` off a service: whether it is to run. One without any always is.
     pub(crate) fn switch_on(
         &self,
@@ -36,10 +41,7 @@ impl Profiles {
         report: &mut Report,
     ) -> bool {
         let profiles = service.texts("profiles", report).unwrap_or_default();
-        if profiles.is_empty() || self.0.contains("*") {
-            return true;
-        }
-        if profiles.iter().any(|profile| self.0.contains(profile)) {
+        if profiles.is_empty() || profiles.iter().any(|profile| self.has(profile)) {
             return true;
         }
         let message = format!(

@@ -9,8 +9,39 @@ use crate::ReadOptions;
 use crate::compose::files::{Source, Used};
 use crate::compose::profiles::Profiles;
 use crate::compose::volumes::Volume;
+use crate::compose::{env_file, interpolate};
+use crate::draft::label_of;
 use crate::fields::Expected;
 use crate::mount::on_machine;
+use crate::tree::Node;
+
+/// The variable that names the app, and that means its name in the files.
+const NAME: &str = "COMPOSE_PROJECT_NAME";
+
+/// The app's name as the variable has it, if it does.
+pub(crate) fn named(variables: &BTreeMap<String, String>) -> Option<&String> {
+    variables.get(NAME).filter(|name| !name.is_empty())
+}
+
+/// Sets the variable to the app's name, for the files to be filled in with it. What is wrong with the name shows later.
+pub(crate) fn name_variable(
+    documents: &[Node],
+    options: &ReadOptions,
+    variables: &mut BTreeMap<String, String>,
+) {
+    let written = || {
+        let mut names = documents.iter().rev();
+        let name = names.find_map(|document| document.get("name")?.scalar())?;
+        interpolate::expand(name, variables)
+            .ok()
+            .map(|name| name.text)
+    };
+    let name = options.app.clone().or_else(|| named(variables).cloned());
+    let name = name.or_else(written);
+    if let Some(name) = name.or_else(|| label_of(&options.folder)) {
+        variables.insert(NAME.to_owned(), name);
+    }
+}
 
 /// A Compose file's surroundings.
 #[derive(Debug)]
@@ -18,6 +49,8 @@ pub(crate) struct Project<'a> {
     /// The app's name, which the names of its volumes begin with. `None`: the report says why.
     pub(crate) name: Option<AppName>,
     pub(crate) options: &'a ReadOptions,
+    /// What is in the files that services name; `None`: not known yet.
+    pub(crate) named_files: Option<&'a BTreeMap<String, Vec<u8>>>,
     /// The profiles that are switched on.
     pub(crate) profiles: Profiles,
     /// What `${VAR}` means.
@@ -34,7 +67,27 @@ pub(crate) struct Project<'a> {
     pub(crate) left_bytes: Cell<usize>,
 }
 
-impl Project<'_> {
+impl<'a> Project<'a> {
+    /// One that declares nothing at the top.
+    pub(crate) fn new(
+        options: &'a ReadOptions,
+        variables: &'a BTreeMap<String, String>,
+        named_files: Option<&'a BTreeMap<String, Vec<u8>>>,
+    ) -> Self {
+        Self {
+            name: None,
+            options,
+            named_files,
+            profiles: Profiles::of(options, variables),
+            variables,
+            volumes: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            configs: BTreeMap::new(),
+            used: RefCell::default(),
+            left_bytes: Cell::new(env_file::MAX_ALL_BYTES),
+        }
+    }
+
     /// A path on the caller's side, with its home folder in the place of `~`.
     pub(crate) fn at_home(&self, text: &str) -> String {
         match (text.strip_prefix("~/"), self.variables.get("HOME")) {

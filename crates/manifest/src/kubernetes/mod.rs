@@ -128,7 +128,12 @@ pub(crate) fn read(files: Vec<File>, options: &ReadOptions, report: &mut Report)
             "there is no Deployment, Job or CronJob: there is nothing to run",
         );
     }
-    let name = app::name(options, &objects.namespaces, report);
+    let name = app::name(
+        options.app.as_ref(),
+        &options.folder,
+        &objects.namespaces,
+        report,
+    );
     autoscaler::join(objects.autoscalers, &mut objects.deployments, report);
     let services = join::join(
         objects.deployments,

@@ -1,0 +1,106 @@
+//! The normal form of a Compose file, as `docker compose config` shows it.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use layby_manifest::{ConfigOptions, Diagnostic};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Shared;
+use super::apps::{ask, receive};
+use super::query::{self, Pairs};
+use super::types::Problem;
+use crate::deploy::{bad_manifest, options};
+
+/// A Compose file in its normal form.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConfigView {
+    /// The file itself, as YAML or JSON.
+    pub text: String,
+    /// Its services that are switched on.
+    pub services: Vec<String>,
+    /// Their images.
+    pub images: Vec<String>,
+    /// Its volumes, as the file calls them.
+    pub volumes: Vec<String>,
+    /// Its networks, as the file calls them.
+    pub networks: Vec<String>,
+    /// The profiles that its services name.
+    pub profiles: Vec<String>,
+    /// Further files without which nothing can be said yet: all else is empty then. They are sent along as for `/v1/manifests`, and it
+    /// is asked again until there are none.
+    pub more: Vec<String>,
+    /// What the file says that is not honoured, each with its file and line.
+    pub warnings: Vec<String>,
+    /// What keeps it from being deployed, each with its file and line.
+    pub errors: Vec<String>,
+}
+
+impl ConfigView {
+    /// Reads a Compose file: its normal form, and what would come of it.
+    ///
+    /// # Errors
+    /// What keeps a normal form from being made.
+    pub fn read(
+        files: &layby_manifest::Files,
+        options: &layby_manifest::ReadOptions,
+        how: ConfigOptions,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let config = layby_manifest::config(files, options, how)?;
+        let mut view = Self {
+            text: config.text,
+            services: config.services,
+            images: config.images,
+            volumes: config.volumes,
+            networks: config.networks,
+            profiles: config.profiles,
+            more: config.more,
+            ..Self::default()
+        };
+        if view.more.is_empty() {
+            let lines = |all: Vec<Diagnostic>| all.iter().map(ToString::to_string).collect();
+            match layby_manifest::read(files, options) {
+                Ok(manifest) => view.warnings = lines(manifest.warnings),
+                Err(errors) => view.errors = lines(errors),
+            }
+        }
+        Ok(view)
+    }
+}
+
+/// Shows the normal form of a Compose file: one file, filled in, with every value in its long form. Changes nothing.
+#[utoipa::path(
+    post,
+    path = "/v1/manifests/config",
+    params(
+        ("app" = Option<String>, Query, description = "The app's name"),
+        ("folder" = Option<String>, Query, description = "The name of the manifest's folder"),
+        ("folder_path" = Option<String>, Query, description = "Its absolute path: relative paths start there"),
+        ("file" = Option<Vec<String>>, Query, description = "The files to read, in order; none: look for them"),
+        ("env_file" = Option<Vec<String>>, Query, description = "The files of variables, in order, instead of `.env`"),
+        ("profile" = Option<Vec<String>>, Query, description = "The profiles that are switched on"),
+        ("no_interpolate" = Option<bool>, Query, description = "Leave `${VAR}` and env files as they are"),
+        ("json" = Option<bool>, Query, description = "The text as JSON instead of YAML"),
+    ),
+    request_body(content_type = "application/x-tar", description = "The files, as for `/v1/manifests`"),
+    responses(
+        (status = 200, body = ConfigView),
+        (status = 413, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "All that is wrong with it, one line each"),
+    )
+)]
+pub(super) async fn config(
+    State(plane): Shared,
+    pairs: Pairs,
+    body: Body,
+) -> Result<Json<ConfigView>, Problem> {
+    let upload = receive(&plane, body, false).await?;
+    let options = options(&upload, &ask(&pairs)?, false);
+    let how = ConfigOptions {
+        no_interpolate: query::flag(&pairs, "no_interpolate"),
+        json: query::flag(&pairs, "json"),
+    };
+    let view = ConfigView::read(&upload.files, &options, how).map_err(bad_manifest)?;
+    Ok(Json(view))
+}

@@ -1,0 +1,112 @@
+//! `layby config`: the normal form of a Compose file, and all that is wrong with it. Nothing is changed.
+
+use anyhow::{Context, Result, bail};
+use layby_control::api::ConfigView;
+use layby_manifest::{ConfigOptions, Files, ReadOptions};
+use sha2::{Digest, Sha256};
+
+use crate::cli::{Config, ConfigFormat, ConfigOnly};
+use crate::client::Client;
+use crate::out::{say, tell};
+use crate::parcel::{Asks, Manifests};
+
+impl Asks for ConfigView {
+    fn more(&self) -> &[String] {
+        &self.more
+    }
+}
+
+/// Prints what `options` ask for. Where no node runs, this program reads the file itself, as the node would.
+///
+/// # Errors
+/// The file is not what it should be; or the node refused it.
+pub(crate) async fn config(client: &Client, options: Config) -> Result<()> {
+    let mut manifests = Manifests::read(&options.manifest)?;
+    let how = ConfigOptions {
+        no_interpolate: options.no_interpolate,
+        json: options.format == ConfigFormat::Json || options.only.hash.is_some(),
+    };
+    let view = match client.answers().await? {
+        true => {
+            let mut query = manifests.query(client.elsewhere().is_none());
+            query.push(("no_interpolate", how.no_interpolate.to_string()));
+            query.push(("json", how.json.to_string()));
+            let own = |files: &Files, options: &ReadOptions| {
+                let config = layby_manifest::config(files, options, how);
+                config.map(|config| config.more).unwrap_or_default()
+            };
+            manifests
+                .ask(client, "/v1/manifests/config", &query, own)
+                .await?
+        }
+        false => read_here(&mut manifests, how)?,
+    };
+    for warning in &view.warnings {
+        tell!("warning: {warning}");
+    }
+    let text = chosen(&options.only, &view)?;
+    match &options.output {
+        Some(file) => std::fs::write(file, text)
+            .with_context(|| format!("cannot write {}", file.display()))?,
+        None if text.is_empty() => {}
+        None => say!("{}", text.trim_end_matches('\n')),
+    }
+    match view.errors.is_empty() {
+        true => Ok(()),
+        false => bail!("{}", view.errors.join("\n")),
+    }
+}
+
+fn read_here(manifests: &mut Manifests, how: ConfigOptions) -> Result<ConfigView> {
+    loop {
+        let (files, mut options) = manifests.as_read();
+        options.folder_path = Some(manifests.folder.display().to_string());
+        let view = ConfigView::read(&files, &options, how).map_err(|errors| {
+            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            anyhow::anyhow!("{}", lines.join("\n"))
+        })?;
+        if view.more.is_empty() {
+            return Ok(view);
+        }
+        manifests.add(&view.more)?;
+    }
+}
+
+/// What of it is asked for, as lines.
+fn chosen(only: &ConfigOnly, view: &ConfigView) -> Result<String> {
+    let lists = [
+        (only.services, &view.services),
+        (only.images, &view.images),
+        (only.volumes, &view.volumes),
+        (only.networks, &view.networks),
+        (only.profiles, &view.profiles),
+    ];
+    if let Some((_, list)) = lists.into_iter().find(|(wanted, _)| *wanted) {
+        return Ok(list.join("\n"));
+    }
+    match &only.hash {
+        Some(service) => hashes(view, service),
+        None if only.quiet => Ok(String::new()),
+        None => Ok(view.text.clone()),
+    }
+}
+
+/// The SHA-256 of each service's settings in their normal form.
+fn hashes(view: &ConfigView, service: &str) -> Result<String> {
+    let config: serde_json::Value = serde_json::from_str(&view.text)?;
+    let mut lines = Vec::new();
+    for name in view
+        .services
+        .iter()
+        .filter(|name| service == "*" || *name == service)
+    {
+        let settings = serde_json::to_vec(&config["services"][name])?;
+        let hash = Sha256::digest(&settings);
+        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        lines.push(format!("{name} {hex}"));
+    }
+    match lines.is_empty() && service != "*" {
+        true => bail!("there is no service {service}: `layby config --services` shows them"),
+        false => Ok(lines.join("\n")),
+    }
+}
