@@ -11,6 +11,7 @@ use layby_model::share::falls;
 
 use crate::codec::{has_cookie, has_header};
 use crate::service::ServiceState;
+use crate::slot::Slot;
 use crate::snapshot::{Split, Upstream, Way};
 use crate::worker::{View, Worker};
 
@@ -20,6 +21,8 @@ pub(crate) struct Claim {
     view: Rc<View>,
     /// An index in the view's upstreams.
     at: usize,
+    /// Its place there, where places are counted.
+    slot: Option<Slot>,
 }
 
 impl Claim {
@@ -27,11 +30,12 @@ impl Claim {
     ///
     /// Control reads the counts after the gateway has confirmed the table that withdrew a replica. Both
     /// sides are SeqCst: either this sees the new table, or control sees this count.
-    fn new(worker: &Worker, view: &Rc<View>, at: usize) -> Option<Self> {
+    fn new(worker: &Worker, view: &Rc<View>, at: usize, slot: Option<Slot>) -> Option<Self> {
         view.upstreams[at].state.in_flight.fetch_add(1, SeqCst);
         let claim = Self {
             view: Rc::clone(view),
             at,
+            slot,
         };
         if worker.shared.generation() == view.generation {
             return Some(claim);
@@ -48,6 +52,11 @@ impl Claim {
     /// The table by which it was claimed.
     pub(crate) fn view(&self) -> &View {
         &self.view
+    }
+
+    /// Hands its place over to whoever has it for longer than this.
+    pub(crate) fn take_slot(&mut self) -> Option<Slot> {
+        self.slot.take()
     }
 
     /// What was claimed.
@@ -83,8 +92,31 @@ impl Choice {
     }
 }
 
-/// Claims a replica of the service with index `service`, none that is to be avoided; `None`: there is none to be had
-/// by this table, or it is no longer the newest. What falls to a canary that cannot be had goes to live.
+/// What is found among replicas.
+enum Found {
+    /// The one with this index, and a place there.
+    At(usize, Option<Slot>),
+    /// All that are not to be avoided are full.
+    Full,
+    /// All are to be avoided.
+    Nobody,
+}
+
+/// Whether a request for a service falls to its canary.
+pub(crate) fn falls_to_canary(
+    view: &View,
+    service: usize,
+    head: &[u8],
+    choice: &mut Choice,
+) -> bool {
+    let service = &view.services[service];
+    let split = service.split.as_ref();
+    split.is_some_and(|split| choice.falls(split, &service.state, head))
+}
+
+/// Claims a replica of the service with index `service`, none that is to be avoided or full; `None`: there is none to be had
+/// by this table, or it is no longer the newest. What falls to a canary that cannot be had goes to live; where it is only
+/// full, that is waited for.
 pub(crate) fn claim(
     worker: &Worker,
     view: &Rc<View>,
@@ -98,36 +130,64 @@ pub(crate) fn claim(
     };
     if let Some(split) = &service.split
         && choice.falls(split, &service.state, head)
-        && let Some(at) = least_busy(worker, view, &split.upstreams, &choice.avoid)
     {
-        return Claim::new(worker, view, at);
+        match find(worker, view, &split.upstreams, &choice.avoid) {
+            Found::At(at, slot) => return Claim::new(worker, view, at, slot),
+            Found::Full => return None,
+            Found::Nobody => {}
+        }
     }
-    let at = least_busy(worker, view, live, &choice.avoid)?;
-    Claim::new(worker, view, at)
+    match find(worker, view, live, &choice.avoid) {
+        Found::At(at, slot) => Claim::new(worker, view, at, slot),
+        Found::Full | Found::Nobody => None,
+    }
 }
 
-/// Of these upstreams the one with the least in flight, none of `avoid`.
+/// Takes a place at the least busy of these upstreams.
+fn find(worker: &Worker, view: &View, range: &Range<usize>, avoid: &[ReplicaId]) -> Found {
+    loop {
+        let Some(at) = least_busy(worker, view, range, avoid) else {
+            let mut all = view.upstreams[range.clone()].iter();
+            return match all.any(|upstream| !avoid.contains(&upstream.replica)) {
+                true => Found::Full,
+                false => Found::Nobody,
+            };
+        };
+        let upstream = &view.upstreams[at];
+        let Some(slots) = &upstream.slots else {
+            return Found::At(at, None);
+        };
+        // Another worker may have taken the last one at this moment: then it is looked again.
+        if let Some(slot) = slots.take(&upstream.state) {
+            return Found::At(at, Some(slot));
+        }
+    }
+}
+
+/// Of these upstreams the one with the least in flight, none of `avoid` and none that is full.
 fn least_busy(
     worker: &Worker,
     view: &View,
     range: &Range<usize>,
     avoid: &[ReplicaId],
 ) -> Option<usize> {
+    let may = |at: &usize| !view.upstreams[*at].is_full();
     match range.len() {
-        1 if avoid.is_empty() => Some(range.start),
+        1 if avoid.is_empty() => Some(range.start).filter(may),
         len => {
             let first = next_turn(&worker.turn);
             (0..len)
                 .map(|step| range.start + (first + step) % len)
                 .filter(|at| !avoid.contains(&view.upstreams[*at].replica))
-                .min_by_key(|at| view.upstreams[*at].state.in_flight.load(SeqCst))
+                .filter(may)
+                .min_by_key(|at| view.upstreams[*at].busy())
         }
     }
 }
 
-/// Claims this replica and no other, for a connection that is already bound to it.
+/// Claims this replica and no other, for a connection that is already bound to it, and has its place there.
 pub(crate) fn claim_again(worker: &Worker, view: &Rc<View>, replica: ReplicaId) -> Option<Claim> {
-    Claim::new(worker, view, view.replica(replica)?)
+    Claim::new(worker, view, view.replica(replica)?, None)
 }
 
 /// Among equals the search begins at another one each time.

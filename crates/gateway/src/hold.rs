@@ -5,7 +5,6 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,7 @@ use tokio::sync::watch;
 use crate::balance::{self, Choice, Claim};
 use crate::io::Departure;
 use crate::service::ServiceState;
-use crate::snapshot::{Snapshot, Way};
+use crate::snapshot::{Service, Snapshot, Way};
 use crate::watchdog::Pulse;
 use crate::worker::{View, Worker};
 
@@ -76,14 +75,21 @@ pub(crate) struct Place<'w> {
     worker: &'w Worker,
     state: Arc<ServiceState>,
     key: u64,
+    /// Its number in the line, in which it stands if the service is scaled.
+    number: Option<u64>,
 }
 
 impl<'w> Place<'w> {
     /// Takes a place, and says that something waits; `None`: all `limit` places are taken.
-    pub(crate) fn take(worker: &'w Worker, state: &Arc<ServiceState>, limit: u32) -> Option<Self> {
-        let waiting = state.waiting.fetch_add(1, SeqCst) + 1;
+    pub(crate) fn take(
+        worker: &'w Worker,
+        state: &Arc<ServiceState>,
+        limit: u32,
+        number: Option<u64>,
+    ) -> Option<Self> {
+        let waiting = state.waiting.raise();
         if waiting > limit {
-            state.waiting.fetch_sub(1, SeqCst);
+            state.waiting.lower();
             return None;
         }
         if waiting.is_power_of_two() {
@@ -95,6 +101,7 @@ impl<'w> Place<'w> {
             worker,
             state: Arc::clone(state),
             key: waiters.next,
+            number,
         })
     }
 
@@ -122,7 +129,10 @@ impl Drop for Place<'_> {
             }
         }
         drop(waiters);
-        let left = self.state.waiting.fetch_sub(1, SeqCst) - 1;
+        if let Some(number) = self.number {
+            self.state.line.leave(number);
+        }
+        let left = self.state.waiting.lower();
         if left == 0 || left.is_power_of_two() {
             tell(&self.worker.shared.demand, &self.state);
         }
@@ -134,7 +144,7 @@ impl Drop for Place<'_> {
 /// publish at once the last one tells the truth.
 fn tell(demand: &watch::Sender<Demand>, state: &ServiceState) {
     demand.send_if_modified(|demand| {
-        let waiting = match state.waiting.load(SeqCst) {
+        let waiting = match state.waiting.count() {
             0 => None,
             count => Some(count),
         };
@@ -182,6 +192,8 @@ pub(crate) struct Search {
     pub(crate) choice: Choice,
     /// Set once it has waited.
     pub(crate) held: Option<Held>,
+    /// Its number in the line: it keeps its place there, however often it is tried.
+    number: Option<u64>,
 }
 
 /// Who waits: to notice that it went away, and to wake it at its deadline.
@@ -203,7 +215,10 @@ pub(crate) async fn claim(
     waiter: Waiter<'_>,
     search: &mut Search,
 ) -> Result<Claim, Unserved> {
-    if let Some(claim) = balance::claim(worker, view, service, waiter.head, &mut search.choice) {
+    let must_wait = is_behind(&view.services[service]);
+    if !must_wait
+        && let Some(claim) = balance::claim(worker, view, service, waiter.head, &mut search.choice)
+    {
         return Ok(claim);
     }
     let service = &view.services[service];
@@ -219,7 +234,7 @@ async fn wait(
     waiter: Waiter<'_>,
     search: &mut Search,
 ) -> Result<Claim, Unserved> {
-    if let Some(answer) = try_now(worker, &state.id, waiter.head, &mut search.choice) {
+    if let Some(answer) = try_now(worker, &state.id, waiter.head, &mut search.choice, None) {
         return answer;
     }
     let held = search.held.get_or_insert_with(|| Held::new(state));
@@ -227,7 +242,9 @@ async fn wait(
     let Some(left_ms) = limits.hold_deadline_ms.checked_sub(waited_ms) else {
         return Err(Unserved::Late);
     };
-    let place = Place::take(worker, state, limits.hold_queue).ok_or(Unserved::Full)?;
+    let number = *search.number.get_or_insert_with(|| state.line.draw());
+    let place = Place::take(worker, state, limits.hold_queue, Some(number));
+    let place = place.ok_or(Unserved::Full)?;
     waiter.pulse.expire_in(left_ms);
     let begun = worker.view().generation;
     let mut retry = pin!(tokio::time::sleep(RETRY));
@@ -241,7 +258,8 @@ async fn wait(
         {
             search.choice.avoid.clear();
         }
-        if let Some(answer) = try_now(worker, &state.id, waiter.head, &mut search.choice) {
+        let stand = Some((number, cx.waker()));
+        if let Some(answer) = try_now(worker, &state.id, waiter.head, &mut search.choice, stand) {
             return Poll::Ready(answer);
         }
         match (is_unhealthy(worker, &state.id), is_brief) {
@@ -280,12 +298,18 @@ fn is_unhealthy(worker: &Rc<Worker>, id: &ServiceId) -> bool {
     service.is_some_and(|at| view.services[at].way == Way::Unhealthy)
 }
 
-/// What the newest table says; `None`: wait.
+/// Others wait for a place at the replicas of a service: whoever comes now is after them.
+fn is_behind(service: &Service) -> bool {
+    service.is_scaled && !service.state.line.is_empty()
+}
+
+/// What the newest table says; `None`: wait. `stand`: its number in the line, if it stands there, and who is woken.
 fn try_now(
     worker: &Rc<Worker>,
     id: &ServiceId,
     head: &[u8],
     choice: &mut Choice,
+    stand: Option<(u64, &Waker)>,
 ) -> Option<Result<Claim, Unserved>> {
     loop {
         let view = worker.view();
@@ -295,14 +319,33 @@ fn try_now(
         match view.services[service].way {
             Way::Disabled => return Some(Err(Unserved::Disabled)),
             Way::Refuse => return Some(Err(Unserved::Refused)),
-            Way::Hold | Way::Unhealthy => return None,
+            // In line already: who came first is to be the first then, too.
+            Way::Hold | Way::Unhealthy => {
+                let entry = &view.services[service];
+                if let Some((number, waker)) = stand.filter(|_| entry.is_scaled) {
+                    entry.state.line.is_first(number, false, waker);
+                }
+                return None;
+            }
             Way::Serve(_) => {}
+        }
+        let entry = &view.services[service];
+        let is_next = match stand {
+            Some((number, waker)) if entry.is_scaled => {
+                let canary = balance::falls_to_canary(&view, service, head, choice);
+                entry.state.line.is_first(number, canary, waker)
+            }
+            Some(_) => true,
+            None => !is_behind(entry),
+        };
+        if !is_next {
+            return None;
         }
         if let Some(claim) = balance::claim(worker, &view, service, head, choice) {
             return Some(Ok(claim));
         }
         if worker.shared.generation() == view.generation {
-            return None; // all are to be avoided
+            return None; // all are to be avoided, or full
         }
     }
 }

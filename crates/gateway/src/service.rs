@@ -8,6 +8,8 @@ use layby_model::route::{Load, Served, Traffic, WakeTiming};
 use layby_model::{ReplicaId, ServiceId};
 
 use crate::clock::now_ms;
+use crate::line::Line;
+use crate::load::Level;
 
 /// One replica. Carried over by its id for as long as a table names it or anything is in flight to it.
 #[derive(Debug, Default)]
@@ -16,6 +18,8 @@ pub(crate) struct UpstreamState {
     pub(crate) in_flight: AtomicU32,
     /// Tunnels that were not closed yet, idle ones too.
     open: AtomicU32,
+    /// Places that are taken, where they are counted. SeqCst: see [`crate::line`].
+    pub(crate) taken: AtomicU32,
     requests: AtomicU64,
     errors: AtomicU64,
 }
@@ -49,7 +53,8 @@ impl UpstreamState {
 
     /// Whether anything goes on there, or may at any time.
     fn is_used(&self) -> bool {
-        self.in_flight.load(SeqCst) > 0 || self.open.load(SeqCst) > 0
+        let counts = [&self.in_flight, &self.open, &self.taken];
+        counts.into_iter().any(|count| count.load(SeqCst) > 0)
     }
 
     fn counts(&self) -> Served {
@@ -68,7 +73,11 @@ pub(crate) struct ServiceState {
     /// 0: never.
     last_use_ms: AtomicU64,
     /// How many are held.
-    pub(crate) waiting: AtomicU32,
+    pub(crate) waiting: Level,
+    /// How many are in flight or open, where that is counted.
+    pub(crate) busy: Level,
+    /// Those who wait because all replicas are full.
+    pub(crate) line: Line,
     /// Counts the requests among which a canary gets so many of a hundred.
     turns: AtomicU64,
     /// Counts its changes from Hold to Serve.
@@ -83,7 +92,9 @@ impl ServiceState {
             id,
             uses: AtomicU64::new(0),
             last_use_ms: AtomicU64::new(0),
-            waiting: AtomicU32::new(0),
+            waiting: Level::default(),
+            busy: Level::default(),
+            line: Line::default(),
             turns: AtomicU64::new(0),
             wakes: AtomicU64::new(0),
             last_wake: Mutex::new(None),
@@ -120,7 +131,7 @@ impl ServiceState {
 
     /// Whether nothing of it is left to count.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.waiting.load(SeqCst) == 0 && lock(&self.upstreams).is_empty()
+        self.waiting.count() == 0 && lock(&self.upstreams).is_empty()
     }
 
     /// Its route turned from Hold to Serve.
@@ -135,6 +146,18 @@ impl ServiceState {
         let longest = last.is_none_or(|(of, known)| of != wake || known.held_ms < timing.held_ms);
         if longest {
             *last = Some((wake, timing));
+        }
+    }
+
+    fn load(&self) -> Load {
+        let (at_us, in_flight, in_flight_us) = self.busy.read();
+        let (_, held, held_us) = self.waiting.read();
+        Load {
+            at_us,
+            in_flight,
+            held,
+            in_flight_us,
+            held_us,
         }
     }
 
@@ -160,7 +183,7 @@ impl ServiceState {
             open,
             served,
             last_wake: lock(&self.last_wake).map(|(_, timing)| timing),
-            load: Load::default(),
+            load: self.load(),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 use layby_model::route::{
     self, Limits, Listener, Mode, Protocol, RouteTable, Share, VirtualPort, VirtualRoute,
@@ -11,6 +12,7 @@ use layby_model::route::{
 use layby_model::{ReplicaId, ServiceId};
 
 use crate::service::{ServiceState, UpstreamState};
+use crate::slot::Slots;
 
 /// What to do with a request for a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub(crate) struct Service {
     pub(crate) split: Option<Split>,
     pub(crate) port: Option<u16>,
     pub(crate) limits: Limits,
+    /// Its requests are counted, and stand in line when its replicas are full.
+    pub(crate) is_scaled: bool,
 }
 
 /// The canary of a service that serves.
@@ -53,6 +57,24 @@ pub(crate) struct Upstream {
     pub(crate) replica: ReplicaId,
     pub(crate) ip: IpAddr,
     pub(crate) state: Arc<UpstreamState>,
+    /// Its places, where they are counted.
+    pub(crate) slots: Option<Slots>,
+}
+
+impl Upstream {
+    /// Whether it may be given no further request now.
+    pub(crate) fn is_full(&self) -> bool {
+        let slots = self.slots.as_ref();
+        slots.is_some_and(|slots| slots.are_taken(&self.state))
+    }
+
+    /// How much it has to do: the least busy is taken.
+    pub(crate) fn busy(&self) -> u32 {
+        match &self.slots {
+            None => self.state.in_flight.load(SeqCst),
+            Some(_) => self.state.taken.load(SeqCst),
+        }
+    }
 }
 
 /// A table, compiled. Never changed: the next one replaces it.
@@ -133,7 +155,9 @@ impl Snapshot {
                 Mode::Refuse => (Way::Refuse, None),
                 Mode::Hold => (Way::Hold, None),
                 Mode::Unhealthy => (Way::Unhealthy, None),
-                Mode::Serve { upstreams, canary } => snapshot.serve(&state, upstreams, canary),
+                Mode::Serve { upstreams, canary } => {
+                    snapshot.serve(&state, upstreams, canary, route.is_scaled)
+                }
             };
             snapshot.services.push(Service {
                 state,
@@ -141,6 +165,7 @@ impl Snapshot {
                 split,
                 port: route.port,
                 limits: route.limits,
+                is_scaled: route.is_scaled,
             });
         }
         snapshot
@@ -148,25 +173,27 @@ impl Snapshot {
 
     fn serve(
         &mut self,
-        state: &ServiceState,
+        state: &Arc<ServiceState>,
         upstreams: &[route::Upstream],
         canary: &Option<route::Canary>,
+        is_scaled: bool,
     ) -> (Way, Option<Split>) {
-        let live = self.add_upstreams(state, upstreams);
+        let live = self.add_upstreams(state, upstreams, is_scaled);
         if live.is_empty() {
             return (Way::Hold, None); // such a table is not made; to wait is the harmless reading
         }
         let split = canary.as_ref().map(|canary| Split {
             share: canary.share.clone(),
-            upstreams: self.add_upstreams(state, &canary.upstreams),
+            upstreams: self.add_upstreams(state, &canary.upstreams, is_scaled),
         });
         (Way::Serve(live), split)
     }
 
     fn add_upstreams(
         &mut self,
-        state: &ServiceState,
+        state: &Arc<ServiceState>,
         upstreams: &[route::Upstream],
+        is_scaled: bool,
     ) -> Range<usize> {
         let start = self.upstreams.len();
         for upstream in upstreams {
@@ -176,6 +203,10 @@ impl Snapshot {
                 replica: upstream.replica,
                 ip: upstream.ip,
                 state: state.upstream(upstream.replica),
+                slots: is_scaled.then(|| Slots {
+                    most: upstream.concurrency.unwrap_or(u32::MAX),
+                    service: Arc::clone(state),
+                }),
             });
         }
         start..self.upstreams.len()

@@ -22,6 +22,7 @@ use crate::clock::now_ms;
 use crate::hold::Place;
 use crate::io::{Peer, poll_peer, poll_read};
 use crate::service::{Opened, ServiceState};
+use crate::slot::Slot;
 use crate::snapshot::Way;
 use crate::watchdog::Watched;
 use crate::worker::Worker;
@@ -50,14 +51,16 @@ impl Tunnel {
         input: Option<Lent>,
     ) {
         let mut upstream = self.upstream;
+        let mut claim = self.claim;
         let now = now_ms();
         let mut link = Link {
             worker: &worker,
             service: self.service,
             limits: self.limits,
-            replica: self.claim.upstream().replica,
-            _opened: Opened::new(&self.claim.upstream().state),
-            claim: Some(self.claim),
+            replica: claim.upstream().replica,
+            _opened: Opened::new(&claim.upstream().state),
+            _slot: claim.take_slot(),
+            claim: Some(claim),
             place: None,
             generation: 0,
             moved_ms: now,
@@ -122,6 +125,8 @@ struct Link<'w> {
     replica: ReplicaId,
     /// It is open: while its replica is replaced, it has as long as a request in flight.
     _opened: Opened,
+    /// It counts as one request for as long as it is open, whether or not it moves bytes.
+    _slot: Option<Slot>,
     claim: Option<Claim>,
     /// Its place among those that wait, while it waits.
     place: Option<Place<'w>>,
@@ -171,7 +176,7 @@ impl Link<'_> {
     fn wait(&mut self, cx: &Context<'_>) -> Gate {
         if self.place.is_none() {
             self.service.used();
-            self.place = Place::take(self.worker, &self.service, self.limits.hold_queue);
+            self.place = Place::take(self.worker, &self.service, self.limits.hold_queue, None);
             self.give_up_ms = now_ms().saturating_add(self.limits.hold_deadline_ms);
         }
         match &self.place {

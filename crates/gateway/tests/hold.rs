@@ -1,6 +1,8 @@
 //! Holding, waking, balancing, withdrawing, retrying.
 
 mod common;
+#[path = "hold/full.rs"]
+mod full;
 
 use std::io::Write;
 use std::net::SocketAddr;
