@@ -17,7 +17,14 @@ struct Border {
 const ASYNC: &str = "tokio";
 const DATABASES: [&str; 2] = ["libsqlite3-sys", "rusqlite"];
 
-const BORDERS: [Border; 12] = [
+const BORDERS: [Border; 13] = [
+    // An example stands for a user's own code.
+    Border {
+        krate: "labels",
+        workspace: &[],
+        only: None,
+        never: &["layby-model"],
+    },
     Border {
         krate: "layby",
         workspace: &[
@@ -173,7 +180,7 @@ fn manifest(name: &str) -> String {
     match name {
         "layby-bench" => "bench/Cargo.toml".to_owned(),
         "xtask" => "xtask/Cargo.toml".to_owned(),
-        "mnist" => format!("examples/{name}/Cargo.toml"),
+        "labels" | "mnist" => format!("examples/{name}/Cargo.toml"),
         _ => format!("crates/{}/Cargo.toml", name.trim_start_matches("layby-")),
     }
 }
