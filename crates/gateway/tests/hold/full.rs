@@ -109,7 +109,10 @@ fn who_came_first_is_let_in_first_and_each_that_ends_lets_in_one() {
     let mut clients = Vec::new();
     for at in 0..=8 {
         clients.push(ask(&world, &format!("/{at}")));
-        until_held(&world, at);
+        wait_for("the next in line", || {
+            let load = world.traffic().load;
+            (load.in_flight == 1 && load.held == at).then_some(())
+        });
     }
     wait_for("demand", || (world.waiting() == 8).then_some(()));
     wait_for("the first", || (server.seen() == 1).then_some(()));
@@ -181,7 +184,6 @@ fn whoever_leaves_the_line_is_in_nobodys_way() {
     let (server, gate) = gated(None);
     let world = scaled(1, &[(replica(1), server.addr)]);
     let mut first = ask(&world, "/first");
-    until_held(&world, 0);
     wait_for("the first", || (server.seen() == 1).then_some(()));
     let leaves = ask(&world, "/leaves");
     until_held(&world, 1);
