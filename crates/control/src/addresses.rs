@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use layby_model::ServiceId;
-use layby_model::route::{Listener, Protocol};
-use layby_model::spec::ServiceSpec;
+use layby_model::route::{ANY_HOST, Listener, PathRoute, Protocol};
+use layby_model::spec::{HostRoute, ServiceSpec};
 
 use crate::config::ControlConfig;
 use crate::names;
@@ -15,6 +15,21 @@ pub(crate) fn hosts(id: &ServiceId, spec: &ServiceSpec, domain: &str) -> Vec<Str
     names
         .map(|name| format!("{name}.{}.{domain}", id.app))
         .collect()
+}
+
+/// What of the host names and paths of others leads to a service; `*` is any name that leads nowhere else.
+pub(crate) fn paths(id: &ServiceId, spec: &ServiceSpec) -> Vec<(String, PathRoute)> {
+    let path = |route: &HostRoute| {
+        let path = PathRoute {
+            path: route.path.clone(),
+            exact: route.exact,
+            service: id.clone(),
+            port: route.port,
+        };
+        let host = route.host.clone();
+        (host.unwrap_or_else(|| ANY_HOST.to_owned()), path)
+    };
+    spec.routes.iter().map(path).collect()
 }
 
 /// The listeners that the published ports of a service ask for.
@@ -57,10 +72,13 @@ pub(crate) fn urls(id: &ServiceId, spec: &ServiceSpec, config: &ControlConfig) -
     let mut urls = Vec::new();
     if spec.port.is_some() {
         let host = format!("{}.{}.{}", spec.name, id.app, config.domain);
-        urls.push(match config.http.port() {
-            80 => format!("http://{host}"),
-            port => format!("http://{host}:{port}"),
-        });
+        urls.push(at_gateway(&host, config));
+    }
+    for route in &spec.routes {
+        // Of a pattern nobody can say which name is meant.
+        if let Some(host) = route.host.as_ref().filter(|host| !host.starts_with('*')) {
+            urls.push(at_gateway(host, config) + route.path.trim_end_matches('/'));
+        }
     }
     for listener in listeners(id, spec, config.publish_on) {
         // The port that requests by host name go to speaks HTTP, however it is balanced on this listener.
@@ -72,6 +90,14 @@ pub(crate) fn urls(id: &ServiceId, spec: &ServiceSpec, config: &ControlConfig) -
         urls.push(format!("{scheme}://{}", reachable(listener.addr)));
     }
     urls
+}
+
+/// The URL of a host name at the gateway.
+fn at_gateway(host: &str, config: &ControlConfig) -> String {
+    match config.http.port() {
+        80 => format!("http://{host}"),
+        port => format!("http://{host}:{port}"),
+    }
 }
 
 /// The address to connect to for one that is listened on: "any" is reached on this machine by loopback.

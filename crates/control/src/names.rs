@@ -1,6 +1,6 @@
 //! The names by which the containers of an app reach its services, and the virtual addresses behind them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use layby_model::ServiceId;
@@ -12,17 +12,30 @@ use layby_model::spec::{ProbeAction, ServiceSpec};
 pub(crate) struct Named {
     pub(crate) names: Vec<String>,
     pub(crate) address: Ipv4Addr,
+    /// The names for hosts elsewhere that it brings into its app.
+    pub(crate) elsewhere: BTreeMap<String, String>,
     /// Where the ports of the address lead.
     pub(crate) route: VirtualRoute,
 }
 
 /// The names of a service at `address`: its own and its aliases, each alone and with the app's name behind.
 pub(crate) fn named(id: &ServiceId, spec: &ServiceSpec, address: Ipv4Addr) -> Named {
-    let names = std::iter::once(&spec.name).chain(&spec.aliases);
-    let names = names.flat_map(|name| [name.to_string(), format!("{name}.{}", id.app)]);
+    let own = std::iter::once(&spec.name).chain(&spec.aliases);
+    let own = own.map(|name| name.as_str());
+    let names = own.chain(spec.names.iter().map(String::as_str));
+    let names = names.flat_map(|name| [name.to_owned(), format!("{name}.{}", id.app)]);
+    let mut names: Vec<String> = names.collect();
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    let elsewhere = spec.sandbox.elsewhere.iter();
+    let elsewhere = elsewhere.flat_map(|(name, host)| {
+        let long = format!("{name}.{}", id.app);
+        [(name.clone(), host.clone()), (long, host.clone())]
+    });
     Named {
-        names: names.collect(),
+        names,
         address,
+        elsewhere: elsewhere.collect(),
         route: VirtualRoute {
             service: id.clone(),
             ports: ports(spec),
@@ -38,6 +51,10 @@ pub(crate) fn table(services: &BTreeMap<ServiceId, Named>) -> NameTable {
         for name in &named.names {
             let addresses: &mut Vec<Ipv4Addr> = app.entry(name.clone()).or_default();
             addresses.push(named.address);
+        }
+        if !named.elsewhere.is_empty() {
+            let app = table.elsewhere.entry(id.app.clone()).or_default();
+            app.extend(named.elsewhere.clone());
         }
     }
     table

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use layby_model::fail::{self, Point};
-use layby_model::route::{Listener, NameTable, RouteTable, ServiceRoute, Version};
+use layby_model::route::{Listener, NameTable, PathRoute, RouteTable, ServiceRoute, Version};
 use layby_model::{AppName, ReplicaId, ServiceId};
 use tokio::sync::watch;
 
@@ -16,6 +16,8 @@ use crate::names::{self, Named};
 pub(crate) struct Entry {
     /// Its host names beside its app's.
     pub(crate) hosts: Vec<String>,
+    /// The host names and paths of others that lead to it.
+    pub(crate) paths: Vec<(String, PathRoute)>,
     /// The sockets that lead to it.
     pub(crate) listeners: Vec<Listener>,
     /// How its requests are treated.
@@ -194,11 +196,18 @@ impl Tables {
             table
                 .hosts
                 .extend(hosts.map(|host| (host.clone(), id.clone())));
+            for (host, path) in &slot.entry.paths {
+                let of_host = table.paths.entry(host.clone()).or_default();
+                of_host.push(path.clone());
+            }
             table.listeners.extend(slot.entry.listeners.iter().cloned());
             table.services.insert(id.clone(), slot.entry.route.clone());
             if let Some(named) = &slot.entry.named {
                 table.virtuals.insert(named.address, named.route.clone());
             }
+        }
+        for of_host in table.paths.values_mut() {
+            of_host.sort_by_key(PathRoute::rank);
         }
         for (app, services) in of_app {
             // The app's own name leads to its only service, or to the one of the same name.
@@ -247,6 +256,7 @@ mod tests {
             .collect();
         Entry {
             hosts: Vec::new(),
+            paths: Vec::new(),
             listeners: Vec::new(),
             route: ServiceRoute {
                 mode: if upstreams.is_empty() {
@@ -315,6 +325,29 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_path_of_a_host_comes_first_whosever_it_is() {
+        let (tables, seen) = tables(&[]);
+        let path = |service: &str, path: &str| PathRoute {
+            path: path.to_owned(),
+            exact: false,
+            service: id(service),
+            port: 80,
+        };
+        for (service, at) in [("a/web", "/"), ("a/api", "/api")] {
+            let paths = vec![("shop.example".to_owned(), path(service, at))];
+            let entry = Entry {
+                paths,
+                ..entry(&[])
+            };
+            tables.set(&id(service), entry);
+        }
+        let expected = [path("a/api", "/api"), path("a/web", "/")];
+        assert_eq!(seen.borrow().paths["shop.example"], expected);
+        tables.remove(&id("a/api"));
+        assert_eq!(seen.borrow().paths["shop.example"], expected[1..]);
+    }
+
+    #[test]
     fn the_apps_own_name_leads_to_its_only_service_or_its_namesake() {
         let (tables, seen) = tables(&[]);
         tables.set(&id("shop/web"), entry(&[]));
@@ -330,6 +363,7 @@ mod tests {
         let named = |name: &str| Named {
             names: vec![name.to_owned()],
             address: [10, 1, 240, 1].into(),
+            elsewhere: BTreeMap::new(),
             route: VirtualRoute {
                 service: id("a/x"),
                 ports: BTreeMap::new(),

@@ -21,6 +21,9 @@
 //! A container that is given one of the commands below as its entrypoint does that and ends, whatever its image is called; one
 //! that only holds itself open for commands starts, and does nothing.
 //!
+//! A container that runs before the others ends well after 5 ms, or does what its image or command says; `fake/hangs` never ends.
+//! Hooks that are commands or pauses are carried out, a request is answered at once.
+//!
 //! Commands for `exec`: `true`, `false`, `exit N`, `echo WORDS`, `sleep LENGTH`, `printenv NAME`; any other is not found (127). With
 //! somebody at its other end also `cat`, which says what it is told, and `size`, which says the size of its terminal at
 //! first and whenever that changes; both until their input is at its end.
@@ -34,6 +37,7 @@ mod files;
 mod log;
 mod script;
 mod session;
+mod start;
 mod values;
 mod volumes;
 
@@ -164,6 +168,7 @@ impl Shared {
             log: Log::default(),
             stops: tokio::sync::watch::Sender::default(),
             files: Files::default(),
+            done: std::sync::atomic::AtomicUsize::new(0),
             env: Mutex::default(),
         });
         bodies.by_id.insert(id, Arc::clone(&body));

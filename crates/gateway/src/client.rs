@@ -214,7 +214,7 @@ impl Client {
     async fn answer(&mut self, request: &mut Request) -> Next {
         let worker = Rc::clone(&self.worker);
         let view = worker.view();
-        let target = match route(&view, self.entry, request.host()) {
+        let target = match route(&view, self.entry, request.host(), &request.bytes) {
             Ok(target) => target,
             Err(lost) => return self.reject(request, &Answer::lost(&lost)).await,
         };
@@ -244,7 +244,7 @@ impl Client {
             let port = if claim.view().generation == view.generation {
                 target.port
             } else {
-                match route(claim.view(), self.entry, request.host()) {
+                match route(claim.view(), self.entry, request.host(), &request.bytes) {
                     Ok(target) => target.port,
                     Err(lost) => return self.reject(request, &Answer::lost(&lost)).await,
                 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use layby_model::route::{
-    self, Limits, Listener, Mode, Protocol, RouteTable, Share, VirtualPort, VirtualRoute,
+    self, Limits, Listener, Mode, PathRoute, Protocol, RouteTable, Share, VirtualPort, VirtualRoute,
 };
 use layby_model::{ReplicaId, ServiceId};
 
@@ -93,6 +93,8 @@ pub(crate) struct Snapshot {
 #[derive(Debug, Default)]
 struct Names {
     hosts: HashMap<Box<str>, usize>,
+    /// Host names that lead by the path of a request.
+    paths: HashMap<Box<str>, Vec<(PathRoute, usize)>>,
     listeners: HashMap<SocketAddr, (Listener, usize)>,
     virtuals: HashMap<Ipv4Addr, (VirtualRoute, usize)>,
     ids: HashMap<ServiceId, usize>,
@@ -103,12 +105,19 @@ impl Names {
         let ids = table.services.keys().cloned().zip(0..);
         let ids: HashMap<ServiceId, usize> = ids.collect();
         let host = |(host, id): (&String, _)| Some((host.as_str().into(), *ids.get(id)?));
+        let path = |path: &PathRoute| Some((path.clone(), *ids.get(&path.service)?));
+        let paths = table.paths.iter().map(|(host, paths)| {
+            let paths = paths.iter().filter_map(path).collect();
+            (host.as_str().into(), paths)
+        });
+        let paths = paths.collect();
         let listener = |l: &Listener| Some((l.addr, (l.clone(), *ids.get(&l.service)?)));
         let virtual_ = |(ip, route): (&Ipv4Addr, &VirtualRoute)| {
             Some((*ip, (route.clone(), *ids.get(&route.service)?)))
         };
         Self {
             hosts: table.hosts.iter().filter_map(host).collect(),
+            paths,
             listeners: table.listeners.iter().filter_map(listener).collect(),
             virtuals: table.virtuals.iter().filter_map(virtual_).collect(),
             ids,
@@ -129,6 +138,7 @@ impl Snapshot {
         let same_services = before.table.services.keys().eq(table.services.keys());
         let same_names = same_services
             && before.table.hosts == table.hosts
+            && before.table.paths == table.paths
             && before.table.listeners == table.listeners
             && before.table.virtuals == table.virtuals;
         let mut snapshot = Self {
@@ -215,6 +225,24 @@ impl Snapshot {
     /// The service of a host name in lower case.
     pub(crate) fn host(&self, name: &str) -> Option<usize> {
         self.names.hosts.get(name).copied()
+    }
+
+    /// Whether any host name leads by the path of a request.
+    pub(crate) fn has_paths(&self) -> bool {
+        !self.names.paths.is_empty()
+    }
+
+    /// The service, and the port in it, of a path of a host name in lower case, or of the pattern that has the name.
+    pub(crate) fn by_path(&self, host: &str, path: &str) -> Option<(usize, u16)> {
+        let of = |host: &str| {
+            let paths = self.names.paths.get(host)?;
+            let (found, service) = paths.iter().find(|(known, _)| known.has(path))?;
+            Some((*service, found.port))
+        };
+        of(host).or_else(|| {
+            let (_, domain) = host.split_once('.')?;
+            of(&format!("*.{domain}"))
+        })
     }
 
     /// What the listener on `addr` leads to, and the index of that service.

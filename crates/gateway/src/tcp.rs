@@ -20,7 +20,7 @@ const REFUSED_PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
     let pulse = worker.watchdog.watch();
     let view = worker.view();
-    let Ok(target) = route(&view, entry, None) else {
+    let Ok(target) = route(&view, entry, None, &[]) else {
         return;
     };
     let service = &view.services[target.service];
@@ -42,7 +42,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
             }
         };
         // A table that came while it waited may also have moved the port.
-        let Ok(target) = route(claim.view(), entry, None) else {
+        let Ok(target) = route(claim.view(), entry, None, &[]) else {
             return;
         };
         match forward::open(SocketAddr::new(claim.upstream().ip, target.port)).await {

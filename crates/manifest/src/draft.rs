@@ -28,7 +28,7 @@ pub(crate) struct AppDraft {
 }
 
 /// A service with the lines that checks across services need.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Draft {
     pub(crate) spec: ServiceSpec,
     /// Where its name stands.

@@ -77,6 +77,26 @@ impl Fields {
         Some(entry.value.place.clone())
     }
 
+    /// The keys of a map below this one that is not taken off yet, and where they stand.
+    pub(crate) fn keys_of(&self, path: &[&str]) -> Vec<(String, Place)> {
+        let [first, below @ ..] = path else {
+            return Vec::new();
+        };
+        let entry = self.entries.iter().find(|entry| entry.key == *first);
+        let mut node = entry.map(|entry| &entry.value);
+        for key in below {
+            node = node.and_then(|node| node.get(key));
+        }
+        match node.map(|node| &node.value) {
+            Some(Value::Map(entries)) => {
+                let keys = entries.iter();
+                keys.map(|entry| (entry.key.clone(), entry.place.clone()))
+                    .collect()
+            }
+            Some(Value::Null | Value::Scalar { .. } | Value::List(_)) | None => Vec::new(),
+        }
+    }
+
     /// `"key" in service "web"`, for messages.
     pub(crate) fn name(&self, key: &str) -> String {
         format!("{key:?} in {}", self.what)

@@ -101,15 +101,13 @@ const PLACES: &[Place<'_>] = &[
             ("hostNetwork", "true"),
             ("hostPID", "true"),
             ("hostUsers", "true"),
-            ("hostname", "x"),
+            ("hostname", "x\n      subdomain: y"),
             ("hostnameOverride", "x"),
             ("imagePullSecrets", "[{name: x}]"),
             ("initContainers", "[{name: i, image: x}]"),
-            ("nodeName", "x"),
             ("nodeSelector", "{a: b}"),
             ("os", "{name: linux}"),
             ("overhead", "{cpu: 1}"),
-            ("priority", "1"),
             ("priorityClassName", "x"),
             ("readinessGates", "[]"),
             ("resourceClaims", "[{name: x}]"),
@@ -122,14 +120,19 @@ const PLACES: &[Place<'_>] = &[
             ("serviceAccountName", "x"),
             ("setHostnameAsFQDN", "true"),
             ("shareProcessNamespace", "true"),
-            ("subdomain", "x"),
             ("terminationGracePeriodSeconds", "1"),
-            ("tolerations", "[]"),
             ("topologySpreadConstraints", "[]"),
             ("volumes", "[{name: x, secret: {}}]"),
         ],
-        // There is one scheduler, and no variables of services are made.
-        inert: &["enableServiceLinks", "preemptionPolicy", "schedulerName"],
+        // There is one machine, which takes every pod at once, and no variables of services are made.
+        inert: &[
+            "enableServiceLinks",
+            "nodeName",
+            "preemptionPolicy",
+            "priority",
+            "schedulerName",
+            "tolerations",
+        ],
     },
     Place {
         name: "Container",
@@ -223,14 +226,13 @@ const PLACES: &[Place<'_>] = &[
             ("protocol", "UDP"),
             ("targetPort", "8080"),
         ],
-        // A Service's own name for a port: nothing else names it.
+        // A Service's own name for a port: where no Ingress names it, nothing does.
         inert: &["name"],
     },
     Place {
         name: "ServiceSpec",
         manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: web, image: x}]}}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  selector: {a: b}\n  @\n",
         keys: &[
-            ("clusterIP", "None"),
             ("externalIPs", "[192.0.2.1]"),
             ("healthCheckNodePort", "1"),
             ("loadBalancerClass", "x"),
@@ -243,8 +245,10 @@ const PLACES: &[Place<'_>] = &[
             ("trafficDistribution", "PreferClose"),
             ("type", "LoadBalancer"),
         ],
-        // Of a cloud's balancers and of the machines of a cluster; `externalName` goes with a type that is refused.
+        // Of a cloud's balancers and of the machines of a cluster; `externalName` goes with another type, and one replica is
+        // behind one address in any case.
         inert: &[
+            "clusterIP",
             "allocateLoadBalancerNodePorts",
             "clusterIPs",
             "externalName",
@@ -253,6 +257,124 @@ const PLACES: &[Place<'_>] = &[
             "ipFamilies",
             "ipFamilyPolicy",
         ],
+    },
+    Place {
+        name: "HeadlessService",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replicas: 2\n  selector: {matchLabels: {a: b}}\n  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: web, image: x}]}}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  selector: {a: b}\n  @\n",
+        keys: &[("clusterIP", "None")],
+        inert: &[],
+    },
+    Place {
+        name: "ExternalName",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: web, image: x}]}}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: db}\nspec:\n  ports: []\n  @\n",
+        keys: &[("type", "ExternalName\n  externalName: db.example.org")],
+        inert: &[],
+    },
+    Place {
+        name: "StatefulSetSpec",
+        manifest: "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: web, image: x, volumeMounts: [{name: d, mountPath: /d}]}], volumes: [{name: d}]}}\n  @\n",
+        keys: &[
+            ("minReadySeconds", "1"),
+            ("ordinals", "{start: 1}"),
+            (
+                "persistentVolumeClaimRetentionPolicy",
+                "{whenDeleted: Delete}",
+            ),
+            ("podManagementPolicy", "Parallel\n  replicas: 2"),
+            ("replicas", "2"),
+            ("serviceName", "web"),
+            ("updateStrategy", "{rollingUpdate: {partition: 1}}"),
+            (
+                "volumeClaimTemplates",
+                "[{metadata: {name: d}, spec: {resources: {requests: {storage: 1Gi}}}}]",
+            ),
+        ],
+        // As of a Deployment.
+        inert: &["revisionHistoryLimit"],
+    },
+    Place {
+        name: "DaemonSetSpec",
+        manifest: "apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: web, image: x}]}}\n  @\n",
+        keys: &[
+            ("minReadySeconds", "1"),
+            ("updateStrategy", "{type: OnDelete}"),
+        ],
+        inert: &["revisionHistoryLimit"],
+    },
+    Place {
+        name: "Pod",
+        manifest: "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers: [{name: web, image: x}]\n  @\n",
+        keys: &[
+            ("restartPolicy", "OnFailure"),
+            ("initContainers", "[{name: i, image: x}]"),
+            ("hostname", "x"),
+        ],
+        inert: &[],
+    },
+    Place {
+        name: "InitContainer",
+        manifest: "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers: [{name: web, image: x}]\n  initContainers:\n  - name: i\n    image: x\n    @\n",
+        keys: &[
+            ("args", "[x]"),
+            ("env", "[{name: A, value: b}]"),
+            ("lifecycle", "{preStop: {sleep: {seconds: 1}}}"),
+            ("livenessProbe", "{tcpSocket: {port: 1}}"),
+            ("readinessProbe", "{tcpSocket: {port: 1}}"),
+            ("resources", "{limits: {cpu: 1}}"),
+            ("restartPolicy", "Always"),
+            ("startupProbe", "{tcpSocket: {port: 1}}"),
+        ],
+        inert: &[],
+    },
+    Place {
+        name: "Lifecycle",
+        manifest: "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - name: web\n    image: x\n    lifecycle:\n      @\n",
+        keys: &[
+            ("postStart", "{exec: {command: [a]}}"),
+            ("preStop", "{sleep: {seconds: 1}}"),
+            ("stopSignal", "SIGINT"),
+        ],
+        inert: &[],
+    },
+    Place {
+        name: "LifecycleHandler",
+        manifest: "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - name: web\n    image: x\n    lifecycle:\n      preStop:\n        sleep: {seconds: 1}\n        @\n",
+        keys: &[
+            ("exec", "{command: [a]}"),
+            ("httpGet", "{port: 80}"),
+            ("tcpSocket", "{port: 80}"),
+        ],
+        inert: &[],
+    },
+    Place {
+        name: "HTTPGetAction of a hook",
+        manifest: "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - name: web\n    image: x\n    lifecycle:\n      preStop:\n        httpGet:\n          port: 80\n          @\n",
+        keys: &[
+            ("host", "127.0.0.1"),
+            ("httpHeaders", "[{name: A, value: b}]"),
+            ("path", "/x"),
+            ("scheme", "HTTPS"),
+        ],
+        inert: &[],
+    },
+    Place {
+        name: "IngressSpec",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: web, image: x}]}}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {selector: {a: b}, ports: [{port: 80, name: http}]}\n---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: web}\nspec:\n  rules: []\n  @\n",
+        keys: &[
+            (
+                "defaultBackend",
+                "{service: {name: web, port: {name: http}}}",
+            ),
+            ("tls", "[{hosts: [a.example]}]"),
+        ],
+        // There is one gateway.
+        inert: &["ingressClassName"],
+    },
+    Place {
+        name: "HTTPIngressPath",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: web, image: x}]}}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {selector: {a: b}, ports: [{port: 80}]}\n---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: web}\nspec:\n  rules:\n  - http:\n      paths:\n      - backend: {service: {name: web, port: {number: 80}}}\n        @\n",
+        keys: &[("path", "/x"), ("pathType", "Exact")],
+        inert: &[],
     },
     Place {
         name: "PersistentVolumeClaimSpec",

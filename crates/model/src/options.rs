@@ -74,6 +74,10 @@ pub struct SandboxOptions {
     pub hostname: Option<String>,
     /// Further lines of `/etc/hosts`: name, address. The address `host-gateway` is the machine's.
     pub extra_hosts: Vec<(String, String)>,
+    /// Names for hosts elsewhere, by which all containers of the app find those (Kubernetes' Services of the type
+    /// ExternalName).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub elsewhere: BTreeMap<String, String>,
     /// Name servers instead of Layby's own; names of services are not known to them.
     pub dns: Vec<String>,
     /// Domains to look short names up in (`search` of resolv.conf(5)).

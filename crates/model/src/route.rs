@@ -39,6 +39,9 @@ pub struct RouteTable {
     pub virtuals: BTreeMap<Ipv4Addr, VirtualRoute>,
 }
 
+/// Stands for any host name that leads nowhere else, in [`RouteTable::paths`].
+pub const ANY_HOST: &str = "*";
+
 /// Where requests for a path of a host name lead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathRoute {
@@ -93,6 +96,9 @@ pub struct VirtualPort {
 pub struct NameTable {
     /// For each app: names (lower-case DNS names relative to nothing, such as `web` or `web.shop`) to addresses.
     pub apps: BTreeMap<AppName, BTreeMap<String, Vec<Ipv4Addr>>>,
+    /// For each app its names for hosts elsewhere, and the names of those.
+    #[serde(default)]
+    pub elsewhere: BTreeMap<AppName, BTreeMap<String, String>>,
 }
 
 /// A socket that leads to one service.

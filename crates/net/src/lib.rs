@@ -23,4 +23,4 @@ mod survey;
 mod watch;
 
 pub use error::Error;
-pub use network::{AppNames, Attachment, Network, NetworkConfig};
+pub use network::{AppAliases, AppNames, Attachment, Network, NetworkConfig};

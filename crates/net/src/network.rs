@@ -30,6 +30,8 @@ const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 /// For each app its names, and their addresses. Names are in lower case and without a last dot, such as `web` and
 /// `web.shop`.
 pub type AppNames = BTreeMap<String, BTreeMap<String, Vec<Ipv4Addr>>>;
+/// For each app its names for hosts elsewhere, and the names of those. They are written as in [`AppNames`].
+pub type AppAliases = BTreeMap<String, BTreeMap<String, String>>;
 
 /// Where the network of a node is, and what it is called.
 #[derive(Debug, Clone)]
@@ -65,6 +67,8 @@ pub struct Network {
 pub(crate) struct Changing {
     /// `None`: none were given yet.
     names: Option<Arc<AppNames>>,
+    /// Their names for hosts elsewhere.
+    aliases: Arc<AppAliases>,
     /// The apps that have names; before the first were given, those that have a bridge.
     named: BTreeSet<String>,
     pub(crate) doors: BTreeSet<Door>,
@@ -132,6 +136,7 @@ impl Network {
         }
         let changing = Changing {
             names: None,
+            aliases: Arc::default(),
             named: bridges.apps().into_values().collect(),
             doors,
             closed: false,
@@ -220,6 +225,11 @@ impl Network {
         changing.named = names.keys().cloned().collect();
         changing.names = Some(Arc::new(names));
         self.follow_names(&mut changing).await
+    }
+
+    /// Knows these names for hosts elsewhere from the next [`Network::set_names`] on.
+    pub async fn set_aliases(&self, aliases: AppAliases) {
+        self.changing.lock().await.aliases = Arc::new(aliases);
     }
 
     /// Removes the bridges that nobody needs: those without replicas whose app has no names.
@@ -383,6 +393,7 @@ impl Network {
             node: self.fence.node,
             apps,
             names,
+            aliases: Arc::clone(&changing.aliases),
         });
         Ok(())
     }

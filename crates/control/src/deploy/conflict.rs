@@ -16,6 +16,8 @@ struct Claims {
     service: ServiceId,
     ports: Vec<SocketAddr>,
     hosts: Vec<String>,
+    /// Host names and paths of others: host, path, and whether it is that path alone.
+    routes: Vec<(String, String, bool)>,
 }
 
 /// Refuses services that claim what one of `rows` has, or what two of them claim.
@@ -49,6 +51,7 @@ pub(crate) fn check<'a>(
             ))
             .hint("give it another port, or start the node with another --http"));
         }
+        own_names(&new, &config.domain)?;
         for other in &taken {
             compare(&new, other)?;
         }
@@ -98,6 +101,27 @@ fn claims(config: &ControlConfig, id: &ServiceId, spec: &ServiceSpec) -> Claims 
             .filter(|addr| addr.port() != 0)
             .collect(),
         hosts: addresses::hosts(id, spec, &config.domain),
+        routes: addresses::paths(id, spec)
+            .into_iter()
+            .map(|(host, path)| (host, path.path, path.exact))
+            .collect(),
+    }
+}
+
+/// Refuses host names below the node's domain that are another app's.
+fn own_names(new: &Claims, domain: &str) -> Result<(), Problem> {
+    let own = format!("{}.{domain}", new.service.app);
+    let is_own = |host: &str| host == own || host.ends_with(&format!(".{own}"));
+    let below = format!(".{domain}");
+    let hosts = new.routes.iter().map(|(host, ..)| host);
+    let is_below = |host: &&String| host.as_str() == domain || host.ends_with(&below);
+    match hosts.filter(is_below).find(|host| !is_own(host)) {
+        Some(host) => Err(Problem::conflict(format!(
+            "{} asks for requests to {host}, and only names below {own} are its app's",
+            new.service
+        ))
+        .hint("give the Ingress another host")),
+        None => Ok(()),
     }
 }
 
@@ -110,6 +134,13 @@ fn compare(new: &Claims, other: &Claims) -> Result<(), Problem> {
             ))
             .hint("give one of them another port"));
         }
+    }
+    if let Some((host, path, _)) = new.routes.iter().find(|r| other.routes.contains(r)) {
+        return Err(Problem::conflict(format!(
+            "{} asks for requests to {host}{path}, which {} has",
+            new.service, other.service
+        ))
+        .hint("give one of them another host or path"));
     }
     match new.hosts.iter().find(|host| other.hosts.contains(host)) {
         Some(host) => Err(Problem::conflict(format!(

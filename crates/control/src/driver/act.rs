@@ -141,6 +141,7 @@ impl Driver {
         let address = self.plane.config.virtual_address(self.row().address);
         let entry = Entry {
             hosts: addresses::hosts(&self.id, spec, &self.plane.config.domain),
+            paths: addresses::paths(&self.id, spec),
             listeners: listeners.clone(),
             route: ServiceRoute {
                 mode,

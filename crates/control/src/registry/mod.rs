@@ -141,6 +141,7 @@ pub(crate) fn route(tables: &Tables, hosts: &Hosts) {
         false => listen.ip(),
     };
     let entry = Entry {
+        paths: Vec::new(),
         hosts: vec![hosts.name.clone()],
         listeners: Vec::new(),
         route: ServiceRoute {

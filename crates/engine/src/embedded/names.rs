@@ -17,10 +17,14 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) async fn follow(engine: Weak<Shared>, mut tables: watch::Receiver<Arc<NameTable>>) {
     while tables.changed().await.is_ok() {
         loop {
-            let names = names(&tables.borrow_and_update());
+            let (names, aliases) = {
+                let table = tables.borrow_and_update();
+                (names(&table), aliases(&table))
+            };
             let Some(shared) = engine.upgrade() else {
                 return;
             };
+            shared.network.set_aliases(aliases).await;
             let Err(error) = shared.network.set_names(names).await else {
                 // The next names do not wait for it.
                 tokio::spawn(remove_unused(shared));
@@ -44,6 +48,12 @@ async fn remove_unused(shared: Arc<Shared>) {
 
 fn names(table: &NameTable) -> layby_net::AppNames {
     let apps = table.apps.iter();
+    apps.map(|(app, names)| (app.to_string(), names.clone()))
+        .collect()
+}
+
+fn aliases(table: &NameTable) -> layby_net::AppAliases {
+    let apps = table.elsewhere.iter();
     apps.map(|(app, names)| (app.to_string(), names.clone()))
         .collect()
 }

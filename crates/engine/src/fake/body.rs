@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,13 +14,13 @@ use tokio::time::Instant;
 use super::files::Files;
 use super::log::Log;
 use super::script::{Fate, Fault, Script};
-use super::{Shared, address_of, values};
+use super::{Shared, address_of, start, values};
 use crate::lifecycle::{Action, Actual};
 use crate::roster::Next;
 use crate::slots;
 
 /// How long a step takes that is not scripted.
-const STEP: Duration = Duration::from_millis(2);
+pub(super) const STEP: Duration = Duration::from_millis(2);
 
 /// What a replica is made of.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub(super) struct Body {
     /// Counts how often it was stopped: the commands in it end with it.
     pub(super) stops: watch::Sender<u32>,
     pub(super) files: Files,
+    /// So many of the containers that run before its own have ended well.
+    pub(super) done: AtomicUsize,
     /// The environment of its first container, as the service gives it.
     pub(super) env: Mutex<BTreeMap<String, String>>,
 }
@@ -180,6 +183,9 @@ async fn act(
             Ok(Actual::Stopped)
         }
         (Action::Start, _) => {
+            if let Some(outcome) = start::before(shared, id, body).await {
+                return outcome;
+            }
             *life = Lifetime {
                 ran_before: Duration::ZERO,
                 running_since: Some(Instant::now()),
@@ -195,6 +201,7 @@ async fn act(
             if let Some(text) = &body.says {
                 body.log.write("stdout", text);
             }
+            start::after(shared, id, body).await?;
             Ok(Actual::Running)
         }
         (Action::Thaw, _) => {
@@ -206,6 +213,7 @@ async fn act(
             Ok(Actual::Frozen)
         }
         (Action::Stop | Action::Remove, _) => {
+            start::before_stop(shared, id, body).await;
             life.pause();
             shared.roster.change(id, |entry| {
                 for container in &mut entry.containers {

@@ -25,6 +25,7 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> SandboxOptions 
         host_ipc: namespace(service, "ipc", report),
         share_pid: false,
         host_users: namespace(service, "userns_mode", report),
+        elsewhere: BTreeMap::new(),
     };
     if let (Some(place), false) = (dns_at, sandbox.dns.is_empty()) {
         let message = format!(

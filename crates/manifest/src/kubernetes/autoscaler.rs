@@ -13,7 +13,7 @@ use crate::scale::Scaling;
 use crate::tree::cut;
 
 /// What can be scaled by one.
-const KINDS: [&str; 2] = ["Deployment", "StatefulSet"];
+const KINDS: [&str; 2] = ["Deployment", "ReplicaSet"];
 
 /// A HorizontalPodAutoscaler, before it is joined to what it scales.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ fn target(spec: &mut Fields, what: &str, report: &mut Report) -> Option<Placed<S
     };
     if !KINDS.contains(&kind.value.as_str()) {
         let message = format!(
-            "{what} scales a {}, which is not supported, and is ignored: Deployments and StatefulSets are scaled",
+            "{what} scales a {}, which is not supported, and is ignored: Deployments and ReplicaSets are scaled",
             cut(&kind.value)
         );
         report.warn(&kind.place, message);

@@ -37,34 +37,43 @@ pub(crate) fn read(
     let what = format!("PersistentVolumeClaim {:?}", cut(&name.value));
     metadata::warn_unknown(&metadata.annotations, &what, report);
     object.what.clone_from(&what);
-    object.accept(&["status"]);
+    // A cluster has bound it to one of its own volumes, and has said so.
+    let bound = object.take("status").is_some();
     if let Some(mut spec) = object.map("spec", report) {
         spec.what.clone_from(&what);
-        size(&mut spec, report);
-        // Who may mount it how: all is on one machine, and is written to as the containers say.
-        spec.accept(&["accessModes", "storageClassName"]);
-        if let Some(entry) = spec.entry("volumeMode")
-            && entry.value.scalar() != Some("Filesystem")
-        {
-            let message = format!("{} must be Filesystem", spec.name("volumeMode"));
-            report.error(&entry.value.place, message);
+        if bound {
+            spec.accept(&["volumeName"]);
         }
-        spec.refuse(
-            &[
-                ("dataSource", "what it is to hold would be missing"),
-                ("dataSourceRef", "what it is to hold would be missing"),
-                ("selector", "its data would be elsewhere"),
-                ("volumeName", "its data would be elsewhere"),
-            ],
-            report,
-        );
-        spec.unsupported(&["volumeAttributesClassName"], report);
-        spec.finish(report);
+        claim_spec(spec, report);
     }
     object.finish(report);
     let labels = mount::labels(metadata.labels, &what, &name.place, report);
     let claim = Claim { name, labels };
     (Some(claim), metadata.namespace)
+}
+
+/// Reads `spec` of a claim, or of the template of one.
+pub(crate) fn claim_spec(mut spec: Fields, report: &mut Report) {
+    size(&mut spec, report);
+    // Who may mount it how: all is on one machine, and is written to as the containers say.
+    spec.accept(&["accessModes", "storageClassName"]);
+    if let Some(entry) = spec.entry("volumeMode")
+        && entry.value.scalar() != Some("Filesystem")
+    {
+        let message = format!("{} must be Filesystem", spec.name("volumeMode"));
+        report.error(&entry.value.place, message);
+    }
+    spec.refuse(
+        &[
+            ("dataSource", "what it is to hold would be missing"),
+            ("dataSourceRef", "what it is to hold would be missing"),
+            ("selector", "its data would be elsewhere"),
+            ("volumeName", "its data would be elsewhere"),
+        ],
+        report,
+    );
+    spec.unsupported(&["volumeAttributesClassName"], report);
+    spec.finish(report);
 }
 
 fn size(spec: &mut Fields, report: &mut Report) {

@@ -9,6 +9,7 @@ use crate::draft::not_a_label;
 use crate::fields::Fields;
 use crate::kubernetes::env::{self, Known};
 use crate::kubernetes::expand::{self, Variables};
+use crate::kubernetes::lifecycle;
 use crate::kubernetes::probe;
 use crate::kubernetes::resources::{self, Said};
 use crate::kubernetes::security::{self, PodSecurity};
@@ -28,6 +29,17 @@ pub(crate) struct Container {
     pub(crate) mounts: Vec<VolumeMount>,
     pub(crate) capabilities: Option<Added>,
     pub(crate) limited: Option<Limited>,
+    /// One that runs before the others is to stay beside them.
+    pub(crate) stays: bool,
+}
+
+/// What a container is in its pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// One of `containers`.
+    Main,
+    /// One of `initContainers`.
+    Init,
 }
 
 /// What all containers of a pod have in common.
@@ -41,17 +53,23 @@ pub(crate) struct Common {
 pub(crate) fn read(
     node: Node,
     owner: &str,
+    role: Role,
     common: &Common,
     known: Known<'_>,
     report: &mut Report,
 ) -> Option<Container> {
     let shown = node.get("name").and_then(Node::scalar).map(cut);
+    let word = match role {
+        Role::Main => "container",
+        Role::Init => "init container",
+    };
     let what = match shown {
-        Some(name) => format!("container {name:?} of {owner}"),
-        None => format!("a container of {owner}"),
+        Some(name) => format!("{word} {name:?} of {owner}"),
+        None => format!("a {word} of {owner}"),
     };
     let mut fields = Fields::open(node, what, report)?;
     let place = fields.place.clone();
+    let stays = stays(&mut fields, role, report);
     let name = fields.text("name", report);
     match &name {
         None => report.error(&place, format!("{} has no \"name\"", fields.what)),
@@ -84,6 +102,7 @@ pub(crate) fn read(
         "Never" => Ok(PullPolicy::Never),
         _ => Err("Always, IfNotPresent or Never".to_owned()),
     });
+    let lifecycle = lifecycle::read(&mut fields, &named_ports, report);
     let mut spec = ContainerSpec {
         entrypoint,
         command,
@@ -94,7 +113,9 @@ pub(crate) fn read(
         readiness: probe::read(&mut fields, "readinessProbe", &named_ports, report),
         liveness: probe::read(&mut fields, "livenessProbe", &named_ports, report),
         startup: probe::read(&mut fields, "startupProbe", &named_ports, report),
-        stop_signal: lifecycle(&mut fields, report),
+        stop_signal: lifecycle.stop_signal,
+        post_start: lifecycle.post_start,
+        pre_stop: lifecycle.pre_stop,
         stop_grace_ms: common.stop_grace_ms,
         pull: pull.unwrap_or_default(),
         options,
@@ -109,7 +130,7 @@ pub(crate) fn read(
         "terminationMessagePath",
         "terminationMessagePolicy",
     ]);
-    fields.unsupported(&["restartPolicy", "restartPolicyRules"], report);
+    fields.unsupported(&["restartPolicyRules"], report);
     fields.finish(report);
     Some(Container {
         spec,
@@ -117,7 +138,46 @@ pub(crate) fn read(
         mounts,
         capabilities,
         limited,
+        stays,
     })
+}
+
+/// `restartPolicy` of a container: one that runs before the others stays if it is Always. What is only for those that stay is
+/// an error elsewhere, as it is to Kubernetes.
+fn stays(container: &mut Fields, role: Role, report: &mut Report) -> bool {
+    let stays = match role {
+        Role::Main => {
+            container.unsupported(&["restartPolicy"], report);
+            return false;
+        }
+        Role::Init => container.parsed("restartPolicy", report, |text| match text {
+            "Always" => Ok(true),
+            "Never" | "OnFailure" => {
+                Err("Always, or left out (its pod's policy says when it is tried again)".to_owned())
+            }
+            _ => Err("Always, or left out".to_owned()),
+        }),
+    };
+    if stays == Some(true) {
+        return true;
+    }
+    for key in [
+        "lifecycle",
+        "livenessProbe",
+        "readinessProbe",
+        "startupProbe",
+    ] {
+        if container.has(key)
+            && let Some(entry) = container.entry(key)
+        {
+            let message = format!(
+                "{} means nothing: it has to end before the others start, unless its \"restartPolicy\" is Always",
+                container.name(key)
+            );
+            report.error(&entry.place, message);
+        }
+    }
+    false
 }
 
 /// `command` or `args`, filled in. What only a replica knows stays out of a command line, which others can read.
@@ -143,15 +203,6 @@ fn words(
         }
     }
     Some(all)
-}
-
-/// `lifecycle`: of it, the signal that asks to stop.
-fn lifecycle(container: &mut Fields, report: &mut Report) -> Option<String> {
-    let mut lifecycle = container.map("lifecycle", report)?;
-    let signal = lifecycle.parsed("stopSignal", report, crate::signal::signal);
-    lifecycle.unsupported(&["postStart", "preStop"], report);
-    lifecycle.finish(report);
-    signal
 }
 
 /// `stdin` and `stdinOnce`: a terminal is never at its end, anything else is from the start.

@@ -1,4 +1,4 @@
-//! Deployments (`apps/v1`).
+//! Deployments (`apps/v1`), and the other workloads that go on: ReplicaSets, StatefulSets, DaemonSets, and Pods (`v1`).
 
 use std::collections::BTreeMap;
 
@@ -11,15 +11,17 @@ use crate::kubernetes::bundle::Bundles;
 use crate::kubernetes::env::Known;
 use crate::kubernetes::metadata::{self, Metadata};
 use crate::kubernetes::pod::{self, Pod, Restarts};
+use crate::kubernetes::stateful::{self, Stateful};
 use crate::power::{self, Limited};
 use crate::report::Report;
 use crate::scale::{self, Scaling};
 use crate::tree::{Place, cut};
 use crate::units::sleep_after_ms;
 
-/// A Deployment, before the Services that lead to it are joined to it.
+/// A Deployment or another workload that goes on, before the Services that lead to it are joined to it.
 #[derive(Debug)]
 pub(crate) struct Deployment {
+    pub(crate) kind: Kind,
     pub(crate) name: ServiceName,
     /// Where its name stands.
     pub(crate) place: Place,
@@ -31,6 +33,33 @@ pub(crate) struct Deployment {
     pub(crate) strategy: Option<Strategy>,
     pub(crate) progress_deadline_ms: Option<u64>,
     pub(crate) settings: Settings,
+    /// What a StatefulSet has beside.
+    pub(crate) stateful: Option<Stateful>,
+}
+
+/// The kinds of workloads that go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Deployment,
+    ReplicaSet,
+    StatefulSet,
+    /// One pod on each machine: there is one machine.
+    DaemonSet,
+    /// A pod that no other object makes.
+    Pod,
+}
+
+impl Kind {
+    /// As manifests write it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Deployment => "Deployment",
+            Self::ReplicaSet => "ReplicaSet",
+            Self::StatefulSet => "StatefulSet",
+            Self::DaemonSet => "DaemonSet",
+            Self::Pod => "Pod",
+        }
+    }
 }
 
 /// What the annotations say.
@@ -51,28 +80,30 @@ pub(crate) struct Settings {
     build: Option<BuildSpec>,
 }
 
-/// Reads a Deployment, and the namespace that it names.
+/// Reads a workload, and the namespace that it names.
 pub(crate) fn read(
     mut object: Fields,
+    kind: Kind,
     bundles: &Bundles,
     report: &mut Report,
 ) -> (Option<Deployment>, Option<Placed<String>>) {
-    object.what = "a Deployment".to_owned();
+    object.what = format!("a {}", kind.word());
     let whole = object.place.clone();
     let Metadata {
         name,
         namespace,
         annotations,
-        ..
+        labels,
     } = metadata::read(&mut object, report);
     let place = name
         .as_ref()
         .map_or(whole.clone(), |name| name.place.clone());
     let what = match &name {
-        Some(name) => format!("Deployment {:?}", cut(&name.value)),
+        Some(name) => format!("{} {:?}", kind.word(), cut(&name.value)),
         None => {
-            report.error(&whole, "a Deployment has no \"name\" in its \"metadata\"");
-            "a Deployment".to_owned()
+            let message = format!("{} has no \"name\" in its \"metadata\"", object.what);
+            report.error(&whole, message);
+            object.what.clone()
         }
     };
     object.what.clone_from(&what);
@@ -83,31 +114,135 @@ pub(crate) fn read(
     };
     object.finish(report);
     spec.what.clone_from(&what);
-
-    let replicas = spec
-        .parsed("replicas", report, draft::replicas)
-        .unwrap_or(1);
-    let strategy = strategy(&mut spec, report);
-    let deadline_seconds = spec.number("progressDeadlineSeconds", 1..=86_400, report);
-    let selector = selector(&mut spec, report);
-    let template = template(&mut spec, &what, bundles, Restarts::Always, report);
-    spec.accept(&["revisionHistoryLimit"]);
-    spec.unsupported(&["minReadySeconds"], report);
-    if let Some(entry) = spec.entry("paused")
-        && entry.value.scalar() != Some("false")
-    {
-        report.warn(
-            &entry.place,
-            format!("{} is ignored: it is rolled out", spec.name("paused")),
-        );
-    }
-    let spec_place = spec.place.clone();
-    spec.finish(report);
-    let Some(mut template) = template else {
-        report.error(&spec_place, format!("{what} has no \"template\""));
+    let read = match kind {
+        Kind::Pod => Some(Spec::of_pod(spec, labels, &what, bundles, report)),
+        Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet | Kind::DaemonSet => {
+            Spec::read(spec, kind, &what, bundles, report)
+        }
+    };
+    let Some(mut read) = read else {
         return (None, namespace);
     };
-    for (key, value) in &selector {
+    let limited = read.template.pod.limited.take();
+    let of_template = std::mem::take(&mut read.template.annotations);
+    let settings = settings(annotations, of_template, &what, limited, report);
+    if let Some(first) = read.template.pod.containers.first_mut() {
+        first.build.clone_from(&settings.build);
+    }
+    let name = name.and_then(|name| service_name(&name.value, &name.place, report));
+    let deployment = name.map(|name| Deployment {
+        kind,
+        name,
+        place,
+        labels: read.template.labels,
+        pod: read.template.pod,
+        replicas: read.replicas,
+        strategy: read.strategy,
+        progress_deadline_ms: read.deadline_seconds.map(|seconds| seconds * 1000),
+        settings,
+        stateful: read.stateful,
+    });
+    (deployment, namespace)
+}
+
+/// What the `spec` of a workload says.
+struct Spec {
+    template: Template,
+    replicas: u32,
+    strategy: Option<Strategy>,
+    deadline_seconds: Option<u64>,
+    stateful: Option<Stateful>,
+}
+
+impl Spec {
+    /// A pod's own.
+    fn of_pod(
+        spec: Fields,
+        labels: BTreeMap<String, String>,
+        what: &str,
+        bundles: &Bundles,
+        report: &mut Report,
+    ) -> Self {
+        let known = Known {
+            bundles,
+            labels: &labels,
+        };
+        let pod = pod::read(spec, what, known, Restarts::AsSaid, &[], report);
+        let template = Template {
+            labels,
+            annotations: BTreeMap::new(),
+            pod,
+        };
+        Self {
+            template,
+            replicas: 1,
+            strategy: None,
+            deadline_seconds: None,
+            stateful: None,
+        }
+    }
+
+    /// That of a workload which has a template.
+    fn read(
+        mut spec: Fields,
+        kind: Kind,
+        what: &str,
+        bundles: &Bundles,
+        report: &mut Report,
+    ) -> Option<Self> {
+        let (mut replicas, mut strategy, mut deadline_seconds, mut stateful) =
+            (1, None, None, None);
+        if kind != Kind::DaemonSet {
+            let said = spec.parsed("replicas", report, draft::replicas);
+            replicas = said.unwrap_or(1);
+        }
+        match kind {
+            Kind::Deployment => {
+                strategy = self::strategy(&mut spec, report);
+                deadline_seconds = spec.number("progressDeadlineSeconds", 1..=86_400, report);
+                paused(&mut spec, report);
+            }
+            Kind::DaemonSet => stateful::update_strategy(&mut spec, report),
+            Kind::StatefulSet => stateful = Some(stateful::read(&mut spec, report)),
+            Kind::ReplicaSet | Kind::Pod => {}
+        }
+        let selector = selector(&mut spec, report);
+        let templates = stateful.as_ref().map(Stateful::template_names);
+        let templates = templates.unwrap_or_default();
+        let restarts = Restarts::Always;
+        let template = template(&mut spec, what, bundles, restarts, &templates, report);
+        spec.accept(&["revisionHistoryLimit"]);
+        if let Some(entry) = spec.entry("minReadySeconds")
+            && entry.value.scalar() != Some("0")
+        {
+            spec.put_back(entry);
+        }
+        spec.unsupported(&["minReadySeconds"], report);
+        let spec_place = spec.place.clone();
+        spec.finish(report);
+        let Some(template) = template else {
+            report.error(&spec_place, format!("{what} has no \"template\""));
+            return None;
+        };
+        check_selector(&selector, &template, what, &spec_place, report);
+        Some(Self {
+            template,
+            replicas,
+            strategy,
+            deadline_seconds,
+            stateful,
+        })
+    }
+}
+
+fn check_selector(
+    selector: &BTreeMap<String, Placed<String>>,
+    template: &Template,
+    what: &str,
+    spec_place: &Place,
+    report: &mut Report,
+) {
+    for (key, value) in selector {
         if template.labels.get(key) != Some(&value.value) {
             let message = format!(
                 "the selector of {what} asks for {}={}, which the labels of its template do not say",
@@ -119,27 +254,21 @@ pub(crate) fn read(
     }
     if selector.is_empty() {
         report.error(
-            &spec_place,
+            spec_place,
             format!("{what} has no \"matchLabels\" in its \"selector\""),
         );
     }
-    let limited = template.pod.limited.take();
-    let settings = settings(annotations, template.annotations, &what, limited, report);
-    if let Some(first) = template.pod.containers.first_mut() {
-        first.build.clone_from(&settings.build);
+}
+
+fn paused(spec: &mut Fields, report: &mut Report) {
+    if let Some(entry) = spec.entry("paused")
+        && entry.value.scalar() != Some("false")
+    {
+        report.warn(
+            &entry.place,
+            format!("{} is ignored: it is rolled out", spec.name("paused")),
+        );
     }
-    let name = name.and_then(|name| service_name(&name.value, &name.place, report));
-    let deployment = name.map(|name| Deployment {
-        name,
-        place,
-        labels: template.labels,
-        pod: template.pod,
-        replicas,
-        strategy,
-        progress_deadline_ms: deadline_seconds.map(|seconds| seconds * 1000),
-        settings,
-    });
-    (deployment, namespace)
 }
 
 fn strategy(spec: &mut Fields, report: &mut Report) -> Option<Strategy> {
@@ -172,12 +301,13 @@ pub(crate) struct Template {
     pub(crate) pod: Pod,
 }
 
-/// Reads the template of a Deployment or a Job.
+/// Reads the template of a workload. `templates`: the volumes that each of its pods gets one of.
 pub(crate) fn template(
     spec: &mut Fields,
     owner: &str,
     bundles: &Bundles,
     restarts: Restarts,
+    templates: &[Placed<String>],
     report: &mut Report,
 ) -> Option<Template> {
     let mut fields = spec.map("template", report)?;
@@ -187,7 +317,8 @@ pub(crate) fn template(
     let pod = match fields.map("spec", report) {
         Some(pod) => {
             let labels = &metadata.labels;
-            pod::read(pod, owner, Known { bundles, labels }, restarts, report)
+            let known = Known { bundles, labels };
+            pod::read(pod, owner, known, restarts, templates, report)
         }
         None => {
             report.error(&place, format!("{} has no \"spec\"", fields.what));

@@ -39,6 +39,7 @@ impl Job {
         Draft {
             spec: ServiceSpec {
                 containers: self.pod.containers,
+                init: self.pod.init,
                 sandbox: self.pod.sandbox,
                 job: Some(self.spec),
                 ..ServiceSpec::new(self.name)
@@ -219,7 +220,7 @@ fn job_spec(
         ],
         report,
     );
-    let template = deployment::template(&mut spec, what, bundles, Restarts::AtItsEnd, report);
+    let template = deployment::template(&mut spec, what, bundles, Restarts::AtItsEnd, &[], report);
     if template.is_none() {
         report.error(&spec.place, format!("{what} has no \"template\""));
     }

@@ -1,118 +1,188 @@
-//! Joins Services to the Deployments whose pods they select.
+//! Joins Services to the workloads whose pods they select, and Ingresses to the Services that they lead to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use layby_model::AppName;
 use layby_model::names::ServiceName;
 use layby_model::route::Protocol;
-use layby_model::spec::{ProbeAction, PublishedPort, ServicePort, ServiceSpec};
+use layby_model::spec::{
+    HostRoute, ProbeAction, PublishedPort, ServicePort, ServiceSpec, Strategy,
+};
 
-use crate::draft::{Draft, not_a_label};
+use crate::draft::{Draft, Placed, not_a_label};
 use crate::job;
 use crate::kubernetes::claim::{self, Claim};
 use crate::kubernetes::deployment::Settings;
+use crate::kubernetes::external;
+use crate::kubernetes::ingress::{Ingress, Leads, Led, Port};
 use crate::kubernetes::job::Job;
 use crate::kubernetes::service::Target;
+use crate::kubernetes::stateful::Ordinal;
 use crate::kubernetes::{Deployment, Service};
 use crate::mount;
 use crate::report::Report;
 use crate::scale;
 use crate::tree::{Place, cut};
 
-/// Makes a service of each Deployment; a Service gives it a further name, its port and ports of the machine.
-pub(crate) fn join(
-    deployments: Vec<Deployment>,
-    jobs: Vec<Job>,
-    services: Vec<Service>,
-    claims: Vec<Claim>,
-    app: Option<&AppName>,
-    report: &mut Report,
-) -> Vec<Draft> {
-    let claims = claim::by_name(claims, report);
-    let mut drafts: Vec<(Draft, Deployment)> = deployments
-        .into_iter()
-        .map(|mut deployment| (draft(&mut deployment, report), deployment))
-        .collect();
-    let mut routed = vec![None; drafts.len()];
+/// All that is joined.
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    pub(crate) deployments: Vec<Deployment>,
+    pub(crate) jobs: Vec<Job>,
+    pub(crate) services: Vec<Service>,
+    pub(crate) ingresses: Vec<Ingress>,
+    pub(crate) claims: Vec<Claim>,
+}
+
+/// A service of the app, and the workload that it is of.
+struct Joined {
+    draft: Draft,
+    /// Its place among the workloads.
+    of: usize,
+    /// The port in the replica that a Service leads to first.
+    routed: Option<u16>,
+}
+
+/// Makes a service of each workload, and of each pod of a StatefulSet; a Service gives it a further name, its port and ports of
+/// the machine, and an Ingress host names and paths.
+pub(crate) fn join(parts: Parts, app: Option<&AppName>, report: &mut Report) -> Vec<Draft> {
+    let Parts {
+        mut deployments,
+        jobs,
+        services,
+        ingresses,
+        claims,
+    } = parts;
+    let mut claims = claim::by_name(claims, report);
+    let mut joined: Vec<Joined> = Vec::new();
+    for (of, deployment) in deployments.iter_mut().enumerate() {
+        let drafts = drafts(deployment, &mut claims, report);
+        joined.extend(drafts.into_iter().map(|draft| Joined {
+            draft,
+            of,
+            routed: None,
+        }));
+    }
+    let mut elsewhere = Vec::new();
+    let mut led = Led::new();
     for service in services {
-        let mut selected = drafts
-            .iter()
-            .enumerate()
-            .filter(|(_, (_, deployment))| selects(&service, deployment));
-        let (first, second) = (selected.next(), selected.next());
-        if let (Some((_, (_, one))), Some((_, (_, other)))) = (first, second) {
-            let message = format!(
-                "the Service {:?} selects two Deployments, {:?} ({}) and {:?} ({}): one is supported",
-                cut(&service.name),
-                one.name.as_str(),
-                one.place.short(),
-                other.name.as_str(),
-                other.place.short()
-            );
-            report.error(&service.place, message);
-            continue;
+        match service.external {
+            Some(host) => elsewhere.push(Placed {
+                value: (service.name, host),
+                place: service.place,
+            }),
+            None => select(service, &deployments, &mut joined, &mut led, report),
         }
-        let Some(index) = first.map(|(index, _)| index) else {
-            let message = format!(
-                "the Service {:?} selects no Deployment of this manifest and is ignored",
-                cut(&service.name)
-            );
-            report.warn(&service.place, message);
-            continue;
-        };
-        let (draft, deployment) = &mut drafts[index];
-        let target = lead(service, draft, deployment, report);
-        routed[index] = routed[index].or(target);
+    }
+    for ingress in ingresses {
+        lead_paths(ingress, &led, &mut joined, report);
     }
     let jobs = jobs.into_iter().map(|job| {
         claim::check(&job.pod.claims, &claims, app, report);
         let mut draft = job.draft();
-        for container in &mut draft.spec.containers {
+        for container in draft.spec.all_containers_mut() {
             claim::resolve(&mut container.mounts, &claims, app);
         }
         job::strip(&mut draft, report);
         draft
     });
     let jobs: Vec<Draft> = jobs.collect();
-    drafts
-        .into_iter()
-        .zip(routed)
-        .map(|((mut draft, deployment), routed)| {
-            let exposed = || {
-                let containers = &draft.spec.containers;
-                containers
-                    .iter()
-                    .find_map(|container| container.ports.first().copied())
-            };
-            draft.spec.port = deployment.settings.port.or(routed).or_else(exposed);
-            declare_http(&mut draft.spec, deployment.settings.port);
-            claim::check(&deployment.pod.claims, &claims, app, report);
-            for container in &mut draft.spec.containers {
-                claim::resolve(&mut container.mounts, &claims, app);
+    for deployment in &deployments {
+        claim::check(&deployment.pod.claims, &claims, app, report);
+    }
+    let services = joined.into_iter().map(|joined| {
+        let Joined {
+            mut draft,
+            of,
+            routed,
+        } = joined;
+        let deployment = &deployments[of];
+        let exposed = || {
+            let containers = &draft.spec.containers;
+            containers
+                .iter()
+                .find_map(|container| container.ports.first().copied())
+        };
+        draft.spec.port = deployment.settings.port.or(routed).or_else(exposed);
+        declare_http(&mut draft.spec, deployment.settings.port);
+        for container in draft.spec.all_containers_mut() {
+            claim::resolve(&mut container.mounts, &claims, app);
+        }
+        draft.spec.strategy = match deployment.stateful {
+            // Two pods of one name are never there at once.
+            Some(_) => Strategy::StopFirst,
+            None => {
+                let how = "say \"type: RollingUpdate\" in its \"strategy\"";
+                mount::strategy(deployment.strategy, &draft.spec, &draft.place, how, report)
             }
-            let how = "say \"type: RollingUpdate\" in its \"strategy\"";
-            draft.spec.strategy =
-                mount::strategy(deployment.strategy, &draft.spec, &draft.place, how, report);
-            draft
-        })
-        .chain(jobs)
-        .collect()
+        };
+        draft
+    });
+    let mut all: Vec<Draft> = services.collect();
+    all.extend(jobs);
+    external::give(elsewhere, &mut all, report);
+    all
 }
 
-/// The service that a Deployment is, without ports and further names.
+/// The services that a workload is, without ports and further names.
+fn drafts(
+    deployment: &mut Deployment,
+    claims: &mut BTreeMap<String, Claim>,
+    report: &mut Report,
+) -> Vec<Draft> {
+    fixed(deployment, report);
+    let draft = draft(deployment, report);
+    let Some(stateful) = &deployment.stateful else {
+        return vec![draft];
+    };
+    let (name, place) = (&deployment.name, &deployment.place);
+    let ordinals = stateful.ordinals(name, deployment.replicas, place, report);
+    let of_one = |ordinal: &Ordinal| {
+        for claim in stateful.claims(ordinal) {
+            claims.entry(claim.name.value.clone()).or_insert(claim);
+        }
+        let mut own = draft.clone();
+        stateful.settle(ordinal, &mut own.spec);
+        own
+    };
+    ordinals.iter().map(of_one).collect()
+}
+
+/// The pods of a StatefulSet are services of their own, so that their number is none that load changes.
+fn fixed(deployment: &mut Deployment, report: &mut Report) {
+    if deployment.stateful.is_some() && deployment.settings.scale.take().is_some() {
+        let message = format!(
+            "StatefulSet {:?} is not scaled by load: it has the pods that its \"replicas\" say",
+            deployment.name.as_str()
+        );
+        report.warn(&deployment.place, message);
+    }
+}
+
+/// The service that a workload is, without ports and further names.
 fn draft(deployment: &mut Deployment, report: &mut Report) -> Draft {
+    let pod = &mut deployment.pod;
+    let mut spec = ServiceSpec {
+        containers: std::mem::take(&mut pod.containers),
+        init: std::mem::take(&mut pod.init),
+        restart: pod.restart,
+        replicas: deployment.replicas,
+        sleep: deployment.settings.sleep,
+        progress_deadline_ms: deployment.progress_deadline_ms,
+        retries: deployment.settings.retries,
+        deploy_on_push: deployment.settings.deploy_on_push,
+        power: deployment.settings.power.take(),
+        sandbox: std::mem::take(&mut pod.sandbox),
+        ..ServiceSpec::new(deployment.name.clone())
+    };
+    if let (Some(subdomain), Some(own), None) =
+        (&pod.subdomain, &spec.sandbox.hostname, &deployment.stateful)
+    {
+        spec.names
+            .push(format!("{own}.{subdomain}").to_ascii_lowercase());
+    }
     let mut draft = Draft {
-        spec: ServiceSpec {
-            containers: std::mem::take(&mut deployment.pod.containers),
-            replicas: deployment.replicas,
-            sleep: deployment.settings.sleep,
-            progress_deadline_ms: deployment.progress_deadline_ms,
-            retries: deployment.settings.retries,
-            deploy_on_push: deployment.settings.deploy_on_push,
-            power: deployment.settings.power.take(),
-            sandbox: std::mem::take(&mut deployment.pod.sandbox),
-            ..ServiceSpec::new(deployment.name.clone())
-        },
+        spec,
         place: deployment.place.clone(),
         published_at: Vec::new(),
         aliases_at: Vec::new(),
@@ -125,7 +195,7 @@ fn draft(deployment: &mut Deployment, report: &mut Report) -> Draft {
     draft
 }
 
-/// Whether the pods of a Deployment bear all labels that a Service asks for. One that asks for none selects none.
+/// Whether the pods of a workload bear all labels that a Service asks for. One that asks for none selects none.
 fn selects(service: &Service, deployment: &Deployment) -> bool {
     !service.selector.is_empty()
         && service
@@ -134,57 +204,210 @@ fn selects(service: &Service, deployment: &Deployment) -> bool {
             .all(|(key, value)| deployment.labels.get(key) == Some(value))
 }
 
-/// Adds what a Service says to what it leads to; hands out the port in the replica that it leads to first.
-fn lead(
+/// Finds the workload that a Service leads to, and gives it what it says.
+fn select(
     service: Service,
+    deployments: &[Deployment],
+    joined: &mut [Joined],
+    led: &mut Led,
+    report: &mut Report,
+) {
+    let selected: Vec<usize> = (0..deployments.len())
+        .filter(|at| selects(&service, &deployments[*at]))
+        .collect();
+    let of = match selected[..] {
+        [of] => of,
+        [] => {
+            let message = format!(
+                "the Service {:?} selects no Deployment of this manifest and is ignored",
+                cut(&service.name)
+            );
+            return report.warn(&service.place, message);
+        }
+        [one, other, ..] => {
+            let (one, other) = (&deployments[one], &deployments[other]);
+            let message = format!(
+                "the Service {:?} selects two {}s, {:?} ({}) and {:?} ({}): one is supported",
+                cut(&service.name),
+                one.kind.word(),
+                one.name.as_str(),
+                one.place.short(),
+                other.name.as_str(),
+                other.place.short()
+            );
+            return report.error(&service.place, message);
+        }
+    };
+    let members: Vec<usize> = (0..joined.len())
+        .filter(|at| joined[*at].of == of)
+        .collect();
+    told(&service, &deployments[of], &members, joined, report);
+    let name = service.name.clone();
+    let mut leads = Leads {
+        drafts: members.clone(),
+        ports: Vec::new(),
+    };
+    for (n, member) in members.iter().enumerate() {
+        let Joined { draft, routed, .. } = &mut joined[*member];
+        give_name(&service, n == 0, draft, report);
+        let targets = lead(&service, n == 0, draft, &deployments[of], report);
+        *routed = routed.or(targets.first().map(|(_, _, target)| *target));
+        leads.ports = targets;
+    }
+    led.insert(name, leads);
+}
+
+/// What of a Service is not as in a cluster.
+fn told(
+    service: &Service,
+    deployment: &Deployment,
+    members: &[usize],
+    joined: &[Joined],
+    report: &mut Report,
+) {
+    if let (Some(place), None, true) = (
+        &service.headless,
+        &deployment.stateful,
+        deployment.replicas > 1,
+    ) {
+        let message = format!(
+            "\"clusterIP\" in Service {:?} is \"None\": the name leads to one address all the same, before all replicas",
+            cut(&service.name)
+        );
+        report.warn(place, message);
+    }
+    if let ([first, _, ..], None) = (members, &service.headless) {
+        let message = format!(
+            "the Service {:?} leads to each of the {} pods of StatefulSet {:?} by its name, but by host name and by ports of the machine to {:?} alone",
+            cut(&service.name),
+            members.len(),
+            deployment.name.as_str(),
+            joined[*first].draft.spec.name.as_str()
+        );
+        report.warn(&service.place, message);
+    }
+}
+
+/// Gives a service the name of a Service. Of several, the first has it as a host name, too.
+fn give_name(service: &Service, is_first: bool, draft: &mut Draft, report: &mut Report) {
+    if service.name == draft.spec.name.as_str() {
+        return;
+    }
+    match ServiceName::new(&service.name) {
+        Ok(alias) if is_first => {
+            draft.spec.aliases.push(alias);
+            draft.aliases_at.push(service.place.clone());
+        }
+        Ok(name) => draft.spec.names.push(name.to_string()),
+        Err(_) if is_first => {
+            report.error(&service.place, not_a_label("Service", &service.name));
+        }
+        Err(_) => {}
+    }
+}
+
+/// Adds the ports of a Service to what it leads to; hands out where each leads.
+fn lead(
+    service: &Service,
+    is_first: bool,
     draft: &mut Draft,
     deployment: &Deployment,
     report: &mut Report,
-) -> Option<u16> {
-    if service.name != draft.spec.name.as_str() {
-        match ServiceName::new(&service.name) {
-            Ok(alias) => {
-                draft.spec.aliases.push(alias);
-                draft.aliases_at.push(service.place.clone());
-            }
-            Err(_) => report.error(&service.place, not_a_label("Service", &service.name)),
-        }
-    }
-    let mut first = None;
-    for port in service.ports {
+) -> Vec<(u16, Option<String>, u16)> {
+    let mut targets = Vec::new();
+    for port in &service.ports {
         let target = match &port.target {
             Target::Number(number) => *number,
             Target::Name(name) => match deployment.pod.named_ports.get(name) {
                 Some(number) => *number,
                 None => {
                     let message = format!(
-                        "the Service {:?} leads to the port {:?}, but no container of Deployment {:?} has a port of that name",
+                        "the Service {:?} leads to the port {:?}, but no container of {} {:?} has a port of that name",
                         cut(&service.name),
                         cut(name),
-                        draft.spec.name.as_str()
+                        deployment.kind.word(),
+                        deployment.name.as_str()
                     );
                     report.error(&port.place, message);
                     continue;
                 }
             },
         };
-        first = first.or(Some(target));
+        targets.push((port.port, port.name.clone(), target));
         let protocol = if port.http {
             Protocol::Http
         } else {
             Protocol::Tcp
         };
         lead_port(draft, port.port, target, protocol, &port.place, report);
-        if let Some(node_port) = port.node_port {
+        if let Some(node_port) = port.node_port.filter(|_| is_first) {
             draft.spec.published.push(PublishedPort {
                 host: None,
                 port: node_port,
                 target,
             });
-            draft.published_at.push(port.node_port_place);
+            draft.published_at.push(port.node_port_place.clone());
         }
     }
-    first
+    targets
+}
+
+/// Gives services the host names and paths by which an Ingress leads to them.
+fn lead_paths(ingress: Ingress, led: &Led, joined: &mut [Joined], report: &mut Report) {
+    for path in ingress.paths {
+        let backend = &path.backend;
+        let Some(leads) = led.get(&backend.service) else {
+            let message = format!(
+                "the Ingress {:?} leads to the Service {:?}, which leads to nothing of this manifest",
+                cut(&ingress.name),
+                cut(&backend.service)
+            );
+            report.error(&backend.place, message);
+            continue;
+        };
+        let Some(port) = leads.target(&backend.port) else {
+            let shown = match &backend.port {
+                Port::Number(number) => number.to_string(),
+                Port::Name(name) => format!("{:?}", cut(name)),
+            };
+            let message = format!(
+                "the Ingress {:?} leads to the port {shown} of the Service {:?}, which has no such port",
+                cut(&ingress.name),
+                cut(&backend.service)
+            );
+            report.error(&backend.place, message);
+            continue;
+        };
+        let route = HostRoute {
+            host: path.host,
+            path: path.path,
+            exact: path.exact,
+            port,
+        };
+        let taken = joined.iter().enumerate().find_map(|(at, other)| {
+            let mut routes = other.draft.spec.routes.iter();
+            let same = |known: &&HostRoute| {
+                (&known.host, &known.path, known.exact) == (&route.host, &route.path, route.exact)
+            };
+            routes.find(same).map(|known| (at, known.port))
+        });
+        let Some(first) = leads.drafts.first() else {
+            continue;
+        };
+        match taken {
+            None => joined[*first].draft.spec.routes.push(route),
+            Some(same) if same == (*first, port) => {}
+            Some((other, _)) => {
+                let message = format!(
+                    "the path {:?} of the host {:?} leads to service {:?} already",
+                    cut(&route.path),
+                    cut(route.host.as_deref().unwrap_or("*")),
+                    joined[other].draft.spec.name.as_str()
+                );
+                report.error(&path.place, message);
+            }
+        }
+    }
 }
 
 /// Leads a port of the service's address to one in its replicas. Where all its names have one address, a port of it

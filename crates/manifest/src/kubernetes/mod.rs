@@ -1,12 +1,12 @@
-//! Kubernetes YAML: Deployments, Jobs and CronJobs, the Services that lead to them, and the claims that they mount.
+//! Kubernetes YAML: the workloads, the Services and Ingresses that lead to them, and the claims that they mount.
 
 use layby_model::secret::ValueKind;
 
 use crate::discover::File;
 use crate::draft::{AppDraft, Placed};
-use crate::fields::{Fields, similar};
+use crate::fields::Fields;
 use crate::report::Report;
-use crate::tree::{Node, Place, Value, cut};
+use crate::tree::{Node, Place, Value};
 use crate::{ReadOptions, app};
 
 mod autoscaler;
@@ -16,64 +16,31 @@ mod container;
 mod deployment;
 mod env;
 mod expand;
+mod external;
 mod files;
+mod ingress;
 mod job;
 mod join;
+mod kinds;
+mod lifecycle;
 mod metadata;
+mod owned;
 mod pod;
 mod probe;
 mod resources;
 mod sandbox;
 mod security;
 mod service;
+mod stateful;
 mod volume;
 
 use autoscaler::Autoscaler;
 use bundle::Bundles;
-use claim::Claim;
 pub(crate) use deployment::Deployment;
+use join::Parts;
+use kinds::Kind;
+use owned::Present;
 pub(crate) use service::Service;
-
-/// Kinds that hold data or secrets, or bound the reach of the network: ignoring one would make
-/// something else of the app than what was asked for.
-const REFUSED: [(&str, &str); 4] = [
-    ("NetworkPolicy", "what it forbids would be allowed"),
-    (
-        "PersistentVolume",
-        "claims get their volumes from the node; mount a folder of the machine as hostPath",
-    ),
-    ("ServiceEntry", "the services would miss what it leads to"),
-    ("StatefulSet", "data of its replicas would be lost"),
-];
-
-/// Kinds that say nothing that Layby has to do.
-const ACCEPTED: [&str; 1] = ["Namespace"];
-
-/// Kinds that are read, and others that are known: what a misspelt one may have meant.
-const KNOWN: [&str; 22] = [
-    "ConfigMap",
-    "CronJob",
-    "DaemonSet",
-    "Deployment",
-    "HorizontalPodAutoscaler",
-    "Ingress",
-    "Job",
-    "List",
-    "Namespace",
-    "NetworkPolicy",
-    "PersistentVolume",
-    "PersistentVolumeClaim",
-    "Pod",
-    "PodDisruptionBudget",
-    "ReplicaSet",
-    "ReplicationController",
-    "Role",
-    "RoleBinding",
-    "Secret",
-    "Service",
-    "ServiceAccount",
-    "StatefulSet",
-];
 
 /// The most items that are read, Lists opened.
 const MAX_OBJECTS: usize = 2_000;
@@ -81,14 +48,13 @@ const MAX_OBJECTS: usize = 2_000;
 /// All that is read of the objects.
 #[derive(Debug, Default)]
 struct Objects {
-    deployments: Vec<Deployment>,
-    jobs: Vec<job::Job>,
-    services: Vec<Service>,
-    claims: Vec<Claim>,
+    parts: Parts,
     autoscalers: Vec<Autoscaler>,
     bundles: Bundles,
     /// The namespaces that they name, but for `default`.
     namespaces: Vec<Placed<String>>,
+    /// The Namespaces that there are.
+    declared: Vec<Placed<String>>,
 }
 
 /// Reads the documents of all files as one app.
@@ -99,6 +65,7 @@ pub(crate) fn read(files: Vec<File>, options: &ReadOptions, report: &mut Report)
     for file in files {
         waiting.extend(file.documents);
     }
+    let present = Present::of(&waiting);
     // What others refer to is read first, wherever it stands.
     waiting = opened(waiting);
     waiting.sort_by_key(|node| bundle::kind_of(node).is_none());
@@ -120,33 +87,35 @@ pub(crate) fn read(files: Vec<File>, options: &ReadOptions, report: &mut Report)
             );
             continue;
         }
+        if present.is_made(&node) {
+            continue;
+        }
         object(node, &mut objects, &mut waiting, report);
     }
-    if objects.deployments.is_empty() && objects.jobs.is_empty() && !report.failed() {
+    let Objects {
+        mut parts,
+        autoscalers,
+        bundles,
+        mut namespaces,
+        declared,
+    } = objects;
+    if parts.deployments.is_empty() && parts.jobs.is_empty() && !report.failed() {
         report.error(
             &whole,
-            "there is no Deployment, Job or CronJob: there is nothing to run",
+            "there is no Deployment, StatefulSet, DaemonSet, Pod, Job or CronJob: there is nothing to run",
         );
     }
-    let name = app::name(
-        options.app.as_ref(),
-        &options.folder,
-        &objects.namespaces,
-        report,
-    );
-    autoscaler::join(objects.autoscalers, &mut objects.deployments, report);
-    let services = join::join(
-        objects.deployments,
-        objects.jobs,
-        objects.services,
-        objects.claims,
-        name.as_ref(),
-        report,
-    );
+    // `kubectl apply` would be told it with -n.
+    if let ([], [_]) = (&namespaces[..], &declared[..]) {
+        namespaces = declared;
+    }
+    let name = app::name(options.app.as_ref(), &options.folder, &namespaces, report);
+    autoscaler::join(autoscalers, &mut parts.deployments, report);
+    let services = join::join(parts, name.as_ref(), report);
     AppDraft {
         name,
         services,
-        values: objects.bundles.values(),
+        values: bundles.values(),
         named_files: Vec::new(),
     }
 }
@@ -191,104 +160,64 @@ fn object(node: Node, objects: &mut Objects, waiting: &mut Vec<Node>, report: &m
         );
         return;
     };
-    match (kind.as_str(), version.as_str()) {
-        ("List", _) => {
+    let Some(kind) = kinds::kind(&kind, &version, &place, report) else {
+        return;
+    };
+    let Objects { parts, bundles, .. } = objects;
+    let mut workload = |fields, kind, report: &mut Report| {
+        let (deployment, namespace) = deployment::read(fields, kind, bundles, report);
+        parts.deployments.extend(deployment);
+        namespace
+    };
+    let namespace = match kind {
+        Kind::Deployment => workload(fields, deployment::Kind::Deployment, report),
+        Kind::ReplicaSet => workload(fields, deployment::Kind::ReplicaSet, report),
+        Kind::StatefulSet => workload(fields, deployment::Kind::StatefulSet, report),
+        Kind::DaemonSet => workload(fields, deployment::Kind::DaemonSet, report),
+        Kind::Pod => workload(fields, deployment::Kind::Pod, report),
+        Kind::List => {
             let items = fields.list("items", report).unwrap_or_default();
             waiting.extend(items.into_iter().rev());
+            None
         }
-        ("Deployment", "apps/v1") => {
-            let (deployment, namespace) = deployment::read(fields, &objects.bundles, report);
-            objects.namespaces.extend(namespace);
-            objects.deployments.extend(deployment);
+        Kind::Job => {
+            let (job, namespace) = job::read(fields, bundles, report);
+            parts.jobs.extend(job);
+            namespace
         }
-        ("Job", "batch/v1") => {
-            let (job, namespace) = job::read(fields, &objects.bundles, report);
-            objects.namespaces.extend(namespace);
-            objects.jobs.extend(job);
+        Kind::CronJob => {
+            let (job, namespace) = job::read_cron(fields, bundles, report);
+            parts.jobs.extend(job);
+            namespace
         }
-        ("CronJob", "batch/v1") => {
-            let (job, namespace) = job::read_cron(fields, &objects.bundles, report);
-            objects.namespaces.extend(namespace);
-            objects.jobs.extend(job);
-        }
-        ("Service", "v1") => {
+        Kind::Service => {
             let (service, namespace) = service::read(fields, report);
-            objects.namespaces.extend(namespace);
-            objects.services.extend(service);
+            parts.services.extend(service);
+            namespace
         }
-        ("HorizontalPodAutoscaler", "autoscaling/v2" | "autoscaling/v1") => {
+        Kind::Ingress => {
+            let (ingress, namespace) = ingress::read(fields, report);
+            parts.ingresses.extend(ingress);
+            namespace
+        }
+        Kind::HorizontalPodAutoscaler => {
             let (autoscaler, namespace) = autoscaler::read(fields, report);
-            objects.namespaces.extend(namespace);
             objects.autoscalers.extend(autoscaler);
+            namespace
         }
-        ("Secret" | "ConfigMap", "v1") => {
-            let kind = match kind.as_str() {
-                "Secret" => ValueKind::Secret,
-                _ => ValueKind::Config,
-            };
-            let namespace = objects.bundles.read(fields, kind, report);
-            objects.namespaces.extend(namespace);
-        }
-        ("PersistentVolumeClaim", "v1") => {
+        Kind::Secret => bundles.read(fields, ValueKind::Secret, report),
+        Kind::ConfigMap => bundles.read(fields, ValueKind::Config, report),
+        Kind::PersistentVolumeClaim => {
             let (claim, namespace) = claim::read(fields, report);
-            objects.namespaces.extend(namespace);
-            objects.claims.extend(claim);
+            parts.claims.extend(claim);
+            namespace
         }
-        (
-            "ConfigMap"
-            | "CronJob"
-            | "Deployment"
-            | "HorizontalPodAutoscaler"
-            | "Job"
-            | "PersistentVolumeClaim"
-            | "Secret"
-            | "Service",
-            _,
-        ) => {
-            let read = match kind.as_str() {
-                "Deployment" => "apps/v1",
-                "CronJob" | "Job" => "batch/v1",
-                "HorizontalPodAutoscaler" => "autoscaling/v2",
-                _ => "v1",
-            };
-            report.error(
-                &place,
-                format!(
-                    "a {kind} of apiVersion {:?} is not supported: {read:?} is",
-                    cut(&version)
-                ),
-            );
+        Kind::Namespace => {
+            let metadata = metadata::read(&mut fields, report);
+            let named = metadata.name.filter(|name| name.value != "default");
+            objects.declared.extend(named);
+            None
         }
-        (kind, _) if ACCEPTED.contains(&kind) => {}
-        (kind, _) => match REFUSED.iter().find(|(refused, _)| *refused == kind) {
-            Some((_, consequence)) => report.error(
-                &place,
-                format!("the kind {kind} is not supported yet: {consequence}"),
-            ),
-            None => unknown(kind, &version, &place, report),
-        },
-    }
-}
-
-/// A kind that is not read: a misspelt one is an error, any other is somebody else's.
-fn unknown(kind: &str, version: &str, place: &Place, report: &mut Report) {
-    // Kinds of others have groups with points in them, as `example.com/v1`.
-    let is_core = !version.contains('.');
-    let meant = similar(kind, &KNOWN).filter(|meant| *meant != kind && is_core);
-    if let Some(meant) = meant {
-        let message = format!("there is no kind {:?}; did you mean {meant:?}?", cut(kind));
-        report.error(place, message);
-        return;
-    }
-    let hint = match kind {
-        "Pod" | "ReplicaSet" | "DaemonSet" | "ReplicationController" => {
-            "; make it a Deployment to have it run"
-        }
-        _ => "",
     };
-    let message = format!(
-        "the kind {:?} is not supported yet and is ignored{hint}",
-        cut(kind)
-    );
-    report.warn(place, message);
+    objects.namespaces.extend(namespace);
 }

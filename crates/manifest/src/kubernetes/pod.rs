@@ -1,16 +1,17 @@
-//! The pod that a Deployment asks for (`v1.PodSpec`).
+//! The pod that a Deployment or another workload asks for (`v1.PodSpec`).
 
 use std::collections::BTreeMap;
 
 use layby_model::options::SandboxOptions;
-use layby_model::spec::ContainerSpec;
+use layby_model::spec::{ContainerSpec, RestartPolicy};
 
 use crate::capability::{self, Added};
 use crate::draft::Placed;
 use crate::fields::Fields;
-use crate::kubernetes::container::{self, Common, Container};
+use crate::host::hostname;
+use crate::kubernetes::container::{self, Common, Container, Role};
 use crate::kubernetes::env::Known;
-use crate::kubernetes::volume::{self, VolumeMount};
+use crate::kubernetes::volume::{self, Volume, VolumeMount};
 use crate::kubernetes::{sandbox, security};
 use crate::power::Limited;
 use crate::report::Report;
@@ -21,50 +22,56 @@ const STOP_GRACE_SECONDS: u32 = 30;
 const MAX_CONTAINERS: usize = 32;
 
 /// Keys that touch data, secrets or the reach of the network.
-const REFUSED: [(&str, &str); 3] = [
+const REFUSED: [(&str, &str); 2] = [
     ("hostNetwork", "a service has a network of its own"),
-    ("initContainers", "what they prepare would be missing"),
     ("resourceClaims", "the containers would miss their devices"),
 ];
 
-/// Keys that change nothing here.
-const ACCEPTED: [&str; 3] = ["enableServiceLinks", "preemptionPolicy", "schedulerName"];
+/// Keys that change nothing here: there is one machine, and one who puts pods on it.
+const ACCEPTED: [&str; 6] = [
+    "enableServiceLinks",
+    "nodeName",
+    "preemptionPolicy",
+    "priority",
+    "schedulerName",
+    "tolerations",
+];
 
 /// Keys that are known, and not honoured in this version.
-const UNSUPPORTED: [&str; 21] = [
+const UNSUPPORTED: [&str; 14] = [
     "activeDeadlineSeconds",
     "affinity",
     "ephemeralContainers",
     "hostnameOverride",
-    "imagePullSecrets",
-    "nodeName",
     "nodeSelector",
     "os",
     "overhead",
-    "priority",
     "priorityClassName",
     "readinessGates",
     "resources",
     "runtimeClassName",
     "schedulingGates",
-    "serviceAccount",
-    "serviceAccountName",
     "setHostnameAsFQDN",
-    "subdomain",
-    "tolerations",
     "topologySpreadConstraints",
 ];
 
 /// A pod's containers, and the ports that they give names.
 #[derive(Debug, Default)]
 pub(crate) struct Pod {
+    /// Those that stay though they run before the others come last.
     pub(crate) containers: Vec<ContainerSpec>,
+    /// Those that run before them, to their end.
+    pub(crate) init: Vec<ContainerSpec>,
+    /// What is done when one of them ends.
+    pub(crate) restart: RestartPolicy,
     /// Where the limits of the first one stand.
     pub(crate) limited: Option<Limited>,
     pub(crate) named_ports: BTreeMap<String, u16>,
     pub(crate) sandbox: SandboxOptions,
     /// The PersistentVolumeClaims that its volumes name.
     pub(crate) claims: Vec<Placed<String>>,
+    /// The domain that its host name is looked up below.
+    pub(crate) subdomain: Option<String>,
 }
 
 /// What is done when a container of a pod ends.
@@ -74,14 +81,17 @@ pub(crate) enum Restarts {
     Always,
     /// A further attempt is made, if at all: a Job's.
     AtItsEnd,
+    /// As its pod says: one that is its own.
+    AsSaid,
 }
 
-/// Reads `spec` of the template of the deployment or job called `owner`.
+/// Reads `spec` of the template of the workload called `owner`. `templates`: the volumes that each of its pods gets one of.
 pub(crate) fn read(
     mut pod: Fields,
     owner: &str,
     known: Known<'_>,
     restarts: Restarts,
+    templates: &[Placed<String>],
     report: &mut Report,
 ) -> Pod {
     let place = pod.place.clone();
@@ -92,69 +102,78 @@ pub(crate) fn read(
         stop_grace_ms: u64::from(grace_seconds.unwrap_or(STOP_GRACE_SECONDS)) * 1000,
     };
     let nodes = pod.list("containers", report).unwrap_or_default();
+    let before = pod.list("initContainers", report).unwrap_or_default();
     if nodes.is_empty() {
         report.error(&place, format!("{owner} has no containers"));
     }
-    if nodes.len() > MAX_CONTAINERS {
+    if nodes.len() + before.len() > MAX_CONTAINERS {
         report.error(
             &place,
             format!("{owner} has more than {MAX_CONTAINERS} containers"),
         );
     }
-    let volumes = volume::volumes(&mut pod, known, report);
+    let mut volumes = volume::volumes(&mut pod, known, report);
+    for template in templates {
+        // It goes over a volume of the same name.
+        volumes.insert(
+            template.value.clone(),
+            Volume::Template(template.value.clone()),
+        );
+    }
     let mut read = Pod::default();
-    let mut mounts: Vec<Vec<VolumeMount>> = Vec::new();
-    let mut capabilities: Vec<Option<Added>> = Vec::new();
-    for node in nodes.into_iter().take(MAX_CONTAINERS) {
+    let mut gathered = Gathered::default();
+    let mains = nodes.into_iter().map(|node| (node, Role::Main));
+    let inits = before.into_iter().map(|node| (node, Role::Init));
+    for (node, role) in mains.chain(inits).take(MAX_CONTAINERS) {
         let place = node.place.clone();
-        let Some(container) = container::read(node, owner, &common, known, report) else {
+        let Some(container) = container::read(node, owner, role, &common, known, report) else {
             continue;
         };
-        let Container {
-            spec,
-            named_ports,
-            mounts: own,
-            capabilities: of_this,
-            limited,
-        } = container;
-        if read.containers.is_empty() {
-            read.limited = limited;
+        let mut all = read.containers.iter().chain(&read.init);
+        if all.any(|known| known.name == container.spec.name) {
+            let name = &container.spec.name;
+            let message = format!("the container {name:?} of {owner} is there twice");
+            report.error(&place, message);
         }
-        if read.containers.iter().any(|known| known.name == spec.name) {
-            report.error(
-                &place,
-                format!("the container {:?} of {owner} is there twice", spec.name),
-            );
-        }
-        read.containers.push(spec);
-        mounts.push(own);
-        capabilities.push(of_this);
-        for (name, port) in named_ports {
-            read.named_ports.entry(name).or_insert(port);
-        }
+        gathered.take(container, role, &mut read);
     }
-    volume::check_parts(mounts.iter().flatten(), &volumes, report);
+    let Gathered {
+        mounts,
+        mounts_before,
+        capabilities,
+    } = gathered;
+    let all_mounts = mounts.iter().chain(&mounts_before).flatten();
+    volume::check_parts(all_mounts, &volumes, report);
     let memory_bytes = memory_limit_bytes(&read.containers);
-    for (container, mounts) in read.containers.iter_mut().zip(mounts) {
+    let all = read.containers.iter_mut().chain(&mut read.init);
+    for (container, mounts) in all.zip(mounts.into_iter().chain(mounts_before)) {
         let what = format!("container {:?} of {owner}", container.name);
         container.mounts = volume::resolve(mounts, &volumes, memory_bytes, &what, report);
     }
     read.claims = volume::claims(volumes);
+    read.subdomain = pod.parsed("subdomain", report, hostname);
     read.sandbox = sandbox::read(&mut pod, common.security.sysctls, report);
-    for (container, added) in read.containers.iter().zip(&capabilities) {
-        if let Some(added) = added {
+    for (name, added) in &capabilities {
+        let mut all = read.containers.iter().chain(&read.init);
+        if let Some(container) = all.find(|container| container.name == *name) {
             capability::warn_in_vain(container, added, &read.containers, &read.sandbox, report);
         }
     }
-    pod.parsed("restartPolicy", report, |text| match (restarts, text) {
-        (Restarts::Always, "Always") | (Restarts::AtItsEnd, "OnFailure" | "Never") => Ok(()),
+    let policy = pod.parsed("restartPolicy", report, |text| match (restarts, text) {
+        (Restarts::Always | Restarts::AsSaid, "Always") => Ok(RestartPolicy::Always),
+        (Restarts::AtItsEnd, "OnFailure" | "Never") => Ok(RestartPolicy::Never),
+        (Restarts::AsSaid, "Never") => Ok(RestartPolicy::Never),
+        (Restarts::AsSaid, "OnFailure") => Ok(RestartPolicy::OnFailure { max_retries: None }),
         // Kubernetes refuses them here, too.
         (Restarts::Always, "OnFailure" | "Never") => {
             Err("Always (a Deployment's pods are always started again)".to_owned())
         }
         (Restarts::Always, _) => Err("Always".to_owned()),
         (Restarts::AtItsEnd, _) => Err("Never or OnFailure".to_owned()),
+        (Restarts::AsSaid, _) => Err("Always, OnFailure or Never".to_owned()),
     });
+    read.restart = policy.unwrap_or_default();
+    accounts(&mut pod, report);
     for (key, usual) in [
         ("automountServiceAccountToken", "false"),
         ("hostNetwork", "false"),
@@ -171,6 +190,71 @@ pub(crate) fn read(
     pod.unsupported(&UNSUPPORTED, report);
     pod.finish(report);
     read
+}
+
+/// What is read of containers beside their specs.
+#[derive(Default)]
+struct Gathered {
+    mounts: Vec<Vec<VolumeMount>>,
+    /// Of those that run before, to their end.
+    mounts_before: Vec<Vec<VolumeMount>>,
+    capabilities: Vec<(String, Added)>,
+}
+
+impl Gathered {
+    /// Puts a container in its place.
+    fn take(&mut self, container: Container, role: Role, pod: &mut Pod) {
+        let Container {
+            mut spec,
+            named_ports,
+            mounts,
+            capabilities,
+            limited,
+            stays,
+        } = container;
+        if pod.containers.is_empty() {
+            pod.limited = limited;
+        }
+        let name = spec.name.clone();
+        self.capabilities
+            .extend(capabilities.map(|added| (name, added)));
+        let is_init = role == Role::Init && !stays;
+        if is_init {
+            pod.init.push(spec);
+            self.mounts_before.push(mounts);
+            return;
+        }
+        if stays {
+            spec.sidecar = u32::try_from(pod.init.len()).ok();
+        }
+        pod.containers.push(spec);
+        self.mounts.push(mounts);
+        for (name, port) in named_ports {
+            pod.named_ports.entry(name).or_insert(port);
+        }
+    }
+}
+
+/// Who the pod is to a cluster: nobody here.
+fn accounts(pod: &mut Fields, report: &mut Report) {
+    for key in ["serviceAccount", "serviceAccountName"] {
+        if let Some(entry) = pod.entry(key)
+            && entry.value.scalar() != Some("default")
+        {
+            let message = format!(
+                "{} is ignored: there is no Kubernetes API for the containers to speak to",
+                pod.name(key)
+            );
+            report.warn(&entry.place, message);
+        }
+    }
+    if let Some(entry) = pod.entry("imagePullSecrets") {
+        let message = format!(
+            "{} is ignored: images are pulled with the node's own logins (`layby login`)",
+            pod.name("imagePullSecrets")
+        );
+        report.warn(&entry.place, message);
+    }
 }
 
 /// The memory that all containers may take together, if each has a limit.

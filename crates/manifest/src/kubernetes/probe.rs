@@ -86,19 +86,8 @@ fn http_get(
     report: &mut Report,
 ) -> Option<ProbeAction> {
     let port = port_of(&mut fields, "port", ports, report);
-    let path = fields
-        .text("path", report)
-        .filter(|path| !path.is_empty())
-        .unwrap_or_else(|| "/".to_owned());
-    let path = if path.starts_with('/') {
-        path
-    } else {
-        format!("/{path}")
-    };
-    fields.parsed("scheme", report, |text| match text {
-        "HTTP" => Ok(()),
-        _ => Err("HTTP (HTTPS is not supported yet)".to_owned()),
-    });
+    let path = path(&mut fields, report);
+    scheme(&mut fields, report);
     if let Some(entry) = fields.entry("host") {
         let message = format!(
             "{} is ignored: the replica itself is asked; a Host header goes into \"httpHeaders\"",
@@ -127,8 +116,31 @@ fn http_get(
     })
 }
 
+/// Takes `path` off an `httpGet`.
+pub(crate) fn path(get: &mut Fields, report: &mut Report) -> String {
+    let path = get.parsed("path", report, |text| {
+        match text.contains(|c: char| c.is_control() || c == ' ') {
+            true => Err("a path without spaces".to_owned()),
+            false => Ok(text.to_owned()),
+        }
+    });
+    match path.filter(|path| !path.is_empty()) {
+        None => "/".to_owned(),
+        Some(path) if path.starts_with('/') => path,
+        Some(path) => format!("/{path}"),
+    }
+}
+
+/// Takes `scheme` off an `httpGet`.
+pub(crate) fn scheme(get: &mut Fields, report: &mut Report) {
+    get.parsed("scheme", report, |text| match text {
+        "HTTP" => Ok(()),
+        _ => Err("HTTP (HTTPS is not supported yet)".to_owned()),
+    });
+}
+
 /// A header that can be sent as it is (RFC 9110, sections 5.1 and 5.5).
-fn header(item: Node, what: &str, report: &mut Report) -> Option<(String, String)> {
+pub(crate) fn header(item: Node, what: &str, report: &mut Report) -> Option<(String, String)> {
     let mut fields = Fields::open(item, what, report)?;
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     let name = fields.parsed("name", report, |text| {
@@ -150,7 +162,7 @@ fn header(item: Node, what: &str, report: &mut Report) -> Option<(String, String
 }
 
 /// A port by number, or by a name that the container gives one.
-fn port_of(
+pub(crate) fn port_of(
     fields: &mut Fields,
     key: &'static str,
     ports: &BTreeMap<String, u16>,

@@ -1,10 +1,11 @@
-//! Services (`v1`): names and ports for Deployments.
+//! Services (`v1`): names and ports for Deployments and other workloads, and names for hosts elsewhere.
 
 use std::collections::BTreeMap;
 
 use crate::compose::ports::app_protocol;
 use crate::draft::Placed;
 use crate::fields::{Fields, parsed, port};
+use crate::host::hostname;
 use crate::kubernetes::metadata;
 use crate::report::Report;
 use crate::tree::{Node, Place, cut};
@@ -17,6 +18,10 @@ pub(crate) struct Service {
     pub(crate) place: Place,
     pub(crate) selector: BTreeMap<String, String>,
     pub(crate) ports: Vec<ServicePort>,
+    /// It has no address of its own (`clusterIP: None`): where that stands.
+    pub(crate) headless: Option<Place>,
+    /// The host elsewhere that its name is another one of.
+    pub(crate) external: Option<String>,
 }
 
 /// A port of a Service.
@@ -24,6 +29,8 @@ pub(crate) struct Service {
 pub(crate) struct ServicePort {
     pub(crate) place: Place,
     pub(crate) port: u16,
+    /// What it is called.
+    pub(crate) name: Option<String>,
     pub(crate) target: Target,
     /// It is said to speak HTTP.
     pub(crate) http: bool,
@@ -45,6 +52,7 @@ enum Type {
     ClusterIp,
     NodePort,
     LoadBalancer,
+    ExternalName,
 }
 
 /// Reads a Service, and the namespace that it names.
@@ -73,18 +81,12 @@ pub(crate) fn read(
     spec.what.clone_from(&what);
     let selector = metadata::text_map(&mut spec, "selector", report);
     let kind = service_type(&mut spec, report);
+    let external = external_name(&mut spec, kind, report);
     let ports = ports(&mut spec, &what, kind, report);
-    if let Some(entry) = spec.entry("clusterIP")
-        && entry.value.scalar() == Some("None")
-    {
-        report.warn(
-            &entry.place,
-            format!(
-                "{} is \"None\": the name leads to the replicas all the same",
-                spec.name("clusterIP")
-            ),
-        );
-    }
+    let headless = spec
+        .entry("clusterIP")
+        .filter(|entry| entry.value.scalar() == Some("None"))
+        .map(|entry| entry.place);
     if let Some(entry) = spec.entry("sessionAffinity")
         && entry.value.scalar() != Some("None")
     {
@@ -123,14 +125,14 @@ pub(crate) fn read(
         place: name.place,
         selector: metadata::labels(&selector),
         ports,
+        headless,
+        external,
     };
     (Some(service), metadata.namespace)
 }
 
 fn service_type(spec: &mut Fields, report: &mut Report) -> Type {
     let name = spec.name("type");
-    // Together with the type that is refused below.
-    spec.accept(&["externalName"]);
     let Some(entry) = spec.entry("type") else {
         return Type::ClusterIp;
     };
@@ -138,10 +140,8 @@ fn service_type(spec: &mut Fields, report: &mut Report) -> Type {
         "ClusterIP" => Ok(Type::ClusterIp),
         "NodePort" => Ok(Type::NodePort),
         "LoadBalancer" => Ok(Type::LoadBalancer),
-        "ExternalName" => {
-            Err("ClusterIP or NodePort (names of other hosts are not supported yet)".to_owned())
-        }
-        _ => Err("ClusterIP, NodePort or LoadBalancer".to_owned()),
+        "ExternalName" => Ok(Type::ExternalName),
+        _ => Err("ClusterIP, NodePort, LoadBalancer or ExternalName".to_owned()),
     });
     if kind == Some(Type::LoadBalancer) {
         report.warn(
@@ -150,6 +150,27 @@ fn service_type(spec: &mut Fields, report: &mut Report) -> Type {
         );
     }
     kind.unwrap_or(Type::ClusterIp)
+}
+
+/// `externalName`: the host that an ExternalName leads to. With any other type it means nothing.
+fn external_name(spec: &mut Fields, kind: Type, report: &mut Report) -> Option<String> {
+    if kind != Type::ExternalName {
+        spec.accept(&["externalName"]);
+        return None;
+    }
+    let place = spec.place.clone();
+    let found = spec.has("externalName");
+    let name = spec.parsed("externalName", report, |text| {
+        let text = text.strip_suffix('.').unwrap_or(text);
+        match text.parse::<std::net::IpAddr>() {
+            Ok(_) => Err("a host name (an address is none)".to_owned()),
+            Err(_) => hostname(text).map(|name| name.to_ascii_lowercase()),
+        }
+    });
+    if !found {
+        report.error(&place, format!("{} has no \"externalName\"", spec.what));
+    }
+    name
 }
 
 fn ports(spec: &mut Fields, what: &str, kind: Type, report: &mut Report) -> Vec<ServicePort> {
@@ -198,12 +219,13 @@ fn service_port(node: Node, what: &str, kind: Type, report: &mut Report) -> Opti
         }
     }
     let http = app_protocol(&mut fields, "appProtocol", report);
-    fields.accept(&["name"]);
+    let name = fields.text("name", report);
     fields.finish(report);
     let number = number?;
     Some(ServicePort {
         place,
         port: number,
+        name,
         target: target.unwrap_or(Target::Number(number)),
         http,
         node_port: (kind == Type::NodePort).then(|| node_port.unwrap_or(0)),

@@ -19,6 +19,12 @@ const MAX_VOLUMES: usize = 200;
 /// How much memory a volume in memory may take where neither it nor its containers have a limit: 1 GiB.
 const MEMORY_BYTES: u64 = 1 << 30;
 
+/// What the name of a volume begins with that stands for one for each pod, until it is known which pod: no volume's own
+/// name does.
+pub(crate) const TEMPLATE: char = '*';
+/// What Kubernetes itself puts into each pod, so that it can speak to the API.
+const API_ACCESS: &str = "kube-api-access-";
+
 /// Kinds of volumes that there are, each with what would come of ignoring it.
 const REFUSED: [(&str, &str); 22] = [
     ("awsElasticBlockStore", "it is not on this machine"),
@@ -66,6 +72,8 @@ pub(crate) enum Volume {
         claim: Placed<String>,
         read_only: bool,
     },
+    /// One for each pod of a StatefulSet, by the name of its template.
+    Template(String),
     /// Files in memory.
     Files(Files),
     /// It is not right, as the report says.
@@ -102,6 +110,12 @@ pub(crate) fn volumes(
         };
         let (place, what) = (fields.place.clone(), fields.what.clone());
         let name = fields.text("name", report).filter(|name| !name.is_empty());
+        if name
+            .as_ref()
+            .is_some_and(|name| name.starts_with(API_ACCESS))
+        {
+            continue;
+        }
         let volume = volume(fields, known, report);
         let Some(name) = name else {
             report.error(&place, format!("{what} has no \"name\""));
@@ -237,6 +251,10 @@ pub(crate) fn mounts(container: &mut Fields, report: &mut Report) -> Vec<VolumeM
             report.error(&node.place, message);
             break;
         }
+        let named = node.get("name").and_then(Node::scalar);
+        if named.is_some_and(|name| name.starts_with(API_ACCESS)) {
+            continue;
+        }
         let Some(mut fields) = Fields::open(node, what.as_str(), report) else {
             continue;
         };
@@ -340,6 +358,13 @@ pub(crate) fn resolve(
                     recursive: true,
                 }
             }
+            Volume::Template(name) => MountSource::Volume {
+                name: format!("{TEMPLATE}{name}"),
+                subpath: Some(mount.sub_path).filter(|path| !path.is_empty()),
+                copy: false,
+                external: false,
+                labels: BTreeMap::new(),
+            },
             Volume::Claim {
                 claim,
                 read_only: all,
@@ -404,7 +429,8 @@ pub(crate) fn claims(volumes: BTreeMap<String, Volume>) -> Vec<Placed<String>> {
         .into_values()
         .filter_map(|volume| match volume {
             Volume::Claim { claim, .. } => Some(claim),
-            Volume::EmptyDir { .. }
+            Volume::Template(_)
+            | Volume::EmptyDir { .. }
             | Volume::HostPath { .. }
             | Volume::Files(_)
             | Volume::Wrong => None,

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, PTR};
+use hickory_proto::rr::rdata::{A, CNAME, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
 use super::Directory;
@@ -31,13 +31,65 @@ pub(crate) enum Plan {
         bridge: u8,
         /// In bytes.
         longest: usize,
+        /// It is for a name that stands for another one: that is asked for.
+        alias: Option<Alias>,
     },
     /// It is no question, or of nobody here.
     Ignore,
 }
 
+/// A question for a name that stands for another one (RFC 1034, section 3.6.2).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Alias {
+    /// The same question for that one.
+    pub(crate) question: Vec<u8>,
+    host: Name,
+}
+
+impl Alias {
+    /// Of a question for a name that stands for `host`; `None`: that is no name.
+    fn of(message: &Message, host: &str) -> Option<Self> {
+        let host = Name::from_ascii(format!("{host}.")).ok()?;
+        let asked = message.queries.first()?;
+        let mut question = Message::new(
+            message.metadata.id,
+            MessageType::Query,
+            message.metadata.op_code,
+        );
+        question.metadata.recursion_desired = true;
+        question.add_query(Query::query(host.clone(), asked.query_type()));
+        let question = question.to_vec().ok()?;
+        Some(Self { question, host })
+    }
+
+    /// The answer to `asked` that what came to [`Alias::question`] makes, in at most `longest` bytes where that counts.
+    pub(crate) fn answer(
+        &self,
+        asked: &[u8],
+        found: &[u8],
+        longest: Option<usize>,
+    ) -> Option<Vec<u8>> {
+        let (asked, found) = (
+            Message::from_vec(asked).ok()?,
+            Message::from_vec(found).ok()?,
+        );
+        let query = asked.queries.first()?;
+        let stands = record(query, RData::CNAME(CNAME(self.host.clone())));
+        let records = std::iter::once(stands).chain(found.answers.iter().cloned());
+        let whole = answer(&asked, found.metadata.response_code, records.collect());
+        if longest.is_none_or(|longest| whole.len() <= longest) {
+            return Some(whole);
+        }
+        let mut cut = Message::from_vec(&answer(&asked, ResponseCode::NoError, Vec::new())).ok()?;
+        cut.metadata.truncation = true;
+        cut.to_vec().ok()
+    }
+}
+
 /// What is known of a name.
 enum Known {
+    /// It is the app's own name for this one.
+    Alias(String),
     /// It is the app's own, with these addresses.
     Own(Vec<Ipv4Addr>),
     /// An address of the node's, with this name.
@@ -84,9 +136,25 @@ pub(crate) fn plan(directory: &Directory, from: Ipv4Addr, question: &[u8]) -> Pl
             Err(_) => return say(ResponseCode::NXDomain),
         },
         Known::Nothing => return say(ResponseCode::NXDomain),
+        Known::Alias(host) => match Alias::of(&message, &host) {
+            Some(alias) => {
+                let longest = usize::from(takes(&message));
+                let alias = Some(alias);
+                return Plan::Forward {
+                    bridge,
+                    longest,
+                    alias,
+                };
+            }
+            None => return say(ResponseCode::NXDomain),
+        },
         Known::Elsewhere => {
             let longest = usize::from(takes(&message));
-            return Plan::Forward { bridge, longest };
+            return Plan::Forward {
+                bridge,
+                longest,
+                alias: None,
+            };
         }
     };
     Plan::Answer(answer(&message, ResponseCode::NoError, records))
@@ -129,16 +197,26 @@ fn look_up(directory: &Directory, bridge: u8, query: &Query) -> Known {
         }
         _ => {}
     }
-    if let Some(addresses) = own.and_then(|names| names.get(name)) {
-        return Known::Own(addresses.clone());
+    let aliases = app.and_then(|app| directory.aliases.get(app));
+    let own = |name: &str| {
+        let alias = || Some(Known::Alias(aliases?.get(name)?.clone()));
+        let addresses = own.and_then(|names| names.get(name));
+        addresses.cloned().map(Known::Own).or_else(alias)
+    };
+    if let Some(known) = own(name) {
+        return known;
     }
+    // No cluster but the app itself: a name of another namespace is nobody's.
+    let in_app = |name: &str| {
+        let (service, namespace) = name.rsplit_once('.')?;
+        let is_own = namespace == "default" || app.is_some_and(|app| app == namespace);
+        is_own.then(|| own(service)).flatten()
+    };
     if let Some(of_service) = KUBERNETES.iter().find_map(|end| name.strip_suffix(end)) {
-        // No cluster but the app itself: a name of another namespace is nobody's.
-        let found = of_service.split_once('.').filter(|(_, namespace)| {
-            *namespace == "default" || app.is_some_and(|app| app == namespace)
-        });
-        let addresses = found.and_then(|(service, _)| own?.get(service));
-        return addresses.map_or(Known::Nothing, |found| Known::Own(found.clone()));
+        return in_app(of_service).unwrap_or(Known::Nothing);
+    }
+    if let Some(known) = in_app(name) {
+        return known;
     }
     let others = directory.names.values();
     let of_others = others.into_iter().any(|names| names.contains_key(name));
@@ -214,13 +292,22 @@ mod tests {
                 .map(|(name, ip)| ((*name).to_owned(), vec![*ip]))
                 .collect()
         };
-        let shop = names(&[("web", WEB), ("web.shop", WEB), ("none", WEB)]);
+        let shop = names(&[
+            ("web", WEB),
+            ("web.shop", WEB),
+            ("none", WEB),
+            ("db-0.db", DB),
+        ]);
         let blog = names(&[("web", DB), ("web.blog", DB), ("db", DB), ("db.blog", DB)]);
         let names = BTreeMap::from([("shop".to_owned(), shop), ("blog".to_owned(), blog)]);
         Directory {
             node: "10.1.0.0/16".parse().expect("a range"),
             apps: BTreeMap::from([(3, "shop".to_owned()), (4, "blog".to_owned())]),
             names: Arc::new(names),
+            aliases: Arc::new(BTreeMap::from([(
+                "shop".to_owned(),
+                BTreeMap::from([("cloud".to_owned(), "db.example.org".to_owned())]),
+            )])),
         }
     }
 
@@ -234,8 +321,8 @@ mod tests {
     /// The code and the data of the answer; `None`: it is forwarded.
     fn ask(from: Ipv4Addr, name: &str, kind: RecordType) -> Option<(ResponseCode, Vec<String>)> {
         match plan(&directory(), from, &question(name, kind)) {
-            Plan::Forward { longest, .. } => {
-                assert_eq!(longest, 512);
+            Plan::Forward { longest, alias, .. } => {
+                assert_eq!((longest, alias), (512, None));
                 None
             }
             Plan::Answer(bytes) => {
@@ -286,8 +373,16 @@ mod tests {
             "web.shop.svc.",
             "Web.shop.svc.cluster.local.",
             "web.default.svc.",
+            "web.default.",
         ] {
             assert_eq!(ask(name), known("10.1.240.5"), "{name}");
+        }
+        for name in [
+            "db-0.db.",
+            "db-0.db.shop.svc.",
+            "db-0.db.default.svc.cluster.local.",
+        ] {
+            assert_eq!(ask(name), known("10.1.240.6"), "{name}");
         }
         for name in [
             "web.blog.svc.",
@@ -298,6 +393,41 @@ mod tests {
         ] {
             assert_eq!(ask(name), NO_NAME, "{name}");
         }
+    }
+
+    #[test]
+    fn a_name_for_a_host_elsewhere_is_answered_with_what_that_has() {
+        for name in [
+            "cloud.",
+            "cloud.shop.svc.cluster.local.",
+            "cloud.default.svc.",
+        ] {
+            let asked = question(name, RecordType::A);
+            let Plan::Forward {
+                alias: Some(alias), ..
+            } = plan(&directory(), SHOP, &asked)
+            else {
+                panic!("{name} is asked for elsewhere");
+            };
+            let sent = Message::from_vec(&alias.question).expect("a message");
+            assert_eq!(sent.queries[0].name().to_ascii(), "db.example.org.");
+            let ip = A(Ipv4Addr::new(192, 0, 2, 7));
+            let found = vec![record(&sent.queries[0], RData::A(ip))];
+            let found = answer(&sent, ResponseCode::NoError, found);
+            let whole = alias.answer(&asked, &found, Some(512)).expect("an answer");
+            let whole = Message::from_vec(&whole).expect("a message");
+            let data: Vec<String> = whole.answers.iter().map(|r| r.data.to_string()).collect();
+            assert_eq!(data, ["db.example.org.", "192.0.2.7"]);
+            assert_eq!(whole.answers[0].name.to_ascii(), name);
+            let cut = alias.answer(&asked, &found, Some(40)).expect("an answer");
+            let cut = Message::from_vec(&cut).expect("a message");
+            assert!(cut.metadata.truncation && cut.answers.is_empty());
+        }
+        let of_other = plan(&directory(), BLOG, &question("cloud.", RecordType::A));
+        assert!(
+            matches!(of_other, Plan::Answer(_)),
+            "another app has it not"
+        );
     }
 
     #[test]

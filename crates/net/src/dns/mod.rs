@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::AppNames;
 use crate::subnet::Subnet;
+use crate::{AppAliases, AppNames};
 
 /// How many ports are tried until one is free for UDP and TCP.
 const TRIES: u8 = 16;
@@ -33,6 +33,8 @@ pub(crate) struct Directory {
     pub(crate) apps: BTreeMap<u8, String>,
     /// The names of each app.
     pub(crate) names: Arc<AppNames>,
+    /// Their names for hosts elsewhere.
+    pub(crate) aliases: Arc<AppAliases>,
 }
 
 /// A running name server; it ends when this is dropped.

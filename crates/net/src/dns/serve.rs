@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 
 use super::Directory;
-use super::answer::{Plan, failure, plan};
+use super::answer::{Alias, Plan, failure, plan};
 use super::forward::{Forwarder, Over, framed};
 use super::resolvers::RESOLV_CONF;
 
@@ -71,13 +71,17 @@ async fn serve_udp(socket: &Arc<UdpSocket>, shared: &Arc<Shared>) {
         let answer = match shared.plan(peer, question) {
             Plan::Ignore => None,
             Plan::Answer(answer) => Some(answer),
-            Plan::Forward { bridge, longest } => match shared.forwarder.admit(bridge) {
+            Plan::Forward {
+                bridge,
+                longest,
+                alias,
+            } => match shared.forwarder.admit(bridge) {
                 None => failure(question),
                 Some(admission) => {
                     let (socket, shared) = (Arc::clone(socket), Arc::clone(shared));
                     let question = question.to_vec();
                     tokio::spawn(async move {
-                        let asked = shared.forwarder.ask(&question, Over::Udp(longest)).await;
+                        let asked = shared.ask(&question, alias, Over::Udp(longest)).await;
                         if let Some(answer) = asked.or_else(|| failure(&question)) {
                             let _ = socket.send_to(&answer, peer).await; // who has gone need not be told
                         }
@@ -117,10 +121,10 @@ async fn converse(mut stream: TcpStream, peer: SocketAddr, shared: &Shared) -> i
         let answer = match shared.plan(peer, &question) {
             Plan::Ignore => return Ok(()),
             Plan::Answer(answer) => Some(answer),
-            Plan::Forward { bridge, .. } => match shared.forwarder.admit(bridge) {
+            Plan::Forward { bridge, alias, .. } => match shared.forwarder.admit(bridge) {
                 None => failure(&question),
                 Some(_admission) => {
-                    let asked = shared.forwarder.ask(&question, Over::Tcp).await;
+                    let asked = shared.ask(&question, alias, Over::Tcp).await;
                     asked.or_else(|| failure(&question))
                 }
             },
@@ -141,6 +145,19 @@ async fn read(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 }
 
 impl Shared {
+    /// Asks the resolvers; where a name stands for another one, for that.
+    async fn ask(&self, question: &[u8], alias: Option<Alias>, over: Over) -> Option<Vec<u8>> {
+        let Some(alias) = alias else {
+            return self.forwarder.ask(question, over).await;
+        };
+        let found = self.forwarder.ask(&alias.question, over).await?;
+        let longest = match over {
+            Over::Udp(longest) => Some(longest),
+            Over::Tcp => None,
+        };
+        alias.answer(question, &found, longest)
+    }
+
     fn plan(&self, peer: SocketAddr, question: &[u8]) -> Plan {
         let directory = self.directory.borrow().clone();
         match (directory, address(peer)) {
