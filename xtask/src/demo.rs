@@ -1,4 +1,7 @@
-//! `cargo xtask demo`: a digit classifier, deployed, used, dozing, asleep, awake; on this machine, as it is.
+//! `cargo xtask demo`: an example, deployed, used, dozing, asleep, awake; on this machine, as it is. [`labels`] has the
+//! stack's, and this file the digit classifier's and what both need.
+
+mod labels;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,6 +17,15 @@ use base64::engine::general_purpose::STANDARD;
 use crate::command::{cargo, command, run};
 use crate::{example, place, setup};
 
+/// Which example is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Which {
+    /// The digit classifier.
+    Mnist,
+    /// The stack that reads product labels.
+    Labels,
+}
+
 /// The demo's node keeps its data here, apart from a real node's.
 const DATA: &str = "/var/lib/layby-demo";
 const GATEWAY: &str = "127.0.0.1:8080";
@@ -26,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// Not root (said before anything is done), or the first step that failed.
-pub(crate) fn demo(once: bool) -> Result<()> {
+pub(crate) fn demo(which: Which, once: bool) -> Result<()> {
     setup::require_root("cargo xtask demo")?;
     setup::setup()?;
     run(&mut cargo(&[
@@ -36,14 +48,21 @@ pub(crate) fn demo(once: bool) -> Result<()> {
         "--bin",
         "layby",
     ]))?;
-    example::example("mnist")?;
-    let demo = Demo::new()?;
-    let shown = demo.show();
+    let (name, ports) = match which {
+        Which::Mnist => ("mnist", [GATEWAY, NODE_PORT]),
+        Which::Labels => ("labels", [GATEWAY, labels::PORT]),
+    };
+    example::example(name)?;
+    let demo = Demo::new(name, ports)?;
+    let shown = match which {
+        Which::Mnist => demo.show(),
+        Which::Labels => labels::show(&demo),
+    };
     if once || shown.is_err() {
         println!("\n## Taking everything down");
         demo.take_down()?;
     } else {
-        demo.say_how_to_go_on();
+        demo.say_how_to_go_on(which);
     }
     shown
 }
@@ -54,13 +73,12 @@ struct Demo {
 }
 
 impl Demo {
-    fn new() -> Result<Self> {
-        let root = place::root();
+    fn new(example: &str, ports: [&str; 2]) -> Result<Self> {
         let demo = Self {
             layby: place::target().join("release/layby"),
-            example: root.join("examples/mnist"),
+            example: place::root().join("examples").join(example),
         };
-        for addr in [GATEWAY, NODE_PORT] {
+        for addr in ports {
             if !demo.answers() && TcpStream::connect(addr).is_ok() {
                 bail!(
                     "{addr} is in use by another program, and the demo needs it: stop that program first"
@@ -194,17 +212,27 @@ impl Demo {
         if Path::new(DATA).exists() {
             fs::remove_dir_all(DATA).with_context(|| format!("cannot remove {DATA}"))?;
         }
-        println!("Left: the build in target/, and examples/mnist/dist.");
+        println!(
+            "Left: the build in target/, and what the example's image is made of, in its dist/."
+        );
         Ok(())
     }
 
-    fn say_how_to_go_on(&self) {
+    fn say_how_to_go_on(&self, which: Which) {
         let bin = self.layby.parent().unwrap_or(&self.layby).display();
         println!("\n## Now you\nThe node runs on. To try more:\n");
         println!("  export PATH={bin}:$PATH LAYBY_DATA={DATA}");
         println!("  layby ls");
-        println!("  layby logs mnist -f");
-        println!("  xdg-open http://{HOST}:8080/docs\n");
+        match which {
+            Which::Mnist => {
+                println!("  layby logs mnist -f");
+                println!("  xdg-open http://{HOST}:8080/docs\n");
+            }
+            Which::Labels => {
+                println!("  layby logs mapi -f");
+                println!("  xdg-open http://{}/\n", labels::PORT);
+            }
+        }
         println!("To stop it, containers and all, and remove what it keeps:\n");
         println!("  layby node stop --all && rm -r {DATA}");
     }

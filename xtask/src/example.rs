@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, ensure};
 
 use crate::command::{cargo, run};
-use crate::{binary, place};
+use crate::{binary, labels, place};
 
 /// Builds `examples/NAME` in release and puts its binary into place. Cargo chooses the features of
 /// shared crates by the packages selected: with the whole workspace selected, as the tests have it,
@@ -28,11 +28,14 @@ pub(crate) fn example(name: &str) -> anyhow::Result<()> {
     put_into_place(name)
 }
 
-/// Puts the built binary, stripped, at `examples/NAME/dist/NAME`.
+/// Puts the built binary, stripped, at `examples/NAME/dist/NAME`; for the stack `labels`, all that its images are made of.
 ///
 /// # Errors
-/// When it is not built, not static, or cannot be written.
+/// When it is not built, not static, or cannot be written; when something cannot be fetched.
 pub(crate) fn put_into_place(name: &str) -> anyhow::Result<()> {
+    if name == "labels" {
+        return labels::put_into_place();
+    }
     let built = place::target().join("release").join(name);
     binary::require_static(&built)?;
     let dist = folder(name).join("dist");

@@ -7,6 +7,7 @@ mod command;
 mod demo;
 mod dist;
 mod example;
+mod labels;
 mod place;
 mod setup;
 mod sim;
@@ -34,8 +35,11 @@ enum Chore {
         /// The folder in examples/.
         name: String,
     },
-    /// Deploy the example, use it, let it doze and sleep and wake it; leaves the node running.
+    /// Deploy an example, use it, let it doze and sleep and wake it; leaves the node running.
     Demo {
+        /// Which: a digit classifier, or a stack of four services, one of which is scaled by load.
+        #[arg(value_enum, default_value = "mnist")]
+        which: demo::Which,
         /// Take down all that it made.
         #[arg(long)]
         once: bool,
@@ -57,6 +61,9 @@ enum Chore {
     },
     /// Everything that CI runs, with one summary at the end.
     Test {
+        /// Run instead the examples' own heavy tests, which CI leaves out: recognition of text, and pages in a browser.
+        #[arg(long)]
+        examples: bool,
         /// Run only the tests whose names contain this (and no other check).
         filter: Option<String>,
     },
@@ -86,14 +93,21 @@ fn main() -> ExitCode {
     let result = match Cli::parse().chore {
         Chore::Setup => setup::setup(),
         Chore::Example { name } => example::example(&name),
-        Chore::Demo { once } => demo::demo(once),
+        Chore::Demo { which, once } => demo::demo(which, once),
         Chore::Bench {
             part,
             runs,
             idle_seconds,
             no_peers,
         } => bench::bench(part, runs, idle_seconds, !no_peers),
-        Chore::Test { filter } => suite::test(filter.as_deref()),
+        Chore::Test {
+            examples: true,
+            filter,
+        } => suite::test_examples(filter.as_deref()),
+        Chore::Test {
+            examples: false,
+            filter,
+        } => suite::test(filter.as_deref()),
         Chore::Lint => suite::lint(),
         Chore::Tidy => tidy::tidy(),
         Chore::Sim { runs, seed } => sim::sim(runs, seed),

@@ -63,7 +63,7 @@ enum Command {
         /// Only those that an analyst has reviewed.
         #[arg(long)]
         reviewed: bool,
-        /// The folder to write to.
+        /// The folder to write to; `-` is a tar on standard output.
         to: PathBuf,
     },
     /// Draw labels to try the stack with, each with its text beside it.
@@ -168,12 +168,13 @@ fn export_dataset(
 ) -> anyhow::Result<()> {
     let library = Library::new(Arc::new(S3Store::new(settings)?));
     library.load()?;
-    let exported = dataset::export(&library, to, reviewed)?;
-    println!(
-        "{} pictures, {} of them reviewed, in {}",
-        exported.pictures,
-        exported.reviewed,
-        to.display()
+    let exported = match to.to_str() {
+        Some("-") => dataset::export_tar(&library, &mut std::io::stdout().lock(), reviewed)?,
+        _ => dataset::export(&library, to, reviewed)?,
+    };
+    eprintln!(
+        "{} pictures, {} of them reviewed",
+        exported.pictures, exported.reviewed
     );
     Ok(())
 }

@@ -83,6 +83,30 @@ pub(crate) fn test(filter: Option<&str>) -> anyhow::Result<()> {
     std::process::exit(1);
 }
 
+/// What the examples' heavy tests need, and why. Sorted by name.
+const FOR_EXAMPLES: &[(&str, &str)] = &[
+    ("chromium", "opens the pages of examples/labels"),
+    ("chromium-driver", "lets a test drive it"),
+    (
+        "fonts-dejavu-core",
+        "what labels are drawn with, so that the truth is at hand",
+    ),
+    ("tesseract-ocr", "reads them"),
+];
+
+/// Runs the tests of the examples that CI leaves out, because they take minutes and large packages.
+///
+/// # Errors
+/// When this is not root and packages are missing, or a test failed.
+pub(crate) fn test_examples(filter: Option<&str>) -> anyhow::Result<()> {
+    setup::setup()?;
+    setup::install(FOR_EXAMPLES)?;
+    let mut test = cargo(&["test", "--release", "--workspace", "--test", "all", "--"]);
+    test.args(["--ignored", "--nocapture", "--test-threads=1"])
+        .args(filter);
+    command::run(&mut test)
+}
+
 /// Lints all targets with clippy; a warning fails.
 ///
 /// # Errors

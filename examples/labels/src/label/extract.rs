@@ -269,7 +269,8 @@ fn paragraph(lines: &[&str], heading: &str) -> String {
         }
         text.push_str(line);
     }
-    text.trim_end_matches(['.', ' ']).to_owned()
+    // A full stop that was read as a comma is none the better for it.
+    text.trim_end_matches(['.', ',', ' ']).to_owned()
 }
 
 fn maker(lines: &[&str]) -> String {

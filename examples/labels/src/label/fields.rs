@@ -89,12 +89,12 @@ pub enum Field {
 pub const SIMPLE: [Field; 8] = [
     Field::Name,
     Field::NetQuantity,
-    Field::Maker,
     Field::ServingSize,
     Field::Servings,
     Field::Calories,
     Field::Ingredients,
     Field::Contains,
+    Field::Maker,
 ];
 
 impl Field {
@@ -108,7 +108,7 @@ impl Field {
             Field::Name => "Name".into(),
             Field::NetQuantity => "Net quantity".into(),
             Field::ServingSize => "Serving size".into(),
-            Field::Servings => "Servings per container".into(),
+            Field::Servings => "Servings".into(),
             Field::Calories => "Calories".into(),
             Field::Ingredients => "Ingredients".into(),
             Field::Contains => "Contains (allergens)".into(),

@@ -152,8 +152,9 @@ fn edit_form(href: &str, picture: &Picture, who: &str, reading: &Reading) -> Mar
             h2 { "What the label says" }
             input type="hidden" name="version" value=(picture.version());
             div.fields {
+                (simple(&SIMPLE[0], now.fields.get(&SIMPLE[0])))
                 label { "Category" select name="category" { (category_options(Some(now.category))) } }
-                @for field in &SIMPLE { (simple(field, now.fields.get(field))) }
+                @for field in &SIMPLE[1..] { (simple(field, now.fields.get(field))) }
             }
             table.nutrition {
                 caption { "Nutrition table" }
@@ -190,9 +191,13 @@ fn edit_form(href: &str, picture: &Picture, who: &str, reading: &Reading) -> Mar
 }
 
 fn simple(field: &Field, value: &str) -> Markup {
-    let long = matches!(field, Field::Ingredients | Field::Maker | Field::Contains);
+    let class = match field {
+        Field::NetQuantity => Some("two"),
+        Field::ServingSize | Field::Servings | Field::Calories => None,
+        _ => Some("wide"),
+    };
     html! {
-        label.wide[long] { (field.title())
+        label class=[class] { (field.title())
             @if *field == Field::Ingredients {
                 textarea name=(field) rows="3" { "\n" (value) }
             } @else {

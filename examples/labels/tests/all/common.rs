@@ -20,7 +20,7 @@ use tokio::runtime::Runtime;
 use ureq::Agent;
 
 /// No condition is waited for longer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A label's text that passes all rules of a food.
 pub(crate) const GRANOLA: &str = "OAT & HONEY GRANOLA

@@ -6,3 +6,4 @@ mod common;
 mod http;
 mod ocr;
 mod queue;
+mod s3;
