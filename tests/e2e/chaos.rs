@@ -8,6 +8,7 @@ mod cases;
 mod left;
 mod load;
 mod shop;
+mod work;
 
 use std::time::Instant;
 

@@ -7,6 +7,7 @@ mod builds;
 mod chaos;
 mod corpus;
 mod jobs;
+mod kept;
 mod life;
 mod manifests;
 mod names;

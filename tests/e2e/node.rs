@@ -1,7 +1,7 @@
 //! A node of a test's own: data in a temporary directory, ports on a loopback address of its own.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -40,6 +40,8 @@ pub(crate) struct Node {
     pub(crate) publish_on: Ipv4Addr,
     /// Further variables of its process, from its next start on.
     pub(crate) env: Vec<(&'static str, String)>,
+    /// Where its gateway is, if a keeper holds that; the process that is started is the keeper.
+    kept: Option<SocketAddr>,
     child: Option<Child>,
 }
 
@@ -51,6 +53,20 @@ impl Node {
             .tempdir()
             .expect("a temporary directory");
         Self::start_on(data)
+    }
+
+    /// Starts a node below a keeper, which starts it again when it dies.
+    pub(crate) fn start_kept() -> Self {
+        let data = tempfile::Builder::new()
+            .prefix("layby-e2e-")
+            .tempdir()
+            .expect("a temporary directory");
+        let mut node = Self::not_started(data);
+        // Nobody else asks for ports of the address that its published ports listen on.
+        let free = TcpListener::bind((node.publish_on, 0)).and_then(|it| it.local_addr());
+        node.kept = Some(free.expect("a free port"));
+        node.serve();
+        node
     }
 
     /// Starts a node on data that may be there already.
@@ -74,6 +90,7 @@ impl Node {
             data,
             publish_on,
             env: Vec::new(),
+            kept: None,
             child: None,
         }
     }
@@ -112,14 +129,19 @@ impl Node {
             .append(true)
             .open(self.data.path().join("test.log"))
             .expect("a log file");
+        let (http, keep) = match self.kept {
+            Some(addr) => (addr.to_string(), &["--keep"][..]),
+            None => ("127.0.0.1:0".to_owned(), &[][..]),
+        };
         let child = Command::new(LAYBY)
             .args([
                 "serve",
                 "--http",
-                "127.0.0.1:0",
+                &http,
                 "--publish-on",
                 &self.publish_on.to_string(),
             ])
+            .args(keep)
             .env("LAYBY_DATA", self.data.path())
             .env("LAYBY_LOG", "info")
             .envs(self.env.iter().map(|(name, value)| (name, value)))

@@ -1,5 +1,6 @@
 //! What fits into the machine: asked by all that makes a service take more, before anything starts.
 
+use axum::http::StatusCode;
 use layby_model::ServiceId;
 use layby_model::capacity::{Claim, idle_limits, shortage};
 use layby_model::spec::ServiceSpec;
@@ -7,11 +8,13 @@ use layby_model::spec::ServiceSpec;
 use crate::api::types::Problem;
 use crate::config::ControlConfig;
 use crate::deploy::current;
+use crate::jobs::Shelves;
+use crate::plane::Plane;
 use crate::store::Row;
 
 /// What the services that are enabled keep to themselves.
-fn claims(rows: &[Row]) -> Vec<Claim> {
-    let enabled = rows.iter().filter(|row| row.enabled);
+pub(crate) fn claims<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec<Claim> {
+    let enabled = rows.into_iter().filter(|row| row.enabled);
     let claim = |row: &Row| {
         let spec = &current(row).1.spec.service;
         Claim::of(row.service.clone(), spec, row.replicas)
@@ -19,26 +22,61 @@ fn claims(rows: &[Row]) -> Vec<Claim> {
     enabled.map(claim).collect()
 }
 
+/// What the runs that have begun and are not over keep to themselves.
+pub(crate) fn runs(shelves: &Shelves) -> Vec<Claim> {
+    let all = shelves.iter().flat_map(|(id, shelf)| {
+        let begun = shelf.active().filter(|run| !run.attempts.is_empty());
+        begun.filter_map(|run| {
+            let spec = &run.spec.as_ref()?.service;
+            Some(Claim::of_run(id.clone(), Some(run.run), spec))
+        })
+    });
+    all.collect()
+}
+
 /// Refuses what does not fit, with the sum.
 ///
 /// # Errors
 /// 409 `does-not-fit`.
 pub(crate) fn check<'a>(
-    config: &ControlConfig,
+    plane: &Plane,
     rows: &[Row],
     asked: impl IntoIterator<Item = (ServiceId, &'a ServiceSpec, u32)>,
 ) -> Result<(), Problem> {
     let asked: Vec<Claim> = (asked.into_iter())
         .map(|(id, spec, replicas)| Claim::of(id, spec, replicas))
         .collect();
-    match shortage(&config.machine, &claims(rows), &asked) {
+    let mut claims = claims(rows);
+    claims.extend(runs(&plane.jobs.shown().shelves));
+    match shortage(&plane.config.machine, &claims, &asked) {
         None => Ok(()),
-        Some(text) => Err(
-            Problem::new(axum::http::StatusCode::CONFLICT, "does-not-fit", text).hint(
-                "scale something down, give it less power, or disable a service that is not needed",
-            ),
-        ),
+        Some(text) => Err(does_not_fit(text)),
     }
+}
+
+/// Refuses a job that fits into the machine at no time. What fits at some time waits for that.
+///
+/// # Errors
+/// 409 `does-not-fit`.
+pub(crate) fn check_jobs<'a>(
+    config: &ControlConfig,
+    specs: impl IntoIterator<Item = (ServiceId, &'a ServiceSpec)>,
+) -> Result<(), Problem> {
+    let jobs = specs.into_iter().filter(|(_, spec)| spec.job.is_some());
+    for (id, spec) in jobs {
+        let asked = [Claim::of_run(id, None, spec)];
+        if let Some(text) = shortage(&config.machine, &[], &asked) {
+            return Err(Problem::new(StatusCode::CONFLICT, "does-not-fit", text)
+                .hint("let it ask for less, or let fewer of its attempts go on at a time"));
+        }
+    }
+    Ok(())
+}
+
+/// The refusal of what takes too much.
+pub(crate) fn does_not_fit(text: String) -> Problem {
+    Problem::new(StatusCode::CONFLICT, "does-not-fit", text)
+        .hint("scale something down, give it less power, or disable a service that is not needed")
 }
 
 /// How many replicas a revision of a manifest or a deploy would have.

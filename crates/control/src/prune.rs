@@ -53,6 +53,41 @@ pub(crate) async fn run(plane: Arc<Plane>) {
     }
 }
 
+/// Forgets the revisions that the policy does not keep, since there are new ones; nobody waits for it. What only they
+/// needed is collected.
+pub(crate) fn revisions(plane: &Arc<Plane>) {
+    let PrunePolicy {
+        keep_revisions,
+        keep_days,
+        ..
+    } = plane.config.prune;
+    if keep_revisions.is_none() {
+        return;
+    }
+    let task_plane = Arc::clone(plane);
+    plane.spawn(async move {
+        let plane = task_plane;
+        let kept_for = Duration::from_secs(u64::from(keep_days.unwrap_or(0)) * DAY_S);
+        let pruned = plane
+            .store
+            .prune_revisions(keep_revisions, before(kept_for), false);
+        match pruned.await {
+            Ok((gone, _)) if gone.is_empty() => {}
+            Ok(_) => plane.collector.ring(),
+            Err(error) => {
+                let error = error_chain(&error);
+                tracing::warn!(error, "old revisions are still there");
+            }
+        }
+    });
+}
+
+/// The moment so long ago.
+fn before(age: Duration) -> Option<jiff::Timestamp> {
+    let age = SignedDuration::try_from(age).ok()?;
+    crate::clock::wall().checked_sub(age).ok()
+}
+
 fn by_policy(policy: &PrunePolicy) -> PruneBody {
     PruneBody {
         keep_revisions: policy.keep_revisions,
@@ -77,9 +112,7 @@ pub(crate) async fn prune(plane: &Arc<Plane>, body: PruneBody) -> Result<PruneVi
     };
     let alone = alone(plane, patience).await?;
     let unused_for = Duration::from_secs(u64::from(body.keep_days.unwrap_or(0)) * DAY_S);
-    let before = SignedDuration::try_from(unused_for)
-        .ok()
-        .and_then(|age| crate::clock::wall().checked_sub(age).ok());
+    let before = before(unused_for);
     let (revisions, in_use) = plane
         .store
         .prune_revisions(body.keep_revisions, before, body.dry_run)

@@ -48,6 +48,8 @@ struct Inner {
 
 struct Slot {
     entry: Entry,
+    /// The first table that shows it so.
+    since: Version,
     /// Replicas that an earlier table named: the version of the last one that did.
     withdrawn: BTreeMap<ReplicaId, Version>,
 }
@@ -98,13 +100,13 @@ impl Tables {
             .get(service)
             .is_some_and(|slot| slot.entry == entry);
         if !unchanged {
-            let named_until = inner.version;
-            let sent = inner.sent;
+            let (named_until, sent) = (inner.version, inner.sent);
             let slot = inner
                 .services
                 .entry(service.clone())
                 .or_insert_with(|| Slot {
                     entry: entry.clone(),
+                    since: named_until,
                     withdrawn: BTreeMap::new(),
                 });
             if sent {
@@ -113,11 +115,16 @@ impl Tables {
                     .extend(gone.map(|id| (id, named_until)).collect::<Vec<_>>());
             }
             slot.entry = entry;
+            slot.since = match sent {
+                true => next(named_until),
+                false => named_until,
+            };
             self.send_next(&mut inner);
         }
         inner.missing.remove(service);
         self.send_first(&mut inner);
-        inner.version
+        let slot = inner.services.get(service);
+        slot.map_or(inner.version, |slot| slot.since)
     }
 
     /// Takes a service out.
@@ -178,7 +185,7 @@ impl Tables {
 
     fn send_next(&self, inner: &mut Inner) {
         if inner.sent {
-            inner.version.counter += 1;
+            inner.version = next(inner.version);
             self.out.send_replace(Arc::new(self.table(inner)));
             fail::at(Point::AfterPublish);
         }
@@ -227,6 +234,14 @@ impl Tables {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing panics while it is held; a poisoned lock still holds whole entries.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The version after this one, in the same life.
+fn next(version: Version) -> Version {
+    Version {
+        counter: version.counter + 1,
+        ..version
     }
 }
 
@@ -322,6 +337,9 @@ mod tests {
         tables.set(&id("a/x"), entry(&[1]));
         tables.set(&id("a/x"), entry(&[1]));
         assert_eq!(seen.borrow().version, version(2));
+        tables.set(&id("b/y"), entry(&[2]));
+        let since = tables.set(&id("a/x"), entry(&[1]));
+        assert_eq!(since, version(2), "what others change is not waited for");
     }
 
     #[test]

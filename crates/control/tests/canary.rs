@@ -103,14 +103,20 @@ async fn an_aborted_canary_goes_and_live_was_never_touched() {
     let view: ServiceView = serde_json::from_slice(&body).expect("a service");
     assert_eq!(
         (view.revision, view.failed_revision, view.canary),
-        (1, Some(2), None)
+        (1, None, None)
     );
+    let aborted = view.aborted.expect("it was called off");
+    assert_eq!((aborted.revision, aborted.by.as_str()), (2, "root"));
+    let detail = world.detail(ID).await;
+    assert_eq!(detail.last_failure, None, "nothing has failed");
+    assert_eq!(detail.conditions, ["revision 2 was aborted by root"]);
     until_alone(&world, 1).await;
     assert_eq!(world.replicas().await, [before]);
     let history: Vec<RevisionView> = world.get("/v1/services/shop/web/history").await;
     assert_eq!(history[0].outcome, RevisionOutcome::Aborted);
     let failure = history[0].failure.as_ref().expect("why");
     assert_eq!(failure.reason, "aborted by root");
+    assert_eq!(failure.aborted_by.as_deref(), Some("root"));
     // It is not deployed again by itself, but by another word.
     assert_eq!(
         world.up(&compose("fake/ok:2", "")).await.outcomes(),
@@ -148,6 +154,21 @@ async fn a_canary_outlives_the_node_and_is_compared_with_live_from_its_beginning
     assert_eq!(view.view.canary.expect("a canary").share, "cookie beta");
     let share = canary(&world).expect("a canary").share;
     assert_eq!(share, Share::cookie("beta").expect("a share"));
+}
+
+#[tokio::test]
+async fn a_canary_that_a_deploy_ends_is_named_in_a_warning_and_before_in_a_dry_run() {
+    let world = tried().await;
+    let ends = "the canary of shop/web ends: revision 2 was tried out on 10 %, beside revision 1, and a newer one takes its place";
+    let same = world.up(&compose("fake/ok:2", "")).await;
+    assert_eq!(same.warnings(), [] as [&str; 0], "it goes on");
+    let other = compose("fake/ok", "environment: {A: b}");
+    let dry = world.up_as("shop", &other, "&dry_run=true").await;
+    assert_eq!(dry.warnings(), [ends]);
+    assert!(world.detail(ID).await.view.canary.is_some());
+    let up = world.up(&other).await;
+    assert_eq!((up.code(), up.warnings()), (0, vec![ends]));
+    assert_eq!(world.detail(ID).await.view.revision, 3);
 }
 
 #[tokio::test]

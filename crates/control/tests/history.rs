@@ -117,6 +117,74 @@ async fn while_a_revision_rolls_a_rollback_is_back_to_the_one_that_is_live() {
 }
 
 #[tokio::test]
+async fn a_deploy_that_another_overtakes_or_somebody_calls_off_has_not_failed() {
+    let world = World::new().await;
+    assert_eq!(world.up(&compose("fake/ok", "")).await.code(), 0);
+    let rolls = async || {
+        world
+            .until(WEB, |now| now.view.state == State::Updating)
+            .await
+    };
+    let overtakes = async {
+        rolls().await;
+        world.up(&compose("fake/ok:2", "")).await
+    };
+    let hangs = compose("fake/hangs", "");
+    let (overtaken, newer) = tokio::join!(world.up(&hangs), overtakes);
+    assert_eq!(
+        (overtaken.outcomes(), overtaken.code()),
+        (one(Outcome::Overtaken), 6)
+    );
+    let reason = overtaken.failure().reason;
+    assert_eq!(reason, "overtaken by revision 3, deployed by root");
+    assert_eq!((newer.outcomes(), newer.code()), (one(Outcome::Live), 0));
+
+    let calls_off = async {
+        rolls().await;
+        world
+            .ask("POST", "/v1/services/shop/web/abort", vec![])
+            .await
+    };
+    let (aborted, (status, _)) = tokio::join!(world.up(&hangs), calls_off);
+    assert_eq!(status, 200);
+    assert_eq!(
+        (aborted.outcomes(), aborted.code()),
+        (one(Outcome::Aborted), 6)
+    );
+    let failure = aborted.failure();
+    assert_eq!(failure.aborted_by.as_deref(), Some("root"));
+    use RevisionOutcome::{Aborted, Live, Superseded};
+    assert_eq!(
+        told(&history(&world).await),
+        [
+            (4, Aborted, false),
+            (3, Live, true),
+            (2, Superseded, false),
+            (1, Live, false)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn revisions_that_the_policy_does_not_keep_go_when_there_is_a_newer_one() {
+    let mut world = World::new().await;
+    world.kill();
+    world.prune.keep_revisions = Some(1);
+    world.start().await;
+    for image in ["fake/ok", "fake/ok:2", "fake/ok", "fake/ok:2"] {
+        assert_eq!(world.up(&compose(image, "")).await.code(), 0);
+    }
+    let started = tokio::time::Instant::now();
+    while told(&history(&world).await).len() > 3 {
+        assert!(started.elapsed() < common::PATIENCE, "they stay");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    // What was live when the last one was made, and one more.
+    let left: Vec<u32> = history(&world).await.iter().map(|r| r.revision).collect();
+    assert_eq!(left, [4, 3, 2]);
+}
+
+#[tokio::test]
 async fn there_is_not_always_a_way_back() {
     let world = World::new().await;
     assert_eq!(world.up(&compose("fake/ok", "")).await.code(), 0);

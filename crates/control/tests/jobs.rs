@@ -253,6 +253,76 @@ async fn a_run_can_be_ended_when_a_newer_one_is_forgotten() {
     }
 }
 
+/// What of a machine with 8 GB a service and a job keep to themselves: as many GB.
+fn large(web: u32, task: u32) -> String {
+    format!(
+        "services:\n  web: {{image: fake/ok, mem_reservation: {web}G}}\n  task:\n    image: fake/ok\n    entrypoint: [sleep, 10m]\n    mem_reservation: {task}G\n    x-layby: {{schedule: '@yearly', time_zone: UTC}}\n"
+    )
+}
+
+#[tokio::test]
+async fn runs_count_in_what_fits_and_what_does_not_waits_or_is_refused_with_the_sum() {
+    let world = World::new().await;
+    let never = world.up(&large(1, 9)).await;
+    assert_eq!(never.problem().code, "does-not-fit");
+    let text = "there is too little memory for a run of shop/task 9 GB";
+    assert!(never.problem().detail.starts_with(text), "{never:#?}");
+
+    assert_eq!(world.up(&large(2, 4)).await.code(), 0);
+    let run = "/v1/jobs/shop/task/runs";
+    let (status, _) = world.ask("POST", run, vec![]).await;
+    assert_eq!(status, StatusCode::ACCEPTED);
+    until_run(&world, "task", |run| run.state == RunState::Running).await;
+    let second = refused(&world, "POST", run, "").await;
+    let sum = "there is too little memory for a run of shop/task 4 GB: with the 6 GB of the others that is 10 GB, and the \
+               machine has 8 GB (most of it: run 1 of shop/task 4 GB, shop/web 2 GB)";
+    assert_eq!(
+        (second.code.as_str(), second.detail.as_str()),
+        ("does-not-fit", sum)
+    );
+    let scaled = refused(
+        &world,
+        "POST",
+        "/v1/services/shop/web/scale",
+        r#"{"replicas":3}"#,
+    );
+    let scaled = scaled.await;
+    assert!(
+        scaled.detail.contains("run 1 of shop/task 4 GB"),
+        "{scaled:?}"
+    );
+
+    // What a deploy or a schedule asks for waits, says for what, and begins when there is room.
+    let migrate = job("echo, done", "").replace(
+        "image: fake/ok,",
+        "image: fake/ok, resources: {requests: {memory: 3Gi}},",
+    );
+    let tar = tar(&[("manifest/jobs.yaml", migrate.as_bytes())]);
+    let (status, body) = world
+        .ask("POST", "/v1/apps?app=other&folder=folder", tar)
+        .await;
+    let waits = "job, run 1 waits: there is too little memory for run 1 of other/task 3 GB: with the 6 GB of the others";
+    let deployed = told(&Deployed::of(status, &body));
+    assert!(deployed[0].contains(waits), "{deployed:?}");
+    let waiting: Vec<RunView> = world.get("/v1/jobs/other/task/runs").await;
+    assert_eq!(waiting[0].state, RunState::Waiting);
+    let message = waiting[0].message.as_deref().unwrap_or_default();
+    assert!(message.starts_with("it waits: there is too little memory"));
+    let (status, _) = world
+        .ask("DELETE", "/v1/jobs/shop/task/runs/1", vec![])
+        .await;
+    assert_eq!(status, StatusCode::ACCEPTED);
+    let started = tokio::time::Instant::now();
+    loop {
+        let runs: Vec<RunView> = world.get("/v1/jobs/other/task/runs").await;
+        if runs[0].state == RunState::Succeeded {
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE, "{runs:#?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_run_that_cannot_be_begun_for_whoever_holds_it_is_over() {
     let world = World::new().await;

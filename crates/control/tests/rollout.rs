@@ -17,6 +17,37 @@ use layby_model::state::Showing;
 
 const ID: &str = "shop/web";
 
+#[tokio::test]
+async fn live_is_said_only_when_the_gateway_has_confirmed_a_table_that_routes_to_it() {
+    let world = World::new().await;
+    assert_eq!(world.up(&compose("fake/ok", "")).await.code(), 0);
+    world.gateway.confirms.send_replace(false);
+    let next = compose("fake/ok:2", "");
+    let up = world.up(&next);
+    tokio::pin!(up);
+    tokio::select! {
+        up = &mut up => panic!("the gateway knows nothing of it yet: {up:#?}"),
+        _ = world.until(ID, |d| d.view.revision == 2) => {}
+    }
+    let early = tokio::time::timeout(std::time::Duration::from_millis(100), &mut up).await;
+    assert!(early.is_err(), "{early:#?}");
+    world.gateway.confirms.send_replace(true);
+    let up = up.await;
+    assert_eq!(
+        (up.code(), up.outcomes()),
+        (0, vec![("web".into(), Outcome::Live)])
+    );
+    let applied = std::sync::Arc::clone(&world.gateway.applied.lock().expect("no poison"));
+    let replica = world.detail(ID).await.replicas;
+    let replica = replica
+        .iter()
+        .find(|r| r.revision == 2)
+        .expect("it is there");
+    let mode = &applied.services[&ID.parse().expect("an id")].mode;
+    let named: Vec<String> = mode.upstreams().map(|u| u.replica.to_string()).collect();
+    assert_eq!(named, [replica.id.clone()]);
+}
+
 /// Asks for work until it is done, or as many times; whether it is done.
 async fn break_off(work: impl Future, mut polls: u32) -> bool {
     let mut work = std::pin::pin!(work);

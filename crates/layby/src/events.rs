@@ -1,12 +1,12 @@
 //! A deploy as it goes on: in place on a terminal, as plain lines elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::Result;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use layby_control::api::types::{Event, Failure, Outcome, ServiceView};
+use layby_control::api::types::{AbortedView, Event, Failure, Outcome, ServiceView};
 
 use crate::client::{Client, Lines};
 use crate::commands::history;
@@ -33,7 +33,18 @@ pub(crate) async fn show(client: &Client, mut lines: Lines, style: Style) -> Res
     let mut screen = Screen::new(client.gateway().await?, style);
     let mut code = None;
     let mut outcomes = BTreeMap::new();
-    while let Some(event) = lines.next::<Event>().await? {
+    let mut under_way = BTreeSet::new();
+    loop {
+        let event = match lines.next::<Event>().await {
+            Ok(Some(event)) => event,
+            // Where its last line is missing, the node went in the midst of it.
+            Ok(None) | Err(_) if code.is_some() => break,
+            Ok(None) => return Err(cut_off(&under_way)),
+            Err(error) if error.chain().any(|cause| cause.is::<std::io::Error>()) => {
+                return Err(cut_off(&under_way));
+            }
+            Err(error) => return Err(error),
+        };
         match event {
             Event::Warning { text } => screen.note(&format!("warning: {text}")),
             Event::Build { service, text } => screen.line(&service, "building", &text),
@@ -61,7 +72,10 @@ pub(crate) async fn show(client: &Client, mut lines: Lines, style: Style) -> Res
                 service,
                 state,
                 text,
-            } => screen.line(&service, &show::text(&state), &text),
+            } => {
+                screen.line(&service, &show::text(&state), &text);
+                under_way.insert(service);
+            }
             Event::Secret {
                 app,
                 name,
@@ -77,6 +91,7 @@ pub(crate) async fn show(client: &Client, mut lines: Lines, style: Style) -> Res
             } => {
                 screen.outcome(&service, outcome, failure.as_ref());
                 let name = format!("{}/{}", service.app, service.service);
+                under_way.remove(&name);
                 let failed = outcomes.get(&name) == Some(&Outcome::Failed);
                 // One that failed and was taken out again is one that failed.
                 if !(failed && outcome == Outcome::Removed) {
@@ -102,12 +117,24 @@ pub(crate) async fn show(client: &Client, mut lines: Lines, style: Style) -> Res
         Some(3) => Code::Kept,
         Some(4) => Code::NotFound,
         Some(5) => Code::TimedOut,
-        Some(_) => Code::Failed,
-        None => anyhow::bail!(
-            "the node ended in the middle of the deploy: `layby ls` shows how it stands, its log why"
-        ),
+        Some(6) => Code::Overtaken,
+        Some(_) | None => Code::Failed,
     };
     Err(Exit::new(code, "").into())
+}
+
+/// What is said where the node goes in the midst of it; what it has written goes on once it is back.
+fn cut_off(under_way: &BTreeSet<String>) -> anyhow::Error {
+    let next = match under_way.first() {
+        Some(service) if under_way.len() == 1 => {
+            format!("once it runs again, `layby deploy {service} --follow` tells how it goes on")
+        }
+        Some(service) => format!(
+            "once it runs again, `layby deploy {service} --follow` tells how it goes on, and so for each of the others"
+        ),
+        None => "`layby ls` shows how things stand once it runs again".to_owned(),
+    };
+    anyhow::anyhow!("the node ended in the midst of it: {next}; its log says why")
 }
 
 fn secret(app: Option<String>, name: &str, version: u32, is_new: bool) -> String {
@@ -122,12 +149,15 @@ fn secret(app: Option<String>, name: &str, version: u32, is_new: bool) -> String
 fn summary<'a>(outcomes: impl Iterator<Item = &'a Outcome> + Clone) -> String {
     let all = [
         (Outcome::Live, "live"),
+        (Outcome::Canary, "tried out"),
         (Outcome::Unchanged, "unchanged"),
         (Outcome::Scaled, "scaled"),
         (Outcome::Disabled, "disabled"),
         (Outcome::Removed, "removed"),
         (Outcome::RolledBack, "rolled back"),
         (Outcome::Pending, "under way"),
+        (Outcome::Overtaken, "overtaken"),
+        (Outcome::Aborted, "aborted"),
         (Outcome::Kept, "failed (kept)"),
         (Outcome::Failed, "failed"),
     ];
@@ -233,15 +263,34 @@ impl Screen {
             ),
             Outcome::Removed => "removed".to_owned(),
             Outcome::Pending => "goes on in the background: `layby status` shows how".to_owned(),
+            Outcome::Overtaken => format!(
+                "{}: `layby deploy {name} --follow` tells how that goes",
+                reason(failure)
+            ),
+            Outcome::Aborted => match service.aborted {
+                Some(AbortedView { revision, .. }) if revision == service.revision => {
+                    format!("revision {revision} {}", reason(failure))
+                }
+                Some(_) | None => {
+                    format!(
+                        "{}; revision {} serves on",
+                        reason(failure),
+                        service.revision
+                    )
+                }
+            },
         };
         self.say(&format!("{name}  {said}"));
-        for line in failure.into_iter().flat_map(explain) {
+        let told = matches!(outcome, Outcome::Overtaken | Outcome::Aborted);
+        for line in failure.filter(|_| !told).into_iter().flat_map(explain) {
             self.say(&line);
         }
-        if !matches!(
-            outcome,
-            Outcome::Failed | Outcome::Disabled | Outcome::Removed
-        ) {
+        if !told
+            && !matches!(
+                outcome,
+                Outcome::Failed | Outcome::Disabled | Outcome::Removed
+            )
+        {
             for address in show::addresses(service, &self.gateway) {
                 self.say(&format!("  {address}"));
             }
@@ -271,6 +320,11 @@ impl Screen {
         }
         self.bars.clear();
     }
+}
+
+/// Why a revision is not live, as words that follow its service's name.
+fn reason(failure: Option<&Failure>) -> &str {
+    failure.map_or("not live", |failure| &failure.reason)
 }
 
 fn scale(replicas: u32) -> String {

@@ -16,6 +16,8 @@ pub(crate) enum Code {
     NotFound = 4,
     /// It did not happen in time.
     TimedOut = 5,
+    /// A newer revision took the place of the one that was deployed, or somebody called it off.
+    Overtaken = 6,
 }
 
 /// An error that ends the program with a code of its own. `message` may be empty: all was said before.

@@ -3,7 +3,7 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use layby_control::api::types::{
-    ContainerView, DeadlineView, ExitView, ServiceDetail, ServiceView,
+    AbortedView, ContainerView, DeadlineView, ExitView, ServiceDetail, ServiceView,
 };
 use layby_model::{State, power};
 use nix::sys::signal::Signal;
@@ -32,18 +32,23 @@ pub(crate) fn print(table: &Table) {
     }
 }
 
-/// `RUNNING, awake` or just the state; with the revision that failed, if the last one did: `READY (1 failed)`.
+/// `RUNNING, awake` or just the state; with what became of the revision deployed last, if it is not live:
+/// `READY (revision 1 failed)`, `RUNNING, awake (revision 2 aborted by ann)`.
 pub(crate) fn state(service: &ServiceView) -> String {
     let state = text(&service.state);
     let state = match &service.wakefulness {
         Some(wakefulness) => format!("{state}, {}", text(wakefulness)),
         None => state,
     };
-    match (&service.canary, service.failed_revision) {
-        (Some(canary), _) => format!("{state} ({})", canary::short(canary)),
-        (None, Some(revision)) => format!("{state} (revision {revision} failed)"),
-        (None, None) => state,
-    }
+    let note = match (&service.canary, service.failed_revision, &service.aborted) {
+        (Some(canary), _, _) => canary::short(canary),
+        (None, Some(revision), _) => format!("revision {revision} failed"),
+        (None, None, Some(AbortedView { revision, by })) => {
+            format!("revision {revision} aborted by {by}")
+        }
+        (None, None, None) => return state,
+    };
+    format!("{state} ({note})")
 }
 
 /// Whether it was switched off.

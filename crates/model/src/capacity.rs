@@ -1,8 +1,13 @@
 //! What fits into the machine: what services keep to themselves, against what there is.
 //!
 //! A service keeps, for each of its replicas, the memory that it asks for, else that of its power; and the CPU that it asks
-//! for. What a power gives of CPU is a most, and shared. Who sleeps may wake, and counts; who is disabled does not.
+//! for. What a power gives of CPU is a most, and shared. Who sleeps may wake, and counts; who is disabled does not. A run of a
+//! job keeps the same for each attempt that may go on at a time, from when it begins until it is over; one that waits keeps
+//! nothing.
 
+use std::fmt;
+
+use crate::job::RunId;
 use crate::names::ServiceId;
 use crate::power;
 use crate::spec::{ContainerSpec, Resources, ServiceSpec};
@@ -19,11 +24,30 @@ pub struct Machine {
     pub cpu_milli: u64,
 }
 
-/// What a service keeps to itself.
+/// Who keeps something to itself.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Holder {
+    /// A service.
+    Service(ServiceId),
+    /// A run of a job or a service; `None`: one that is to be made.
+    Run(ServiceId, Option<RunId>),
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(id) => id.fmt(f),
+            Self::Run(id, Some(run)) => write!(f, "run {run} of {id}"),
+            Self::Run(id, None) => write!(f, "a run of {id}"),
+        }
+    }
+}
+
+/// What a service or a run keeps to itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Which.
-    pub service: ServiceId,
+    /// Whose it is.
+    pub holder: Holder,
     /// How many replicas it may have.
     pub replicas: u32,
     /// Memory of each, in bytes.
@@ -35,13 +59,24 @@ pub struct Claim {
 impl Claim {
     /// What a service keeps to itself with so many replicas.
     pub fn of(service: ServiceId, spec: &ServiceSpec, replicas: u32) -> Self {
+        Self::by(Holder::Service(service), spec, replicas)
+    }
+
+    /// What a run keeps to itself.
+    pub fn of_run(of: ServiceId, run: Option<RunId>, spec: &ServiceSpec) -> Self {
+        let job = spec.job.as_ref();
+        let attempts = job.map_or(1, |job| job.parallelism.min(job.completions).max(1));
+        Self::by(Holder::Run(of, run), spec, attempts)
+    }
+
+    fn by(holder: Holder, spec: &ServiceSpec, replicas: u32) -> Self {
         let sum = |of: &dyn Fn(usize, &ContainerSpec) -> Option<u64>| {
             let each = spec.containers.iter().enumerate();
             each.filter_map(|(n, container)| of(n, container))
                 .fold(0, u64::saturating_add)
         };
         Self {
-            service,
+            holder,
             replicas,
             memory_bytes: sum(&|n, container| {
                 let limit = container.resources.memory_limit_bytes;
@@ -106,18 +141,18 @@ impl Thing {
     fn told(self, claim: &Claim) -> String {
         let each = (self.figure)((self.each)(claim));
         match claim.replicas {
-            1 => format!("{} {each}", claim.service),
-            n => format!("{} {n} x {each}", claim.service),
+            1 => format!("{} {each}", claim.holder),
+            n => format!("{} {n} x {each}", claim.holder),
         }
     }
 }
 
 /// Why what is asked for does not fit into the machine, with the sum; `None`: it fits.
 ///
-/// `claims` are those of all services that are enabled as they are now, `asked` what is to be instead of those of the same
-/// services, or beside them. What takes no more than before is never refused, however full the machine is.
+/// `claims` are those of all services that are enabled as they are now, and of all runs that have begun; `asked` what is to
+/// be instead of those of the same holders, or beside them. What takes no more than before is never refused, however full the machine is.
 pub fn shortage(machine: &Machine, claims: &[Claim], asked: &[Claim]) -> Option<String> {
-    let is_asked = |claim: &&Claim| asked.iter().any(|new| new.service == claim.service);
+    let is_asked = |claim: &&Claim| asked.iter().any(|new| new.holder == claim.holder);
     let short = |thing: Thing| {
         let there = (thing.there)(machine);
         let others: Vec<&Claim> = claims.iter().filter(|claim| !is_asked(claim)).collect();
@@ -160,7 +195,7 @@ fn told(
 /// Those that take the most, the largest first.
 fn largest(thing: Thing, claims: &[&Claim]) -> String {
     let mut sorted = claims.to_vec();
-    sorted.sort_by_key(|claim| (std::cmp::Reverse(thing.of(claim)), &claim.service));
+    sorted.sort_by_key(|claim| (std::cmp::Reverse(thing.of(claim)), &claim.holder));
     let mut texts: Vec<String> = (sorted.iter().take(NAMED))
         .map(|claim| thing.told(claim))
         .collect();
@@ -198,6 +233,7 @@ pub fn idle_limits(machine: &Machine, service: &ServiceId, spec: &ServiceSpec) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::JobSpec;
     use crate::names::ServiceName;
 
     const GIB: u64 = 1 << 30;
@@ -213,7 +249,7 @@ mod tests {
 
     fn claim(name: &str, replicas: u32, memory_bytes: u64, cpu_milli: u64) -> Claim {
         Claim {
-            service: id(name),
+            holder: Holder::Service(id(name)),
             replicas,
             memory_bytes,
             cpu_milli,
@@ -298,6 +334,46 @@ mod tests {
         let alone = shortage(&MACHINE, &[], &[claim("shop/web", 1, 9 * GIB, 0)]);
         let text = "there is too little memory for shop/web 9 GB: with the 0 MB of the others that is 9 GB, and the machine has 8 GB";
         assert_eq!(alone.as_deref(), Some(text));
+    }
+
+    #[test]
+    fn a_run_keeps_what_its_attempts_may_take_at_a_time_beside_its_service() {
+        let resources = Resources {
+            memory_request_bytes: Some(GIB),
+            ..Resources::default()
+        };
+        let job = |completions, parallelism| {
+            let spec = spec(None, &[resources]);
+            let job = JobSpec {
+                completions,
+                parallelism,
+                ..JobSpec::default()
+            };
+            ServiceSpec {
+                job: Some(job),
+                ..spec
+            }
+        };
+        let claim_of = |run, spec: &ServiceSpec| Claim::of_run(id("shop/web"), run, spec);
+        for (completions, parallelism, attempts) in [(1, 1, 1), (6, 4, 4), (2, 4, 2), (1, 0, 1)] {
+            let claim = claim_of(Some(RunId(1)), &job(completions, parallelism));
+            assert_eq!((claim.replicas, claim.memory_bytes), (attempts, GIB));
+        }
+        let one_off = claim_of(None, &spec(None, &[resources]));
+        assert_eq!(one_off.replicas, 1);
+        let begun = [
+            claim("shop/web", 2, 2 * GIB, 0),
+            claim_of(Some(RunId(1)), &job(3, 3)),
+        ];
+        let more = claim_of(None, &job(1, 1));
+        assert_eq!(
+            shortage(&MACHINE, &begun, std::slice::from_ref(&more)),
+            None
+        );
+        let text = "there is too little memory for a run of shop/web 2 x 1 GB: with the 7 GB of the others that is 9 GB, \
+             and the machine has 8 GB (most of it: shop/web 2 x 2 GB, run 1 of shop/web 3 x 1 GB)";
+        let two = claim_of(None, &job(2, 2));
+        assert_eq!(shortage(&MACHINE, &begun, &[two]).as_deref(), Some(text));
     }
 
     #[test]

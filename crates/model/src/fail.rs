@@ -36,11 +36,31 @@ pub enum Point {
     BeforeRemove,
     /// All of a replica was removed, and the engine does not say so yet.
     AfterRemove,
+    /// A run of a job is written, and nobody was told yet.
+    AfterRun,
+    /// An attempt of a run is written, and its replica is not ordered yet.
+    AfterAttempt,
+    /// The engine has taken the order for an attempt, which is not written yet.
+    AfterOrder,
+    /// It is written that an attempt was ordered.
+    AfterLaunch,
+    /// It is written how an attempt ended; its replica is still there.
+    AfterSettle,
+    /// Versions of secrets are written, and nobody was told yet.
+    AfterKeep,
+    /// Secrets got their newest versions, and what names them is not written yet.
+    AfterPin,
+    /// The values for a new replica are in the node's memory alone.
+    AfterReveal,
+    /// The next master key lies beside the one that all is encrypted with.
+    AfterNextKey,
+    /// All is encrypted with the next master key, which is not in its place yet.
+    AfterRekey,
 }
 
 impl Point {
-    /// All of them, in the order of a life.
-    pub const ALL: [Self; 14] = [
+    /// All of them: in the order of a life, then those of jobs, then those of secrets.
+    pub const ALL: [Self; 24] = [
         Self::BeforeStore,
         Self::AfterStore,
         Self::AfterPublish,
@@ -55,6 +75,16 @@ impl Point {
         Self::AfterStop,
         Self::BeforeRemove,
         Self::AfterRemove,
+        Self::AfterRun,
+        Self::AfterAttempt,
+        Self::AfterOrder,
+        Self::AfterLaunch,
+        Self::AfterSettle,
+        Self::AfterKeep,
+        Self::AfterPin,
+        Self::AfterReveal,
+        Self::AfterNextKey,
+        Self::AfterRekey,
     ];
 
     /// What it is called, as in `LAYBY_FAIL_AT`.
@@ -74,6 +104,16 @@ impl Point {
             Self::AfterStop => "after-stop",
             Self::BeforeRemove => "before-remove",
             Self::AfterRemove => "after-remove",
+            Self::AfterRun => "after-run",
+            Self::AfterAttempt => "after-attempt",
+            Self::AfterOrder => "after-order",
+            Self::AfterLaunch => "after-launch",
+            Self::AfterSettle => "after-settle",
+            Self::AfterKeep => "after-keep",
+            Self::AfterPin => "after-pin",
+            Self::AfterReveal => "after-reveal",
+            Self::AfterNextKey => "after-next-key",
+            Self::AfterRekey => "after-rekey",
         }
     }
 }

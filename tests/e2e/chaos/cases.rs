@@ -46,6 +46,8 @@ pub(super) fn share() -> Vec<Case> {
         Case::At("after-publish", 2),
         Case::At("after-spawn", 1),
         Case::At("before-remove", 1),
+        Case::At("after-order", 1),
+        Case::At("after-rekey", 1),
         Case::Shim,
         Case::Replica,
         Case::Clock(-3600),
@@ -75,6 +77,16 @@ pub(super) fn all() -> Vec<Case> {
         ("after-stop", 1),
         ("before-remove", 3),
         ("after-remove", 3),
+        ("after-run", 1),
+        ("after-attempt", 1),
+        ("after-order", 1),
+        ("after-launch", 1),
+        ("after-settle", 1),
+        ("after-keep", 1),
+        ("after-pin", 3),
+        ("after-reveal", 3),
+        ("after-next-key", 1),
+        ("after-rekey", 1),
     ] {
         cases.extend((1..=times).map(|time| Case::At(point, time)));
     }
@@ -97,9 +109,10 @@ impl Case {
                 if !shop.begin_anew(vec![("LAYBY_FAIL_AT", format!("{point}:{time}"))]) {
                     return "died while it was to start".to_owned();
                 }
-                let step = script(shop);
-                assert!(step < STEPS.len(), "{self}: the node never came to it");
-                format!("died while it was to {}", STEPS[step].0)
+                let steps = steps_to(point);
+                let step = script(shop, steps);
+                assert!(step < steps.len(), "{self}: the node never came to it");
+                format!("died while it was to {}", steps[step].0)
             }
             Self::Shim => {
                 let replicas = shop.replicas();
@@ -125,12 +138,16 @@ impl Case {
             Self::FullDisk => {
                 shop.fill_disk();
                 assert!(!shop.deploy(), "a deploy on a full disk");
+                assert!(!shop.set_secret(), "a secret on a full disk");
+                assert!(!shop.run_job(), "a job on a full disk");
                 shop.kill();
                 assert!(shop.begin_anew(Vec::new()), "{self}");
                 shop.ask();
                 shop.free_disk();
                 assert!(shop.deploy(), "a deploy once there is room");
-                "it served on, and deployed once there was room".to_owned()
+                shop.excuse_runs();
+                assert_eq!(script(shop, &WORK), WORK.len(), "{self}");
+                "it served on, and all went on once there was room".to_owned()
             }
             Self::Clock(seconds) => {
                 let file = shop.node.data.path().join("clock");
@@ -139,7 +156,8 @@ impl Case {
                 assert!(shop.begin_anew(orders), "{self}");
                 assert!(shop.deploy());
                 fs::write(&file, seconds.to_string()).expect("written");
-                assert_eq!(script(shop), STEPS.len(), "{self}");
+                assert_eq!(script(shop, &STEPS), STEPS.len(), "{self}");
+                assert_eq!(script(shop, &WORK), WORK.len(), "{self}");
                 fs::write(&file, "0").expect("written");
                 assert!(shop.deploy() && shop.run(&["history", "web"]) && shop.run(&["events"]));
                 fs::remove_file(&file).expect("removed");
@@ -148,7 +166,8 @@ impl Case {
             Self::SlowStore(ms) => {
                 let orders = vec![("LAYBY_FAIL_STORE_MS", ms.to_string())];
                 assert!(shop.begin_anew(orders), "{self}");
-                assert_eq!(script(shop), STEPS.len(), "{self}");
+                assert_eq!(script(shop, &STEPS), STEPS.len(), "{self}");
+                assert_eq!(script(shop, &WORK), WORK.len(), "{self}");
                 let took_ms = shop.ask();
                 assert!(took_ms < u128::from(*ms), "a request took {took_ms} ms");
                 format!("all went on, a request took {took_ms} ms")
@@ -175,9 +194,38 @@ const STEPS: [Step; 7] = [
     }),
 ];
 
-/// Plays the script until the node dies; gives the step that it died in, or their number.
-fn script(shop: &mut Shop) -> usize {
-    for (n, (what, step)) in STEPS.iter().enumerate() {
+/// The same with its job and its secret, which both have; the last two open what the new key has closed.
+const WORK: [Step; 5] = [
+    ("set a secret", Shop::set_secret),
+    ("run a job", Shop::run_job),
+    ("change the key", Shop::rotate_key),
+    ("run a job again", Shop::run_job),
+    ("deploy", Shop::deploy),
+];
+
+/// The script in which a node comes to a fail point.
+fn steps_to(point: &str) -> &'static [Step] {
+    const OF_WORK: [&str; 10] = [
+        "after-run",
+        "after-attempt",
+        "after-order",
+        "after-launch",
+        "after-settle",
+        "after-keep",
+        "after-pin",
+        "after-reveal",
+        "after-next-key",
+        "after-rekey",
+    ];
+    match OF_WORK.contains(&point) {
+        true => &WORK,
+        false => &STEPS,
+    }
+}
+
+/// Plays a script until the node dies; gives the step that it died in, or their number.
+fn script(shop: &mut Shop, steps: &[Step]) -> usize {
+    for (n, (what, step)) in steps.iter().enumerate() {
         let done = step(shop);
         // Its end is seen at its other end a moment before it is over.
         if shop.has_died() || !done && shop.dies() {
@@ -189,5 +237,5 @@ fn script(shop: &mut Shop) -> usize {
             shop.node.story()
         );
     }
-    STEPS.len()
+    steps.len()
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::cases::Case;
 use super::left;
 use super::load::Load;
+use super::work::{self, Work};
 use crate::apps::App;
 use crate::bad_input::SmallDisk;
 use crate::node::Node;
@@ -32,30 +33,37 @@ volumes: {data: }
 
 /// What was asked for, of one setting.
 #[derive(Debug, Clone, PartialEq)]
-struct Word<T> {
+pub(super) struct Word<T> {
     /// Was acknowledged last.
     is: T,
     /// Was asked for after that, and nobody said whether it is so.
-    may_be: Option<T>,
+    may_be: Vec<T>,
 }
 
 impl<T: Clone + PartialEq> Word<T> {
-    fn new(is: T) -> Self {
-        Self { is, may_be: None }
+    pub(super) fn new(is: T) -> Self {
+        let may_be = Vec::new();
+        Self { is, may_be }
     }
 
-    fn ask(&mut self, word: T) {
-        self.may_be = Some(word);
+    pub(super) fn ask(&mut self, word: T) {
+        self.may_be.push(word);
     }
 
-    fn acknowledge(&mut self) {
-        if let Some(word) = self.may_be.take() {
-            self.is = word;
+    pub(super) fn acknowledge(&mut self) {
+        if let Some(word) = self.may_be.pop() {
+            *self = Self::new(word);
         }
     }
 
-    fn fits(&self, word: &T) -> bool {
-        self.is == *word || self.may_be.as_ref() == Some(word)
+    pub(super) fn fits(&self, word: &T) -> bool {
+        self.is == *word || self.may_be.contains(word)
+    }
+
+    /// It was found so; of what else was asked for, something may still come.
+    pub(super) fn found(&mut self, word: T) {
+        self.may_be.retain(|other| *other != word);
+        self.is = word;
     }
 }
 
@@ -65,11 +73,12 @@ pub(super) struct Shop {
     greeting: Word<String>,
     scale: Word<u64>,
     power: Word<Option<String>>,
-    /// Counts the greetings.
-    next: u32,
+    pub(super) work: Work,
+    /// Counts the greetings and secrets.
+    pub(super) next: u32,
     /// The lives of the node that ended by order.
     ended: Vec<u32>,
-    _app: App,
+    pub(super) app: App,
     disk: SmallDisk,
 }
 
@@ -78,6 +87,7 @@ impl Shop {
         let disk = SmallDisk::mount("96m");
         let node = Node::start_on(disk.folder());
         let app = App::compose(MANIFEST);
+        let work = Work::begin(&node, &app);
         node.run_in(app.path(), &["up"]).ok();
         let load = Load::begin(HOST);
         load.node_lives(node.gateway());
@@ -87,9 +97,10 @@ impl Shop {
             greeting: Word::new("0".to_owned()),
             scale: Word::new(1),
             power: Word::new(None),
+            work,
             next: 0,
             ended: Vec::new(),
-            _app: app,
+            app,
             disk,
         }
     }
@@ -246,6 +257,7 @@ impl Shop {
         self.greeting = Word::new(greeting);
         self.scale = Word::new(scale);
         self.power = Word::new(power);
+        self.check_work(case);
         let faults = self.load.faults(&self.ended);
         assert_eq!(faults, Vec::<String>::new(), "{case}: what the load saw");
     }
@@ -254,6 +266,9 @@ impl Shop {
     fn settle(&self, case: &Case) {
         let answered = self.load.answered();
         self.node.wait_for(&format!("{case} to settle"), |node| {
+            if work::goes_on(node) {
+                return false;
+            }
             let status = node.status("web");
             let of = |what: &str| status[what].as_u64();
             let ready =

@@ -131,7 +131,9 @@ pub(super) async fn runs(
     match shown.shelves.get(&id) {
         Some(shelf) => {
             let runs = shelf.runs.iter().rev();
-            Ok(Json(runs.map(|run| jobs::run_view(&id, run)).collect()))
+            Ok(Json(
+                runs.map(|run| jobs::run_view(&id, run, &shown)).collect(),
+            ))
         }
         None if plane.driver(&id).is_some() => Ok(Json(Vec::new())),
         None => Err(Problem::no_job(&id)),
@@ -379,7 +381,7 @@ fn run_view(plane: &Plane, id: &ServiceId, run: RunId) -> Result<RunView, Proble
     let shown = plane.jobs.shown();
     let row = shown.shelves.get(id).and_then(|shelf| shelf.run(run));
     let row = row.ok_or_else(|| Problem::no_run(id, run))?;
-    Ok(jobs::run_view(id, row))
+    Ok(jobs::run_view(id, row, &shown))
 }
 
 fn number(text: &str) -> Result<RunId, Problem> {

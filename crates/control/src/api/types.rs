@@ -13,12 +13,13 @@ mod token;
 
 use std::collections::BTreeMap;
 
-pub use canary::{CanaryView, GivenView};
+pub use canary::{AbortedView, CanaryView, GivenView};
 pub use deadline::DeadlineView;
 pub use event::{EventKind, EventView};
 pub use history::{ChangeView, DiffView, RevisionOutcome, RevisionView};
 pub use image::{ImageDetail, ImageView, LayerView, PruneBody, PruneView, TransferEvent};
 pub use job::{AttemptView, CommandBody, JobView, RunState, RunView};
+use layby_model::RevisionId;
 use layby_model::State;
 use layby_model::Wakefulness;
 use layby_model::replica::{Exit, Phase};
@@ -237,7 +238,7 @@ pub enum Event {
         service: ServiceView,
         /// What came of the deploy.
         outcome: Outcome,
-        /// Why it failed, with `failed` and `kept`.
+        /// Why it is not live, with `failed`, `kept`, `overtaken` and `aborted`.
         failure: Option<Failure>,
     },
     /// What came of a job.
@@ -254,7 +255,8 @@ pub enum Event {
     },
     /// The last line.
     Done {
-        /// The exit code: 0 all live, 1 failed, 3 failed and live kept, 4 an image is not there, 5 not decided in time.
+        /// The exit code: 0 all live, 1 failed, 3 failed and live kept, 4 an image is not there, 5 not decided in time,
+        /// 6 overtaken by a newer revision, or called off.
         code: i32,
     },
 }
@@ -281,6 +283,26 @@ pub struct Failure {
     /// of variables not their values.
     #[serde(default)]
     pub difference: Vec<ChangeView>,
+    /// Who called it off; `null`: it failed by itself.
+    #[serde(default)]
+    pub aborted_by: Option<String>,
+}
+
+impl Failure {
+    /// One of which nothing but the reason is known.
+    pub(crate) fn plain(revision: RevisionId, reason: String, attempt: u32) -> Self {
+        Self {
+            revision: revision.0,
+            reason,
+            last_probe: None,
+            exit: None,
+            log: Vec::new(),
+            hint: None,
+            attempt,
+            difference: Vec::new(),
+            aborted_by: None,
+        }
+    }
 }
 
 /// Failures of older versions know of no attempts.
@@ -321,6 +343,9 @@ pub struct ServiceView {
     pub wakefulness: Option<Showing>,
     /// The revision deployed last, if it failed; what was live before it stays so.
     pub failed_revision: Option<u32>,
+    /// The revision deployed last, if somebody called it off; what was live before it stays so.
+    #[serde(default)]
+    pub aborted: Option<AbortedView>,
     /// Replicas of the revision shown that are ready (running and answering their probe).
     pub replicas_ready: u32,
     /// Replicas that it has while awake.

@@ -73,6 +73,15 @@ pub(super) fn refuse_on_top(row: &Row, share: Option<&Share>) -> Result<(), Prob
     )))
 }
 
+/// What is told where a newer revision takes the place of one that is tried out; `None`: none is.
+pub(super) fn ends(row: &Row) -> Option<String> {
+    let share = row.share.as_ref().filter(|_| rolling(row))?;
+    let (id, canary, live) = (&row.service, row.target.id, row.live.as_ref()?.id);
+    Some(format!(
+        "the canary of {id} ends: revision {canary} was tried out on {share}, beside revision {live}, and a newer one takes its place"
+    ))
+}
+
 /// Lets a canary take all requests, and tells how that goes.
 ///
 /// # Errors
@@ -129,6 +138,7 @@ async fn write_promotion(
         is_disabled: false,
         comes_back: false,
         generation: row.generation,
+        ended_canary: None,
         status: driver.status,
     };
     tell_driver(plane, row).await;
@@ -180,14 +190,8 @@ async fn abort_whole(
 
 fn aborted(revision: RevisionId, who: &str) -> Failure {
     Failure {
-        revision: revision.0,
-        reason: format!("aborted by {who}"),
-        last_probe: None,
-        exit: None,
-        log: Vec::new(),
-        attempt: 1,
-        difference: Vec::new(),
-        hint: None,
+        aborted_by: Some(who.to_owned()),
+        ..Failure::plain(revision, format!("aborted by {who}"), 1)
     }
 }
 
@@ -199,7 +203,11 @@ async fn on_its_way(plane: &Plane, id: &ServiceId) -> Result<Row, Problem> {
     let text = match () {
         () if row.removing => format!("{id} is being taken down"),
         () if row.target_failed => {
-            format!("nothing of {id} is on its way: revision {target} has failed already")
+            let ended = match row.aborted_by() {
+                Some(who) => format!("was aborted by {who} already"),
+                None => "has failed already".to_owned(),
+            };
+            format!("nothing of {id} is on its way: revision {target} {ended}")
         }
         () if !rolling(&row) => format!("nothing of {id} is on its way: revision {target} is live"),
         () => return Ok(row),

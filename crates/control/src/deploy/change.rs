@@ -353,8 +353,13 @@ fn before<'a>(row: &Row, records: &'a [Record]) -> Result<&'a Record, Problem> {
         Some(live) if rolling(row) => records.iter().find(|r| r.id == live.id),
         Some(live) if row.target_failed => {
             let text = format!(
-                "revision {} of {id} failed, and revision {} was kept: there is nothing to go back from",
-                row.target.id, live.id
+                "revision {} of {id} {}, and revision {} was kept: there is nothing to go back from",
+                row.target.id,
+                match row.aborted_by() {
+                    Some(who) => format!("was aborted by {who}"),
+                    None => "failed".to_owned(),
+                },
+                live.id
             );
             let hint = "go further back with --to N; `layby history` shows the numbers";
             return Err(Problem::conflict(text).hint(hint));

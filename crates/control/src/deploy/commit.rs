@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use layby_model::fail::{self, Point};
 use layby_model::route::Share;
 use layby_model::spec::AppSpec;
 use layby_model::state::Showing;
@@ -15,6 +16,7 @@ use crate::capacity;
 use crate::driver::{Request, Status, rolling};
 use crate::jobs;
 use crate::plane::Plane;
+use crate::prune;
 use crate::secrets::{self, NewValue};
 use crate::store::{NewRevision, Row};
 use crate::tokens::Rights;
@@ -30,6 +32,8 @@ pub(crate) struct Committed {
     pub(crate) comes_back: bool,
     /// The row's: what a driver shows of an older one says nothing of this.
     pub(crate) generation: u64,
+    /// What is told of the canary whose place this takes.
+    pub(crate) ended_canary: Option<String>,
     pub(crate) status: watch::Receiver<Arc<Status>>,
 }
 
@@ -115,6 +119,9 @@ async fn replace(
         plane.jobs.reload().await;
     }
     touch(plane, &written);
+    if !written.is_empty() {
+        prune::revisions(plane);
+    }
     note(plane, &written, &makers);
     let (back, failed) = match back {
         Ok(back) => (back, None),
@@ -148,6 +155,7 @@ async fn check(plane: &Plane, rows: &[Row], revisions: &mut [NewRevision]) -> Re
     let services = services.filter(|new| new.spec.service.job.is_none());
     let services = services.map(|new| (&new.service.app, &mut new.spec.service));
     secrets::pin(plane, services).await?;
+    fail::at(Point::AfterPin);
     let specs = || {
         let news = revisions.iter();
         news.map(|new| (new.service.clone(), &new.spec.service))
@@ -165,7 +173,8 @@ async fn check(plane: &Plane, rows: &[Row], revisions: &mut [NewRevision]) -> Re
         let replicas = capacity::replicas(rows, id, spec, new.unscale);
         (id.clone(), spec, replicas)
     });
-    capacity::check(&plane.config, rows, asked)?;
+    capacity::check_jobs(&plane.config, specs())?;
+    capacity::check(plane, rows, asked)?;
     jobs::check_names(plane, rows, specs())
 }
 
@@ -255,7 +264,9 @@ fn shown(
     let comes_back = came_back.is_some();
     let row = new.clone().or(came_back).or_else(|| of(rows));
     let rolls = row.as_ref().filter(|row| rolling(row));
+    let before = of(rows).filter(|_| new.is_some());
     Ok(Committed {
+        ended_canary: before.as_ref().and_then(canary::ends),
         revision: new.as_ref().or(rolls).map(|row| row.target.id),
         is_disabled: row.as_ref().is_some_and(|row| !row.enabled),
         generation: row.as_ref().map_or(0, |row| row.generation),

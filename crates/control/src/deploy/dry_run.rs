@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::commit::has_ended;
 use super::images::{self, Build};
 use super::pulls::Pull;
-use super::{current, revision};
+use super::{canary, current, revision};
 use crate::api::types::{Event, Problem};
 use crate::driver;
 use crate::plane::Plane;
@@ -66,6 +66,9 @@ pub(crate) async fn run(
             Err(problem) => return Err(problem),
         };
         if changes || to_build {
+            if let Some(text) = row.and_then(canary::ends) {
+                let _ = events.send(Event::Warning { text }).await;
+            }
             if !changes {
                 texts.push("nothing more if that image is the one that runs already; else:".into());
             }

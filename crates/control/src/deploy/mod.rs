@@ -19,6 +19,7 @@ mod revision;
 pub(crate) mod scale;
 mod switch;
 mod told;
+mod up;
 pub(crate) mod upload;
 mod whole;
 
@@ -28,6 +29,7 @@ pub(crate) use commit::{Committed, commit_in_turn};
 pub(crate) use leave::{down, remove};
 pub(crate) use outcome::wait;
 pub(crate) use switch::{disable, enable};
+pub(crate) use up::up;
 
 use std::sync::Arc;
 
@@ -35,17 +37,14 @@ use axum::http::StatusCode;
 use layby_image::Source;
 use layby_manifest::{Diagnostic, Manifest, ReadOptions};
 use layby_model::route::Share;
-use layby_model::spec::{AppSpec, MAX_RETRIES, ServiceSpec};
+use layby_model::spec::{MAX_RETRIES, ServiceSpec};
 use layby_model::{AppName, ServiceId};
 use tokio::sync::mpsc;
 
-use crate::api::Who;
 use crate::api::types::{BuildBody, Event, ManifestView, Problem};
 use crate::capacity;
-use crate::jobs;
 use crate::plane::Plane;
 use crate::reach::{self, Reach};
-use crate::secrets::{self, NewValue};
 use crate::store::Row;
 use crate::tokens::Rights;
 use upload::Upload;
@@ -119,191 +118,6 @@ pub(crate) async fn describe(
     })
 }
 
-/// Deploys a manifest. Problems that show before anything is built come as such; later ones as events.
-pub(crate) async fn up(
-    plane: Arc<Plane>,
-    upload: Upload,
-    ask: Ask,
-    who: Who,
-) -> Result<(AppName, mpsc::Receiver<Event>), Problem> {
-    let manifest = read(&upload, &ask, true)?;
-    let rows = plane.store.services().await?;
-    let app = &manifest.app;
-    let name = app.name.clone();
-    let orphans = match ask.remove_orphans {
-        true => whole::orphans(&rows, app),
-        false => Vec::new(),
-    };
-    // All or nothing: they go when all is well, and claim what they claim until then.
-    let (first, last) = match ask.atomic {
-        true => (Vec::new(), orphans),
-        false => (orphans, Vec::new()),
-    };
-    let brought = brought(&manifest);
-    let sizes = check(&plane, &ask, &who, &rows, &first, app, &brought).await?;
-    let jobs_before = plane.jobs.shown();
-    // From the first look at an image until its revision is written.
-    let kept = plane.collector.keep().await;
-    let builds = images::builds(&plane, app, ask.build).await?.builds;
-    let pulls = pulls::wanted(&plane, &app.name, &app.services, &builds).await?;
-    let (events, stream) = mpsc::channel(EVENTS);
-    let lost_jobs = jobs::orphans(&plane, app);
-    let mut warnings = warnings(&manifest, &ask, &rows, &lost_jobs);
-    warnings.extend(sizes);
-    if ask.dry_run {
-        let task_plane = Arc::clone(&plane);
-        plane.spawn(async move {
-            warn(&events, warnings).await;
-            let app = &manifest.app;
-            warn_of_unkept(&task_plane, &app.name, &app.services, &events).await;
-            tell_orphans(first.iter().chain(&last), &events).await;
-            let ended = dry_run::run(&task_plane, app, &builds, &pulls, &events).await;
-            finish(&events, ended.map(|()| 0)).await;
-        });
-        return Ok((name, stream));
-    }
-    let to_commit = commit::App {
-        spec: app.clone(),
-        brought,
-        orphans: first,
-        made_by: who.name.clone(),
-        share: ask.share.clone(),
-    };
-    // With nothing to build or pull, all that can be refused is refused before the answer begins.
-    let ready = match builds.is_empty() && pulls.is_empty() {
-        true => Ready::Begun(begin(&plane, to_commit).await?),
-        false => Ready::Waits(to_commit),
-    };
-    let task_plane = Arc::clone(&plane);
-    plane.spawn(async move {
-        let plane = task_plane;
-        warn(&events, warnings).await;
-        let work = async {
-            let begun = match ready {
-                Ready::Begun(begun) => begun,
-                Ready::Waits(to_commit) => {
-                    pulls::run(&plane, pulls, &events).await?;
-                    let (sent, app) = (Arc::new(upload), &manifest.app);
-                    images::run(&plane, sent, &app.name, builds, &who.rights, &events).await?;
-                    // Somebody else may have got a name meanwhile that was free before.
-                    reach::images_of(&plane, &who.rights, app).await?;
-                    let begun = commit::app(&plane, to_commit).await?;
-                    // Other services may run what was built; this app's do already.
-                    plane.desk.pushed();
-                    begun
-                }
-            };
-            let app = &manifest.app;
-            warn_of_unkept(&plane, &app.name, &app.services, &events).await;
-            drop(kept);
-            jobs::tell(&plane, &jobs_before, app, &events).await;
-            see_through(&plane, begun, &ask, &who, (lost_jobs, last), &events).await
-        };
-        let ended = work.await;
-        finish(&events, ended).await;
-    });
-    Ok((name, stream))
-}
-
-/// Whether an app's revisions are written already.
-enum Ready {
-    Begun(commit::Begun),
-    Waits(commit::App),
-}
-
-/// Writes an app, also when whoever asked for it goes meanwhile.
-async fn begin(plane: &Arc<Plane>, app: commit::App) -> Result<commit::Begun, Problem> {
-    let task_plane = Arc::clone(plane);
-    let work = async move { commit::app(&task_plane, app).await };
-    plane.carry_out(work).await
-}
-
-/// Refuses a manifest that cannot be deployed beside what is there but for those that go `first`. Gives what is to be
-/// told of its sizes.
-async fn check(
-    plane: &Arc<Plane>,
-    ask: &Ask,
-    who: &Who,
-    rows: &[Row],
-    first: &[ServiceId],
-    app: &AppSpec,
-    brought: &[NewValue],
-) -> Result<Vec<String>, Problem> {
-    reach::deploy(plane, &who.rights, app).await?;
-    if app.name.as_str() == crate::registry::OWN_APP {
-        let text = format!(
-            "no app can be called {}: the node's own services are",
-            app.name
-        );
-        return Err(Problem::conflict(text).hint("give it another name with --app"));
-    }
-    if ask.atomic && ask.detach {
-        let text =
-            "who does not wait for the outcome cannot have all or nothing: leave out one of both";
-        return Err(Problem::bad_request(text));
-    }
-    let id = |service: &ServiceSpec| ServiceId::new(app.name.clone(), service.name.clone());
-    let specs = || app.services.iter().map(|s| (id(s), s));
-    let staying = rows.iter().filter(|row| !first.contains(&row.service));
-    let staying: Vec<Row> = staying.cloned().collect();
-    conflict::check(&plane.config, &staying, specs())?;
-    privilege::check(&plane.config, &who.rights, specs())?;
-    let (settled, sizes) = power::settle(plane, rows, app).await?;
-    // A job is there for a while only.
-    let asked = settled.services.iter();
-    let asked = asked.filter(|s| s.replicas > 0 && s.job.is_none());
-    capacity::check(
-        &plane.config,
-        rows,
-        asked.map(|s| (id(s), s, unscaled(rows, &id(s), s))),
-    )?;
-    secrets::check(plane, &app.name, &app.services, brought).await?;
-    jobs::check_names(plane, rows, specs())?;
-    for service in &app.services {
-        jobs::check_schedule(&id(service), service)?;
-    }
-    Ok(sizes)
-}
-
-/// Tells which services a dry run would take down.
-async fn tell_orphans<'a>(
-    orphans: impl Iterator<Item = &'a ServiceId>,
-    events: &mpsc::Sender<Event>,
-) {
-    for orphan in orphans {
-        let event = Event::Step {
-            service: orphan.to_string(),
-            text: "take it down: it is not in the manifest (any more)".into(),
-        };
-        let _ = events.send(event).await;
-    }
-}
-
-/// Waits for what becomes of an app that is written, then takes away the jobs and services that its manifest no longer
-/// names, or takes all back; gives the exit code.
-async fn see_through(
-    plane: &Arc<Plane>,
-    begun: commit::Begun,
-    ask: &Ask,
-    who: &Who,
-    (lost_jobs, last): (Vec<ServiceId>, Vec<ServiceId>),
-    events: &mpsc::Sender<Event>,
-) -> Result<i32, Problem> {
-    let done = outcome::each(begun.committed, ask.detach, events).await;
-    if ask.atomic && whole::is_broken(&done) {
-        return whole::undo(plane, &begun.before, &done, who, events).await;
-    }
-    if ask.remove_orphans {
-        jobs::remove_orphans(plane, lost_jobs, events).await?;
-    }
-    let mut leaving = begun.leaving;
-    leaving.extend(whole::withdraw(plane, &last).await?);
-    if !ask.detach {
-        whole::until_gone(leaving, events).await?;
-    }
-    Ok(outcome::code(&done, ask.detach))
-}
-
 /// Tells how the newest revision of a service fares, from wherever its rollout is.
 ///
 /// # Errors
@@ -324,6 +138,7 @@ pub(crate) async fn follow(
         is_disabled: !row.enabled,
         comes_back: false,
         generation: row.generation,
+        ended_canary: None,
         status: driver.status,
     };
     let (events, stream) = mpsc::channel(EVENTS);
@@ -448,35 +263,6 @@ fn checked_retries(retries: u32) -> Result<u32, Problem> {
     let few = (retries <= MAX_RETRIES).then_some(retries);
     let text = || format!("{retries} retries are more than {MAX_RETRIES}");
     few.ok_or_else(|| Problem::bad_request(text()))
-}
-
-/// What the manifest does not say right, and which services and jobs it no longer names that stay.
-fn warnings(manifest: &Manifest, ask: &Ask, rows: &[Row], lost_jobs: &[ServiceId]) -> Vec<String> {
-    let said = manifest.warnings.iter().map(ToString::to_string);
-    if ask.remove_orphans {
-        return said.collect();
-    }
-    let left_out = whole::orphans(rows, &manifest.app).into_iter();
-    let left_out = left_out.map(|id| {
-        format!(
-            "{id} is not in the manifest (any more) and goes on as it is: `layby up --remove-orphans` takes such services down"
-        )
-    });
-    let jobs = lost_jobs.iter().map(jobs::left_out);
-    said.chain(left_out).chain(jobs).collect()
-}
-
-/// The secrets and configs that a manifest brings, as they are kept.
-fn brought(manifest: &Manifest) -> Vec<NewValue> {
-    let values = manifest.values.iter();
-    let value = |value: &layby_manifest::DeclaredValue| NewValue {
-        app: Some(manifest.app.name.clone()),
-        kind: value.kind,
-        name: value.name.clone(),
-        value: value.value.clone(),
-        declared: true,
-    };
-    values.map(value).collect()
 }
 
 /// Whether a manifest's revision takes back what `layby scale` said: only if its number of replicas is another one.

@@ -15,7 +15,7 @@ use super::Committed;
 use super::progress::{Progress, counts};
 use crate::api::types::{Event, Failure, Outcome};
 use crate::driver::{self, Status};
-use crate::store::Row;
+use crate::store::{Revision, Row};
 
 /// Beside the deadline, a rollout may wait this long: for old replicas to drain, and for the disk.
 pub(super) const SLACK: Duration = Duration::from_secs(60);
@@ -65,6 +65,8 @@ pub(super) fn code(done: &[Done], detach: bool) -> i32 {
         1
     } else if any(Outcome::Kept) {
         3
+    } else if any(Outcome::Overtaken) || any(Outcome::Aborted) {
+        6
     } else if any(Outcome::Pending) && !detach {
         5
     } else {
@@ -77,6 +79,9 @@ async fn wait_for(
     detach: bool,
     events: &mpsc::Sender<Event>,
 ) -> (Outcome, Option<Failure>) {
+    if let Some(text) = one.ended_canary.clone() {
+        let _ = events.send(Event::Warning { text }).await;
+    }
     let mut status = one.status.clone();
     let Some(revision) = one.revision else {
         return settled(one, detach, events).await;
@@ -99,7 +104,9 @@ async fn wait_for(
             attempts = shown.row.failed_attempts;
             tell_retry(&shown, events).await;
         }
-        if known && !shown.rests {
+        // That the gateway takes it up is a matter of milliseconds.
+        let live = shown.row.live.as_ref().map(|live| live.id);
+        if known && !shown.rests && live != Some(revision) {
             if held_up != shown.blockade {
                 held_up = shown.blockade.clone();
                 limit = None;
@@ -112,7 +119,7 @@ async fn wait_for(
             };
             let answer = shown.last_answer.as_deref();
             let (now, next) = progress.tell(counts, answer, Instant::now());
-            again = next;
+            again = Some(next);
             if let Some(text) = now {
                 let progress = Event::Progress {
                     service: one.service.to_string(),
@@ -190,7 +197,8 @@ async fn settled(
     let back = |status: &Status| {
         let showing = status.detail.view.wakefulness;
         let there = matches!(showing, Some(Showing::Awake | Showing::Ended));
-        there || status.resting.is_some() || status.row.live.is_none() || !status.row.enabled
+        let back = (there || status.resting.is_some()) && status.is_confirmed;
+        back || status.row.live.is_none() || !status.row.enabled
     };
     if one.comes_back && !detach {
         let wait = status.wait_for(|status| status.gone || back(status));
@@ -208,47 +216,50 @@ async fn settled(
     tell(&shown, outcome, failure, events).await
 }
 
-/// What became of a revision; `None`: it still rolls. `is_disabled`: that it does not roll was known from the start.
+/// What became of a revision; `None`: it still rolls, or the gateway has not taken up that it is live.
+/// `is_disabled`: that it does not roll was known from the start.
 fn verdict(
     status: &Status,
     revision: RevisionId,
     is_disabled: bool,
 ) -> Option<(Outcome, Option<Failure>)> {
     let row = &status.row;
-    let over = |reason: String| Failure {
-        revision: revision.0,
-        reason,
-        last_probe: None,
-        exit: None,
-        log: Vec::new(),
-        hint: None,
-        attempt: status.row.failed_attempts + 1,
-        difference: Vec::new(),
-    };
+    let over = |reason: String| Some(Failure::plain(revision, reason, row.failed_attempts + 1));
     let lost = match row.live {
         Some(_) => Outcome::Kept,
         None => Outcome::Failed,
     };
+    let is_target = row.target.id == revision;
     if status.gone || row.removing {
-        Some((
-            Outcome::Failed,
-            Some(over("it was taken down meanwhile".into())),
-        ))
+        Some((Outcome::Failed, over("it was taken down meanwhile".into())))
     } else if row.live.as_ref().is_some_and(|live| live.id == revision) {
-        Some((Outcome::Live, None))
+        // Once something newer is on its way, the table that is waited for may never be the newest one.
+        (status.is_confirmed || !is_target).then_some((Outcome::Live, None))
     } else if row.target.id > revision {
-        let text = format!("it was overtaken by revision {}", row.target.id);
-        Some((lost, Some(over(text))))
-    } else if row.target.id == revision && row.target_failed {
-        Some((lost, row.last_failure.clone()))
-    } else if row.enabled && row.target.id == revision && status.canary_stands() {
-        Some((Outcome::Canary, None))
+        Some((Outcome::Overtaken, over(overtaken(&row.target))))
+    } else if is_target && row.target_failed {
+        let outcome = match row.aborted_by() {
+            Some(_) => Outcome::Aborted,
+            None => lost,
+        };
+        Some((outcome, row.last_failure.clone()))
+    } else if row.enabled && is_target && status.canary_stands() {
+        status.is_confirmed.then_some((Outcome::Canary, None))
     } else if !row.enabled && is_disabled {
         Some((Outcome::Disabled, None))
     } else if !row.enabled {
-        Some((lost, Some(over("it was disabled meanwhile".into()))))
+        Some((lost, over("it was disabled meanwhile".into())))
     } else {
         None
+    }
+}
+
+/// `overtaken by revision 3, deployed by ann`.
+fn overtaken(newer: &Revision) -> String {
+    let id = newer.id;
+    match &newer.made_by {
+        Some(who) => format!("overtaken by revision {id}, deployed by {who}"),
+        None => format!("overtaken by revision {id}"),
     }
 }
 

@@ -9,13 +9,17 @@ use crate::api::types::ReplicaView;
 
 /// What the probes say is told at most so often: an app that boots has many answers, and the last one counts.
 const ANSWER_EVERY: Duration = Duration::from_secs(3);
+/// So often it is told how things stand although nothing has changed, with the last answer: or whoever waits would not
+/// know that something is being waited for.
+const AGAIN_EVERY: Duration = Duration::from_secs(15);
 
 /// What was told last.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     counts: String,
     answer: Option<String>,
-    /// Since when these counts stand, or when an answer was told.
+    /// Since when these counts stand, and when something was told of them last.
+    since: Option<Instant>,
     told: Option<Instant>,
 }
 
@@ -27,25 +31,39 @@ impl Progress {
         counts: String,
         answer: Option<&str>,
         now: Instant,
-    ) -> (Option<String>, Option<Instant>) {
-        if counts != self.counts {
-            self.counts.clone_from(&counts);
-            self.told = Some(now);
-            return (Some(counts), self.answer_due(answer));
+    ) -> (Option<String>, Instant) {
+        let (since, told) = match (self.since, self.told) {
+            (Some(since), Some(told)) if counts == self.counts => (since, told),
+            _ => {
+                self.counts.clone_from(&counts);
+                (self.since, self.told) = (Some(now), Some(now));
+                return (Some(counts), now + self.pause(answer));
+            }
+        };
+        let due = told + self.pause(answer);
+        if due > now {
+            return (None, due);
         }
-        match self.answer_due(answer) {
-            Some(due) if due <= now => {}
-            later => return (None, later),
-        }
+        let is_new = answer.is_some() && answer != self.answer.as_deref();
         self.answer = answer.map(str::to_owned);
         self.told = Some(now);
-        (answer.map(|answer| format!("{counts}: {answer}")), None)
+        let stands = match is_new {
+            true => counts,
+            false => format!("{counts} for {} s", (now - since).as_secs()),
+        };
+        let line = match answer {
+            Some(answer) => format!("{stands}: {answer}"),
+            None => stands,
+        };
+        (Some(line), now + AGAIN_EVERY)
     }
 
-    /// When an answer is to be told that was not yet.
-    fn answer_due(&self, answer: Option<&str>) -> Option<Instant> {
-        let new = answer.is_some() && answer != self.answer.as_deref();
-        self.told.filter(|_| new).map(|told| told + ANSWER_EVERY)
+    /// From what was told last to what is to be told next.
+    fn pause(&self, answer: Option<&str>) -> Duration {
+        match answer.is_some() && answer != self.answer.as_deref() {
+            true => ANSWER_EVERY,
+            false => AGAIN_EVERY,
+        }
     }
 }
 
@@ -152,12 +170,23 @@ mod tests {
         assert_eq!(counts(&[], 2, 1), "preparing 1 replica");
     }
 
-    #[test]
-    fn nothing_is_told_twice_and_answers_only_now_and_then() {
+    /// What is told of these looks: when, in milliseconds, at what counts, and what a probe said.
+    fn told(looks: &[(u64, &str, Option<&str>)]) -> Vec<String> {
         let mut progress = Progress::default();
         let start = Instant::now();
         let mut told = Vec::new();
-        for (at_ms, counts, answer) in [
+        for (at_ms, counts, answer) in looks {
+            let now = start + Duration::from_millis(*at_ms);
+            let (text, again) = progress.tell((*counts).into(), *answer, now);
+            told.extend(text);
+            assert!(again > now);
+        }
+        told
+    }
+
+    #[test]
+    fn nothing_is_told_twice_and_answers_only_now_and_then() {
+        let all = told(&[
             (0, "preparing", None),
             (10, "preparing", None),
             (20, "starting", None),
@@ -167,19 +196,37 @@ mod tests {
             (9_000, "starting", Some("503")),
             (9_010, "starting", Some("500")),
             (9_020, "ready", None),
-        ] {
-            let now = start + Duration::from_millis(at_ms);
-            let (text, again) = progress.tell(counts.into(), answer, now);
-            told.extend(text);
-            assert!(again.is_none_or(|again| again > now));
-        }
-        let all = [
+        ]);
+        let should = [
             "preparing",
             "starting",
             "starting: 503",
             "starting: 500",
             "ready",
         ];
-        assert_eq!(told, all);
+        assert_eq!(all, should);
+    }
+
+    #[test]
+    fn what_does_not_change_is_told_again_every_so_often_with_the_last_answer() {
+        let all = told(&[
+            (0, "preparing", None),
+            (14_999, "preparing", None),
+            (15_000, "preparing", None),
+            (20_000, "starting", None),
+            (23_000, "starting", Some("503")),
+            (30_000, "starting", Some("503")),
+            (38_000, "starting", Some("503")),
+            (53_100, "starting", Some("503")),
+        ]);
+        let should = [
+            "preparing",
+            "preparing for 15 s",
+            "starting",
+            "starting: 503",
+            "starting for 18 s: 503",
+            "starting for 33 s: 503",
+        ];
+        assert_eq!(all, should);
     }
 }

@@ -118,7 +118,7 @@ async fn write(
     }
     let spec = &current(row).1.spec.service;
     let replicas = scale.unwrap_or(spec.replicas.max(1));
-    capacity::check(&plane.config, &rows, [(id.clone(), spec, replicas)])?;
+    capacity::check(plane, &rows, [(id.clone(), spec, replicas)])?;
     if (row.scale, row.replicas) == (scale, replicas) {
         return Ok((row.clone(), false, driver.status));
     }
@@ -150,6 +150,7 @@ async fn wait(
     let deadline = Instant::now() + Duration::from_millis(ms.min(u64::from(u32::MAX))) + SLACK;
     let mut progress = Progress::default();
     loop {
+        let mut until = deadline;
         let shown = Arc::clone(&status.borrow_and_update());
         let heard = shown.row.generation >= row.generation;
         if heard && detach {
@@ -167,7 +168,9 @@ async fn wait(
         }
         if heard {
             let counts = counts_of(&shown);
-            let (text, _) = progress.tell(counts, None, Instant::now());
+            let answer = shown.last_answer.as_deref();
+            let (text, again) = progress.tell(counts, answer, Instant::now());
+            until = until.min(again);
             if let Some(text) = text {
                 let progress = Event::Progress {
                     service: row.service.to_string(),
@@ -177,12 +180,14 @@ async fn wait(
                 let _ = events.send(progress).await;
             }
         }
-        if !matches!(
-            tokio::time::timeout_at(deadline, status.changed()).await,
-            Ok(Ok(()))
-        ) {
-            tell(&shown, Outcome::Pending, events).await;
-            return 5;
+        match tokio::time::timeout_at(until, status.changed()).await {
+            Ok(Ok(())) => {}
+            // There is more to tell.
+            Err(_) if until < deadline => {}
+            Ok(Err(_)) | Err(_) => {
+                tell(&shown, Outcome::Pending, events).await;
+                return 5;
+            }
         }
     }
 }

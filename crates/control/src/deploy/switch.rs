@@ -66,6 +66,7 @@ pub(crate) async fn enable(
         is_disabled: false,
         comes_back: changed,
         generation: row.generation,
+        ended_canary: None,
         status: driver.status,
     };
     // What was pushed meanwhile was not for it.
@@ -83,7 +84,7 @@ async fn check_fits(plane: &Plane, id: &ServiceId) -> Result<(), Problem> {
     let rows = plane.store.services().await?;
     let row = rows.iter().find(|row| row.service == *id && !row.enabled);
     let asked = row.map(|row| (id.clone(), &current(row).1.spec.service, row.replicas));
-    capacity::check(&plane.config, &rows, asked)
+    capacity::check(plane, &rows, asked)
 }
 
 /// Writes it, and tells the driver, whether whoever asked waits or not. Gives the row as it then is, and whether that is

@@ -74,7 +74,11 @@ pub(super) async fn until_gone(
 /// Whether a deploy of which all or nothing was wanted has come to something in between.
 pub(super) fn is_broken(done: &[Done]) -> bool {
     done.iter().any(|one| match one.outcome {
-        Outcome::Failed | Outcome::Kept | Outcome::Pending => true,
+        Outcome::Failed
+        | Outcome::Kept
+        | Outcome::Pending
+        | Outcome::Overtaken
+        | Outcome::Aborted => true,
         Outcome::Live
         | Outcome::Canary
         | Outcome::Unchanged
@@ -83,6 +87,23 @@ pub(super) fn is_broken(done: &[Done]) -> bool {
         | Outcome::RolledBack
         | Outcome::Removed => false,
     })
+}
+
+/// `db, web failed`; `db did not go live`, where somebody has overtaken it or called it off.
+fn what_broke(done: &[Done]) -> String {
+    let broken = done
+        .iter()
+        .filter(|one| is_broken(std::slice::from_ref(*one)));
+    let names: Vec<String> = broken
+        .clone()
+        .map(|one| one.service.service.to_string())
+        .collect();
+    let mut outcomes = broken.map(|one| one.outcome);
+    let failed = match outcomes.any(|it| matches!(it, Outcome::Overtaken | Outcome::Aborted)) {
+        true => "did not go live",
+        false => "failed",
+    };
+    format!("{} {failed}", names.join(", "))
 }
 
 /// What is done with a service of a deploy that is taken back.
@@ -122,7 +143,9 @@ fn way_back(before: Option<&Row>, done: &Done) -> Back {
             | Outcome::Kept
             | Outcome::Scaled
             | Outcome::RolledBack
-            | Outcome::Removed,
+            | Outcome::Removed
+            | Outcome::Overtaken
+            | Outcome::Aborted,
             _,
         ) => Back::Nothing,
     }
@@ -161,12 +184,8 @@ pub(super) async fn undo(
     who: &Who,
     events: &mpsc::Sender<Event>,
 ) -> Result<i32, Problem> {
-    let failed: Vec<String> = (done.iter())
-        .filter(|one| is_broken(std::slice::from_ref(one)))
-        .map(|one| one.service.service.to_string())
-        .collect();
-    let failed = failed.join(", ");
-    let text = format!("{failed} failed: all goes back to where it was before");
+    let broken = what_broke(done);
+    let text = format!("{broken}: all goes back to where it was before");
     let _ = events.send(Event::Warning { text }).await;
     let turn = plane.deploys.lock().await;
     let now = plane.store.services().await?;
@@ -183,7 +202,7 @@ pub(super) async fn undo(
                 service,
                 spec: *spec,
                 cause: Some(format!(
-                    "rolled back to revision {revision}: {failed} failed, and all or nothing was asked for"
+                    "rolled back to revision {revision}: {broken}, and all or nothing was asked for"
                 )),
                 made_by: who.name.clone(),
                 unscale: false,

@@ -66,6 +66,7 @@ impl Driver {
             log: Vec::new(),
             attempt: d.failed_attempts + 1,
             difference: self.difference(),
+            aborted_by: None,
         };
         let container = ended.map(|end| end.container);
         (failure, replica.map(|replica| (replica, container)))

@@ -100,7 +100,7 @@ pub(crate) struct Driver {
     listeners_version: Option<Version>,
     /// This service's listeners that could not be opened, and why, as of the last look.
     failed_listeners: Vec<(Listener, String)>,
-    /// The newest table that was made for this service.
+    /// The first table that shows the service as it is now.
     version: Version,
     /// Since when a canary serves.
     canary: Option<canary::Begun>,

@@ -117,3 +117,221 @@ async fn newest_line_ms(engine: &dyn Engine, replica: ReplicaId, container: &str
     let mut lines = engine.logs(replica, query).await.ok()?;
     lines.next().await.map(|line| line.at_ms)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use futures_util::stream::{self, BoxStream};
+    use layby_model::ServiceId;
+    use layby_model::engine::{
+        BoxFuture, EngineError, EngineTraits, ExecOutput, LogLine, Workload,
+    };
+    use layby_model::replica::ContainerReport;
+    use layby_model::route::Version;
+
+    use super::*;
+
+    /// An engine of which only the logs are asked: the moment of each one's newest line.
+    struct Logs(BTreeMap<ReplicaId, u64>);
+
+    impl Engine for Logs {
+        fn traits(&self) -> EngineTraits {
+            EngineTraits {
+                can_doze: true,
+                reports_health: false,
+                can_exec: false,
+            }
+        }
+
+        fn apply<'a>(&'a self, _: &'a Workload) -> BoxFuture<'a, Result<(), EngineError>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn observe<'a>(
+            &'a self,
+            _: Option<&'a ServiceId>,
+        ) -> BoxFuture<'a, Result<Vec<ReplicaReport>, EngineError>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+
+        fn changes(&self) -> BoxStream<'static, Option<ServiceId>> {
+            Box::pin(stream::pending())
+        }
+
+        fn logs<'a>(
+            &'a self,
+            replica: ReplicaId,
+            query: LogQuery,
+        ) -> BoxFuture<'a, Result<BoxStream<'static, LogLine>, EngineError>> {
+            assert_eq!((query.tail, query.follow), (Some(1), false));
+            let line = self.0.get(&replica).map(|at_ms| LogLine {
+                at_ms: *at_ms,
+                stream: "stdout".into(),
+                text: "on and on".into(),
+            });
+            let lines: BoxStream<'static, LogLine> = Box::pin(stream::iter(line));
+            Box::pin(async { Ok(lines) })
+        }
+
+        fn exec<'a>(
+            &'a self,
+            replica: ReplicaId,
+            _: Option<&'a str>,
+            _: &'a [String],
+            _: u64,
+        ) -> BoxFuture<'a, Result<ExecOutput, EngineError>> {
+            panic!("nothing is to be executed in {replica}")
+        }
+    }
+
+    const TARGET: RevisionId = RevisionId(2);
+    const DEADLINE_MS: u64 = 10_000;
+
+    fn desired() -> Desired {
+        Desired {
+            enabled: true,
+            target: Some(TARGET),
+            live: Some(RevisionId(1)),
+            target_failed: false,
+            retries: 0,
+            failed_attempts: 0,
+            deadline_ms: DEADLINE_MS,
+            deadline_max_ms: 60_000,
+            share: None,
+            stop_first: false,
+            replicas: 1,
+            wanted: layby_model::Wakefulness::Awake,
+            ladder: Default::default(),
+            drain_ms: 0,
+            generation: 1,
+        }
+    }
+
+    /// A target that rolls for so long.
+    fn observed(rolls_ms: u64) -> Observed {
+        Observed {
+            now_ms: 100_000,
+            replicas: Vec::new(),
+            published: None,
+            base: Version::default(),
+            named: BTreeMap::new(),
+            gateway: None,
+            hopeless: None,
+            progress: 0,
+            blocked: None,
+            since: BTreeMap::from([(Timer::Roll(TARGET, 0), 100_000 - rolls_ms)]),
+        }
+    }
+
+    fn report(id: u64, revision: RevisionId, pid: Option<i32>) -> ReplicaReport {
+        ReplicaReport {
+            id: ReplicaId(id),
+            service: "shop/web".parse().expect("an id"),
+            revision,
+            generation: 1,
+            phase: Phase::Starting,
+            address: None,
+            init: Vec::new(),
+            containers: vec![ContainerReport {
+                name: "web".into(),
+                pid,
+                ended: 0,
+                last_exit: None,
+                last_exit_ms: None,
+            }],
+            run: 1,
+            ended: None,
+            ended_in_a_row: 0,
+            trouble: None,
+        }
+    }
+
+    fn watch(reports: &[ReplicaReport], rolls_ms: u64, reason: &FailReason) -> Option<Watch> {
+        let (d, o) = (desired(), observed(rolls_ms));
+        Watch::of(&d, &o, TARGET, reason, reports, 7)
+    }
+
+    fn wall_ms() -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        u64::try_from(now.expect("after 1970").as_millis()).expect("a moment")
+    }
+
+    #[test]
+    fn only_what_is_late_and_may_still_come_is_looked_at() {
+        let target = [
+            report(1, RevisionId(1), Some(9)),
+            report(2, TARGET, Some(10)),
+        ];
+        let late = watch(&target, DEADLINE_MS, &FailReason::Deadline).expect("a look");
+        assert_eq!(
+            late.logs,
+            [(ReplicaId(2), "web".to_owned())],
+            "live's log says nothing of it"
+        );
+        assert!(!late.is_prepared);
+        assert!(
+            watch(&target, 60_000, &FailReason::Deadline).is_none(),
+            "its last moment is over"
+        );
+        for reason in [
+            FailReason::CrashLoop,
+            FailReason::Ended,
+            FailReason::Hopeless("no image".into()),
+        ] {
+            assert!(watch(&target, DEADLINE_MS, &reason).is_none(), "{reason:?}");
+        }
+        let many: Vec<ReplicaReport> = (1..20).map(|id| report(id, TARGET, Some(1))).collect();
+        let many = watch(&many, DEADLINE_MS, &FailReason::Deadline).expect("a look");
+        assert_eq!(many.logs.len(), LOGS);
+    }
+
+    #[tokio::test]
+    async fn what_is_still_prepared_moves_and_what_failed_to_be_does_not() {
+        let engine = Logs(BTreeMap::new());
+        let mut unpacked = report(2, TARGET, None);
+        let moves = async |report: &ReplicaReport| {
+            let reports = std::slice::from_ref(report);
+            let watch = watch(reports, DEADLINE_MS, &FailReason::Deadline).expect("a look");
+            watch.moved(&engine).await
+        };
+        let moved = Moved {
+            line_at_ms: 7,
+            ago_ms: 0,
+        };
+        assert_eq!(moves(&unpacked).await, Some(moved));
+        unpacked.containers[0].ended = 1;
+        assert_eq!(moves(&unpacked).await, None, "it ran and ended");
+        unpacked.phase = Phase::Stopped;
+        assert_eq!(moves(&unpacked).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_log_moves_when_its_newest_line_is_newer_than_the_one_that_was_seen() {
+        let watch = Watch {
+            logs: vec![(ReplicaId(2), "web".into()), (ReplicaId(3), "web".into())],
+            is_prepared: false,
+            line_at_ms: 500,
+            deadline_ms: DEADLINE_MS,
+        };
+        let moved = async |lines: &[(u64, u64)]| {
+            let lines = lines.iter().map(|(id, at_ms)| (ReplicaId(*id), *at_ms));
+            watch.clone().moved(&Logs(lines.collect())).await
+        };
+        assert_eq!(moved(&[]).await, None, "nothing was written");
+        assert_eq!(moved(&[(2, 500), (3, 499)]).await, None, "nothing more was");
+        // From long ago: not longer than the last look is over.
+        let old = Moved {
+            line_at_ms: 501,
+            ago_ms: DEADLINE_MS,
+        };
+        assert_eq!(moved(&[(2, 500), (3, 501)]).await, Some(old));
+        let now_ms = wall_ms();
+        let new = moved(&[(2, now_ms)]).await.expect("it moves");
+        assert_eq!(new.line_at_ms, now_ms);
+        assert!(new.ago_ms < DEADLINE_MS, "{new:?}");
+        // A clock that was set back makes no line come from the future.
+        let ahead = moved(&[(2, now_ms + 3_600_000)]).await.expect("it moves");
+        assert_eq!(ahead.ago_ms, 0);
+    }
+}

@@ -19,8 +19,8 @@ use super::look::{desired, shown_spec};
 use super::{Driver, Waking};
 use crate::addresses;
 use crate::api::types::{
-    ContainerView, DeadlineView, EventKind, LastWake, ReplicaView, ServiceDetail, ServiceView,
-    SizeView,
+    AbortedView, ContainerView, DeadlineView, EventKind, Failure, LastWake, ReplicaView,
+    ServiceDetail, ServiceView, SizeView,
 };
 use crate::config::ControlConfig;
 use crate::store::{Revision, Row};
@@ -44,6 +44,8 @@ pub(crate) struct Status {
     pub(super) canary: Option<Begun>,
     /// Its target rests between two attempts.
     pub(crate) rests: bool,
+    /// The gateway serves by a table that shows the service as it is here, and has it on the disk.
+    pub(crate) is_confirmed: bool,
     /// The service was removed.
     pub(crate) gone: bool,
 }
@@ -127,7 +129,7 @@ impl Status {
                 replicas: Vec::new(),
                 conditions: Vec::new(),
                 last_wake: None,
-                last_failure: row.last_failure.clone(),
+                last_failure: last_failure(row),
             },
             row: row.clone(),
             resting: None,
@@ -136,6 +138,7 @@ impl Status {
             blockade: Blockade::Open,
             canary: None,
             rests: false,
+            is_confirmed: false,
             gone: false,
         }
     }
@@ -160,7 +163,7 @@ impl Driver {
                 replicas: reports.iter().map(|r| replica(r, &phases)).collect(),
                 conditions: self.conditions(d, o, &reports),
                 last_wake: self.last_wake,
-                last_failure: row.last_failure.clone(),
+                last_failure: last_failure(row),
             },
             row: row.clone(),
             resting: self.resting(d, o, at_rest),
@@ -171,6 +174,8 @@ impl Driver {
             blockade: self.blockade.clone(),
             canary: self.canary.clone(),
             rests: is_resting(d, o),
+            is_confirmed: (self.route.is_some())
+                && (o.gateway.as_ref()).is_some_and(|gateway| gateway.confirmed >= self.version),
             gone: false,
         };
         let changed = self.status.send_if_modified(|shown| {
@@ -231,7 +236,10 @@ impl Driver {
         }
         if let (true, Some(failure)) = (row.target_failed, &row.last_failure) {
             let revision = failure.revision;
-            conditions.push(format!("revision {revision} failed: {}", failure.reason));
+            conditions.push(match &failure.aborted_by {
+                Some(who) => format!("revision {revision} was aborted by {who}"),
+                None => format!("revision {revision} failed: {}", failure.reason),
+            });
         }
         if let Blockade::Waits(why) | Blockade::Stuck(why) = &self.blockade {
             conditions.push(format!("revision {} waits: {why}", row.target.id));
@@ -343,6 +351,12 @@ fn shown_revision(row: &Row) -> &Revision {
     row.live.as_ref().unwrap_or(&row.target)
 }
 
+/// Why the last revision that failed did. One that somebody called off has not.
+fn last_failure(row: &Row) -> Option<Failure> {
+    let failure = row.last_failure.clone();
+    failure.filter(|failure| failure.aborted_by.is_none())
+}
+
 /// How large a service is.
 fn size(row: &Row) -> SizeView {
     let spec = shown_spec(row);
@@ -367,7 +381,12 @@ fn view(row: &Row, d: &Desired, o: &Observed, config: &ControlConfig) -> Service
         service: row.service.service.to_string(),
         state: shown.state,
         wakefulness: shown.wakefulness,
-        failed_revision: row.target_failed.then_some(row.target.id.0),
+        failed_revision: (row.target_failed && row.aborted_by().is_none())
+            .then_some(row.target.id.0),
+        aborted: row.aborted_by().map(|who| AbortedView {
+            revision: row.target.id.0,
+            by: who.to_owned(),
+        }),
         replicas_ready: ready(o, revision.id),
         replicas_wanted: match shown.state {
             State::Disabled => 0,

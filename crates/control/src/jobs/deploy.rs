@@ -91,7 +91,7 @@ pub(crate) async fn tell(
         });
         let text = match same {
             true => "job, unchanged".to_owned(),
-            false => show::deployed(shelf, now.due.get(&id).copied()),
+            false => show::deployed(&id, shelf, &now),
         };
         let _ = events
             .send(Event::Job {

@@ -50,6 +50,8 @@ pub(crate) struct Shown {
     pub(crate) due: BTreeMap<ServiceId, u64>,
     /// The due times that were skipped last, in this life of the node, and why.
     pub(crate) skipped: BTreeMap<ServiceId, (u64, Skipped)>,
+    /// What the runs that have not begun wait for.
+    pub(crate) waits: BTreeMap<(ServiceId, RunId), String>,
 }
 
 /// How to reach the jobs.

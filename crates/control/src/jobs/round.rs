@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use layby_model::engine::{RunSpec, Workload};
+use layby_model::fail::{self, Point};
 use layby_model::job::{self, Due, Past, RunId, Step};
 use layby_model::replica::{Exit, Phase, ReplicaReport};
 use layby_model::{ReplicaId, RevisionId, ServiceId, Wakefulness};
@@ -125,7 +126,9 @@ impl Runner {
             command: None,
             held: false,
         };
+        fail::at(Point::AfterPin);
         plane.store.make_run(run).await?;
+        fail::at(Point::AfterRun);
         drop(pins);
         self.reload(id).await
     }
@@ -141,6 +144,7 @@ impl Runner {
                     .begin_attempt(id, run.run, replica)
                     .await
                     .map_err(told)?;
+                fail::at(Point::AfterAttempt);
                 if run.attempts.is_empty() {
                     self.note_begin(id, run);
                 }
@@ -148,8 +152,10 @@ impl Runner {
             Step::Launch(replica) => {
                 self.order(id, run, &[(replica, Some(Wakefulness::Awake))])
                     .await?;
+                fail::at(Point::AfterOrder);
                 let store = &self.plane.store;
                 store.launch_attempt(replica).await.map_err(told)?;
+                fail::at(Point::AfterLaunch);
             }
             Step::Stop(replica) => {
                 self.order(id, run, &[(replica, Some(Wakefulness::Asleep))])
@@ -276,6 +282,7 @@ impl Runner {
             clock.failed = Instant::now();
         }
         self.plane.store.end_attempt(replica, end).await?;
+        fail::at(Point::AfterSettle);
         self.reads.remove(&replica);
         Ok(())
     }

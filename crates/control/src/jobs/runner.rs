@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use layby_model::capacity::{Claim, Holder, shortage};
+use layby_model::fail::{self, Point};
 use layby_model::job::{self, Concurrency, Held as HeldFact, JobSpec, RunId, Schedule, Stop};
 use layby_model::{AppName, ReplicaId, ServiceId};
 use tokio::sync::{Semaphore, oneshot};
@@ -13,6 +15,7 @@ use tokio::time::Instant;
 use super::timetable::Timetable;
 use super::{Held, Request, Shelves, Shown, logs};
 use crate::api::types::Problem;
+use crate::capacity;
 use crate::clock::wall_ms;
 use crate::plane::Plane;
 use crate::secrets;
@@ -24,6 +27,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
 /// The longest.
 const TROUBLE_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked whether there is room for a run that waits for it: nobody tells.
+const ROOM_EVERY: Duration = Duration::from_secs(2);
 /// So many logs are read at a time.
 const READERS: usize = 8;
 /// So many looks in a row are enough for anything; then others have their turn.
@@ -248,6 +253,7 @@ impl Runner {
             shelves: self.shelves.clone(),
             due: self.due.clone(),
             skipped: self.skipped.clone(),
+            waits: self.waits(),
         };
         self.plane.jobs.shown.send_if_modified(|before| {
             let changed = **before != shown;
@@ -281,14 +287,68 @@ impl Runner {
         });
         let troubles = self.troubles.values().map(|trouble| trouble.until);
         let troubles = troubles.filter(|until| *until > now);
-        due.chain(runs).chain(ttls).chain(troubles).min()
+        let room = (!self.waits().is_empty()).then(|| now + ROOM_EVERY);
+        due.chain(runs)
+            .chain(ttls)
+            .chain(troubles)
+            .chain(room)
+            .min()
+    }
+
+    /// What the runs that have not begun wait for.
+    fn waits(&self) -> BTreeMap<(ServiceId, RunId), String> {
+        let all = self.shelves.iter().flat_map(|(id, shelf)| {
+            let waiting = shelf.active().filter(|run| run.attempts.is_empty());
+            waiting.filter_map(|run| Some(((id.clone(), run.run), self.waits_for(id, shelf, run)?)))
+        });
+        all.collect()
+    }
+
+    /// What a run that has not begun waits for; `None`: nothing is in its way.
+    fn waits_for(&self, id: &ServiceId, shelf: &Shelf, run: &RunRow) -> Option<String> {
+        let spec = run.spec.as_ref()?;
+        let job = spec.service.job.as_ref();
+        let replaces = job.is_some_and(|job| job.concurrency == Concurrency::Replace);
+        let older = shelf.active().find(|other| other.run < run.run);
+        if let Some(older) = older.filter(|_| replaces) {
+            return Some(format!(
+                "run {}, whose place it takes, still ends",
+                older.run
+            ));
+        }
+        if self.busy() >= job::MAX_RUNS {
+            return Some(format!("{} runs go on, and no more may", job::MAX_RUNS));
+        }
+        self.shortage(
+            Claim::of_run(id.clone(), Some(run.run), &spec.service),
+            None,
+        )
+    }
+
+    /// Why there is no room for a run beside what services and other runs keep to themselves; `None`: there is. `leaving`:
+    /// the runs of this job make room for it.
+    fn shortage(&self, run: Claim, leaving: Option<&ServiceId>) -> Option<String> {
+        if run.memory_bytes == 0 && run.cpu_milli == 0 {
+            return None;
+        }
+        let drivers = self.plane.all_drivers();
+        let shown: Vec<_> = drivers
+            .iter()
+            .map(|(_, driver)| Arc::clone(&driver.status.borrow()))
+            .collect();
+        let mut claims = capacity::claims(shown.iter().map(|status| &status.row));
+        let runs = capacity::runs(&self.shelves).into_iter();
+        claims.extend(runs.filter(|claim| match &claim.holder {
+            Holder::Run(id, _) => Some(id) != leaving,
+            Holder::Service(_) => true,
+        }));
+        shortage(&self.plane.config.machine, &claims, &[run])
     }
 
     /// A run as the model sees it.
     pub(super) fn facts_of(&self, id: &ServiceId, shelf: &Shelf, run: &RunRow) -> job::Run {
         let spec = run.spec.as_ref().and_then(|spec| spec.service.job.clone());
         let JobSpec {
-            concurrency,
             retries,
             time_limit_ms,
             completions,
@@ -307,8 +367,7 @@ impl Runner {
         });
         let key = (id.clone(), run.run);
         let clock = self.clocks.get(&key);
-        let older = shelf.active().any(|other| other.run < run.run);
-        let replaces = concurrency == Concurrency::Replace && older;
+        let waits = run.attempts.is_empty() && self.waits_for(id, shelf, run).is_some();
         job::Run {
             completions: completions.max(1),
             parallelism: parallelism.max(1),
@@ -317,7 +376,7 @@ impl Runner {
             elapsed_ms: clock.map_or(0, |clock| ms(clock.begun.elapsed())),
             rested_ms: clock.map_or(u64::MAX, |clock| ms(clock.failed.elapsed())),
             stopping: run.stopping,
-            waits: replaces || (run.attempts.is_empty() && self.busy() >= job::MAX_RUNS),
+            waits,
             held: run.held.then(|| match self.holds.get(&key) {
                 Some(HoldState::There) => HeldFact::There,
                 Some(HoldState::Over(_)) => HeldFact::Over,
@@ -477,7 +536,13 @@ impl Runner {
                 "wait for one's end, or end one with `layby job stop {id} RUN`"
             )));
         }
-        if job.is_some_and(|job| job.concurrency == Concurrency::Replace) {
+        let replaces = job.is_some_and(|job| job.concurrency == Concurrency::Replace);
+        // What is due waits for room; whoever asks for a run is told that there is none.
+        let claim = Claim::of_run(id.clone(), None, &new.spec.service);
+        if let Some(text) = self.shortage(claim, Some(&id).filter(|_| replaces)) {
+            return Err(capacity::does_not_fit(text));
+        }
+        if replaces {
             self.replace(&id).await?;
         }
         let plane = Arc::clone(&self.plane);
@@ -487,7 +552,9 @@ impl Runner {
             let spec = Arc::make_mut(&mut new.spec);
             secrets::pin(&self.plane, std::iter::once((&id.app, &mut spec.service))).await?;
         }
+        fail::at(Point::AfterPin);
         let run = self.plane.store.make_run(new).await?;
+        fail::at(Point::AfterRun);
         drop(pins);
         self.reload(&id).await?;
         Ok(run)

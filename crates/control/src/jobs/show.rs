@@ -50,7 +50,8 @@ pub(super) fn sentence(run: &RunRow) -> String {
 }
 
 /// What is told of a job that was deployed just now.
-pub(super) fn deployed(shelf: &Shelf, due_ms: Option<u64>) -> String {
+pub(super) fn deployed(id: &ServiceId, shelf: &Shelf, shown: &Shown) -> String {
+    let due_ms = shown.due.get(id).copied();
     let Some(job) = &shelf.job else {
         return "job".to_owned();
     };
@@ -67,7 +68,10 @@ pub(super) fn deployed(shelf: &Shelf, due_ms: Option<u64>) -> String {
             )
         }
         (Some(schedule), None, _) => format!("job, scheduled ({})", schedule.cron),
-        (None, _, Some(run)) => format!("job, run {run} began"),
+        (None, _, Some(run)) => match shown.waits.get(&(id.clone(), run)) {
+            Some(why) => format!("job, run {run} waits: {why}"),
+            None => format!("job, run {run} began"),
+        },
         (None, _, None) => "job, about to run".to_owned(),
     }
 }
@@ -97,7 +101,7 @@ pub(crate) fn job_view(id: &ServiceId, shelf: &Shelf, shown: &Shown) -> Option<J
             .unwrap_or_default(),
         next_run: shown.due.get(id).map(|due| moment(*due)),
         active: u32::try_from(shelf.active().count()).unwrap_or(u32::MAX),
-        last_run: shelf.runs.last().map(|run| run_view(id, run)),
+        last_run: shelf.runs.last().map(|run| run_view(id, run, shown)),
         skipped: skipped.map(|(at, why)| format!("{}: {why}", moment(*at))),
         made_by: job.made_by.clone(),
         made_at: moment(job.made_ms),
@@ -105,7 +109,7 @@ pub(crate) fn job_view(id: &ServiceId, shelf: &Shelf, shown: &Shown) -> Option<J
 }
 
 /// A run as the API shows it.
-pub(crate) fn run_view(id: &ServiceId, run: &RunRow) -> RunView {
+pub(crate) fn run_view(id: &ServiceId, run: &RunRow, shown: &Shown) -> RunView {
     let state = match (run.outcome, run.stopping) {
         (Some(Outcome::Succeeded), _) => RunState::Succeeded,
         (Some(Outcome::Failed), _) => RunState::Failed,
@@ -155,7 +159,10 @@ pub(crate) fn run_view(id: &ServiceId, run: &RunRow) -> RunView {
         exit: last.and_then(|end| end.exit).map(ExitView::from),
         message: match (run.outcome, run.stopping) {
             (Some(Outcome::Stopped | Outcome::TimedOut), Some(stop)) => Some(why(stop).to_owned()),
-            _ => last.and_then(|end| end.message.clone()),
+            _ => (last.and_then(|end| end.message.clone())).or_else(|| {
+                let why = shown.waits.get(&(id.clone(), run.run))?;
+                Some(format!("it waits: {why}"))
+            }),
         },
         stopped_by: run.stopped_by.clone(),
         attempts: attempts.collect(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use layby_model::engine::BoxFuture;
+use layby_model::fail::{self, Point};
 use layby_model::secret::{Scope, SecretError, SecretRef, SecretSource, SecretValue, ValueKind};
 use layby_model::{AppName, error_chain};
 
@@ -157,6 +158,7 @@ impl Vault {
         }
         if !new.is_empty() {
             self.store.add_values(new, made_by, key.proof()).await?;
+            fail::at(Point::AfterKeep);
         }
         Ok(kept)
     }
@@ -207,7 +209,9 @@ impl Vault {
             return Err(Problem::conflict(text).hint("`layby secret set NAME` makes one"));
         };
         let new = key::prepare_next(&self.place)?;
+        fail::at(Point::AfterNextKey);
         let changed = self.store.rekey(old.clone(), new.clone()).await;
+        fail::at(Point::AfterRekey);
         // What the store says counts, also after an error: one of the keys is to go, and it must be the right one. Where
         // it says nothing, both stay, and the next start sees.
         let proof = self.store.key_proof().await?.unwrap_or_default();

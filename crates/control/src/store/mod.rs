@@ -360,6 +360,7 @@ mod tests {
             hint: None,
             attempt: 1,
             difference: Vec::new(),
+            aborted_by: None,
         };
         let aborted = store.abort(&before, &failure).await.expect("an answer");
         let promoted = store.promote(&before).await.expect("an answer");
@@ -393,6 +394,7 @@ mod tests {
             hint: None,
             attempt: 2,
             difference: Vec::new(),
+            aborted_by: None,
         };
         let fail = Decision::Fail {
             revision: RevisionId(1),

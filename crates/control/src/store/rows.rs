@@ -67,6 +67,8 @@ pub(crate) struct Revision {
     pub(crate) cause: Option<String>,
     /// When it was made (RFC 3339); those that were made together have the same moment.
     pub(crate) made_at: String,
+    /// Who made it; `None`: an older version of Layby did not note it.
+    pub(crate) made_by: Option<String>,
 }
 
 /// A revision to deploy.
@@ -118,6 +120,14 @@ pub(crate) enum Decision {
     },
     /// How awake the service is wanted.
     Wakefulness(Wakefulness),
+}
+
+impl Row {
+    /// Who called the target off, if somebody did.
+    pub(crate) fn aborted_by(&self) -> Option<&str> {
+        let failure = self.last_failure.as_ref().filter(|_| self.target_failed);
+        failure?.aborted_by.as_deref()
+    }
 }
 
 impl Store {
@@ -520,7 +530,7 @@ pub(super) fn read(db: &Connection, id: &ServiceId) -> rusqlite::Result<Option<R
 
 fn read_revision(db: &Connection, id: &ServiceId, revision: u32) -> rusqlite::Result<Revision> {
     db.prepare_cached(
-        "SELECT spec, deadline_ms, cause, created_at FROM revisions WHERE app = ?1 AND service = ?2 AND revision = ?3",
+        "SELECT spec, deadline_ms, cause, created_at, made_by FROM revisions WHERE app = ?1 AND service = ?2 AND revision = ?3",
     )?
     .query_row(
         params![id.app.as_str(), id.service.as_str(), revision],
@@ -533,6 +543,7 @@ fn read_revision(db: &Connection, id: &ServiceId, revision: u32) -> rusqlite::Re
                 deadline_ms: deadline_ms.unsigned_abs(),
                 cause: row.get(2)?,
                 made_at: row.get(3)?,
+                made_by: row.get(4)?,
             })
         },
     )

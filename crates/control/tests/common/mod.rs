@@ -12,7 +12,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use layby_control::api::types::{Event, Failure, Outcome, Problem, ServiceDetail, ServiceView};
-use layby_control::{Control, ControlConfig, Wires};
+use layby_control::{Control, ControlConfig, PrunePolicy, Wires};
 use layby_engine::fake::{Fake, FakeOptions};
 use layby_image::{BuildOptions, Store, build};
 use layby_model::ServiceId;
@@ -96,7 +96,18 @@ pub(crate) struct World {
     pub(crate) allow_privileged: bool,
     /// From one look at what services use to the next, from the next start on.
     pub(crate) sample_every: Duration,
+    /// What is let go of by itself, from the next start on.
+    pub(crate) prune: PrunePolicy,
     confirmer: JoinHandle<()>,
+}
+
+/// What the operator says.
+#[derive(Clone, Copy)]
+struct Settings {
+    listen: Option<std::net::SocketAddr>,
+    allow_privileged: bool,
+    sample_every: Duration,
+    prune: PrunePolicy,
 }
 
 impl World {
@@ -126,14 +137,20 @@ impl World {
             applied: Arc::default(),
             confirms: watch::Sender::new(true),
         };
-        let (control, tables, confirmer) =
-            start(&dir, &fake, &images, &gateway, None, false, SAMPLE_EVERY).await;
+        let settings = Settings {
+            listen: None,
+            allow_privileged: false,
+            sample_every: SAMPLE_EVERY,
+            prune: PrunePolicy::default(),
+        };
+        let (control, tables, confirmer) = start(&dir, &fake, &images, &gateway, settings).await;
         Self {
             router: control.router(),
             registry: control.registry_router(),
             listen: None,
             allow_privileged: false,
             sample_every: SAMPLE_EVERY,
+            prune: PrunePolicy::default(),
             dir,
             fake,
             images,
@@ -158,16 +175,14 @@ impl World {
     }
 
     pub(crate) async fn start(&mut self) {
-        let (control, tables, confirmer) = start(
-            &self.dir,
-            &self.fake,
-            &self.images,
-            &self.gateway,
-            self.listen,
-            self.allow_privileged,
-            self.sample_every,
-        )
-        .await;
+        let settings = Settings {
+            listen: self.listen,
+            allow_privileged: self.allow_privileged,
+            sample_every: self.sample_every,
+            prune: self.prune,
+        };
+        let (control, tables, confirmer) =
+            start(&self.dir, &self.fake, &self.images, &self.gateway, settings).await;
         self.router = control.router();
         self.registry = control.registry_router();
         self.control = Some(control);
@@ -465,9 +480,12 @@ async fn start(
     fake: &Arc<Fake>,
     images: &Arc<Store>,
     gateway: &Gateway,
-    listen: Option<std::net::SocketAddr>,
-    allow_privileged: bool,
-    sample_every: Duration,
+    Settings {
+        listen,
+        allow_privileged,
+        sample_every,
+        prune,
+    }: Settings,
 ) -> (Control, watch::Receiver<Arc<RouteTable>>, JoinHandle<()>) {
     let (send, tables) = watch::channel(Arc::default());
     let traffic = Arc::clone(&gateway.traffic);
@@ -490,7 +508,7 @@ async fn start(
         }),
     };
     let config = ControlConfig {
-        prune: Default::default(),
+        prune,
         data_dir: dir.path().to_owned(),
         domain: "localhost".into(),
         http: (Ipv4Addr::LOCALHOST, 8080).into(),

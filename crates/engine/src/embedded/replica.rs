@@ -350,6 +350,7 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
     let app = entry.service.app;
     // Of secrets, the bundle is to have numbers only.
     let known = slots::known(&shared.secrets, &app, &spec).await?;
+    fail::at(Point::AfterReveal);
     let unpacked = {
         let (shared, app) = (Arc::clone(shared), app.clone());
         let (spec, bundle) = (Arc::clone(&spec), bundle.clone());

@@ -30,7 +30,7 @@ pub(crate) async fn abort(client: &Client, name: &Name) -> Result<()> {
     let path = find(client, &name.name).await?;
     let view: ServiceView = client.post(&format!("{path}/abort"), &[]).await?;
     let id = format!("{}/{}", view.app, view.service);
-    match view.failed_revision {
+    match view.aborted.map(|aborted| aborted.revision) {
         Some(revision) if revision != view.revision => say!(
             "{id}  revision {revision} is aborted; revision {} serves on",
             view.revision

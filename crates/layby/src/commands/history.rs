@@ -49,12 +49,14 @@ pub(crate) async fn history(client: &Client, options: &History) -> Result<()> {
     show::print(&table);
     for revision in &revisions {
         if let Some(failure) = &revision.failure {
-            let outcome = show::text(&revision.outcome);
-            say!(
-                "revision {} {outcome}: {}",
-                revision.revision,
-                failure.reason
-            );
+            let (number, reason) = (revision.revision, &failure.reason);
+            match failure.aborted_by {
+                Some(_) => say!("revision {number} was {reason}"),
+                None => say!(
+                    "revision {number} {}: {reason}",
+                    show::text(&revision.outcome)
+                ),
+            }
         }
     }
     Ok(())

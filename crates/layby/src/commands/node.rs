@@ -161,7 +161,7 @@ async fn is_followed(client: &Client, pid: u32) -> bool {
 fn without_node(paths: &Paths, error: anyhow::Error) -> anyhow::Error {
     let left = match error.downcast_ref::<Exit>().map(|exit| exit.code) {
         Some(Code::NotFound) => layby_runtime::shims_below(&paths.data_dir),
-        Some(Code::Failed | Code::Kept | Code::TimedOut) | None => 0,
+        Some(Code::Failed | Code::Kept | Code::TimedOut | Code::Overtaken) | None => 0,
     };
     if left == 0 {
         return error;

@@ -20,6 +20,15 @@ pub struct CanaryView {
     pub given_live: GivenView,
 }
 
+/// A revision that was called off before it was live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AbortedView {
+    /// Its revision.
+    pub revision: u32,
+    /// Who called it off.
+    pub by: String,
+}
+
 /// Requests (where no HTTP is spoken, connections), and what became of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GivenView {

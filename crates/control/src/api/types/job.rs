@@ -48,7 +48,7 @@ pub struct JobView {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RunState {
-    /// It has not begun: others go on that it waits for.
+    /// It has not begun: others go on that it waits for, or there is no room for it.
     Waiting,
     /// It goes on, or is about to be tried again.
     Running,
@@ -103,7 +103,7 @@ pub struct RunView {
     pub duration_ms: Option<u64>,
     /// How its last attempt that is over ended; `null`: it never ran.
     pub exit: Option<ExitView>,
-    /// Why it did not run, or not to its end.
+    /// Why it did not run, or not to its end; of one that waits, for what.
     pub message: Option<String>,
     /// Who ended it.
     pub stopped_by: Option<String>,
