@@ -17,7 +17,7 @@ use tokio_rustls::rustls::crypto::ring;
 
 use crate::cli::ApiListener;
 use crate::connections::{self, Limits};
-use crate::parent::Handed;
+use crate::parent::{self, Handed};
 use crate::paths::Paths;
 use certificate::Certificate;
 
@@ -51,7 +51,9 @@ pub(crate) async fn open(
     domain: &str,
     handed: &mut Handed,
 ) -> Result<Option<Https>> {
-    let Some(asked) = options.api else {
+    // A parent that calls a socket the API's wants the API there.
+    let named = handed.named_addr(parent::API);
+    let Some(asked) = named.or(options.api) else {
         handed.let_go(NAME);
         return Ok(None);
     };
@@ -68,9 +70,14 @@ pub(crate) async fn open(
 }
 
 async fn bind(asked: SocketAddr, handed: &mut Handed) -> Result<TcpListener> {
+    let there = |addr: SocketAddr| match asked.port() {
+        0 => addr.ip() == asked.ip(), // any port: also the one of before
+        _ => addr == asked,
+    };
+    let named = handed.named_tcp(parent::API);
     let own = handed.own_tcp(NAME);
-    let own = own.filter(|socket| socket.local_addr().is_ok_and(|addr| addr == asked));
-    if let Some(listener) = own.or_else(|| handed.tcp(asked)) {
+    let own = own.filter(|socket| socket.local_addr().is_ok_and(there));
+    if let Some(listener) = named.or(own).or_else(|| handed.tcp(asked)) {
         listener.set_nonblocking(true)?;
         return Ok(TcpListener::from_std(listener)?);
     }

@@ -5,5 +5,5 @@ mod handed;
 mod keep;
 mod notify;
 
-pub(crate) use handed::Handed;
+pub(crate) use handed::{API, HTTP, Handed, REGISTRY};
 pub(crate) use keep::keep;

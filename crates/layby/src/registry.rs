@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::connections::{self, Limits};
-use crate::parent::Handed;
+use crate::parent::{self, Handed};
 
 /// Where it listens when nothing is said: the port that the field's tools take for a registry's.
 const USUAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
@@ -33,9 +33,11 @@ pub(crate) async fn bind(
     handed: &mut Handed,
 ) -> Result<(TcpListener, SocketAddr)> {
     let there = |addr: SocketAddr| asked.is_none_or(|asked| asked == addr);
+    let named = handed.named_tcp(parent::REGISTRY);
     let own = handed.own_tcp(NAME);
     let own = own.filter(|socket| socket.local_addr().is_ok_and(there));
-    if let Some(listener) = own.or_else(|| handed.tcp(wanted(asked))) {
+    let found = named.or(own).or_else(|| handed.tcp(wanted(asked)));
+    if let Some(listener) = found {
         listener.set_nonblocking(true)?;
         let addr = listener.local_addr()?;
         return Ok((TcpListener::from_std(listener)?, addr));

@@ -1,5 +1,6 @@
 //! `layby serve`: opens the parts of a node in order, wires them, and closes them in reverse.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,10 +80,10 @@ async fn run(paths: &Paths, options: &Serve, mut handed: Handed) -> Result<()> {
     let names = watch::Sender::new(Arc::new(NameTable::default()));
     let gateway = Gateway::start(
         GatewayConfig {
-            http: options.http,
+            http: handed.named_addr(parent::HTTP).unwrap_or(options.http),
             workers: workers(options),
             table_file: paths.data_dir.join("routes.json"),
-            handed: handed.gateway(&[registry::wanted(options.registry)]),
+            handed: handed.gateway(&others(options)),
         },
         layby_gateway::Wires {
             tables: tables_in,
@@ -215,6 +216,12 @@ async fn serve_on(
     }
     tokio::task::spawn_blocking(move || gateway.stop()).await?;
     Ok(())
+}
+
+/// Where other parts than the gateway listen.
+fn others(options: &Serve) -> Vec<SocketAddr> {
+    let registry = registry::wanted(options.registry);
+    options.https.api.into_iter().chain([registry]).collect()
 }
 
 fn workers(options: &Serve) -> usize {

@@ -44,7 +44,7 @@ pub(crate) struct Only {
     #[arg(long)]
     pub(crate) networks: bool,
     /// Print the profiles, also those that are not switched on.
-    #[arg(long)]
+    #[arg(long = "profiles", id = "print_profiles")]
     pub(crate) profiles: bool,
     /// Print a hash of each service's settings: of the one that is named, or of all (`*`).
     #[arg(long, value_name = "SERVICE")]

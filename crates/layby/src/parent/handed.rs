@@ -1,7 +1,8 @@
 //! The sockets that a parent has handed down (sd_listen_fds(3)), and those that it is given to hold.
 //!
 //! A parent hands down what it listens on by itself (a socket unit, say), and what the node gave it to hold in an
-//! earlier life: those bear names that begin with [`OURS`].
+//! earlier life: those bear names that begin with [`OURS`]. A parent's own are taken by their addresses, or by the names that the
+//! parent gives them (`FileDescriptorName=`, systemd.socket(5)): [`HTTP`], [`REGISTRY`] and [`API`].
 
 use std::env;
 use std::net::{SocketAddr, TcpListener};
@@ -19,6 +20,13 @@ use super::notify::Notify;
 /// What the names of sockets begin with that the node gave its parent to hold. No unit's name has a slash.
 const OURS: &str = "layby/";
 
+/// What a parent calls the socket of the gateway for HTTP, whatever its address.
+pub(crate) const HTTP: &str = "http";
+/// What a parent calls the registry's.
+pub(crate) const REGISTRY: &str = "registry";
+/// What a parent calls that of the API on HTTPS.
+pub(crate) const API: &str = "api";
+
 /// What was handed down and is not yet in use.
 #[derive(Debug)]
 pub(crate) struct Handed {
@@ -31,6 +39,8 @@ pub(crate) struct Handed {
 struct Socket<T> {
     /// The name under which the node gave it away; `None`: it is its parent's own.
     name: Option<String>,
+    /// What its parent calls its own; may be empty.
+    label: String,
     socket: T,
 }
 
@@ -46,13 +56,23 @@ impl Handed {
         let mut sockets = ListenFd::from_env();
         let (mut tcp, mut unix) = (Vec::new(), Vec::new());
         for at in 0..sockets.len() {
-            let name = names.get(at).filter(|name| name.starts_with(OURS));
-            let name = name.map(|name| (*name).to_owned());
+            let given = names.get(at).copied().unwrap_or_default();
+            let is_ours = given.starts_with(OURS);
+            let name = is_ours.then(|| given.to_owned());
+            let label = if is_ours { "" } else { given }.to_owned();
             // Both close it on exec: no container is to have it.
             if let Ok(Some(socket)) = sockets.take_tcp_listener(at) {
-                tcp.push(Socket { name, socket });
+                tcp.push(Socket {
+                    name,
+                    label,
+                    socket,
+                });
             } else if let Ok(Some(socket)) = sockets.take_unix_listener(at) {
-                unix.push(Socket { name, socket });
+                unix.push(Socket {
+                    name,
+                    label,
+                    socket,
+                });
             } else {
                 bail!(
                     "what is handed down as number {at} of LISTEN_FDS is no socket to listen on: a socket unit for Layby \
@@ -76,6 +96,18 @@ impl Handed {
         Some(self.tcp.swap_remove(at).socket)
     }
 
+    /// The address of the socket that its parent calls `label`.
+    pub(crate) fn named_addr(&self, label: &str) -> Option<SocketAddr> {
+        let named = self.tcp.iter().find(|socket| socket.label == label);
+        named.and_then(|socket| socket.socket.local_addr().ok())
+    }
+
+    /// The socket that its parent calls `label`, if there is one.
+    pub(crate) fn named_tcp(&mut self, label: &str) -> Option<TcpListener> {
+        let at = self.tcp.iter().position(|socket| socket.label == label)?;
+        Some(self.tcp.swap_remove(at).socket)
+    }
+
     /// The socket that the node gave away as `name`, if there is one: it listens where it did before.
     pub(crate) fn own_tcp(&mut self, name: &str) -> Option<TcpListener> {
         let name = own_name(name);
@@ -91,7 +123,7 @@ impl Handed {
             addr.is_ok_and(|addr| addr.as_pathname() == Some(path))
         };
         let at = self.unix.iter().position(at)?;
-        let Socket { name, socket } = self.unix.swap_remove(at);
+        let Socket { name, socket, .. } = self.unix.swap_remove(at);
         path.exists().then_some((socket, name.is_none()))
     }
 
@@ -105,13 +137,15 @@ impl Handed {
         self.notify.let_go(&own_name(name));
     }
 
-    /// What the gateway gets: all but what listens on the addresses of `others`, or did so in an earlier life.
+    /// What the gateway gets: all but what is called after another part of the node, or listens on the addresses of
+    /// `others`, or did so in an earlier life.
     pub(crate) fn gateway(&mut self, others: &[SocketAddr]) -> layby_gateway::Handed {
         let is_gateways = |socket: &Socket<TcpListener>| {
             let addr = socket.socket.local_addr();
             addr.is_ok_and(|addr| match &socket.name {
                 Some(name) => *name == name_of(addr),
-                None => !others.contains(&addr),
+                None if [REGISTRY, API].contains(&&*socket.label) => false,
+                None => socket.label == HTTP || !others.contains(&addr),
             })
         };
         let sockets = self.tcp.extract_if(.., |socket| is_gateways(socket));
@@ -138,4 +172,45 @@ fn own_name(name: &str) -> String {
 /// Names are put in one line with colons between them.
 fn name_of(addr: SocketAddr) -> String {
     own_name(&addr.to_string().replace(':', "_"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handed(sockets: &[(&str, bool)]) -> (Handed, Vec<SocketAddr>) {
+        let (mut tcp, mut addrs) = (Vec::new(), Vec::new());
+        for (given, is_ours) in sockets {
+            let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+            addrs.push(socket.local_addr().expect("an address"));
+            tcp.push(Socket {
+                name: is_ours.then(|| own_name(given)),
+                label: if *is_ours { "" } else { given }.to_owned(),
+                socket,
+            });
+        }
+        let (unix, notify) = (Vec::new(), Arc::default());
+        (Handed { tcp, unix, notify }, addrs)
+    }
+
+    #[test]
+    fn the_gateway_gets_neither_what_is_called_after_another_part_nor_what_that_listens_on() {
+        let all = [
+            ("layby.socket", false),
+            (API, false),
+            (REGISTRY, false),
+            ("", false),
+            ("https", true),
+        ];
+        let (mut handed, addrs) = handed(&all);
+        assert_eq!(handed.named_addr(API), Some(addrs[1]));
+        drop(handed.gateway(&[addrs[3]]));
+        let addr = |socket: TcpListener| socket.local_addr().expect("an address");
+        assert_eq!(handed.named_tcp(API).map(addr), Some(addrs[1]));
+        assert!(handed.named_tcp(API).is_none(), "it is in use");
+        assert_eq!(handed.named_tcp(REGISTRY).map(addr), Some(addrs[2]));
+        assert_eq!(handed.tcp(addrs[3]).map(addr), Some(addrs[3]));
+        assert_eq!(handed.own_tcp("https").map(addr), Some(addrs[4]));
+        assert!(handed.tcp(addrs[0]).is_none(), "the gateway has it");
+    }
 }

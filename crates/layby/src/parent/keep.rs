@@ -2,7 +2,7 @@
 //!
 //! What systemd does for a service with `Restart=` and a store of descriptors, for machines without it, by the same
 //! words: the node gives its sockets away by sd_notify(3), and the next one takes them over by sd_listen_fds(3). While
-//! there is no node, connections wait in them.
+//! there is no node, connections wait in them. What this process was handed down itself goes on to each node.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -16,7 +16,8 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use listenfd::ListenFd;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, close};
@@ -50,18 +51,39 @@ pub(crate) fn keep(paths: &Paths) -> Result<()> {
     let _lock = process::lock_keeper(paths)?;
     process::log_to_stderr();
     process::allow_many_connections();
+    let parents = handed_down()?;
     // One thread: between the layout of the sockets and the start of the node nobody else opens a descriptor.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let socket = paths.run_dir.join("keeper.sock");
-    let ended = runtime.block_on(run(socket.clone()));
+    let ended = runtime.block_on(run(socket.clone(), parents));
     let _ = fs::remove_file(socket);
     ended
 }
 
-async fn run(path: PathBuf) -> Result<()> {
-    let mut keeper = Keeper::new(path)?;
+/// What this process was handed down, and its names (sd_listen_fds(3)). To be called before there is any other thread.
+fn handed_down() -> Result<Vec<(String, OwnedFd)>> {
+    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':').map(str::to_owned);
+    let mut sockets = ListenFd::from_env();
+    let mut all = Vec::new();
+    for at in 0..sockets.len() {
+        let name = names.next().unwrap_or_default();
+        // Both close it on exec; each node gets a copy.
+        if let Ok(Some(socket)) = sockets.take_tcp_listener(at) {
+            all.push((name, socket.into()));
+        } else if let Ok(Some(socket)) = sockets.take_unix_listener(at) {
+            all.push((name, socket.into()));
+        } else {
+            bail!("what is handed down as number {at} of LISTEN_FDS is no socket to listen on");
+        }
+    }
+    Ok(all)
+}
+
+async fn run(path: PathBuf, parents: Vec<(String, OwnedFd)>) -> Result<()> {
+    let mut keeper = Keeper::new(path, parents)?;
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     let mut starts_in_a_row = 0;
@@ -115,13 +137,15 @@ struct Keeper {
     arguments: Vec<OsString>,
     path: PathBuf,
     words: UnixDatagram,
+    /// What this process was handed down, by the names that its own parent gave; several may have one.
+    parents: Vec<(String, OwnedFd)>,
     sockets: BTreeMap<String, OwnedFd>,
     /// Some node was ready: what it was started with is right.
     was_ready: bool,
 }
 
 impl Keeper {
-    fn new(path: PathBuf) -> Result<Self> {
+    fn new(path: PathBuf, parents: Vec<(String, OwnedFd)>) -> Result<Self> {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("cannot replace {}", path.display()));
@@ -139,6 +163,7 @@ impl Keeper {
                 .collect(),
             path,
             words,
+            parents,
             sockets: BTreeMap::new(),
             was_ready: false,
         })
@@ -147,7 +172,7 @@ impl Keeper {
     /// Starts a node, and hands it the sockets.
     fn start(&self) -> Result<Child> {
         let (first, laid_out) = self.lay_out()?;
-        let names: Vec<&str> = self.sockets.keys().map(String::as_str).collect();
+        let names: Vec<&str> = self.all().map(|(name, _)| name).collect();
         let node = Command::new(&self.program)
             .args(&self.arguments)
             .env("LAYBY_KEEP", "false")
@@ -164,13 +189,20 @@ impl Keeper {
         node
     }
 
+    /// What a node gets.
+    fn all(&self) -> impl Iterator<Item = (&str, &OwnedFd)> {
+        let parents = self.parents.iter().map(|(name, socket)| (name, socket));
+        let all = parents.chain(&self.sockets);
+        all.map(|(name, socket)| (name.as_str(), socket))
+    }
+
     /// Copies of the sockets that outlive an exec, one after another from some number on.
     fn lay_out(&self) -> Result<(RawFd, Vec<RawFd>)> {
         let open = fs::read_dir("/proc/self/fd")?.flatten();
         let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
         let first = numbers.max().unwrap_or(2) + 1;
         let mut copies = Vec::new();
-        for socket in self.sockets.values() {
+        for (_, socket) in self.all() {
             let wanted = first + copies.len() as RawFd;
             copies.push(fcntl(socket, FcntlArg::F_DUPFD(wanted))?);
         }
@@ -251,7 +283,9 @@ mod tests {
     #[tokio::test]
     async fn sockets_are_kept_until_they_are_let_go_and_handed_on_in_a_row() {
         let dir = tempfile::tempdir().expect("a folder");
-        let mut keeper = Keeper::new(dir.path().join("keeper")).expect("a keeper");
+        let parents = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let parents = vec![("api".to_owned(), parents.into())];
+        let mut keeper = Keeper::new(dir.path().join("keeper"), parents).expect("a keeper");
         let node = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
         node.connect(&keeper.path).expect("it listens");
         let say = |text: &str, socket: Option<RawFd>| {
@@ -275,7 +309,9 @@ mod tests {
         assert!(keeper.was_ready);
         assert_eq!(keeper.sockets.keys().collect::<Vec<_>>(), ["a", "c"]);
         let (first, copies) = keeper.lay_out().expect("room");
-        assert_eq!(copies, [first, first + 1]);
+        assert_eq!(copies, [first, first + 1, first + 2]);
+        let names: Vec<&str> = keeper.all().map(|(name, _)| name).collect();
+        assert_eq!(names, ["api", "a", "c"]);
         copies
             .into_iter()
             .for_each(|copy| close(copy).expect("it is open"));
