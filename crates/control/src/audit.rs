@@ -3,6 +3,7 @@
 //! It is written beside the work: nobody waits for it, and when the disk is full, what cannot be written is counted and
 //! the node goes on.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,6 +33,9 @@ const MAX_TARGET: usize = 256;
 /// After so many records it is looked whether old ones have to go.
 const PRUNE_AFTER: usize = 500;
 
+/// So many streams may be open whose ends are to be noted; beyond that the oldest are not.
+const OPEN: usize = 4_096;
+
 /// How many records are kept, of what was done and of logins that failed (those are what others can make many of).
 pub(crate) const KEEP_DONE: u32 = 100_000;
 /// As [`KEEP_DONE`].
@@ -58,7 +62,15 @@ pub(crate) struct Entry {
     pub(crate) status: u16,
     /// How long it took to be answered, in milliseconds.
     pub(crate) took_ms: u64,
+    /// The exit code that the stream of the answer ended with; `None`: it has none, or not yet.
+    pub(crate) code: Option<i32>,
+    /// By which the end of its stream is told.
+    pub(crate) ticket: Option<Ticket>,
 }
+
+/// Stands for a record whose stream goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket(u64);
 
 impl Entry {
     /// What has just been answered.
@@ -82,6 +94,8 @@ impl Entry {
             target: short(target),
             status: status.as_u16(),
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            code: None,
+            ticket: None,
         }
     }
 }
@@ -126,10 +140,13 @@ pub(crate) struct Ledger {
     lost: AtomicU64,
     /// How many logins that failed wait.
     logins: AtomicUsize,
+    tickets: AtomicU64,
 }
 
 enum Message {
     Entry(Box<Entry>),
+    /// A stream ended so; `None`: nobody saw how.
+    Ended(Ticket, Option<i32>),
     Flush(oneshot::Sender<()>),
 }
 
@@ -141,6 +158,7 @@ impl Default for Ledger {
             receive: Mutex::new(Some(receive)),
             lost: AtomicU64::new(0),
             logins: AtomicUsize::new(0),
+            tickets: AtomicU64::new(0),
         }
     }
 }
@@ -163,6 +181,17 @@ impl Ledger {
             }
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// A ticket for a record whose stream begins.
+    pub(crate) fn ticket(&self) -> Ticket {
+        Ticket(self.tickets.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Notes how the stream of a record ended; `None`: nobody saw it. It may come before the record does. Never waits.
+    pub(crate) fn ended(&self, ticket: Ticket, code: Option<i32>) {
+        // Where there is no room, the record says that the end is not known.
+        let _ = self.send.try_send(Message::Ended(ticket, code));
     }
 
     /// How many records could not be written in this life of the node.
@@ -190,8 +219,10 @@ pub(crate) async fn run(plane: Arc<Plane>) {
     let mut failing = false;
     let mut since_pruned = PRUNE_AFTER; // once at the start
     let mut messages = Vec::new();
+    let mut streams = Streams::default();
     while receive.recv_many(&mut messages, WAITING).await > 0 {
-        let mut entries = Vec::new();
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut ends = Vec::new();
         let mut waiting = Vec::new();
         for message in messages.drain(..) {
             match message {
@@ -199,17 +230,32 @@ pub(crate) async fn run(plane: Arc<Plane>) {
                     if entry.verb == FAILED_LOGIN {
                         plane.ledger.logins.fetch_sub(1, Ordering::Relaxed);
                     }
-                    entries.push(*entry);
+                    let mut entry = *entry;
+                    streams.fill(&mut entry);
+                    entries.push(entry);
+                }
+                Message::Ended(ticket, code) => {
+                    let own = entries
+                        .iter_mut()
+                        .find(|entry| entry.ticket == Some(ticket));
+                    match own {
+                        Some(entry) => {
+                            (entry.code, entry.ticket) = (code, None);
+                        }
+                        None => ends.extend(streams.end(ticket, code)),
+                    }
                 }
                 Message::Flush(done) => waiting.push(done),
             }
         }
         let count = entries.len();
         since_pruned += count;
-        let written = match entries.is_empty() {
-            true => Ok(()),
-            false => plane.store.add_audit(entries).await,
+        let tickets: Vec<Option<Ticket>> = entries.iter().map(|entry| entry.ticket).collect();
+        let written = match entries.is_empty() && ends.is_empty() {
+            true => Ok(Vec::new()),
+            false => plane.store.add_audit(entries, ends).await,
         };
+        let written = written.map(|ids| streams.open(&tickets, &ids));
         match written {
             Ok(()) if failing => {
                 failing = false;
@@ -241,6 +287,49 @@ pub(crate) async fn run(plane: Arc<Plane>) {
     }
 }
 
+/// Streams whose ends are to be noted.
+#[derive(Debug, Default)]
+struct Streams {
+    /// The numbers of their records.
+    open: BTreeMap<Ticket, i64>,
+    /// Ends of those whose record is still to come.
+    early: BTreeMap<Ticket, Option<i32>>,
+}
+
+impl Streams {
+    /// Says in a record how its stream ended, if it has by now.
+    fn fill(&mut self, entry: &mut Entry) {
+        let end = entry.ticket.and_then(|ticket| self.early.remove(&ticket));
+        if let Some(code) = end {
+            (entry.code, entry.ticket) = (code, None);
+        }
+    }
+
+    /// These were written, and have these numbers.
+    fn open(&mut self, tickets: &[Option<Ticket>], ids: &[i64]) {
+        let new = tickets.iter().zip(ids);
+        let new = new.filter_map(|(ticket, id)| Some(((*ticket)?, *id)));
+        self.open.extend(new);
+        while self.open.len() > OPEN {
+            self.open.pop_first();
+        }
+    }
+
+    /// One has ended; the record to change, and what it is to say.
+    fn end(&mut self, ticket: Ticket, code: Option<i32>) -> Option<(i64, i32)> {
+        match self.open.remove(&ticket) {
+            Some(id) => Some((id, code?)),
+            None => {
+                self.early.insert(ticket, code);
+                while self.early.len() > OPEN {
+                    self.early.pop_first();
+                }
+                None
+            }
+        }
+    }
+}
+
 async fn prune(plane: &Plane) {
     let oldest = crate::clock::wall() - SignedDuration::from_hours(24 * KEEP_DAYS);
     let pruned = plane
@@ -268,6 +357,24 @@ mod tests {
         ];
         assert_eq!(named(&places, &query), "shop/web nginx:1");
         assert_eq!(named(&[], &[]), "");
+    }
+
+    #[test]
+    fn the_end_of_a_stream_is_noted_whether_its_record_is_written_by_then_or_not() {
+        let who = Who::root();
+        let entry = |n| Entry {
+            ticket: Some(Ticket(n)),
+            ..Entry::new(&who, "up", "shop", StatusCode::OK, Duration::ZERO)
+        };
+        let mut streams = Streams::default();
+        streams.open(&[Some(Ticket(1)), None, Some(Ticket(2))], &[7, 8, 9]);
+        assert_eq!(streams.end(Ticket(2), Some(3)), Some((9, 3)));
+        assert_eq!(streams.end(Ticket(1), None), None, "nobody saw it");
+        assert_eq!(streams.end(Ticket(3), Some(1)), None, "it is too early");
+        let mut late = entry(3);
+        streams.fill(&mut late);
+        assert_eq!((late.code, late.ticket), (Some(1), None));
+        assert!(streams.open.is_empty() && streams.early.is_empty());
     }
 
     #[test]

@@ -25,6 +25,7 @@ use crate::prune;
 use crate::registry::{self, Desk};
 use crate::samples;
 use crate::secrets::{self, Vault};
+use crate::state;
 use crate::store::{self, Store};
 use crate::strays;
 use crate::tables::Tables;
@@ -73,12 +74,14 @@ impl Control {
         {
             tracing::warn!(%error, "old uploads could not be removed");
         }
+        state::sweep(&config.data_dir);
         let store = Store::open(&config.data_dir.join(STORE))?;
         let key = config.master_key.clone();
         let vault = Vault::open(store.clone(), key, config.forget_secrets).await?;
         let vault = Arc::new(vault);
         wires.secrets.connect(secrets::source(&vault));
         let life = store.begin_life().await?;
+        store.interrupt_operations().await?;
         let rows = store.services().await?;
         let services = rows.iter().map(|row| {
             let address = config.virtual_address(row.address);

@@ -74,6 +74,8 @@ pub(crate) struct Plane {
     pub(crate) stop: watch::Sender<Option<StopRequest>>,
     /// Held from the look for conflicts until the rows are written, so that two deploys cannot claim one port.
     pub(crate) deploys: tokio::sync::Mutex<()>,
+    /// Held while the state of the node is taken out or put in.
+    pub(crate) states: Arc<tokio::sync::Mutex<()>>,
     pub(crate) collector: Collector,
     /// What awake services use.
     pub(crate) samples: Samples,
@@ -142,6 +144,7 @@ impl Plane {
             dropped_ports: parts.dropped_ports,
             stop: watch::Sender::new(None),
             deploys: tokio::sync::Mutex::default(),
+            states: Arc::default(),
             collector: Collector::default(),
             samples: Samples::default(),
             uses: Uses::default(),
@@ -164,6 +167,14 @@ impl Plane {
     pub(crate) fn new_replica(&self) -> ReplicaId {
         let counter = self.replicas.fetch_add(1, Ordering::Relaxed) + 1;
         ReplicaId::new(self.life, counter)
+    }
+
+    /// Lets no new replica have the id of one of these, which came with another node's record.
+    pub(crate) fn count_replicas(&self, known: &[ReplicaId]) {
+        let own = known.iter().filter_map(|id| id.counter_of(self.life));
+        if let Some(newest) = own.max() {
+            self.replicas.fetch_max(newest, Ordering::Relaxed);
+        }
     }
 
     /// The driver of a service.

@@ -8,6 +8,8 @@ mod network;
 #[path = "../../image/tests/image/peer.rs"]
 #[allow(dead_code, reason = "the tests of image use the rest")]
 mod peer;
+#[path = "api/state.rs"]
+mod state;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -18,8 +20,8 @@ use layby_control::api::ConfigView;
 use layby_control::api::types::{
     AdviceView, DiffView, EventView, FileView, ImageView, JobView, KeptSecret, LogView, LoginView,
     ManifestView, NewToken, Outcome, PowerView, Problem, PruneView, RemovedView, RevisionView,
-    RunView, ServiceDetail, ServiceView, TokenView, TransferEvent, UsageView, VersionView,
-    VolumeView,
+    RunView, ServiceDetail, ServiceView, StateView, TokenView, TransferEvent, UsageView,
+    VersionView, VolumeView,
 };
 use layby_control::api::{self, AuditView};
 use layby_model::State;
@@ -377,6 +379,16 @@ async fn every_endpoint_of_the_document_answers() {
             .iter()
             .all(|record| !format!("{record:?}").contains("s3cret"))
     );
+    // What is in a file, and what is not put back: see state.rs.
+    let state: StateView = api.call("GET /v1/state", "/v1/state", vec![]).await;
+    assert_eq!(state.services, [] as [String; 0]);
+    for (what, status) in [("export", 200), ("import", 422)] {
+        let path = format!("/v1/state/{what}");
+        let body = b"no file of a state".to_vec();
+        let said = api.world.ask_with("POST", &path, &state::OPENS, body).await;
+        assert_eq!(said.0, status, "{}", String::from_utf8_lossy(&said.1));
+        api.called.insert(format!("POST {path}"));
+    }
     // Operations that are there, and what they tell: see network.rs.
     let (status, _) = api.world.ask("GET", "/v1/operations/0-0", vec![]).await;
     assert_eq!(status, 404);

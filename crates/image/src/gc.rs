@@ -51,6 +51,7 @@ fn move_away(store: &Store, in_use: &[String]) -> Result<u64, Error> {
     let blob = |name: &str| blobs.contains(&format!("sha256:{name}"));
     let freed_bytes = trash.take_others(&store.blobs_dir(), blob)?;
     trash.take_others(&store.diffs_dir(), blob)?;
+    trash.take_others(&store.origins_dir(), blob)?;
     trash.take_others(&store.layers_dir(), |name| {
         name == layer::EMPTY || layers.contains(&format!("sha256:{name}"))
     })?;

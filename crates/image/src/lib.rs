@@ -19,6 +19,7 @@ mod inspect;
 mod layer;
 mod layout;
 mod lock;
+mod origin;
 pub mod percent;
 mod pieces;
 mod prune;

@@ -6,6 +6,7 @@
 //! diffs/<hex of a layer's blob>                its diff id, once somebody has looked
 //! cache/<hex of the key>                       which layer a build step made
 //! cache-mounts/<hex of the id>/                what `RUN --mount=type=cache` keeps from build to build
+//! origins/<hex of a manifest>                  which other registry is known to have that image
 //! registry/                                    which repository has what (see `registry/repository.rs`)
 //! tmp/  trash/  locks/                         unfinished things; what is being deleted; flock files
 //! ```
@@ -27,7 +28,8 @@ use crate::config::Parsed;
 use crate::error::{io_error, storing};
 use crate::layout::{self, Descriptor, Index, MANIFEST_TYPE, Manifest};
 use crate::{
-    Error, ImageConfig, PruneOptions, Pruned, Reference, archive, digest, gc, layer, lock, prune,
+    Error, ImageConfig, PruneOptions, Pruned, Reference, archive, digest, gc, layer, lock, origin,
+    prune,
 };
 
 /// An image as it lies in the store.
@@ -80,6 +82,7 @@ impl Store {
             "cache",
             "cache-mounts",
             "unnamed",
+            "origins",
             "tmp",
             "locks",
         ] {
@@ -266,6 +269,32 @@ impl Store {
         prune::prune(self, options)
     }
 
+    /// The reference by which another registry is known to have the image: it was pulled from there, or pushed there.
+    /// `None`: it was built or loaded here.
+    pub fn origin(&self, digest: &str) -> Option<String> {
+        origin::of(self, digest)
+    }
+
+    /// Says where an image has a name from that it got by being loaded. A name that means another image by now is left alone.
+    pub fn set_source(&self, name: &ImageName) -> Result<(), Error> {
+        let _adding = self.adding()?;
+        let (_, descriptor) = self.read_manifest(&name.digest)?;
+        let is_so = |known: &ImageName| {
+            (&known.reference, &known.digest) == (&name.reference, &name.digest)
+        };
+        match self.names()?.iter().any(is_so) {
+            true => self.put_in_index(&descriptor, &[name.reference.parse()?], &name.source),
+            false => Ok(()),
+        }
+    }
+
+    /// Notes that another registry has the image, by this reference, as far as somebody says who knows.
+    pub fn note_origin(&self, digest: &str, reference: &str) -> Result<(), Error> {
+        let _adding = self.adding()?;
+        self.read_manifest(digest)?;
+        origin::note(self, digest, &reference.parse()?)
+    }
+
     /// Notes that an image is used now: pruning takes first what was not used for the longest time.
     pub fn touch(&self, digest: &str) -> Result<(), Error> {
         let path = self.blob_path(digest)?;
@@ -450,6 +479,10 @@ impl Store {
 
     pub(crate) fn unnamed_dir(&self) -> PathBuf {
         self.dir.join("unnamed")
+    }
+
+    pub(crate) fn origins_dir(&self) -> PathBuf {
+        self.dir.join("origins")
     }
 
     pub(crate) fn registry_dir(&self) -> PathBuf {

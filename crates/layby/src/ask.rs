@@ -23,7 +23,6 @@ pub(crate) async fn ask(paths: &Paths, context: Named, command: Command) -> Resu
         Command::Completions(options) => return manual::completions(&options),
         Command::Man(options) => return manual::man(&options),
         Command::Context(command) => return contexts::context(command),
-        Command::State(command) => return state::state(paths, command),
         Command::Login(options) if enrol::is_node(&options.registry) => {
             return enrol::enrol(&options).await;
         }
@@ -35,9 +34,10 @@ pub(crate) async fn ask(paths: &Paths, context: Named, command: Command) -> Resu
     let client = client(paths, &context)?;
     match command {
         Command::Serve(_) => unreachable!("served above"),
-        Command::Completions(_) | Command::Man(_) | Command::Context(_) | Command::State(_) => {
+        Command::Completions(_) | Command::Man(_) | Command::Context(_) => {
             unreachable!("done above")
         }
+        Command::State(command) => state::state(paths, &client, command).await,
         Command::Up(options) => up::up(paths, &client, options).await,
         Command::Config(options) => config::config(&client, options).await,
         Command::Build(options) => build::build(paths, &client, options).await,

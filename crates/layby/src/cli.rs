@@ -30,7 +30,7 @@ pub(crate) use manifest::Manifest;
 pub(crate) use manual::{Completions, Man};
 pub(crate) use power::{Power, Powers, Scale};
 pub(crate) use secret::{Secret, SecretFor, SecretImport, SecretSet};
-pub(crate) use state::{State, StateFile};
+pub(crate) use state::{Export, Import, State, StateKeys};
 pub(crate) use switch::{Enable, Remove, Several};
 
 /// Runs a team's containerised services on a machine it owns.

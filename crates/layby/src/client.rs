@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use futures_util::TryStreamExt;
 use http_body_util::{BodyExt, BodyStream, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Bytes, Frame, Incoming};
-use hyper::header::{AUTHORIZATION, HeaderValue, LINK};
+use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue, LINK};
 use hyper::http::request::Builder;
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
@@ -33,6 +33,9 @@ pub(crate) struct Client {
 
 /// One of the values that can follow a `?`.
 pub(crate) type Query<'a> = (&'a str, String);
+
+/// A header that a request has beside what all have.
+pub(crate) type Head = (HeaderName, HeaderValue);
 
 impl Client {
     /// The node whose API is on `socket`; `data_dir` is named in errors.
@@ -177,6 +180,39 @@ impl Client {
         body: impl AsyncRead + Send + Sync + 'static,
     ) -> Result<T> {
         json(self.send(Method::POST, path, query, streamed(body)).await?).await
+    }
+
+    /// The same, with further headers.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn upload_with<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[Query<'_>],
+        head: &[Head],
+        body: impl AsyncRead + Send + Sync + 'static,
+    ) -> Result<T> {
+        let body = streamed(body);
+        json(
+            self.send_with(Method::POST, path, query, head, body)
+                .await?,
+        )
+        .await
+    }
+
+    /// `POST path` with further headers; the answer's bytes as they come.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub(crate) async fn download_by_post(
+        &self,
+        path: &str,
+        query: &[Query<'_>],
+        head: &[Head],
+    ) -> Result<impl AsyncRead + Send + Unpin + use<>> {
+        let sent = self.send_with(Method::POST, path, query, head, empty());
+        Ok(reader(sent.await?))
     }
 
     /// `POST path` with `body` streamed; the answer's lines as they come.
@@ -339,14 +375,28 @@ impl Client {
         query: &[Query<'_>],
         body: Body,
     ) -> Result<Response<Incoming>> {
+        self.send_with(method, path, query, &[], body).await
+    }
+
+    async fn send_with(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[Query<'_>],
+        head: &[Head],
+        body: Body,
+    ) -> Result<Response<Incoming>> {
         let stream = self.node.connect().await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        let request = self
+        let mut request = self
             .request(method, path, query)
-            .header("content-type", "application/json")
-            .body(body)?;
+            .header("content-type", "application/json");
+        for (name, value) in head {
+            request = request.header(name, value);
+        }
+        let request = request.body(body)?;
         let response = sender
             .send_request(request)
             .await

@@ -136,10 +136,9 @@ fn size_line(detail: &ServiceDetail) -> String {
         notes.push("by `layby power`".to_owned());
     }
     if size.scale.is_some() {
-        notes.push(format!(
-            "by `layby scale`; its manifest says {}",
-            size.manifest_replicas
-        ));
+        // Most manifests say nothing of it.
+        let without = size.manifest_replicas;
+        notes.push(format!("by `layby scale`, {without} without it"));
     }
     match notes.is_empty() {
         true => self::size(&detail.view),

@@ -157,6 +157,12 @@ impl ReplicaId {
     pub fn new(life: u32, counter: u32) -> Self {
         Self((u64::from(life) << 24 | u64::from(counter & 0xff_ffff)) & 0xffff_ffff_ffff)
     }
+
+    /// Its counter, if it was made in the `life`-th start.
+    pub fn counter_of(self, life: u32) -> Option<u32> {
+        let counter = u32::try_from(self.0 & 0xff_ffff).ok()?;
+        (Self::new(life, counter) == self).then_some(counter)
+    }
 }
 
 impl fmt::Display for ReplicaId {

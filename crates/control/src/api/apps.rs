@@ -110,12 +110,13 @@ pub(super) async fn up(
 )]
 pub(super) async fn down(
     State(plane): Shared,
+    who: Who,
     Path(app): Path<String>,
     pairs: Pairs,
 ) -> Result<Json<RemovedView>, Problem> {
     let app = AppName::new(&app).map_err(|error| Problem::bad_request(error.to_string()))?;
     let and_volumes = query::flag(&pairs, "volumes");
-    let down = deploy::down(&plane, &app).await;
+    let down = deploy::down(&plane, &app, &who).await;
     // One that was taken down before may have left volumes.
     let gone = matches!(&down, Err(problem) if problem.status == StatusCode::NOT_FOUND.as_u16());
     let volumes = match and_volumes && (down.is_ok() || gone) {

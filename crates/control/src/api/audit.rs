@@ -31,8 +31,12 @@ pub struct AuditView {
     pub verb: String,
     /// On what: an app, a service, an image. Never what was sent along.
     pub target: String,
-    /// The HTTP status of the answer; a rollout may still fail after it.
+    /// The HTTP status of the answer; what is streamed then may still fail: see `code`.
     pub status: u16,
+    /// The exit code that the stream of the answer ended with, as `layby` does: 0 done, 1 failed, 3 failed and what was live is
+    /// kept, ...; `null`: it was no stream, it goes on, or nobody stayed to its end.
+    #[serde(default)]
+    pub code: Option<i32>,
     /// How long the answer took, in milliseconds.
     pub took_ms: u64,
 }
@@ -80,6 +84,7 @@ pub(super) async fn audit(
         verb: entry.verb,
         target: entry.target,
         status: entry.status,
+        code: entry.code,
         took_ms: entry.took_ms,
     });
     let (views, link) = page.end(views.collect(), &uri, |view: &AuditView| {

@@ -4,12 +4,11 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use layby_model::route::Share;
-use tokio_stream::wrappers::ReceiverStream;
 
-use super::lines::lines;
 use super::query::{self, Pairs};
+use super::roll::{self, Roll};
 use super::services::parse;
-use super::types::{Event, Problem, ServiceView};
+use super::types::{Problem, ServiceView};
 use super::{Shared, Who};
 use crate::deploy;
 
@@ -17,26 +16,12 @@ use crate::deploy;
 #[utoipa::path(
     post,
     path = "/v1/services/{app}/{service}/promote",
-    params(
-        ("app" = String, Path),
-        ("service" = String, Path),
-        ("detach" = Option<bool>, Query, description = "Do not wait for the outcome"),
-    ),
     responses(
-        (status = 200, body = Event, content_type = "application/x-ndjson", description = "One event a line, the last is `done`"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "Nothing of it is tried out"),
     )
 )]
-pub(super) async fn promote(
-    State(plane): Shared,
-    who: Who,
-    Path(names): Path<(String, String)>,
-    pairs: Pairs,
-) -> Result<Response, Problem> {
-    let detach = query::flag(&pairs, "detach");
-    let events = deploy::promote(plane, &parse(names)?, detach, &who).await?;
-    Ok(lines(ReceiverStream::new(events)))
+pub(super) async fn promote(State(plane): Shared, roll: Roll) -> Result<Response, Problem> {
+    roll::told(deploy::promote(plane, &roll.id, roll.detach, &roll.who).await)
 }
 
 /// Gives up the revision of a service that is on its way to be live, canary or not. What is live goes on.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::access;
-use super::sse;
+use super::{exec, roll, sse};
 
 /// The document with what holds for every endpoint: how one is let in, the errors, and what POSTs and streams take.
 pub(super) fn complete(mut document: Value) -> Value {
@@ -24,6 +24,8 @@ pub(super) fn complete(mut document: Value) -> Value {
     let paths = document["paths"].as_object_mut().into_iter().flatten();
     for (path, methods) in paths {
         for (method, operation) in methods.as_object_mut().into_iter().flatten() {
+            roll::describe(path, method, operation);
+            exec::describe(path, operation);
             one(path, method, operation);
         }
     }

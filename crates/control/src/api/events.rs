@@ -35,6 +35,7 @@ const MAX_LIMIT: u32 = 1_000;
     responses(
         (status = 200, body = EventView, content_type = "application/x-ndjson", description = "One event a line"),
         (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "The token is for other apps"),
     )
 )]
 pub(super) async fn events(
@@ -46,6 +47,9 @@ pub(super) async fn events(
         apps: who.rights.apps().map(|apps| apps.iter().cloned().collect()),
         ..parse(&pairs)?
     };
+    if let Some(app) = &wanted.app {
+        who.rights.require(app)?;
+    }
     // Before the read: what happens in between comes twice, and is told once.
     let listening = query::flag(&pairs, "follow").then(|| plane.events.listen());
     let newest = plane.store.newest_event().await?;

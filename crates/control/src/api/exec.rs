@@ -9,6 +9,7 @@ use axum::response::Response;
 use futures_util::StreamExt;
 use layby_model::access::{ExecEvent, ExecInput, ExecRequest, ExecSession, TtySize};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::query::{self, Pairs};
@@ -46,24 +47,11 @@ mod channel {
     get,
     path = "/v1/services/{app}/{service}/exec",
     params(
-        ("app" = String, Path),
-        ("service" = String, Path),
-        ("command" = String, Query, description = "The program; given again, its arguments"),
-        ("env" = Option<String>, Query, description = "A variable as KEY=VALUE; may be given several times"),
-        ("workdir" = Option<String>, Query, description = "Where it starts; otherwise where the container did"),
-        ("user" = Option<String>, Query, description = "Whom it runs as; otherwise as the container"),
-        ("tty" = Option<bool>, Query, description = "It gets a terminal"),
-        ("columns" = Option<u16>, Query, description = "The terminal's width"),
-        ("rows" = Option<u16>, Query, description = "The terminal's height"),
-        ("stdin" = Option<bool>, Query, description = "It gets a standard input"),
         ("container" = Option<String>, Query, description = "In this container; the first if none is named"),
         ("replica" = Option<String>, Query, description = "In this replica"),
     ),
     responses(
-        (status = 101, description = "A WebSocket of the protocol v5.channel.k8s.io"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json"),
-        (status = 426, body = Problem, content_type = "application/problem+json", description = "This is for WebSockets"),
         (status = 504, body = Problem, content_type = "application/problem+json", description = "It did not wake within 60 s"),
     )
 )]
@@ -81,6 +69,61 @@ pub(super) async fn exec(
     let container = query::get(&pairs, "container");
     let session = plane.access.attach(held.id, container, &request).await?;
     Ok(upgrade.on_upgrade(move |socket| serve(socket, session, held)))
+}
+
+/// Says in the document what holds for commands, beside a service and in it: their query, and that they take over the
+/// connection.
+pub(super) fn describe(path: &str, operation: &mut Value) {
+    let own = path.strip_prefix("/v1/services/{app}/{service}/");
+    if !own.is_some_and(|own| ["exec", "run"].contains(&own)) {
+        return;
+    }
+    let name = |name: &str| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}});
+    let query = |name: &str, schema: Value, text: &str| {
+        let required = name == "command";
+        json!({"name": name, "in": "query", "required": required, "schema": schema, "description": text})
+    };
+    let text = || json!({"type": "string"});
+    let flag = || json!({"type": "boolean"});
+    let size = || json!({"type": "integer", "format": "uint16", "minimum": 0, "maximum": u16::MAX});
+    let mut parameters = vec![
+        name("app"),
+        name("service"),
+        query("command", text(), "The program; given again, its arguments"),
+        query(
+            "env",
+            text(),
+            "A variable as KEY=VALUE; may be given several times",
+        ),
+        query(
+            "workdir",
+            text(),
+            "Where it starts; otherwise where the container does",
+        ),
+        query(
+            "user",
+            text(),
+            "Whom it runs as; otherwise as the container",
+        ),
+        query("tty", flag(), "It gets a terminal"),
+        query("columns", size(), "The terminal's width"),
+        query("rows", size(), "The terminal's height"),
+        query("stdin", flag(), "It gets a standard input"),
+    ];
+    if let Some(own) = operation["parameters"].as_array_mut() {
+        parameters.append(own);
+    }
+    operation["parameters"] = Value::Array(parameters);
+    let responses = &mut operation["responses"];
+    responses["101"] = json!({"description": format!("A WebSocket of the protocol {PROTOCOL}")});
+    let problem = json!({"schema": {"$ref": "#/components/schemas/Problem"}});
+    for (status, text) in [
+        ("404", "No such service"),
+        ("426", "This is for WebSockets"),
+    ] {
+        responses[status] =
+            json!({"description": text, "content": {"application/problem+json": problem}});
+    }
 }
 
 /// A WebSocket of the one protocol.

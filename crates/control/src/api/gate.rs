@@ -10,6 +10,7 @@ use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
 use layby_image::registry::TurnedAway;
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -18,8 +19,9 @@ use super::access::{self, Rule};
 use super::params::{self, Params};
 use super::types::Problem;
 use super::who::{self, Known, Peer, Via, Who};
-use super::{mend, once, operations, sse};
-use crate::audit::{self, Entry, Target};
+use super::{ending, hints, mend, once, operations, sse};
+use crate::audit::{self, Entry, Target, Ticket};
+use crate::clock::wall;
 use crate::plane::Plane;
 use crate::store::StoreError;
 use crate::tokens::Rights;
@@ -129,11 +131,11 @@ impl Gate {
     /// What was asked for, in the manner that it was asked for, and once.
     async fn work(
         &self,
-        rule: &'static Rule,
-        who: &Who,
+        call: &Call,
         mut request: Request,
         next: Next,
     ) -> Result<Response, Problem> {
+        let (rule, who) = (call.rule, &call.who);
         let (manner, uri) = self.manner(rule, &request)?;
         if let Some(uri) = uri {
             *request.uri_mut() = uri;
@@ -144,11 +146,21 @@ impl Gate {
         };
         let carry_out = async |request: Request| {
             let response = next.run(request).await;
-            let verb = rule.verb.unwrap_or_default();
+            let response = match rule.verb {
+                Some(_) => ending::watch(&self.plane, response),
+                None => response,
+            };
+            let response = hints::fit(response, &who.rights).await;
+            let order = operations::Order {
+                verb: rule.verb.unwrap_or_default(),
+                target: &call.target,
+                who,
+                asked_at: call.asked_at,
+            };
             match manner {
                 Manner {
                     operation: true, ..
-                } => operations::take(&self.plane, verb, who, response),
+                } => operations::take(&self.plane, order, response).await,
                 Manner { events: true, .. } => sse::turn(rule.path, response),
                 _ => response,
             }
@@ -230,6 +242,7 @@ pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
         who,
         target: String::new(),
         begun,
+        asked_at: wall(),
     };
     if let Err(problem) = gate.judge(rule, &call.who.rights, &request, &mut call.target) {
         return call.end(&gate.plane, problem.into_response()).await;
@@ -255,25 +268,30 @@ struct Call {
     who: Who,
     target: String,
     begun: Instant,
+    asked_at: Timestamp,
 }
 
 impl Call {
     async fn carry_out(self, gate: &Gate, request: Request, next: Next) -> Response {
-        let done = gate.work(self.rule, &self.who, request, next).await;
+        let done = gate.work(&self, request, next).await;
         let response = done.unwrap_or_else(Problem::into_response);
         self.end(&gate.plane, response).await
     }
 
     /// The answer in its form, and the record of it.
     async fn end(self, plane: &Plane, response: Response) -> Response {
-        let mut response = mend::mend(response).await;
+        let response = mend::mend(response).await;
+        let mut response = match response.status().is_success() {
+            true => response, // its lines are fitted as they come
+            false => hints::fit(response, &self.who.rights).await,
+        };
         let told = response.extensions_mut().remove::<Target>();
+        let ticket = response.extensions_mut().remove::<Ticket>();
         if let Some(verb) = self.rule.verb {
             let target = told.map_or(self.target, |Target(name)| name);
             let (status, took) = (response.status(), self.begun.elapsed());
-            plane
-                .ledger
-                .note(Entry::new(&self.who, verb, &target, status, took));
+            let entry = Entry::new(&self.who, verb, &target, status, took);
+            plane.ledger.note(Entry { ticket, ..entry });
         }
         response
     }

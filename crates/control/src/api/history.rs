@@ -6,13 +6,12 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use layby_model::diff::diff;
 use layby_model::{RevisionId, ServiceId};
-use tokio_stream::wrappers::ReceiverStream;
 
-use super::lines::lines;
+use super::Shared;
 use super::query::{self, Pairs};
+use super::roll::{self, Roll};
 use super::services::parse;
-use super::types::{ChangeView, DiffView, Event, Problem, RevisionView};
-use super::{Shared, Who};
+use super::types::{ChangeView, DiffView, Problem, RevisionView};
 use crate::deploy;
 use crate::plane::Plane;
 use crate::store::Record;
@@ -91,54 +90,29 @@ pub(super) async fn compare(
 #[utoipa::path(
     post,
     path = "/v1/services/{app}/{service}/rollback",
-    params(
-        ("app" = String, Path),
-        ("service" = String, Path),
-        ("to" = Option<u32>, Query, description = "Which one; otherwise the one that was live before"),
-        ("detach" = Option<bool>, Query, description = "Do not wait for the outcome"),
-    ),
+    params(("to" = Option<u32>, Query, description = "Which one; otherwise the one that was live before")),
     responses(
-        (status = 200, body = Event, content_type = "application/x-ndjson", description = "One event a line, the last is `done`"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such service or revision, or its image is gone"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "There is nothing to go back to"),
     )
 )]
-pub(super) async fn rollback(
-    State(plane): Shared,
-    who: Who,
-    Path(names): Path<(String, String)>,
-    pairs: Pairs,
-) -> Result<Response, Problem> {
-    let (id, to) = (parse(names)?, number(&pairs, "to")?);
-    let detach = query::flag(&pairs, "detach");
-    let events = deploy::rollback(plane, &id, to, detach, who).await?;
-    Ok(lines(ReceiverStream::new(events)))
+pub(super) async fn rollback(State(plane): Shared, roll: Roll) -> Result<Response, Problem> {
+    let to = number(&roll.pairs, "to")?;
+    roll::told(deploy::rollback(plane, &roll.id, to, roll.detach, roll.who).await)
 }
 
 /// Makes a revision with the settings of the newest one, and tells how its rollout goes.
 #[utoipa::path(
     post,
     path = "/v1/services/{app}/{service}/redeploy",
-    params(
-        ("app" = String, Path),
-        ("service" = String, Path),
-        ("pull" = Option<bool>, Query, description = "Ask for the images by their names again; otherwise they are the same"),
-        ("detach" = Option<bool>, Query, description = "Do not wait for the outcome"),
-    ),
+    params(("pull" = Option<bool>, Query, description = "Ask for the images by their names again; otherwise they are the same")),
     responses(
-        (status = 200, body = Event, content_type = "application/x-ndjson", description = "One event a line, the last is `done`"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such service, or its image is gone"),
     )
 )]
-pub(super) async fn redeploy(
-    State(plane): Shared,
-    who: Who,
-    Path(names): Path<(String, String)>,
-    pairs: Pairs,
-) -> Result<Response, Problem> {
-    let (pull, detach) = (query::flag(&pairs, "pull"), query::flag(&pairs, "detach"));
-    let events = deploy::redeploy(plane, &parse(names)?, pull, detach, who).await?;
-    Ok(lines(ReceiverStream::new(events)))
+pub(super) async fn redeploy(State(plane): Shared, roll: Roll) -> Result<Response, Problem> {
+    let pull = query::flag(&roll.pairs, "pull");
+    roll::told(deploy::redeploy(plane, &roll.id, pull, roll.detach, roll.who).await)
 }
 
 /// A revision's number in a query.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -12,6 +12,7 @@ use layby_image::registry::Hosts;
 use layby_image::{Format, Image, Reference};
 use layby_model::error_chain;
 
+use super::body::MaySay;
 use super::page::Page;
 use super::pipe;
 use super::query::{self, Pairs};
@@ -145,12 +146,10 @@ fn used(revision: &Revision, image: &Image, name: &str, hosts: &Hosts) -> Option
         (status = 409, body = Problem, content_type = "application/problem+json", description = "Builds or deploys are under way"),
     )
 )]
-pub(super) async fn prune(State(plane): Shared, body: Bytes) -> Result<Json<PruneView>, Problem> {
-    let body: PruneBody = match body.is_empty() {
-        true => PruneBody::default(),
-        false => serde_json::from_slice(&body)
-            .map_err(|error| Problem::bad_request(format!("the body: {error}")))?,
-    };
+pub(super) async fn prune(
+    State(plane): Shared,
+    MaySay(body): MaySay<PruneBody>,
+) -> Result<Json<PruneView>, Problem> {
     Ok(Json(crate::prune::prune(&plane, body).await?))
 }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Path, State};
@@ -13,6 +12,7 @@ use layby_model::ServiceId;
 use layby_model::engine::{LogQuery, RunSpec};
 use layby_model::job::RunId;
 
+use super::body::Said;
 use super::lines::lines;
 use super::query::{self, Pairs};
 use super::types::{CommandBody, JobView, LogView, Problem, RunView};
@@ -63,11 +63,12 @@ pub(super) async fn detail(
 )]
 pub(super) async fn remove(
     State(plane): Shared,
+    who: Who,
     Path(names): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let id = services::parse(names)?;
     view(&plane, &id)?;
-    plane.jobs.remove(&id.app, Some(&id)).await?;
+    plane.jobs.remove(&id.app, Some(&id), &who.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -265,11 +266,9 @@ pub(super) async fn begin_command(
     State(plane): Shared,
     who: Who,
     Path(names): Path<(String, String)>,
-    body: Bytes,
+    Said(body): Said<CommandBody>,
 ) -> Result<(StatusCode, Json<RunView>), Problem> {
     let id = services::parse(names)?;
-    let body: CommandBody = serde_json::from_slice(&body)
-        .map_err(|error| Problem::bad_request(format!("the body: {error}")))?;
     let order = OneOff {
         command: body.command,
         env: body.env,
@@ -301,24 +300,9 @@ pub(super) async fn begin_command(
 #[utoipa::path(
     get,
     path = "/v1/services/{app}/{service}/run",
-    params(
-        ("app" = String, Path),
-        ("service" = String, Path),
-        ("command" = String, Query, description = "The program; given again, its arguments"),
-        ("env" = Option<String>, Query, description = "A variable as KEY=VALUE; may be given several times"),
-        ("workdir" = Option<String>, Query, description = "Where it starts; otherwise where the service does"),
-        ("user" = Option<String>, Query, description = "Whom it runs as; otherwise as the service"),
-        ("tty" = Option<bool>, Query, description = "It gets a terminal"),
-        ("columns" = Option<u16>, Query, description = "The terminal's width"),
-        ("rows" = Option<u16>, Query, description = "The terminal's height"),
-        ("stdin" = Option<bool>, Query, description = "It gets a standard input"),
-        ("time_limit_ms" = Option<u64>, Query, description = "It is ended after this; its exit code is 124 then"),
-    ),
+    params(("time_limit_ms" = Option<u64>, Query, description = "It is ended after this; its exit code is 124 then")),
     responses(
-        (status = 101, description = "A WebSocket of the protocol v5.channel.k8s.io"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "Nothing of the service is live, or too many runs go on"),
-        (status = 426, body = Problem, content_type = "application/problem+json", description = "This is for WebSockets"),
     )
 )]
 pub(super) async fn hold(

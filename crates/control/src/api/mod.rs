@@ -3,14 +3,17 @@
 mod access;
 mod apps;
 mod audit;
+mod body;
 mod builds;
 mod canary;
 mod document;
+mod ending;
 mod events;
 mod exec;
 mod files;
 mod forward;
 mod gate;
+mod hints;
 mod history;
 mod images;
 mod jobs;
@@ -28,10 +31,12 @@ mod problem;
 mod query;
 mod registries;
 mod replica;
+mod roll;
 mod secrets;
 mod services;
 mod sizes;
 mod sse;
+mod state;
 mod switch;
 mod tokens;
 mod transfers;
@@ -123,6 +128,9 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(volumes::list, volumes::create))
         .routes(routes!(volumes::inspect, volumes::remove))
         .routes(routes!(services::rollout))
+        .routes(routes!(state::look))
+        .routes(routes!(state::export))
+        .routes(routes!(state::import))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::remove))
         .routes(routes!(audit::audit))

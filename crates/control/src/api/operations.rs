@@ -2,6 +2,7 @@
 //! goes and ended. Asked for by `Prefer: respond-async` (RFC 7240), or by `detach=true` where no stream is accepted.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Json;
@@ -10,14 +11,18 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
+use jiff::Timestamp;
+use layby_model::error_chain;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::types::Problem;
+use super::types::{Problem, RevisionOutcome};
 use super::{Shared, Who, sse};
+use crate::audit::Target;
 use crate::clock::wall;
 use crate::plane::Plane;
+use crate::store::OperationRow;
 
 /// So many are remembered; the oldest that have ended go first.
 const KEPT: usize = 500;
@@ -31,8 +36,10 @@ const BYTES_OF_OPERATION: usize = 1 << 20;
 const BYTES_OF_OWNER: usize = 4 << 20;
 /// So many of all.
 const BYTES: usize = 16 << 20;
+/// So many bytes of the last events of each are written down when it ends.
+const BYTES_WRITTEN: usize = 32 << 10;
 
-/// Something that takes time. It is known until the node starts anew, or until many others came after it.
+/// Something that takes time. It is known until many others came after it, also when the node has started anew.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct OperationView {
     /// Its id.
@@ -41,18 +48,34 @@ pub struct OperationView {
     pub verb: String,
     /// Who asked.
     pub who: String,
+    /// On what: an app, a service, an image.
+    pub target: String,
     /// Where it is.
     pub state: OperationState,
-    /// When it began (RFC 3339).
+    /// When it was asked for (RFC 3339).
     pub begun_at: String,
     /// When it ended (RFC 3339); `null`: it goes on.
     pub ended_at: Option<String>,
     /// The exit code that `layby` would end with: 0 done, 3 failed and what was live is kept, 5 timed out, ...; `null`: it
-    /// goes on.
+    /// goes on, or was interrupted.
     pub code: Option<i32>,
-    /// What happened, the newest 200: the same as the stream's lines.
+    /// What happened, the newest 200: the same as the stream's lines. Of one that ended in an earlier life of the node the
+    /// last few are kept.
     #[schema(value_type = Vec<Object>)]
     pub events: VecDeque<Value>,
+    /// Of one that was interrupted: the revisions that were made for it, and what became of them since.
+    pub revisions: Vec<OperationRevision>,
+}
+
+/// A revision that was made for an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OperationRevision {
+    /// The service, as `app/service`.
+    pub service: String,
+    /// The revision's number.
+    pub revision: u32,
+    /// What became of its rollout, with which the node goes on after a restart.
+    pub outcome: RevisionOutcome,
 }
 
 /// Where an operation is.
@@ -65,6 +88,8 @@ pub enum OperationState {
     Done,
     /// It failed.
     Failed,
+    /// The node ended while it went on: nobody knows more of it than `revisions` say.
+    Interrupted,
 }
 
 /// One operation, as it is now.
@@ -82,26 +107,82 @@ pub(super) async fn operation(
     who: Who,
     Path(id): Path<String>,
 ) -> Result<Json<OperationView>, Problem> {
-    let found = plane
-        .operations
-        .all()
-        .get(&id)
-        .filter(|kept| who.rights.is_whole() || kept.owner == who.owner)
-        .map(|kept| kept.view.clone());
-    found.map(Json).ok_or_else(|| {
-        let text = format!("there is no operation {id:?} in this life of the node");
+    let may_see = |owner: &str| who.rights.is_whole() || owner == who.owner;
+    let kept = plane.operations.all().get(&id).map(|kept| {
+        let view = kept.view.clone();
+        (kept.owner.clone(), view)
+    });
+    let found = match kept {
+        Some(kept) => Some(kept),
+        None => written(&plane, &id).await?,
+    };
+    let found = found.filter(|(owner, _)| may_see(owner));
+    found.map(|(_, view)| Json(view)).ok_or_else(|| {
+        let text = format!("there is no operation {id:?} (any more)");
         Problem::new(StatusCode::NOT_FOUND, "not-found", text)
             .hint("`layby status` and `layby history` show what became of services")
     })
 }
 
+/// One that the store has; with its owner.
+async fn written(plane: &Plane, id: &str) -> Result<Option<(String, OperationView)>, Problem> {
+    let numbers = id.split_once('-');
+    let numbers =
+        numbers.and_then(|(life, number)| Some((life.parse().ok()?, number.parse().ok()?)));
+    let Some((life, number)) = numbers else {
+        return Ok(None);
+    };
+    let Some((row, made)) = plane.store.operation(life, number).await? else {
+        return Ok(None);
+    };
+    let revisions = made.into_iter().map(|made| OperationRevision {
+        service: made.service,
+        revision: made.id.0,
+        outcome: made.outcome,
+    });
+    let view = OperationView {
+        id: format!("{}-{}", row.life, row.number),
+        verb: row.verb,
+        who: row.who,
+        target: row.target,
+        state: match (row.ended, row.code) {
+            (None, _) => OperationState::Running,
+            (Some(_), None) => OperationState::Interrupted,
+            (Some(_), Some(code)) => state(code),
+        },
+        begun_at: row.begun.to_string(),
+        ended_at: row.ended.map(|at| at.to_string()),
+        code: row.code,
+        // What cannot be read any more tells nothing.
+        events: serde_json::from_str(&row.events).unwrap_or_default(),
+        revisions: revisions.collect(),
+    };
+    Ok(Some((row.owner, view)))
+}
+
 /// All that the node remembers.
 #[derive(Default)]
-pub(crate) struct Operations(Mutex<BTreeMap<String, Kept>>);
+pub(crate) struct Operations {
+    kept: Mutex<BTreeMap<String, Kept>>,
+    /// How many there were in this life of the node.
+    count: AtomicU32,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Order<'a> {
+    /// A row's verb in the table of access.
+    pub(super) verb: &'a str,
+    /// On what, as far as the request says.
+    pub(super) target: &'a str,
+    pub(super) who: &'a Who,
+    pub(super) asked_at: Timestamp,
+}
 
 /// One of them.
 struct Kept {
-    number: u64,
+    number: u32,
+    asked_at: Timestamp,
     /// As `Who` has it.
     owner: String,
     /// How long each line was from which an event comes.
@@ -116,6 +197,31 @@ impl Kept {
 
     fn has_ended(&self) -> bool {
         self.view.ended_at.is_some()
+    }
+
+    /// As it is written down.
+    fn row(&self, life: u32) -> OperationRow {
+        let mut events = Vec::new();
+        let mut bytes = 0;
+        for (event, length) in self.view.events.iter().zip(&self.lines).rev() {
+            bytes += length;
+            if bytes > BYTES_WRITTEN {
+                break;
+            }
+            events.insert(0, event);
+        }
+        OperationRow {
+            life,
+            number: self.number,
+            owner: self.owner.clone(),
+            who: self.view.who.clone(),
+            verb: self.view.verb.clone(),
+            target: self.view.target.clone(),
+            begun: self.asked_at,
+            ended: self.view.ended_at.as_ref().and_then(|at| at.parse().ok()),
+            code: self.view.code,
+            events: serde_json::to_string(&events).unwrap_or_default(),
+        }
     }
 }
 
@@ -149,11 +255,12 @@ fn make_room(all: &mut BTreeMap<String, Kept>, owner: Option<&str>, most: usize)
 
 impl Operations {
     fn all(&self) -> MutexGuard<'_, BTreeMap<String, Kept>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        // Nothing panics while it is held.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A new one; `None`: too many go on.
-    fn begin(&self, life: u32, verb: &str, who: &Who) -> Option<OperationView> {
+    fn begin(&self, life: u32, order: Order<'_>) -> Option<(OperationView, OperationRow)> {
         let mut all = self.all();
         if all.len() >= KEPT {
             let ended = all.iter().filter(|(_, kept)| kept.has_ended());
@@ -161,25 +268,29 @@ impl Operations {
             let oldest = oldest.map(|(id, _)| id.clone())?;
             all.remove(&oldest);
         }
-        let number = all.values().map(|kept| kept.number + 1).max().unwrap_or(1);
+        let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         let view = OperationView {
             id: format!("{life}-{number}"),
-            verb: verb.to_owned(),
-            who: who.name.clone(),
+            verb: order.verb.to_owned(),
+            who: order.who.name.clone(),
+            target: order.target.to_owned(),
             state: OperationState::Running,
-            begun_at: wall().to_string(),
+            begun_at: order.asked_at.to_string(),
             ended_at: None,
             code: None,
             events: VecDeque::new(),
+            revisions: Vec::new(),
         };
         let kept = Kept {
             number,
-            owner: who.owner.clone(),
+            asked_at: order.asked_at,
+            owner: order.who.owner.clone(),
             lines: VecDeque::new(),
             view: view.clone(),
         };
+        let row = kept.row(life);
         all.insert(view.id.clone(), kept);
-        Some(view)
+        Some((view, row))
     }
 
     fn tell(&self, id: &str, line: &[u8]) {
@@ -201,21 +312,28 @@ impl Operations {
         make_room(&mut all, None, BYTES);
     }
 
-    fn end(&self, id: &str) {
-        if let Some(Kept { view, .. }) = self.all().get_mut(id) {
-            let code = view.events.back().map_or(1, code);
-            view.code = Some(code);
-            view.ended_at = Some(wall().to_string());
-            view.state = match code {
-                0 => OperationState::Done,
-                _ => OperationState::Failed,
-            };
-        }
+    /// Ends one, and gives it as it is written down.
+    fn end(&self, life: u32, id: &str) -> Option<OperationRow> {
+        let mut all = self.all();
+        let kept = all.get_mut(id)?;
+        let view = &mut kept.view;
+        let code = view.events.back().map_or(1, code);
+        view.code = Some(code);
+        view.ended_at = Some(wall().to_string());
+        view.state = state(code);
+        Some(kept.row(life))
+    }
+}
+
+fn state(code: i32) -> OperationState {
+    match code {
+        0 => OperationState::Done,
+        _ => OperationState::Failed,
     }
 }
 
 /// The exit code that a stream's last line says.
-fn code(last: &Value) -> i32 {
+pub(super) fn code(last: &Value) -> i32 {
     match (last["type"].as_str(), last["code"].as_i64()) {
         (Some("done"), Some(code)) => i32::try_from(code).unwrap_or(1),
         (Some("done"), None) => 0,
@@ -235,22 +353,41 @@ pub(super) fn is_asked(headers: &HeaderMap, detach: bool) -> bool {
 }
 
 /// Answers with an operation, if what the handler answers is a stream of lines; anything else is answered as it is.
-pub(super) fn take(plane: &Arc<Plane>, verb: &str, who: &Who, response: Response) -> Response {
+pub(super) async fn take(plane: &Arc<Plane>, order: Order<'_>, response: Response) -> Response {
     let kind = response.headers().get(header::CONTENT_TYPE);
     if response.status() != StatusCode::OK || kind.is_none_or(|kind| kind != sse::LINES) {
         return response;
     }
-    let Some(view) = plane.operations.begin(plane.life(), verb, who) else {
+    let told = response.extensions().get::<Target>();
+    let order = Order {
+        target: told.map_or(order.target, |target| &target.0),
+        ..order
+    };
+    let Some((view, row)) = plane.operations.begin(plane.life(), order) else {
         let text = format!("{KEPT} operations go on already");
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", text)
             .hint("wait until some have ended")
             .into_response();
     };
+    if let Err(error) = plane.store.begin_operation(row).await {
+        tracing::warn!(
+            error = error_chain(&error),
+            "an operation will not be known after a restart"
+        );
+    }
     let (parts, body) = response.into_parts();
     let (task_plane, id) = (Arc::clone(plane), view.id.clone());
     plane.spawn(async move {
         follow(&task_plane.operations, &id, body).await;
-        task_plane.operations.end(&id);
+        let row = task_plane.operations.end(task_plane.life(), &id);
+        if let Some(row) = row
+            && let Err(error) = task_plane.store.end_operation(row).await
+        {
+            tracing::warn!(
+                error = error_chain(&error),
+                "the end of an operation will not be known after a restart"
+            );
+        }
     });
     let place = [
         (header::LOCATION, format!("/v1/operations/{}", view.id)),
@@ -286,6 +423,16 @@ async fn follow(operations: &Operations, id: &str, body: Body) {
 mod tests {
     use super::*;
 
+    fn begin(operations: &Operations, who: &Who) -> Option<OperationView> {
+        let order = Order {
+            verb: "up",
+            target: "shop",
+            who,
+            asked_at: wall(),
+        };
+        operations.begin(1, order).map(|(view, _)| view)
+    }
+
     #[tokio::test]
     async fn an_operation_ends_as_its_last_line_says() {
         let operations = Operations::default();
@@ -304,10 +451,11 @@ mod tests {
             ("{\"type\":\"error\"}\n", 1, OperationState::Failed),
             ("", 1, OperationState::Failed),
         ] {
-            let begun = operations.begin(1, "up", &Who::root()).expect("room");
+            let begun = begin(&operations, &Who::root()).expect("room");
             assert_eq!(begun.state, OperationState::Running);
             follow(&operations, &begun.id, Body::from(lines)).await;
-            operations.end(&begun.id);
+            let row = operations.end(1, &begun.id).expect("it is there");
+            assert_eq!(row.code, Some(code));
             let all = operations.all();
             let ended = &all[&begun.id].view;
             assert_eq!((ended.code, ended.state), (Some(code), state), "{lines}");
@@ -317,13 +465,13 @@ mod tests {
     #[test]
     fn only_so_many_are_remembered_and_none_that_goes_on_is_forgotten() {
         let operations = Operations::default();
-        let first = operations.begin(1, "up", &Who::root()).expect("room");
-        let second = operations.begin(1, "up", &Who::root()).expect("room");
-        operations.end(&second.id);
+        let first = begin(&operations, &Who::root()).expect("room");
+        let second = begin(&operations, &Who::root()).expect("room");
+        operations.end(1, &second.id);
         for _ in 2..=KEPT {
-            operations.begin(1, "up", &Who::root()).expect("room");
+            begin(&operations, &Who::root()).expect("room");
         }
-        assert!(operations.begin(1, "up", &Who::root()).is_none());
+        assert!(begin(&operations, &Who::root()).is_none());
         let all = operations.all();
         assert!(all.len() == KEPT && all.contains_key(&first.id) && !all.contains_key(&second.id));
     }
@@ -338,7 +486,7 @@ mod tests {
                 owner: format!("token {}", n % 8),
                 ..Who::root()
             };
-            let begun = operations.begin(1, "up", &who).expect("room");
+            let begun = begin(&operations, &who).expect("room");
             follow(&operations, &begun.id, Body::from(line.repeat(40))).await;
             assert!(operations.all()[&begun.id].bytes() <= BYTES_OF_OPERATION);
             let own = operations.all();
@@ -346,7 +494,7 @@ mod tests {
             assert!(own.map(Kept::bytes).sum::<usize>() <= BYTES_OF_OWNER);
         }
         assert!(bytes() <= BYTES);
-        let begun = operations.begin(1, "up", &Who::root()).expect("room");
+        let begun = begin(&operations, &Who::root()).expect("room");
         let long = format!("{}\n{{\"type\":\"done\"}}\n", "x".repeat(2 * MAX_LINE));
         follow(&operations, &begun.id, Body::from(long)).await;
         let all = operations.all();

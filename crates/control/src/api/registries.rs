@@ -1,12 +1,12 @@
 //! Who the node is at other registries. No answer holds a password.
 
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use layby_image::client::{Credentials, Keyring, Options, check_login, log_in, log_out};
 
 use super::Shared;
+use super::body::Hushed;
 use super::images::broke_off;
 use super::query::{self, Pairs};
 use super::types::{LoginBody, LoginView, Problem};
@@ -42,15 +42,9 @@ pub(super) async fn list(State(plane): Shared) -> Result<Json<Vec<LoginView>>, P
 )]
 pub(super) async fn login(
     State(plane): Shared,
-    body: Bytes,
+    Hushed(body): Hushed<LoginBody>,
 ) -> Result<(Extension<Target>, Json<LoginView>), Problem> {
     // Where it is wrong is told, not what stands there: it may be the password.
-    let body: LoginBody = serde_json::from_slice(&body).map_err(|error| {
-        let column = error.column();
-        Problem::bad_request(format!(
-            "the body is no login: it is JSON with registry, user and password (column {column})"
-        ))
-    })?;
     let registry = named(&body.registry)?;
     let registries = plane.registries.clone();
     let work = move || {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -13,6 +13,7 @@ use layby_model::AppName;
 use layby_model::secret::SecretValue;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::body;
 use super::lines::lines;
 use super::query::{self, Pairs};
 use super::types::{Event, KeptSecret, Problem, SetSecrets};
@@ -38,6 +39,9 @@ pub(super) async fn list(
     pairs: Pairs,
 ) -> Result<Json<Vec<KeptSecret>>, Problem> {
     let app = app(query::get(&pairs, "app"))?;
+    if let Some(app) = &app {
+        who.rights.require(app.as_str())?;
+    }
     let mut secrets = secrets::list(&plane, app.as_ref()).await?;
     secrets.retain(|secret| match &secret.app {
         Some(app) => who.rights.covers(app),
@@ -78,7 +82,7 @@ pub(super) async fn set(
         app: of,
         values,
         no_deploy,
-    } = parse(&body)?;
+    } = body::hushed(&body)?;
     let app = app(of.as_deref())?;
     own(&who, app.as_ref())?;
     let setting = Setting {
@@ -141,18 +145,6 @@ fn own(who: &Who, app: Option<&AppName>) -> Result<(), Problem> {
             |app| format!("the app {app}"),
         ))),
     }
-}
-
-/// What the body says. The reader's own words would show some of it.
-fn parse(body: &Bytes) -> Result<SetSecrets, Problem> {
-    serde_json::from_slice(body).map_err(|error| {
-        let text = format!(
-            "the body is not what `SetSecrets` says, at line {}, column {}",
-            error.line(),
-            error.column()
-        );
-        Problem::bad_request(text)
-    })
 }
 
 fn decoded(values: BTreeMap<String, String>) -> Result<BTreeMap<String, SecretValue>, Problem> {

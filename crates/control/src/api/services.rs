@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use layby_model::state::Showing;
 use layby_model::{ServiceId, Wakefulness};
-use tokio_stream::wrappers::ReceiverStream;
 
+use super::body::MaySay;
 use super::canary;
 use super::lines::lines;
 use super::query::{self, Pairs};
+use super::roll::{self, Roll};
 use super::types::{DeployBody, Event, Problem, ServiceDetail, ServiceView};
 use super::{Shared, Who};
 use crate::addresses;
@@ -191,36 +191,22 @@ pub(super) async fn sleep(
     post,
     path = "/v1/services/{app}/{service}/deploy",
     params(
-        ("app" = String, Path),
-        ("service" = String, Path),
-        ("detach" = Option<bool>, Query, description = "Do not wait for the outcome"),
         ("canary" = Option<String>, Query, description = "Try it out on so many percent of the requests, `1%` to `99%`"),
         ("canary_header" = Option<String>, Query, description = "Try it out on requests with this header, `NAME` or `NAME=VALUE`"),
         ("canary_cookie" = Option<String>, Query, description = "Try it out on requests with this cookie, `NAME` or `NAME=VALUE`"),
     ),
     request_body = Option<DeployBody>,
     responses(
-        (status = 200, body = Event, content_type = "application/x-ndjson", description = "One event a line, the last is `done`"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such service, or no such image"),
     )
 )]
 pub(super) async fn deploy(
     State(plane): Shared,
-    who: Who,
-    Path(names): Path<(String, String)>,
-    pairs: Pairs,
-    body: Bytes,
+    roll: Roll,
+    MaySay(body): MaySay<DeployBody>,
 ) -> Result<Response, Problem> {
-    let id = parse(names)?;
-    let body: DeployBody = match body.is_empty() {
-        true => DeployBody::default(),
-        false => serde_json::from_slice(&body)
-            .map_err(|error| Problem::bad_request(format!("the body: {error}")))?,
-    };
-    let detach = query::flag(&pairs, "detach");
-    let share = canary::share(&pairs)?;
-    let events = deploy::change(plane, &id, body, share, detach, who).await?;
-    Ok(lines(ReceiverStream::new(events)))
+    let share = canary::share(&roll.pairs)?;
+    roll::told(deploy::change(plane, &roll.id, body, share, roll.detach, roll.who).await)
 }
 
 /// Tells how the rollout of a service's newest revision goes until it is live or has failed; also one that a push has
@@ -238,8 +224,7 @@ pub(super) async fn rollout(
     State(plane): Shared,
     Path(names): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    let events = deploy::follow(plane, &parse(names)?).await?;
-    Ok(lines(ReceiverStream::new(events)))
+    roll::told(deploy::follow(plane, &parse(names)?).await)
 }
 
 /// Asks a service to be so awake, and waits until it is.

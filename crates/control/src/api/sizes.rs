@@ -3,20 +3,17 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use layby_model::advice::{self, Advice};
 use layby_model::power::{self, Power};
-use serde::de::DeserializeOwned;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::Shared;
-use super::lines::lines;
-use super::query::{self, Pairs};
-use super::services::{find, parse};
-use super::types::{AdviceView, Event, PowerBody, PowerView, PresetBody, Problem, ScaleBody};
+use super::body::Said;
+use super::roll::{self, Roll};
+use super::services::find;
+use super::types::{AdviceView, PowerBody, PowerView, PresetBody, Problem, ScaleBody};
 use super::who::Who;
 use crate::deploy;
 use crate::deploy::current;
@@ -29,31 +26,21 @@ const PRESETS_MAX: u32 = 100;
 #[utoipa::path(
     post,
     path = "/v1/services/{app}/{service}/scale",
-    params(
-        ("app" = String, Path),
-        ("service" = String, Path),
-        ("detach" = Option<bool>, Query, description = "Do not wait until it has them"),
-    ),
     request_body = ScaleBody,
     responses(
-        (status = 200, body = Event, content_type = "application/x-ndjson", description = "One event a line, the last is `done`"),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "Not a number of replicas that a service can have"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "It is disabled, or so many do not fit into the machine"),
     )
 )]
 pub(super) async fn scale(
     State(plane): Shared,
-    Path(names): Path<(String, String)>,
-    who: Who,
-    pairs: Pairs,
-    body: Bytes,
+    roll: Roll,
+    Said(ScaleBody { replicas }): Said<ScaleBody>,
 ) -> Result<Response, Problem> {
-    let id = parse(names)?;
-    let ScaleBody { replicas } = read(&body)?;
-    let detach = query::flag(&pairs, "detach");
-    let events = deploy::scale::change(plane, &id, replicas, detach, &who).await?;
-    Ok(lines(ReceiverStream::new(events)))
+    let Roll {
+        id, detach, who, ..
+    } = roll;
+    roll::told(deploy::scale::change(plane, &id, replicas, detach, &who).await)
 }
 
 /// What a service has used, and the power that is proposed for that.
@@ -93,31 +80,21 @@ pub(super) async fn advise(
 #[utoipa::path(
     post,
     path = "/v1/services/{app}/{service}/power",
-    params(
-        ("app" = String, Path),
-        ("service" = String, Path),
-        ("detach" = Option<bool>, Query, description = "Do not wait for the outcome"),
-    ),
     request_body = PowerBody,
     responses(
-        (status = 200, body = Event, content_type = "application/x-ndjson", description = "One event a line, the last is `done`"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "It does not fit into the machine"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "There is no such power"),
     )
 )]
 pub(super) async fn change(
     State(plane): Shared,
-    Path(names): Path<(String, String)>,
-    who: Who,
-    pairs: Pairs,
-    body: Bytes,
+    roll: Roll,
+    Said(PowerBody { power }): Said<PowerBody>,
 ) -> Result<Response, Problem> {
-    let id = parse(names)?;
-    let PowerBody { power } = read(&body)?;
-    let detach = query::flag(&pairs, "detach");
-    let events = deploy::power::change(plane, &id, power.as_deref(), detach, &who).await?;
-    Ok(lines(ReceiverStream::new(events)))
+    let Roll {
+        id, detach, who, ..
+    } = roll;
+    roll::told(deploy::power::change(plane, &id, power.as_deref(), detach, &who).await)
 }
 
 /// The powers of the node, from the least to the most.
@@ -154,12 +131,12 @@ pub(super) async fn list(State(plane): Shared, who: Who) -> Result<Json<Vec<Powe
 pub(super) async fn set(
     State(plane): Shared,
     Path(name): Path<String>,
-    body: Bytes,
+    Said(figures): Said<PresetBody>,
 ) -> Result<Json<PowerView>, Problem> {
     let PresetBody {
         cpu_milli,
         memory_bytes,
-    } = read(&body)?;
+    } = figures;
     let preset = Power {
         name,
         cpu_milli,
@@ -239,8 +216,4 @@ fn users(plane: &Plane, name: &str) -> Vec<(String, Limits)> {
         (spec.power.as_deref() == Some(name)).then(|| (id.to_string(), has))
     });
     of_it.collect()
-}
-
-fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| Problem::bad_request(format!("the body: {error}")))
 }

@@ -3,12 +3,10 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use tokio_stream::wrappers::ReceiverStream;
 
-use super::lines::lines;
-use super::query::{self, Pairs};
+use super::roll::{self, Roll};
 use super::services::parse;
-use super::types::{Event, Problem, RemovedView, ServiceView};
+use super::types::{Problem, RemovedView, ServiceView};
 use super::{Shared, Who};
 use crate::deploy;
 
@@ -37,26 +35,12 @@ pub(super) async fn disable(
 #[utoipa::path(
     post,
     path = "/v1/services/{app}/{service}/enable",
-    params(
-        ("app" = String, Path),
-        ("service" = String, Path),
-        ("detach" = Option<bool>, Query, description = "Do not wait for the outcome"),
-    ),
     responses(
-        (status = 200, body = Event, content_type = "application/x-ndjson", description = "One event a line, the last is `done`"),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "It is being taken down"),
     )
 )]
-pub(super) async fn enable(
-    State(plane): Shared,
-    who: Who,
-    Path(names): Path<(String, String)>,
-    pairs: Pairs,
-) -> Result<Response, Problem> {
-    let detach = query::flag(&pairs, "detach");
-    let events = deploy::enable(plane, &parse(names)?, detach, &who).await?;
-    Ok(lines(ReceiverStream::new(events)))
+pub(super) async fn enable(State(plane): Shared, roll: Roll) -> Result<Response, Problem> {
+    roll::told(deploy::enable(plane, &roll.id, roll.detach, &roll.who).await)
 }
 
 /// Takes a service down with its history, and answers when it is gone. Its volumes stay.
@@ -72,10 +56,11 @@ pub(super) async fn enable(
 )]
 pub(super) async fn remove(
     State(plane): Shared,
+    who: Who,
     Path(names): Path<(String, String)>,
 ) -> Result<Json<RemovedView>, Problem> {
     let id = parse(names)?;
-    deploy::remove(&plane, &id).await?;
+    deploy::remove(&plane, &id, &who).await?;
     Ok(Json(RemovedView {
         removed: vec![id.to_string()],
         volumes: Vec::new(),

@@ -1,11 +1,11 @@
 //! Tokens: who may use the node over the network.
 
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 
 use super::Shared;
+use super::body::Said;
 use super::types::{NewToken, Problem, TokenBody, TokenView};
 use crate::audit::Target;
 use crate::tokens;
@@ -29,10 +29,8 @@ pub(super) async fn list(State(plane): Shared) -> Result<Json<Vec<TokenView>>, P
 )]
 pub(super) async fn create(
     State(plane): Shared,
-    body: Bytes,
+    Said(body): Said<TokenBody>,
 ) -> Result<(Extension<Target>, Json<NewToken>), Problem> {
-    let body: TokenBody = serde_json::from_slice(&body)
-        .map_err(|error| Problem::bad_request(format!("the body: {error}")))?;
     let made = tokens::create(&plane, body).await?;
     let target = Extension(Target(made.token.name.clone()));
     Ok((target, Json(made)))

@@ -9,6 +9,7 @@ mod job;
 mod outcome;
 mod secret;
 mod sizes;
+mod state;
 mod token;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ pub use outcome::Outcome;
 pub use secret::{KeptSecret, SetSecrets};
 use serde::{Deserialize, Serialize};
 pub use sizes::{AdviceView, PowerBody, PowerView, PresetBody, ScaleBody, SizeView};
+pub use state::{ImportedView, StateImage, StateView};
 pub use token::{NewToken, TokenBody, TokenView};
 use utoipa::ToSchema;
 

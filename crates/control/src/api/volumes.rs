@@ -1,11 +1,11 @@
 //! Named volumes of the node.
 
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use layby_model::mounts::VolumeReport;
 
+use super::body::Said;
 use super::types::{Problem, VolumeBody, VolumeView};
 use super::{Shared, Who};
 use crate::audit::Target;
@@ -32,10 +32,8 @@ pub(super) async fn list(State(plane): Shared, who: Who) -> Result<Json<Vec<Volu
 )]
 pub(super) async fn create(
     State(plane): Shared,
-    body: Bytes,
+    Said(body): Said<VolumeBody>,
 ) -> Result<(Extension<Target>, Json<VolumeView>), Problem> {
-    let body: VolumeBody = serde_json::from_slice(&body)
-        .map_err(|error| Problem::bad_request(format!("the body: {error}")))?;
     let made = volumes::make(&plane, &body.name, &body.labels).await?;
     let target = Extension(Target(made.name.clone()));
     Ok((target, Json(view(made))))

@@ -70,7 +70,8 @@ pub(super) async fn app(plane: &Arc<Plane>, app: App) -> Result<Begun, Problem> 
         revisions.push(new);
     }
     let turn = plane.deploys.lock().await;
-    let (committed, leaving) = replace(plane, &turn, revisions, &app.orphans).await?;
+    let orphans = (&app.orphans[..], app.made_by.as_str());
+    let (committed, leaving) = replace(plane, &turn, revisions, orphans).await?;
     Ok(Begun {
         before,
         committed,
@@ -85,16 +86,16 @@ pub(crate) async fn commit_in_turn(
     turn: &MutexGuard<'_, ()>,
     revisions: Vec<NewRevision>,
 ) -> Result<Vec<Committed>, Problem> {
-    let (committed, _) = replace(plane, turn, revisions, &[]).await?;
+    let (committed, _) = replace(plane, turn, revisions, (&[], "")).await?;
     Ok(committed)
 }
 
-/// The same, in place of services that then go. Where it is refused, these stay.
+/// The same, in place of services that then go by somebody's word. Where it is refused, these stay.
 async fn replace(
     plane: &Arc<Plane>,
     turn: &MutexGuard<'_, ()>,
     mut revisions: Vec<NewRevision>,
-    orphans: &[ServiceId],
+    (orphans, by): (&[ServiceId], &str),
 ) -> Result<(Vec<Committed>, Vec<Leaving>), Problem> {
     let mut rows = plane.store.services().await?;
     // Nothing that they claim is in the way.
@@ -114,7 +115,7 @@ async fn replace(
     };
     // From here on what is written is told, whatever else goes wrong.
     let back = enable(plane, same).await;
-    let leaving = whole::withdraw_in_turn(plane, turn, orphans).await;
+    let leaving = whole::withdraw_in_turn(plane, turn, orphans, by).await;
     if has_jobs {
         plane.jobs.reload().await;
     }
@@ -277,7 +278,7 @@ fn shown(
 }
 
 /// Hands a row that was written to the driver of its service, which is started if there is none.
-pub(super) async fn tell_driver(plane: &Arc<Plane>, row: Row) {
+pub(crate) async fn tell_driver(plane: &Arc<Plane>, row: Row) {
     let service = row.service.clone();
     let loaded = plane.load(row).await;
     match plane.driver(&service) {

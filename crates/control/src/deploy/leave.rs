@@ -8,6 +8,7 @@ use layby_model::{AppName, ServiceId};
 use tokio::sync::{MutexGuard, watch};
 
 use super::commit::tell_driver;
+use crate::api::Who;
 use crate::api::types::Problem;
 use crate::driver::Status;
 use crate::plane::Plane;
@@ -24,15 +25,23 @@ pub(super) type Leaving = (ServiceId, watch::Receiver<Arc<Status>>);
 ///
 /// # Errors
 /// There is no such app; or it takes longer than the drain and a minute, and goes on.
-pub(crate) async fn down(plane: &Arc<Plane>, app: &AppName) -> Result<Vec<ServiceId>, Problem> {
-    let (task_plane, app) = (Arc::clone(plane), app.clone());
-    let work = async move { down_whole(&task_plane, &app).await };
+pub(crate) async fn down(
+    plane: &Arc<Plane>,
+    app: &AppName,
+    who: &Who,
+) -> Result<Vec<ServiceId>, Problem> {
+    let (task_plane, app, who) = (Arc::clone(plane), app.clone(), who.clone());
+    let work = async move { down_whole(&task_plane, &app, &who).await };
     plane.carry_out(work).await
 }
 
-async fn down_whole(plane: &Arc<Plane>, app: &AppName) -> Result<Vec<ServiceId>, Problem> {
-    let jobs = plane.jobs.remove(app, None).await?;
-    let leaving = begin(plane, |row| row.service.app == *app).await?;
+async fn down_whole(
+    plane: &Arc<Plane>,
+    app: &AppName,
+    who: &Who,
+) -> Result<Vec<ServiceId>, Problem> {
+    let jobs = plane.jobs.remove(app, None, &who.name).await?;
+    let leaving = begin(plane, &who.name, |row| row.service.app == *app).await?;
     if leaving.is_empty() && jobs.is_empty() {
         let text = format!("there is no app {app} on this node");
         return Err(Problem::new(StatusCode::NOT_FOUND, "not-found", text)
@@ -47,20 +56,20 @@ async fn down_whole(plane: &Arc<Plane>, app: &AppName) -> Result<Vec<ServiceId>,
 ///
 /// # Errors
 /// There is no such service; or as [`down`].
-pub(crate) async fn remove(plane: &Arc<Plane>, id: &ServiceId) -> Result<(), Problem> {
-    let (task_plane, id) = (Arc::clone(plane), id.clone());
-    let work = async move { remove_whole(&task_plane, &id).await };
+pub(crate) async fn remove(plane: &Arc<Plane>, id: &ServiceId, who: &Who) -> Result<(), Problem> {
+    let (task_plane, id, who) = (Arc::clone(plane), id.clone(), who.clone());
+    let work = async move { remove_whole(&task_plane, &id, &who).await };
     plane.carry_out(work).await
 }
 
-async fn remove_whole(plane: &Arc<Plane>, id: &ServiceId) -> Result<(), Problem> {
-    let leaving = begin(plane, |row| row.service == *id).await?;
+async fn remove_whole(plane: &Arc<Plane>, id: &ServiceId, who: &Who) -> Result<(), Problem> {
+    let leaving = begin(plane, &who.name, |row| row.service == *id).await?;
     if leaving.is_empty() {
         return Err(Problem::no_service(id));
     }
     if plane.jobs.shown().shelves.contains_key(id) {
         // Its runs.
-        plane.jobs.remove(&id.app, Some(id)).await?;
+        plane.jobs.remove(&id.app, Some(id), &who.name).await?;
     }
     until_gone(leaving).await.map(|_| ())
 }
@@ -68,16 +77,18 @@ async fn remove_whole(plane: &Arc<Plane>, id: &ServiceId) -> Result<(), Problem>
 /// Writes that services are to go, and tells their drivers.
 pub(super) async fn begin(
     plane: &Arc<Plane>,
+    by: &str,
     is_meant: impl Fn(&Row) -> bool,
 ) -> Result<Vec<Leaving>, Problem> {
     let turn = plane.deploys.lock().await;
-    begin_in_turn(plane, &turn, is_meant).await
+    begin_in_turn(plane, &turn, by, is_meant).await
 }
 
 /// The same for whoever has its turn already.
 pub(super) async fn begin_in_turn(
     plane: &Arc<Plane>,
     _turn: &MutexGuard<'_, ()>,
+    by: &str,
     is_meant: impl Fn(&Row) -> bool,
 ) -> Result<Vec<Leaving>, Problem> {
     let mut leaving = Vec::new();
@@ -89,7 +100,7 @@ pub(super) async fn begin_in_turn(
             continue;
         };
         if !row.removing
-            && let Some(row) = plane.store.begin_removal(&row.service).await?
+            && let Some(row) = plane.store.begin_removal(&row.service, by).await?
         {
             tell_driver(plane, row).await;
         }

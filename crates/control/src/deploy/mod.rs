@@ -25,7 +25,7 @@ mod whole;
 
 pub(crate) use canary::{abort, promote};
 pub(crate) use change::{change, redeploy, rollback};
-pub(crate) use commit::{Committed, commit_in_turn};
+pub(crate) use commit::{Committed, commit_in_turn, tell_driver};
 pub(crate) use leave::{down, remove};
 pub(crate) use outcome::wait;
 pub(crate) use switch::{disable, enable};

@@ -282,10 +282,10 @@ async fn see_through(
         return whole::undo(plane, &begun.before, &done, who, events).await;
     }
     if ask.remove_orphans {
-        jobs::remove_orphans(plane, gone.jobs, events).await?;
+        jobs::remove_orphans(plane, gone.jobs, &who.name, events).await?;
     }
     let mut leaving = begun.leaving;
-    leaving.extend(whole::withdraw(plane, &gone.last).await?);
+    leaving.extend(whole::withdraw(plane, &gone.last, &who.name).await?);
     if !ask.detach {
         whole::until_gone(leaving, events).await?;
     }

@@ -29,9 +29,10 @@ pub(super) fn orphans(rows: &[Row], app: &AppSpec) -> Vec<ServiceId> {
 pub(super) async fn withdraw(
     plane: &Arc<Plane>,
     services: &[ServiceId],
+    by: &str,
 ) -> Result<Vec<Leaving>, Problem> {
     let turn = plane.deploys.lock().await;
-    withdraw_in_turn(plane, &turn, services).await
+    withdraw_in_turn(plane, &turn, services, by).await
 }
 
 /// The same for whoever has its turn already.
@@ -39,12 +40,13 @@ pub(super) async fn withdraw_in_turn(
     plane: &Arc<Plane>,
     turn: &MutexGuard<'_, ()>,
     services: &[ServiceId],
+    by: &str,
 ) -> Result<Vec<Leaving>, Problem> {
     if services.is_empty() {
         return Ok(Vec::new());
     }
     let mut leaving =
-        leave::begin_in_turn(plane, turn, |row| services.contains(&row.service)).await?;
+        leave::begin_in_turn(plane, turn, by, |row| services.contains(&row.service)).await?;
     for (_, status) in &mut leaving {
         // Its driver shows it after it has published a table without its listeners.
         let withdrawn = status.wait_for(|status| status.row.removing || status.gone);
@@ -214,7 +216,8 @@ pub(super) async fn undo(
             Back::Off => off.push(service),
         }
     }
-    let leaving = leave::begin_in_turn(plane, &turn, |row| away.contains(&row.service)).await?;
+    let goes = |row: &Row| away.contains(&row.service);
+    let leaving = leave::begin_in_turn(plane, &turn, &who.name, goes).await?;
     let committed = commit_in_turn(plane, &turn, back).await?;
     for id in &off {
         switch::switch_in_turn(plane, &turn, id, false, who).await?;

@@ -382,9 +382,10 @@ impl Driver {
         self.plane.forget_driver(&self.id);
         self.plane.collector.ring();
         let text = "is taken down".to_owned();
+        let who = self.row().removed_by.as_deref();
         self.plane
             .events
-            .of(&self.id, EventKind::Removed, text, None);
+            .of(&self.id, EventKind::Removed, text, who);
         self.show_gone();
         true
     }

@@ -131,10 +131,11 @@ pub(crate) fn left_out(id: &ServiceId) -> String {
 pub(crate) async fn remove_orphans(
     plane: &Plane,
     lost: Vec<ServiceId>,
+    by: &str,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), Problem> {
     for id in lost {
-        plane.jobs.remove(&id.app, Some(&id)).await?;
+        plane.jobs.remove(&id.app, Some(&id), by).await?;
         let (job, text) = (id.to_string(), "removed".to_owned());
         let _ = events.send(Event::Job { job, text }).await;
     }

@@ -82,10 +82,11 @@ pub(crate) enum Request {
     ),
     /// Suspend a job, or resume it.
     Suspend(ServiceId, bool, oneshot::Sender<Result<(), Problem>>),
-    /// Take a job down, or all of an app.
+    /// Take a job down, or all of an app, by somebody's word.
     Remove(
         AppName,
         Option<ServiceId>,
+        String,
         oneshot::Sender<Result<Vec<ServiceId>, Problem>>,
     ),
 }
@@ -175,6 +176,7 @@ impl Jobs {
         &self,
         app: &AppName,
         only: Option<&ServiceId>,
+        by: &str,
     ) -> Result<Vec<ServiceId>, Problem> {
         let mut jobs: Vec<ServiceId> = match only {
             Some(only) => vec![only.clone()],
@@ -188,7 +190,7 @@ impl Jobs {
         };
         jobs.retain(|id| self.has(id));
         let leaving = self
-            .ask(|reply| Request::Remove(app.clone(), only.cloned(), reply))
+            .ask(|reply| Request::Remove(app.clone(), only.cloned(), by.to_owned(), reply))
             .await??;
         let mut shown = self.watch();
         let gone = shown.wait_for(|shown| leaving.iter().all(|id| !shown.shelves.contains_key(id)));

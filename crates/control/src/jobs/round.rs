@@ -330,9 +330,9 @@ impl Runner {
             }
             self.forget(id).await?;
             if removing {
-                self.plane
-                    .events
-                    .of(id, EventKind::Removed, "was taken down".to_owned(), None);
+                let who = shelf.job.as_ref().and_then(|job| job.removed_by.as_deref());
+                let text = "was taken down".to_owned();
+                self.plane.events.of(id, EventKind::Removed, text, who);
             }
             return Ok(true);
         }

@@ -494,8 +494,8 @@ impl Runner {
                 self.rounds().await;
                 reply_to(reply, done);
             }
-            Request::Remove(app, only, reply) => {
-                let leaving = self.remove(&app, only.as_ref()).await;
+            Request::Remove(app, only, by, reply) => {
+                let leaving = self.remove(&app, only.as_ref(), &by).await;
                 self.rounds().await;
                 reply_to(reply, leaving);
             }
@@ -625,6 +625,7 @@ impl Runner {
         &mut self,
         app: &AppName,
         only: Option<&ServiceId>,
+        by: &str,
     ) -> Result<Vec<ServiceId>, Problem> {
         let of_app = self.shelves.iter().filter(|(id, _)| id.app == *app);
         let wanted = of_app.filter(|(id, _)| only.is_none_or(|only| only == *id));
@@ -634,7 +635,8 @@ impl Runner {
         {
             return Err(Problem::no_job(only));
         }
-        self.plane.store.begin_job_removal(app, only).await?;
+        let begun = self.plane.store.begin_job_removal(app, only, by);
+        begun.await?;
         self.reload_all().await;
         self.leaving.extend(leaving.iter().cloned());
         Ok(leaving)

@@ -76,8 +76,15 @@ pub(crate) async fn set(
     if let Err(error) = prune(plane).await {
         tracing::warn!(%error, "old versions of secrets are still there");
     }
+    let nobodys = app.as_ref().filter(|app| !is_there(plane, app));
+    let warning = nobodys.map(|app| {
+        format!("there is no app {app} on this node (yet): what is deployed as {app} will find it")
+    });
     let app = app.map(|app| app.to_string());
     Ok(deploy::stream(plane, move |events| async move {
+        if let Some(text) = warning {
+            let _ = events.send(Event::Warning { text }).await;
+        }
         for one in kept {
             let event = Event::Secret {
                 app: app.clone(),
@@ -89,6 +96,13 @@ pub(crate) async fn set(
         }
         Ok(deploy::wait(committed, detach, &events).await)
     }))
+}
+
+/// Whether an app has services or jobs.
+fn is_there(plane: &Plane, app: &AppName) -> bool {
+    let has_services = plane.all_drivers().iter().any(|(id, _)| id.app == *app);
+    let shown = plane.jobs.shown();
+    has_services || shown.shelves.keys().any(|id| id.app == *app)
 }
 
 fn check(setting: &Setting) -> Result<(), Problem> {

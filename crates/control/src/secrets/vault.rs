@@ -80,6 +80,15 @@ impl Vault {
         self.pins.lock().await
     }
 
+    /// The key for what another node's state brings; no secret is kept and the key is not changed while the guard is held.
+    pub(crate) async fn to_be_filled(
+        &self,
+    ) -> Result<(tokio::sync::MutexGuard<'_, ()>, Key), Problem> {
+        let turn = self.turn.lock().await;
+        let key = self.key_or_first()?;
+        Ok((turn, key))
+    }
+
     fn key(&self) -> Option<Key> {
         let key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
         key.clone()

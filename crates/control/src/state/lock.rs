@@ -20,9 +20,9 @@ const PIECE: usize = 64 << 10;
 const TAG: usize = 16;
 /// The shortest passphrase, in bytes.
 pub(crate) const MIN_PASSPHRASE: usize = 8;
-/// What a file may ask for at most: 1 GiB, so many passes, so many lanes.
+/// What a file may ask for at most: 256 MiB, so many passes, so many lanes. A node that runs has to have it beside all else.
 const MOST: Cost = Cost {
-    memory_kib: 1 << 20,
+    memory_kib: 256 << 10,
     passes: 16,
     lanes: 16,
 };

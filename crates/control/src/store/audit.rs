@@ -21,17 +21,22 @@ pub(crate) struct AuditQuery {
 }
 
 impl Store {
-    /// Writes records, in one write.
-    pub(crate) async fn add_audit(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
+    /// Writes records, and how the streams of earlier ones ended, in one write. Gives the numbers of the new ones.
+    pub(crate) async fn add_audit(
+        &self,
+        entries: Vec<Entry>,
+        ends: Vec<(i64, i32)>,
+    ) -> Result<Vec<i64>, StoreError> {
         self.call(move |db| {
             let transaction = db.transaction()?;
+            let mut ids = Vec::with_capacity(entries.len());
             {
                 let mut insert = transaction.prepare_cached(
-                    "INSERT INTO audit (at_ms, who, from_where, via, verb, target, status, took_ms)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                    "INSERT INTO audit (at_ms, who, from_where, via, verb, target, status, took_ms, code)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                 )?;
                 for entry in &entries {
-                    insert.execute(params![
+                    ids.push(insert.insert(params![
                         entry.at.as_millisecond(),
                         entry.who,
                         entry.from,
@@ -40,10 +45,16 @@ impl Store {
                         entry.target,
                         entry.status,
                         i64::try_from(entry.took_ms).unwrap_or(i64::MAX),
-                    ])?;
+                        entry.code,
+                    ])?);
+                }
+                let mut end = transaction.prepare_cached("UPDATE audit SET code = ?2 WHERE id = ?1")?;
+                for (id, code) in &ends {
+                    end.execute(params![id, code])?;
                 }
             }
-            transaction.commit()
+            transaction.commit()?;
+            Ok(ids)
         })
         .await
     }
@@ -52,7 +63,7 @@ impl Store {
     pub(crate) async fn audit(&self, query: AuditQuery) -> Result<Vec<(i64, Entry)>, StoreError> {
         self.call(move |db| {
             db.prepare_cached(
-                "SELECT id, at_ms, who, from_where, via, verb, target, status, took_ms FROM audit
+                "SELECT id, at_ms, who, from_where, via, verb, target, status, took_ms, code FROM audit
                  WHERE at_ms >= ?1 AND (?2 IS NULL OR who = ?2) AND id < ?3 ORDER BY id DESC LIMIT ?4",
             )?
             .query_map(
@@ -74,6 +85,8 @@ impl Store {
                         target: row.get(6)?,
                         status: row.get(7)?,
                         took_ms: u64::try_from(took).unwrap_or_default(),
+                        code: row.get(9)?,
+                        ticket: None,
                     };
                     Ok((row.get(0)?, entry))
                 },
@@ -139,7 +152,19 @@ mod tests {
         let mut entries: Vec<Entry> = (0..5).map(|n| entry("wake", &n.to_string())).collect();
         entries.extend((5..8).map(|n| entry(FAILED_LOGIN, &n.to_string())));
         entries[0].at = Timestamp::UNIX_EPOCH;
-        store.add_audit(entries).await.expect("to write");
+        let ids = store
+            .add_audit(entries, Vec::new())
+            .await
+            .expect("to write");
+        assert_eq!(ids, Vec::from_iter(1..=8));
+        let ends = vec![(8, 3)];
+        store.add_audit(Vec::new(), ends).await.expect("to write");
+        let newest = AuditQuery {
+            limit: 1,
+            ..AuditQuery::default()
+        };
+        let newest = store.audit(newest).await.expect("an answer");
+        assert_eq!(newest[0].1.code, Some(3));
         let all = targets(&store, AuditQuery::default()).await;
         assert_eq!(all, ["7", "6", "5", "4", "3", "2", "1", "0"]);
         let before = AuditQuery {

@@ -37,6 +37,8 @@ pub(crate) struct JobRow {
     pub(crate) suspended: bool,
     /// It is on its way out.
     pub(crate) removing: bool,
+    /// Who takes it down.
+    pub(crate) removed_by: Option<String>,
     /// It is to run once, and has not yet.
     pub(crate) pending: bool,
     /// Due times up to this moment were seen to, in milliseconds since 1970.
@@ -249,13 +251,15 @@ impl Store {
         &self,
         app: &AppName,
         only: Option<&ServiceId>,
+        by: &str,
     ) -> Result<(), StoreError> {
         let (app, only) = (app.clone(), only.map(|id| id.service.to_string()));
+        let by = by.to_owned();
         self.call(move |db| {
             let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             tx.execute(
-                "UPDATE jobs SET removing = 1 WHERE app = ?1 AND (?2 IS NULL OR job = ?2)",
-                params![app.as_str(), only],
+                "UPDATE jobs SET removing = 1, removed_by = ?3 WHERE app = ?1 AND (?2 IS NULL OR job = ?2)",
+                params![app.as_str(), only, by],
             )?;
             tx.execute(
                 "UPDATE job_runs SET stopping = ?3
@@ -503,13 +507,14 @@ fn read(db: &Connection, id: &ServiceId) -> rusqlite::Result<Shelf> {
     let names = [id.app.as_str(), id.service.as_str()];
     let job = db
         .prepare_cached(
-            "SELECT spec, suspended, removing, pending, seen_ms, made_by, made_ms FROM jobs WHERE app = ?1 AND job = ?2",
+            "SELECT spec, suspended, removing, pending, seen_ms, made_by, made_ms, removed_by FROM jobs WHERE app = ?1 AND job = ?2",
         )?
         .query_row(names, |row| {
             Ok(JobRow {
                 spec: Arc::new(of_text(row.get(0)?)?),
                 suspended: row.get(1)?,
                 removing: row.get(2)?,
+                removed_by: row.get(7)?,
                 pending: row.get(3)?,
                 seen_ms: row.get::<_, i64>(4)?.unsigned_abs(),
                 made_by: row.get(5)?,

@@ -6,16 +6,19 @@
 mod answers;
 mod audit;
 mod canary;
+mod content;
 mod events;
 pub(crate) mod format;
 mod history;
 mod jobs;
 #[cfg(test)]
 mod old;
+mod operations;
 mod rows;
 mod secrets;
 mod sizes;
 pub(crate) mod snapshot;
+mod takeover;
 mod tokens;
 mod usage;
 
@@ -29,14 +32,17 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use answers::{Answer, AnswerKey, Asked};
 pub(crate) use audit::AuditQuery;
+pub(crate) use content::{Content, Need};
 pub(crate) use events::EventQuery;
 use format::MIGRATIONS;
 pub(crate) use history::Record;
 #[cfg(test)]
 pub(crate) use jobs::AttemptRow;
 pub(crate) use jobs::{Cause, EndRow, JobRow, NewRun, RunRow, Shelf};
+pub(crate) use operations::OperationRow;
 pub(crate) use rows::{Decision, NewRevision, Revision, Row, enabled_after};
 pub(crate) use secrets::{SealedValue, ValueRow};
+pub(crate) use takeover::TakenOver;
 pub(crate) use tokens::Token;
 
 /// So many closures may wait for the disk; a caller beyond that waits for a place.
@@ -447,7 +453,7 @@ mod tests {
             .expect("to write")
             .remove(0);
         let leaving = store
-            .begin_removal(&id())
+            .begin_removal(&id(), "ann")
             .await
             .expect("to write")
             .expect("a row");

@@ -28,6 +28,8 @@ pub(crate) struct Row {
     pub(crate) enabled: bool,
     /// It is on its way out: when its last replica is gone, so is this row.
     pub(crate) removing: bool,
+    /// Who takes it down.
+    pub(crate) removed_by: Option<String>,
     /// The revision deployed last.
     pub(crate) target: Revision,
     /// The revision that serves.
@@ -274,15 +276,20 @@ impl Store {
         .await
     }
 
-    /// Marks a service as on its way out, and gives the row as it then is.
-    pub(crate) async fn begin_removal(&self, id: &ServiceId) -> Result<Option<Row>, StoreError> {
-        let id = id.clone();
+    /// Marks a service as on its way out by somebody's word, and gives the row as it then is.
+    pub(crate) async fn begin_removal(
+        &self,
+        id: &ServiceId,
+        by: &str,
+    ) -> Result<Option<Row>, StoreError> {
+        let (id, by) = (id.clone(), by.to_owned());
         self.call(move |db| {
             let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let generation = next_generation(&tx)?;
             tx.execute(
-                "UPDATE services SET enabled = 0, removing = 1, generation = ?3 WHERE app = ?1 AND service = ?2",
-                params![id.app.as_str(), id.service.as_str(), generation],
+                "UPDATE services SET enabled = 0, removing = 1, generation = ?3, removed_by = ?4
+                 WHERE app = ?1 AND service = ?2",
+                params![id.app.as_str(), id.service.as_str(), generation, by],
             )?;
             let row = read(&tx, &id)?;
             tx.commit()?;
@@ -495,7 +502,7 @@ pub(super) fn read(db: &Connection, id: &ServiceId) -> rusqlite::Result<Option<R
     let found = db
         .prepare_cached(
             "SELECT enabled, removing, target, live, target_failed, replicas, wanted, generation, last_failure, address,
-                 scale, failed_attempts, share, boots_ms
+                 scale, failed_attempts, share, boots_ms, removed_by
              FROM services WHERE app = ?1 AND service = ?2",
         )?
         .query_row([id.app.as_str(), id.service.as_str()], |row| {
@@ -507,6 +514,7 @@ pub(super) fn read(db: &Connection, id: &ServiceId) -> rusqlite::Result<Option<R
                 service: id.clone(),
                 enabled: row.get(0)?,
                 removing: row.get(1)?,
+                removed_by: row.get(14)?,
                 target: read_revision(db, id, target)?,
                 live: live.map(|live| read_revision(db, id, live)).transpose()?,
                 target_failed: row.get(4)?,

@@ -4,11 +4,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use layby_model::engine::RunSpec;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
-use super::rows::unreadable;
-use super::{StoreError, connect, explain, format, secrets};
+use super::{Content, StoreError, connect, content, explain, format, secrets};
 use crate::secrets::Key;
 
 /// Copies a store as it is at one moment.
@@ -82,37 +80,11 @@ pub(crate) fn is_empty(store: &Path) -> Result<bool, StoreError> {
     .map_err(|source| explain(store, source))
 }
 
-/// The services of a copy, and the images that their newest and live revisions need: name and digest.
-#[allow(clippy::type_complexity, reason = "two lists, used once")]
-pub(crate) fn content(copy: &Path) -> Result<(Vec<String>, Vec<(String, String)>), StoreError> {
+/// What is in a copy of the newest format.
+pub(crate) fn content(copy: &Path) -> Result<Content, StoreError> {
     let failed = |source| explain(copy, source);
     let db = Connection::open(copy).map_err(failed)?;
-    let read = || -> rusqlite::Result<_> {
-        let services = db
-            .prepare("SELECT app || '/' || service FROM services ORDER BY 1")?
-            .query_map([], |row| row.get(0))?
-            .collect::<rusqlite::Result<Vec<String>>>()?;
-        let specs = db
-            .prepare(
-                "SELECT r.spec FROM revisions AS r JOIN services AS s USING (app, service)
-                 WHERE r.revision = s.live OR r.revision = s.target UNION SELECT spec FROM jobs",
-            )?
-            .query_map([], |row| row.get(0))?
-            .collect::<rusqlite::Result<Vec<String>>>()?;
-        let mut images = Vec::new();
-        for spec in specs {
-            let spec: RunSpec = serde_json::from_str(&spec).map_err(unreadable)?;
-            let names = spec
-                .service
-                .all_containers()
-                .map(|container| &container.image);
-            images.extend(names.cloned().zip(spec.images));
-        }
-        images.sort_unstable();
-        images.dedup();
-        Ok((services, images))
-    };
-    read().map_err(failed)
+    content::read(&db).map_err(failed)
 }
 
 /// Puts a copy in the place of an empty store.

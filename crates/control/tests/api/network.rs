@@ -135,7 +135,13 @@ async fn a_token_opens_what_its_role_and_its_apps_say() {
         (&ci, "GET /v1/services/blog/web/logs", 403),
         (&ci, "GET /v1/logs?app=shop&service=blog/web", 403),
         (&ci, "GET /v1/usage?service=blog/web", 403),
-        (&ci, "GET /v1/events?app=blog", 200),
+        (&ci, "GET /v1/events?app=blog", 403),
+        (&ci, "GET /v1/events?service=blog/web", 403),
+        (&ci, "GET /v1/secrets?app=blog", 403),
+        (&ci, "GET /v1/secrets?app=shop", 200),
+        (&ci, "GET /v1/state", 403),
+        (&ci, "POST /v1/state/export", 403),
+        (&read, "GET /v1/state", 403),
         (&ci, "POST /v1/volumes", 403),
         (&ci, "POST /v1/images/pull?reference=x", 403),
         (&ci, "GET /v1/images/inspect?reference=checked", 404),
@@ -595,4 +601,145 @@ async fn a_token_of_an_app_has_the_images_of_its_app_and_no_others() {
     assert_eq!(ci.ask(up, &[], &files).await.status, 403);
     assert_eq!(root.ask(up, &[], &files).await.status, 200);
     assert_eq!(ci.ask(up, &[], &files).await.status, 200);
+}
+
+/// An image that is nowhere.
+fn absent() -> String {
+    format!(r#"{{"image":"sha256:{}"}}"#, "0".repeat(64))
+}
+
+#[tokio::test]
+async fn the_audit_log_says_how_a_stream_ended_and_events_who_took_something_down() {
+    let world = World::new().await;
+    world.up(&compose("fake/ok", "")).await;
+    let root = at_socket(&world);
+    let deploy = "POST /v1/services/shop/web/deploy";
+    let streams = [("accept", "application/x-ndjson")];
+    let failed = root
+        .ask(deploy, &streams, br#"{"image":"fake/no-command"}"#)
+        .await;
+    assert_eq!(failed.status, 200, "it fails later");
+    // The same as an operation, and one that nobody stays to the end of.
+    let prefers = [("prefer", "respond-async")];
+    let begun = root.ask(deploy, &prefers, absent().as_bytes()).await;
+    assert_eq!(begun.status, 404, "an error is no operation");
+    let begun = root
+        .ask("POST /v1/services/shop/web/redeploy", &prefers, b"")
+        .await;
+    assert_eq!(begun.status, 202);
+    assert_eq!(root.status("DELETE /v1/services/shop/web").await, 200);
+    let ended = async || -> Vec<(String, u16, Option<i32>)> {
+        let audit: Vec<AuditView> = root.ask("GET /v1/audit", &[], b"").await.json();
+        let told = audit.into_iter().map(|r| (r.verb, r.status, r.code));
+        told.collect()
+    };
+    let started = tokio::time::Instant::now();
+    let wanted = [
+        ("up".to_owned(), 200, Some(0)),
+        ("deploy".to_owned(), 200, Some(3)),
+        ("deploy".to_owned(), 404, None),
+        ("rm".to_owned(), 200, None),
+    ];
+    loop {
+        let now = ended().await;
+        if wanted.iter().all(|one| now.contains(one)) {
+            let redeploy = now.iter().find(|one| one.0 == "redeploy");
+            assert_eq!(redeploy.map(|one| one.1), Some(202));
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE, "{now:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let gone = "GET /v1/events?service=shop/web&kind=removed";
+    loop {
+        let told = root.ask(gone, &[], b"").await.body;
+        if told.ends_with(b"\n") {
+            let event: EventView = serde_json::from_slice(&told).expect("one event");
+            assert_eq!(event.who.as_deref(), Some("root"));
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE, "it is never written down");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn operations_are_known_after_a_restart_and_one_that_was_cut_says_what_became_of_it() {
+    let mut world = World::new().await;
+    let prefers = [("prefer", "respond-async")];
+    let place = |reply: Reply| reply.headers["location"].to_str().expect("text").to_owned();
+    let look = async |world: &World, place: &str| -> OperationView {
+        let line = format!("GET {place}");
+        at_socket(world).ask(&line, &[], b"").await.json()
+    };
+    let mut places = Vec::new();
+    for image in ["fake/ok", "fake/hangs"] {
+        let manifest = compose(image, "");
+        let files = tar(&[("manifest/compose.yaml", manifest.as_bytes())]);
+        let line = "POST /v1/apps?app=shop&folder=x";
+        let begun = at_socket(&world).ask(line, &prefers, &files).await;
+        assert_eq!(begun.status, 202);
+        let place = place(begun);
+        let started = tokio::time::Instant::now();
+        while image == "fake/ok" && look(&world, &place).await.ended_at.is_none() {
+            assert!(started.elapsed() < PATIENCE);
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        places.push(place);
+    }
+    // It is in the store when it is told.
+    let started = tokio::time::Instant::now();
+    world
+        .until("shop/web", |detail| {
+            detail.view.state == layby_model::State::Updating
+        })
+        .await;
+    world.restart().await;
+    let done = loop {
+        let done = look(&world, &places[0]).await;
+        if done.code.is_some() || started.elapsed() > PATIENCE {
+            break done;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    };
+    assert_eq!((done.state, done.code), (OperationState::Done, Some(0)));
+    assert_eq!((&*done.verb, &*done.target), ("up", "shop"));
+    assert!(done.events.iter().any(|event| event["outcome"] == "live"));
+    assert!(done.revisions.is_empty());
+    let cut = look(&world, &places[1]).await;
+    assert_eq!((cut.state, cut.code), (OperationState::Interrupted, None));
+    assert!(cut.ended_at.is_some());
+    let [made] = &cut.revisions[..] else {
+        panic!("{cut:?}");
+    };
+    assert_eq!((&*made.service, made.revision), ("shop/web", 2));
+    assert_eq!(
+        made.outcome,
+        layby_control::api::types::RevisionOutcome::Rolling
+    );
+    let root = at_socket(&world);
+    let eye = root.with(&token(&world, r#"{"name":"x","role":"read","apps":["shop"]}"#).await);
+    let line = format!("GET {}", places[1]);
+    assert_eq!(eye.status(&line).await, 404, "another's");
+}
+
+#[tokio::test]
+async fn errors_do_not_send_a_token_to_commands_that_it_may_not_use() {
+    let world = World::new().await;
+    world.up(&compose("fake/ok", "")).await;
+    let root = at_socket(&world);
+    let ci = root.with(&token(&world, r#"{"name":"ci","role":"deploy","apps":["shop"]}"#).await);
+    let line = "POST /v1/services/shop/web/deploy";
+    let body = absent();
+    let hint = async |who: &Client<'_>| {
+        let reply = who.ask(line, &[], body.as_bytes()).await;
+        assert_eq!(reply.code(), "image-not-found");
+        reply.json::<Problem>().hint.unwrap_or_default()
+    };
+    assert!(hint(&root).await.contains("`layby image load`"));
+    let other = hint(&ci).await;
+    assert!(
+        other.contains("ask whoever looks after the node"),
+        "{other}"
+    );
 }

@@ -200,8 +200,22 @@ impl World {
 
     /// One request to the API.
     pub(crate) async fn ask(&self, method: &str, path: &str, body: Vec<u8>) -> (StatusCode, Bytes) {
+        self.ask_with(method, path, &[], body).await
+    }
+
+    /// The same, with further headers.
+    pub(crate) async fn ask_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> (StatusCode, Bytes) {
         let request = Request::builder().method(method).uri(path);
-        let request = request.header("accept", "application/x-ndjson, application/json");
+        let mut request = request.header("accept", "application/x-ndjson, application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         let request = request.body(Body::from(body)).expect("a request");
         let answer = self
             .router

@@ -23,7 +23,7 @@ use crate::config::Parsed;
 use crate::layer::{self, Unpacked};
 use crate::layout::{Descriptor, MAX_DOCUMENT_BYTES};
 use crate::pieces;
-use crate::{Error, Image, Reference, Source, Store, digest};
+use crate::{Error, Image, Reference, Source, Store, digest, origin};
 
 /// How often content that arrives with a wrong digest is asked for: a proxy on the way may have a bad moment.
 const TRIES: u32 = 2;
@@ -75,6 +75,7 @@ fn run(
     fetched?;
     let name = std::slice::from_ref(reference);
     store.put_in_index(&found.descriptor, name, &Source::Registry)?;
+    origin::note(store, &found.descriptor.digest, reference)?;
     Ok(store.get(&found.descriptor.digest)?)
 }
 

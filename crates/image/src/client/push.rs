@@ -13,7 +13,7 @@ use super::http::{Ask, Payload, Session, refusal};
 use super::progress::{Meter, Tell};
 use super::upload::Upload;
 use crate::layout::Descriptor;
-use crate::{Error, Reference, Store};
+use crate::{Error, Reference, Store, origin};
 
 /// Sends the image that `source` names (or its digest) to where `destination` says. Gives the manifest's digest.
 ///
@@ -34,8 +34,12 @@ pub fn push(
         &image.references,
         &destination.repository,
     );
-    run(store, &image.digest, destination, &siblings, options, tell)
-        .map_err(|failure| failure.into_error("push", destination.short(), &destination.registry))
+    let digest =
+        run(store, &image.digest, destination, &siblings, options, tell).map_err(|failure| {
+            failure.into_error("push", destination.short(), &destination.registry)
+        })?;
+    origin::note(store, &digest, destination)?;
+    Ok(digest)
 }
 
 /// Other repositories of that registry that the same image is a part of: blobs may be mounted from there.

@@ -9,6 +9,9 @@ use super::route::{self, Name};
 use super::{Registry, images};
 use crate::{Error, Reference};
 
+/// Who pushed what the node found.
+const SELF: &str = "root";
+
 impl Registry {
     /// Gives the image with the manifest digest `image` a name of this registry, by which it can be pulled from now on:
     /// `to` is what [`super::Hosts::repository`] gave. It is not told as a push is: that is the caller's. Blocks.
@@ -33,6 +36,33 @@ impl Registry {
                 }
                 Entering::Failed(error) => error,
             })
+    }
+
+    /// Makes tags of the names of this registry that images have without one: those that came with another node's state.
+    pub(super) fn adopt_names(&self) -> Result<(), Error> {
+        for entry in self.store.index()?.manifests {
+            let name = entry.ref_name().unwrap_or_default();
+            let own = name.parse::<Reference>().ok();
+            let Some(own) = own.filter(|own| own.registry == self.hosts.name) else {
+                continue;
+            };
+            let known = match (Name::parse(&own.repository), &own.tag) {
+                (Ok(name), Some(tag)) => Repository::new(&self.store, &name).tag(tag)?.is_some(),
+                (Ok(_), None) | (Err(_), _) => true,
+            };
+            if known {
+                continue;
+            }
+            if let Err(error) = self.adopt(&entry.digest, &own, SELF) {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(
+                    error,
+                    name,
+                    "an image cannot be pulled from the registry by its name"
+                );
+            }
+        }
+        Ok(())
     }
 
     fn enter(&self, image: &str, name: &Name, tag: &str, who: &str) -> Result<(), Entering> {

@@ -96,7 +96,7 @@ impl Registry {
         uploads.sweep(&store)?;
         uploads.recover(&store)?;
         images::mend(&store, &config.hosts)?;
-        Ok(Self {
+        let registry = Self {
             store,
             hosts: config.hosts,
             uploads,
@@ -104,7 +104,9 @@ impl Registry {
             turn: Arc::default(),
             disk: Arc::new(Semaphore::new(DISK_THREADS)),
             unpacking: config.unpack.then(|| Arc::new(Semaphore::new(1))),
-        })
+        };
+        registry.adopt_names()?;
+        Ok(registry)
     }
 
     /// The names under which it is meant.

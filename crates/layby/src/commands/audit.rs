@@ -41,6 +41,7 @@ pub(crate) async fn audit(client: &Client, options: &Audit) -> Result<()> {
     let zone = TimeZone::system();
     let mut table = show::table(&["AT", "WHO", "FROM", "WHAT", "ON", "STATUS"]);
     for record in records {
+        let status = status(&record);
         table.add_row(vec![
             to_the_second(&record.at, &zone),
             record.who,
@@ -51,11 +52,19 @@ pub(crate) async fn audit(client: &Client, options: &Audit) -> Result<()> {
             } else {
                 record.target
             },
-            record.status.to_string(),
+            status,
         ]);
     }
     show::print(&table);
     Ok(())
+}
+
+/// `200`; `200, failed (3)` where what was streamed ended badly.
+fn status(record: &AuditView) -> String {
+    match record.code {
+        None | Some(0) => record.status.to_string(),
+        Some(code) => format!("{}, failed ({code})", record.status),
+    }
 }
 
 /// `2026-11-30 04:05:06`; a time that cannot be read is shown as it is.

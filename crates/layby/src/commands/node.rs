@@ -19,6 +19,10 @@ const START_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a node may take to end; with `--all` its containers end first, each within its grace.
 const STOP_DEADLINE: Duration = Duration::from_secs(200);
 const POLL: Duration = Duration::from_millis(10);
+/// The same of a node elsewhere.
+const POLL_ELSEWHERE: Duration = Duration::from_millis(200);
+/// How long its process may be there when it has let go of its data.
+const EXIT_DEADLINE: Duration = Duration::from_secs(5);
 /// A background node's log is put aside at its next start when it is longer.
 const LOG_MAX_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -122,10 +126,16 @@ fn lock_is_held(paths: &Paths) -> bool {
 /// No node answers, or it does not end in time.
 pub(crate) async fn stop(paths: &Paths, client: &Client, all: bool) -> Result<()> {
     if client.elsewhere().is_some() {
+        let asked: VersionView = client.get("/v1/version", &[]).await?;
         client
             .order("/v1/node/stop", &[("all", all.to_string())])
             .await?;
-        say!("The node was asked to end.");
+        // It answers for a moment yet; then nobody does, or its successor.
+        let started = Instant::now();
+        while answers_still(client, asked.pid).await && started.elapsed() < STOP_DEADLINE {
+            tokio::time::sleep(POLL_ELSEWHERE).await;
+        }
+        say!("The node was asked to end, and answers no more.");
         return Ok(());
     }
     let query = [("all", all.to_string())];
@@ -140,6 +150,10 @@ pub(crate) async fn stop(paths: &Paths, client: &Client, all: bool) -> Result<()
         }
         tokio::time::sleep(POLL).await;
     }
+    let let_go = Instant::now();
+    while is_there(asked.pid) && let_go.elapsed() < EXIT_DEADLINE {
+        tokio::time::sleep(POLL).await;
+    }
     say!(
         "{}",
         if all {
@@ -149,6 +163,21 @@ pub(crate) async fn stop(paths: &Paths, client: &Client, all: bool) -> Result<()
         }
     );
     Ok(())
+}
+
+/// Whether the node of `pid` still answers.
+async fn answers_still(client: &Client, pid: u32) -> bool {
+    let now: Result<VersionView> = client.get("/v1/version", &[]).await;
+    now.is_ok_and(|now| now.pid == pid)
+}
+
+/// Whether a process runs: one that has ended, and whose parent has not looked yet, does not.
+fn is_there(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| {
+        let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        !state.is_some_and(|state| state.starts_with(['Z', 'X']))
+    })
 }
 
 /// Whether another node than that of `pid` answers: somebody (a supervisor, say) started it as soon as that one had ended.

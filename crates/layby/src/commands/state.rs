@@ -1,111 +1,282 @@
-//! `layby state`: the whole node as one encrypted file, and back.
+//! `layby state`: the whole node as one encrypted file, and back. A node that runs is asked; where none does, its data are
+//! read and written here.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, IsTerminal, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper::header::{HeaderName, HeaderValue};
+use layby_control::api::types::{ImportedView, StateImage, StateView};
 use layby_control::{MasterKey, state};
 use layby_model::secret::SecretValue;
+use tempfile::NamedTempFile;
 
-use crate::cli::{State, StateFile};
+use crate::cli::{Export, Import, State, StateKeys};
+use crate::client::Client;
+use crate::commands::images::size;
 use crate::commands::login::ask;
 use crate::commands::node::require_root;
-use crate::out::say;
+use crate::out::{say, tell};
 use crate::paths::Paths;
 
-/// The longest passphrase, in bytes.
-const MAX_PASSPHRASE_BYTES: u64 = 64 << 10;
+/// The longest passphrase, in bytes: it has to fit into a request's head.
+const MAX_PASSPHRASE_BYTES: u64 = 4 << 10;
+/// The header that it is said in.
+const PASSPHRASE: HeaderName = HeaderName::from_static("layby-passphrase");
 
-/// Does what `command` says, on this machine's data directory.
+/// Does what `command` says.
 ///
 /// # Errors
-/// Not root; a node that runs where none may; a wrong passphrase or file; what the disk says.
-pub(crate) fn state(paths: &Paths, command: State) -> Result<()> {
-    require_root()?;
+/// What the node refused; without one: not root, a wrong passphrase or file, what the disk says.
+pub(crate) async fn state(paths: &Paths, client: &Client, command: State) -> Result<()> {
     match command {
-        State::Export(options) => export(paths, &options),
-        State::Import(options) => import(paths, &options),
+        State::Export(options) => export(paths, client, &options).await,
+        State::Import(options) => import(paths, client, &options).await,
     }
 }
 
-fn export(paths: &Paths, options: &StateFile) -> Result<()> {
+async fn export(paths: &Paths, client: &Client, options: &Export) -> Result<()> {
+    let file = &options.file;
+    let there = || {
+        format!(
+            "{} is there already, and was left as it is: name another file, or replace it with --force",
+            file.display()
+        )
+    };
+    if !options.force && file.symlink_metadata().is_ok() {
+        bail!(there());
+    }
+    let runs = client.answers().await?;
+    let _lock = match runs {
+        true => None,
+        false => Some(unused(paths)?),
+    };
+    let passphrase = passphrase(&options.keys, true)?;
+    let folder = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        Some(_) | None => Path::new("."),
+    };
+    if !folder.is_dir() {
+        bail!("there is no folder {}", folder.display());
+    }
+    // For nobody else to read; gone unless it gets its name.
+    let aside = NamedTempFile::with_prefix_in(".layby-state-", folder)
+        .with_context(|| format!("cannot write into {}", folder.display()))?;
+    let mut to = BufWriter::new(aside);
+    let view = match runs {
+        true => fetch(client, options, &passphrase, &mut to).await,
+        false => write(paths, options, &passphrase, &mut to),
+    };
+    let not_written = || format!("{} was not written", file.display());
+    let view = view.with_context(not_written)?;
+    let aside = to.into_inner().map_err(io::IntoInnerError::into_error);
+    let aside = aside.with_context(not_written)?;
+    aside.as_file().sync_all().with_context(not_written)?;
+    let bytes = aside.as_file().metadata().map_or(0, |data| data.len());
+    let placed = match options.force {
+        true => aside.persist(file),
+        false => aside.persist_noclobber(file),
+    };
+    placed.map_err(|error| match error.error.kind() {
+        io::ErrorKind::AlreadyExists => anyhow::anyhow!(there()),
+        _ => anyhow::Error::from(error.error).context(not_written()),
+    })?;
+    File::open(folder).and_then(|folder| folder.sync_all())?;
+    tell_written(options, &view, bytes);
+    Ok(())
+}
+
+/// From a node that runs.
+async fn fetch(
+    client: &Client,
+    options: &Export,
+    passphrase: &SecretValue,
+    to: &mut impl Write,
+) -> Result<StateView> {
+    let view: StateView = client.get("/v1/state", &[]).await?;
+    let query = [("images", options.images.to_string())];
+    let head = [(PASSPHRASE, header(passphrase)?)];
+    let path = "/v1/state/export";
+    let mut from = client.download_by_post(path, &query, &head).await?;
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        let length = tokio::io::AsyncReadExt::read(&mut from, &mut piece)
+            .await
+            .context("the node broke it off: see its log")?;
+        if length == 0 {
+            return Ok(view);
+        }
+        to.write_all(&piece[..length])?;
+    }
+}
+
+/// From data that no node uses.
+fn write(
+    paths: &Paths,
+    options: &Export,
+    passphrase: &SecretValue,
+    to: &mut impl Write,
+) -> Result<StateView> {
+    let (data, key) = (&paths.data_dir, key(paths, &options.keys));
+    state::export(data, &key, passphrase, options.images, to)?;
+    Ok(state::look(data)?)
+}
+
+fn tell_written(options: &Export, view: &StateView, bytes: u64) {
+    let shown = options.file.display();
+    say!(
+        "{shown}  written ({}): without its passphrase it is worth nothing, and what is in volumes is not in it",
+        size(bytes)
+    );
+    let gone = view
+        .images
+        .iter()
+        .filter(|image| image.size_bytes.is_none());
+    list(
+        "These images are needed and not on the node, so that they are not in the file either:",
+        gone,
+    );
+    let here = view
+        .images
+        .iter()
+        .filter(|image| image.size_bytes.is_some());
+    match options.images {
+        true => match here.count() {
+            1 => say!("1 image is in it."),
+            n => say!("{n} images are in it."),
+        },
+        false => list(
+            "These images were built or loaded on the node, and no other registry is known to have them: take them along with --images, or keep what they are made of:",
+            here.filter(|image| image.origin.is_none()),
+        ),
+    }
+}
+
+/// What is live in full; what only earlier revisions need is counted.
+fn list<'a>(title: &str, images: impl Iterator<Item = &'a StateImage>) {
+    let (now, before): (Vec<_>, Vec<_>) = images.partition(|image| image.current);
+    if now.is_empty() && before.is_empty() {
+        return;
+    }
+    say!("{title}");
+    for image in &now {
+        say!(
+            "  {}  {}  ({})",
+            image.name,
+            image.digest,
+            image.used_by.join(", ")
+        );
+    }
+    match before.len() {
+        0 => {}
+        1 => say!("  and 1 that only an earlier revision needs"),
+        n => say!("  and {n} that only earlier revisions need"),
+    }
+}
+
+async fn import(paths: &Paths, client: &Client, options: &Import) -> Result<()> {
+    let from = File::open(&options.file)
+        .with_context(|| format!("cannot open {}", options.file.display()))?;
+    let runs = client.answers().await?;
+    let done = match runs {
+        true => {
+            let passphrase = passphrase(&options.keys, false)?;
+            let query = [("replace", options.replace.to_string())];
+            let head = [(PASSPHRASE, header(&passphrase)?)];
+            let body = tokio::fs::File::from_std(from);
+            let path = "/v1/state/import";
+            client.upload_with(path, &query, &head, body).await?
+        }
+        false => put(paths, options, from)?,
+    };
+    tell_done(&done);
+    if !runs {
+        say!("All is as it was: start the node with `layby serve`.");
+    }
+    Ok(())
+}
+
+/// Into data that no node uses.
+fn put(paths: &Paths, options: &Import, from: File) -> Result<ImportedView> {
+    if options.replace {
+        bail!(
+            "--replace is for a node that runs: without one, name an empty data directory with --data"
+        );
+    }
+    require_root()?;
+    fs::create_dir_all(&paths.data_dir)
+        .with_context(|| format!("cannot make {}", paths.data_dir.display()))?;
+    let _lock = alone(paths)?;
+    let passphrase = passphrase(&options.keys, false)?;
+    let key = key(paths, &options.keys);
+    let from = BufReader::new(from);
+    Ok(state::import(&paths.data_dir, &key, &passphrase, from)?)
+}
+
+fn tell_done(done: &ImportedView) {
+    for id in done.services.iter().chain(&done.jobs) {
+        say!("{id}  put back");
+    }
+    match done.loaded {
+        0 => {}
+        1 => say!("1 image came with it."),
+        n => say!("{n} images came with it."),
+    }
+    let (pulled, made): (Vec<_>, Vec<_>) = done.missing.iter().partition(|i| i.origin.is_some());
+    list(
+        "These images are needed and not here; they are pulled with the next `layby redeploy`:",
+        pulled.into_iter(),
+    );
+    list(
+        "These images are needed and not here: load (`layby image load`), push, pull or build them first:",
+        made.into_iter(),
+    );
+    for token in &done.kept_tokens {
+        tell!("the token {token} stays the node's own: the state had another one of that name");
+    }
+}
+
+/// The same where there have to be some.
+fn unused(paths: &Paths) -> Result<File> {
     if !paths.data_dir.join("layby.db").exists() {
         bail!("there is no node's data in {}", paths.data_dir.display());
     }
-    let passphrase = passphrase(options, true)?;
-    let shown = options.file.display();
-    let mut aside = options.file.as_os_str().to_owned();
-    aside.push(".new");
-    let aside = PathBuf::from(aside);
-    let to = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&aside)
-        .with_context(|| format!("cannot make {}", aside.display()))?;
-    let mut to = BufWriter::new(to);
-    let written = state::export(&paths.data_dir, &key(paths, options), &passphrase, &mut to)
-        .map_err(anyhow::Error::from)
-        .and_then(|()| to.flush().map_err(Into::into))
-        .and_then(|()| to.get_ref().sync_all().map_err(Into::into))
-        .and_then(|()| fs::rename(&aside, &options.file).map_err(Into::into));
-    if let Err(error) = written {
-        // What is there opens with nothing; the reason for it is the one to tell.
-        let _ = fs::remove_file(&aside);
-        return Err(error.context(format!("{shown} was not written")));
-    }
-    say!(
-        "{shown}  written: volumes and images are not in it, and without its passphrase it is worth nothing"
-    );
-    Ok(())
+    alone(paths)
 }
 
-fn import(paths: &Paths, options: &StateFile) -> Result<()> {
-    let from = File::open(&options.file)
-        .with_context(|| format!("cannot open {}", options.file.display()))?;
-    fs::create_dir_all(&paths.data_dir)
-        .with_context(|| format!("cannot make {}", paths.data_dir.display()))?;
-    // Held to the end: no node starts meanwhile.
+/// That no node runs on these data, and none begins to meanwhile.
+fn alone(paths: &Paths) -> Result<File> {
+    require_root()?;
+    let data = paths.data_dir.display();
     let lock = File::create(paths.lock())
         .with_context(|| format!("cannot open {}", paths.lock().display()))?;
     if lock.try_lock().is_err() {
-        bail!(
-            "a node runs on {}: a state is put into the data of a node that does not run and has nothing yet",
-            paths.data_dir.display()
-        );
+        bail!("the node on {data} is just starting or ending: try again");
     }
-    let passphrase = passphrase(options, false)?;
-    let key = key(paths, options);
-    let done = state::import(&paths.data_dir, &key, &passphrase, BufReader::new(from))?;
-    for service in &done.services {
-        say!("{service}  put back");
-    }
-    if !done.images.is_empty() {
-        say!(
-            "The services need these images, which are loaded (`layby image load`), pushed or pulled first:"
-        );
-        for (name, digest) in &done.images {
-            say!("  {name}  {digest}");
-        }
-    }
-    say!("All is as it was: start the node with `layby serve`.");
-    Ok(())
+    Ok(lock)
 }
 
-fn key(paths: &Paths, options: &StateFile) -> MasterKey {
-    let file = options.master_key.clone();
+fn key(paths: &Paths, keys: &StateKeys) -> MasterKey {
+    let file = keys.master_key.clone();
     MasterKey::File(file.unwrap_or_else(|| paths.data_dir.join("master.key")))
 }
 
-fn passphrase(options: &StateFile, is_new: bool) -> Result<SecretValue> {
-    let text = match &options.passphrase_file {
-        Some(file) if file == Path::new("-") => read(io::stdin())?,
+fn header(passphrase: &SecretValue) -> Result<HeaderValue> {
+    let mut value = HeaderValue::try_from(STANDARD.encode(passphrase.bytes()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn passphrase(keys: &StateKeys, is_new: bool) -> Result<SecretValue> {
+    match &keys.passphrase_file {
+        Some(file) if file == Path::new("-") => read(io::stdin()),
         Some(file) => {
             let opened =
                 File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
-            read(opened)?
+            read(opened)
         }
         None if !io::stdin().is_terminal() => {
             bail!(
@@ -117,15 +288,18 @@ fn passphrase(options: &StateFile, is_new: bool) -> Result<SecretValue> {
             if is_new && first.bytes() != ask("Once more: ", true)?.as_bytes() {
                 bail!("the two are not the same: nothing was written");
             }
-            first
+            Ok(first)
         }
-    };
-    Ok(text)
+    }
 }
 
 fn read(from: impl Read) -> Result<SecretValue> {
     let mut bytes = Vec::new();
-    from.take(MAX_PASSPHRASE_BYTES).read_to_end(&mut bytes)?;
+    from.take(MAX_PASSPHRASE_BYTES + 1)
+        .read_to_end(&mut bytes)?;
     let text = SecretValue::new(bytes);
+    if text.bytes().len() as u64 > MAX_PASSPHRASE_BYTES {
+        bail!("the passphrase is longer than {MAX_PASSPHRASE_BYTES} bytes");
+    }
     Ok(SecretValue::new(text.bytes().trim_ascii_end().to_vec()))
 }

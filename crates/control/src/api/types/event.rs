@@ -51,6 +51,8 @@ pub enum EventKind {
     SecretRemoved,
     /// All secrets were encrypted with another key.
     KeyRotated,
+    /// The state of another node was put in.
+    StateImported,
 }
 
 impl EventKind {
@@ -75,7 +77,8 @@ impl EventKind {
             | Self::JobEnded
             | Self::SecretSet
             | Self::SecretRemoved
-            | Self::KeyRotated => true,
+            | Self::KeyRotated
+            | Self::StateImported => true,
         }
     }
 }

@@ -1,0 +1,202 @@
+//! Taking a state out and putting it back where no node runs.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use layby_image::Store as Images;
+use layby_model::secret::SecretValue;
+
+use super::file::{self, STORE};
+use super::lock::Cost;
+use super::{StateError, image_views};
+use crate::api::types::{ImportedView, StateView};
+use crate::config::MasterKey;
+use crate::secrets::key_for_all;
+use crate::store::snapshot;
+
+/// Where the images are, in a data directory.
+const IMAGES: &str = "images";
+
+/// Removes what a command that was killed left in a data directory; for the node that begins to run on it.
+pub(crate) fn sweep(data_dir: &Path) {
+    if let Err(error) = file::sweep(data_dir) {
+        tracing::warn!(%error, "what was left of a state that was taken out or put in stays");
+    }
+}
+
+/// What would be taken out.
+///
+/// # Errors
+/// [`StateError`].
+pub fn look(data_dir: &Path) -> Result<StateView, StateError> {
+    let dir = file::aside(data_dir)?;
+    let copy = dir.path().join(STORE);
+    snapshot::take(&data_dir.join(STORE), &copy)?;
+    snapshot::migrate(&copy)?;
+    Ok(super::view(snapshot::content(&copy)?, &*images(data_dir)?))
+}
+
+/// Writes the state of the data in `data_dir` to `to`, with the content of the images it needs if that is said.
+///
+/// # Errors
+/// [`StateError`]; what was written to `to` until then opens with no passphrase.
+pub fn export(
+    data_dir: &Path,
+    key: &MasterKey,
+    passphrase: &SecretValue,
+    with_images: bool,
+    to: impl Write,
+) -> Result<(), StateError> {
+    export_at(data_dir, key, passphrase, with_images, Cost::USUAL, to)
+}
+
+fn export_at(
+    data_dir: &Path,
+    key: &MasterKey,
+    passphrase: &SecretValue,
+    with_images: bool,
+    cost: Cost,
+    to: impl Write,
+) -> Result<(), StateError> {
+    file::check(passphrase)?;
+    let taken = file::take(data_dir, key, file::aside(data_dir)?)?;
+    let images = images(data_dir)?;
+    file::write(&taken, (&images, with_images), passphrase, cost, to)
+}
+
+/// Puts a state into an empty data directory on which no node runs: all of it at once, or nothing but its images.
+///
+/// # Errors
+/// [`StateError`]; no service was changed then.
+pub fn import(
+    data_dir: &Path,
+    key: &MasterKey,
+    passphrase: &SecretValue,
+    from: impl Read,
+) -> Result<ImportedView, StateError> {
+    let store = data_dir.join(STORE);
+    if !snapshot::is_empty(&store)? {
+        return Err(StateError::NotEmpty { path: store });
+    }
+    let dir = file::aside(data_dir)?;
+    let opened = file::open(dir, || images(data_dir), passphrase, from)?;
+    let copy = opened.copy();
+    snapshot::rekey(&copy, |_| {
+        Ok::<_, StateError>((opened.key.clone(), key_for_all(key)?))
+    })?;
+    let logins = opened.logins.as_ref();
+    let placed = logins.map_or(Ok(()), |logins| {
+        file::put_logins(logins, opened.dir.path(), data_dir)
+    });
+    let placed = placed.and_then(|()| snapshot::put(&copy, &store));
+    placed.map_err(|source| StateError::Io {
+        what: format!("the state could not be put into {}", data_dir.display()),
+        source,
+    })?;
+    let mut missing = match data_dir.join(IMAGES).exists() {
+        true => image_views(opened.content.images, &*images(data_dir)?),
+        false => super::unseen(opened.content.images),
+    };
+    missing.retain(|image| image.size_bytes.is_none());
+    Ok(ImportedView {
+        services: opened.content.services,
+        jobs: opened.content.jobs,
+        loaded: u32::try_from(opened.loaded.len()).unwrap_or(u32::MAX),
+        missing,
+        kept_tokens: Vec::new(),
+    })
+}
+
+fn images(data_dir: &Path) -> Result<Arc<Images>, StateError> {
+    Ok(Arc::new(Images::open(&data_dir.join(IMAGES))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use layby_model::AppName;
+    use layby_model::secret::{Scope, SecretRef, SecretSource, ValueKind};
+    use tempfile::TempDir;
+
+    use super::super::lock;
+    use super::*;
+    use crate::registries::LOGINS;
+    use crate::secrets::{NewValue, Vault};
+    use crate::store::Store;
+
+    fn passphrase(text: &str) -> SecretValue {
+        SecretValue::new(text.as_bytes().to_vec())
+    }
+
+    fn place(dir: &TempDir) -> MasterKey {
+        MasterKey::File(dir.path().join("master.key"))
+    }
+
+    async fn vault(dir: &TempDir) -> Vault {
+        let store = Store::open(&dir.path().join(STORE)).expect("a store");
+        Vault::open(store, place(dir), false)
+            .await
+            .expect("a vault")
+    }
+
+    #[tokio::test]
+    async fn a_state_is_put_back_into_an_empty_node_alone_and_its_secrets_open_with_that_nodes_key()
+    {
+        let (lost, new) = (
+            TempDir::new().expect("a folder"),
+            TempDir::new().expect("a folder"),
+        );
+        let value = NewValue {
+            app: None,
+            kind: ValueKind::Secret,
+            name: "db".to_owned(),
+            value: passphrase("hunter2"),
+            declared: false,
+        };
+        vault(&lost)
+            .await
+            .keep(vec![value], "root")
+            .await
+            .expect("kept");
+        fs::write(lost.path().join(LOGINS), "{}").expect("written");
+        let mut file = Vec::new();
+        let (key, word) = (place(&lost), passphrase("correct horse"));
+        export_at(lost.path(), &key, &word, false, lock::CHEAP, &mut file).expect("written");
+        assert!(!file.windows(7).any(|part| part == b"hunter2"));
+
+        let wrong = import(
+            new.path(),
+            &place(&new),
+            &passphrase("wrong horse"),
+            &file[..],
+        );
+        assert!(matches!(wrong, Err(StateError::Wrong(_))), "{wrong:?}");
+        let cut = import(new.path(), &place(&new), &word, &file[..file.len() - 9]);
+        assert!(matches!(cut, Err(StateError::Wrong(_))), "{cut:?}");
+        assert!(!new.path().join(STORE).exists());
+
+        import(new.path(), &place(&new), &word, &file[..]).expect("put back");
+        assert!(new.path().join(LOGINS).exists());
+        let old = fs::read(lost.path().join("master.key")).expect("a key");
+        assert_ne!(fs::read(new.path().join("master.key")).expect("a key"), old);
+        let secret = SecretRef {
+            scope: Some(Scope::Node),
+            version: Some(1),
+            ..SecretRef::new("db")
+        };
+        let app = AppName::new("shop").expect("a label");
+        let found = vault(&new)
+            .await
+            .reveal(&app, &secret)
+            .await
+            .expect("opened");
+        assert_eq!(found.bytes(), b"hunter2");
+        let again = import(new.path(), &place(&new), &word, &file[..]);
+        assert!(
+            matches!(again, Err(StateError::NotEmpty { .. })),
+            "{again:?}"
+        );
+    }
+}

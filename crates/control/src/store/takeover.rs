@@ -1,0 +1,157 @@
+//! A copy of another node's store put into this one, in one transaction: its apps, secrets, tokens, powers and its record.
+//!
+//! What a table is not said to need otherwise below is replaced as a whole, so that a new table needs nothing here.
+
+use std::path::PathBuf;
+
+use layby_model::ReplicaId;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::rows::{next_generation, unreadable};
+use super::{Store, StoreError, content};
+
+/// What is of the node and its life, or has a rule of its own.
+const OTHERWISE: &[&str] = &[
+    "meta",
+    "events",
+    "audit",
+    "answers",
+    "operations",
+    "tokens",
+    "powers",
+    "master_key",
+];
+
+/// What came of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct TakenOver {
+    /// Tokens of the node itself that stayed where the copy had others of the same names.
+    pub(crate) kept_tokens: Vec<String>,
+    /// The replicas that the copy's runs of jobs had: no new one may have such an id.
+    pub(crate) replicas: Vec<ReplicaId>,
+}
+
+impl Store {
+    /// Puts all of a copy, which has this format and whose secrets are encrypted with this node's key, in the place of
+    /// what is here. `None`: something is deployed here, and nothing was changed. With `replace` secrets that are here
+    /// are no hindrance.
+    pub(crate) async fn take_over(
+        &self,
+        copy: PathBuf,
+        replace: bool,
+    ) -> Result<Option<TakenOver>, StoreError> {
+        self.call(move |db| {
+            // Not possible within a transaction.
+            db.execute(
+                "ATTACH DATABASE ?1 AS other",
+                [copy.to_string_lossy().into_owned()],
+            )?;
+            let taken = take_over(db, replace);
+            let detached = db.execute_batch("DETACH DATABASE other");
+            let taken = taken?;
+            detached.map(|()| taken)
+        })
+        .await
+    }
+}
+
+fn take_over(db: &mut Connection, replace: bool) -> rusqlite::Result<Option<TakenOver>> {
+    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let here = content::read(&tx)?;
+    let is_free = here.services.is_empty() && here.jobs.is_empty();
+    if !is_free || (here.secrets > 0 && !replace) {
+        return Ok(None);
+    }
+    // Rows come before those that they refer to.
+    tx.pragma_update(None, "defer_foreign_keys", true)?;
+    let tables: Vec<String> = tx
+        .prepare("SELECT name FROM other.sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for table in tables
+        .iter()
+        .filter(|name| !OTHERWISE.contains(&name.as_str()))
+    {
+        tx.execute(&format!("DELETE FROM main.{table}"), [])?;
+        let columns = columns(&tx, table)?;
+        tx.execute(
+            &format!("INSERT INTO main.{table} ({columns}) SELECT {columns} FROM other.{table}"),
+            [],
+        )?;
+    }
+    tx.execute_batch(
+        "INSERT OR REPLACE INTO main.master_key SELECT * FROM other.master_key;
+         INSERT OR REPLACE INTO main.powers SELECT * FROM other.powers;",
+    )?;
+    let kept_tokens = tx
+        .prepare(
+            "SELECT own.name FROM main.tokens AS own JOIN other.tokens AS theirs USING (name)
+             WHERE own.hash <> theirs.hash ORDER BY 1",
+        )?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    tx.execute_batch(
+        "INSERT INTO main.tokens SELECT * FROM other.tokens WHERE true ON CONFLICT DO NOTHING",
+    )?;
+    record(&tx)?;
+    meta(&tx)?;
+    let replicas = replicas(&tx)?;
+    tx.commit()?;
+    Ok(Some(TakenOver {
+        kept_tokens,
+        replicas,
+    }))
+}
+
+/// What happened there comes before what happened here.
+fn record(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    // Whoever follows events counts upwards: what is told from now on has higher numbers still. By way of negative ones,
+    // since no number may be there twice in between.
+    tx.execute_batch(
+        "UPDATE main.events SET id = -id - (SELECT coalesce(max(id), 0) FROM other.events);
+         UPDATE main.events SET id = -id;
+         INSERT INTO main.events (id, at_ms, kind, app, service, text, who)
+             SELECT id, at_ms, kind, app, service, text, who FROM other.events;",
+    )?;
+    // Numbers of records here are known to who waits for their ends: they stay.
+    let columns = columns(tx, "audit")?.replacen("id, ", "", 1);
+    tx.execute(
+        &format!(
+            "INSERT INTO main.audit (id, {columns})
+             SELECT id - (SELECT max(id) FROM other.audit) + (SELECT coalesce(min(id), 1) FROM main.audit) - 1, {columns}
+             FROM other.audit"
+        ),
+        [],
+    )
+    .map(drop)
+}
+
+/// Numbers go on from the higher ones; all that came is newer than anything that the engine was ever told here.
+fn meta(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    tx.execute_batch(
+        "UPDATE main.meta SET value = max(value, (SELECT value FROM other.meta AS theirs WHERE theirs.key = meta.key))
+             WHERE key IN ('life', 'generation');
+         UPDATE main.meta SET value = (SELECT value FROM other.meta WHERE key = 'address') WHERE key = 'address';",
+    )?;
+    let generation = next_generation(tx)?;
+    tx.execute("UPDATE main.services SET generation = ?1", [generation])
+        .map(drop)
+}
+
+fn replicas(tx: &Transaction<'_>) -> rusqlite::Result<Vec<ReplicaId>> {
+    tx.prepare("SELECT replica FROM main.job_attempts")?
+        .query_map([], |row| {
+            let text: String = row.get(0)?;
+            text.parse().map_err(unreadable)
+        })?
+        .collect()
+}
+
+/// The columns of a table, by name.
+fn columns(tx: &Transaction<'_>, table: &str) -> rusqlite::Result<String> {
+    let names: Vec<String> = tx
+        .prepare(&format!("PRAGMA other.table_info({table})"))?
+        .query_map([], |row| row.get(1))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(names.join(", "))
+}
