@@ -110,6 +110,54 @@ fn apps_with_the_same_names_do_not_see_each_other() {
 }
 
 #[test]
+fn services_reach_those_that_share_a_network_with_them_and_no_others() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start();
+    let app = App::compose(
+        "\
+name: nets
+services:
+  web:
+    build: .
+    networks: [front]
+  api:
+    build: .
+    networks: [front, back]
+  shop_db:
+    build: .
+    networks: [back]
+    environment: {GREETING: kept}
+networks:
+  front:
+  back: {internal: true}
+",
+    );
+    node.run_in(app.path(), &["up"]).ok();
+    let from = |service: &str, to: &str| {
+        node.get(
+            &format!("{service}.nets.localhost"),
+            &format!("/fetch?{to}:8000/"),
+        )
+    };
+    for name in ["shop_db", "shop-db", "shop-db.nets"] {
+        assert_eq!(from("api", name).body, "hello kept");
+    }
+    assert_eq!(from("web", "api").status, 200);
+    assert_eq!(from("shop-db", "api").status, 200);
+    let replica = address(&node, "shop-db", "replica");
+    let virtual_address = address(&node, "shop-db", "virtual_address");
+    for other in ["shop-db", &replica, &virtual_address] {
+        let reply = from("web", other);
+        assert_eq!(reply.status, 409, "{other} was reached: {}", reply.body);
+    }
+    // A request by name wakes it over a network that they share.
+    node.run(&["sleep", "shop-db"]).ok();
+    assert_eq!(from("api", "shop-db").body, "hello kept");
+}
+
+#[test]
 fn names_bridges_and_connections_outlive_a_kill_of_the_node() {
     if !is_root() {
         return;

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use layby_model::ServiceId;
+use layby_model::network::Networks;
 use layby_model::route::{NameTable, Protocol, VirtualPort, VirtualRoute};
 use layby_model::spec::{ProbeAction, ServiceSpec};
+use layby_model::{AppName, ServiceId};
 
 /// What a service is called, and where that leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub(crate) struct Named {
     pub(crate) elsewhere: BTreeMap<String, String>,
     /// Where the ports of the address lead.
     pub(crate) route: VirtualRoute,
+    /// Who finds it: those that share one of these.
+    pub(crate) networks: Networks,
 }
 
 /// The names of a service at `address`: its own and its aliases, each alone and with the app's name behind.
@@ -34,6 +37,7 @@ pub(crate) fn named(id: &ServiceId, spec: &ServiceSpec, address: Ipv4Addr) -> Na
     });
     Named {
         names,
+        networks: spec.networks.clone(),
         address,
         elsewhere: elsewhere.collect(),
         route: VirtualRoute {
@@ -43,18 +47,28 @@ pub(crate) fn named(id: &ServiceId, spec: &ServiceSpec, address: Ipv4Addr) -> Na
     }
 }
 
-/// The names of all `services`, by their apps.
+/// The names of all `services`, by who finds them: those of an app that are in the same networks find what shares one with
+/// them.
 pub(crate) fn table(services: &BTreeMap<ServiceId, Named>) -> NameTable {
     let mut table = NameTable::default();
+    let mut seekers: BTreeMap<&AppName, BTreeMap<String, &Networks>> = BTreeMap::new();
     for (id, named) in services {
-        let app = table.apps.entry(id.app.clone()).or_default();
-        for name in &named.names {
-            let addresses: &mut Vec<Ipv4Addr> = app.entry(name.clone()).or_default();
-            addresses.push(named.address);
-        }
-        if !named.elsewhere.is_empty() {
-            let app = table.elsewhere.entry(id.app.clone()).or_default();
-            app.extend(named.elsewhere.clone());
+        let of_app = seekers.entry(&id.app).or_default();
+        of_app.insert(named.networks.key(&id.app), &named.networks);
+    }
+    for (id, named) in services {
+        let of_app = seekers.get(&id.app).into_iter().flatten();
+        for (key, networks) in of_app {
+            let names = table.apps.entry(key.clone()).or_default();
+            let found = networks.meet(&named.networks);
+            for name in named.names.iter().filter(|_| found) {
+                let addresses: &mut Vec<Ipv4Addr> = names.entry(name.clone()).or_default();
+                addresses.push(named.address);
+            }
+            if !named.elsewhere.is_empty() {
+                let hosts = table.elsewhere.entry(key.clone()).or_default();
+                hosts.extend(named.elsewhere.clone());
+            }
         }
     }
     table
@@ -91,8 +105,8 @@ pub(crate) fn ports(spec: &ServiceSpec) -> BTreeMap<u16, VirtualPort> {
 
 #[cfg(test)]
 mod tests {
+    use layby_model::ServiceName;
     use layby_model::spec::{ContainerSpec, Probe, ServicePort};
-    use layby_model::{AppName, ServiceName};
 
     use super::*;
 
@@ -115,9 +129,32 @@ mod tests {
         assert_eq!(named.names, ["web", "web.shop", "front", "front.shop"]);
         let services = BTreeMap::from([(id("shop/web"), named.clone()), (id("blog/web"), named)]);
         let table = table(&services);
-        let shop = &table.apps[&AppName::new("shop").expect("a label")];
+        let shop = &table.apps["shop"];
         assert_eq!(shop["web.shop"], [address]);
         assert_eq!(table.apps.len(), 2);
+    }
+
+    #[test]
+    fn a_service_is_found_by_those_that_share_a_network_with_it() {
+        let one = |n: u8, networks: &[&str]| {
+            let mut spec = spec(&format!("s{n}"), &[]);
+            spec.networks.names = networks.iter().map(|name| (*name).to_owned()).collect();
+            let id = id(&format!("shop/s{n}"));
+            (id.clone(), named(&id, &spec, Ipv4Addr::new(10, 1, 240, n)))
+        };
+        let services = [
+            one(1, &["front"]),
+            one(2, &["back", "front"]),
+            one(3, &["back"]),
+        ];
+        let table = table(&services.into());
+        let found = |key: &str| -> Vec<&str> {
+            let names = table.apps[key].keys().map(String::as_str);
+            names.filter(|name| !name.contains('.')).collect()
+        };
+        assert_eq!(found("shop/front"), ["s1", "s2"]);
+        assert_eq!(found("shop/back+front"), ["s1", "s2", "s3"]);
+        assert_eq!(found("shop/back"), ["s2", "s3"]);
     }
 
     #[test]

@@ -379,6 +379,7 @@ mod tests {
     #[test]
     fn names_go_out_at_once_and_then_with_every_change() {
         let named = |name: &str| Named {
+            networks: layby_model::network::Networks::default(),
             names: vec![name.to_owned()],
             address: [10, 1, 240, 1].into(),
             elsewhere: BTreeMap::new(),

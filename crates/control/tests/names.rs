@@ -23,7 +23,7 @@ services:
 fn address(world: &World, app: &str, name: &str) -> Option<Ipv4Addr> {
     let app = AppName::new(app).expect("a label");
     let names = world.gateway.names.borrow();
-    names.apps.get(&app)?.get(name)?.first().copied()
+    names.apps.get(app.as_str())?.get(name)?.first().copied()
 }
 
 #[tokio::test]

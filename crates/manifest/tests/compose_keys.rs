@@ -22,16 +22,14 @@ const PLACES: &[Place] = &[
             ("include", "[other.yaml]"),
             ("models", "{m: {model: x}}"),
             ("name", "other"),
-            ("networks", "{n: {}}"),
         ],
         // What is declared changes something once a service names it.
-        inert: &["configs", "secrets", "version", "volumes"],
+        inert: &["configs", "networks", "secrets", "version", "volumes"],
     },
     Place {
         name: "service",
         manifest: "services:\n  web:\n    build: .\n    @\n",
         keys: &[
-            ("attach", "false"),
             ("blkio_config", "{weight: 300}"),
             ("cap_add", "[NET_ADMIN]"),
             ("cap_drop", "[ALL]"),
@@ -42,7 +40,6 @@ const PLACES: &[Place] = &[
             ("container_name", "x"),
             ("cpu_count", "1"),
             ("cpu_percent", "1"),
-            ("cpu_period", "1"),
             ("cpu_quota", "1"),
             ("cpu_rt_period", "1"),
             ("cpu_rt_runtime", "1"),
@@ -117,12 +114,18 @@ const PLACES: &[Place] = &[
             ("userns_mode", "host"),
             ("uts", "host"),
             ("volumes", "[/data]"),
-            ("volumes_from", "[db]"),
+            ("volumes_from", "[other]"),
             ("working_dir", "/x"),
             ("x-layby", "{port: 80}"),
         ],
-        // Notes for people and tools.
-        inert: &["annotations", "label_file", "labels"],
+        // Notes for people and tools, what a command in the foreground would show, and what a quota is counted in.
+        inert: &[
+            "annotations",
+            "attach",
+            "cpu_period",
+            "label_file",
+            "labels",
+        ],
     },
     Place {
         name: "build",

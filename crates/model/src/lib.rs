@@ -16,6 +16,7 @@ pub mod hook;
 pub mod job;
 pub mod mounts;
 pub mod names;
+pub mod network;
 pub mod options;
 pub mod plan;
 pub mod power;

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{AppName, ReplicaId, ServiceId};
+use crate::names::{ReplicaId, ServiceId};
 pub use crate::share::{Share, ShareError};
 
 /// A table's version: (start number of the control plane, counter in that start).
@@ -94,11 +94,11 @@ pub struct VirtualPort {
 /// The names that containers may look up: for each app its own, and nothing of any other.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameTable {
-    /// For each app: names (lower-case DNS names relative to nothing, such as `web` or `web.shop`) to addresses.
-    pub apps: BTreeMap<AppName, BTreeMap<String, Vec<Ipv4Addr>>>,
-    /// For each app its names for hosts elsewhere, and the names of those.
+    /// For each app, or each set of networks of one ([`Networks::key`](crate::network::Networks::key)): names (lower-case DNS names relative to nothing, such as `web` or `web.shop`) to addresses.
+    pub apps: BTreeMap<String, BTreeMap<String, Vec<Ipv4Addr>>>,
+    /// For each of these the names for hosts elsewhere, and the names of those.
     #[serde(default)]
-    pub elsewhere: BTreeMap<AppName, BTreeMap<String, String>>,
+    pub elsewhere: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// A socket that leads to one service.

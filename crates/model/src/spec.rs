@@ -9,6 +9,7 @@ use crate::hook::Hook;
 use crate::job::JobSpec;
 use crate::mounts::Mount;
 use crate::names::{AppName, ServiceName};
+use crate::network::Networks;
 use crate::options::{ContainerOptions, SandboxOptions};
 use crate::route::Protocol;
 use crate::scale::Autoscale;
@@ -57,7 +58,10 @@ pub struct ServiceSpec {
     pub port: Option<u16>,
     /// Further DNS labels in the app under which other services and host names reach it.
     pub aliases: Vec<ServiceName>,
-    /// Further names by which the other containers of its app look it up, relative to nothing, such as `web-0.web`. Several
+    /// The networks that it is in.
+    #[serde(default, skip_serializing_if = "Networks::is_usual")]
+    pub networks: Networks,
+    /// Further names by which the other containers of its app look it up, relative to nothing and in lower case, such as `web-0.web` or `my_db`. Several
     /// services may have the same: it leads to each of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
@@ -116,6 +120,7 @@ impl ServiceSpec {
             autoscale: None,
             port: None,
             aliases: Vec::new(),
+            networks: Networks::default(),
             names: Vec::new(),
             routes: Vec::new(),
             published: Vec::new(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use crate::address::Addresses;
-use crate::subnet::{APPS, Subnet};
+use crate::subnet::{APPS, Subnet, is_internal};
 
 /// The bridge of one app.
 #[derive(Debug)]
@@ -89,10 +89,11 @@ impl Bridges {
         found.map(|(number, _)| *number)
     }
 
-    /// A number that no bridge has.
-    pub(crate) fn free_number(&self) -> Option<u8> {
+    /// A number that no bridge has, of those that reach what is outside of the node or of the others.
+    pub(crate) fn free_number(&self, internal: bool) -> Option<u8> {
         (0..APPS)
             .map(|step| ((u16::from(self.next) + u16::from(step)) % u16::from(APPS)) as u8)
+            .filter(|number| is_internal(*number) == internal)
             .find(|number| !self.by_number.contains_key(number))
     }
 
@@ -151,14 +152,15 @@ mod tests {
     fn a_number_that_was_freed_is_the_last_to_be_given_again() {
         let mut bridges = bridges();
         for n in 0..APPS {
-            assert_eq!(bridges.free_number(), Some(n));
+            assert_eq!(bridges.free_number(is_internal(n)), Some(n));
             bridges.add(n, 1, Some(format!("app-{n}")), BTreeMap::new());
         }
-        assert_eq!(bridges.free_number(), None);
+        assert_eq!(bridges.free_number(false), None);
         for n in [3, 200] {
             bridges.left(n, true);
         }
-        assert_eq!(bridges.free_number(), Some(3));
+        assert_eq!(bridges.free_number(false), Some(3));
+        assert_eq!(bridges.free_number(true), Some(200));
     }
 
     #[test]
@@ -178,7 +180,7 @@ mod tests {
         assert_eq!(bridges.of_app("shop"), Some(0));
         assert_eq!(bridges.leave(&BTreeSet::new()), [0]);
         assert_eq!(bridges.of_app("shop"), None, "its app gets another");
-        assert_eq!(bridges.free_number(), Some(2));
+        assert_eq!(bridges.free_number(false), Some(2));
         bridges.left(0, true);
         assert_eq!(bridges.of_app("other"), None);
     }

@@ -1,7 +1,7 @@
 //! The fence: one nft table for the node.
 //!
 //! Replicas reach those of their own app, the virtual addresses of their own app's services, and what is outside of
-//! the node's range, masked as the machine. Nobody else reaches into the range: not another app, another node, the
+//! the node's range, masked as the machine; those of internal networks nothing outside. Nobody else reaches into the range: not another app, another node, the
 //! machine's neighbours; the machine itself reaches the replicas and nothing more.
 
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use crate::Error;
 use crate::names::Names;
 use crate::nft;
-use crate::subnet::{APPS, Subnet};
+use crate::subnet::{APPS, Subnet, is_internal};
 
 /// A virtual address, and the number of the bridge whose app may come to it.
 pub(crate) type Door = (u8, Ipv4Addr);
@@ -93,6 +93,11 @@ impl Fence {
             true => String::new(),
             false => format!("elements = {{ {} }}", self.elements(doors)),
         };
+        let internal: Vec<String> = (0..APPS)
+            .filter(|n| is_internal(*n))
+            .map(|n| format!("\"{}\"", names.bridge(n)))
+            .collect();
+        let internal = internal.join(", ");
         // Adding before deleting makes the deletion succeed also where there was no table; all is one transaction.
         format!(
             "add table ip {table}
@@ -102,6 +107,10 @@ table ip {table} {{
         type ifname . ipv4_addr
         flags interval
         elements = {{ {homes} }}
+    }}
+    set internal {{
+        type ifname
+        elements = {{ {internal} }}
     }}
     set doors {{
         type ifname . ipv4_addr
@@ -116,6 +125,7 @@ table ip {table} {{
     }}
     chain inside {{
         iifname . ip saddr != @homes drop
+        iifname @internal ip daddr != {node} drop
         ip daddr != {node} accept
         iifname . ip daddr @homes accept
         iifname . ip daddr @doors accept

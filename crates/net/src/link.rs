@@ -159,13 +159,19 @@ pub(crate) async fn set_alias(handle: &Handle, name: &str, alias: &str) -> Resul
     result.map_err(asked(&format!("note an alias on the device {name}")))
 }
 
-/// Sends all else through `gateway`.
-pub(crate) async fn add_default_route(handle: &Handle, gateway: Ipv4Addr) -> Result<(), Error> {
-    let route = RouteMessageBuilder::<Ipv4Addr>::new()
-        .gateway(gateway)
-        .build();
-    let result = handle.route().add(route).execute().await;
-    result.map_err(asked(&format!("add a default route through {gateway}")))
+/// Leads what goes to `reach` through `gateway`; `None`: all that no other route leads elsewhere.
+pub(crate) async fn add_route(
+    handle: &Handle,
+    gateway: Ipv4Addr,
+    reach: Option<Subnet>,
+) -> Result<(), Error> {
+    let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway);
+    let route = match reach.map(Subnet::parts) {
+        Some((address, prefix)) => route.destination_prefix(address, prefix),
+        None => route,
+    };
+    let result = handle.route().add(route.build()).execute().await;
+    result.map_err(asked(&format!("add a route through {gateway}")))
 }
 
 /// Removes the device called `name` (and its peer, and its addresses); one that is missing is fine.

@@ -78,14 +78,28 @@ pub(crate) fn check_id(id: &str) -> Result<(), Error> {
     }
 }
 
-/// Whether `app` can be noted on a device.
-pub(crate) fn check_app(app: &str) -> Result<(), Error> {
+/// The app in whose network somebody is: what stands before the `/` (`shop`, `shop/back+front`, `shop/!back`).
+pub(crate) fn app_of(network: &str) -> &str {
+    network.split_once('/').map_or(network, |(app, _)| app)
+}
+
+/// Whether nothing outside of the node is reached from a network.
+pub(crate) fn is_internal(network: &str) -> bool {
+    network.contains("/!")
+}
+
+/// Whether `app`, with the networks behind it, can be noted on a device.
+pub(crate) fn check_app(network: &str) -> Result<(), Error> {
+    let (app, inner) = network.split_once('/').unwrap_or((network, "x"));
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    if (1..=63).contains(&app.len()) && app.bytes().all(plain) {
+    let inner = inner.strip_prefix('!').unwrap_or(inner);
+    let of_names = |b: u8| b.is_ascii_alphanumeric() || b"._-+".contains(&b);
+    let is_inner = (1..=150).contains(&inner.len()) && inner.bytes().all(of_names);
+    if (1..=63).contains(&app.len()) && app.bytes().all(plain) && is_inner {
         Ok(())
     } else {
         Err(Error::App {
-            app: app.to_owned(),
+            app: network.to_owned(),
         })
     }
 }
@@ -93,6 +107,18 @@ pub(crate) fn check_app(app: &str) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_is_of_an_app_and_may_be_internal() {
+        for good in ["shop", "shop/back+front", "shop/!back_1.x"] {
+            assert!(check_app(good).is_ok(), "{good}");
+            assert_eq!(app_of(good), "shop");
+        }
+        for bad in ["", "/x", "shop/", "shop/!", "shop/a b", "Shop", "shop/a/b"] {
+            assert!(check_app(bad).is_err(), "{bad}");
+        }
+        assert!(is_internal("shop/!back") && !is_internal("shop/back"));
+    }
 
     #[test]
     fn every_device_name_fits_the_kernel() {

@@ -17,20 +17,20 @@ use crate::doors::Doors;
 use crate::error::{Collect, Error, whole};
 use crate::fence::{Door, Fence};
 use crate::link::{self, LOOPBACK};
-use crate::names::{Names, check_app, check_id, mac};
+use crate::names::{Names, check_app, check_id, is_internal, mac};
 use crate::plug::{Plug, plug};
 use crate::subnet::{APP_PREFIX, Subnet};
 use crate::survey::{alias, bridge_alias, survey, sweep};
 use crate::watch::{Watch, watch};
-use crate::{foreign, namespace};
+use crate::{foreign, namespace, subnet};
 
 /// Whether the machine forwards packets between its devices.
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
-/// For each app its names, and their addresses. Names are in lower case and without a last dot, such as `web` and
-/// `web.shop`.
+/// For each app, or each set of networks of one (`shop`, `shop/back+front`, `shop/!back`), the names that those in it find, and
+/// their addresses. Names are in lower case and without a last dot, such as `web` and `web.shop`.
 pub type AppNames = BTreeMap<String, BTreeMap<String, Vec<Ipv4Addr>>>;
-/// For each app its names for hosts elsewhere, and the names of those. They are written as in [`AppNames`].
+/// For each of these its names for hosts elsewhere, and the names of those. They are written as in [`AppNames`].
 pub type AppAliases = BTreeMap<String, BTreeMap<String, String>>;
 
 /// Where the network of a node is, and what it is called.
@@ -158,8 +158,8 @@ impl Network {
         })
     }
 
-    /// Gives `id` a namespace and an address on the bridge of `app`; the same ones if it has them already, also after
-    /// a restart. Without an app it reaches what is outside of the node, and nobody reaches it but the machine.
+    /// Gives `id` a namespace and an address on the bridge of `app`, or of some of its networks (see [`AppNames`]; the `!` says that
+    /// nothing outside of the node is reached from there); the same ones if it has them already, also after a restart. Without an app it reaches what is outside of the node, and nobody reaches it but the machine.
     ///
     /// # Errors
     /// See [`Error`]; nothing is left then.
@@ -179,6 +179,7 @@ impl Network {
             address,
             prefix: APP_PREFIX,
             gateway: attachment.gateway,
+            reach: subnet::is_internal(number).then_some(self.fence.node),
         })
         .await;
         if let Err(error) = made {
@@ -332,7 +333,9 @@ impl Network {
     }
 
     async fn make_bridge(&self, changing: &mut Changing, app: Option<&str>) -> Result<u8, Error> {
-        let number = self.lock().free_number().ok_or(Error::NoBridge)?;
+        let internal = app.is_some_and(is_internal);
+        let number = self.lock().free_number(internal);
+        let number = number.ok_or(Error::NoBridge)?;
         let name = self.fence.names.bridge(number);
         let gateway = self.subnet(number).gateway();
         let made = async {

@@ -13,6 +13,7 @@ use rtnetlink::{LinkUnspec, LinkVeth};
 
 use crate::claims::file;
 use crate::link::{self, LOOPBACK, asked};
+use crate::subnet::Subnet;
 use crate::{Error, names, namespace};
 
 /// What a replica's device is called inside.
@@ -35,6 +36,8 @@ pub(crate) struct Plug {
     pub(crate) prefix: u8,
     /// The bridge's address.
     pub(crate) gateway: Ipv4Addr,
+    /// All that there is a way to; `None`: everything.
+    pub(crate) reach: Option<Subnet>,
 }
 
 /// Does it. What was made stays if it fails: the caller removes it.
@@ -82,7 +85,7 @@ fn plug_here(plug: &Plug) -> Result<(), Error> {
         link::add_address(&inside, index, plug.address, plug.prefix).await?;
         // Not in the request that makes the pair: the kernel cannot switch an end on whose other is not there yet.
         link::set_up(&inside, index).await?;
-        link::add_default_route(&inside, plug.gateway).await?;
+        link::add_route(&inside, plug.gateway, plug.reach).await?;
         // Last: a device without it is half made, and removed at the next start.
         link::set_alias(&outside, &plug.veth, &plug.alias).await
     })

@@ -14,9 +14,16 @@ pub(crate) const APP_PREFIX: u8 = 24;
 const VIRTUAL_PREFIX: u8 = 20;
 /// How many apps a node can have: all /24s that are not in the virtual range.
 pub(crate) const APPS: u8 = 240;
+/// From this number on, what is on a bridge reaches nothing outside of the node.
+const INTERNAL: u8 = 192;
 /// The candidates for a node's range: those of 10.0.0.0/8, then those of 172.16.0.0/12 (RFC 1918, section 3).
 const IN_TEN: u32 = 256;
 const IN_172: u32 = 16;
+
+/// Whether what is on the bridge with the number `n` reaches nothing outside of the node.
+pub(crate) fn is_internal(n: u8) -> bool {
+    n >= INTERNAL
+}
 
 /// A range of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

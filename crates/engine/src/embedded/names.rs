@@ -47,13 +47,9 @@ async fn remove_unused(shared: Arc<Shared>) {
 }
 
 fn names(table: &NameTable) -> layby_net::AppNames {
-    let apps = table.apps.iter();
-    apps.map(|(app, names)| (app.to_string(), names.clone()))
-        .collect()
+    table.apps.clone()
 }
 
 fn aliases(table: &NameTable) -> layby_net::AppAliases {
-    let apps = table.elsewhere.iter();
-    apps.map(|(app, names)| (app.to_string(), names.clone()))
-        .collect()
+    table.elsewhere.clone()
 }

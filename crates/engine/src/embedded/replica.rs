@@ -360,8 +360,9 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
         })
     };
     let name = id.to_string();
+    let network = spec.service.networks.key(&app);
     let attached = async {
-        let attached = shared.network.attach(&name, Some(app.as_str())).await;
+        let attached = shared.network.attach(&name, Some(&network)).await;
         attached.map_err(|error| failed(error_chain(&error)))
     };
     // Both to their end: an attachment given up in the midst would leave devices that nobody knows of.

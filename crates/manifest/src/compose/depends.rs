@@ -85,7 +85,7 @@ pub(crate) fn join(members: &mut [Member], report: &mut Report) {
     let index: BTreeMap<String, usize> = members
         .iter()
         .enumerate()
-        .map(|(index, member)| (member.draft.spec.name.to_string(), index))
+        .map(|(index, member)| (member.key.clone(), index))
         .collect();
     let mut places: Vec<Vec<Place>> = Vec::new();
     for at in 0..members.len() {

@@ -7,7 +7,7 @@ use crate::draft;
 use crate::fields::{Expected, Fields};
 use crate::power::{self, Limited};
 use crate::report::Report;
-use crate::units::{compose_cpu_milli, compose_memory};
+use crate::units::{compose_cpu_milli, compose_memory, duration_ms};
 
 /// What was said of how a service is run.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct Deploy {
 pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Deploy {
     let scale = service.parsed("scale", report, draft::replicas);
     let mut restart = restart::read(service, report);
-    let mut limited = power::limited(service, &["mem_limit", "cpus"]);
+    let mut limited = power::limited(service, &["mem_limit", "cpus", "cpu_quota"]);
     let mut resources = Resources {
         memory_limit_bytes: service
             .parsed("mem_limit", report, compose_memory)
@@ -40,6 +40,9 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Deploy {
             .flatten(),
         cpu_request_milli: None,
     };
+    if let Some(milli) = quota(service, report) {
+        resources.cpu_limit_milli = resources.cpu_limit_milli.or(Some(milli));
+    }
     let mut devices = Vec::new();
     let mut strategy = None;
     let mut replicas = None;
@@ -125,6 +128,21 @@ fn read_resources(
     fields.accept_extensions();
     fields.finish(report);
     devices
+}
+
+/// `cpu_quota` in each `cpu_period`, microseconds both where no unit is said, in thousandths of a core.
+fn quota(service: &mut Fields, report: &mut Report) -> Option<u64> {
+    const PERIOD_US: u64 = 100_000;
+    let microseconds = |text: &str| match text.parse::<u64>() {
+        Ok(microseconds) => Ok(microseconds),
+        Err(_) if text == "-1" => Ok(0),
+        Err(_) => duration_ms(text).map(|ms| ms.saturating_mul(1000)),
+    };
+    let quota_us = service.parsed("cpu_quota", report, microseconds);
+    let period_us = service.parsed("cpu_period", report, microseconds);
+    let period_us = period_us.filter(|us| *us > 0).unwrap_or(PERIOD_US);
+    let quota_us = quota_us.filter(|us| *us > 0)?;
+    Some(quota_us.saturating_mul(1000).div_ceil(period_us))
 }
 
 fn order(text: &str) -> Result<Strategy, Expected> {

@@ -5,7 +5,7 @@ use crate::report::Report;
 
 /// Keys that touch data, secrets, the reach of the network or of the process: ignoring one would
 /// make something else of the service than what was asked for.
-const REFUSED: [(&str, &str); 7] = [
+const REFUSED: [(&str, &str); 6] = [
     ("credential_spec", "the service would miss its credentials"),
     ("device_cgroup_rules", "the service would miss the device"),
     (
@@ -15,24 +15,19 @@ const REFUSED: [(&str, &str); 7] = [
     ("models", "the service would miss the model"),
     ("provider", "nothing would provide it"),
     ("use_api_socket", "there is no Docker socket"),
-    ("volumes_from", "data written there would be lost"),
 ];
 
-/// Keys that change nothing here.
-const ACCEPTED: [&str; 3] = ["annotations", "label_file", "labels"];
+/// Keys that change nothing here: notes, and whose log a command in the foreground would show.
+const ACCEPTED: [&str; 4] = ["annotations", "attach", "label_file", "labels"];
 
 /// Keys that are known, and not honoured in this version.
-const UNSUPPORTED: [&str; 24] = [
-    "attach",
+const UNSUPPORTED: [&str; 18] = [
     "blkio_config",
     "cgroup_parent",
     "cpu_count",
     "cpu_percent",
-    "cpu_period",
-    "cpu_quota",
     "cpu_rt_period",
     "cpu_rt_runtime",
-    "develop",
     "domainname",
     "isolation",
     "logging",
@@ -40,9 +35,7 @@ const UNSUPPORTED: [&str; 24] = [
     "mem_swappiness",
     "memswap_limit",
     "oom_kill_disable",
-    "post_start",
     "pre_start",
-    "pre_stop",
     "pull_refresh_after",
     "runtime",
     "storage_opt",

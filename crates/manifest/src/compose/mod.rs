@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use layby_model::AppName;
 
-use crate::draft::{AppDraft, Placed};
+use crate::draft::{AppDraft, Placed, label_of};
 use crate::fields::Fields;
 use crate::report::Report;
-use crate::tree::{Node, Place};
+use crate::tree::{Node, Place, cut};
 use crate::{Files, ReadOptions, app};
 use load::Load;
 use networks::Member;
@@ -18,6 +18,7 @@ pub(crate) mod interpolate;
 pub(crate) mod ports;
 
 mod build;
+mod command;
 mod depends;
 mod deploy;
 mod devices;
@@ -25,6 +26,7 @@ mod env_file;
 mod extends;
 mod files;
 mod healthcheck;
+mod hooks;
 mod image;
 mod include;
 mod layby;
@@ -45,6 +47,8 @@ mod service;
 mod shell;
 mod tmpfs;
 mod volumes;
+mod volumes_from;
+mod watch;
 
 /// Keys at the top that would be dangerous to ignore.
 const REFUSED: [(&str, &str); 1] = [("models", "the services would miss them")];
@@ -57,8 +61,10 @@ pub(crate) fn read(
     options: &ReadOptions,
     report: &mut Report,
 ) -> AppDraft {
-    let asked = options.app.as_ref().or_else(|| project::named(&variables));
-    let asked = asked.cloned();
+    // A variable may be what Compose allows and is no label.
+    let of_variable =
+        || project::named(&variables).map(|name| label_of(name).unwrap_or(name.clone()));
+    let asked = options.app.clone().or_else(of_variable);
     project::name_variable(&documents, options, &mut variables);
     let variables = &variables;
     let load = Load::new(files, options, Some(variables));
@@ -82,6 +88,7 @@ pub(crate) fn read(
     top.refuse(&REFUSED, report);
     let mut members = services(&mut top, &project, report);
     depends::join(&mut members, report);
+    volumes_from::join(&mut members, report);
     top.finish(report);
     let (values, named_files) = files::values(&project, report);
     AppDraft {
@@ -145,7 +152,22 @@ fn name(
         }
         value.map(|value| Placed { value, place })
     });
+    let written = written.map(|written| labelled(written, report));
     app::name(asked, folder, written.as_slice(), report)
+}
+
+/// The app's name as a DNS label: Compose allows more.
+fn labelled(written: Placed<String>, report: &mut Report) -> Placed<String> {
+    let label = label_of(&written.value).filter(|label| *label != written.value);
+    let Some(value) = label else {
+        return written;
+    };
+    let message = format!(
+        "the app is called {value:?} here, since {:?} is no DNS label",
+        cut(&written.value)
+    );
+    report.warn(&written.place, message);
+    Placed { value, ..written }
 }
 
 fn services(top: &mut Fields, project: &Project<'_>, report: &mut Report) -> Vec<Member> {

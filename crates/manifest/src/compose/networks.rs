@@ -1,10 +1,12 @@
-//! Networks: all services of an app share one, so nothing may be asked for that would keep two of them apart.
+//! Networks: which services reach each other, and by which names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use layby_model::names::ServiceName;
+use layby_model::network::{MAX_NAMES_LEN, Networks};
 
 use crate::compose::depends::Need;
+use crate::compose::volumes_from;
 use crate::draft::{Draft, Placed, not_a_label};
 use crate::fields::{Fields, parsed};
 use crate::report::Report;
@@ -12,8 +14,14 @@ use crate::tree::{Entry, Place, Value, cut};
 
 /// The network that a service is in where nothing is said.
 const DEFAULT: &str = "default";
-/// So many different sets of networks are compared: more are no manifest.
-const MAX_SETS: usize = 500;
+/// So many different sets of networks an app may have: each has a bridge of its own, of which a node has a bounded number.
+const MAX_SETS: usize = 40;
+
+/// A network as the top of the file declares it.
+#[derive(Debug)]
+pub(crate) struct Declared {
+    internal: bool,
+}
 
 /// The networks that a service is in, and what else it is called there.
 #[derive(Debug, Default)]
@@ -23,7 +31,7 @@ pub(crate) struct Joined {
 }
 
 /// Takes `networks` off the top of a Compose file.
-pub(crate) fn declared(top: &mut Fields, report: &mut Report) -> BTreeMap<String, Place> {
+pub(crate) fn declared(top: &mut Fields, report: &mut Report) -> BTreeMap<String, Declared> {
     let mut declared = BTreeMap::new();
     let Some(mut map) = top.map("networks", report) else {
         return declared;
@@ -31,25 +39,24 @@ pub(crate) fn declared(top: &mut Fields, report: &mut Report) -> BTreeMap<String
     map.accept_extensions();
     for entry in map.rest() {
         let what = format!("the network {:?}", cut(&entry.key));
-        if let Some(fields) = Fields::open(entry.value, what, report) {
-            network(fields, report);
+        if !Networks::is_name(&entry.key) {
+            let message = format!(
+                "{what} must be called otherwise: letters, digits, '_', '.' and '-', beginning with a letter or digit"
+            );
+            report.error(&entry.place, message);
         }
-        declared.insert(entry.key, entry.place);
+        let fields = Fields::open(entry.value, what, report);
+        let internal = fields.is_some_and(|fields| network(fields, report));
+        declared.insert(entry.key, Declared { internal });
     }
     declared
 }
 
-fn network(mut network: Fields, report: &mut Report) {
-    network.refuse(
-        &[
-            (
-                "external",
-                "the services would not reach what else is in it",
-            ),
-            ("internal", "the services would reach the world outside"),
-        ],
-        report,
-    );
+/// Reads a network: whether it is internal.
+fn network(mut network: Fields, report: &mut Report) -> bool {
+    let consequence = "the services would not reach what else is in it";
+    network.refuse(&[("external", consequence)], report);
+    let internal = network.flag("internal", report).unwrap_or(false);
     network.parsed("driver", report, |text| match text {
         "" | "bridge" | "default" => Ok(()),
         _ => Err("bridge (no other driver is supported)".to_owned()),
@@ -64,6 +71,7 @@ fn network(mut network: Fields, report: &mut Report) {
         report,
     );
     network.finish(report);
+    internal
 }
 
 /// Takes a key off whose value is what holds anyway.
@@ -122,14 +130,15 @@ fn membership(entry: Entry, name: &str, report: &mut Report) -> Vec<Placed<Strin
         return Vec::new();
     };
     let aliases = fields.text_or_texts("aliases", report).unwrap_or_default();
-    fields.refuse(
-        &[
-            ("ipv4_address", "services are reached by name"),
-            ("ipv6_address", "services are reached by name"),
-            ("link_local_ips", "services are reached by name"),
-        ],
-        report,
-    );
+    for key in ["ipv4_address", "ipv6_address", "link_local_ips"] {
+        if let Some(entry) = fields.entry(key) {
+            let message = format!(
+                "{} is ignored: who is to reach the service asks for it by its name",
+                fields.name(key)
+            );
+            report.warn(&entry.place, message);
+        }
+    }
     fields.unsupported(
         &[
             "driver_opts",
@@ -177,6 +186,8 @@ pub(crate) fn links(service: &mut Fields, report: &mut Report) -> Vec<Link> {
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) draft: Draft,
+    /// What the file calls it.
+    pub(crate) key: String,
     pub(crate) joined: Joined,
     pub(crate) links: Vec<Link>,
     /// `depends_on`, and those that it links to.
@@ -185,15 +196,17 @@ pub(crate) struct Member {
     pub(crate) restart_said: bool,
     /// `container_name`, by which Docker's containers find each other, too.
     pub(crate) container_name: Option<Placed<String>>,
+    /// The services whose volumes it wants.
+    pub(crate) volumes_from: Vec<volumes_from::From>,
 }
 
-/// Makes one network of those that the file has: gives the services their further names, and says what is lost.
+/// Puts the services into their networks, and gives them their further names.
 pub(crate) fn join(
-    declared: &BTreeMap<String, Place>,
+    declared: &BTreeMap<String, Declared>,
     mut members: Vec<Member>,
     report: &mut Report,
 ) -> Vec<Draft> {
-    apart(declared, &members, report);
+    apart(declared, &mut members, report);
     for member in &mut members {
         for alias in std::mem::take(&mut member.joined.aliases) {
             add_alias(&mut member.draft, &alias.value, &alias.place, report);
@@ -206,7 +219,7 @@ pub(crate) fn join(
     let index: BTreeMap<String, usize> = members
         .iter()
         .enumerate()
-        .map(|(index, member)| (member.draft.spec.name.to_string(), index))
+        .map(|(index, member)| (member.key.clone(), index))
         .collect();
     for link in links {
         let Some(index) = index.get(&link.service) else {
@@ -233,30 +246,35 @@ pub(crate) fn join(
 
 /// Gives services the names of their containers, where these can be host names and are nobody else's.
 fn container_names(members: &mut [Member], report: &mut Report) {
-    let mut taken: BTreeSet<ServiceName> = members
+    let mut taken: BTreeSet<String> = members
         .iter()
         .map(|member| &member.draft.spec)
-        .flat_map(|spec| spec.aliases.iter().chain([&spec.name]))
-        .cloned()
+        .flat_map(|spec| {
+            let labels = spec.aliases.iter().chain([&spec.name]);
+            labels.map(ToString::to_string).chain(spec.names.clone())
+        })
         .collect();
     for member in members {
         let Some(given) = member.container_name.take() else {
             continue;
         };
-        let spec = &member.draft.spec;
-        let name = ServiceName::new(&given.value);
-        if name
-            .as_ref()
-            .is_ok_and(|name| spec.name == *name || spec.aliases.contains(name))
-        {
+        let spec = &mut member.draft.spec;
+        let name = inner_name(&given.value);
+        let is_own = |name: &String| {
+            let labels = spec.aliases.iter().chain([&spec.name]);
+            labels.map(ServiceName::as_str).any(|label| label == name) || spec.names.contains(name)
+        };
+        if name.as_ref().is_some_and(is_own) {
             continue;
         }
-        match name {
-            Ok(name) if taken.insert(name.clone()) => {
-                member.draft.spec.aliases.push(name);
+        let free = name.filter(|name| taken.insert(name.clone()));
+        match free.map(|name| (ServiceName::new(&name), name)) {
+            Some((Ok(label), _)) => {
+                spec.aliases.push(label);
                 member.draft.aliases_at.push(given.place);
             }
-            Ok(_) | Err(_) => {
+            Some((Err(_), name)) => spec.names.push(name),
+            None => {
                 let message = format!(
                     "\"container_name\" in service {:?} is ignored: a replica has a name of its own, and {:?} is no host name that is free",
                     spec.name.as_str(),
@@ -275,14 +293,34 @@ fn add_alias(draft: &mut Draft, alias: &str, place: &Place, report: &mut Report)
             draft.spec.aliases.push(alias);
             draft.aliases_at.push(place.clone());
         }
-        Err(_) => report.error(place, not_a_label("further", alias)),
+        Err(_) => match inner_name(alias) {
+            Some(name) => add_inner(draft, name),
+            None => report.error(place, not_a_label("further", alias)),
+        },
     }
 }
 
-/// Says what is lost where all services share one network: an error where two of them were to be kept apart.
-fn apart(declared: &BTreeMap<String, Place>, members: &[Member], report: &mut Report) {
-    let mut sets: BTreeMap<BTreeSet<&str>, &Member> = BTreeMap::new();
-    for member in members {
+fn add_inner(draft: &mut Draft, name: String) {
+    if !draft.spec.names.contains(&name) {
+        draft.spec.names.push(name);
+    }
+}
+
+/// A name by which services of the app find each other although it is no label: Docker's name server knows such, too.
+pub(crate) fn inner_name(text: &str) -> Option<String> {
+    const MAX_LABEL: usize = 63;
+    const MAX_NAME: usize = 200;
+    let is_inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    let is_label =
+        |label: &str| (1..=MAX_LABEL).contains(&label.len()) && label.bytes().all(is_inner);
+    let fits = text.len() <= MAX_NAME && text.split('.').all(is_label);
+    (fits && text.bytes().any(|b| b.is_ascii_alphanumeric())).then(|| text.to_ascii_lowercase())
+}
+
+/// Puts the services into their networks. Where all are in the same ones, nothing is to be kept apart.
+fn apart(declared: &BTreeMap<String, Declared>, members: &mut [Member], report: &mut Report) {
+    let mut sets: BTreeSet<BTreeSet<String>> = BTreeSet::new();
+    for member in members.iter_mut() {
         for (name, place) in &member.joined.names {
             if name != DEFAULT && !declared.contains_key(name) {
                 let message = format!(
@@ -292,53 +330,41 @@ fn apart(declared: &BTreeMap<String, Place>, members: &[Member], report: &mut Re
                 report.error(place, message);
             }
         }
-        let mut set: BTreeSet<&str> = member.joined.names.keys().map(String::as_str).collect();
-        if set.is_empty() {
-            set.insert(DEFAULT);
+        let place = member.joined.names.values().next();
+        let place = place.unwrap_or(&member.draft.place).clone();
+        let mut names: BTreeSet<String> = member.joined.names.keys().cloned().collect();
+        if names.is_empty() {
+            names.insert(DEFAULT.to_owned());
         }
-        sets.entry(set).or_insert(member);
-    }
-    let all: Vec<_> = sets.iter().collect();
-    if let Some((_, member)) = all.get(MAX_SETS) {
-        let message =
-            format!("the services are in more than {MAX_SETS} different sets of networks");
-        report.error(&member.draft.place, message);
-        return;
-    }
-    for (index, (set, member)) in all.iter().enumerate() {
-        let Some((_, other)) = all[..index]
-            .iter()
-            .find(|(other, _)| set.is_disjoint(other))
-        else {
-            continue;
+        let length: usize = names.iter().map(|name| name.len() + 1).sum();
+        if length > MAX_NAMES_LEN {
+            let message = format!(
+                "the names of the networks of service {:?} are longer than {MAX_NAMES_LEN} characters together",
+                member.draft.spec.name.as_str()
+            );
+            report.error(&place, message);
+        }
+        sets.insert(names.clone());
+        if sets.len() > MAX_SETS {
+            let message = format!(
+                "the services are in more than {MAX_SETS} different sets of networks, each of which takes a bridge"
+            );
+            report.error(&place, message);
+            return;
+        }
+        let is_internal = |name: &String| declared.get(name).is_some_and(|one| one.internal);
+        member.draft.spec.networks = Networks {
+            internal: names.iter().all(is_internal),
+            names,
         };
-        let place = member
-            .joined
-            .names
-            .values()
-            .next()
-            .unwrap_or(&member.draft.place);
-        let message = format!(
-            "the services {:?} and {:?} share no network, and so must not reach each other: several networks in one app are not supported yet, all its services share one",
-            member.draft.spec.name.as_str(),
-            other.draft.spec.name.as_str()
-        );
-        report.error(place, message);
-        return;
     }
-    let own: Vec<(&String, &Place)> = declared
-        .iter()
-        .filter(|(name, _)| *name != DEFAULT)
-        .collect();
-    if let Some((_, place)) = own.first() {
-        let names: Vec<String> = own
+    let is_one = sets.len() == 1
+        && members
             .iter()
-            .map(|(name, _)| format!("{:?}", cut(name)))
-            .collect();
-        let message = format!(
-            "the app has one network, whatever it is called: {}: all of its services share it, and no other app reaches it",
-            cut(&names.join(", "))
-        );
-        report.warn(place, message);
+            .all(|member| !member.draft.spec.networks.internal);
+    if is_one {
+        for member in members {
+            member.draft.spec.networks = Networks::default();
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! One service of a Compose file.
 
+use layby_model::names::ServiceName;
 use layby_model::route::Protocol;
 use layby_model::spec::{ContainerSpec, STOP_GRACE_MS, ServicePort, ServiceSpec};
 
@@ -9,13 +10,13 @@ use crate::compose::env_file::{self, EnvFiles};
 use crate::compose::networks::{self, Member};
 use crate::compose::project::Project;
 use crate::compose::{
-    build, depends, deploy, healthcheck, image, layby, leftover, mounts, options, pairs, ports,
-    sandbox, shell,
+    build, command, depends, deploy, healthcheck, hooks, image, layby, leftover, mounts, options,
+    pairs, ports, sandbox, volumes_from, watch,
 };
-use crate::draft::{Draft, service_name};
-use crate::fields::{Fields, parsed, texts};
+use crate::draft::{Draft, label_of, service_name};
+use crate::fields::Fields;
 use crate::report::Report;
-use crate::tree::{Entry, Value, cut};
+use crate::tree::{Entry, Place, cut};
 use crate::units::duration_ms;
 use crate::{job, mount, power, scale, signal};
 
@@ -23,7 +24,7 @@ use crate::{job, mount, power, scale, signal};
 pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> Option<Member> {
     let what = format!("service {:?}", cut(&entry.key));
     let place = entry.place;
-    let name = service_name(&entry.key, &place, report);
+    let (name, inner_name) = called(&entry.key, &place, report);
     let mut service = Fields::open(entry.value, what, report)?;
     if !project.profiles.switch_on(&mut service, &place, report) {
         return None;
@@ -47,8 +48,8 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         .flatten()
         .map_or((None, None), |build| (Some(build.spec), build.platform));
     let platform = service.parsed("platform", report, image::platform);
-    let entrypoint = command(&mut service, "entrypoint", report);
-    let command = command(&mut service, "command", report);
+    let entrypoint = command::read(&mut service, "entrypoint", report);
+    let command = command::read(&mut service, "command", report);
     let EnvFiles {
         mut env,
         names: named_files,
@@ -108,6 +109,8 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         pull,
         platform: platform.or(built_for),
         mounts: mounts::read(&mut service, project, report),
+        post_start: hooks::read(&mut service, "post_start", project, report),
+        pre_stop: hooks::read(&mut service, "pre_stop", project, report),
         options,
         ..ContainerSpec::new(&entry.key, &image)
     };
@@ -122,6 +125,8 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
     let linked = links.iter();
     needs.extend(linked.map(|link| depends::started(&link.service, &link.place, true)));
     let container_name = service.placed("container_name", report);
+    let volumes_from = volumes_from::read(&mut service, report);
+    watch::read(&mut service, report);
     leftover::read(&mut service, report);
     service.finish(report);
 
@@ -152,6 +157,7 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         power,
         sandbox,
         job: layby.job,
+        names: inner_name.into_iter().collect(),
         ..ServiceSpec::new(name?)
     };
     scale::settle(layby.scale, layby.sleep_said, &mut spec, report);
@@ -171,12 +177,32 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
     }
     Some(Member {
         draft,
+        key: entry.key,
         joined,
         links,
         needs,
         restart_said: restart.is_some(),
         container_name,
+        volumes_from,
     })
+}
+
+/// What a service is called: a DNS label, which its host name is made of. Compose allows more: what is made a label of keeps
+/// its name among the app's services.
+fn called(key: &str, place: &Place, report: &mut Report) -> (Option<ServiceName>, Option<String>) {
+    let made = label_of(key).and_then(|label| ServiceName::new(&label).ok());
+    match (ServiceName::new(key), made, networks::inner_name(key)) {
+        (Err(_), Some(name), Some(inner_name)) => {
+            let message = format!(
+                "service {:?} is called {:?} here, since that is no DNS label; the services of the app find it by both names",
+                cut(key),
+                name.as_str()
+            );
+            report.warn(place, message);
+            (Some(name), Some(inner_name))
+        }
+        (Ok(_), _, _) | (Err(_), _, _) => (service_name(key, place, report), None),
+    }
 }
 
 /// A port of the virtual address that speaks HTTP, as the port in the replicas that it leads to.
@@ -186,25 +212,6 @@ fn http_port(port: u16) -> ServicePort {
         target: port,
         protocol: Protocol::Http,
     }
-}
-
-/// `command` or `entrypoint`: a list of words, or a line that is split into them.
-fn command(service: &mut Fields, key: &'static str, report: &mut Report) -> Option<Vec<String>> {
-    let node = service.take(key)?;
-    let name = service.name(key);
-    if let Value::List(items) = &node.value {
-        return Some(texts(items, &name, report));
-    }
-    let split = parsed(&node, &name, report, |line| {
-        shell::split(line).map_err(|problem| format!("a command line or a list ({problem})"))
-    })?;
-    if let Some(operator) = split.operator {
-        let message = format!(
-            "{name} is not read by a shell: {operator:?} is handed to the program as a word; write [\"sh\", \"-c\", \"...\"] if a shell is meant"
-        );
-        report.warn(&node.place, message);
-    }
-    Some(split.words)
 }
 
 /// Each once, in order.

@@ -7,6 +7,8 @@ use hickory_proto::rr::rdata::{A, CNAME, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
 use super::Directory;
+use crate::names::app_of;
+use crate::subnet::is_internal;
 
 /// How long an answer may be kept, in seconds. A name's address changes only when its service is taken down and
 /// deployed anew.
@@ -136,6 +138,10 @@ pub(crate) fn plan(directory: &Directory, from: Ipv4Addr, question: &[u8]) -> Pl
             Err(_) => return say(ResponseCode::NXDomain),
         },
         Known::Nothing => return say(ResponseCode::NXDomain),
+        // Who reaches nothing outside asks nobody there either: a name can carry what is not to leave.
+        Known::Alias(_) | Known::Elsewhere if is_internal(bridge) => {
+            return say(ResponseCode::NXDomain);
+        }
         Known::Alias(host) => match Alias::of(&message, &host) {
             Some(alias) => {
                 let longest = usize::from(takes(&message));
@@ -209,7 +215,7 @@ fn look_up(directory: &Directory, bridge: u8, query: &Query) -> Known {
     // No cluster but the app itself: a name of another namespace is nobody's.
     let in_app = |name: &str| {
         let (service, namespace) = name.rsplit_once('.')?;
-        let is_own = namespace == "default" || app.is_some_and(|app| app == namespace);
+        let is_own = namespace == "default" || app.is_some_and(|app| app_of(app) == namespace);
         is_own.then(|| own(service)).flatten()
     };
     if let Some(of_service) = KUBERNETES.iter().find_map(|end| name.strip_suffix(end)) {

@@ -37,6 +37,10 @@ const TESTS: &[Test] = &[
         reach::a_replica_reaches_another_machine_under_the_address_of_its_own,
     ),
     (
+        "who_shares_no_network_is_not_reached_and_an_internal_one_reaches_nothing_outside",
+        reach::who_shares_no_network_is_not_reached_and_an_internal_one_reaches_nothing_outside,
+    ),
+    (
         "a_firewall_that_drops_by_default_is_opened_and_left_as_it_was",
         reach::a_firewall_that_drops_by_default_is_opened_and_left_as_it_was,
     ),

@@ -1,6 +1,6 @@
 //! Who reaches whom, and who does not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -379,4 +379,48 @@ fn listen_for_redirected() -> std::sync::mpsc::Receiver<Ipv4Addr> {
         }
     });
     receive
+}
+
+pub(crate) fn who_shares_no_network_is_not_reached_and_an_internal_one_reaches_nothing_outside(
+    dir: &Path,
+) {
+    block_on(async {
+        let network = Network::open(config(dir, "tt1")).await.expect("opened");
+        let front = network.attach("front", Some("shop/front")).await;
+        let back = network.attach("back", Some("shop/!back")).await;
+        let (front, back) = (front.expect("attached"), back.expect("attached"));
+        // Another machine, as a replica of a node whose fence is down.
+        let other = Network::open(config(dir, "tt2")).await.expect("opened");
+        let machine = other.attach("machine", SHOP).await.expect("attached");
+        let lowered = std::process::Command::new("nft")
+            .args(["delete", "table", "ip", "layby_tt2"])
+            .status();
+        assert!(lowered.expect("nft runs").success());
+        for netns in [&front.netns, &back.netns, &machine.netns] {
+            serve(netns);
+        }
+        let asks = |from: &layby_net::Attachment, to: Ipv4Addr| {
+            within(&from.netns, move || ask(to, REFUSED_AFTER)).is_ok()
+        };
+        assert!(asks(&front, machine.address) && !asks(&back, machine.address));
+        assert!(!asks(&front, back.address) && !asks(&back, front.address));
+        assert!(
+            ask(back.address, DEADLINE).is_ok(),
+            "the machine reaches it"
+        );
+        let address = virtual_address(&network, 1);
+        let names = BTreeMap::from([("db".to_owned(), vec![address])]);
+        let names = AppNames::from([("shop/!back".to_owned(), names)]);
+        network.set_names(names).await.expect("named");
+        if has_dig() {
+            let dig = |from: &layby_net::Attachment, words: &str| {
+                dig(Some(&from.netns), from.gateway, words).expect("answered")
+            };
+            assert_eq!(dig(&back, "+short db"), format!("{address}\n"));
+            assert!(dig(&front, "db").contains("status: NXDOMAIN"));
+            assert!(dig(&back, "example.org").contains("status: NXDOMAIN"));
+        }
+        network.close().await.expect("closed");
+        other.close().await.expect("closed");
+    });
 }

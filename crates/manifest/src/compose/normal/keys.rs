@@ -64,7 +64,7 @@ pub(super) const SERVICE: &[(&str, Shape)] = &[
     ("mem_reservation", Bytes),
     ("mem_swappiness", Number),
     ("memswap_limit", Own(service::swap)),
-    ("models", Own(service::named)),
+    ("models", Own(service::models)),
     ("network_mode", Text),
     ("networks", Own(service::networks)),
     ("oom_kill_disable", Flag),
@@ -108,7 +108,7 @@ pub(super) const SERVICE: &[(&str, Shape)] = &[
 /// The keys of `build`.
 pub(super) const BUILD: &[(&str, Shape)] = &[
     ("additional_contexts", Own(service::contexts)),
-    ("args", Pairs),
+    ("args", Own(service::args)),
     ("cache_from", Words),
     ("cache_to", Words),
     ("context", Own(service::context)),

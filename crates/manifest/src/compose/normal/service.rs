@@ -43,6 +43,22 @@ pub(super) fn build(node: Node, around: &Surroundings<'_>) -> Node {
     build
 }
 
+/// Arguments of a build: one without a value has the caller's.
+pub(super) fn args(node: Node, around: &Surroundings<'_>) -> Node {
+    let mut args = pairs_of(node);
+    if let (Value::Map(entries), false) = (&mut args.value, around.no_interpolate) {
+        for entry in entries
+            .iter_mut()
+            .filter(|entry| entry.value.value == Value::Null)
+        {
+            if let Some(value) = around.variables.get(&entry.key) {
+                entry.value = text(value, &entry.place);
+            }
+        }
+    }
+    args
+}
+
 /// A folder that an image is built from, or the address of something.
 pub(super) fn context(node: Node, around: &Surroundings<'_>) -> Node {
     let is_elsewhere = |text: &str| text.contains("://") || text.starts_with("git@");
@@ -137,6 +153,18 @@ pub(super) fn named(mut node: Node, _: &Surroundings<'_>) -> Node {
         }
         Value::Null | Value::Scalar { .. } | Value::List(_) => node,
     }
+}
+
+/// `models`: names, each with the variables that it is told in.
+pub(super) fn models(node: Node, around: &Surroundings<'_>) -> Node {
+    let mut models = named(node, around);
+    if let Value::Map(entries) = &mut models.value {
+        let empty = entries
+            .iter_mut()
+            .filter(|entry| entry.value.value == Value::Null);
+        empty.for_each(|entry| entry.value.value = Value::Map(Vec::new()));
+    }
+    models
 }
 
 /// `networks`: names, each with how the service is in it.

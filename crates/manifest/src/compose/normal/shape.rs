@@ -157,6 +157,13 @@ fn command(node: Node, around: &Surroundings<'_>) -> Node {
 
 /// A path: absolute where the folder is known, else relative to it.
 pub(super) fn path(value: &str, around: &Surroundings<'_>) -> String {
+    let home = around
+        .variables
+        .get("HOME")
+        .filter(|_| !around.no_interpolate);
+    if let (Some(below), Some(home)) = (value.strip_prefix("~/"), home) {
+        return format!("{home}/{below}");
+    }
     if value.is_empty() || value.starts_with(['/', '~', '$']) || value.contains("://") {
         return value.to_owned();
     }

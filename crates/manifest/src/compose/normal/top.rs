@@ -11,7 +11,7 @@ use crate::tree::{Entry, Node, Place, Value};
 use super::keys::{SERVICE, TOP};
 use super::service::add;
 use super::shape::{Shape, shaped};
-use super::{Surroundings, map, sort, text};
+use super::{Surroundings, map, plain, sort, text};
 
 /// The order of what stands at the top; all else follows by its name.
 const ORDER: [&str; 7] = [
@@ -91,17 +91,29 @@ fn named(node: &mut Node, project: &str) {
         if entry.value.value == Value::Null {
             entry.value.value = Value::Map(Vec::new());
         }
+        external(&mut entry.value);
         let external = entry.value.get("external").map(|node| &node.value);
         let name = match external {
             Some(Value::Scalar { text, .. }) if text == "true" => entry.key.clone(),
-            // The older form has the name in it.
-            Some(Value::Map(_)) => continue,
             _ => format!("{project}_{}", entry.key),
         };
         let name = text(name, &entry.place);
         add(&mut entry.value, "name", name);
     }
     sort(entries);
+}
+
+/// The older form of what is there already, which has its name in it: as the newer one has it.
+fn external(node: &mut Node) {
+    let external = node.get("external");
+    let Some(name) = external.and_then(|external| external.get("name")).cloned() else {
+        return;
+    };
+    if let Value::Map(entries) = &mut node.value {
+        entries.retain(|entry| entry.key != "external");
+    }
+    add(node, "external", plain(true, &name.place));
+    add(node, "name", name);
 }
 
 /// The services; puts the networks that they are in into `used`.

@@ -1,0 +1,86 @@
+//! The networks of an app: which of its services reach each other.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::AppName;
+
+/// The most characters that the names of all networks of a service have together, one character between each two.
+pub const MAX_NAMES_LEN: usize = 120;
+
+/// The networks that a service is in (Compose `networks`). Services of an app reach each other if they share one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Networks {
+    /// By their names in the manifest; none: the one that all services of an app are in where nothing is said.
+    pub names: BTreeSet<String>,
+    /// Nothing outside of the node is reached from any of them (Compose `internal`).
+    pub internal: bool,
+}
+
+impl Networks {
+    /// Whether a network can be called so (Compose Specification, "networks").
+    pub fn is_name(name: &str) -> bool {
+        let inner = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(inner)
+    }
+
+    /// Whether this is what holds where nothing is said.
+    pub fn is_usual(&self) -> bool {
+        self.names.is_empty() && !self.internal
+    }
+
+    /// Whether the two share a network.
+    pub fn meet(&self, other: &Self) -> bool {
+        match (self.names.is_empty(), other.names.is_empty()) {
+            (true, true) => true,
+            (false, false) => !self.names.is_disjoint(&other.names),
+            (true, false) | (false, true) => false,
+        }
+    }
+
+    /// What those of an app are called that are in just these networks: they have a bridge of their own. `shop`,
+    /// `shop/back+front`, `shop/!back`; the `!` says that nothing outside is reached.
+    pub fn key(&self, app: &AppName) -> String {
+        if self.is_usual() {
+            return app.to_string();
+        }
+        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        let internal = if self.internal { "!" } else { "" };
+        format!("{app}/{internal}{}", names.join("+"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn networks(names: &[&str], internal: bool) -> Networks {
+        Networks {
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            internal,
+        }
+    }
+
+    #[test]
+    fn services_meet_where_they_share_a_network() {
+        let usual = Networks::default();
+        let front = networks(&["front"], false);
+        let both = networks(&["front", "back"], false);
+        let back = networks(&["back"], true);
+        assert!(usual.meet(&usual) && front.meet(&both) && both.meet(&back));
+        assert!(!front.meet(&back) && !usual.meet(&front));
+    }
+
+    #[test]
+    fn those_in_the_same_networks_have_one_key() {
+        let app = AppName::new("shop").expect("a label");
+        assert_eq!(Networks::default().key(&app), "shop");
+        assert_eq!(networks(&["b", "a"], false).key(&app), "shop/a+b");
+        assert_eq!(networks(&["a"], true).key(&app), "shop/!a");
+        assert!(
+            Networks::is_name("front_1.x") && !Networks::is_name("a+b") && !Networks::is_name("")
+        );
+    }
+}
