@@ -1,6 +1,7 @@
 //! Whole-binary tests: the real `layby` with real containers, as a user would use it. They need root.
 
 mod access;
+mod agents;
 mod apps;
 mod bad_input;
 mod builds;

@@ -2,6 +2,7 @@
 //! and the HTTP API. It sees engines only through the `Engine` trait, and gateway and network only through wires.
 
 mod addresses;
+pub mod agents;
 pub mod api;
 mod audit;
 mod bell;

@@ -13,6 +13,7 @@ use layby_model::{ReplicaId, RevisionId, ServiceId};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::agents::Agents;
 use crate::api::types::Problem;
 use crate::api::{InFlight, Operations};
 use crate::audit::Ledger;
@@ -55,6 +56,8 @@ pub(crate) struct Plane {
     /// Carries out the RUN steps of builds.
     pub(crate) runner: Option<Arc<dyn RunStep>>,
     pub(crate) registries: Registries,
+    /// SSH agents of those who build.
+    pub(crate) agents: Arc<Agents>,
     pub(crate) store: Store,
     pub(crate) vault: Arc<Vault>,
     pub(crate) facts: Facts,
@@ -123,6 +126,7 @@ impl Plane {
             facts: Facts::new(Arc::clone(&parts.engine)),
             jobs: Jobs::default(),
             registries: Registries::new(&parts.config),
+            agents: Arc::default(),
             config: parts.config,
             engine: parts.engine,
             access: parts.access,

@@ -225,6 +225,10 @@ async fn every_endpoint_of_the_document_answers() {
         let what = what.split('?').next().expect("a word");
         api.called.insert(format!("GET {one}/{what}"));
     }
+    // And so does this one: see tests/e2e/agents.rs.
+    let (status, _) = api.world.ask("GET", "/v1/agents", vec![]).await;
+    assert_eq!(status, 426);
+    api.called.insert("GET /v1/agents".to_owned());
 
     let images: Vec<ImageView> = api.call("GET /v1/images", "/v1/images", vec![]).await;
     let named = |name: &str| {

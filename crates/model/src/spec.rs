@@ -407,6 +407,9 @@ pub struct BuildSpec {
     /// Secrets that `RUN --mount=type=secret` may read: never in a layer, the history or a log.
     #[serde(default)]
     pub secrets: Vec<BuildSecret>,
+    /// SSH agents that `RUN --mount=type=ssh` may ask, while its step runs.
+    #[serde(default)]
+    pub ssh: Vec<BuildAgent>,
     /// Further contexts that `FROM` and `--from` may name: a folder relative to the manifest's, or `docker-image://REF`.
     #[serde(default)]
     pub contexts: BTreeMap<String, String>,
@@ -435,6 +438,7 @@ impl BuildSpec {
             always: true,
             dockerfile_inline: None,
             secrets: Vec::new(),
+            ssh: Vec::new(),
             contexts: BTreeMap::new(),
             labels: BTreeMap::new(),
             network: None,
@@ -453,6 +457,15 @@ pub struct BuildSecret {
     pub file: Option<String>,
     /// A variable of the environment.
     pub env: Option<String>,
+}
+
+/// An SSH agent on the side of the one who asks for the build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildAgent {
+    /// What `RUN --mount=type=ssh,id=` names.
+    pub id: String,
+    /// The agent's socket, or a file with a key, relative to the manifest's folder; `None`: the agent of `SSH_AUTH_SOCK`.
+    pub source: Option<String>,
 }
 
 /// What a container may use. `None`: not limited, or not requested.

@@ -32,6 +32,10 @@ const PEERS: &[(&str, &str)] = &[
         "docker-registry",
         "the registry that images are pulled from and pushed to",
     ),
+    (
+        "openssh-client",
+        "the SSH agent that builds are lent, and what asks it in them",
+    ),
     ("podman", "pushes to the registry and pulls from it"),
     (
         "python3-venv",

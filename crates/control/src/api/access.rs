@@ -72,6 +72,7 @@ const fn act(
 /// All of them, by path.
 #[rustfmt::skip]
 pub(crate) const RULES: &[Rule] = &[
+    look("/v1/agents", Deploy, Nothing),
     act("POST", "/v1/apps", Deploy, Sifted, "up"),
     act("DELETE", "/v1/apps/{app}", Deploy, App, "down"),
     look("/v1/audit", Admin, Node),

@@ -73,6 +73,7 @@ pub(super) async fn manifest(
         ("canary_header" = Option<String>, Query, description = "The same on requests with this header, `NAME` or `NAME=VALUE`"),
         ("canary_cookie" = Option<String>, Query, description = "The same on requests with this cookie"),
         ("retries" = Option<u32>, Query, description = "So many more attempts failed rollouts get (0 to 10), whatever the manifest says"),
+        ("agents" = Option<String>, Query, description = "The key of the connection that lends SSH agents to its builds"),
     ),
     request_body(content_type = "application/x-tar", description = "`manifest/`: its files, as for `/v1/manifests`; `file/<n>` and `context/<n>/`: the further files and the build contexts that `/v1/manifests` asked for"),
     responses(
@@ -148,6 +149,7 @@ pub(super) fn ask(pairs: &Pairs) -> Result<Ask, Problem> {
         atomic: query::flag(pairs, "atomic"),
         remove_orphans: query::flag(pairs, "remove_orphans"),
         share: canary::share(pairs)?,
+        agents: query::get(pairs, "agents").map(str::to_owned),
         retries: retries.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
     })
 }

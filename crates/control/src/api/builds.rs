@@ -33,6 +33,6 @@ pub(super) async fn build(State(plane): Shared, who: Who, body: Body) -> Result<
     let ask: BuildBody = serde_json::from_slice(text)
         .map_err(|error| Problem::bad_request(format!("build.json: {error}")))?;
     let target = Extension(Target(ask.tags.join(" ")));
-    let events = deploy::build(Arc::clone(&plane), upload, ask, &who.rights).await?;
+    let events = deploy::build(Arc::clone(&plane), upload, ask, &who).await?;
     Ok((target, lines(ReceiverStream::new(events))).into_response())
 }

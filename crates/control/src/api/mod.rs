@@ -1,6 +1,7 @@
 //! The HTTP API: its words, its routes, and the one place where an error becomes an answer.
 
 mod access;
+mod agents;
 mod apps;
 mod audit;
 mod body;
@@ -138,6 +139,7 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(secrets::rotate_key))
         .routes(routes!(secrets::remove))
         .routes(routes!(operations::operation))
+        .routes(routes!(agents::lend))
         .routes(routes!(builds::build))
         .routes(routes!(images::list, images::remove))
         .routes(routes!(images::load))

@@ -24,7 +24,7 @@ use layby_model::RevisionId;
 use layby_model::State;
 use layby_model::Wakefulness;
 use layby_model::replica::{Exit, Phase};
-use layby_model::spec::BuildSecret;
+use layby_model::spec::{BuildAgent, BuildSecret};
 use layby_model::state::Showing;
 pub use outcome::Outcome;
 pub use secret::{KeptSecret, SetSecrets};
@@ -71,6 +71,9 @@ pub struct ManifestView {
     pub contexts: Vec<ContextView>,
     /// The build secrets to send along, before the contexts; the n-th one as `secret/<n>`.
     pub secrets: Vec<SecretView>,
+    /// SSH agents that builds ask (see `/v1/agents`), by their places there.
+    #[serde(default)]
+    pub ssh: Vec<AgentView>,
     /// Further files that the manifest names: absolute paths, or relative to its folder. They are sent along as `file/<n>`, with
     /// their paths as a list in `manifest/.layby/files.json`; one that does not exist is left out of both.
     pub files: Vec<String>,
@@ -101,6 +104,15 @@ pub struct SecretView {
     pub env: Option<String>,
 }
 
+impl AgentView {
+    pub(crate) fn of(agent: &BuildAgent) -> Self {
+        Self {
+            id: agent.id.clone(),
+            source: agent.source.clone(),
+        }
+    }
+}
+
 impl SecretView {
     pub(crate) fn of(secret: &BuildSecret) -> Self {
         Self {
@@ -108,6 +120,15 @@ impl SecretView {
             env: secret.env.clone(),
         }
     }
+}
+
+/// Where an SSH agent is found, on the side of the one who asks for the build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AgentView {
+    /// What the build calls it.
+    pub id: String,
+    /// Its socket, or a file with a key, relative to the manifest's folder; `null`: the agent of `SSH_AUTH_SOCK`.
+    pub source: Option<String>,
 }
 
 /// What to build. It never holds a secret's value.
@@ -138,6 +159,13 @@ pub struct BuildBody {
     /// The ids of secrets; the value of the n-th is sent as `secret/<n>`. An empty one belongs to another build.
     #[serde(default)]
     pub secrets: Vec<String>,
+    /// The ids of SSH agents; the n-th stands at that place of the connection that lends them (see `/v1/agents`). An empty one
+    /// belongs to another build.
+    #[serde(default)]
+    pub ssh: Vec<String>,
+    /// The key of the connection that lends them.
+    #[serde(default)]
+    pub agents: Option<String>,
     /// The network of RUN: `default` or `none`.
     pub network: Option<String>,
     /// Whether every step is carried out, also one that the cache has.

@@ -1,16 +1,19 @@
 //! Building one image out of an upload, and telling how it goes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use layby_image::build::NamedContext;
+use layby_image::build::agents::Agent;
 use layby_image::build::run::{Place, RunNetwork};
 use layby_image::{BuildEvent, BuildOptions, Image, Source, build};
 use tokio::sync::mpsc;
 
 use super::told::Told;
 use super::upload::Upload;
+use crate::agents::Link;
 use crate::api::types::{BuildBody, Event, Problem};
 use crate::plane::Plane;
 use crate::reach::Reach;
@@ -30,6 +33,8 @@ pub(crate) struct Order<'a> {
     pub(crate) service: &'a str,
     /// For whom.
     pub(crate) source: Source,
+    /// Who lends its SSH agents.
+    pub(crate) agents: Option<Link>,
     /// How.
     pub(crate) body: BuildBody,
 }
@@ -51,8 +56,10 @@ pub(crate) async fn run(
     let folder = upload
         .context(order.context)
         .ok_or_else(|| not_sent(&body.folder))?;
+    let ssh = body.ssh.clone();
     let mut options = options(plane, &upload, body)?;
     options.source = order.source;
+    options.agents = agents(ssh, order.agents.as_ref());
     let reach = Arc::clone(reach);
     options.may_use = Some(Arc::new(move |name| {
         reach.use_image(name).map_err(|problem| problem.detail)
@@ -89,6 +96,14 @@ pub(crate) async fn run(
     })?;
     drop(stop);
     Ok(built?)
+}
+
+/// The agents that are lent, by the ids that this build has for them.
+fn agents(ids: Vec<String>, link: Option<&Link>) -> BTreeMap<String, Agent> {
+    let places = ids.into_iter().zip(0..);
+    let own = places.filter(|(id, _)| !id.is_empty());
+    own.filter_map(|(id, place)| Some((id, link?.agent(place))))
+        .collect()
 }
 
 /// Asks a build to end.

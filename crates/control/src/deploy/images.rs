@@ -12,7 +12,8 @@ use tokio::sync::mpsc;
 
 use super::build;
 use super::upload::Upload;
-use crate::api::types::{BuildBody, ContextView, Event, Problem, SecretView};
+use crate::agents::Link;
+use crate::api::types::{AgentView, BuildBody, ContextView, Event, Problem, SecretView};
 use crate::plane::Plane;
 use crate::reach::Reach;
 use crate::tokens::Rights;
@@ -25,6 +26,8 @@ pub(crate) struct Wanted {
     pub(crate) contexts: Vec<ContextView>,
     /// The same.
     pub(crate) secrets: Vec<SecretView>,
+    /// The same, of SSH agents.
+    pub(crate) agents: Vec<AgentView>,
 }
 
 /// One image to build.
@@ -74,6 +77,18 @@ pub(crate) async fn builds(plane: &Plane, app: &AppSpec, force: bool) -> Result<
     // Which of the secrets are whose is known only when all are.
     let count = wanted.secrets.len();
     for build in &mut wanted.builds {
+        let mut ids = vec![String::new(); wanted.agents.len()];
+        for agent in &build.spec.ssh {
+            let place = wanted
+                .agents
+                .iter()
+                .position(|view| *view == AgentView::of(agent));
+            place
+                .and_then(|place| ids.get_mut(place))
+                .into_iter()
+                .for_each(|id| id.clone_from(&agent.id));
+        }
+        build.body.ssh = ids;
         let mut ids = vec![String::new(); count];
         for secret in &build.spec.secrets {
             let view = SecretView::of(secret);
@@ -114,6 +129,9 @@ impl Wanted {
         for secret in &spec.secrets {
             place(&mut self.secrets, SecretView::of(secret));
         }
+        for agent in &spec.ssh {
+            place(&mut self.agents, AgentView::of(agent));
+        }
         let inline = spec.dockerfile_inline.as_ref();
         self.builds.push(Build {
             service: service.to_owned(),
@@ -129,6 +147,8 @@ impl Wanted {
                 labels: spec.labels.clone(),
                 contexts,
                 secrets: Vec::new(),
+                ssh: Vec::new(),
+                agents: None,
                 network: spec.network.clone(),
                 no_cache: spec.no_cache,
                 platform: platform.cloned(),
@@ -155,6 +175,7 @@ pub(crate) async fn run(
     upload: Arc<Upload>,
     app: &AppName,
     builds: Vec<Build>,
+    agents: Option<&Link>,
     rights: &Rights,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), Problem> {
@@ -168,6 +189,7 @@ pub(crate) async fn run(
             context: at,
             service,
             source,
+            agents: agents.cloned(),
             body: one.body,
         };
         let image = build::run(plane, upload, order, &reach, events).await?;

@@ -41,6 +41,8 @@ use layby_model::spec::{MAX_RETRIES, ServiceSpec};
 use layby_model::{AppName, ServiceId};
 use tokio::sync::mpsc;
 
+use crate::agents::Link;
+use crate::api::Who;
 use crate::api::types::{BuildBody, Event, ManifestView, Problem};
 use crate::capacity;
 use crate::plane::Plane;
@@ -81,6 +83,8 @@ pub(crate) struct Ask {
     pub(crate) remove_orphans: bool,
     /// Try what changes out on this part of the requests.
     pub(crate) share: Option<Share>,
+    /// The key of the connection that lends SSH agents to its builds.
+    pub(crate) agents: Option<String>,
     /// So many more attempts failed rollouts get, whatever the manifest says.
     pub(crate) retries: Option<u32>,
 }
@@ -112,6 +116,7 @@ pub(crate) async fn describe(
             .collect(),
         contexts: wanted.contexts,
         secrets: wanted.secrets,
+        ssh: wanted.agents,
         files: manifest.named_files,
         more,
         warnings: manifest.warnings.iter().map(ToString::to_string).collect(),
@@ -163,9 +168,10 @@ pub(crate) async fn build(
     plane: Arc<Plane>,
     upload: Upload,
     body: BuildBody,
-    rights: &Rights,
+    who: &Who,
 ) -> Result<mpsc::Receiver<Event>, Problem> {
-    let reach = Reach::of(&plane, rights).await?;
+    let reach = Reach::of(&plane, &who.rights).await?;
+    let agents = lent(&plane, body.agents.as_deref(), who)?;
     body.tags.iter().try_for_each(|tag| reach.name(tag))?;
     let (events, stream) = mpsc::channel(EVENTS);
     let task_plane = Arc::clone(&plane);
@@ -177,6 +183,7 @@ pub(crate) async fn build(
             context: 0,
             service: BUILD,
             source: Source::Here,
+            agents,
             body,
         };
         let built = build::run(&plane, Arc::new(upload), order, &reach, &events);
@@ -208,6 +215,11 @@ pub(crate) async fn build(
         finish(&events, ended).await;
     });
     Ok(stream)
+}
+
+/// Who lends SSH agents, if somebody says to.
+fn lent(plane: &Plane, key: Option<&str>, who: &Who) -> Result<Option<Link>, Problem> {
+    key.map(|key| plane.agents.find(key, who)).transpose()
 }
 
 /// The revision that a service is to be at: the target, or what is left when that failed.

@@ -11,9 +11,10 @@ use super::images::Build;
 use super::pulls::{self, Pull};
 use super::upload::Upload;
 use super::{
-    Ask, EVENTS, commit, conflict, dry_run, finish, images, outcome, power, privilege, read,
+    Ask, EVENTS, commit, conflict, dry_run, finish, images, lent, outcome, power, privilege, read,
     unscaled, warn, warn_of_unkept, whole,
 };
+use crate::agents::Link;
 use crate::api::Who;
 use crate::api::types::{Event, Problem};
 use crate::capacity;
@@ -31,6 +32,7 @@ pub(crate) async fn up(
     ask: Ask,
     who: Who,
 ) -> Result<(AppName, mpsc::Receiver<Event>), Problem> {
+    let link = lent(&plane, ask.agents.as_deref(), &who)?;
     let (manifest, leaving, mut warnings) = prepare(&plane, &upload, &ask, &who).await?;
     let app = &manifest.app;
     let name = app.name.clone();
@@ -71,6 +73,7 @@ pub(crate) async fn up(
         manifest,
         upload,
         builds,
+        link,
         pulls,
         kept,
         ready,
@@ -131,6 +134,8 @@ struct Making {
     manifest: Manifest,
     upload: Upload,
     builds: Vec<Build>,
+    /// Who lends them SSH agents.
+    link: Option<Link>,
     pulls: Vec<Pull>,
     kept: Kept,
     ready: Ready,
@@ -151,6 +156,7 @@ async fn make(
         manifest,
         upload,
         builds,
+        link,
         pulls,
         kept,
         ready,
@@ -162,7 +168,8 @@ async fn make(
         Ready::Waits(to_commit) => {
             pulls::run(plane, pulls, events).await?;
             let (sent, app) = (Arc::new(upload), &manifest.app);
-            images::run(plane, sent, &app.name, builds, &who.rights, events).await?;
+            let (link, rights) = (link.as_ref(), &who.rights);
+            images::run(plane, sent, &app.name, builds, link, rights, events).await?;
             // Somebody else may have got a name meanwhile that was free before.
             reach::images_of(plane, &who.rights, app).await?;
             let begun = commit::app(plane, to_commit).await?;

@@ -24,6 +24,9 @@ pub(crate) struct Build {
     /// A secret for `RUN --mount=type=secret`: id=NAME,src=FILE or id=NAME,env=VARIABLE.
     #[arg(long, value_name = "SECRET")]
     pub(crate) secret: Vec<String>,
+    /// An SSH agent for `RUN --mount=type=ssh`: default (the one of SSH_AUTH_SOCK), ID=SOCKET or ID=KEYFILE. No key leaves this machine.
+    #[arg(long, value_name = "ID[=PATH]")]
+    pub(crate) ssh: Vec<String>,
     /// The stage to build; otherwise the last.
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,

@@ -1,6 +1,5 @@
 //! `layby build`: sends a build context, and shows what becomes of it.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +8,7 @@ use layby_control::api::types::BuildBody;
 
 use crate::cli::{Build, Progress};
 use crate::client::Client;
+use crate::commands::agents::{self, Source};
 use crate::commands::node;
 use crate::events::{self, Style};
 use crate::parcel::{self, ContextFolder, Parcel, SecretSource};
@@ -22,17 +22,33 @@ const DOCKERFILE_MAX_BYTES: u64 = 1 << 20;
 /// # Errors
 /// What cannot be read here; what the node says is wrong; the code of a build that failed.
 pub(crate) async fn build(paths: &Paths, client: &Client, options: Build) -> Result<()> {
-    let (parcel, style) = parcel(options)?;
+    let agents: Result<Vec<Source>> = options
+        .ssh
+        .iter()
+        .map(|text| Source::of_option(text))
+        .collect();
+    let agents = agents?;
+    let (mut parcel, mut body, style) = parcel(options)?;
     if !client.answers().await? {
         node::start(paths, client).await?;
     }
+    let lent = match agents.is_empty() {
+        true => None,
+        false => Some(agents::lend(client, &agents).await?),
+    };
+    body.ssh = agents.into_iter().map(|agent| agent.id).collect();
+    body.agents = lent.as_ref().map(|lent| lent.key.clone());
+    let body = serde_json::to_vec(&body)?;
+    parcel.files.insert("build.json".to_owned(), body);
     let body = parcel::stream(parcel);
     let lines = client.upload_for_lines("/v1/builds", &[], body).await?;
-    events::show(client, lines, style).await
+    let shown = events::show(client, lines, style).await;
+    drop(lent);
+    shown
 }
 
-/// What is sent for a build, read from this machine.
-fn parcel(options: Build) -> Result<(Parcel, Style)> {
+/// What is sent for a build, read from this machine, and what is to be built of it.
+fn parcel(options: Build) -> Result<(Parcel, BuildBody, Style)> {
     let shown = options.path.display().to_string();
     if shown == "-" || shown.contains("://") || shown.starts_with("git@") {
         bail!("the build context is a folder of this machine, not {shown}");
@@ -87,18 +103,17 @@ fn parcel(options: Build) -> Result<(Parcel, Style)> {
         secrets.push(source.read(Path::new("."))?);
         body.secrets.push(id);
     }
-    let files = BTreeMap::from([("build.json".to_owned(), serde_json::to_vec(&body)?)]);
     let style = match options.progress {
         Progress::Auto => Style::Auto,
         Progress::Plain => Style::Plain,
         Progress::Quiet => Style::Quiet,
     };
     let parcel = Parcel {
-        files,
         secrets,
         contexts,
+        ..Parcel::default()
     };
-    Ok((parcel, style))
+    Ok((parcel, body, style))
 }
 
 /// Where the Dockerfile is in the context; or its text, where it is elsewhere.

@@ -1,5 +1,6 @@
 //! The commands: a file for each, or for a few of a kind.
 
+pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod build;
 pub(crate) mod canary;

@@ -5,6 +5,7 @@ use layby_control::api::types::{ContextView, ManifestView};
 
 use crate::cli::Up;
 use crate::client::Client;
+use crate::commands::agents::{self, Source};
 use crate::commands::node;
 use crate::events::{self, Style};
 use crate::parcel::{self, ContextFolder, Manifests, Parcel, SecretSource, SecretValue};
@@ -41,6 +42,14 @@ pub(crate) async fn up(paths: &Paths, client: &Client, options: Up) -> Result<()
             .retries
             .map(|retries| ("retries", retries.to_string())),
     );
+    let agents = reply.ssh.iter();
+    let agents = agents.map(|view| Source::of_manifest(view, &manifests.folder));
+    let agents: Vec<Source> = agents.collect();
+    let lent = match options.dry_run || agents.is_empty() {
+        true => None,
+        false => Some(agents::lend(client, &agents).await?),
+    };
+    query.extend(lent.as_ref().map(|lent| ("agents", lent.key.clone())));
     let secrets = reply.secrets.iter().map(|secret| {
         let source = match (&secret.file, &secret.env) {
             (Some(file), _) => SecretSource::File(file.into()),
@@ -59,7 +68,9 @@ pub(crate) async fn up(paths: &Paths, client: &Client, options: Up) -> Result<()
         contexts,
     });
     let lines = client.upload_for_lines("/v1/apps", &query, body).await?;
-    events::show(client, lines, Style::Auto).await
+    let shown = events::show(client, lines, Style::Auto).await;
+    drop(lent);
+    shown
 }
 
 fn context_folders(manifests: &Manifests, reply: &ManifestView) -> Result<Vec<ContextFolder>> {

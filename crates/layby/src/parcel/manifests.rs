@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use layby_control::api::types::{ContextView, ManifestView, SecretView};
+use layby_control::api::types::{AgentView, ContextView, ManifestView, SecretView};
 use layby_manifest::{Files, ReadOptions};
 
 use crate::cli;
@@ -137,7 +137,7 @@ impl Manifests {
             )
         })?;
         check_more(node, &reply.files, &manifest.named_files)?;
-        let (contexts, secrets) = built_from(&manifest);
+        let (contexts, secrets, agents) = built_from(&manifest);
         if let Some(stray) = reply
             .contexts
             .iter()
@@ -145,6 +145,9 @@ impl Manifests {
         {
             let dockerfile = stray.dockerfile.as_deref().unwrap_or("Dockerfile");
             return Err(strange(node, &format!("{dockerfile} of {}", stray.path)));
+        }
+        if let Some(stray) = reply.ssh.iter().find(|asked| !agents.contains(asked)) {
+            return Err(strange(node, &format!("the SSH agent {}", stray.id)));
         }
         match reply.secrets.iter().find(|asked| !secrets.contains(asked)) {
             Some(stray) => {
@@ -319,8 +322,10 @@ fn strange(node: &str, what: &str) -> anyhow::Error {
 }
 
 /// The folders and the secrets that images are built with.
-fn built_from(manifest: &layby_manifest::Manifest) -> (Vec<ContextView>, Vec<SecretView>) {
-    let (mut contexts, mut secrets) = (Vec::new(), Vec::new());
+fn built_from(
+    manifest: &layby_manifest::Manifest,
+) -> (Vec<ContextView>, Vec<SecretView>, Vec<AgentView>) {
+    let (mut contexts, mut secrets, mut agents) = (Vec::new(), Vec::new(), Vec::new());
     let services = manifest.app.services.iter();
     let containers = services.flat_map(|service| &service.containers);
     for build in containers.filter_map(|container| container.build.as_ref()) {
@@ -336,8 +341,12 @@ fn built_from(manifest: &layby_manifest::Manifest) -> (Vec<ContextView>, Vec<Sec
             file: secret.file.clone(),
             env: secret.env.clone(),
         }));
+        agents.extend(build.ssh.iter().map(|agent| AgentView {
+            id: agent.id.clone(),
+            source: agent.source.clone(),
+        }));
     }
-    (contexts, secrets)
+    (contexts, secrets, agents)
 }
 
 /// The way from `folder` to `file`, both absolute and without `..`; to what lies elsewhere it begins with `..`.

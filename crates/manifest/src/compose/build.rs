@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use layby_model::spec::{BuildSecret, BuildSpec};
+use layby_model::spec::{BuildAgent, BuildSecret, BuildSpec};
 
 use crate::compose::files::Source;
 use crate::compose::image::platform;
@@ -13,10 +13,7 @@ use crate::report::Report;
 use crate::tree::{Node, Value, cut};
 
 /// Keys without which the build would fail, or be another one.
-const REFUSED: [(&str, &str); 2] = [
-    ("entitlements", "the build would fail without them"),
-    ("ssh", "the build would miss its keys"),
-];
+const REFUSED: [(&str, &str); 1] = [("entitlements", "the build would fail without them")];
 
 /// A build, and what it says that concerns the service, too.
 #[derive(Debug)]
@@ -49,6 +46,7 @@ pub(crate) fn read(
         args: args(&mut build, project, report),
         target: build.text("target", report),
         secrets: secrets(&mut build, project, report),
+        ssh: agents(&mut build, report),
         contexts: contexts(&mut build, report),
         labels: labels(&mut build, report),
         network: build.parsed("network", report, network),
@@ -145,6 +143,20 @@ fn contexts(build: &mut Fields, report: &mut Report) -> BTreeMap<String, String>
         contexts.insert(pair.key, value);
     }
     contexts
+}
+
+/// `ssh`: a map, or a list of `ID` and `ID=PATH`.
+fn agents(build: &mut Fields, report: &mut Report) -> Vec<BuildAgent> {
+    let name = build.name("ssh");
+    let Some(node) = build.take("ssh") else {
+        return Vec::new();
+    };
+    let pairs = pairs::list(node, &name, report).into_iter();
+    let agents = pairs.map(|pair| BuildAgent {
+        id: pair.key,
+        source: pair.value.filter(|path| !path.is_empty()),
+    });
+    agents.collect()
 }
 
 /// `secrets`: names of those at the top, or maps of `source` and the name in the build.
