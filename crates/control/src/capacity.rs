@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use layby_model::ServiceId;
-use layby_model::capacity::{Claim, idle_limits, shortage};
+use layby_model::capacity::{self, Claim, idle_limits, shortage};
 use layby_model::spec::ServiceSpec;
 
 use crate::api::types::Problem;
@@ -79,11 +79,24 @@ pub(crate) fn does_not_fit(text: String) -> Problem {
         .hint("scale something down, give it less power, or disable a service that is not needed")
 }
 
+/// How many replicas of a service fit that has some and is to have `wanted`, and what stands in the way of the others.
+pub(crate) fn most(
+    plane: &Plane,
+    rows: &[Row],
+    service: &Claim,
+    wanted: u32,
+) -> (u32, Option<String>) {
+    let mut claims = claims(rows);
+    claims.extend(runs(&plane.jobs.shown().shelves));
+    let machine = &plane.config.machine;
+    capacity::most(machine, &claims, service, service.replicas, wanted)
+}
+
 /// How many replicas a revision of a manifest or a deploy would have.
 pub(crate) fn replicas(rows: &[Row], id: &ServiceId, spec: &ServiceSpec, unscale: bool) -> u32 {
     let row = rows.iter().find(|row| row.service == *id);
     let scale = row.and_then(|row| row.scale).filter(|_| !unscale);
-    scale.unwrap_or(spec.replicas)
+    scale.unwrap_or_else(|| spec.replicas_beside(row.map(|row| row.replicas)))
 }
 
 /// Warnings of limits that limit nothing on this machine.

@@ -24,6 +24,7 @@ use crate::plane::{Parts, Plane};
 use crate::prune;
 use crate::registry::{self, Desk};
 use crate::samples;
+use crate::scaling;
 use crate::secrets::{self, Vault};
 use crate::state;
 use crate::store::{self, Store};
@@ -149,6 +150,7 @@ impl Control {
         plane.spawn(push::run(Arc::clone(plane)));
         plane.spawn(prune::run(Arc::clone(plane)));
         plane.spawn(samples::run(Arc::clone(plane)));
+        plane.spawn(scaling::run(Arc::clone(plane)));
         plane.spawn(audit::run(Arc::clone(plane)));
         Ok(())
     }

@@ -25,6 +25,7 @@ mod reach;
 mod registries;
 mod registry;
 mod samples;
+mod scaling;
 mod secrets;
 mod slot;
 pub mod state;

@@ -28,6 +28,7 @@ use crate::probes::ProbePlan;
 use crate::registries::Registries;
 use crate::registry::Desk;
 use crate::samples::Samples;
+use crate::scaling::Scaling;
 use crate::secrets::Vault;
 use crate::slot::Slot;
 use crate::store::{Revision, Row, Store, StoreError};
@@ -82,6 +83,8 @@ pub(crate) struct Plane {
     pub(crate) collector: Collector,
     /// What awake services use.
     pub(crate) samples: Samples,
+    /// Which services are scaled by what they have to do.
+    pub(crate) scaling: Scaling,
     /// Who uses services beside their requests.
     pub(crate) uses: Uses,
     /// Which rollouts other services hold up.
@@ -151,6 +154,7 @@ impl Plane {
             states: Arc::default(),
             collector: Collector::default(),
             samples: Samples::default(),
+            scaling: Scaling::default(),
             uses: Uses::default(),
             waiting: Waiting::default(),
             client_threads: Arc::new(Semaphore::new(CLIENT_THREADS)),
@@ -208,6 +212,7 @@ impl Plane {
     pub(crate) fn forget_driver(&self, service: &ServiceId) {
         self.drivers().remove(service);
         self.uses.forget(service);
+        self.scaling.follow(service, false);
     }
 
     /// Rings the drivers for whom a request began to wait, or none waits any more. The others hear nothing.

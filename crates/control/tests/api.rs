@@ -20,7 +20,7 @@ use layby_control::api::ConfigView;
 use layby_control::api::types::{
     AdviceView, DiffView, EventView, FileView, ImageView, JobView, KeptSecret, LogView, LoginView,
     ManifestView, NewToken, Outcome, PowerView, Problem, PruneView, RemovedView, RevisionView,
-    RunView, ServiceDetail, ServiceView, StateView, TokenView, TransferEvent, UsageView,
+    RunView, ScaleView, ServiceDetail, ServiceView, StateView, TokenView, TransferEvent, UsageView,
     VersionView, VolumeView,
 };
 use layby_control::api::{self, AuditView};
@@ -153,6 +153,13 @@ async fn every_endpoint_of_the_document_answers() {
         api.raw(&endpoint, &format!("{at}/{what}"), body.into())
             .await;
     }
+    let scale: ScaleView = api
+        .call(&format!("GET {one}/scale"), &format!("{at}/scale"), vec![])
+        .await;
+    assert_eq!(
+        (scale.replicas, scale.by_hand, scale.policy),
+        (1, Some(1), None)
+    );
     let advice: AdviceView = api
         .call(&format!("GET {one}/power"), &format!("{at}/power"), vec![])
         .await;

@@ -111,10 +111,14 @@ pub(crate) fn services(services: &[ServiceView]) {
     print(&table);
 }
 
-/// `small x 2`: power and scale; `- x 2` where it has no power.
+/// `small x 2`: power and scale; `- x 2` where it has no power, `- x 2 (0-4)` where what it has to do scales it.
 fn size(service: &ServiceView) -> String {
     let power = service.power.as_deref().unwrap_or("-");
-    format!("{power} x {}", service.replicas_wanted)
+    let range = service
+        .scales
+        .map(|range| format!(" ({}-{})", range.min, range.max));
+    let replicas = service.replicas_wanted;
+    format!("{power} x {replicas}{}", range.unwrap_or_default())
 }
 
 /// The same with what it means, and whose word it is.

@@ -166,6 +166,38 @@ pub fn shortage(machine: &Machine, claims: &[Claim], asked: &[Claim]) -> Option<
     (!all.is_empty()).then(|| all.join("; "))
 }
 
+/// The most replicas up to `wanted`, and no fewer than `least`, with which a service fits into the machine; and why not more.
+///
+/// `service` is what it keeps to itself with any number of them, `claims` as for [`shortage`].
+pub fn most(
+    machine: &Machine,
+    claims: &[Claim],
+    service: &Claim,
+    least: u32,
+    wanted: u32,
+) -> (u32, Option<String>) {
+    let short = |replicas: u32| {
+        let asked = Claim {
+            replicas,
+            ..service.clone()
+        };
+        shortage(machine, claims, &[asked])
+    };
+    let Some(why) = short(wanted) else {
+        return (wanted, None);
+    };
+    // What fits with more fits with fewer.
+    let (mut fits, mut is_too_many) = (least, wanted.max(least));
+    while is_too_many - fits > 1 {
+        let middle = fits + (is_too_many - fits) / 2;
+        match short(middle) {
+            None => fits = middle,
+            Some(_) => is_too_many = middle,
+        }
+    }
+    (fits, Some(why))
+}
+
 fn told(
     thing: Thing,
     there: u64,
@@ -391,6 +423,23 @@ mod tests {
         ] {
             let short = shortage(&MACHINE, &others, std::slice::from_ref(&asked));
             assert_eq!(short.is_none(), fits, "{asked:?}: {short:?}");
+        }
+    }
+
+    #[test]
+    fn as_many_are_given_as_fit_and_none_is_taken_away() {
+        let others = [
+            claim("shop/db", 1, 5 * GIB, 0),
+            claim("shop/web", 1, GIB, 0),
+        ];
+        let web = claim("shop/web", 1, GIB, 0);
+        for (least, wanted, given) in [(1, 2, 2), (1, 3, 3), (1, 4, 3), (1, 1_000, 3), (4, 9, 4)] {
+            let (is, why) = most(&MACHINE, &others, &web, least, wanted);
+            assert_eq!(
+                (is, why.is_none()),
+                (given, given == wanted),
+                "{least} {wanted}"
+            );
         }
     }
 

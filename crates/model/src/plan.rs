@@ -16,6 +16,7 @@
 
 mod terms;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use terms::{Desired, Ended, FailReason, GatewayReport, Observed, Replica, Route, Step, Timer};
@@ -286,11 +287,8 @@ impl<'a> Plan<'a> {
         }
         let mut kept = BTreeSet::new();
         for &revision in wants.keys() {
-            // The most awake first, since that costs the least to make ready; then the oldest, since it has proved itself.
-            let mut mine: Vec<(u8, ReplicaId)> = (o.replicas.iter())
-                .filter(|r| r.revision == revision)
-                .filter_map(|r| Some((rank(r.phase)?, r.id)))
-                .collect();
+            let mine = o.replicas.iter().filter(|r| r.revision == revision);
+            let mut mine: Vec<_> = mine.filter_map(|r| Some((worth(o, r)?, r.id))).collect();
             mine.sort_unstable();
             kept.extend(mine.into_iter().map(|(_, id)| id).take(d.replicas as usize));
         }
@@ -516,6 +514,18 @@ pub fn pause_ms(failed_attempts: u32) -> u64 {
 /// Whether live is unhealthy: its replicas run, none answers its probe any more, and none is on its way.
 pub fn is_unhealthy(d: &Desired, o: &Observed) -> bool {
     Plan::new(d, o).is_unhealthy()
+}
+
+/// By what replicas are kept, the best first: the most awake, since that costs the least to make ready; then those that are in
+/// the table, or whoever was chosen to go would be another one at each look; then the busiest, since what it does would have
+/// to be waited for; and the oldest, since it has proved itself.
+fn worth(o: &Observed, replica: &Replica) -> Option<(u8, bool, Reverse<u32>)> {
+    let is_out = |route: &Route| route.named().all(|id| id != replica.id);
+    let gateway = o.gateway.as_ref();
+    let count = |of: &BTreeMap<ReplicaId, u32>| of.get(&replica.id).copied().unwrap_or(0);
+    let busy = gateway.map_or(0, |g| count(&g.in_flight).saturating_add(count(&g.open)));
+    let is_out = o.published.as_ref().is_some_and(is_out);
+    Some((rank(replica.phase)?, is_out, Reverse(busy)))
 }
 
 /// The most awake first, and within that what is there before what is on its way.

@@ -10,7 +10,7 @@ mod policy;
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::REPLICAS_MAX;
+use crate::spec::{REPLICAS_MAX, Resources, ServiceSpec};
 
 pub use history::{History, Sample};
 pub use policy::{Decision, Seen, desired};
@@ -170,6 +170,23 @@ impl Autoscale {
             .or_else(|| span("down delay", self.down_delay_ms, 0, WINDOW_MAX_MS))
             .or_else(|| span("hold", self.hold_ms?, WINDOW_MIN_MS, HOLD_MAX_MS))
             .or_else(|| self.cpu_up.refuse().or_else(|| self.cpu_down.refuse()))
+    }
+}
+
+/// The CPU that a replica asks for, in thousandths of a core: a use of so much is 100 %. Of a container that asks for none, its
+/// limit; where nothing is said at all, one core.
+pub fn cpu_asked_milli(spec: &ServiceSpec) -> u64 {
+    let each = spec.containers.iter().map(|container| {
+        let Resources {
+            cpu_request_milli,
+            cpu_limit_milli,
+            ..
+        } = container.resources;
+        cpu_request_milli.or(cpu_limit_milli).unwrap_or_default()
+    });
+    match each.fold(0, u64::saturating_add) {
+        0 => 1_000,
+        milli => milli,
     }
 }
 

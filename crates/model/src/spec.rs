@@ -164,6 +164,17 @@ pub struct HostRoute {
     pub port: u16,
 }
 
+impl ServiceSpec {
+    /// How many replicas a revision with these settings begins with, where the service has `now`: what is scaled keeps what it
+    /// needs. `None`: it is new.
+    pub fn replicas_beside(&self, now: Option<u32>) -> u32 {
+        match &self.autoscale {
+            Some(policy) => policy.clamp(now.unwrap_or(self.replicas)),
+            None => self.replicas,
+        }
+    }
+}
+
 /// A service of the same app that a rollout waits for (Compose `depends_on`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dependency {

@@ -140,6 +140,7 @@ pub(crate) const RULES: &[Rule] = &[
     look("/v1/services/{app}/{service}/rollout", Read, App),
     act("GET", "/v1/services/{app}/{service}/run", Deploy, App, "run"),
     act("POST", "/v1/services/{app}/{service}/runs", Deploy, App, "run"),
+    look("/v1/services/{app}/{service}/scale", Read, App),
     act("POST", "/v1/services/{app}/{service}/scale", Deploy, App, "scale"),
     act("POST", "/v1/services/{app}/{service}/sleep", Deploy, App, "sleep"),
     act("POST", "/v1/services/{app}/{service}/wake", Deploy, App, "wake"),

@@ -33,6 +33,7 @@ mod query;
 mod registries;
 mod replica;
 mod roll;
+mod scaling;
 mod secrets;
 mod services;
 mod sizes;
@@ -103,7 +104,7 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(services::doze))
         .routes(routes!(services::sleep))
         .routes(routes!(services::deploy))
-        .routes(routes!(sizes::scale))
+        .routes(routes!(sizes::scale, scaling::show))
         .routes(routes!(sizes::change, sizes::advise))
         .routes(routes!(sizes::list))
         .routes(routes!(sizes::set, sizes::remove))

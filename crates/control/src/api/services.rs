@@ -119,6 +119,10 @@ fn look_at(plane: &Plane, id: &ServiceId) -> Result<ServiceDetail, Problem> {
     let now_ms = plane.clock.now_ms();
     let ends = status.ends.iter().map(|ending| ending.condition(now_ms));
     detail.conditions.extend(ends);
+    let short = plane.scaling.found(id).and_then(|found| found.short);
+    let short = short.filter(|_| detail.view.scales.is_some());
+    (detail.conditions)
+        .extend(short.map(|why| format!("it is not scaled as far as it needs: {why}")));
     detail.view = view(plane, id, &driver);
     let held = detail.last_wake.as_mut();
     if let Some(wake) = held.filter(|wake| wake.held_ms.is_some()) {

@@ -7,6 +7,7 @@ mod history;
 mod image;
 mod job;
 mod outcome;
+mod scaling;
 mod secret;
 mod sizes;
 mod state;
@@ -27,6 +28,7 @@ use layby_model::replica::{Exit, Phase};
 use layby_model::spec::{BuildAgent, BuildSecret};
 use layby_model::state::Showing;
 pub use outcome::Outcome;
+pub use scaling::{PolicyView, RangeView, ScaleView, SeenView};
 pub use secret::{KeptSecret, SetSecrets};
 use serde::{Deserialize, Serialize};
 pub use sizes::{AdviceView, PowerBody, PowerView, PresetBody, ScaleBody, SizeView};
@@ -380,6 +382,9 @@ pub struct ServiceView {
     pub replicas_ready: u32,
     /// Replicas that it has while awake.
     pub replicas_wanted: u32,
+    /// Between which numbers what it has to do scales it; `null`: that does not, or somebody has said a number.
+    #[serde(default)]
+    pub scales: Option<RangeView>,
     /// The name of its power; `null`: its limits have none, or it has no limits.
     #[serde(default)]
     pub power: Option<String>,

@@ -117,7 +117,8 @@ async fn write(
             .hint(format!("enable it first: `layby enable {id}`")));
     }
     let spec = &current(row).1.spec.service;
-    let replicas = scale.unwrap_or(spec.replicas.max(1));
+    let by_manifest = || spec.replicas_beside(Some(row.replicas)).max(1);
+    let replicas = scale.unwrap_or_else(by_manifest);
     capacity::check(plane, &rows, [(id.clone(), spec, replicas)])?;
     if (row.scale, row.replicas) == (scale, replicas) {
         return Ok((row.clone(), false, driver.status));

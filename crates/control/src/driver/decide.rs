@@ -104,7 +104,10 @@ impl Driver {
         let watch = Watch::of(d, o, target, &reason, &reports, self.moved.line_at_ms);
         let (failure, from) = self.failure(d, o, target, &reason, &reports);
         let row = self.row();
-        let of_live = (row.live.as_ref()).map(|live| live.spec.service.replicas.max(1));
+        let of_live = row.live.as_ref().map(|live| {
+            let live = &live.spec.service;
+            live.replicas_beside(Some(d.replicas)).max(1)
+        });
         let replicas = row.scale.or(of_live).unwrap_or(d.replicas);
         let engine = Arc::clone(&self.plane.engine);
         let (store, id, generation) = (self.plane.store.clone(), self.id.clone(), d.generation);

@@ -60,6 +60,8 @@ pub(crate) enum Request {
     Reload(Box<Loaded>),
     /// Be this awake.
     Want(Wakefulness),
+    /// What it has to do takes so many replicas: written already, in the row of this generation.
+    Replicas { generation: u64, replicas: u32 },
 }
 
 /// How to reach a driver.
@@ -292,6 +294,14 @@ impl Driver {
                 if loaded.row.generation >= self.row().generation {
                     self.stored = loaded.row.wanted;
                     self.loaded = *loaded;
+                }
+            }
+            Request::Replicas {
+                generation,
+                replicas,
+            } => {
+                if generation == self.row().generation {
+                    self.loaded.row.replicas = replicas;
                 }
             }
             Request::Want(wanted) => {

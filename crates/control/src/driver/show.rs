@@ -19,10 +19,11 @@ use super::look::{desired, shown_spec};
 use super::{Driver, Waking};
 use crate::addresses;
 use crate::api::types::{
-    AbortedView, ContainerView, DeadlineView, EventKind, Failure, LastWake, ReplicaView,
+    AbortedView, ContainerView, DeadlineView, EventKind, Failure, LastWake, RangeView, ReplicaView,
     ServiceDetail, ServiceView, SizeView,
 };
 use crate::config::ControlConfig;
+use crate::scaling;
 use crate::store::{Revision, Row};
 
 /// What a driver shows.
@@ -46,6 +47,8 @@ pub(crate) struct Status {
     pub(crate) rests: bool,
     /// The gateway serves by a table that shows the service as it is here, and has it on the disk.
     pub(crate) is_confirmed: bool,
+    /// It is wanted awake.
+    pub(crate) is_awake: bool,
     /// The service was removed.
     pub(crate) gone: bool,
 }
@@ -139,6 +142,7 @@ impl Status {
             canary: None,
             rests: false,
             is_confirmed: false,
+            is_awake: row.wanted == Wakefulness::Awake,
             gone: false,
         }
     }
@@ -176,8 +180,10 @@ impl Driver {
             rests: is_resting(d, o),
             is_confirmed: (self.route.is_some())
                 && (o.gateway.as_ref()).is_some_and(|gateway| gateway.confirmed >= self.version),
+            is_awake: d.wanted == Wakefulness::Awake,
             gone: false,
         };
+        let is_scaled = scaling::policy(row).is_some() && d.enabled && d.live.is_some();
         let changed = self.status.send_if_modified(|shown| {
             let changed = **shown != status;
             if changed {
@@ -188,6 +194,9 @@ impl Driver {
         if changed {
             self.plane.waiting.ring(&self.id);
         }
+        // After it is shown: whoever follows it reads that.
+        let is_awake = d.wanted == Wakefulness::Awake;
+        self.plane.scaling.follow(&self.id, is_scaled && is_awake);
     }
 
     /// The replicas of a rolling target that have not answered yet.
@@ -392,6 +401,7 @@ fn view(row: &Row, d: &Desired, o: &Observed, config: &ControlConfig) -> Service
             State::Disabled => 0,
             State::Deploying | State::Ready | State::Updating | State::Running => d.replicas,
         },
+        scales: scaling::policy(row).map(RangeView::from),
         power: spec.power.clone(),
         revision: revision.id.0,
         image: spec

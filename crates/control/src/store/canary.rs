@@ -42,7 +42,10 @@ impl Store {
                 return Ok(None);
             }
             let (id, target) = (row.service, row.target.id);
-            let live = row.live.as_ref().map(|live| live.spec.service.replicas.max(1));
+            let live = row.live.as_ref().map(|live| {
+                let live = &live.spec.service;
+                live.replicas_beside(Some(row.replicas)).max(1)
+            });
             let replicas = row.scale.or(live).unwrap_or(row.replicas);
             let failure = serde_json::to_string(&failure).map_err(unreadable)?;
             let generation = next_generation(&tx)?;

@@ -334,6 +334,10 @@ fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqli
     let revision = newest.unwrap_or(0) + 1;
     let before = read(tx, &new.service)?;
     let enabled = enabled_after(before.as_ref(), &new.spec.service, new.enables);
+    let replicas = new
+        .spec
+        .service
+        .replicas_beside(before.as_ref().map(|row| row.replicas));
     let share = new.share.as_ref().map(serde_json::to_string).transpose();
     let share = share.map_err(unreadable)?;
     let address = match newest {
@@ -351,7 +355,7 @@ fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqli
             app,
             service,
             revision,
-            new.spec.service.replicas.max(1), // what it has when it is enabled
+            replicas.max(1), // what it has when it is enabled
             next_generation(tx)?,
             address,
             new.unscale,

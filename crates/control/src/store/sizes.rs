@@ -1,5 +1,6 @@
 //! How large services are: what `layby scale` said, and the node's own powers beside those that every node has.
 
+use layby_model::ServiceId;
 use layby_model::power::Power;
 use rusqlite::params;
 
@@ -40,6 +41,31 @@ impl Store {
             let row = read(&tx, &id)?;
             tx.commit()?;
             Ok(row)
+        })
+        .await
+    }
+
+    /// Writes how many replicas a service that is scaled by what it has to do needs, if its row is still of this generation: it
+    /// is no change of a user's, and makes no new one. `false`: it is not written.
+    pub(crate) async fn set_replicas(
+        &self,
+        id: &ServiceId,
+        generation: u64,
+        replicas: u32,
+    ) -> Result<bool, StoreError> {
+        let id = id.clone();
+        self.call(move |db| {
+            let changed = db.execute(
+                "UPDATE services SET replicas = ?4
+                 WHERE app = ?1 AND service = ?2 AND generation = ?3 AND scale IS NULL AND enabled AND NOT removing",
+                params![
+                    id.app.as_str(),
+                    id.service.as_str(),
+                    i64::try_from(generation).unwrap_or(i64::MAX),
+                    replicas
+                ],
+            )?;
+            Ok(changed == 1)
         })
         .await
     }

@@ -18,7 +18,7 @@ use layby_image::{BuildOptions, Store, build};
 use layby_model::ServiceId;
 use layby_model::engine::Engine;
 use layby_model::replica::ReplicaReport;
-use layby_model::route::{Confirmed, Demand, NameTable, RouteTable, Traffic};
+use layby_model::route::{Confirmed, Demand, Load, NameTable, RouteTable, Traffic};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -78,6 +78,32 @@ impl Gateway {
     pub(crate) fn set_traffic(&self, id: &str, traffic: Traffic) {
         let mut all = self.traffic.lock().expect("no poison");
         all.insert(id.parse().expect("an id"), traffic);
+    }
+
+    /// From now on a service has so much to do.
+    pub(crate) fn load(&self, id: &str, in_flight: u32, held: u32) {
+        let mut all = self.traffic.lock().expect("no poison");
+        let traffic = all.entry(id.parse().expect("an id")).or_default();
+        traffic.load = until_now(traffic.load);
+        (traffic.load.in_flight, traffic.load.held) = (in_flight, held);
+        traffic.uses += 1;
+        traffic.idle_ms = (in_flight + held > 0).then_some(0);
+        drop(all);
+        self.ask(id, held);
+    }
+}
+
+/// What there was to do until now, by what there is to do.
+fn until_now(load: Load) -> Load {
+    static BEGUN: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    let passed = BEGUN.get_or_init(std::time::Instant::now).elapsed();
+    let at_us = 1_000_000 + passed.as_micros() as u64;
+    let span_us = at_us.saturating_sub(load.at_us.max(1_000_000));
+    Load {
+        at_us,
+        in_flight_us: load.in_flight_us + u64::from(load.in_flight) * span_us,
+        held_us: load.held_us + u64::from(load.held) * span_us,
+        ..load
     }
 }
 
@@ -508,8 +534,15 @@ async fn start(
         confirmed: gateway.confirmed.subscribe(),
         demand: gateway.demand.subscribe(),
         traffic: Arc::new(move |id: &ServiceId| {
-            let traffic = traffic.lock().expect("no poison");
-            traffic.get(id).cloned().unwrap_or_default()
+            let mut traffic = traffic.lock().expect("no poison");
+            let Some(traffic) = traffic.get_mut(id) else {
+                return Traffic {
+                    load: until_now(Load::default()),
+                    ..Traffic::default()
+                };
+            };
+            traffic.load = until_now(traffic.load);
+            traffic.clone()
         }),
         names: gateway.names.clone(),
         secrets: fake.secrets(),

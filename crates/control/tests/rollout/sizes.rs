@@ -16,7 +16,7 @@ impl World {
         Deployed::of(status, &body)
     }
 
-    async fn scale(&self, replicas: &str) -> Deployed {
+    pub(super) async fn scale(&self, replicas: &str) -> Deployed {
         let body = format!(r#"{{"replicas":{replicas}}}"#);
         self.size("scale", &body).await
     }

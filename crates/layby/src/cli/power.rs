@@ -9,24 +9,27 @@ use super::{Json, Name, not_empty};
 #[derive(Debug, Args)]
 #[command(
     after_help = "It stays through deploys and rollbacks, and through `layby up` as long as the manifest's \
-    number of replicas stays the same; another number there wins. 0 disables the service.\n\n\
-    Examples:\n  layby scale web 3\n  layby scale shop/web --reset"
+    number of replicas stays the same; another number there wins. 0 disables the service. Without a number it shows \
+    how many there are and why: by which policy, and what that has seen.\n\n\
+    Examples:\n  layby scale web\n  layby scale web 3\n  layby scale web --auto\n  layby scale shop/web --reset"
 )]
 pub(crate) struct Scale {
     #[command(flatten)]
     pub(crate) name: Name,
     /// How many replicas it is to have, up to 1000; 0 disables it.
-    #[arg(
-        required_unless_present = "reset",
-        value_parser = clap::value_parser!(u32).range(..=i64::from(REPLICAS_MAX))
-    )]
+    #[arg(value_parser = clap::value_parser!(u32).range(..=i64::from(REPLICAS_MAX)))]
     pub(crate) replicas: Option<u32>,
     /// Give it as many as its manifest says.
-    #[arg(long, conflicts_with = "replicas")]
+    #[arg(long, conflicts_with_all = ["replicas", "auto"])]
     pub(crate) reset: bool,
+    /// Let what it has to do scale it again, as its manifest says.
+    #[arg(long, conflicts_with = "replicas")]
+    pub(crate) auto: bool,
     /// Do not wait until it has them.
     #[arg(long, short)]
     pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) json: Json,
 }
 
 /// `layby power`.

@@ -18,6 +18,7 @@ pub(crate) mod logs;
 pub(crate) mod manual;
 pub(crate) mod node;
 pub(crate) mod power;
+pub(crate) mod scaling;
 pub(crate) mod secrets;
 pub(crate) mod services;
 pub(crate) mod state;

@@ -1,23 +1,33 @@
 //! `layby scale` and `layby power`.
 
 use anyhow::Result;
-use layby_control::api::types::{AdviceView, PowerBody, PowerView, PresetBody, ScaleBody};
+use layby_control::api::types::{
+    AdviceView, PowerBody, PowerView, PresetBody, ScaleBody, ScaleView,
+};
 use layby_model::power;
 
 use crate::cli::{Power, Powers, Scale};
 use crate::client::{Client, encode};
+use crate::commands::scaling;
 use crate::commands::services::find;
 use crate::events;
 use crate::exit::{Code, Exit};
 use crate::out::{say, tell};
 use crate::show;
 
-/// Gives a service another number of replicas.
+/// Gives a service another number of replicas, or shows how it came to the one that it has.
 ///
 /// # Errors
 /// No node answers, the name fits none or several, or it could not be reached.
 pub(crate) async fn scale(client: &Client, options: &Scale) -> Result<()> {
     let path = find(client, &options.name.name).await?;
+    if options.replicas.is_none() && !options.reset {
+        let view: ScaleView = client.get(&format!("{path}/scale"), &[]).await?;
+        match options.auto {
+            true => has_policy(&view, &options.name.name)?,
+            false => return scaling::show(&view, options.json.json),
+        }
+    }
     let body = ScaleBody {
         replicas: options.replicas,
     };
@@ -25,6 +35,17 @@ pub(crate) async fn scale(client: &Client, options: &Scale) -> Result<()> {
     let path = format!("{path}/scale");
     let lines = client.post_for_lines(&path, &query, &body).await?;
     events::show(client, lines, events::Style::Auto).await
+}
+
+/// Refuses a service that nothing but a number scales.
+fn has_policy(view: &ScaleView, name: &str) -> Result<()> {
+    if view.policy.is_some() {
+        return Ok(());
+    }
+    let text = format!(
+        "nothing scales {name} but a number: its manifest has no `x-layby: {{scale: ...}}`; `layby scale {name} --reset` gives it as many as that says"
+    );
+    Err(Exit::new(Code::Failed, text).into())
 }
 
 /// Does what `options` say.

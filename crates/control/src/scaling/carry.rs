@@ -1,0 +1,58 @@
+//! Carrying out: another number is written as `layby scale` does it, as far as it fits, and handed to the driver.
+
+use std::sync::Arc;
+
+use layby_model::capacity::Claim;
+
+use crate::capacity;
+use crate::deploy::current;
+use crate::driver::{DriverHandle, Request};
+use crate::plane::Plane;
+use crate::store::{Row, StoreError};
+
+/// How many replicas a service has then.
+pub(super) struct Carried {
+    pub(super) replicas: u32,
+    /// What stands in the way of as many as it was to have.
+    pub(super) short: Option<String>,
+}
+
+/// Gives the service of `row` so many replicas, or as many of them as fit. Where the row was changed meanwhile, nothing is
+/// done: the next look sees it.
+pub(super) async fn out(
+    plane: &Arc<Plane>,
+    driver: &DriverHandle,
+    row: &Row,
+    replicas: u32,
+) -> Result<Carried, StoreError> {
+    // Nobody else may be given what this takes, until it is written.
+    let _turn = plane.deploys.lock().await;
+    let (replicas, short) = match replicas > row.replicas {
+        true => {
+            let rows = plane.store.services().await?;
+            let spec = &current(row).1.spec.service;
+            let claim = Claim::of(row.service.clone(), spec, row.replicas);
+            capacity::most(plane, &rows, &claim, replicas)
+        }
+        false => (replicas, None),
+    };
+    let generation = row.generation;
+    let mut carried = Carried {
+        replicas: row.replicas,
+        short,
+    };
+    if replicas != row.replicas
+        && (plane.store)
+            .set_replicas(&row.service, generation, replicas)
+            .await?
+    {
+        carried.replicas = replicas;
+        let request = Request::Replicas {
+            generation,
+            replicas,
+        };
+        // One that is too busy to hear of it reads the row, or is asked again.
+        let _ = driver.requests.try_send(request);
+    }
+    Ok(carried)
+}
