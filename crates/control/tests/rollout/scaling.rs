@@ -87,7 +87,13 @@ async fn who_is_held_gets_replicas_at_once_and_they_go_when_there_is_nothing_lef
         .await;
     world.gateway.load(ID, 0, 0);
     until_wanted(&world, 1).await;
-    let events: Vec<EventView> = world.get("/v1/events").await;
+    let (_, events) = world.ask("GET", "/v1/events", vec![]).await;
+    let events = events
+        .split(|b| *b == b'\n')
+        .filter(|line| !line.is_empty());
+    let events: Vec<EventView> = events
+        .map(|line| serde_json::from_slice(line).expect("an event"))
+        .collect();
     let texts: Vec<&str> = (events.iter())
         .filter(|event| event.kind == EventKind::Scaled)
         .map(|event| event.text.as_str())
