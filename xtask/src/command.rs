@@ -8,6 +8,9 @@ use anyhow::{Context, bail};
 
 use crate::place;
 
+/// The profile of tests, lints and this program (Cargo.toml says why); also the folder that it is built into.
+pub(crate) const CHECKS: &str = "checks";
+
 /// A command that is run in the repository's root and reads no input.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);

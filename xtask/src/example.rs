@@ -25,18 +25,18 @@ pub(crate) fn example(name: &str) -> anyhow::Result<()> {
         "--bin",
         name,
     ]))?;
-    put_into_place(name)
+    match name {
+        "labels" => labels::put_into_place(),
+        _ => put_into_place(name, "release"),
+    }
 }
 
-/// Puts the built binary, stripped, at `examples/NAME/dist/NAME`; for the stack `labels`, all that its images are made of.
+/// Puts the binary that was built in `profile`, stripped, at `examples/NAME/dist/NAME`.
 ///
 /// # Errors
-/// When it is not built, not static, or cannot be written; when something cannot be fetched.
-pub(crate) fn put_into_place(name: &str) -> anyhow::Result<()> {
-    if name == "labels" {
-        return labels::put_into_place();
-    }
-    let built = place::target().join("release").join(name);
+/// When it is not built, not static, or cannot be written.
+pub(crate) fn put_into_place(name: &str, profile: &str) -> anyhow::Result<()> {
+    let built = place::target().join(profile).join(name);
     binary::require_static(&built)?;
     let dist = folder(name).join("dist");
     std::fs::create_dir_all(&dist)

@@ -66,7 +66,7 @@ pub(crate) fn test(filter: Option<&str>) -> anyhow::Result<()> {
     summary.add(check("build", || {
         binaries = run::build()?;
         // The whole-binary tests deploy it.
-        example::put_into_place("mnist")
+        example::put_into_place("mnist", command::CHECKS)
     }));
     let mut schemathesis = None;
     summary.add(check("tools", || {
@@ -120,7 +120,8 @@ pub(crate) fn lint() -> anyhow::Result<()> {
         "clippy",
         "--workspace",
         "--all-targets",
-        "--release",
+        "--profile",
+        command::CHECKS,
         "--",
         "--deny=warnings",
     ]))

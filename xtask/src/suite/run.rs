@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::output::{Counts, Output};
 use super::summary::{Failure, Outcome, Summary};
-use crate::command::{cargo, command, read};
+use crate::command::{CHECKS, cargo, command, read};
 use crate::place;
 
 /// How long one test binary may run.
@@ -64,11 +64,12 @@ struct Profile {
 /// # Errors
 /// When something does not build.
 pub(super) fn build() -> anyhow::Result<Vec<TestBinary>> {
-    println!("$ cargo test --workspace --release --no-run");
+    println!("$ cargo test --workspace --profile {CHECKS} --no-run");
     let messages = read(&mut cargo(&[
         "test",
         "--workspace",
-        "--release",
+        "--profile",
+        CHECKS,
         "--no-run",
         "--message-format=json-render-diagnostics",
     ]))?;
@@ -112,7 +113,8 @@ pub(super) fn run_all(
         let mut cargo = cargo(&[
             "test",
             "--workspace",
-            "--release",
+            "--profile",
+            CHECKS,
             "--doc",
             "--no-fail-fast",
         ]);
