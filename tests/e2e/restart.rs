@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use crate::apps::{App, WEB};
@@ -44,17 +45,25 @@ fn a_rollout_cut_by_the_nodes_death_is_finished_by_the_next_start() {
     let mut node = Node::start();
     let app = App::compose(WEB);
     node.run_in(app.path(), &["up"]).ok();
-    node.run(&[
+    let args = [
         "deploy",
         "web",
         "--env",
         "BOOT_MS=1500",
         "--env",
         "GREETING=moon",
-        "--detach",
-    ])
-    .ok();
+    ];
+    let mut deploy = node.command(std::path::Path::new("/"), &args);
+    deploy.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let deploy = deploy.spawn().expect("layby runs");
+    node.wait_for("it to roll", |node| {
+        node.status("web")["state"] == "UPDATING"
+    });
     node.kill();
+    let cut = deploy.wait_with_output().expect("it ends");
+    Answer::new(&args, &cut)
+        .exits(1)
+        .says("`layby deploy shop/web --follow`");
     node.serve();
     node.wait_for("revision 2 to be live", |node| {
         node.status("web")["revision"] == 2

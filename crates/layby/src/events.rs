@@ -123,6 +123,21 @@ pub(crate) async fn show(client: &Client, mut lines: Lines, style: Style) -> Res
     Err(Exit::new(code, "").into())
 }
 
+/// The answer to a request that begins a rollout of the service at `path`, or how it goes on where the node went before
+/// its answer came: it may have been written.
+///
+/// # Errors
+/// As the request.
+pub(crate) fn begun<T>(answer: Result<T>, path: &str) -> Result<T> {
+    let service = path.strip_prefix("/v1/services/").map(str::to_owned);
+    answer.map_err(
+        |error| match error.chain().any(|cause| cause.is::<hyper::Error>()) {
+            true => cut_off(&service.into_iter().collect()),
+            false => error,
+        },
+    )
+}
+
 /// What is said where the node goes in the midst of it; what it has written goes on once it is back.
 fn cut_off(under_way: &BTreeSet<String>) -> anyhow::Error {
     let next = match under_way.first() {

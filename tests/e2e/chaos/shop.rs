@@ -26,9 +26,17 @@ services:
     image: shop-web:1
     environment: {GREETING: \"0\"}
     volumes: [\"data:/data\"]
+    secrets: [word]
     deploy: {update_config: {order: start-first}}
     x-layby: {sleep: {doze_after: never, sleep_after: never}}
+  task:
+    build: .
+    image: shop-web:1
+    command: [length, /run/secrets/word, /length]
+    secrets: [word]
+    x-layby: {schedule: '@yearly', retries: 2}
 volumes: {data: }
+secrets: {word: {external: true}}
 ";
 
 /// What was asked for, of one setting.

@@ -16,9 +16,8 @@ use crate::out::say;
 pub(crate) async fn promote(client: &Client, options: &Promote) -> Result<()> {
     let path = find(client, &options.name.name).await?;
     let query = [("detach", options.detach.to_string())];
-    let lines = client
-        .post_lines(&format!("{path}/promote"), &query)
-        .await?;
+    let lines = client.post_lines(&format!("{path}/promote"), &query).await;
+    let lines = events::begun(lines, &path)?;
     events::show(client, lines, events::Style::Auto).await
 }
 

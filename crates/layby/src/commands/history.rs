@@ -91,9 +91,8 @@ pub(crate) async fn rollback(client: &Client, options: &Rollback) -> Result<()> 
     let path = find(client, &options.name.name).await?;
     let mut query = vec![("detach", options.detach.to_string())];
     query.extend(options.to.map(|to| ("to", to.to_string())));
-    let lines = client
-        .post_lines(&format!("{path}/rollback"), &query)
-        .await?;
+    let lines = client.post_lines(&format!("{path}/rollback"), &query).await;
+    let lines = events::begun(lines, &path)?;
     events::show(client, lines, Style::Auto).await
 }
 
@@ -107,9 +106,8 @@ pub(crate) async fn redeploy(client: &Client, options: &Redeploy) -> Result<()> 
         ("pull", options.pull.to_string()),
         ("detach", options.detach.to_string()),
     ];
-    let lines = client
-        .post_lines(&format!("{path}/redeploy"), &query)
-        .await?;
+    let lines = client.post_lines(&format!("{path}/redeploy"), &query).await;
+    let lines = events::begun(lines, &path)?;
     events::show(client, lines, Style::Auto).await
 }
 

@@ -104,8 +104,10 @@ async fn advise(client: &Client, path: &str, options: &Power) -> Result<Option<S
 async fn change(client: &Client, path: &str, power: Option<String>, detach: bool) -> Result<()> {
     let query = [("detach", detach.to_string())];
     let body = PowerBody { power };
-    let path = format!("{path}/power");
-    let lines = client.post_for_lines(&path, &query, &body).await?;
+    let lines = client
+        .post_for_lines(&format!("{path}/power"), &query, &body)
+        .await;
+    let lines = events::begun(lines, path)?;
     events::show(client, lines, events::Style::Auto).await
 }
 

@@ -115,7 +115,8 @@ pub(crate) async fn deploy(client: &Client, options: &Deploy) -> Result<()> {
     query.extend(options.canary.query());
     let lines = client
         .post_for_lines(&format!("{path}/deploy"), &query, &request)
-        .await?;
+        .await;
+    let lines = events::begun(lines, &path)?;
     events::show(client, lines, events::Style::Auto).await
 }
 

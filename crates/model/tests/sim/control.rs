@@ -97,7 +97,9 @@ impl World {
         };
         self.control = Control::new(self.store.wanted, base);
         // Failed starts are counted in memory: a new life counts anew.
-        self.engine.values_mut().for_each(|r| r.failed_starts = 0);
+        for replica in self.engine.values_mut() {
+            (replica.failed_starts, replica.failed_unready) = (0, 0);
+        }
         self.rest_anew();
         note!(self, "the control plane starts, life {}", self.lives);
     }
@@ -148,6 +150,13 @@ impl World {
         };
         let replicas = self.engine.values().filter(|r| shown(r.phase, r.life));
         let mut seen: Vec<Replica> = replicas.map(Sandbox::seen).collect();
+        for (told, replica) in seen.iter_mut().zip(self.engine.values()) {
+            if self.mistake(Mutation::ReadyForgives) {
+                told.failed_starts = replica.failed_unready;
+            } else if self.mistake(Mutation::SickCounts) {
+                told.failed_starts += replica.sick_times;
+            }
+        }
         if self.mistake(Mutation::StaleFacts) {
             std::mem::swap(&mut seen, &mut self.control.seen); // older than the last orders
         }
@@ -304,6 +313,7 @@ impl World {
                 self.store.target_failed = true;
                 self.every_attempt_is_made(&reason);
                 self.a_ready_target_does_not_fail();
+                self.a_crash_loop_is_one(&reason);
                 match reason {
                     FailReason::Deadline => {
                         self.stats.failed_late += 1;
@@ -317,6 +327,7 @@ impl World {
             }
             Step::Retry(_, reason) => {
                 self.a_ready_target_does_not_fail();
+                self.a_crash_loop_is_one(&reason);
                 if reason == FailReason::Deadline {
                     self.a_deadline_is_given_in_full();
                 }

@@ -29,7 +29,14 @@ pub(crate) enum Image {
     Talks,
     /// It ends before it is ready while it is tried for the first time.
     Second,
+    /// It gets ready, and ends soon after, again and again.
+    Dies,
+    /// It runs well, and answers its probe only now and then.
+    Wavers,
 }
+
+/// Ticks that a replica has to be ready for, or its start came to nothing.
+const HOLDS: u64 = 40;
 
 /// A replica.
 #[derive(Debug, Clone)]
@@ -48,12 +55,16 @@ pub(crate) struct Sandbox {
     pub(crate) crashed_at: u64,
     /// Its revision's.
     pub(crate) restart: RestartPolicy,
-    /// It was ready since its last start.
+    /// It was ready since its last start, and since when.
     proved: bool,
+    ready_since: u64,
     /// It was ready, runs, and does not answer for a while.
     pub(crate) sick: bool,
     /// As control counts them: since its own start.
     pub(crate) failed_starts: u32,
+    /// Those of them since it was ready last, and how often it was sick; only for mistakes.
+    pub(crate) failed_unready: u32,
+    pub(crate) sick_times: u32,
     /// No later try can succeed.
     pub(crate) fatal: bool,
     /// The life of the control plane that made it.
@@ -93,10 +104,14 @@ impl Sandbox {
         if plan::depth(self.phase) > Some(Wakefulness::Asleep) && self.phase != Phase::Stopping {
             self.ended = Some(how);
         }
-        self.failed_starts = match self.phase {
-            Phase::Starting if !self.proved => self.failed_starts + 1,
-            _ => self.failed_starts,
+        let runs = matches!(self.phase, Phase::Starting | Phase::Ready);
+        let held = self.proved && now - self.ready_since >= HOLDS;
+        self.failed_starts = match (runs, held) {
+            (true, true) => 0,
+            (true, false) => self.failed_starts + 1,
+            (false, _) => self.failed_starts,
         };
+        self.failed_unready += u32::from(runs && !self.proved);
         self.phase = phase;
         self.sick = false;
         // What lies there already does not end once more.
@@ -111,6 +126,7 @@ impl World {
         let (id, lowered) = match *step {
             Step::Create(revision) => {
                 self.an_attempt_begins_when_it_may(revision, d);
+                self.no_more_are_made_than_are_wanted(revision, d);
                 return self.create(revision);
             }
             Step::Start(id) | Step::Thaw(id) => (id, None),
@@ -163,6 +179,9 @@ impl World {
         replica.crashed = false;
         replica.sick = false;
         replica.ended = replica.ended.filter(|_| lowered.is_some());
+        if lowered.is_some() && replica.proved && replica.phase != Phase::Stopped {
+            replica.failed_starts = 0; // it was still there when it was to rest
+        }
         replica.proved &= !matches!(step, Step::Start(_));
         match lowered {
             None => (replica.phase, replica.boot) = (Phase::Starting, boot),
@@ -211,8 +230,11 @@ impl World {
             crashed_at: 0,
             restart: self.policies[&revision],
             proved: false,
+            ready_since: 0,
             sick: false,
             failed_starts: 0,
+            failed_unready: 0,
+            sick_times: 0,
             fatal: false,
             life: self.lives,
             address,
@@ -267,7 +289,8 @@ impl World {
             let ends_starting = image == Image::Exits
                 || image == Image::Second && first
                 || flaps && self.rng.one_in(0.6);
-            let ends_ready = flaps && self.rng.one_in(0.05);
+            let dies = image == Image::Dies && now < QUIET;
+            let ends_ready = flaps && self.rng.one_in(0.05) || dies && self.rng.one_in(0.25);
             let replica = self.engine.get_mut(&id).expect("nothing left meanwhile");
             replica.boot = replica.boot.saturating_sub(1);
             match replica.phase {
@@ -286,10 +309,13 @@ impl World {
                     } else if ends_starting && !replica.proved {
                         self.crash(id, Phase::Stopped);
                     } else {
+                        if !replica.proved {
+                            replica.ready_since = now;
+                        }
                         replica.phase = Phase::Ready;
                         replica.proved = true;
                         replica.sick = false;
-                        replica.failed_starts = 0;
+                        replica.failed_unready = 0;
                         self.ghosts.ever_ready.insert(replica.revision);
                     }
                 }
@@ -302,15 +328,17 @@ impl World {
                 Phase::Stopping if now >= replica.due => replica.phase = Phase::Stopped,
                 _ => {}
             }
-            if self.chance(0.003)
+            let wavers = image == Image::Wavers;
+            if self.chance(if wavers { 0.1 } else { 0.003 })
                 && self
                     .engine
                     .get(&id)
                     .is_some_and(|r| r.phase == Phase::Ready)
             {
-                let boot = self.rng.between(1, 60);
+                let boot = self.rng.between(1, if wavers { 4 } else { 60 });
                 let replica = self.engine.get_mut(&id).expect("it is there");
                 (replica.phase, replica.sick, replica.boot) = (Phase::Starting, true, boot);
+                replica.sick_times += 1;
                 note!(self, "replica {} is sick for {boot} ticks", id.0);
             }
             if self.chance(0.002) {

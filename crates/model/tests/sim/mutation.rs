@@ -78,6 +78,7 @@ mutations! {
     DemandSkipsBackoff: 3000, LoopTooFast, "demand starts a crashed replica at once";
     CrashLoopRollsOn: 3000, LoopRolls, "a target in a crash loop rolls on until its deadline";
     CrashLoopUncounted: 3000, FourthStart, "a target's failed starts are not counted past the second";
+    ReadyForgives: 3000, LoopTooFast, "what gets ready and ends soon after is started again at once";
     HopelessRollsOn: 3000, HopelessRolls, "a target that cannot succeed rolls on until its deadline";
     FailBeforeLive: 3000, FailedReady, "a target that is ready fails for being late";
     // Restart policies.
@@ -111,6 +112,8 @@ mutations! {
     CanaryAges: 3000, FailedEarly, "the deadline counts while a canary is ready";
     // Live that answers no more.
     SickIsHeld: 3000, SickHeld, "requests are held for replicas that do not answer any more";
+    SickIsLost: 3000, MadeTooMany, "a replica that does not answer for a while is replaced";
+    SickCounts: 3000, LoopInvented, "each time that a replica does not answer counts as a failed start";
     BootingIsSick: 3000, BootingTurnedAway, "what boots is taken for sick";
     // For the properties that nothing above breaks for sure.
     TableEdge: 3000, UnsettledTable, "a table that the gateway cannot take at once is missed";

@@ -53,6 +53,8 @@ properties! {
     LoopTooFast: "a crash loop was started faster than its backoff",
     FourthStart: "a target was started a fourth time",
     LoopRolls: "a target in a crash loop rolls on",
+    LoopInvented: "a target failed for a crash loop that there was not",
+    MadeTooMany: "a replica was made although there are as many as are wanted",
     HopelessRolls: "a target without hope rolls on",
     EndedStarted: "what its restart policy leaves as it ended was started",
     EndedHeld: "requests for what has ended were held",
@@ -243,10 +245,19 @@ impl World {
 
     fn a_bad_image_harms_only_until_its_deadline(&mut self) {
         let limit = self.store.deadline_max_ms / TICK_MS + DRAIN + ROLL_SLACK;
-        let good = self
-            .store
-            .target
-            .is_some_and(|t| matches!(self.images[&t], Image::Good | Image::Slow | Image::Second));
+        let canary = self.store.share.is_some();
+        let good = (self.store.target).is_some_and(|target| match self.images[&target] {
+            Image::Good | Image::Slow | Image::Second => true,
+            // As a canary, it is good now and then.
+            Image::Wavers => canary,
+            Image::Hangs
+            | Image::Exits
+            | Image::Flaps
+            | Image::Finishes
+            | Image::Missing
+            | Image::Talks
+            | Image::Dies => false,
+        });
         let late = self.ghosts.roll_ticks > limit && !good;
         let target = self.store.target;
         self.check(!late, Property::BadImageRolls, target);

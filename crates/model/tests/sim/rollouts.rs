@@ -222,6 +222,36 @@ impl World {
         self.attempts.begun = true;
     }
 
+    /// At every order to make a replica: one that does not answer for a while is none that is missing.
+    pub(crate) fn no_more_are_made_than_are_wanted(
+        &mut self,
+        revision: RevisionId,
+        d: Option<&Desired>,
+    ) {
+        let Some(d) = d.filter(|d| d.generation == self.store.generation) else {
+            return;
+        };
+        let there = |r: &&Sandbox| {
+            r.revision == revision && !matches!(r.phase, Phase::Lost | Phase::Removing)
+        };
+        let there = self.engine.values().filter(there).count();
+        let missing = there < d.replicas as usize;
+        self.check(missing, Property::MadeTooMany, (revision, there));
+    }
+
+    /// At every write that an attempt failed.
+    pub(crate) fn a_crash_loop_is_one(&mut self, reason: &FailReason) {
+        let target = self.store.target;
+        let mine = |r: &&Sandbox| Some(r.revision) == target;
+        let loops = self
+            .engine
+            .values()
+            .filter(mine)
+            .any(|r| r.failed_starts >= 3);
+        let right = loops || *reason != FailReason::CrashLoop;
+        self.check(right, Property::LoopInvented, target);
+    }
+
     /// At every order to remove a replica: while the target rests or waits, live is as if nothing rolled.
     pub(crate) fn live_stays_while_the_target_does_not_run(
         &mut self,

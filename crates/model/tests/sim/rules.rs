@@ -186,6 +186,10 @@ impl Rules {
                 started.for_each(|r| r.phase = Phase::Ready);
             }
             Some(BootingIsSick) => o.replicas.iter_mut().for_each(|r| r.unhealthy = true),
+            Some(SickIsLost) => {
+                let sick = o.replicas.iter_mut().filter(|r| r.unhealthy);
+                sick.for_each(|r| r.phase = Phase::Lost);
+            }
             Some(SickIsHeld) => o.replicas.iter_mut().for_each(|r| r.unhealthy = false),
             Some(BackoffIgnored) => o.replicas.iter_mut().for_each(|r| r.crashed = false),
             Some(DemandSkipsBackoff) if waiting => {

@@ -329,6 +329,8 @@ impl World {
             (Image::Slow, 3),
             (Image::Talks, 3),
             (Image::Second, 3),
+            (Image::Dies, 3),
+            (Image::Wavers, 3),
         ];
         let image = self.rng.weighted(&images);
         self.images.insert(revision, image);
