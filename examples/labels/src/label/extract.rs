@@ -9,7 +9,7 @@ use crate::label::quantity::{find_amounts, read_amount, read_number};
 const LINES_MAX: usize = 2_000;
 
 /// Lines that end what runs over several lines (ingredients, allergens).
-const HEADINGS: [&str; 14] = [
+const HEADINGS: [&str; 15] = [
     "ingredients",
     "contains",
     "nutrition facts",
@@ -24,6 +24,7 @@ const HEADINGS: [&str; 14] = [
     "directions",
     "warning",
     "keep ",
+    "lot ",
 ];
 
 const MAKERS: [&str; 6] = [

@@ -150,6 +150,7 @@ fn lines(product: &Product) -> Vec<Set> {
     if !product.maker.is_empty() {
         statements.push(product.maker.to_owned());
     }
+    statements.push(format!("LOT {:04}", product.lot));
     for statement in statements {
         lines.extend(
             wrapped(&statement)

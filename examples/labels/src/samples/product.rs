@@ -22,6 +22,8 @@ pub struct Product {
     pub contains: &'static str,
     /// Who made it.
     pub maker: &'static str,
+    /// Of which lot it is: no two labels are the same.
+    pub lot: u32,
 }
 
 /// A facts panel.
@@ -80,6 +82,7 @@ fn granola(number: u32) -> Product {
         ingredients: "WHOLE GRAIN OATS, SUGAR, HONEY, ALMONDS, CANOLA OIL, SALT, CINNAMON.",
         contains: "TREE NUTS.",
         maker: "Distributed by Hill & Dale Foods, Portland, OR 97201",
+        lot: number,
     }
 }
 
@@ -99,6 +102,7 @@ fn crackers(number: u32) -> Product {
         ingredients: "WHEAT FLOUR, SUNFLOWER OIL, WHEY, SEA SALT, BARLEY MALT EXTRACT, YEAST.",
         contains: "WHEAT, MILK.",
         maker: "Manufactured by Northern Oven Company, Duluth, MN 55802",
+        lot: number,
     }
 }
 
@@ -121,6 +125,7 @@ fn drink(number: u32) -> Product {
         ingredients: "CARBONATED WATER, SUGAR, APPLE JUICE CONCENTRATE, CITRIC ACID, NATURAL FLAVORS.",
         contains: "",
         maker: "Packed by Blue Valley Beverages, Yakima, WA 98901",
+        lot: number,
     }
 }
 
@@ -149,6 +154,7 @@ fn supplement(number: u32) -> Product {
         ingredients: "CALCIUM CARBONATE, MAGNESIUM OXIDE, CELLULOSE, ZINC OXIDE, CHOLECALCIFEROL.",
         contains: "",
         maker: "Manufactured for Plainview Health, Austin, TX 78701",
+        lot: number,
     }
 }
 
@@ -163,6 +169,7 @@ fn lotion(number: u32) -> Product {
         ingredients: "WATER, GLYCERIN, CETEARYL ALCOHOL, SHEA BUTTER, LAVENDER OIL, CITRIC ACID.",
         contains: "",
         maker: "Distributed by Meadow & Moss, Burlington, VT 05401",
+        lot: number,
     }
 }
 

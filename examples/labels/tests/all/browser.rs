@@ -100,7 +100,7 @@ fn an_analyst_uploads_watches_corrects_and_exports() {
     }
 
     // One with a wrong percentage, by the way it is drawn.
-    browser.go(&url("/?failing=yes"));
+    browser.go(&url("/?q=maple&failing=yes"));
     browser.click(".pictures .name");
     browser.wait_for_text("h1", "MAPLE GRANOLA");
     assert!(

@@ -127,7 +127,11 @@ const upload = async (form, section) => {
     }
   };
   const senders = Promise.all(Array.from({ length: AT_ONCE }, sender));
-  senders.then(() => { button.disabled = false; form.elements.pictures.value = ""; });
+  senders.then(() => {
+    button.disabled = false;
+    form.elements.pictures.value = "";
+    form.elements.pictures.dispatchEvent(new Event("change"));
+  });
   for (;;) {
     const ids = files.map(({ item }) => item.dataset.id).filter(Boolean);
     if (ids.length > 0) {

@@ -30,7 +30,7 @@ pub(crate) struct Browser {
 impl Driver {
     pub(crate) fn start() -> Driver {
         let mut process = Command::new("chromedriver")
-            .args(["--port=0", "--log-level=OFF"])
+            .arg("--port=0")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
