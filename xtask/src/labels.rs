@@ -39,13 +39,27 @@ pub(crate) fn put_into_place() -> Result<()> {
         let dist = dist(service)?;
         binary::install(&built, &dist.join("labels"))?;
     }
-    let fetched = place::target().join("labels");
-    std::fs::create_dir_all(&fetched)?;
-    let debian = debian(&fetched)?;
+    let debian = debian(&fetched()?)?;
     for service in ["cache", "mapi"] {
         link(&debian, &dist(service)?.join("debian.tar"))?;
     }
-    link(&rclone(&fetched)?, &dist("store")?.join("rclone"))
+    put_store_into_place()
+}
+
+/// Only what the store is made of, which tests need by itself.
+///
+/// # Errors
+/// When rclone cannot be fetched, or the file not be written.
+pub(crate) fn put_store_into_place() -> Result<()> {
+    setup::install(&PACKAGES)?;
+    link(&rclone(&fetched()?)?, &dist("store")?.join("rclone"))
+}
+
+fn fetched() -> Result<std::path::PathBuf> {
+    let fetched = place::target().join("labels");
+    std::fs::create_dir_all(&fetched)
+        .with_context(|| format!("cannot make {}", place::shown(&fetched)))?;
+    Ok(fetched)
 }
 
 fn dist(service: &str) -> Result<std::path::PathBuf> {

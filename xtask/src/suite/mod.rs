@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crate::command::{self, cargo};
 use crate::suite::summary::{Outcome, Summary};
-use crate::{example, setup, tidy};
+use crate::{example, labels, setup, tidy};
 
 /// What tests measure Layby's answers against, and why. Sorted by name.
 const PEERS: &[(&str, &str)] = &[
@@ -105,7 +105,9 @@ const FOR_EXAMPLES: &[(&str, &str)] = &[
 pub(crate) fn test_examples(filter: Option<&str>) -> anyhow::Result<()> {
     setup::setup()?;
     setup::install(FOR_EXAMPLES)?;
-    let mut test = cargo(&["test", "--release", "--workspace", "--test", "all", "--"]);
+    labels::put_store_into_place()?;
+    let mut test = cargo(&["test", "--workspace", "--test", "all", "--profile"]);
+    test.args([command::CHECKS, "--"]);
     test.args(["--ignored", "--nocapture", "--test-threads=1"])
         .args(filter);
     command::run(&mut test)
