@@ -9,6 +9,7 @@ mod chaos;
 mod corpus;
 mod jobs;
 mod kept;
+mod kubernetes;
 mod life;
 mod manifests;
 mod names;

@@ -45,6 +45,7 @@ pages! {
     first_deploy,
     history,
     jobs,
+    kubernetes,
     record,
     rollouts,
     secrets,

@@ -135,6 +135,10 @@ impl Node {
                 format!(".localhost:{}", self.gateway.http_addr().port()),
                 ".localhost:8080",
             ),
+            (
+                format!(".example:{}", self.gateway.http_addr().port()),
+                ".example:8080",
+            ),
         ]
     }
 

@@ -72,6 +72,9 @@ impl Answer {
             Lost::UnknownHost(host) => format!(
                 "No service has the host name \"{host}\": see `layby ls` for those there are."
             ),
+            Lost::UnknownPath(host) => {
+                format!("No service of the host name \"{host}\" has this path.")
+            }
             Lost::NoPort(host) => format!(
                 "The service at \"{host}\" has no HTTP port: set `x-layby.port` in its manifest."
             ),

@@ -39,6 +39,8 @@ pub(crate) struct Target {
 pub(crate) enum Lost {
     /// No service has this host name.
     UnknownHost(String),
+    /// This host name leads by the path of a request, and none leads where this one's does.
+    UnknownPath(String),
     /// The service of this host name takes no HTTP by host name.
     NoPort(String),
     /// The listener was withdrawn.
@@ -92,7 +94,10 @@ fn by_name(snapshot: &Snapshot, name: &str, head: &[u8]) -> Result<Target, Lost>
         return Ok(target);
     }
     let Some(service) = snapshot.host(name) else {
-        return by_path(ANY_HOST).ok_or_else(|| Lost::UnknownHost(name.to_owned()));
+        return by_path(ANY_HOST).ok_or_else(|| match snapshot.leads_by_path(name) {
+            true => Lost::UnknownPath(name.to_owned()),
+            false => Lost::UnknownHost(name.to_owned()),
+        });
     };
     match snapshot.services[service].port {
         Some(port) => Ok(Target { service, port }),

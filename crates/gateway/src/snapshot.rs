@@ -232,6 +232,11 @@ impl Snapshot {
         !self.names.paths.is_empty()
     }
 
+    /// Whether a host name in lower case leads by the path of a request.
+    pub(crate) fn leads_by_path(&self, host: &str) -> bool {
+        self.names.paths.contains_key(host)
+    }
+
     /// The service, and the port in it, of a path of a host name in lower case, or of the pattern that has the name.
     pub(crate) fn by_path(&self, host: &str, path: &str) -> Option<(usize, u16)> {
         let of = |host: &str| {

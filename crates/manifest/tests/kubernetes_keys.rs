@@ -12,7 +12,7 @@ struct Place<'a> {
     inert: &'static [&'static str],
 }
 
-/// The keys of the Kubernetes API (v1.34), each with a value that is not what holds anyway. Those that the manifest
+/// The keys of the Kubernetes API (v1.37), each with a value that is not what holds anyway. Those that the manifest
 /// itself has are left out.
 const PLACES: &[Place<'_>] = &[
     Place {
@@ -66,6 +66,7 @@ const PLACES: &[Place<'_>] = &[
             ("parallelism", "2"),
             ("podFailurePolicy", "{rules: []}"),
             ("podReplacementPolicy", "Failed"),
+            ("scheduling", "{}"),
             ("successPolicy", "{rules: []}"),
             ("suspend", "true"),
             ("ttlSecondsAfterFinished", "1"),
@@ -96,6 +97,7 @@ const PLACES: &[Place<'_>] = &[
             ("dnsConfig", "{searches: [example.org]}"),
             ("dnsPolicy", "Default"),
             ("ephemeralContainers", "[]"),
+            ("evictionResponders", "[]"),
             ("hostAliases", "[{ip: 192.0.2.1, hostnames: [a]}]"),
             ("hostIPC", "true"),
             ("hostNetwork", "true"),
@@ -115,6 +117,7 @@ const PLACES: &[Place<'_>] = &[
             ("restartPolicy", "Never"),
             ("runtimeClassName", "x"),
             ("schedulingGates", "[]"),
+            ("schedulingGroup", "{}"),
             ("securityContext", "{runAsUser: 1}"),
             ("serviceAccount", "x"),
             ("serviceAccountName", "x"),
@@ -209,6 +212,7 @@ const PLACES: &[Place<'_>] = &[
         name: "VolumeMount",
         manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      volumes: [{name: v}]\n      containers:\n      - name: web\n        image: x\n        volumeMounts:\n        - name: v\n          mountPath: /v\n          @\n",
         keys: &[
+            ("bindMountOptions", "[]"),
             ("mountPropagation", "Bidirectional"),
             ("readOnly", "true"),
             ("recursiveReadOnly", "Enabled"),
@@ -239,14 +243,13 @@ const PLACES: &[Place<'_>] = &[
             ("loadBalancerIP", "192.0.2.1"),
             ("loadBalancerSourceRanges", "[192.0.2.0/24]"),
             ("ports", "[{port: 80}]"),
-            ("publishNotReadyAddresses", "true"),
             ("sessionAffinity", "ClientIP"),
             ("sessionAffinityConfig", "{clientIP: {}}"),
             ("trafficDistribution", "PreferClose"),
             ("type", "LoadBalancer"),
         ],
-        // Of a cloud's balancers and of the machines of a cluster; `externalName` goes with another type, and one replica is
-        // behind one address in any case.
+        // Of a cloud's balancers and of the machines of a cluster; `externalName` goes with another type, one replica is
+        // behind one address in any case, and that is there whether or not it is ready.
         inert: &[
             "clusterIP",
             "allocateLoadBalancerNodePorts",
@@ -256,6 +259,7 @@ const PLACES: &[Place<'_>] = &[
             "internalTrafficPolicy",
             "ipFamilies",
             "ipFamilyPolicy",
+            "publishNotReadyAddresses",
         ],
     },
     Place {
@@ -353,6 +357,7 @@ const PLACES: &[Place<'_>] = &[
             ("host", "127.0.0.1"),
             ("httpHeaders", "[{name: A, value: b}]"),
             ("path", "/x"),
+            ("protocol", "HTTP"),
             ("scheme", "HTTPS"),
         ],
         inert: &[],
@@ -369,6 +374,15 @@ const PLACES: &[Place<'_>] = &[
         ],
         // There is one gateway.
         inert: &["ingressClassName"],
+    },
+    Place {
+        name: "IngressRule",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: web, image: x}]}}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {selector: {a: b}, ports: [{port: 80}]}\n---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: web}\nspec:\n  rules:\n  - @\n",
+        keys: &[(
+            "http",
+            "{paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}\n    host: a.example",
+        )],
+        inert: &[],
     },
     Place {
         name: "HTTPIngressPath",

@@ -70,10 +70,14 @@ impl Claim {
     }
 
     fn by(holder: Holder, spec: &ServiceSpec, replicas: u32) -> Self {
+        // Those that run before the others run alone, one after another.
         let sum = |of: &dyn Fn(usize, &ContainerSpec) -> Option<u64>| {
             let each = spec.containers.iter().enumerate();
-            each.filter_map(|(n, container)| of(n, container))
-                .fold(0, u64::saturating_add)
+            let together = each
+                .filter_map(|(n, container)| of(n, container))
+                .fold(0, u64::saturating_add);
+            let before = spec.init.iter().filter_map(|c| of(usize::MAX, c)).max();
+            together.max(before.unwrap_or(0))
         };
         Self {
             holder,
@@ -241,7 +245,7 @@ fn largest(thing: Thing, claims: &[&Claim]) -> String {
 /// A warning for each container that may use more than there is of it: that limit limits nothing.
 pub fn idle_limits(machine: &Machine, service: &ServiceId, spec: &ServiceSpec) -> Vec<String> {
     let mut warnings = Vec::new();
-    for container in &spec.containers {
+    for container in spec.all_containers() {
         let limits = [
             (THINGS[0], container.resources.memory_limit_bytes),
             (THINGS[1], container.resources.cpu_limit_milli),

@@ -61,7 +61,9 @@ pub fn diff(a: &RunSpec, b: &RunSpec) -> Vec<Change> {
 
 /// The name of the variable that a path leads to; of any other path nothing.
 fn variable(path: &str) -> &str {
-    let below = path.strip_prefix("containers.").unwrap_or_default();
+    let mut lists = ["containers.", "init."].into_iter();
+    let below = lists.find_map(|list| path.strip_prefix(list));
+    let below = below.unwrap_or_default();
     below.split_once(".env.").map_or("", |(_, name)| name)
 }
 

@@ -69,11 +69,12 @@ impl Progress {
 
 /// How far the `wanted` replicas of a revision are, such as `1 of 2 ready, 1 of 2 starting`.
 pub(super) fn counts(replicas: &[ReplicaView], revision: u32, wanted: u32) -> String {
-    let (mut ready, mut starting, mut ended, mut oom) = (0, 0, 0, 0);
+    let (mut ready, mut starting, mut before, mut ended, mut oom) = (0, 0, 0, 0, 0);
     for replica in replicas.iter().filter(|r| r.revision == revision) {
         match replica.phase {
             Phase::Ready => ready += 1,
             Phase::Starting if runs(replica) => starting += 1,
+            Phase::Starting if runs_before(replica) => before += 1,
             Phase::Starting | Phase::Stopped | Phase::Lost if has_run_out(replica) => oom += 1,
             Phase::Starting | Phase::Stopped | Phase::Lost if has_ended(replica) => ended += 1,
             Phase::Starting
@@ -88,6 +89,7 @@ pub(super) fn counts(replicas: &[ReplicaView], revision: u32, wanted: u32) -> St
     let all = [
         (ready, "ready"),
         (starting, "starting"),
+        (before, "in its init containers"),
         (ended, "ended"),
         (oom, "ran out of memory"),
     ];
@@ -105,6 +107,11 @@ pub(super) fn counts(replicas: &[ReplicaView], revision: u32, wanted: u32) -> St
 /// Whether its processes run. "Starting" begins with the order, while it is still being prepared.
 fn runs(replica: &ReplicaView) -> bool {
     replica.containers.iter().all(|c| c.init || c.pid.is_some())
+}
+
+/// Whether one of the containers runs that have to end before its own are started.
+fn runs_before(replica: &ReplicaView) -> bool {
+    replica.containers.iter().any(|c| c.init && c.pid.is_some())
 }
 
 /// Whether it came to an end that nobody asked for; it is started again.

@@ -33,6 +33,8 @@ pub(crate) fn spec(live: &RunSpec, order: &OneOff, held: bool) -> RunSpec {
         startup: None,
         no_healthcheck: true,
         ports: Vec::new(),
+        post_start: Vec::new(),
+        pre_stop: Vec::new(),
         // The terminal, if it is to have one, is that of the command.
         ..first.unwrap_or_else(|| ContainerSpec::new(live.service.name.as_str(), ""))
     };

@@ -12,7 +12,7 @@ pub(crate) struct Manifest {
     /// A manifest, or a folder with compose.yaml or Kubernetes YAML in it; otherwise the current folder, or the next one above it
     /// that has a Compose file.
     pub(crate) path: Option<PathBuf>,
-    /// A manifest, `-` for standard input; may be given several times, a later Compose file is laid over one before. Otherwise
+    /// A manifest, `-` for standard input, or a folder of them; may be given several times, a later Compose file is laid over one before. Otherwise
     /// those of the variable COMPOSE_FILE.
     #[arg(short, long = "file", value_name = "FILE", conflicts_with = "path")]
     pub(crate) files: Vec<PathBuf>,

@@ -65,6 +65,10 @@ impl Manifests {
                     manifests.files.insert(STDIN.to_owned(), text);
                     STDIN.to_owned()
                 }
+                _ if here.join(file).is_dir() => {
+                    manifests.take_all(&here.join(file))?;
+                    continue;
+                }
                 _ => manifests.take(&here.join(file))?,
             };
             manifests.chosen.push(name);
@@ -92,6 +96,19 @@ impl Manifests {
         }
         manifests.check_size()?;
         Ok(manifests)
+    }
+
+    /// Reads the manifests of a folder that was asked for among others, as `kubectl apply -f` does: not those in folders below.
+    fn take_all(&mut self, folder: &Path) -> Result<()> {
+        let names = find::manifests_in(folder)?;
+        if names.is_empty() {
+            bail!("{} has no YAML in it", folder.display());
+        }
+        for name in names {
+            let name = self.take(&folder.join(name))?;
+            self.chosen.push(name);
+        }
+        Ok(())
     }
 
     /// Reads a file that was asked for on the command line: what it is called from now on.

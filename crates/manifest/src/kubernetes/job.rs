@@ -216,6 +216,7 @@ fn job_spec(
             "maxFailedIndexes",
             "podFailurePolicy",
             "podReplacementPolicy",
+            "scheduling",
             "successPolicy",
         ],
         report,

@@ -49,7 +49,7 @@ pub(crate) fn join(parts: Parts, app: Option<&AppName>, report: &mut Report) -> 
     let Parts {
         mut deployments,
         jobs,
-        services,
+        mut services,
         ingresses,
         claims,
     } = parts;
@@ -63,6 +63,8 @@ pub(crate) fn join(parts: Parts, app: Option<&AppName>, report: &mut Report) -> 
             routed: None,
         }));
     }
+    // What has an address of its own says first which port requests by host name go to.
+    services.sort_by_key(|service| service.headless.is_some());
     let mut elsewhere = Vec::new();
     let mut led = Led::new();
     for service in services {

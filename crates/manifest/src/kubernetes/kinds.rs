@@ -176,8 +176,13 @@ fn unknown(kind: &str, version: &str, place: &Place, report: &mut Report) {
         report.error(place, message);
         return;
     }
+    // One that is called as a kind of Kubernetes is told by its group, too.
+    let of = match READ.iter().any(|(known, ..)| *known == kind) {
+        true => format!(" of {}", cut(version)),
+        false => String::new(),
+    };
     let message = format!(
-        "the kind {:?} is not supported yet and is ignored",
+        "the kind {:?}{of} is not supported yet and is ignored",
         cut(kind)
     );
     report.warn(place, message);

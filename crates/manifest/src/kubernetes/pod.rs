@@ -38,10 +38,11 @@ const ACCEPTED: [&str; 6] = [
 ];
 
 /// Keys that are known, and not honoured in this version.
-const UNSUPPORTED: [&str; 14] = [
+const UNSUPPORTED: [&str; 16] = [
     "activeDeadlineSeconds",
     "affinity",
     "ephemeralContainers",
+    "evictionResponders",
     "hostnameOverride",
     "nodeSelector",
     "os",
@@ -51,6 +52,7 @@ const UNSUPPORTED: [&str; 14] = [
     "resources",
     "runtimeClassName",
     "schedulingGates",
+    "schedulingGroup",
     "setHostnameAsFQDN",
     "topologySpreadConstraints",
 ];

@@ -137,6 +137,7 @@ pub(crate) fn scheme(get: &mut Fields, report: &mut Report) {
         "HTTP" => Ok(()),
         _ => Err("HTTP (HTTPS is not supported yet)".to_owned()),
     });
+    get.unsupported(&["protocol"], report);
 }
 
 /// A header that can be sent as it is (RFC 9110, sections 5.1 and 5.5).

@@ -106,13 +106,14 @@ pub(crate) fn read(
         "internalTrafficPolicy",
         "ipFamilies",
         "ipFamilyPolicy",
+        // A name has its address whether or not a replica is ready.
+        "publishNotReadyAddresses",
     ]);
     spec.unsupported(
         &[
             "healthCheckNodePort",
             "loadBalancerClass",
             "loadBalancerIP",
-            "publishNotReadyAddresses",
             "sessionAffinity",
             "sessionAffinityConfig",
             "trafficDistribution",

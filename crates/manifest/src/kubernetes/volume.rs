@@ -279,6 +279,7 @@ pub(crate) fn mounts(container: &mut Fields, report: &mut Report) -> Vec<VolumeM
                 fields.unsupported(&[key], report);
             }
         }
+        fields.unsupported(&["bindMountOptions"], report);
         fields.refuse(
             &[("subPathExpr", "write the path itself as \"subPath\"")],
             report,

@@ -286,6 +286,7 @@ mod tests {
 
     const WEB: Ipv4Addr = Ipv4Addr::new(10, 1, 240, 5);
     const DB: Ipv4Addr = Ipv4Addr::new(10, 1, 240, 6);
+    const POD: Ipv4Addr = Ipv4Addr::new(10, 1, 240, 7);
     /// A replica of the app `shop`, one of `blog`, and a build.
     const SHOP: Ipv4Addr = Ipv4Addr::new(10, 1, 3, 2);
     const BLOG: Ipv4Addr = Ipv4Addr::new(10, 1, 4, 2);
@@ -302,7 +303,7 @@ mod tests {
             ("web", WEB),
             ("web.shop", WEB),
             ("none", WEB),
-            ("db-0.db", DB),
+            ("db-0.db", POD),
         ]);
         let blog = names(&[("web", DB), ("web.blog", DB), ("db", DB), ("db.blog", DB)]);
         let names = BTreeMap::from([("shop".to_owned(), shop), ("blog".to_owned(), blog)]);
@@ -388,7 +389,7 @@ mod tests {
             "db-0.db.shop.svc.",
             "db-0.db.default.svc.cluster.local.",
         ] {
-            assert_eq!(ask(name), known("10.1.240.6"), "{name}");
+            assert_eq!(ask(name), known("10.1.240.7"), "{name}");
         }
         for name in [
             "web.blog.svc.",

@@ -208,7 +208,13 @@ impl Sandbox {
             self.cells.iter().find(|c| c.state.name == name)
         };
         let cell = cell.ok_or_else(|| {
-            Error::Fatal(format!("there is no container {name:?} in this sandbox"))
+            let runs_before = self.init.iter().any(|c| c.state.name == name);
+            Error::Fatal(match runs_before {
+                true => {
+                    format!("container {name} runs before the others, and is not to be entered")
+                }
+                false => format!("there is no container {name:?} in this sandbox"),
+            })
         })?;
         let pid = cell
             .pid()

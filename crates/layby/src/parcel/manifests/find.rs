@@ -56,7 +56,15 @@ pub(super) fn meant(
         None => listed(&start, here, &env_files, variable)?,
     };
     let folder = match (files.first(), project) {
-        (Some(first), None) if first.as_os_str() != STDIN => parent_of(&here.join(first))?,
+        (Some(first), None) if first.as_os_str() != STDIN => {
+            let first = here.join(first);
+            match first.is_dir() {
+                true => first
+                    .canonicalize()
+                    .with_context(|| format!("cannot read {}", first.display()))?,
+                false => parent_of(&first)?,
+            }
+        }
         (None, _) if path.is_none() => above(&start),
         _ => start,
     };
@@ -225,6 +233,12 @@ mod tests {
         options.project_directory = Some(".".into());
         assert_eq!(found(&options).folder, below);
         options.project_directory = None;
+        options.files = vec!["..".into()];
+        assert_eq!(
+            found(&options).folder,
+            top,
+            "a folder is where its own paths start"
+        );
         options.files = vec![STDIN.into()];
         assert_eq!(found(&options).folder, below);
     }
