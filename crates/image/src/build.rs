@@ -40,6 +40,7 @@ use self::draft::Draft;
 use self::run::{Place, RunNetwork, RunStep};
 use self::view::{Node, View};
 use crate::client::Puller;
+use crate::contexts::Known;
 use crate::dockerfile::{self, Dockerfile, MAX_DOCKERFILE_BYTES};
 use crate::dockerignore::Ignore;
 use crate::error::io_error;
@@ -72,6 +73,8 @@ pub struct BuildOptions {
     pub labels: BTreeMap<String, String>,
     /// What `FROM` and `--from` mean by these names.
     pub contexts: BTreeMap<String, NamedContext>,
+    /// What need not be read of folders, among the context and those in `contexts`.
+    pub known: BTreeMap<PathBuf, Arc<Known>>,
     /// Secrets by their id. They are in memory only, and in no key, layer, event or error.
     pub secrets: BTreeMap<String, Vec<u8>>,
     /// SSH agents by their id; a step that mounts one reaches it while it runs. They are in no key.
@@ -206,7 +209,7 @@ pub fn build(
         .collect();
     let names = names?;
     let epoch_s = epoch(options)?;
-    let view = View::of_context(context);
+    let view = View::of_kept(context, options.known.get(context));
     // Where the context was sent from says more than where it happens to lie.
     let context_shown = match shown.strip_suffix(name) {
         _ if options.file_name_shown.is_empty() => context.display().to_string(),

@@ -5,6 +5,7 @@ use crate::glob::Pattern;
 /// A parsed `.dockerignore`. The last rule that matches a path, or a directory that it lies in, decides.
 #[derive(Debug, Clone, Default)]
 pub struct Ignore {
+    text: String,
     rules: Vec<Rule>,
 }
 
@@ -27,13 +28,20 @@ impl Ignore {
         });
         Self {
             rules: rules.collect(),
+            text: text.to_owned(),
         }
+    }
+
+    /// What it was parsed from.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 
     /// The same of single patterns, as `--exclude` gives them.
     pub(crate) fn of_patterns(patterns: &[String]) -> Self {
         Self {
             rules: patterns.iter().filter_map(|text| rule(text)).collect(),
+            text: patterns.join("\n"),
         }
     }
 

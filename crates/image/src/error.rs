@@ -102,6 +102,9 @@ pub enum Error {
     /// The garbage collection did not get its turn; nothing was removed.
     #[error("images are being built, pulled or loaded; try again when that is done")]
     Busy,
+    /// A build context that is not as it should be, or was not sent as it should.
+    #[error("the build context cannot be taken: {0}")]
+    Context(String),
     /// A build that cannot begin.
     #[error("cannot build: {0}")]
     Build(String),

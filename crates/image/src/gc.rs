@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::build::cache;
 use crate::error::io_error;
-use crate::{Error, Store, layer, lock, registry, unnamed};
+use crate::{Error, Store, contexts, layer, lock, registry, unnamed};
 
 /// How long others may take to be done: whoever waits here holds up deploys, and a build may take hours.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
@@ -18,7 +18,9 @@ pub(crate) fn collect(store: &Store, in_use: &[String]) -> Result<u64, Error> {
     let moved = move_away(store, in_use);
     // Deleting large layers takes long, and nobody is to wait for it. What a crash leaves, the next one deletes.
     empty_dir(&store.trash_dir())?;
-    moved
+    let freed_bytes = moved?;
+    contexts::collect(store)?;
+    Ok(freed_bytes)
 }
 
 /// Moves what is unreachable into the trash, all at once for everybody else.

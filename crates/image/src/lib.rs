@@ -8,6 +8,7 @@ mod blob;
 pub mod build;
 pub mod client;
 pub mod config;
+pub mod contexts;
 mod digest;
 pub mod dockerfile;
 pub mod dockerignore;

@@ -11,7 +11,7 @@ use std::fs;
 use std::time::{Duration, SystemTime};
 
 use crate::error::io_error;
-use crate::{Error, Store, gc, lock, registry, unnamed};
+use crate::{Error, Store, contexts, gc, lock, registry, unnamed};
 use roots::{Content, Root, What};
 
 /// What is to be let go. The default lets go of nothing: only what nobody holds is removed.
@@ -21,7 +21,7 @@ pub struct PruneOptions {
     pub in_use: Vec<String>,
     /// The host name of the node's own registry: names that begin with it come from its tags, and stay.
     pub registry: String,
-    /// Names of images that are not in use.
+    /// Names of images that are not in use, and build contexts.
     pub all: bool,
     /// Manifests of the registry that no tag leads to, by way of indexes and subjects neither.
     pub untagged: bool,
@@ -35,7 +35,7 @@ pub struct PruneOptions {
     pub dry_run: bool,
 }
 
-/// Marks of a disk budget, in bytes of blobs, unpacked layers and build caches together.
+/// Marks of a disk budget, in bytes of blobs, unpacked layers, build caches and build contexts together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// Up to here, nothing is let go for it.
@@ -51,7 +51,7 @@ pub struct Pruned {
     pub names: Vec<String>,
     /// Untagged manifests of the registry, as `<repository>@<digest>`.
     pub untagged: Vec<String>,
-    /// Entries and folders of the build cache.
+    /// Entries and folders of the build cache, and build contexts.
     pub build_cache: usize,
     /// The bytes of the content that went.
     pub freed_bytes: u64,
@@ -77,7 +77,7 @@ pub(crate) fn prune(store: &Store, options: &PruneOptions) -> Result<Pruned, Err
     };
     // What is asked for goes before what the budget needs.
     let asked = |root: &Root| match root.what {
-        What::Name { .. } => options.all && unused(root),
+        What::Name { .. } | What::Context(_) => options.all && unused(root),
         What::Untagged { .. } => options.untagged && unused(root),
         What::Entry(_) | What::Folder(_) | What::Pinned => false,
     };
@@ -180,6 +180,7 @@ fn take(store: &Store, what: &What) -> Result<bool, Error> {
                 gone => Ok(gone.is_ok()),
             }
         }
+        What::Context(name) => contexts::forget(store, name),
         What::Folder(name) => {
             let path = store.cache_mounts_dir().join(name);
             // A build that uses it holds its lock.
@@ -204,7 +205,7 @@ fn note(pruned: &mut Pruned, what: What) {
         What::Untagged { repository, digest } => {
             pruned.untagged.push(format!("{repository}@{digest}"));
         }
-        What::Entry(_) | What::Folder(_) => pruned.build_cache += 1,
+        What::Entry(_) | What::Folder(_) | What::Context(_) => pruned.build_cache += 1,
     }
 }
 

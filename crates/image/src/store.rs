@@ -7,6 +7,7 @@
 //! cache/<hex of the key>                       which layer a build step made
 //! cache-mounts/<hex of the id>/                what `RUN --mount=type=cache` keeps from build to build
 //! origins/<hex of a manifest>                  which other registry is known to have that image
+//! contexts/<hex of owner and place>/           build contexts as they were sent last (see `contexts.rs`)
 //! registry/                                    which repository has what (see `registry/repository.rs`)
 //! tmp/  trash/  locks/                         unfinished things; what is being deleted; flock files
 //! ```
@@ -81,6 +82,7 @@ impl Store {
             "trash",
             "cache",
             "cache-mounts",
+            "contexts",
             "unnamed",
             "origins",
             "tmp",
@@ -491,6 +493,10 @@ impl Store {
 
     pub(crate) fn cache_mounts_dir(&self) -> PathBuf {
         self.dir.join("cache-mounts")
+    }
+
+    pub(crate) fn contexts_dir(&self) -> PathBuf {
+        self.dir.join("contexts")
     }
 
     pub(crate) fn temp_dir(&self) -> PathBuf {

@@ -7,7 +7,7 @@
 //! Layers are turned into what overlayfs understands (image-spec, layer.md; kernel, overlayfs.rst): `.wh.NAME`
 //! becomes a character device 0/0, `.wh..wh..opq` the attribute `trusted.overlay.opaque`.
 
-mod beneath;
+pub(crate) mod beneath;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

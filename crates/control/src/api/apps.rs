@@ -12,12 +12,12 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::canary;
 use super::lines::lines;
-use super::pipe;
+use super::pipe::{self, BodyReader};
 use super::query::{self, Pairs};
 use super::types::{Event, ManifestView, Problem, RemovedView};
 use super::{Shared, Who};
 use crate::audit::Target;
-use crate::deploy::upload::Upload;
+use crate::deploy::upload::{Keeper, Upload};
 use crate::deploy::{self, Ask};
 use crate::plane::Plane;
 use crate::volumes;
@@ -48,7 +48,7 @@ pub(super) async fn manifest(
     pairs: Pairs,
     body: Body,
 ) -> Result<Json<ManifestView>, Problem> {
-    let upload = receive(&plane, body, false).await?;
+    let upload = receive(&plane, body).await?;
     let view = deploy::describe(&plane, upload, &ask(&pairs)?, &who.rights).await?;
     Ok(Json(view))
 }
@@ -75,7 +75,7 @@ pub(super) async fn manifest(
         ("retries" = Option<u32>, Query, description = "So many more attempts failed rollouts get (0 to 10), whatever the manifest says"),
         ("agents" = Option<String>, Query, description = "The key of the connection that lends SSH agents to its builds"),
     ),
-    request_body(content_type = "application/x-tar", description = "`manifest/`: its files, as for `/v1/manifests`; `file/<n>` and `context/<n>/`: the further files and the build contexts that `/v1/manifests` asked for"),
+    request_body(content_type = "application/x-tar", description = "`manifest/`: its files, as for `/v1/manifests`; `file/<n>` and `context/<n>/`: the further files and the build contexts that `/v1/manifests` asked for. Before a context of which something is kept, `kept/<n>`: a `KeptContext`; of it only the lacking files are sent, and after them `doubted/<n>`: the places of those that changed meanwhile"),
     responses(
         (status = 200, body = Event, content_type = "application/x-ndjson", description = "One event a line, the last is `done`"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "An image is not there"),
@@ -89,7 +89,7 @@ pub(super) async fn up(
     pairs: Pairs,
     body: Body,
 ) -> Result<Response, Problem> {
-    let upload = receive(&plane, body, true).await?;
+    let upload = receive_with_contexts(&plane, &who, body).await?;
     let (app, events) = deploy::up(plane, upload, ask(&pairs)?, who).await?;
     let target = Extension(Target(app.to_string()));
     Ok((target, lines(ReceiverStream::new(events))).into_response())
@@ -154,15 +154,35 @@ pub(super) fn ask(pairs: &Pairs) -> Result<Ask, Problem> {
     })
 }
 
-/// Unpacks an upload, off the async threads.
-pub(super) async fn receive(
+/// Reads an upload with build contexts, off the async threads.
+pub(super) async fn receive_with_contexts(
     plane: &Arc<Plane>,
+    who: &Who,
     body: Body,
-    contexts: bool,
+) -> Result<Upload, Problem> {
+    let parent = plane.config.data_dir.join("tmp");
+    let keeper = Keeper {
+        images: Arc::clone(&plane.images),
+        owner: who.owner.clone(),
+    };
+    read(plane, body, move |body| {
+        Upload::read_with_contexts(body, &parent, &keeper)
+    })
+    .await
+}
+
+/// Reads an upload with the files of a manifest alone, off the async threads.
+pub(super) async fn receive(plane: &Plane, body: Body) -> Result<Upload, Problem> {
+    read(plane, body, Upload::read).await
+}
+
+async fn read(
+    plane: &Plane,
+    body: Body,
+    read: impl FnOnce(BodyReader) -> Result<Upload, Problem> + Send + 'static,
 ) -> Result<Upload, Problem> {
     let reader = pipe::reader(body);
-    let parent = plane.config.data_dir.join("tmp");
-    let read = plane.at_clients_pace(move || Upload::read(reader, &parent, contexts));
+    let read = plane.at_clients_pace(move || read(reader));
     read.await
         .await
         .map_err(|error| Problem::failed(error_chain(&error)))?

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::apps::receive;
+use super::apps::receive_with_contexts;
 use super::lines::lines;
 use super::types::{BuildBody, Event, Problem};
 use super::{Shared, Who};
@@ -19,7 +19,7 @@ use crate::deploy;
 #[utoipa::path(
     post,
     path = "/v1/builds",
-    request_body(content = BuildBody, content_type = "application/x-tar", description = "`build.json`: what to build; `context/0/`: the build context, `context/<n>/`: further ones; `secret/<n>`: the values of its secrets. Secrets come before the contexts"),
+    request_body(content = BuildBody, content_type = "application/x-tar", description = "`build.json`: what to build; `context/0/`: the build context, `context/<n>/`: further ones; `secret/<n>`: the values of its secrets. Secrets come before the contexts. `kept/<n>` and `doubted/<n>`: as for `/v1/apps`"),
     responses(
         (status = 200, body = Event, content_type = "application/x-ndjson", description = "One event a line, the last is `done`"),
         (status = 400, body = Problem, content_type = "application/problem+json"),
@@ -27,7 +27,7 @@ use crate::deploy;
     )
 )]
 pub(super) async fn build(State(plane): Shared, who: Who, body: Body) -> Result<Response, Problem> {
-    let upload = receive(&plane, body, true).await?;
+    let upload = receive_with_contexts(&plane, &who, body).await?;
     let text = upload.files.0.get("build.json");
     let text = text.ok_or_else(|| Problem::bad_request("the upload has no build.json"))?;
     let ask: BuildBody = serde_json::from_slice(text)

@@ -7,6 +7,7 @@ mod audit;
 mod body;
 mod builds;
 mod canary;
+mod contexts;
 mod document;
 mod ending;
 mod events;
@@ -67,7 +68,7 @@ use utoipa_axum::routes;
 use crate::plane::Plane;
 use crate::registry;
 use gate::Gate;
-use types::{Event, LogView, Problem, StatusView, TransferEvent};
+use types::{Event, KeptContext, LogView, Problem, StatusView, TransferEvent};
 
 /// What the handlers share.
 type Shared = axum::extract::State<Arc<Plane>>;
@@ -79,7 +80,7 @@ type Shared = axum::extract::State<Arc<Plane>>;
         description = "The API of a Layby node: on the Unix socket in its run directory, whose users are as good as root, and on HTTPS, with a token (`Authorization: Bearer`)."
     ),
     // Named by the lines and messages of a stream, which a path cannot describe.
-    components(schemas(Event, LogView, Problem, StatusView, TransferEvent))
+    components(schemas(Event, KeptContext, LogView, Problem, StatusView, TransferEvent))
 )]
 struct Doc;
 
@@ -142,6 +143,7 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(operations::operation))
         .routes(routes!(agents::lend))
         .routes(routes!(builds::build))
+        .routes(routes!(contexts::offer))
         .routes(routes!(images::list, images::remove))
         .routes(routes!(images::load))
         .routes(routes!(images::prune))

@@ -95,7 +95,7 @@ pub(super) async fn config(
     pairs: Pairs,
     body: Body,
 ) -> Result<Json<ConfigView>, Problem> {
-    let upload = receive(&plane, body, false).await?;
+    let upload = receive(&plane, body).await?;
     let options = options(&upload, &ask(&pairs)?, false);
     let how = ConfigOptions {
         no_interpolate: query::flag(&pairs, "no_interpolate"),

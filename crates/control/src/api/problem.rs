@@ -12,6 +12,9 @@ use super::types::{Problem, ProblemType};
 use crate::store::StoreError;
 
 impl Problem {
+    /// The code of [`Problem::context_gone`].
+    pub const CONTEXT_GONE: &str = "context-gone";
+
     /// A problem with the status' own title and no hint.
     pub(crate) fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
         Self {
@@ -85,6 +88,13 @@ impl Problem {
     /// It clashes with something that is there.
     pub(crate) fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", detail)
+    }
+
+    /// What was kept of a build context is not there for this build.
+    pub(crate) fn context_gone() -> Self {
+        let text = "what the node has of a build context is used by another build, or was let go meanwhile";
+        Self::new(StatusCode::CONFLICT, Self::CONTEXT_GONE, text)
+            .hint("send all of it, as if nothing were kept")
     }
 
     /// Something on the node failed.
@@ -169,6 +179,7 @@ impl From<layby_image::Error> for Problem {
             layby_image::Error::IndexFull => Self::conflict(detail),
             layby_image::Error::Registry(error) => Self::registry(&error),
             layby_image::Error::Busy => Self::conflict(detail),
+            layby_image::Error::Context(_) => Self::bad_request(detail),
             layby_image::Error::BadReference { .. }
             | layby_image::Error::Archive(_)
             | layby_image::Error::Corrupt { .. }

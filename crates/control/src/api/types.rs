@@ -1,6 +1,7 @@
 //! The words of the HTTP API: what the socket says and takes, as JSON. The CLI reads the same types.
 
 mod canary;
+mod context;
 mod deadline;
 mod event;
 mod history;
@@ -16,6 +17,9 @@ mod token;
 use std::collections::BTreeMap;
 
 pub use canary::{AbortedView, CanaryView, GivenView};
+pub use context::{
+    ContextEntry, ContextList, ContextOffer, ContextsBody, ContextsView, KeptContext,
+};
 pub use deadline::DeadlineView;
 pub use event::{EventKind, EventView};
 pub use history::{ChangeView, DiffView, RevisionOutcome, RevisionView};

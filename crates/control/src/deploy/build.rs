@@ -137,6 +137,7 @@ fn options(plane: &Plane, upload: &Upload, body: BuildBody) -> Result<BuildOptio
         labels: body.labels,
         no_cache: body.no_cache,
         platform: body.platform,
+        known: upload.known(),
         runner: plane.runner.clone(),
         step_timeout: Some(
             body.step_timeout_ms

@@ -164,7 +164,11 @@ async fn make(
         jobs_before,
     } = making;
     let begun = match ready {
-        Ready::Begun(begun) => begun,
+        Ready::Begun(begun) => {
+            // What it keeps of contexts is for others.
+            drop(upload);
+            begun
+        }
         Ready::Waits(to_commit) => {
             pulls::run(plane, pulls, events).await?;
             let (sent, app) = (Arc::new(upload), &manifest.app);

@@ -1,18 +1,20 @@
 //! What a client sends to be deployed: a tar with the manifest's files and the build contexts, unpacked
-//! into a folder of its own within limits, and gone when it is dropped.
+//! into a folder of its own within limits, and gone when it is dropped; or into what is kept of a context.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use axum::http::StatusCode;
+use layby_image::contexts::{Kept, Known, Opened, Place, Update};
 use layby_manifest::Files;
 use layby_model::error_chain;
 use tar::EntryType;
 use tempfile::TempDir;
 
-use crate::api::types::Problem;
+use crate::api::types::{KeptContext, Problem};
 
 /// Most that all files of a manifest may have together.
 pub(crate) const MANIFEST_BYTES: u64 = 2 << 20;
@@ -26,6 +28,9 @@ const CONTEXT_FILES: usize = 200_000;
 const SECRET_BYTES: u64 = 512 << 10;
 /// Most build secrets.
 const SECRETS: usize = 100;
+/// The longest `kept/<n>`, and the longest `doubted/<n>`, in bytes.
+const MAX_KEPT: u64 = 4 << 10;
+const MAX_DOUBTED: u64 = 2 << 20;
 /// Where the caller's environment lies among the manifest's files.
 const ENV_FILE: &str = ".layby/env.json";
 /// Where the names of the further files lie: a list of them, the n-th that of `.layby/file/<n>`. One without such a file does
@@ -47,6 +52,8 @@ pub(crate) struct Upload {
     pub(crate) absent: BTreeSet<String>,
     /// The values of build secrets.
     pub(crate) secrets: Secrets,
+    /// Contexts that are kept; they stay as they are until this is dropped.
+    kept: BTreeMap<usize, Kept>,
     folder: Option<TempDir>,
 }
 
@@ -84,109 +91,231 @@ impl fmt::Debug for Secrets {
     }
 }
 
+/// Where build contexts are kept, and for whom.
+#[derive(Clone)]
+pub(crate) struct Keeper {
+    pub(crate) images: Arc<layby_image::Store>,
+    /// Whoever sends them.
+    pub(crate) owner: String,
+}
+
 impl Upload {
-    /// Reads a tar. With `contexts`, the manifest's files are below `manifest/`, those that it names are `file/<n>` too,
-    /// build secrets are `secret/<n>`, and folders `context/<n>/` are unpacked below `parent`; without, all files are the manifest's. Blocks.
+    /// Reads a tar with the files of a manifest and nothing else. Blocks.
+    ///
+    /// # Errors
+    /// As [`Upload::read_with_contexts`].
+    pub(crate) fn read(body: impl Read) -> Result<Self, Problem> {
+        let mut reading = Reading::new(None, Path::new(""));
+        for_each(body, MANIFEST_BYTES * 2, |path, entry| {
+            match is_file(entry) {
+                true => reading.file(path, entry),
+                false => Ok(()),
+            }
+        })?;
+        reading.finish()
+    }
+
+    /// Reads a tar in which the manifest's files are below `manifest/`, those that it names are `file/<n>` too, build secrets are
+    /// `secret/<n>`, and folders `context/<n>/` are unpacked below `parent`. Of a context that is kept, `kept/<n>` says which
+    /// list it is as, `context/<n>/` has only what is lacking, and `doubted/<n>` says which of that changed while it was
+    /// sent. Blocks.
     ///
     /// # Errors
     /// A problem for the client when it is no tar, too large, or reaches out of its folder; or for the node's disk.
-    pub(crate) fn read(body: impl Read, parent: &Path, contexts: bool) -> Result<Self, Problem> {
-        let limit = if contexts {
-            UPLOAD_BYTES
-        } else {
-            MANIFEST_BYTES * 2
-        };
-        let mut archive = tar::Archive::new(body.take(limit));
-        archive.set_preserve_permissions(true);
-        archive.set_overwrite(false);
-        let mut upload = Self::default();
-        let mut left = MANIFEST_BYTES;
-        let mut unpacked = 0;
-        let mut names: Vec<String> = Vec::new();
-        let mut numbered: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-        for entry in archive.entries().map_err(unreadable)? {
-            let mut entry = entry.map_err(unreadable)?;
-            let path = inside(&entry.path().map_err(unreadable)?)?;
-            let kind = entry.header().entry_type();
-            if contexts && path.starts_with("context") {
-                unpacked += 1;
-                if unpacked > CONTEXT_FILES {
-                    let text = format!("the build contexts have more than {CONTEXT_FILES} files");
-                    return Err(too_large(text));
-                }
-                let known = [
-                    EntryType::Regular,
-                    EntryType::Directory,
-                    EntryType::Symlink,
-                    EntryType::Link,
-                ];
-                if known.contains(&kind) {
-                    let folder = upload.folder(parent)?;
-                    entry.unpack_in(folder).map_err(|error| storing(&error))?;
-                }
-                continue;
-            }
-            if kind != EntryType::Regular {
-                continue;
-            }
-            if let (true, Ok(name)) = (contexts, path.strip_prefix("secret")) {
-                upload.secrets.read(name, &mut entry)?;
-                continue;
-            }
-            let name = if contexts {
-                path.strip_prefix("manifest").unwrap_or(&path)
-            } else {
-                &path
-            };
-            let number = path.strip_prefix("file").ok().filter(|_| contexts);
-            let number = number.or(name.strip_prefix(NUMBERED).ok());
-            let number = number.map(|number| number.to_string_lossy().into_owned());
-            let name = name.to_string_lossy().into_owned();
-            let mut content = Vec::new();
-            let read = (&mut entry).take(left + 1).read_to_end(&mut content);
-            let size = read.map_err(unreadable)? as u64;
-            let count = upload.files.0.len() + numbered.len();
-            if size > left || count >= MANIFEST_FILES {
-                let text = format!(
-                    "the manifest's files are larger than {} MiB, or more than {MANIFEST_FILES}",
-                    MANIFEST_BYTES >> 20
-                );
-                return Err(too_large(text));
-            }
-            left -= size;
-            if name == ENV_FILE {
-                upload.env = listed(ENV_FILE, &content)?;
-            } else if name == NAMES_FILE {
-                names = listed(NAMES_FILE, &content)?;
-            } else if let Some(number) = number {
-                numbered.insert(number, content);
-            } else {
-                upload.files.0.insert(name, content);
-            }
-        }
-        for (n, name) in names.into_iter().enumerate() {
-            match numbered.remove(&n.to_string()) {
-                Some(content) => {
-                    upload.files.0.insert(name.clone(), content.clone());
-                    upload.named_files.insert(name, content);
-                }
-                None => drop(upload.absent.insert(name)),
-            }
-        }
-        Ok(upload)
+    pub(crate) fn read_with_contexts(
+        body: impl Read,
+        parent: &Path,
+        keeper: &Keeper,
+    ) -> Result<Self, Problem> {
+        let mut reading = Reading::new(Some(keeper), parent);
+        for_each(body, UPLOAD_BYTES, |path, entry| reading.entry(path, entry))?;
+        reading.finish()
     }
 
-    /// The n-th build context, if it was sent.
+    /// The n-th build context, if it was sent or is kept.
     pub(crate) fn context(&self, n: usize) -> Option<PathBuf> {
-        let path = self
-            .folder
-            .as_ref()?
-            .path()
-            .join("context")
-            .join(n.to_string());
+        if let Some(kept) = self.kept.get(&n) {
+            return Some(kept.folder().to_owned());
+        }
+        let folder = self.folder.as_ref()?.path();
+        let path = folder.join("context").join(n.to_string());
         path.is_dir().then_some(path)
     }
 
+    /// What need not be read of the build contexts, by their folders.
+    pub(crate) fn known(&self) -> BTreeMap<PathBuf, Arc<Known>> {
+        let kept = self.kept.values();
+        kept.map(|kept| (kept.folder().to_owned(), Arc::clone(kept.known())))
+            .collect()
+    }
+}
+
+/// An upload while it is read.
+struct Reading<'a> {
+    upload: Upload,
+    keeper: Option<&'a Keeper>,
+    parent: &'a Path,
+    /// So many more bytes the manifest's files may have.
+    left: u64,
+    /// How many files of contexts there were.
+    unpacked: usize,
+    /// What [`NAMES_FILE`] says.
+    names: Vec<String>,
+    numbered: BTreeMap<String, Vec<u8>>,
+    /// Kept contexts of which something was lacking.
+    updates: BTreeMap<usize, Box<Update>>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(keeper: Option<&'a Keeper>, parent: &'a Path) -> Self {
+        Self {
+            upload: Upload::default(),
+            keeper,
+            parent,
+            left: MANIFEST_BYTES,
+            unpacked: 0,
+            names: Vec::new(),
+            numbered: BTreeMap::new(),
+            updates: BTreeMap::new(),
+        }
+    }
+
+    fn entry(&mut self, path: &Path, entry: &mut tar::Entry<'_, impl Read>) -> Result<(), Problem> {
+        if let Ok(below) = path.strip_prefix("context") {
+            return self.of_context(below, entry);
+        }
+        if !is_file(entry) {
+            return Ok(());
+        }
+        if let Ok(name) = path.strip_prefix("secret") {
+            return self.upload.secrets.read(name, entry);
+        }
+        if let Ok(name) = path.strip_prefix("kept") {
+            let number = number(name, "kept")?;
+            let kept: KeptContext = small(path, entry, MAX_KEPT)?;
+            return self.kept(number, &kept);
+        }
+        if let Ok(name) = path.strip_prefix("doubted") {
+            let number = number(name, "doubted")?;
+            let doubted: Vec<u32> = small(path, entry, MAX_DOUBTED)?;
+            let update = self.updates.get_mut(&number);
+            update.into_iter().for_each(|update| update.doubt(&doubted));
+            return Ok(());
+        }
+        match path.strip_prefix("file") {
+            Ok(number) => self.file(&Path::new(NUMBERED).join(number), entry),
+            Err(_) => self.file(path.strip_prefix("manifest").unwrap_or(path), entry),
+        }
+    }
+
+    /// Something of a build context: lacking in a kept one, or of one that is sent whole.
+    fn of_context(
+        &mut self,
+        below: &Path,
+        entry: &mut tar::Entry<'_, impl Read>,
+    ) -> Result<(), Problem> {
+        self.unpacked += 1;
+        if self.unpacked > CONTEXT_FILES {
+            let text = format!("the build contexts have more than {CONTEXT_FILES} files");
+            return Err(too_large(text));
+        }
+        let mut parts = below.components();
+        let first = parts.next().map(|part| Path::new(part.as_os_str()));
+        let place = first.and_then(|first| first.to_str()?.parse::<usize>().ok());
+        let update = place.and_then(|place| self.updates.get_mut(&place));
+        if let Some(update) = update {
+            let path = parts.as_path().to_str().filter(|_| is_file(entry));
+            let path = path.ok_or_else(|| {
+                Problem::bad_request("of a kept build context only files are sent")
+            })?;
+            let size_bytes = entry.size();
+            return Ok(update.put(path, size_bytes, entry)?);
+        }
+        if place.is_some_and(|place| self.upload.kept.contains_key(&place)) {
+            let text = "of a kept build context nothing is sent that is not lacking";
+            return Err(Problem::bad_request(text));
+        }
+        let known = [
+            EntryType::Regular,
+            EntryType::Directory,
+            EntryType::Symlink,
+            EntryType::Link,
+        ];
+        if known.contains(&entry.header().entry_type()) {
+            let folder = self.upload.folder(self.parent)?;
+            entry.unpack_in(folder).map_err(|error| storing(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Begins to use a kept context.
+    fn kept(&mut self, number: usize, name: &KeptContext) -> Result<(), Problem> {
+        let is_new = !self.upload.kept.contains_key(&number) && !self.updates.contains_key(&number);
+        let keeper = self.keeper.filter(|_| is_new).ok_or_else(|| {
+            Problem::bad_request(format!("the build context {number} is named twice"))
+        })?;
+        let place = Place {
+            owner: &keeper.owner,
+            key: &name.key,
+        };
+        match keeper.images.open_context(place, &name.id)? {
+            Some(Opened::Unchanged(kept)) => {
+                self.upload.kept.insert(number, kept);
+            }
+            Some(Opened::Changed(update)) => {
+                self.updates.insert(number, update);
+            }
+            None => return Err(Problem::context_gone()),
+        }
+        Ok(())
+    }
+
+    /// A file of the manifest, or a further one.
+    fn file(&mut self, path: &Path, entry: &mut impl Read) -> Result<(), Problem> {
+        let mut content = Vec::new();
+        let read = entry.take(self.left + 1).read_to_end(&mut content);
+        let size = read.map_err(unreadable)? as u64;
+        let count = self.upload.files.0.len() + self.numbered.len();
+        if size > self.left || count >= MANIFEST_FILES {
+            let text = format!(
+                "the manifest's files are larger than {} MiB, or more than {MANIFEST_FILES}",
+                MANIFEST_BYTES >> 20
+            );
+            return Err(too_large(text));
+        }
+        self.left -= size;
+        let name = path.to_string_lossy().into_owned();
+        if name == ENV_FILE {
+            self.upload.env = listed(ENV_FILE, &content)?;
+        } else if name == NAMES_FILE {
+            self.names = listed(NAMES_FILE, &content)?;
+        } else if let Ok(number) = path.strip_prefix(NUMBERED) {
+            let number = number.to_string_lossy().into_owned();
+            self.numbered.insert(number, content);
+        } else {
+            self.upload.files.0.insert(name, content);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Upload, Problem> {
+        for (n, name) in self.names.into_iter().enumerate() {
+            match self.numbered.remove(&n.to_string()) {
+                Some(content) => {
+                    self.upload.files.0.insert(name.clone(), content.clone());
+                    self.upload.named_files.insert(name, content);
+                }
+                None => drop(self.upload.absent.insert(name)),
+            }
+        }
+        for (number, update) in self.updates {
+            self.upload.kept.insert(number, update.finish()?);
+        }
+        Ok(self.upload)
+    }
+}
+
+impl Upload {
     fn folder(&mut self, parent: &Path) -> Result<&Path, Problem> {
         let folder = match self.folder.take() {
             Some(folder) => folder,
@@ -196,6 +325,50 @@ impl Upload {
             }
         };
         Ok(self.folder.insert(folder).path())
+    }
+}
+
+/// Does something with each entry of a tar of at most so many bytes, by its path without detours.
+fn for_each<R: Read>(
+    body: R,
+    limit: u64,
+    mut take: impl FnMut(&Path, &mut tar::Entry<'_, io::Take<R>>) -> Result<(), Problem>,
+) -> Result<(), Problem> {
+    let mut archive = tar::Archive::new(body.take(limit));
+    archive.set_preserve_permissions(true);
+    archive.set_overwrite(false);
+    for entry in archive.entries().map_err(unreadable)? {
+        let mut entry = entry.map_err(unreadable)?;
+        let path = inside(&entry.path().map_err(unreadable)?)?;
+        take(&path, &mut entry)?;
+    }
+    Ok(())
+}
+
+fn is_file(entry: &tar::Entry<'_, impl Read>) -> bool {
+    entry.header().entry_type() == EntryType::Regular
+}
+
+/// The `<n>` of `kept/<n>` and the like.
+fn number(name: &Path, kind: &str) -> Result<usize, Problem> {
+    let number = name.to_str().and_then(|name| name.parse().ok());
+    number.ok_or_else(|| Problem::bad_request(format!("the upload has a {kind}/ without a number")))
+}
+
+/// Reads one of Layby's own files.
+fn small<T: serde::de::DeserializeOwned>(
+    path: &Path,
+    entry: &mut impl Read,
+    most_bytes: u64,
+) -> Result<T, Problem> {
+    let name = path.to_string_lossy();
+    let mut content = Vec::new();
+    let read = entry.take(most_bytes + 1).read_to_end(&mut content);
+    match read.map_err(unreadable)? as u64 > most_bytes {
+        true => Err(too_large(format!(
+            "{name} is longer than {most_bytes} bytes"
+        ))),
+        false => listed(&name, &content),
     }
 }
 
@@ -251,6 +424,13 @@ fn storing(error: &io::Error) -> Problem {
 mod tests {
     use super::*;
 
+    fn keeper(dir: &Path) -> Keeper {
+        Keeper {
+            images: Arc::new(layby_image::Store::open(&dir.join("images")).expect("a store")),
+            owner: "user ann".to_owned(),
+        }
+    }
+
     fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
         let mut tar = tar::Builder::new(Vec::new());
         for (name, content) in files {
@@ -277,7 +457,8 @@ mod tests {
             ("secret/0", b"hunter2"),
             ("context/0/Dockerfile", b"FROM scratch"),
         ]);
-        let upload = Upload::read(&tar[..], parent.path(), true).expect("to read");
+        let upload = Upload::read_with_contexts(&tar[..], parent.path(), &keeper(parent.path()));
+        let upload = upload.expect("to read");
         let files: Vec<_> = upload.files.0.keys().collect();
         assert_eq!(files, ["/b.env", "compose.yaml"]);
         assert!(upload.absent.contains("../a.env"));
@@ -300,7 +481,7 @@ mod tests {
             (".layby/files.json", br#"["../x.yaml","y.yaml"]"#),
             (".layby/file/0", b"services: {}"),
         ]);
-        let upload = Upload::read(&tar[..], Path::new("/nonexistent"), false).expect("to read");
+        let upload = Upload::read(&tar[..]).expect("to read");
         let files: Vec<_> = upload.files.0.keys().collect();
         assert_eq!(files, ["../x.yaml", "compose.yaml"]);
         assert!(upload.absent.contains("y.yaml"));
@@ -311,7 +492,9 @@ mod tests {
         let parent = TempDir::new().expect("a folder");
         for name in ["../x", "context/0/../../../x", "/etc/x"] {
             let tar = tar_of(&[(name, b"x")]);
-            let refused = Upload::read(&tar[..], parent.path(), true).expect_err(name);
+            let keeper = keeper(parent.path());
+            let refused = Upload::read_with_contexts(&tar[..], parent.path(), &keeper);
+            let refused = refused.expect_err(name);
             assert_eq!(refused.status, 400, "{name}: {}", refused.detail);
         }
     }
@@ -320,13 +503,13 @@ mod tests {
     fn a_manifest_of_100_mb_is_refused() {
         let big = vec![b'x'; 100 << 20];
         let tar = tar_of(&[("compose.yaml", &big)]);
-        let refused = Upload::read(&tar[..], Path::new("/nonexistent"), false);
+        let refused = Upload::read(&tar[..]);
         assert_eq!(refused.expect_err("too large").status, 413);
     }
 
     #[test]
     fn what_is_no_tar_is_refused() {
-        let refused = Upload::read(&[b'x'; 2048][..], Path::new("/nonexistent"), false);
+        let refused = Upload::read(&[b'x'; 2048][..]);
         assert_eq!(refused.expect_err("no tar").status, 400);
     }
 }

@@ -510,8 +510,10 @@ impl<'a> Copier<'a> {
         } else if kind.is_file() {
             let most_bytes = metadata.len();
             self.content.measure(most_bytes)?;
-            let hashed = hash_file(path, most_bytes, &self.request.stop);
-            let (size_bytes, digest) = hashed.map_err(io_text(&shown))?;
+            let (size_bytes, digest) = match self.source.view.digest_of(&found.parts) {
+                Some(digest) => (most_bytes, digest.to_owned()),
+                None => hash_file(path, most_bytes, &self.request.stop).map_err(io_text(&shown))?,
+            };
             Kind::File {
                 source: path.to_owned(),
                 size_bytes,

@@ -30,124 +30,142 @@ pub(super) enum Elsewhere {
     Folder(View, Ignore),
 }
 
+/// A COPY or ADD with all variables put in.
+struct Words<'a> {
+    copy: &'a Copy,
+    keyword: &'static str,
+    sources: Vec<String>,
+    destination: String,
+    excludes: Vec<String>,
+    chown: Option<String>,
+    chmod: Option<String>,
+    checksum: Option<String>,
+}
+
+impl Words<'_> {
+    /// Whether a source is fetched.
+    fn is_url(&self, source: &str) -> bool {
+        self.copy.is_add && fetch::is_url(source)
+    }
+}
+
 impl StageBuilder<'_> {
     /// COPY and ADD.
     pub(super) fn copy(&self, line: u32, copy: &Copy) -> Result<Made, Error> {
-        let keyword = if copy.is_add { "ADD" } else { "COPY" };
-        let store = self.build.store;
-        let expand = |word: &String| self.expand_filled(line, keyword, word);
-        let sources: Result<Vec<String>, Error> = copy.sources.iter().map(expand).collect();
-        let sources = sources?;
-        let destination = expand(&copy.destination)?;
-        let excludes: Result<Vec<String>, Error> = copy.excludes.iter().map(expand).collect();
-        let excludes = excludes?;
-        let flag = |text: &Option<String>| text.as_ref().map(expand).transpose();
-        let (chown, chmod) = (flag(&copy.chown)?, flag(&copy.chmod)?);
-        let checksum = flag(&copy.checksum)?;
+        let words = self.words(line, copy)?;
         let other = match &copy.from {
             None => None,
-            Some(from) => Some(self.elsewhere(line, &format!("{keyword} --from"), from)?),
-        };
-        // What comes from a stage, an image or a URL with a checksum need not be looked at to know what it is.
-        let origin = match (&other, sources.as_slice(), &checksum) {
-            (Some(Elsewhere::Layers(draft)), ..) => Some(draft.chain()),
-            (None, [url], Some(checksum)) if copy.heredocs.is_empty() && fetch::is_url(url) => {
-                Some(checksum.clone())
+            Some(from) => {
+                let keyword = format!("{} --from", words.keyword);
+                Some(self.elsewhere(line, &keyword, from)?)
             }
-            _ => None,
         };
-        let key = origin.map(|origin| {
-            let mut key = Key::new("layby copy 1");
-            key.field(origin);
-            key.field(self.draft.chain());
-            key.field(self.build.epoch_s.unwrap_or(0).to_le_bytes());
-            key.list(&sources);
-            key.field(&destination);
-            key.field(self.draft.working_dir());
-            key.list(&excludes);
-            for text in [&chown, &chmod] {
-                key.list(text);
-            }
-            let switches = [
-                copy.parents,
-                copy.unpack == Some(true),
-                copy.unpack.is_some(),
-            ];
-            key.field(switches.map(u8::from));
-            key.finish()
-        });
+        let key = self.origin(&words, other.as_ref());
+        let key = key.map(|origin| self.copy_key(&words, &origin));
+        let store = self.build.store;
         if let Some(key) = &key
             && !self.build.options.no_cache
             && let Some(layer) = cache::read(store, key)
         {
             return Ok(Made::Layer(layer, true));
         }
+        let content = self.copied(line, words, other.as_ref())?;
+        let Some(key) = key else {
+            return Ok(Made::Content(content));
+        };
+        let (layer, cached) = self.stored(line, &content)?;
+        cache::write(store, &key, layer.as_ref())?;
+        Ok(Made::Layer(layer, cached))
+    }
 
-        let image = self.draft.view(store)?;
-        let owner = match &chown {
-            Some(owner) => Some(self.owner(line, owner, &image)?),
-            None => None,
-        };
-        let parsed = chmod.as_ref().map(|mode| {
-            Chmod::parse(mode).ok_or_else(|| {
-                let text =
-                    format!("{keyword} --chmod={mode} is no mode such as 755 or u=rwX,go=rX");
-                self.build.error(line, text)
-            })
-        });
-        let request = Request {
-            destination,
-            working_dir: self.draft.working_dir().to_owned(),
-            owner,
-            mode: parsed.transpose()?,
-            parents: copy.parents,
-            excludes: (!excludes.is_empty()).then(|| Ignore::of_patterns(&excludes)),
-            temp_dir: store.temp_dir(),
-            stop: Arc::clone(&self.build.stop),
-        };
+    fn words<'a>(&self, line: u32, copy: &'a Copy) -> Result<Words<'a>, Error> {
+        let keyword = if copy.is_add { "ADD" } else { "COPY" };
+        let expand = |word: &String| self.expand_filled(line, keyword, word);
+        let all = |words: &[String]| words.iter().map(expand).collect::<Result<Vec<_>, _>>();
+        let flag = |text: &Option<String>| text.as_ref().map(expand).transpose();
+        Ok(Words {
+            copy,
+            keyword,
+            sources: all(&copy.sources)?,
+            destination: expand(&copy.destination)?,
+            excludes: all(&copy.excludes)?,
+            chown: flag(&copy.chown)?,
+            chmod: flag(&copy.chmod)?,
+            checksum: flag(&copy.checksum)?,
+        })
+    }
+
+    /// What the files are, where that is known without looking at them: those of a stage, an image, a kept context, or a
+    /// URL with a checksum.
+    fn origin(&self, words: &Words, other: Option<&Elsewhere>) -> Option<String> {
+        if !words.copy.heredocs.is_empty() {
+            return None;
+        }
+        let is_fetched = words.sources.iter().any(|source| words.is_url(source));
+        match (other, is_fetched) {
+            (Some(Elsewhere::Layers(draft)), _) => Some(draft.chain()),
+            (Some(Elsewhere::Folder(view, ignore)), _) => kept(view, ignore),
+            (None, false) => kept(self.build.context, self.build.ignore),
+            (None, true) if words.sources.len() == 1 => words.checksum.clone(),
+            (None, true) => None,
+        }
+    }
+
+    /// The key of what is copied from an origin.
+    fn copy_key(&self, words: &Words, origin: &str) -> String {
+        let copy = words.copy;
+        let mut key = Key::new("layby copy 2");
+        key.field(origin);
+        key.field(self.draft.chain());
+        key.field(self.build.epoch_s.unwrap_or(0).to_le_bytes());
+        key.list(&words.sources);
+        key.field(&words.destination);
+        key.field(self.draft.working_dir());
+        key.list(&words.excludes);
+        for text in [&words.chown, &words.chmod] {
+            key.list(text);
+        }
+        let switches = [
+            copy.is_add,
+            copy.parents,
+            copy.unpack == Some(true),
+            copy.unpack.is_some(),
+        ];
+        key.field(switches.map(u8::from));
+        key.finish()
+    }
+
+    /// The files, looked at, fetched and unpacked.
+    fn copied(
+        &self,
+        line: u32,
+        mut words: Words,
+        other: Option<&Elsewhere>,
+    ) -> Result<Content, Error> {
+        let (copy, keyword) = (words.copy, words.keyword);
+        let image = self.draft.view(self.build.store)?;
+        let request = self.request(line, &words, &image)?;
         let inline = self.inline_files(line, keyword, copy)?;
-        let (urls, words): (Vec<String>, Vec<String>) = sources
-            .into_iter()
-            .partition(|word| copy.is_add && fetch::is_url(word));
-        let fetched = self.fetched(line, &urls, checksum.as_deref())?;
-        if checksum.is_some() && urls.len() != 1 {
+        let sources = std::mem::take(&mut words.sources);
+        let (urls, paths): (Vec<String>, Vec<String>) =
+            sources.into_iter().partition(|word| words.is_url(word));
+        let fetched = self.fetched(line, &urls, words.checksum.as_deref())?;
+        if words.checksum.is_some() && urls.len() != 1 {
             let text = "ADD --checksum goes with one URL".to_owned();
             return Err(self.build.error(line, text));
         }
-        let unpacks = copy.is_add && copy.unpack.unwrap_or(true);
         let views =
             [&inline, &fetched].map(|files| files.as_ref().map(|f| View::of_context(f.0.path())));
-        let other_view = match &other {
-            Some(Elsewhere::Layers(draft)) => Some(draft.view(store)?),
+        let other_view = match other {
+            Some(Elsewhere::Layers(draft)) => Some(draft.view(self.build.store)?),
             Some(Elsewhere::Folder(..)) | None => None,
         };
         let mut parts = Vec::new();
-        if !words.is_empty() {
-            let shown = copy.from.as_ref().map(|from| format!("{from:?}"));
-            let source = match (&other, &other_view) {
-                (_, Some(view)) => Source {
-                    view,
-                    ignore: None,
-                    keeps_owners: true,
-                    shown: shown.unwrap_or_default(),
-                },
-                (Some(Elsewhere::Folder(view, ignore)), _) => Source {
-                    view,
-                    ignore: Some(ignore),
-                    keeps_owners: false,
-                    shown: shown.unwrap_or_default(),
-                },
-                _ => Source {
-                    view: self.build.context,
-                    ignore: Some(self.build.ignore),
-                    keeps_owners: false,
-                    shown: self.build.context_shown.clone(),
-                },
-            };
+        if !paths.is_empty() {
             parts.push(Part {
-                source,
-                words,
-                unpacks,
+                source: self.source(copy, other, other_view.as_ref()),
+                words: paths,
+                unpacks: copy.is_add && copy.unpack.unwrap_or(true),
             });
         }
         for ((files, view), unpacks) in [(&fetched, &views[1]), (&inline, &views[0])]
@@ -172,12 +190,64 @@ impl StageBuilder<'_> {
         for (folder, _) in [inline, fetched].into_iter().flatten() {
             content.keep(folder);
         }
-        let Some(key) = key else {
-            return Ok(Made::Content(content));
+        Ok(content)
+    }
+
+    fn request(&self, line: u32, words: &Words, image: &View) -> Result<Request, Error> {
+        let keyword = words.keyword;
+        let owner = match &words.chown {
+            Some(owner) => Some(self.owner(line, owner, image)?),
+            None => None,
         };
-        let (layer, _) = self.stored(line, &content)?;
-        cache::write(store, &key, layer.as_ref())?;
-        Ok(Made::Layer(layer, false))
+        let mode = words.chmod.as_ref().map(|mode| {
+            Chmod::parse(mode).ok_or_else(|| {
+                let text =
+                    format!("{keyword} --chmod={mode} is no mode such as 755 or u=rwX,go=rX");
+                self.build.error(line, text)
+            })
+        });
+        let excludes = &words.excludes;
+        Ok(Request {
+            destination: words.destination.clone(),
+            working_dir: self.draft.working_dir().to_owned(),
+            owner,
+            mode: mode.transpose()?,
+            parents: words.copy.parents,
+            excludes: (!excludes.is_empty()).then(|| Ignore::of_patterns(excludes)),
+            temp_dir: self.build.store.temp_dir(),
+            stop: Arc::clone(&self.build.stop),
+        })
+    }
+
+    /// Where the paths of a COPY are looked for; `layers` is what `other` looks like, where that is a stage or an image.
+    fn source<'v>(
+        &'v self,
+        copy: &Copy,
+        other: Option<&'v Elsewhere>,
+        layers: Option<&'v View>,
+    ) -> Source<'v> {
+        let shown = copy.from.as_ref().map(|from| format!("{from:?}"));
+        let shown = shown.unwrap_or_default();
+        match (other, layers) {
+            (_, Some(view)) => Source {
+                view,
+                ignore: None,
+                keeps_owners: true,
+                shown,
+            },
+            (Some(Elsewhere::Folder(view, ignore)), _) => Source {
+                view,
+                ignore: Some(ignore),
+                keeps_owners: false,
+                shown,
+            },
+            (Some(Elsewhere::Layers(_)) | None, None) => Source {
+                view: self.build.context,
+                ignore: Some(self.build.ignore),
+                keeps_owners: false,
+                shown: self.build.context_shown.clone(),
+            },
+        }
     }
 
     /// The layer of some content, if there is any, and whether it was in the cache.
@@ -220,7 +290,7 @@ impl StageBuilder<'_> {
         match source_of(self.build, from, self.planned.index) {
             From::Stage(index) => Ok(Elsewhere::Layers(Box::new((self.earlier)(index)?))),
             From::Folder(folder) => {
-                let view = View::of_context(folder);
+                let view = View::of_kept(folder, self.build.options.known.get(folder));
                 let ignore = ignore_of(&view, None)?;
                 Ok(Elsewhere::Folder(view, ignore))
             }
@@ -312,6 +382,14 @@ impl StageBuilder<'_> {
         self.draft.set("WorkingDir", path.into());
         Ok(content)
     }
+}
+
+/// What a kept context is to a build that leaves out what `ignore` says.
+fn kept(view: &View, ignore: &Ignore) -> Option<String> {
+    let mut key = Key::new("layby kept context 1");
+    key.field(view.tree()?);
+    key.field(ignore.text());
+    Some(key.finish())
 }
 
 fn write_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {

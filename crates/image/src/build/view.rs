@@ -9,7 +9,9 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::contexts::Known;
 use crate::unpack::{OPAQUE, USER_OPAQUE};
 
 /// As many links as the kernel follows.
@@ -21,6 +23,8 @@ pub(crate) struct View {
     dirs: Vec<PathBuf>,
     /// Whether there are overlayfs' whiteouts in it (layers), or they would be just files (a context).
     is_overlay: bool,
+    /// What is known of its files.
+    known: Option<Arc<Known>>,
 }
 
 /// Something in the view.
@@ -58,7 +62,26 @@ impl View {
         Self {
             dirs: vec![dir.to_owned()],
             is_overlay: false,
+            known: None,
         }
+    }
+
+    /// The same, of which something is known.
+    pub(crate) fn of_kept(dir: &Path, known: Option<&Arc<Known>>) -> Self {
+        Self {
+            known: known.cloned(),
+            ..Self::of_context(dir)
+        }
+    }
+
+    /// What all of it is, but for times and what a build leaves out; `None`: it has to be looked at.
+    pub(crate) fn tree(&self) -> Option<&str> {
+        self.known.as_ref().map(|known| known.tree())
+    }
+
+    /// The digest of the file at a path without any link in it; `None`: it has to be read.
+    pub(crate) fn digest_of(&self, parts: &[OsString]) -> Option<&str> {
+        self.known.as_ref()?.digest_of(&joined(parts))
     }
 
     /// A view of unpacked layers, topmost first.
@@ -66,6 +89,7 @@ impl View {
         Self {
             dirs,
             is_overlay: true,
+            known: None,
         }
     }
 

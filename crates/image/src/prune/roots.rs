@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use super::{PruneOptions, set};
 use crate::build::cache;
 use crate::error::io_error;
-use crate::{Error, Store, registry, unnamed};
+use crate::{Error, Store, contexts, registry, unnamed};
 
 /// A piece of content.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +20,8 @@ pub(super) enum Content {
     Layer(String),
     /// A folder that `RUN --mount=type=cache` keeps, by its name.
     Folder(String),
+    /// A build context, by its name.
+    Context(String),
 }
 
 /// What holds content.
@@ -45,6 +47,8 @@ pub(super) enum What {
     Entry(String),
     /// A folder of the build cache.
     Folder(String),
+    /// A build context that is kept.
+    Context(String),
 }
 
 /// All roots.
@@ -107,6 +111,14 @@ pub(super) fn find(store: &Store, options: &PruneOptions) -> Result<Vec<Root>, E
             what: What::Folder(name),
         });
     }
+    for found in contexts::all(store)? {
+        roots.push(Root {
+            last_used: found.last_used,
+            may_go: true,
+            holds: set([Content::Context(found.name.clone())]),
+            what: What::Context(found.name),
+        });
+    }
     Ok(roots)
 }
 
@@ -124,6 +136,9 @@ pub(super) fn sizes(store: &Store) -> Result<BTreeMap<Content, u64>, Error> {
     for name in folders(&store.cache_mounts_dir())? {
         let size = below(&store.cache_mounts_dir().join(&name));
         sizes.insert(Content::Folder(name), size);
+    }
+    for found in contexts::all(store)? {
+        sizes.insert(Content::Context(found.name), found.bytes);
     }
     Ok(sizes)
 }

@@ -209,6 +209,7 @@ impl From<Error> for Refusal {
             | Error::Layer { .. }
             | Error::Dockerfile { .. }
             | Error::Registry(_)
+            | Error::Context(_)
             | Error::Build(_) => Self::new(Code::Unknown, text),
         }
     }
