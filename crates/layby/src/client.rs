@@ -503,6 +503,7 @@ fn problem_of(status: StatusCode, body: &[u8]) -> anyhow::Error {
     };
     let exit = Exit {
         is_conflict: status == StatusCode::CONFLICT,
+        problem: problem.code,
         ..Exit::new(code, message)
     };
     exit.into()

@@ -29,6 +29,8 @@ pub(crate) struct Exit {
     pub(crate) message: String,
     /// The node refused since something is in the way now.
     pub(crate) is_conflict: bool,
+    /// The kind of problem that the node named; empty: it named none.
+    pub(crate) problem: String,
 }
 
 impl Exit {
@@ -38,6 +40,7 @@ impl Exit {
             code,
             message: message.into(),
             is_conflict: false,
+            problem: String::new(),
         }
     }
 }

@@ -1,45 +1,28 @@
 //! What the CLI sends to the node for a deploy or a build: manifests and build contexts as one tar.
 
+mod context;
+mod kept;
 mod manifests;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::out::tell;
 use anyhow::{Context, Result, bail};
-use layby_image::dockerignore::Ignore;
 use tokio::io::AsyncRead;
 use tokio_util::io::SyncIoBridge;
 
+pub(crate) use context::ContextFolder;
+use kept::Part;
 pub(crate) use manifests::{Asks, Manifests};
+
+use crate::client::{Client, Lines, Query};
+use crate::out::tell;
 
 /// A build secret is at most so long; the node refuses longer ones too.
 const SECRET_MAX_BYTES: u64 = 512 * 1024;
-
-/// A build context to send: its folder, relative to the manifests', and its Dockerfile in it.
-#[derive(Debug, Clone)]
-pub(crate) struct ContextFolder {
-    /// The folder on this machine.
-    pub(crate) folder: PathBuf,
-    /// The Dockerfile, relative to the folder.
-    pub(crate) dockerfile: String,
-}
-
-impl ContextFolder {
-    /// A folder that a build takes files from beside its context.
-    pub(crate) fn beside(folder: &Path) -> Result<Self> {
-        if !folder.is_dir() {
-            bail!("the build context {} is not a folder", folder.display());
-        }
-        Ok(Self {
-            folder: folder.to_owned(),
-            // It has none that matters.
-            dockerfile: "Dockerfile".to_owned(),
-        })
-    }
-}
 
 /// Where the value of a build secret is, on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,13 +74,37 @@ pub(crate) struct Parcel {
     pub(crate) contexts: Vec<ContextFolder>,
 }
 
-/// The parcel as a tar, written while it is read.
-pub(crate) fn stream(parcel: Parcel) -> impl AsyncRead + Send + Sync + 'static {
+/// Sends a parcel, without what the node keeps of its contexts; the answer's lines as they come.
+///
+/// # Errors
+/// What cannot be read here; what the node refuses.
+pub(crate) async fn send(
+    client: &Client,
+    path: &str,
+    query: &[Query<'_>],
+    parcel: Parcel,
+) -> Result<Lines> {
+    let parcel = Arc::new(parcel);
+    let parts = kept::offer(client, &parcel.contexts).await?;
+    let is_whole = parts.iter().all(Option::is_none);
+    let body = stream(Arc::clone(&parcel), parts);
+    match client.upload_for_lines(path, query, body).await {
+        // Another build of it came in between.
+        Err(error) if !is_whole && kept::is_gone(&error) => {
+            let body = stream(parcel, Vec::new());
+            client.upload_for_lines(path, query, body).await
+        }
+        sent => sent,
+    }
+}
+
+/// The parcel as a tar, written while it is read. Of a context that has a part, only that is in it.
+fn stream(parcel: Arc<Parcel>, parts: Vec<Option<Part>>) -> impl AsyncRead + Send + Sync + 'static {
     let (near, far) = tokio::io::duplex(256 * 1024);
     let writer = SyncIoBridge::new(far);
     tokio::task::spawn_blocking(move || {
         // Where writing fails in the middle the node sees a cut tar and says so; the cause is told here.
-        if let Err(error) = parcel.write(writer)
+        if let Err(error) = parcel.write(writer, &parts)
             && !is_broken_pipe(&error)
         {
             tell!("layby: {error:#}");
@@ -107,7 +114,7 @@ pub(crate) fn stream(parcel: Parcel) -> impl AsyncRead + Send + Sync + 'static {
 }
 
 impl Parcel {
-    fn write(&self, writer: impl Write) -> Result<()> {
+    fn write(&self, writer: impl Write, parts: &[Option<Part>]) -> Result<()> {
         let mut tar = tar::Builder::new(io::BufWriter::with_capacity(128 * 1024, writer));
         tar.follow_symlinks(false);
         // Holes are sent as zeros: the node takes plain files only, so that what it reads bounds what it writes.
@@ -119,82 +126,14 @@ impl Parcel {
             append_bytes(&mut tar, &format!("secret/{number}"), &secret.0)?;
         }
         for (number, context) in self.contexts.iter().enumerate() {
-            append_context(&mut tar, &format!("context/{number}"), context)?;
+            match parts.get(number).and_then(Option::as_ref) {
+                Some(part) => kept::append(&mut tar, number, context, part)?,
+                None => context.append(&mut tar, &format!("context/{number}"))?,
+            }
         }
         tar.into_inner()?.flush()?;
         Ok(())
     }
-}
-
-/// Appends the context below `prefix`, without what its `.dockerignore` excludes; the Dockerfile and the
-/// ignore files are sent in any case, since the builder reads them.
-fn append_context(
-    tar: &mut tar::Builder<impl Write>,
-    prefix: &str,
-    context: &ContextFolder,
-) -> Result<()> {
-    let specific = format!("{}.dockerignore", context.dockerfile);
-    let needed = [context.dockerfile.as_str(), &specific, ".dockerignore"];
-    let ignore_file = needed[1..]
-        .iter()
-        .map(|name| context.folder.join(name))
-        .find(|path| path.is_file());
-    let text = ignore_file
-        .map(fs::read_to_string)
-        .transpose()
-        .context("cannot read the .dockerignore")?;
-    let ignore = Ignore::parse(&text.unwrap_or_default());
-    tar.append_dir(prefix, &context.folder)
-        .with_context(|| format!("cannot read the build context {}", context.folder.display()))?;
-    for name in needed
-        .iter()
-        .filter(|name| context.folder.join(name).is_file())
-    {
-        append_path(tar, prefix, context, name)?;
-    }
-    let mut folders = vec![String::new()];
-    while let Some(folder) = folders.pop() {
-        for entry in sorted_entries(&context.folder.join(&folder))? {
-            let name = entry.file_name();
-            let Some(name) = name.to_str() else {
-                bail!("{} has a name that is not UTF-8", entry.path().display());
-            };
-            let path = if folder.is_empty() {
-                name.to_owned()
-            } else {
-                format!("{folder}/{name}")
-            };
-            let kind = entry.file_type()?;
-            let special = !(kind.is_dir() || kind.is_file() || kind.is_symlink());
-            if special || needed.contains(&path.as_str()) || ignore.excludes(&path, kind.is_dir()) {
-                continue;
-            }
-            append_path(tar, prefix, context, &path)?;
-            if kind.is_dir() {
-                folders.push(path);
-            }
-        }
-    }
-    Ok(())
-}
-
-fn append_path(
-    tar: &mut tar::Builder<impl Write>,
-    prefix: &str,
-    context: &ContextFolder,
-    path: &str,
-) -> Result<()> {
-    let file = context.folder.join(path);
-    tar.append_path_with_name(&file, format!("{prefix}/{path}"))
-        .with_context(|| format!("cannot send {}", file.display()))
-}
-
-fn sorted_entries(folder: &Path) -> Result<Vec<fs::DirEntry>> {
-    let mut entries = fs::read_dir(folder)
-        .and_then(Iterator::collect::<io::Result<Vec<_>>>)
-        .with_context(|| format!("cannot read the folder {}", folder.display()))?;
-    entries.sort_by_key(fs::DirEntry::file_name);
-    Ok(entries)
 }
 
 /// Puts a small file into a tar.
@@ -216,82 +155,4 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
             .downcast_ref::<io::Error>()
             .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names(tar: &[u8]) -> Vec<String> {
-        let mut archive = tar::Archive::new(tar);
-        let entries = archive.entries().expect("entries");
-        entries
-            .map(|e| {
-                e.expect("entry")
-                    .path()
-                    .expect("path")
-                    .to_string_lossy()
-                    .into_owned()
-            })
-            .collect()
-    }
-
-    #[test]
-    fn a_file_with_holes_is_sent_whole() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        fs::write(dir.path().join("Dockerfile"), "FROM scratch").expect("a file");
-        File::create(dir.path().join("holes"))
-            .and_then(|file| file.set_len(1 << 20))
-            .expect("a sparse file");
-        let parcel = Parcel {
-            contexts: vec![ContextFolder {
-                folder: dir.path().to_owned(),
-                dockerfile: "Dockerfile".to_owned(),
-            }],
-            ..Parcel::default()
-        };
-        let mut tar = Vec::new();
-        parcel.write(&mut tar).expect("a tar");
-        let mut archive = tar::Archive::new(&*tar);
-        let mut entries = archive.entries().expect("entries").map(|e| e.expect("one"));
-        let holes = entries
-            .find(|entry| entry.path().expect("a path").ends_with("holes"))
-            .expect("it is sent");
-        assert_eq!(holes.header().entry_type(), tar::EntryType::Regular);
-        assert_eq!(holes.size(), 1 << 20);
-    }
-
-    #[test]
-    fn a_context_is_sent_without_what_it_ignores_and_with_its_dockerfile() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        fs::create_dir_all(dir.path().join("big/keep")).expect("folders");
-        for file in ["Dockerfile", ".dockerignore", "big/1", "big/keep/2", "app"] {
-            fs::write(dir.path().join(file), "x").expect("a file");
-        }
-        fs::write(dir.path().join(".dockerignore"), "*\n!app\n!big/keep\n").expect("a file");
-        let mut tar = tar::Builder::new(Vec::new());
-        let context = ContextFolder {
-            folder: dir.path().to_owned(),
-            dockerfile: "Dockerfile".to_owned(),
-        };
-        append_context(&mut tar, "context/0", &context).expect("a context");
-        let mut names = names(&tar.into_inner().expect("a tar"));
-        names.sort();
-        let files: Vec<_> = names
-            .iter()
-            .map(|n| n.trim_start_matches("context/0").trim_matches('/'))
-            .collect();
-        assert_eq!(
-            files,
-            [
-                "",
-                ".dockerignore",
-                "Dockerfile",
-                "app",
-                "big",
-                "big/keep",
-                "big/keep/2"
-            ]
-        );
-    }
 }

@@ -508,6 +508,7 @@ fn from_image(reference: &str, error: &ImageError) -> Trouble {
         | ImageError::Build(_)
         | ImageError::IndexFull
         | ImageError::Registry(_)
+        | ImageError::Context(_)
         | ImageError::Busy => false,
     };
     let message = match error {

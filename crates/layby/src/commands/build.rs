@@ -40,8 +40,7 @@ pub(crate) async fn build(paths: &Paths, client: &Client, options: Build) -> Res
     body.agents = lent.as_ref().map(|lent| lent.key.clone());
     let body = serde_json::to_vec(&body)?;
     parcel.files.insert("build.json".to_owned(), body);
-    let body = parcel::stream(parcel);
-    let lines = client.upload_for_lines("/v1/builds", &[], body).await?;
+    let lines = parcel::send(client, "/v1/builds", &[], parcel).await?;
     let shown = events::show(client, lines, style).await;
     drop(lent);
     shown

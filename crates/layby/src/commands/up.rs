@@ -62,12 +62,17 @@ pub(crate) async fn up(paths: &Paths, client: &Client, options: Up) -> Result<()
         true => Ok(Vec::new()),
         false => secrets.collect(),
     };
-    let body = parcel::stream(Parcel {
+    let parcel = Parcel {
         files: manifests.files()?,
         secrets: secrets?,
-        contexts,
-    });
-    let lines = client.upload_for_lines("/v1/apps", &query, body).await?;
+        // Nothing is built of them.
+        contexts: if options.dry_run {
+            Vec::new()
+        } else {
+            contexts
+        },
+    };
+    let lines = parcel::send(client, "/v1/apps", &query, parcel).await?;
     let shown = events::show(client, lines, Style::Auto).await;
     drop(lent);
     shown
