@@ -288,6 +288,27 @@ async fn every_endpoint_of_the_document_answers() {
     assert!(!lines.contains("hunter2"));
     let built = api.world.images.resolve("built:1").expect("the image");
     assert_eq!(built.config.labels["a"], "b");
+    let list = br#"{"contexts":[{"key":"k","entries":[
+        {"path":"Dockerfile","mode":420,"mtime_ns":1,"size_bytes":23,"stamp":"1"},
+        {"path":"f","mode":420,"mtime_ns":1,"size_bytes":1,"stamp":"1"}]}]}"#;
+    for lacking in [vec![0, 1], vec![]] {
+        let view: layby_control::api::types::ContextsView = api
+            .call("POST /v1/contexts", "/v1/contexts", list.to_vec())
+            .await;
+        let offer = view.contexts[0].as_ref().expect("it is kept");
+        assert_eq!(offer.lacks, lacking);
+        let kept = format!(r#"{{"key":"k","id":"{}"}}"#, offer.id);
+        let mut files = vec![
+            ("build.json", &br#"{"folder":".","tags":["built:2"]}"#[..]),
+            ("kept/0", kept.as_bytes()),
+            ("context/0/Dockerfile", b"FROM scratch\nCOPY f /\n"),
+            ("context/0/f", b"F"),
+        ];
+        files.truncate(2 + lacking.len());
+        let (status, lines) = api.world.ask("POST", "/v1/builds", tar(&files)).await;
+        let lines = String::from_utf8_lossy(&lines);
+        assert!(status.is_success() && lines.contains("built:2"), "{lines}");
+    }
     let peer = peer::Peer::start();
     let there = format!("{}/team/ok", peer.addr);
     let detail: serde_json::Value = api
@@ -554,6 +575,21 @@ async fn errors_are_problems() {
             "POST",
             "/v1/builds",
             tar(&[("context/0/Dockerfile", b"FROM scratch")]),
+            400,
+            "bad-request",
+        ),
+        (
+            "POST",
+            "/v1/builds",
+            tar(&[("kept/0", br#"{"key":"k","id":"sha256:1"}"#)]),
+            409,
+            "context-gone",
+        ),
+        (
+            "POST",
+            "/v1/contexts",
+            br#"{"contexts":[{"key":"k","entries":[{"path":"../a","mode":0,"mtime_ns":0}]}]}"#
+                .to_vec(),
             400,
             "bad-request",
         ),

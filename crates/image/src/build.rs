@@ -2,8 +2,8 @@
 //!
 //! Each step that adds files makes a layer. What COPY adds is known before it is done, so its content alone is its
 //! cache key (see `content`); of RUN only what it begins with is known: the files below, its command, its environment
-//! and its mounts (see `step`). Secrets are in neither. So an unchanged build only reads and hashes its files. The
-//! stages that the wanted one does not need are not built; those that do not need each other are built side by side.
+//! and its mounts (see `step`). Secrets are in neither. So an unchanged build only reads and hashes its files, and
+//! not even that where its context is kept (`contexts`). The stages that the wanted one does not need are not built; those that do not need each other are built side by side.
 
 pub mod agents;
 mod archive;
@@ -261,7 +261,11 @@ pub fn build(
         )));
     }
     let plan = plan::plan(&build, &mut |note| progress(BuildEvent::Output(note)))?;
-    let mut draft = schedule::run(&build, &plan, progress)?;
+    let built = schedule::run(&build, &plan, progress);
+    if let Err(Error::Changed { .. }) = &built {
+        options.known.values().for_each(|known| known.distrust());
+    }
+    let mut draft = built?;
     for (name, value) in &options.labels {
         draft.add("Labels", name, value.as_str().into());
     }

@@ -18,6 +18,8 @@ mod kept;
 mod list;
 mod record;
 mod shelf;
+#[cfg(test)]
+mod tests;
 mod update;
 
 use std::path::Path;

@@ -105,6 +105,12 @@ pub enum Error {
     /// A build context that is not as it should be, or was not sent as it should.
     #[error("the build context cannot be taken: {0}")]
     Context(String),
+    /// A file of a build that is not what it was when it was looked at first.
+    #[error("{} changed while it was being copied; build again", path.display())]
+    Changed {
+        /// Where it lies.
+        path: PathBuf,
+    },
     /// A build that cannot begin.
     #[error("cannot build: {0}")]
     Build(String),

@@ -186,6 +186,7 @@ impl From<layby_image::Error> for Problem {
             | layby_image::Error::Malformed { .. }
             | layby_image::Error::Layer { .. }
             | layby_image::Error::Dockerfile { .. }
+            | layby_image::Error::Changed { .. }
             | layby_image::Error::Build(_)
             | layby_image::Error::ArchiveRead(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-image", detail)

@@ -509,6 +509,7 @@ fn from_image(reference: &str, error: &ImageError) -> Trouble {
         | ImageError::IndexFull
         | ImageError::Registry(_)
         | ImageError::Context(_)
+        | ImageError::Changed { .. }
         | ImageError::Busy => false,
     };
     let message = match error {

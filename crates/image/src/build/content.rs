@@ -423,11 +423,8 @@ fn append(tar: &mut LayerTar, path: &Path, entry: &Entry, epoch_s: u64) -> Resul
             // The key was made from what was read the first time.
             let (_, found, _) = reader.finish();
             if found != *digest {
-                let text = format!(
-                    "{} changed while it was being copied; build again",
-                    source.display()
-                );
-                return Err(Failed::Source(Error::Build(text)));
+                let path = source.clone();
+                return Err(Failed::Source(Error::Changed { path }));
             }
             Ok(())
         }

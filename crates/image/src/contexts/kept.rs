@@ -54,6 +54,12 @@ impl Known {
         &self.tree
     }
 
+    /// A file is not what it was when it was taken in: all is sent again for the next build.
+    pub(crate) fn distrust(&self) {
+        // Where this fails, the next build finds the same.
+        let _ = record::remove(&self.dir);
+    }
+
     /// Of the content of the file at a path relative to the folder; `None`: it has to be read.
     pub(crate) fn digest_of(&self, path: &str) -> Option<&str> {
         let digests = self.digests.get_or_init(|| {

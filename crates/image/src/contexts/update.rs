@@ -234,6 +234,12 @@ impl Update {
         }
     }
 
+    /// Leaves it as kill -9 would.
+    #[cfg(test)]
+    pub(super) fn kill(mut self) {
+        drop(self.lock.take());
+    }
+
     /// Modes and times of folders, which change with what is in them.
     fn set_folders(&mut self) -> Result<(), Error> {
         let entries = self.list.entries().iter().rev();

@@ -210,6 +210,7 @@ impl From<Error> for Refusal {
             | Error::Dockerfile { .. }
             | Error::Registry(_)
             | Error::Context(_)
+            | Error::Changed { .. }
             | Error::Build(_) => Self::new(Code::Unknown, text),
         }
     }

@@ -247,3 +247,149 @@ impl Read for Whole<'_> {
         Ok(n)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    fn context(dir: &Path) -> ContextFolder {
+        ContextFolder {
+            folder: dir.to_owned(),
+            dockerfile: "Dockerfile".to_owned(),
+        }
+    }
+
+    /// The last of what is sent.
+    fn found(context: &ContextFolder) -> Found {
+        let mut found = context.walk().expect("a context");
+        found.pop().expect("a file")
+    }
+
+    /// The time at which the file was changed last.
+    fn changed_at(found: &Found) -> SystemTime {
+        let ns = ns(found.metadata.ctime(), found.metadata.ctime_nsec());
+        UNIX_EPOCH + Duration::from_nanos(u64::try_from(ns).expect("after 1970"))
+    }
+
+    fn is_sure(context: &ContextFolder, found: &Found) -> Result<bool> {
+        let mut tar = tar::Builder::new(io::sink());
+        append_file(&mut tar, "context/0/a", context, found)
+    }
+
+    /// Waits until the clock is so far beyond a time.
+    fn wait_beyond(time: SystemTime, tick: Duration) {
+        while SystemTime::now() <= time + tick {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_just_changed_is_doubted_and_an_older_one_is_not() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let context = context(dir.path());
+        fs::write(dir.path().join("a"), "1").expect("a file");
+        let file = found(&context);
+        let changed_at = changed_at(&file);
+        // Whoever writes in the same tick would leave the same times.
+        assert!(!is_settled(&file.metadata, changed_at));
+        // A clock that was set back since then says nothing of what comes.
+        let hour = Duration::from_secs(3600);
+        assert!(!is_settled(&file.metadata, changed_at - hour));
+        assert!(is_settled(&file.metadata, changed_at + hour));
+        wait_beyond(changed_at, TICK);
+        if file.metadata.ctime_nsec() != 0 {
+            assert!(is_sure(&context, &file).expect("sent"));
+        }
+    }
+
+    #[test]
+    fn a_change_shows_though_length_and_time_are_set_back() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (path, context) = (dir.path().join("a"), context(dir.path()));
+        fs::write(&path, "1").expect("a file");
+        let before = found(&context);
+        wait_beyond(changed_at(&before), TICK);
+        fs::write(&path, "2").expect("a file");
+        let file = File::options().write(true).open(&path).expect("the file");
+        let mtime = before.metadata.modified().expect("a time");
+        file.set_modified(mtime).expect("its time");
+        let after = found(&context);
+        let list = |found| entry(&context, found).expect("text");
+        let (one, other) = (list(&before), list(&after));
+        assert_eq!(
+            (one.size_bytes, one.mtime_ns),
+            (other.size_bytes, other.mtime_ns)
+        );
+        assert_ne!(one.stamp, other.stamp);
+        // What is read now is not what the first list says.
+        assert!(!is_sure(&context, &before).expect("sent"));
+        // Another file in its place, though it has all that can be set.
+        fs::write(dir.path().join("b"), "2").expect("a file");
+        fs::rename(dir.path().join("b"), &path).expect("in its place");
+        assert_ne!(list(&found(&context)).stamp, other.stamp);
+    }
+
+    #[test]
+    fn a_file_that_grows_is_sent_as_long_as_it_was_and_one_that_shrinks_is_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("a");
+        fs::write(&path, "12345").expect("a file");
+        let file = File::open(&path).expect("the file");
+        let read = |left| {
+            let mut text = String::new();
+            let mut whole = Whole { file: &file, left };
+            whole.read_to_string(&mut text).map(|_| text)
+        };
+        assert_eq!(read(3).expect("read"), "123");
+        let error = read(3).expect_err("only two are left");
+        assert!(error.to_string().contains("became shorter"), "{error}");
+        fs::remove_file(&path).expect("gone");
+        std::os::unix::fs::symlink("/etc/passwd", &path).expect("a link");
+        let context = context(dir.path());
+        let link = found(&context);
+        assert!(is_sure(&context, &link).is_err(), "no link is followed");
+    }
+
+    #[test]
+    fn only_files_of_the_list_are_sent_whatever_the_node_asks_for() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let context = context(dir.path());
+        fs::create_dir(dir.path().join("d")).expect("a folder");
+        fs::write(dir.path().join("d/a"), "1").expect("a file");
+        let asked = |lacks: &[u32]| {
+            let offer = ContextOffer {
+                id: String::new(),
+                lacks: lacks.to_vec(),
+            };
+            let part = part(String::new(), context.walk().expect("a context"), offer)?;
+            Some(
+                part.lacks
+                    .into_iter()
+                    .map(|(_, found)| found.path)
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(asked(&[1, 1]), Some(vec!["d/a".to_owned()]));
+        assert_eq!(asked(&[0]), None, "a folder");
+        assert_eq!(asked(&[2]), None, "nothing");
+    }
+
+    #[test]
+    fn a_context_is_known_by_its_folder_and_its_dockerfile() {
+        let (one, two) = (tempfile::tempdir(), tempfile::tempdir());
+        let (one, two) = (one.expect("a folder"), two.expect("a folder"));
+        let key = |dir: &Path, dockerfile: &str| {
+            let mut context = context(dir);
+            context.dockerfile = dockerfile.to_owned();
+            key(&context).expect("a key")
+        };
+        let first = key(one.path(), "Dockerfile");
+        assert_eq!(first, key(&one.path().join("."), "Dockerfile"));
+        assert_ne!(first, key(two.path(), "Dockerfile"));
+        assert_ne!(first, key(one.path(), "ci/Dockerfile"));
+        assert!(!first.contains('/') && first.len() <= 200);
+    }
+}
