@@ -10,11 +10,13 @@ use nix::sys::signal::{Signal, kill};
 
 use crate::cgroup::Group;
 use crate::error::{Error, Result, Trying};
+use crate::freezer;
 use crate::shim;
 use crate::spec::{Bundle, SandboxSpec};
 
-/// How long a killed shim may take to be gone.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a killed shim may take to be gone. It dies when it comes out of the kernel: moving a process into a cgroup and
+/// unmounting wait there, for as long as the machine and its disk are busy.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Removes all that there is of a sandbox whose shim died or does not answer: the shim, every process in
 /// its cgroup (frozen or not), the cgroup, the socket, the bundle. Safe to repeat; no bundle: nothing to do.
@@ -60,9 +62,12 @@ fn find(bundle: &Path) -> Result<Option<PathBuf>, Vec<Error>> {
 fn end(root: &Path) -> Result<(), Vec<Error>> {
     let bundle = Bundle::new(root);
     let mut errors = Vec::new();
+    let spec = read_spec(&bundle);
+    let group = spec.as_ref().ok().and_then(|spec| spec.as_ref());
+    let group = group.and_then(|spec| Group::new(&spec.cgroup).ok());
     // First, so that it starts nothing behind our back. The mounts end with it.
-    errors.extend(end_shim(&bundle).err());
-    match read_spec(&bundle) {
+    errors.extend(end_shim(&bundle, group.as_ref()).err());
+    match spec {
         Ok(Some(spec)) => remove_outside(&spec, &mut errors),
         // It died before its spec was written: then it made nothing.
         Ok(None) => {}
@@ -107,7 +112,7 @@ fn read_spec(bundle: &Bundle) -> Result<Option<SandboxSpec>> {
     }
 }
 
-fn end_shim(bundle: &Bundle) -> Result<()> {
+fn end_shim(bundle: &Bundle, group: Option<&Group>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         // Killed in the middle of making a container, it leaves a fork that would go on with it.
@@ -115,6 +120,10 @@ fn end_shim(bundle: &Bundle) -> Result<()> {
         let Some(first) = processes.first() else {
             return Ok(());
         };
+        // The inits that it created in advance are in the cgroup, and frozen they would not even die.
+        if let Some(group) = group {
+            let _ = freezer::thaw_group(group);
+        }
         for pid in &processes {
             let _ = kill(*pid, Signal::SIGKILL);
         }

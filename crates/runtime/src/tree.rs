@@ -174,6 +174,21 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_the_kernels_is_copied_with_what_it_says_when_it_is_read() {
+        let to = tempfile::tempdir().expect("a folder");
+        // Neither 0 bytes long, as the one says, nor 4,096, as the other does.
+        for file in [
+            "/proc/self/mountinfo",
+            "/sys/kernel/mm/transparent_hugepage/enabled",
+        ] {
+            let Ok(said) = fs::read(file) else { continue };
+            unpacked(&packed(Path::new(file), false), to.path(), Some("copy")).expect("unpacked");
+            let copied = fs::read(to.path().join("copy")).expect("the copy");
+            assert!(copied == said && !said.is_empty(), "{file}");
+        }
+    }
+
+    #[test]
     fn what_a_copy_loses_is_told() {
         let from = tempfile::tempdir().expect("a folder");
         let root = from.path().join("tree");

@@ -5,6 +5,7 @@ mod archives;
 mod builds;
 mod copies;
 mod layers;
+mod own_ca;
 mod peer;
 mod peers;
 mod pulls;

@@ -13,16 +13,30 @@ use tempfile::TempDir;
 use crate::pulls::{layer, options};
 use crate::support::{Tar, World, gzip, oci_archive, sha256};
 
-/// docker-registry on loopback, ended with this.
-struct Registry {
+/// docker-registry, ended with this.
+pub(crate) struct Registry {
     child: Child,
     addr: SocketAddr,
     _dir: TempDir,
 }
 
 impl Registry {
-    /// `None`: it or skopeo is not installed.
+    /// On loopback. `None`: it or skopeo is not installed.
     fn start() -> Option<Self> {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = free.local_addr().unwrap();
+        drop(free);
+        let dir = TempDir::new().unwrap();
+        Self::serve(dir, addr, &["docker-registry"], "")
+    }
+
+    /// At `addr`, by a command that ends with its program, with further lines for `http` of its settings.
+    pub(crate) fn serve(
+        dir: TempDir,
+        addr: SocketAddr,
+        command: &[&str],
+        http: &str,
+    ) -> Option<Self> {
         for program in ["docker-registry", "skopeo"] {
             let there = Command::new(program)
                 .arg("--version")
@@ -38,18 +52,15 @@ impl Registry {
                 return None;
             }
         }
-        let dir = TempDir::new().unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = free.local_addr().unwrap();
-        drop(free);
         let config = dir.path().join("config.yml");
         let storage = dir.path().join("storage");
         let text = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{addr}\"}}\n",
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{addr}\"{http}}}\n",
             storage.display()
         );
         fs::write(&config, text).unwrap();
-        let child = Command::new("docker-registry")
+        let child = Command::new(command[0])
+            .args(&command[1..])
             .arg("serve")
             .arg(&config)
             .stdout(Stdio::null())
@@ -69,7 +80,7 @@ impl Registry {
         Some(registry)
     }
 
-    fn name(&self, name: &str) -> String {
+    pub(crate) fn name(&self, name: &str) -> String {
         format!("{}/{name}", self.addr)
     }
 }

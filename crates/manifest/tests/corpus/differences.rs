@@ -49,6 +49,9 @@ pub(crate) const UNKNOWN_KEYS: &[(&str, &str)] = &[
     ("include*", "what is included is put in"),
     ("services.*.env_file*", "what the files say is put in"),
     ("services.*.extends*", "what is extended is put in"),
-    ("*.external.name", "the newer form is `external: true` and the name beside it"),
+    (
+        "*.external.name",
+        "the newer form is `external: true` and the name beside it",
+    ),
     ("version", "it says nothing"),
 ];

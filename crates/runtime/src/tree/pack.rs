@@ -25,6 +25,9 @@ const WINDOWS: [u32; 7] = [
     0x6462_6720, // debugfs
 ];
 
+/// The most that is read of a file that does not say how long it is.
+const MAX_UNSIZED_BYTES: u64 = 16 << 20;
+
 /// Writes `source` with all below it as a tar in which it is called `name`. Sockets are left out, and device nodes are there
 /// for whoever unpacks it to say so. Tells what is lost; the tar has the bits of `set_id`, which whoever unpacks it without owners drops.
 ///
@@ -70,7 +73,7 @@ impl<W: Write> Packer<W> {
                 self.tar.append_data(&mut header, shown, io::empty())?;
                 self.below(dir, name, shown, &stat, device, depth)
             }
-            FileType::RegularFile => self.file(dir, name, shown, &stat, header),
+            FileType::RegularFile => self.file(dir, name, shown, &stat, header, depth == 0),
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(dir, name, Vec::new()).map_err(at(shown))?;
                 header.set_entry_type(EntryType::Symlink);
@@ -124,7 +127,7 @@ impl<W: Write> Packer<W> {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(at(shown))?;
-        if device != Some(stat.st_dev) && is_window(&opened) {
+        if device != Some(stat.st_dev) && is_window(opened.as_fd()) {
             return Ok(());
         }
         for name in names(&opened).map_err(at(shown))? {
@@ -144,6 +147,7 @@ impl<W: Write> Packer<W> {
         shown: &Path,
         stat: &Stat,
         mut header: Header,
+        alone: bool,
     ) -> io::Result<()> {
         if stat.st_nlink > 1 {
             let key = (stat.st_dev, stat.st_ino);
@@ -164,6 +168,11 @@ impl<W: Write> Packer<W> {
             self.lost.set_id.add(shown);
         }
         let size = u64::try_from(now.st_size).unwrap_or(0);
+        if size == 0 || alone && is_window(file.as_fd()) {
+            let content = unsized_content(file).map_err(of(shown))?;
+            header.set_size(content.len() as u64);
+            return self.tar.append_data(&mut header, shown, &content[..]);
+        }
         header.set_size(size);
         // One that shrinks meanwhile is filled up, and one that grows is cut: the header is written already.
         let content = File::from(file).take(size).chain(io::repeat(0)).take(size);
@@ -203,9 +212,29 @@ fn names(dir: &OwnedFd) -> rustix::io::Result<Vec<OsString>> {
     Ok(names)
 }
 
-fn is_window(dir: &OwnedFd) -> bool {
-    let found = rustix::fs::fstatfs(dir);
+/// All of a file of which the kernel does not say how long it is: it makes the content when it is read (proc(5)).
+fn unsized_content(file: OwnedFd) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let mut limited = File::from(file).take(MAX_UNSIZED_BYTES + 1);
+    limited.read_to_end(&mut content)?;
+    if content.len() as u64 > MAX_UNSIZED_BYTES {
+        let text = format!(
+            "it does not say how long it is, and is longer than {} MiB",
+            MAX_UNSIZED_BYTES >> 20
+        );
+        return Err(io::Error::other(text));
+    }
+    Ok(content)
+}
+
+fn is_window(file: BorrowedFd<'_>) -> bool {
+    let found = rustix::fs::fstatfs(file);
     found.is_ok_and(|found| u32::try_from(found.f_type).is_ok_and(|magic| WINDOWS.contains(&magic)))
+}
+
+/// Says which file it was.
+fn of(shown: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{}: {error}", shown.display()))
 }
 
 /// Says which file it was.

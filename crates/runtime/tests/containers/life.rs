@@ -57,6 +57,10 @@ pub(crate) const TESTS: &[Test] = &[
         a_frozen_sandbox_can_be_stopped,
     ),
     (
+        "what_was_frozen_while_its_next_containers_stood_ready_is_destroyed_at_once",
+        what_was_frozen_while_its_next_containers_stood_ready_is_destroyed_at_once,
+    ),
+    (
         "when_one_container_ends_the_others_are_stopped",
         when_one_container_ends_the_others_are_stopped,
     ),
@@ -312,6 +316,22 @@ fn a_frozen_sandbox_can_be_stopped() {
         assert_eq!(state.containers[0].pid, None);
         assert!(state.containers[0].last_exit.is_some());
     }
+}
+
+fn what_was_frozen_while_its_next_containers_stood_ready_is_destroyed_at_once() {
+    let rig = Rig::one(&["polite"], |_| ());
+    let mut client = rig.started();
+    rig.wait_for_line("ready");
+    client.stop().expect("stop");
+    // Some moments later the next one is made, which waits in the sandbox's cgroup.
+    let processes = rig.cgroup_file("freezer", "web", "cgroup.procs");
+    wait_for("the next container", || {
+        std::fs::read_to_string(&processes).is_ok_and(|pids| !pids.trim().is_empty())
+    });
+    freezer::freeze(&rig.spec.cgroup).expect("freeze");
+    let begun = std::time::Instant::now();
+    layby_runtime::sandbox::destroy(&rig.bundle()).expect("destroyed");
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
 }
 
 fn when_one_container_ends_the_others_are_stopped() {
