@@ -105,6 +105,11 @@ impl History {
         self.newest = Some(sample);
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
     /// The newest sample.
     pub fn newest(&self) -> Option<&Sample> {
         self.newest.as_ref()

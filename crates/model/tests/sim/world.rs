@@ -233,6 +233,9 @@ impl World {
         if self.chance(0.04 * self.busy) || self.now == 1 {
             self.user();
         }
+        if self.chance(0.03 * self.busy) {
+            self.scale_by_load();
+        }
         self.disturb_rollouts();
         if self.chance(0.004) && self.control.up {
             self.kill_control(false);
@@ -314,6 +317,16 @@ impl World {
             self,
             "user: {wish:?}, replicas {replicas}, enabled {enabled}"
         );
+    }
+
+    /// What it has to do takes another number of replicas: no change of a user's, so that the generation stays.
+    fn scale_by_load(&mut self) {
+        if !self.control.up || !self.disk() || !self.store.enabled {
+            return;
+        }
+        let replicas = self.rng.between(1, 3) as u32;
+        note!(self, "scaled from {} to {replicas}", self.store.replicas);
+        self.store.replicas = replicas;
     }
 
     fn deploy(&mut self) {
