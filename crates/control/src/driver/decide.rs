@@ -77,9 +77,10 @@ impl Driver {
             return;
         }
         let (store, id) = (self.plane.store.clone(), self.id.clone());
-        let generation = d.generation;
+        let (generation, replicas) = (d.generation, d.replicas);
         self.work.begin(Box::pin(async move {
-            let result = store.decide(&id, generation, decision.clone()).await;
+            let made_with = (generation, replicas);
+            let result = store.decide(&id, made_with, decision.clone()).await;
             Written::Decision {
                 generation,
                 decision,
@@ -111,6 +112,7 @@ impl Driver {
         let replicas = row.scale.or(of_live).unwrap_or(d.replicas);
         let engine = Arc::clone(&self.plane.engine);
         let (store, id, generation) = (self.plane.store.clone(), self.id.clone(), d.generation);
+        let made_with = (generation, d.replicas);
         self.work.begin(Box::pin(async move {
             if let Some(watch) = watch
                 && let Some(moved) = watch.moved(&*engine).await
@@ -134,7 +136,7 @@ impl Driver {
                     replicas,
                 },
             };
-            let result = store.decide(&id, generation, decision.clone()).await;
+            let result = store.decide(&id, made_with, decision.clone()).await;
             Written::Decision {
                 generation,
                 decision,

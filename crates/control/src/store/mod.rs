@@ -281,7 +281,7 @@ mod tests {
                 let goes_live = live(&row);
                 assert!(
                     store
-                        .decide(&id(), row.generation, goes_live)
+                        .decide(&id(), (row.generation, row.replicas), goes_live)
                         .await
                         .expect("an answer")
                 );
@@ -333,15 +333,29 @@ mod tests {
         let goes_live = live(&old);
         assert!(
             !store
-                .decide(&id(), old.generation, goes_live)
+                .decide(&id(), (old.generation, old.replicas), goes_live)
                 .await
                 .expect("an answer")
         );
         assert_eq!(row(&store).await, new);
+        // Nor one that was made when other replicas were enough.
+        let scaled = store.set_replicas(&id(), new.generation, 2).await;
+        assert!(scaled.expect("an answer"));
+        let goes_live = live(&new);
+        let made_with = (new.generation, new.replicas);
+        let decided = store.decide(&id(), made_with, goes_live).await;
+        assert!(!decided.expect("an answer"));
+        assert_eq!(row(&store).await.generation, new.generation);
+        let back = store
+            .set_replicas(&id(), new.generation, new.replicas)
+            .await;
+        assert!(back.expect("an answer"));
+        let early = store.set_replicas(&id(), old.generation, 9).await;
+        assert!(!early.expect("an answer"), "another row counts by now");
         let goes_live = live(&new);
         assert!(
             store
-                .decide(&id(), new.generation, goes_live)
+                .decide(&id(), (new.generation, new.replicas), goes_live)
                 .await
                 .expect("an answer")
         );
@@ -355,7 +369,9 @@ mod tests {
         let written = store.deploy(vec![new(1, "x")]).await;
         let before = written.expect("to write").remove(0);
         let goes_live = live(&before);
-        let decided = store.decide(&id(), before.generation, goes_live).await;
+        let decided = store
+            .decide(&id(), (before.generation, before.replicas), goes_live)
+            .await;
         assert!(decided.expect("an answer"));
         let failure = Failure {
             revision: 1,
@@ -409,14 +425,14 @@ mod tests {
         };
         assert!(
             store
-                .decide(&id(), first.generation, fail)
+                .decide(&id(), (first.generation, first.replicas), fail)
                 .await
                 .expect("an answer")
         );
         let doze = Decision::Wakefulness(Wakefulness::Dozing);
         assert!(
             store
-                .decide(&id(), first.generation, doze)
+                .decide(&id(), (first.generation, first.replicas), doze)
                 .await
                 .expect("an answer")
         );
@@ -435,7 +451,7 @@ mod tests {
         let goes_live = live(&next);
         assert!(
             store
-                .decide(&id(), next.generation, goes_live)
+                .decide(&id(), (next.generation, next.replicas), goes_live)
                 .await
                 .expect("an answer")
         );
@@ -481,7 +497,7 @@ mod tests {
         let goes_live = live(&first);
         assert!(
             store
-                .decide(&id(), first.generation, goes_live)
+                .decide(&id(), (first.generation, first.replicas), goes_live)
                 .await
                 .expect("an answer")
         );

@@ -232,17 +232,18 @@ impl Store {
         .await
     }
 
-    /// Writes a decision made at `generation`. `false`: the row has changed since; look again.
+    /// Writes a decision made with a row of this generation and number of replicas. `false`: the row has changed since; look
+    /// again.
     pub(crate) async fn decide(
         &self,
         id: &ServiceId,
-        generation: u64,
+        (generation, replicas): (u64, u32),
         decision: Decision,
     ) -> Result<bool, StoreError> {
         let id = id.clone();
         self.call(move |db| {
             let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-            let written = write_decision(&tx, &id, generation, &decision)?;
+            let written = write_decision(&tx, &id, (generation, replicas), &decision)?;
             tx.commit()?;
             Ok(written)
         })
@@ -403,12 +404,13 @@ pub(crate) fn enabled_after(row: Option<&Row>, new: &ServiceSpec, enables: bool)
 fn write_decision(
     tx: &Transaction<'_>,
     id: &ServiceId,
-    generation: u64,
+    (generation, replicas): (u64, u32),
     decision: &Decision,
 ) -> rusqlite::Result<bool> {
     let generation = i64::try_from(generation).unwrap_or(i64::MAX);
     let (app, service) = (id.app.as_str(), id.service.as_str());
-    let row = "app = ?1 AND service = ?2 AND generation = ?3";
+    // What scales by load changes its number without a generation: as many as were enough then may be too few.
+    let row = format!("app = ?1 AND service = ?2 AND generation = ?3 AND replicas = {replicas}");
     let (changed, outcome) = match decision {
         Decision::GoLive { revision, boot_ms } => {
             let mut boots_ms = boots_ms(tx, id)?;

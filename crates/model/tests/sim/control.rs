@@ -248,6 +248,9 @@ impl World {
             if self.chance(0.01) {
                 self.user();
             }
+            if self.chance(0.01) {
+                self.scale_by_load();
+            }
             if self.execute(step, &d)? {
                 return Ok(()); // a decision was written: look again
             }
@@ -263,7 +266,8 @@ impl World {
                 Ok(false)
             }
             Step::GoLive(_) | Step::Fail(..) | Step::Retry(..) | Step::WriteWakefulness(_) => {
-                let stale = self.store.generation != d.generation;
+                let stale =
+                    self.store.generation != d.generation || self.store.replicas != d.replicas;
                 if !self.disk() || stale && !self.mistake(Mutation::GoLiveUnchecked) {
                     return Ok(false); // the disk does not answer, or the row has changed
                 }

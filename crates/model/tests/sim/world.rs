@@ -320,7 +320,7 @@ impl World {
     }
 
     /// What it has to do takes another number of replicas: no change of a user's, so that the generation stays.
-    fn scale_by_load(&mut self) {
+    pub(crate) fn scale_by_load(&mut self) {
         if !self.control.up || !self.disk() || !self.store.enabled {
             return;
         }
