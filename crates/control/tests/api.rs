@@ -337,6 +337,13 @@ async fn every_endpoint_of_the_document_answers() {
             other => panic!("{other:?}"),
         }
     }
+    let digest = detail["digest"].as_str().expect("a digest");
+    let origin = api.world.images.origin(digest);
+    assert_eq!(
+        origin,
+        Some(format!("{there}:latest")),
+        "it can be pulled again"
+    );
     let body =
         serde_json::json!({"registry": peer.addr.to_string(), "user": "me", "password": "s3cret"});
     let login: LoginView = api

@@ -65,6 +65,14 @@ fn export_at(
     file::write(&taken, (&images, with_images), passphrase, cost, to)
 }
 
+/// Whether a file is a state that this passphrase opens, as far as its beginning says: before all of it is sent anywhere.
+///
+/// # Errors
+/// [`StateError::Wrong`]: it is none, or not by this passphrase.
+pub fn check(passphrase: &SecretValue, from: impl Read) -> Result<(), StateError> {
+    file::begins(passphrase, from)
+}
+
 /// Puts a state into an empty data directory on which no node runs: all of it at once, or nothing but its images.
 ///
 /// # Errors

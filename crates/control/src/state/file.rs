@@ -176,6 +176,14 @@ fn append(tar: &mut Builder<impl Write>, name: &str, bytes: &[u8]) -> io::Result
     tar.append_data(&mut header, name, bytes)
 }
 
+/// Opens the first piece of a file.
+pub(super) fn begins(passphrase: &SecretValue, from: impl Read) -> Result<(), StateError> {
+    let opened = Opener::new(from, passphrase);
+    let read = opened.and_then(|mut opener| opener.read(&mut [0]));
+    read.map(drop)
+        .map_err(|error| StateError::Wrong(error.to_string()))
+}
+
 /// A state that is to be put back, whole and right, and brought to the newest format.
 pub(super) struct Opened {
     pub(super) dir: TempDir,

@@ -103,7 +103,8 @@ fn take_over(db: &mut Connection, replace: bool) -> rusqlite::Result<Option<Take
     }))
 }
 
-/// What happened there comes before what happened here.
+/// What happened there comes before what happened here. What is known here already, of a node that gets back what was its
+/// own, is not told twice.
 fn record(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     // Whoever follows events counts upwards: what is told from now on has higher numbers still. By way of negative ones,
     // since no number may be there twice in between.
@@ -111,7 +112,8 @@ fn record(tx: &Transaction<'_>) -> rusqlite::Result<()> {
         "UPDATE main.events SET id = -id - (SELECT coalesce(max(id), 0) FROM other.events);
          UPDATE main.events SET id = -id;
          INSERT INTO main.events (id, at_ms, kind, app, service, text, who)
-             SELECT id, at_ms, kind, app, service, text, who FROM other.events;",
+             SELECT id, at_ms, kind, app, service, text, who FROM other.events
+             WHERE (at_ms, kind, text) NOT IN (SELECT at_ms, kind, text FROM main.events);",
     )?;
     // Numbers of records here are known to who waits for their ends: they stay.
     let columns = columns(tx, "audit")?.replacen("id, ", "", 1);
@@ -119,7 +121,8 @@ fn record(tx: &Transaction<'_>) -> rusqlite::Result<()> {
         &format!(
             "INSERT INTO main.audit (id, {columns})
              SELECT id - (SELECT max(id) FROM other.audit) + (SELECT coalesce(min(id), 1) FROM main.audit) - 1, {columns}
-             FROM other.audit"
+             FROM other.audit
+             WHERE (at_ms, who, verb, target) NOT IN (SELECT at_ms, who, verb, target FROM main.audit)"
         ),
         [],
     )

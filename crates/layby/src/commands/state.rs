@@ -2,7 +2,7 @@
 //! read and written here.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, IsTerminal, Read, Write};
+use std::io::{self, BufReader, BufWriter, IsTerminal, Read, Seek, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -183,7 +183,18 @@ async fn import(paths: &Paths, client: &Client, options: &Import) -> Result<()> 
     let runs = client.answers().await?;
     let done = match runs {
         true => {
+            // What can be refused is refused before all of a large file is sent.
+            let there: StateView = client.get("/v1/state", &[]).await?;
+            let is_something = there.services.len() + there.jobs.len() > 0 || there.secrets > 0;
+            if is_something && !options.replace {
+                bail!(
+                    "the node has services, jobs or secrets, and a state is put into one that has none (nothing was changed)\n  \
+                     --replace takes them down first; volumes stay"
+                );
+            }
             let passphrase = passphrase(&options.keys, false)?;
+            state::check(&passphrase, &from)?;
+            (&from).rewind()?;
             let query = [("replace", options.replace.to_string())];
             let head = [(PASSPHRASE, header(&passphrase)?)];
             let body = tokio::fs::File::from_std(from);

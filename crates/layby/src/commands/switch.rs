@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use futures_util::future::join_all;
-use layby_control::api::types::{RemovedView, ServiceView};
+use layby_control::api::types::{JobView, RemovedView, ServiceView};
 
 use crate::cli::{Enable, Remove, Several};
 use crate::client::Client;
@@ -73,17 +73,24 @@ pub(crate) async fn remove(client: &Client, options: &Remove) -> Result<()> {
     say_all(join_all(asked).await)
 }
 
-/// An error of finding a service; one that says the way where an app is called so.
+/// An error of finding a service; one that says the way where an app or a job is called so.
 async fn unless_app(client: &Client, name: &str, error: anyhow::Error) -> anyhow::Error {
-    let views: Result<Vec<ServiceView>> = client.get("/v1/services", &[]).await;
-    let is_app = views.is_ok_and(|views| views.iter().any(|view| view.app == name));
-    match is_app {
-        true => {
-            let text = format!("{name} is an app: `layby down {name}` takes all of it down");
-            Exit::new(Code::NotFound, text).into()
-        }
-        false => error,
-    }
+    let services: Result<Vec<ServiceView>> = client.get("/v1/services", &[]).await;
+    let jobs: Result<Vec<JobView>> = client.get("/v1/jobs", &[]).await;
+    let (services, jobs) = (services.unwrap_or_default(), jobs.unwrap_or_default());
+    let app = name.trim_end_matches('/');
+    let mut apps = services.iter().map(|view| &view.app);
+    let text = if apps.any(|known| known == app) || jobs.iter().any(|job| job.app == app) {
+        format!("{app} is an app: `layby down {app}` takes all of it down")
+    } else if jobs
+        .iter()
+        .any(|job| job.job == name || format!("{}/{}", job.app, job.job) == name)
+    {
+        format!("{name} is a job: `layby job rm {name}` removes it")
+    } else {
+        return error;
+    };
+    Exit::new(Code::NotFound, text).into()
 }
 
 /// The API paths of what is meant. `--all` means those that the command changes: with `enabled` those that are, else the
