@@ -41,10 +41,12 @@ pub(crate) async fn config(client: &Client, options: Config) -> Result<()> {
         }
         false => read_here(&mut manifests, how)?,
     };
-    for warning in &view.warnings {
+    let text = chosen(&options.only, &view)?;
+    // Who asks for a list wants nothing else.
+    let is_whole = options.only.quiet || text == view.text;
+    for warning in view.warnings.iter().filter(|_| is_whole) {
         tell!("warning: {warning}");
     }
-    let text = chosen(&options.only, &view)?;
     match &options.output {
         Some(file) => std::fs::write(file, text)
             .with_context(|| format!("cannot write {}", file.display()))?,

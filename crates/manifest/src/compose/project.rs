@@ -38,7 +38,9 @@ pub(crate) fn name_variable(
     };
     let name = options.app.clone().or_else(|| named(variables).cloned());
     let name = name.or_else(written);
-    if let Some(name) = name.or_else(|| label_of(&options.folder)) {
+    // What is no label is made one, as for the app itself.
+    let label = |name: String| label_of(&name).unwrap_or(name);
+    if let Some(name) = name.map(label).or_else(|| label_of(&options.folder)) {
         variables.insert(NAME.to_owned(), name);
     }
 }
