@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use differences::{DIFFERENCES, UNKNOWN_KEYS};
+use differences::{DIFFERENCES, REMARKS, UNKNOWN_KEYS};
 use layby_manifest::{Config, ConfigOptions, Files, ReadOptions, config, needed, read};
 use serde_json::Value;
 
@@ -202,7 +202,6 @@ fn every_file_has_one_normal_form_that_is_the_normal_form_of_itself() {
         fs::write(&file, &all).unwrap();
     }
     let expected = sections("normal.txt");
-    fs::write(env::temp_dir().join("layby-normal.txt"), &all).unwrap();
     for part in all.split("=== ").skip(1) {
         let (name, body) = part.split_once('\n').unwrap();
         assert_eq!(expected.get(name).map(String::as_str), Some(body), "{name}");
@@ -391,22 +390,36 @@ fn others_understand_the_files_as_we_do() {
 }
 
 #[test]
-fn the_schema_takes_what_is_written_and_its_normal_form() {
+fn the_schema_and_a_linter_take_what_is_written_and_its_normal_form() {
     let mut wrong = Vec::new();
-    for (name, said) in sections("oracles/schema.txt") {
-        for line in said.lines() {
-            let known = DIFFERENCES_OF_SCHEMA
-                .iter()
-                .any(|(case, path)| *case == name && line.contains(path));
-            if !known {
-                wrong.push(format!("{name}: {line}"));
+    let mut used = BTreeSet::new();
+    for program in ["schema", "compose-lens"] {
+        let said = sections(&format!("oracles/{program}.txt"));
+        for case in cases() {
+            let Some(said) = said.get(&case.name) else {
+                wrong.push(format!("{program} was not asked for {}", case.name));
+                continue;
+            };
+            for line in said.lines() {
+                let known = REMARKS.iter().position(|known| {
+                    known.program == program
+                        && fits(known.case, &case.name)
+                        && fits(known.path, line)
+                });
+                match known {
+                    Some(known) => drop(used.insert(known)),
+                    None => wrong.push(format!("{program}, {}: {line}", case.name)),
+                }
             }
+        }
+    }
+    for (index, known) in REMARKS.iter().enumerate() {
+        if !used.contains(&index) {
+            wrong.push(format!("not said any more: {known:?}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
-
-use differences::DIFFERENCES_OF_SCHEMA;
 
 #[test]
 fn the_corpus_has_every_key_of_the_specification() {

@@ -112,7 +112,7 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         post_start: hooks::read(&mut service, "post_start", project, report),
         pre_stop: hooks::read(&mut service, "pre_stop", project, report),
         options,
-        ..ContainerSpec::new(&entry.key, &image)
+        ..ContainerSpec::new(name.as_ref().map_or("", ServiceName::as_str), &image)
     };
     let sandbox = sandbox::read(&mut service, report);
     if let Some(added) = capabilities {

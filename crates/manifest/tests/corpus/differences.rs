@@ -41,8 +41,21 @@ const fn of(
     }
 }
 
-/// What the schema does not take: the file, and what its words have in them.
-pub(crate) const DIFFERENCES_OF_SCHEMA: &[(&str, &str)] = &[];
+/// What is said against a file or its normal form; `path` is what is said.
+#[rustfmt::skip]
+pub(crate) const REMARKS: &[Difference] = &[
+    of("compose-lens", "anchors-in-an-environment", "as written: compose.model.expected-scalar:*", "it does not fill in anchors before it looks"),
+    of("compose-lens", "external-by-the-older-form", "as written: compose.resource.external-name-mapping-deprecated:*", "it is the older form"),
+    of("compose-lens", "version-and-name", "as written: compose.version.obsolete:*", "it is"),
+    of("compose-lens", "extra-hosts-as-a-map", "as written: compose.model.expected-scalar:*", "the schema takes a list of addresses"),
+    of("compose-lens", "variables-as-numbers", "as written: compose.model.expected-field-form:*", "it does not fill in variables before it looks"),
+    of("compose-lens", "gpus-*", "*: compose.gpus.missing-capabilities:*", "the schema does not ask for capabilities, and what a device can do its CDI file says"),
+    of("compose-lens", "security-options", "*: compose.security-opt.*", "Docker takes label=disable, too"),
+    of("compose-lens", "tmpfs-several", "*: compose.tmpfs.*", "its own caution: Docker takes these options"),
+    of("compose-lens", "*", "normal: compose.*.provider-dependent-string:*", "sizes in bytes are written as Docker's Compose writes them"),
+    of("compose-lens", "ulimits", "as written: compose.ulimits.missing-range-member:*", "it loses the last key of a map in braces"),
+    of("compose-lens", "extends-of-a-folder", "as written: compose.extends.missing-service:*", "it loses the last key of a map in braces"),
+];
 
 /// Keys of the schema that no normal form has, each with the reason.
 pub(crate) const UNKNOWN_KEYS: &[(&str, &str)] = &[
