@@ -184,7 +184,10 @@ fn now(upload: &Upload, reply: Option<&(String, Reply)>, edits: &BTreeMap<String
             .values()
             .flat_map(|edit| edit.changes.iter().map(move |change| (edit.at_ms, change)))
     };
-    let last = |field: Field| changes().filter(|(_, change)| change.field == field).last();
+    let last = |field: Field| {
+        let mut latest_first = changes().rev();
+        latest_first.find(|(_, change)| change.field == field)
+    };
     let recognised = match reply {
         Some((
             _,
@@ -458,7 +461,7 @@ mod tests {
         let granola = upload("granola.png", 1);
         let sha256 = granola.sha256.clone();
         index.add_upload(granola);
-        assert_eq!(index.queue(), [sha256.clone()]);
+        assert_eq!(index.queue(), std::slice::from_ref(&sha256));
         let versions = [index.get(&sha256).unwrap().version()];
         index.add_reply(&sha256, "r5".into(), read("GRANOLA\nCalories 230\n", 5));
         let picture = index.get(&sha256).unwrap();

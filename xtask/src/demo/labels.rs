@@ -25,6 +25,9 @@ const MORE: usize = 8;
 /// How many of them at once.
 const UPLOADERS: usize = 4;
 
+/// How often the time line tells how many pictures are read, while nothing else changes.
+const TELL: Duration = Duration::from_secs(5);
+
 /// How often it is looked, and how often somebody looks at a page meanwhile.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -93,7 +96,8 @@ pub(super) fn show(demo: &Demo) -> Result<()> {
 /// What happened, and when.
 struct TimeLine {
     begun: Instant,
-    last: Mutex<String>,
+    /// What was printed last, of mapi alone, and when.
+    last: Mutex<(String, Option<Instant>)>,
     /// The most replicas that were ready at once.
     most: AtomicUsize,
     /// How many pages were looked at.
@@ -174,21 +178,23 @@ impl TimeLine {
                 now.push_str(&format!(", {count} {phase}"));
             }
         }
-        if let Ok(queue) = queue() {
-            let number = |name: &str| queue[name].as_u64().unwrap_or_default();
-            let (all, queued) = (number("pictures"), number("queued"));
-            now.push_str(&format!(
-                "; pictures: {} read, {queued} to be read",
-                all - queued
-            ));
-        }
         let Ok(mut last) = self.last.lock() else {
             return;
         };
-        if *last != now {
-            self.say(&now);
-            *last = now;
+        let is_due = last.1.is_none_or(|told| told.elapsed() >= TELL);
+        if last.0 == now && !is_due {
+            return;
         }
+        let pictures = match queue() {
+            Ok(queue) => {
+                let number = |name: &str| queue[name].as_u64().unwrap_or_default();
+                let (all, queued) = (number("pictures"), number("queued"));
+                format!("{} read, {queued} to be read", all - queued)
+            }
+            Err(error) => format!("{error:#}"),
+        };
+        self.say(&format!("{now}; pictures: {pictures}"));
+        *last = (now, Some(Instant::now()));
     }
 }
 

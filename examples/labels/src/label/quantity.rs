@@ -85,7 +85,7 @@ impl Unit {
             Unit::FluidOunce => 29.573_529_562_5,
             Unit::Pint => 473.176_473,
             Unit::Quart => 946.352_946,
-            Unit::Gallon => 3785.411_784,
+            Unit::Gallon => 3_785.411_784,
         }
     }
 

@@ -290,7 +290,8 @@ fn allergens(label: Label<'_>) -> Answer {
             contains.contains(singular) || signs.iter().any(|sign| contains.contains(sign));
         let by_itself = NAMED_BY_KIND.contains(&allergen) || words[at].starts_with(singular);
         // Whoever makes the statement must make it whole.
-        if !in_statement && !(contains.is_empty() && by_itself) {
+        let is_named = in_statement || (contains.is_empty() && by_itself);
+        if !is_named {
             unnamed.push(format!("{allergen} ({})", words[at]));
         }
     }
