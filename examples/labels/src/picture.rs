@@ -10,8 +10,12 @@ use utoipa::ToSchema;
 /// The largest file that is taken: a photograph of a good camera.
 pub const BYTES_MAX: usize = 20 << 20;
 
-/// The most pixels that are decoded; in colour they take three times as many bytes.
+/// The most pixels that are decoded.
 pub const PIXELS_MAX: u64 = 26_000_000;
+
+/// The most bytes that a decoded picture may take: so many pixels in colour and with transparency, but half as many with 16
+/// bits for each.
+const DECODED_MAX_BYTES: u64 = 4 * PIXELS_MAX;
 
 /// The longer side of a thumbnail, in pixels.
 const THUMBNAIL_MAX: u32 = 320;
@@ -66,7 +70,7 @@ pub enum PictureError {
     #[error("the file is larger than the {} MiB that are taken", BYTES_MAX >> 20)]
     Bytes,
     /// More pixels than are decoded.
-    #[error("the picture has {width} x {height} pixels, and at most {} million are taken", PIXELS_MAX / 1_000_000)]
+    #[error("the picture has {width} x {height} pixels, and at most {} million are taken, or half as many with 16 bits for each colour", PIXELS_MAX / 1_000_000)]
     Pixels {
         /// Its width.
         width: u32,
@@ -91,8 +95,11 @@ pub fn header(bytes: &[u8]) -> Result<Header, PictureError> {
         Ok(ImageFormat::Jpeg) => MediaType::Jpeg,
         Ok(_) | Err(_) => return Err(PictureError::Format),
     };
-    let (width, height) = decoder(bytes)?.dimensions();
-    if u64::from(width) * u64::from(height) > PIXELS_MAX || width == 0 || height == 0 {
+    let decoder = decoder(bytes)?;
+    let (width, height) = decoder.dimensions();
+    let is_too_large = u64::from(width) * u64::from(height) > PIXELS_MAX
+        || decoder.total_bytes() > DECODED_MAX_BYTES;
+    if is_too_large || width == 0 || height == 0 {
         return Err(PictureError::Pixels { width, height });
     }
     Ok(Header {
@@ -166,6 +173,17 @@ mod tests {
     fn what_is_no_picture_is_refused_with_the_reason() {
         assert!(matches!(header(b"GIF89a"), Err(PictureError::Format)));
         assert!(matches!(header(b""), Err(PictureError::Format)));
+        // It says that it is large, and has nothing behind that.
+        let mut huge = encoded(ImageFormat::Png);
+        huge[16..24].copy_from_slice(&[0, 0, 0x40, 0, 0, 0, 0x40, 0]);
+        let said = header(&huge);
+        assert!(
+            matches!(
+                said,
+                Err(PictureError::Pixels { .. } | PictureError::Broken(_))
+            ),
+            "{said:?}"
+        );
         let png = encoded(ImageFormat::Png);
         assert!(matches!(
             decode(&png[..png.len() / 2]),

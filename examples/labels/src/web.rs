@@ -24,6 +24,7 @@ use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use crate::library::Library;
 use crate::moment::now_ms;
@@ -49,6 +50,7 @@ struct Inner {
     library: Arc<Library>,
     queue: Arc<Queue>,
     thumbnails: Thumbnails,
+    uploads: Semaphore,
     open: AtomicBool,
     /// Why it is not open.
     problem: Mutex<String>,
@@ -62,6 +64,7 @@ impl App {
             library,
             queue,
             thumbnails: Thumbnails::default(),
+            uploads: Semaphore::new(upload::AT_ONCE),
             open: AtomicBool::new(false),
             problem: Mutex::new("the store has not been asked yet".into()),
             refreshed_ms: AtomicU64::new(0),
@@ -74,6 +77,10 @@ impl App {
 
     fn queue(&self) -> &Arc<Queue> {
         &self.0.queue
+    }
+
+    fn uploads(&self) -> &Semaphore {
+        &self.0.uploads
     }
 
     fn is_open(&self) -> bool {

@@ -1,12 +1,16 @@
 //! The upload: several pictures at once. The script sends them one by one and shows how far each is; the page alone does too,
 //! without showing it.
 
+use std::time::Duration;
+
 use axum::Json;
+use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{Multipart, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 use serde::Serialize;
+use tokio::time::timeout;
 
 use crate::digest::Digest;
 use crate::label::category::Category;
@@ -20,6 +24,12 @@ use crate::web::page::{Place, category_options, counted, page};
 
 /// How many pictures one form may bring.
 const FILES_MAX: usize = 50;
+
+/// How many pictures are taken at the same time: each is in memory until the store has it.
+pub const AT_ONCE: usize = 4;
+
+/// How long one picture may take to come.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// All of a form.
 pub const BODY_MAX_BYTES: usize = 200 << 20;
@@ -93,7 +103,7 @@ pub async fn take(
     let mut category = Category::default();
     let mut who = who(&headers);
     let mut files: Vec<Taken> = Vec::new();
-    let broken = |error: axum::extract::multipart::MultipartError| match error.status() {
+    let broken = |error: MultipartError| match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Fault::TooLarge(format!(
             "The pictures have more than {} MiB together: upload fewer at a time.",
             BODY_MAX_BYTES >> 20
@@ -116,12 +126,12 @@ pub async fn take(
                         "At most {FILES_MAX} pictures are taken at a time."
                     )));
                 }
-                let mut bytes = Vec::new();
-                while let Some(chunk) = field.chunk().await.map_err(broken)? {
-                    // One byte too many is enough to know.
-                    let room = (BYTES_MAX + 1).saturating_sub(bytes.len());
-                    bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
-                }
+                let _turn = app.uploads().acquire().await.map_err(|_| Fault::Failed)?;
+                let late = |_| Fault::Form("The picture did not come in time.".into());
+                let bytes = timeout(PATIENCE, content(&mut field))
+                    .await
+                    .map_err(late)?
+                    .map_err(broken)?;
                 // A form without a file has one field without a name and without content.
                 if !bytes.is_empty() || !file_name.is_empty() {
                     files.push(add(&app, bytes, file_name, category, who.clone()).await?);
@@ -149,6 +159,16 @@ pub async fn take(
         response.headers_mut().insert(header::SET_COOKIE, cookie);
     }
     Ok(response)
+}
+
+async fn content(field: &mut Field<'_>) -> Result<Vec<u8>, MultipartError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = field.chunk().await? {
+        // One byte too many is enough to know.
+        let room = (BYTES_MAX + 1).saturating_sub(bytes.len());
+        bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
+    }
+    Ok(bytes)
 }
 
 async fn add(
