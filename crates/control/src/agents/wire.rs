@@ -132,26 +132,10 @@ pub async fn run<D>(
 ) where
     D: Future<Output = Option<UnixStream>> + Send + 'static,
 {
-    let (mut from, mut to) = tokio::io::split(stream);
-    let (outgoing, mut waiting) = mpsc::channel::<Frame>(OUTGOING);
-    let (arrived, mut incoming) = mpsc::channel(1);
+    let (outgoing, waiting) = mpsc::channel::<Frame>(OUTGOING);
     // Dropped at the end, and all that it carries with it.
     let mut tasks = JoinSet::new();
-    // Apart, so that neither side waits for the other to read before it reads itself.
-    tasks.spawn(async move {
-        while let Some(frame) = waiting.recv().await {
-            if frame.write(&mut to).await.is_err() {
-                return;
-            }
-        }
-    });
-    tasks.spawn(async move {
-        while let Ok(frame) = Frame::read(&mut from).await {
-            if arrived.send(frame).await.is_err() {
-                return;
-            }
-        }
-    });
+    let mut incoming = both_ways(stream, waiting, &mut tasks);
     let mut channels = BTreeMap::<u32, mpsc::Sender<Vec<u8>>>::new();
     let mut last = 0;
     loop {
@@ -160,13 +144,7 @@ pub async fn run<D>(
                 None => return,
                 Some(Frame::Open { channel, place }) => {
                     let input = enter(&mut channels, channel);
-                    let (dialled, outgoing) = (dial(place), outgoing.clone());
-                    tasks.spawn(async move {
-                        if let (Some(input), Some(stream)) = (input, dialled.await) {
-                            carry(channel, stream, input, &outgoing).await;
-                        }
-                        let _ = outgoing.send(Frame::Close { channel }).await;
-                    });
+                    tasks.spawn(answer(channel, dial(place), input, outgoing.clone()));
                 }
                 Some(Frame::Data { channel, bytes }) => {
                     // A channel whose end does not read holds up the others: they are of the same build, and it ends with
@@ -182,30 +160,77 @@ pub async fn run<D>(
             },
             Some(call) = calls.recv() => {
                 last += 1;
-                let channel = last;
-                let usable = call.stream.set_nonblocking(true);
-                let Ok(stream) = usable.and_then(|()| UnixStream::from_std(call.stream)) else {
-                    continue;
-                };
-                let Some(input) = enter(&mut channels, channel) else {
-                    continue;
-                };
-                let (place, over, outgoing) = (call.place, call.over, outgoing.clone());
-                tasks.spawn(async move {
-                    if outgoing.send(Frame::Open { channel, place }).await.is_err() {
-                        return;
-                    }
-                    tokio::select! {
-                        () = carry(channel, stream, input, &outgoing) => {}
-                        _ = over => {}
-                    }
-                    let _ = outgoing.send(Frame::Close { channel }).await;
-                });
+                // One too many is closed at once.
+                if let Some(input) = enter(&mut channels, last) {
+                    tasks.spawn(begin(last, call, input, outgoing.clone()));
+                }
             }
         }
         // What has ended is not to be kept until the connection ends.
         while tasks.try_join_next().is_some() {}
     }
+}
+
+/// Writes what waits and reads what comes, apart, so that neither side waits for the other to read before it reads itself.
+fn both_ways(
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    mut waiting: mpsc::Receiver<Frame>,
+    tasks: &mut JoinSet<()>,
+) -> mpsc::Receiver<Frame> {
+    let (mut from, mut to) = tokio::io::split(stream);
+    let (arrived, incoming) = mpsc::channel(1);
+    tasks.spawn(async move {
+        while let Some(frame) = waiting.recv().await {
+            if frame.write(&mut to).await.is_err() {
+                return;
+            }
+        }
+    });
+    tasks.spawn(async move {
+        while let Ok(frame) = Frame::read(&mut from).await {
+            if arrived.send(frame).await.is_err() {
+                return;
+            }
+        }
+    });
+    incoming
+}
+
+/// A channel that the other end has opened.
+async fn answer(
+    channel: u32,
+    dialled: impl Future<Output = Option<UnixStream>>,
+    input: Option<mpsc::Receiver<Vec<u8>>>,
+    outgoing: mpsc::Sender<Frame>,
+) {
+    if let (Some(input), Some(stream)) = (input, dialled.await) {
+        carry(channel, stream, input, &outgoing).await;
+    }
+    // The connection may have ended.
+    let _ = outgoing.send(Frame::Close { channel }).await;
+}
+
+/// A channel that begins here.
+async fn begin(
+    channel: u32,
+    call: Call,
+    input: mpsc::Receiver<Vec<u8>>,
+    outgoing: mpsc::Sender<Frame>,
+) {
+    let usable = call.stream.set_nonblocking(true);
+    let Ok(stream) = usable.and_then(|()| UnixStream::from_std(call.stream)) else {
+        return;
+    };
+    let place = call.place;
+    if outgoing.send(Frame::Open { channel, place }).await.is_err() {
+        return;
+    }
+    tokio::select! {
+        () = carry(channel, stream, input, &outgoing) => {}
+        _ = call.over => {}
+    }
+    // The connection may have ended.
+    let _ = outgoing.send(Frame::Close { channel }).await;
 }
 
 /// Makes room for a channel; `None`: there are too many.

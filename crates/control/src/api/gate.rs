@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::body::{Body, HttpBody};
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt;
 use jiff::Timestamp;
 use layby_image::registry::TurnedAway;
 use serde_json::Value;
@@ -25,6 +27,9 @@ use crate::clock::wall;
 use crate::plane::Plane;
 use crate::store::StoreError;
 use crate::tokens::Rights;
+
+/// So long is read what is still being sent of a request that is refused.
+const TAKE_IN: Duration = Duration::from_secs(5);
 
 /// Which way a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,6 +250,7 @@ pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
         asked_at: wall(),
     };
     if let Err(problem) = gate.judge(rule, &call.who.rights, &request, &mut call.target) {
+        take_in(&gate.plane, request.into_body());
         return call.end(&gate.plane, problem.into_response()).await;
     }
     request.extensions_mut().insert(call.who.clone());
@@ -260,6 +266,19 @@ pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
     });
     let ended = |_| Problem::from(StoreError::Closed).into_response();
     replied.await.unwrap_or_else(ended)
+}
+
+/// Reads what is still being sent of a request that is refused: a connection that is closed before loses the answer, and
+/// its sender sees only that it broke.
+fn take_in(plane: &Plane, mut body: Body) {
+    if body.is_end_stream() {
+        return;
+    }
+    plane.spawn(async move {
+        let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+        // Whoever has read the answer hangs up.
+        let _ = tokio::time::timeout(TAKE_IN, rest).await;
+    });
 }
 
 /// A request that is let in.

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::cache::{self, Key};
 use super::copy;
-use super::mounts::Resolved;
+use super::mounts::{Prepared, Resolved};
 use super::run::{RunMount, RunNetwork, RunRequest, RunSource};
 use super::stage::{Made, StageBuilder, given_up};
 use super::upper;
@@ -31,6 +31,18 @@ const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 /// Where a heredoc that brings its own interpreter is run from.
 const SCRIPTS: &str = "/dev/pipes";
 
+/// What a step is before anything of it is made: all of its key.
+struct Asked {
+    argv: Vec<String>,
+    /// The name and text of a script that the command is.
+    script: Option<(String, String)>,
+    network: RunNetwork,
+    env: Vec<(String, String)>,
+    cwd: String,
+    user: String,
+    mounts: Vec<Resolved>,
+}
+
 impl StageBuilder<'_> {
     /// RUN.
     pub(super) fn run(&mut self, line: u32, text: &str, run: &Run) -> Result<Made, Error> {
@@ -44,6 +56,82 @@ impl StageBuilder<'_> {
                 self.build.platform
             )));
         }
+        let asked = self.asked(line, run)?;
+        let key = self.key_of(&asked);
+        let store = self.build.store;
+        if !self.build.options.no_cache
+            && let Some(layer) = cache::read(store, &key)
+        {
+            return Ok(Made::Layer(layer, true));
+        }
+        self.begun(text);
+        let lower = self.draft.unpacked(store)?;
+        let below = View::of_layers(lower.clone());
+        let (upper, work) = (self.temp_dir("upper-")?, self.temp_dir("work-")?);
+        like_root(upper.path(), &below)?;
+        // A working directory that only the config names is made, as COPY would.
+        copy::working_dir(&asked.cwd, None, &below)
+            .map_err(error)?
+            .materialise(upper.path(), false)?;
+        let mut prepared = self.prepare_mounts(line, asked.mounts)?;
+        let scripts = self.temp_dir("script-")?;
+        if let Some(script) = &asked.script {
+            prepared.mounts.push(show_script(scripts.path(), script)?);
+        }
+        let longest = self.build.options.step_timeout;
+        let request = RunRequest {
+            lower,
+            upper: upper.path().to_owned(),
+            work: work.path().to_owned(),
+            argv: asked.argv,
+            env: self.whole_environment(asked.env, &mut prepared),
+            cwd: asked.cwd,
+            user: asked.user,
+            mounts: prepared.mounts.clone(),
+            network: asked.network,
+            hosts: self.build.options.hosts.clone(),
+            stop: Arc::clone(&self.build.stop),
+            deadline: longest.and_then(|longest| Instant::now().checked_add(longest)),
+        };
+        let mut output = Output::default();
+        let ended = runner.run(&request, &mut |bytes| {
+            output.take(bytes, &mut |line| self.line(line));
+        });
+        output.finish(&mut |line| self.line(line));
+        // Secrets go at once, whatever came of it.
+        drop(prepared);
+        if self.build.stop.load(Ordering::Relaxed) {
+            return Err(given_up());
+        }
+        if let Some(message) = self.failure(text, &ended, request.is_over()) {
+            self.failed(text, output.tail());
+            return Err(self.build.error(line, message));
+        }
+        let layer = upper::store(store, upper, &below, self.build.epoch_s, &self.build.stop)?;
+        cache::write(store, &key, layer.as_ref())?;
+        Ok(Made::Layer(layer, false))
+    }
+
+    fn asked(&self, line: u32, run: &Run) -> Result<Asked, Error> {
+        let (argv, script) = self.argv(run);
+        Ok(Asked {
+            argv,
+            script,
+            network: match run.network.as_deref() {
+                None => self.build.options.network,
+                Some("none") => RunNetwork::None,
+                Some("host") => RunNetwork::Host,
+                Some(_) => RunNetwork::Default,
+            },
+            env: self.environment(),
+            cwd: self.draft.working_dir().to_owned(),
+            user: self.draft.text("User").to_owned(),
+            mounts: self.mounts_of(line, run)?,
+        })
+    }
+
+    fn mounts_of(&self, line: u32, run: &Run) -> Result<Vec<Resolved>, Error> {
+        let error = |message: String| self.build.error(line, format!("RUN {message}"));
         let (mut mounts, mut agents) = (Vec::new(), 0);
         for text in &run.mounts {
             let expand = |word: &str| {
@@ -58,124 +146,56 @@ impl StageBuilder<'_> {
             }
             mounts.push(self.resolve_mount(line, mount)?);
         }
-        let (argv, script) = self.argv(run);
-        let network = match run.network.as_deref() {
-            None => self.build.options.network,
-            Some("none") => RunNetwork::None,
-            Some("host") => RunNetwork::Host,
-            Some(_) => RunNetwork::Default,
-        };
-        let mut env = self.environment();
-        let cwd = self.draft.working_dir().to_owned();
-        let user = self.draft.text("User").to_owned();
+        Ok(mounts)
+    }
 
+    /// What the step is known by in the cache.
+    fn key_of(&self, asked: &Asked) -> String {
         let mut key = Key::new("layby run 1");
         key.field(self.draft.chain());
         key.field(self.build.epoch_s.unwrap_or(u64::MAX).to_le_bytes());
-        key.list(&argv);
-        key.list(script.iter().map(|(_, text)| text));
-        key.list(env.iter().flat_map(|(name, value)| [name, value]));
-        key.field(&cwd);
-        key.field(&user);
-        key.field([network as u8]);
-        key.list(mounts.iter().map(Resolved::identity));
+        key.list(&asked.argv);
+        key.list(asked.script.iter().map(|(_, text)| text));
+        key.list(asked.env.iter().flat_map(|(name, value)| [name, value]));
+        key.field(&asked.cwd);
+        key.field(&asked.user);
+        key.field([asked.network as u8]);
+        key.list(asked.mounts.iter().map(Resolved::identity));
         let hosts = &self.build.options.hosts;
         key.list(hosts.iter().flat_map(|(name, address)| [name, address]));
-        let key = key.finish();
-        let store = self.build.store;
-        if !self.build.options.no_cache
-            && let Some(layer) = cache::read(store, &key)
-        {
-            return Ok(Made::Layer(layer, true));
-        }
+        key.finish()
+    }
 
-        self.begun(text);
+    /// The environment with what no layer depends on: proxies, secrets, the place of an SSH agent.
+    fn whole_environment(
+        &self,
+        env: Vec<(String, String)>,
+        prepared: &mut Prepared,
+    ) -> Vec<(String, String)> {
+        let mut env = env;
         env.extend(self.proxies());
-        let lower = self.draft.unpacked(store)?;
-        let below = View::of_layers(lower.clone());
-        let (upper, work) = (self.temp_dir("upper-")?, self.temp_dir("work-")?);
-        like_root(upper.path(), &below)?;
-        // A working directory that only the config names is made, as COPY would.
-        copy::working_dir(&cwd, None, &below)
-            .map_err(error)?
-            .materialise(upper.path(), false)?;
-        let mut prepared = self.prepare_mounts(line, mounts)?;
         env.append(&mut prepared.env);
         if let Some(agent) = prepared.agent.take()
             && env.iter().all(|(name, _)| name != AGENT_VARIABLE)
         {
             env.push((AGENT_VARIABLE.to_owned(), agent));
         }
-        let scripts = self.temp_dir("script-")?;
-        if let Some((name, text)) = &script {
-            let path = scripts.path().join(name);
-            let written = fs::write(&path, text)
-                .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)));
-            written.map_err(storing("a script of the build", &path))?;
-            prepared.mounts.push(RunMount {
-                target: format!("{SCRIPTS}/{name}"),
-                source: RunSource::Bind(path),
-                read_only: true,
-            });
-        }
-        let request = RunRequest {
-            lower,
-            upper: upper.path().to_owned(),
-            work: work.path().to_owned(),
-            argv,
-            env,
-            cwd,
-            user,
-            mounts: prepared.mounts.clone(),
-            network,
-            hosts: hosts.clone(),
-            stop: Arc::clone(&self.build.stop),
-            deadline: (self.build.options.step_timeout)
-                .and_then(|longest| Instant::now().checked_add(longest)),
-        };
-        let mut output = Output::default();
-        let ended = runner.run(&request, &mut |bytes| {
-            output.take(bytes, &mut |line| self.line(line));
-        });
-        output.finish(&mut |line| self.line(line));
-        // Secrets go at once, whatever came of it.
-        drop(prepared);
-        if self.build.stop.load(Ordering::Relaxed) {
-            return Err(given_up());
-        }
-        let shown: String = text
-            .lines()
-            .next()
-            .unwrap_or(text)
-            .chars()
-            .take(200)
-            .collect();
-        if let Some(longest) = self.build.options.step_timeout
-            && ended != Ok(0)
-            && request.is_over()
-        {
-            self.failed(text, output.tail());
-            let message = format!(
+        env
+    }
+
+    /// Why a step failed that has ended so, if it did.
+    fn failure(&self, text: &str, ended: &Result<i32, String>, is_over: bool) -> Option<String> {
+        let first = text.lines().next().unwrap_or(text);
+        let shown: String = first.chars().take(200).collect();
+        match (ended, self.build.options.step_timeout) {
+            (Ok(0), _) => None,
+            (_, Some(longest)) if is_over => Some(format!(
                 "{shown} took longer than {} s, the most that a step may take; `layby build --timeout` gives it more",
                 longest.as_secs()
-            );
-            return Err(self.build.error(line, message));
+            )),
+            (Ok(code), _) => Some(format!("{shown} ended with exit code {code}")),
+            (Err(reason), _) => Some(format!("RUN cannot be carried out: {reason}")),
         }
-        match ended {
-            Ok(0) => {}
-            Ok(code) => {
-                self.failed(text, output.tail());
-                let message = format!("{shown} ended with exit code {code}");
-                return Err(self.build.error(line, message));
-            }
-            Err(reason) => {
-                self.failed(text, output.tail());
-                return Err(error(format!("cannot be carried out: {reason}")));
-            }
-        }
-        let layer = upper::store(store, upper, &below, self.build.epoch_s, &self.build.stop)?;
-        cache::write(store, &key, layer.as_ref())?;
-        Ok(Made::Layer(layer, false))
     }
 
     /// The command; and the name and text of a script to be put where it looks for it.
@@ -239,6 +259,19 @@ impl StageBuilder<'_> {
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect()
     }
+}
+
+/// Puts a script into a folder; gives the mount that shows it.
+fn show_script(folder: &Path, (name, text): &(String, String)) -> Result<RunMount, Error> {
+    let path = folder.join(name);
+    let written = fs::write(&path, text)
+        .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)));
+    written.map_err(storing("a script of the build", &path))?;
+    Ok(RunMount {
+        target: format!("{SCRIPTS}/{name}"),
+        source: RunSource::Bind(path),
+        read_only: true,
+    })
 }
 
 /// Gives a new upper directory what the image's root has: overlayfs shows the upper one's.
