@@ -106,8 +106,10 @@ pub(crate) fn test_examples(filter: Option<&str>) -> anyhow::Result<()> {
     setup::setup()?;
     setup::install(FOR_EXAMPLES)?;
     labels::put_store_into_place()?;
+    let docker_compose = tools::docker_compose()?;
     let mut test = cargo(&["test", "--workspace", "--test", "all", "--profile"]);
     test.args([command::CHECKS, "--"]);
+    test.env("LABELS_DOCKER_COMPOSE", docker_compose);
     test.args(["--ignored", "--nocapture", "--test-threads=1"])
         .args(filter);
     command::run(&mut test)

@@ -3,6 +3,7 @@
 
 mod browser;
 mod common;
+mod compose;
 mod http;
 mod ocr;
 mod queue;
