@@ -43,6 +43,17 @@ fn what_run_makes_is_served_and_an_unchanged_build_runs_nothing() {
     let again = node.run_in(app.path(), &["up"]).ok();
     assert!(again.out.contains("(cached)"), "{}", again.out);
     assert!(!again.out.contains("(done)"), "{}", again.out);
+    // The node keeps the context: what changes in it shows, though it is as long as before.
+    app.write(
+        "Dockerfile",
+        "FROM scratch\nCOPY web page /\nSTOPSIGNAL SIGKILL\nENTRYPOINT [\"/web\"]\n",
+    );
+    for page in ["one", "two"] {
+        app.write("page", page);
+        node.run_in(app.path(), &["up"]).ok();
+        let served = node.get("web.shop.localhost", "/read?/page").body;
+        assert_eq!(served, page);
+    }
 }
 
 #[test]

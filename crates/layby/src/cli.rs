@@ -567,7 +567,7 @@ pub(crate) struct Transfer {
 /// `layby image prune`.
 #[derive(Debug, Args)]
 pub(crate) struct Prune {
-    /// Also the names of images that no revision names.
+    /// Also the names of images that no revision names, and what is kept of build contexts.
     #[arg(long)]
     pub(crate) all: bool,
     /// Also manifests in the registry that no tag leads to.

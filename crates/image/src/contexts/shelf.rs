@@ -146,7 +146,7 @@ pub(super) fn remove_tree(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Lets go of what is too old or too much, and of what a kill has left.
+/// Lets go of what is too old or too much, and of what nobody believes: after a kill, and of an earlier boot.
 pub(crate) fn collect(store: &Store) -> Result<(), Error> {
     let now = SystemTime::now();
     for one in all(store)? {
@@ -154,12 +154,13 @@ pub(crate) fn collect(store: &Store) -> Result<(), Error> {
         // One from the future is as young as can be.
         if now.duration_since(one.last_used).unwrap_or_default() > KEPT {
             forget(store, &one.name)?;
-        } else if record::used_at(&dir).is_none()
+        } else if record::header(&dir).is_none()
             && dir.join(TREE).exists()
             && let Some(_alone) = lock_alone(store, &one.name)?
-            && record::used_at(&dir).is_none()
+            && record::header(&dir).is_none()
         {
-            remove_tree(&dir).map_err(io_error("remove", &dir))?;
+            let removed = record::remove(&dir).and_then(|()| remove_tree(&dir));
+            removed.map_err(io_error("remove", &dir))?;
         }
     }
     make_room(store, None)

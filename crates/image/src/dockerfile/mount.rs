@@ -1,5 +1,7 @@
 //! `RUN --mount=type=...,key=value...` (docs.docker.com/reference/dockerfile, RUN --mount).
 
+use self::MountKind::{Bind, Cache, Secret, Ssh, Tmpfs};
+
 /// A mount as it is asked for, variables put in.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Mount {
@@ -74,22 +76,13 @@ pub(crate) fn parse(
     text: &str,
     expand: &dyn Fn(&str) -> Result<String, String>,
 ) -> Result<Mount, String> {
-    let mut mount = Mount::default();
-    let mut writable = None;
     let fields = fields(text);
     let kind = fields.iter().find_map(|field| field.strip_prefix("type="));
-    mount.kind = match kind {
-        None | Some("bind") => MountKind::Bind,
-        Some("cache") => MountKind::Cache,
-        Some("tmpfs") => MountKind::Tmpfs,
-        Some("secret") => MountKind::Secret,
-        Some("ssh") => MountKind::Ssh,
-        Some(other) => {
-            return Err(format!(
-                "has --mount=type={other}; there are bind, cache, tmpfs, secret and ssh"
-            ));
-        }
+    let mut mount = Mount {
+        kind: kind_of(kind)?,
+        ..Mount::default()
     };
+    let mut writable = None;
     for field in &fields {
         let (key, value) = match field.split_once('=') {
             Some((key, value)) => (key.trim().to_ascii_lowercase(), Some(value)),
@@ -105,112 +98,140 @@ pub(crate) fn parse(
             (_, Some(value)) => expand(value)?,
             (_, None) => String::new(),
         };
-        let flag = || match (value, text.as_str()) {
-            (None, _) | (_, "true" | "1") => Ok(true),
-            (_, "false" | "0") => Ok(false),
-            (_, other) => Err(format!("has --mount with {key}={other}: say true or false")),
+        let option = Opt {
+            key: &key,
+            has_value: value.is_some(),
+            text,
         };
-        let filled = || match text.is_empty() {
-            true => Err(format!("has --mount with {key} without a value")),
-            false => Ok(text.clone()),
-        };
-        let number = |radix| {
-            u32::from_str_radix(&text, radix)
-                .map_err(|_| format!("has --mount with {key}={text}, which is no number"))
-        };
-        let fits = |kinds: &[MountKind]| match kinds.contains(&mount.kind) {
-            true => Ok(()),
-            false => Err(format!(
-                "has --mount with {key}, which a mount of this type does not have"
-            )),
-        };
-        use MountKind::{Bind, Cache, Secret, Ssh, Tmpfs};
         match key.as_str() {
-            "type" => {}
-            "from" => {
-                fits(&[Bind, Cache])?;
-                mount.from = Some(filled()?);
-            }
-            "source" | "src" => {
-                fits(&[Bind, Cache])?;
-                mount.source = Some(filled()?);
-            }
-            "target" | "dst" | "destination" => mount.target = Some(filled()?),
-            "readonly" | "ro" => {
-                fits(&[Bind, Cache])?;
-                writable = Some(!flag()?);
-            }
-            "readwrite" | "rw" => {
-                fits(&[Bind, Cache])?;
-                writable = Some(flag()?);
-            }
-            "id" => {
-                fits(&[Cache, Secret, Ssh])?;
-                mount.id = Some(filled()?);
-            }
-            "sharing" => {
-                fits(&[Cache])?;
-                mount.sharing = match text.as_str() {
-                    "shared" => Sharing::Shared,
-                    "private" => Sharing::Private,
-                    "locked" => Sharing::Locked,
-                    other => {
-                        return Err(format!(
-                            "has --mount with sharing={other}; there are shared, private and locked"
-                        ));
-                    }
-                };
-            }
-            "required" => {
-                fits(&[Secret, Ssh])?;
-                mount.required = flag()?;
-            }
-            "mode" => {
-                fits(&[Cache, Secret, Ssh])?;
-                mount.mode = Some(number(8)? & 0o7777);
-            }
-            "uid" => {
-                fits(&[Cache, Secret, Ssh])?;
-                mount.uid = number(10)?;
-            }
-            "gid" => {
-                fits(&[Cache, Secret, Ssh])?;
-                mount.gid = number(10)?;
-            }
-            "size" => {
-                fits(&[Tmpfs])?;
-                let bytes = bytes(&text);
-                mount.size_bytes = Some(bytes.ok_or_else(|| {
-                    format!("has --mount with size={text}, which is no size such as 64m")
-                })?);
-            }
-            "env" => {
-                fits(&[Secret])?;
-                mount.env = Some(filled()?);
-            }
-            other => {
-                let other: String = other.chars().take(80).collect();
-                return Err(format!("does not know {other:?} in --mount"));
-            }
+            "readonly" | "ro" => writable = Some(!option.flag(&mount, &[Bind, Cache])?),
+            "readwrite" | "rw" => writable = Some(option.flag(&mount, &[Bind, Cache])?),
+            _ => set(&mut mount, &option)?,
         }
     }
     mount.read_only = match mount.kind {
-        MountKind::Bind => !writable.unwrap_or(false),
-        MountKind::Cache => !writable.unwrap_or(true),
-        MountKind::Tmpfs => false,
-        MountKind::Secret | MountKind::Ssh => true,
+        Bind => !writable.unwrap_or(false),
+        Cache => !writable.unwrap_or(true),
+        Tmpfs => false,
+        Secret | Ssh => true,
     };
-    let needs_target = matches!(
-        mount.kind,
-        MountKind::Bind | MountKind::Cache | MountKind::Tmpfs
-    );
+    let needs_target = matches!(mount.kind, Bind | Cache | Tmpfs);
     if needs_target && mount.target.is_none() {
         return Err("has --mount without a target".to_owned());
     }
-    if mount.kind == MountKind::Secret && mount.id.is_none() && mount.target.is_none() {
+    if mount.kind == Secret && mount.id.is_none() && mount.target.is_none() {
         return Err("has --mount=type=secret without an id".to_owned());
     }
     Ok(mount)
+}
+
+fn kind_of(name: Option<&str>) -> Result<MountKind, String> {
+    match name {
+        None | Some("bind") => Ok(Bind),
+        Some("cache") => Ok(Cache),
+        Some("tmpfs") => Ok(Tmpfs),
+        Some("secret") => Ok(Secret),
+        Some("ssh") => Ok(Ssh),
+        Some(other) => Err(format!(
+            "has --mount=type={other}; there are bind, cache, tmpfs, secret and ssh"
+        )),
+    }
+}
+
+/// One `key=value`, variables put in.
+struct Opt<'a> {
+    key: &'a str,
+    has_value: bool,
+    text: String,
+}
+
+impl Opt<'_> {
+    /// Whether a mount of this kind has such an option.
+    fn fits(&self, mount: &Mount, kinds: &[MountKind]) -> Result<(), String> {
+        match kinds.contains(&mount.kind) {
+            true => Ok(()),
+            false => Err(format!(
+                "has --mount with {}, which a mount of this type does not have",
+                self.key
+            )),
+        }
+    }
+
+    fn flag(&self, mount: &Mount, kinds: &[MountKind]) -> Result<bool, String> {
+        self.fits(mount, kinds)?;
+        match (self.has_value, self.text.as_str()) {
+            (false, _) | (_, "true" | "1") => Ok(true),
+            (_, "false" | "0") => Ok(false),
+            (_, other) => Err(format!(
+                "has --mount with {}={other}: say true or false",
+                self.key
+            )),
+        }
+    }
+
+    fn filled(&self, mount: &Mount, kinds: &[MountKind]) -> Result<Option<String>, String> {
+        self.fits(mount, kinds)?;
+        match self.text.is_empty() {
+            true => Err(format!("has --mount with {} without a value", self.key)),
+            false => Ok(Some(self.text.clone())),
+        }
+    }
+
+    fn number(&self, mount: &Mount, kinds: &[MountKind], radix: u32) -> Result<u32, String> {
+        self.fits(mount, kinds)?;
+        u32::from_str_radix(&self.text, radix).map_err(|_| {
+            format!(
+                "has --mount with {}={}, which is no number",
+                self.key, self.text
+            )
+        })
+    }
+}
+
+/// Sets one option, but for whether it may be written to.
+fn set(mount: &mut Mount, option: &Opt) -> Result<(), String> {
+    const ALL: &[MountKind] = &[Bind, Cache, Tmpfs, Secret, Ssh];
+    let owned = &[Cache, Secret, Ssh];
+    match option.key {
+        "type" => {}
+        "from" => mount.from = option.filled(mount, &[Bind, Cache])?,
+        "source" | "src" => mount.source = option.filled(mount, &[Bind, Cache])?,
+        "target" | "dst" | "destination" => mount.target = option.filled(mount, ALL)?,
+        "id" => mount.id = option.filled(mount, owned)?,
+        "sharing" => {
+            option.fits(mount, &[Cache])?;
+            mount.sharing = match option.text.as_str() {
+                "shared" => Sharing::Shared,
+                "private" => Sharing::Private,
+                "locked" => Sharing::Locked,
+                other => {
+                    return Err(format!(
+                        "has --mount with sharing={other}; there are shared, private and locked"
+                    ));
+                }
+            };
+        }
+        "required" => mount.required = option.flag(mount, &[Secret, Ssh])?,
+        "mode" => mount.mode = Some(option.number(mount, owned, 8)? & 0o7777),
+        "uid" => mount.uid = option.number(mount, owned, 10)?,
+        "gid" => mount.gid = option.number(mount, owned, 10)?,
+        "size" => {
+            option.fits(mount, &[Tmpfs])?;
+            let size = bytes(&option.text);
+            mount.size_bytes = Some(size.ok_or_else(|| {
+                format!(
+                    "has --mount with size={}, which is no size such as 64m",
+                    option.text
+                )
+            })?);
+        }
+        "env" => mount.env = option.filled(mount, &[Secret])?,
+        other => {
+            let other: String = other.chars().take(80).collect();
+            return Err(format!("does not know {other:?} in --mount"));
+        }
+    }
+    Ok(())
 }
 
 /// Splits at commas outside of double quotes, and takes these away (a line of CSV).
