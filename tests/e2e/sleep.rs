@@ -130,3 +130,35 @@ fn a_request_in_flight_keeps_it_awake() {
         "slow"
     );
 }
+
+#[test]
+fn one_that_takes_a_request_at_a_time_gets_replicas_for_a_crowd_and_gives_them_back() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start();
+    let app = App::compose(&WEB.replace(
+        "sleep: {doze_after: never, sleep_after: never}",
+        "sleep: {doze_after: never, sleep_after: 6s}, \
+         scale: {max: 4, concurrency: 1, stable_window: 2s, panic_window: 1s}",
+    ));
+    node.run_in(app.path(), &["up"]).ok();
+    let gateway = node.gateway();
+    let wanted = |node: &Node| node.status("web")["replicas_wanted"].as_u64();
+    std::thread::scope(|scope| {
+        let ask = || get(gateway, "web.shop.localhost", "/slow?1000").expect("an answer");
+        let crowd: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+        node.wait_for("4 replicas", |node| {
+            node.status("web")["replicas_ready"].as_u64() == Some(4)
+        });
+        for one in crowd {
+            assert_eq!(one.join().expect("no panic").status, 200);
+        }
+    });
+    let view = node.run(&["scale", "web", "--json"]).ok().json();
+    assert_eq!(view["policy"]["concurrency"], 1);
+    node.wait_for("1 replica", |node| wanted(node) == Some(1));
+    node.wait_until("web", "asleep");
+    assert_eq!(node.pids("web"), Vec::<i64>::new());
+    assert_eq!(node.get("web.shop.localhost", "/").body, "hello world");
+}

@@ -7,6 +7,7 @@
 //!
 //! - `get HOST [PATH]`: a request through the gateway; a replica of the fake engine answers with its revision, when its
 //!   service's port is 8080;
+//! - `crowd COUNT HOST PATH`: so many at once, counted by their status; one for `/takes/300ms` takes as long;
 //! - `until 'TEXT' COMMAND`: the command, again and again until it prints the text;
 //! - `crash SERVICE CODE`: all running replicas of a service (`app/service`) end with this code;
 //! - `restart`: the control plane ends as by a kill, and starts again.
@@ -48,6 +49,7 @@ pages! {
     kubernetes,
     record,
     rollouts,
+    scaling,
     secrets,
     sizes,
     state,

@@ -158,6 +158,25 @@ impl Node {
         format!("{status} {}\n", body.trim_end())
     }
 
+    /// Asks the gateway so many times at once, and counts the answers by their status.
+    pub(crate) fn crowd(&self, host: &str, path: &str, count: usize) -> String {
+        let answers = std::thread::scope(|scope| {
+            let asked: Vec<_> = (0..count)
+                .map(|_| scope.spawn(|| self.get(host, path)))
+                .collect();
+            let answers = asked.into_iter().map(|one| one.join().expect("no panic"));
+            answers.collect::<Vec<String>>()
+        });
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for answer in &answers {
+            let status = answer.split(' ').next().unwrap_or_default();
+            *counts.entry(status).or_default() += 1;
+        }
+        let lines = counts.into_iter();
+        let lines = lines.map(|(status, count)| format!("{count} x {status}\n"));
+        lines.collect()
+    }
+
     /// Ends the running replicas of a service.
     pub(crate) fn crash(&self, service: &str, code: i32) {
         let service = service.parse().expect("app/service");
@@ -283,13 +302,24 @@ async fn answer_for(fake: Arc<Fake>) {
     }
 }
 
+/// How long a request for `/takes/300ms` takes; others take no time.
+fn takes(head: &[u8]) -> Duration {
+    let head = String::from_utf8_lossy(head);
+    let path = head.split(' ').nth(1).unwrap_or_default();
+    let ms = path
+        .strip_prefix("/takes/")
+        .and_then(|ms| ms.strip_suffix("ms"));
+    Duration::from_millis(ms.and_then(|ms| ms.parse().ok()).unwrap_or_default())
+}
+
 /// Says of every request by which revision it is answered.
 async fn answer(listener: TcpListener, report: ReplicaReport) {
     while let Ok((mut stream, _)) = listener.accept().await {
         let body = format!("{} revision {}", report.service, report.revision);
         tokio::spawn(async move {
             let mut head = [0; 4096];
-            while matches!(stream.read(&mut head).await, Ok(1..)) {
+            while let Ok(len @ 1..) = stream.read(&mut head).await {
+                tokio::time::sleep(takes(&head[..len])).await;
                 let answer = format!(
                     "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
                     body.len()

@@ -52,6 +52,7 @@ fn run(node: &mut Node, command: &str) -> String {
     match words[..] {
         ["get", host] => node.get(host, "/"),
         ["get", host, path] => node.get(host, path),
+        ["crowd", count, host, path] => node.crowd(host, path, count.parse().expect("a number")),
         ["crash", service, code] => {
             node.crash(service, code.parse().expect("an exit code"));
             String::new()
