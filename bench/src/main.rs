@@ -21,6 +21,7 @@ mod pump;
 mod push;
 mod registry;
 mod rollout;
+mod scaling;
 mod services;
 mod start;
 mod upstream;
@@ -47,6 +48,8 @@ const USAGE: &str = "usage: layby-bench PART [--OPTION VALUE]...
   rollout   --layby FILE [--rate 2000] [--rollouts 50] [--rollbacks 10] [--powers 10] [--scales 10] [--kills 5]
             [--lasting true]
             requests at a steady rate while a service is rolled out and back, given powers, scaled, and the node killed
+  scaling   --layby FILE [--clients 8] [--seconds 15] [--takes-ms 200]
+            a time line of a service that goes from asleep to 4 replicas under a crowd, and back
   images    --layby FILE --debian TAR [--rounds 7] [--builds 21] [--starts 21] [--pushes 15]
             [--peers false] [--only pull|rebuild|start|push|memory]...
             pulling, rebuilding, starting and pushing, and the memory of 100 replicas, with Docker, podman, skopeo,
@@ -63,6 +66,7 @@ fn main() -> anyhow::Result<()> {
         "gateway" => gateway::run(&mut args),
         "images" => images::run(&mut args),
         "rollout" => rollout::run(&mut args),
+        "scaling" => scaling::run(&mut args),
         "services" => services::run(&mut args),
         "versus-nginx" => versus::run(&mut args),
         _ => bail!("{USAGE}"),

@@ -40,6 +40,8 @@ pub(crate) enum Part {
     Gateway,
     /// Requests while a service is rolled out and back, scaled, and the node killed.
     Rollout,
+    /// A service that goes from asleep to four replicas under a crowd, and back.
+    Scaling,
     /// Pulling, building, starting and pushing beside Docker, podman, skopeo, umoci and buildah.
     Images,
 }
@@ -76,6 +78,12 @@ pub(crate) fn bench(part: Option<Part>, runs: u32, idle_seconds: u32, peers: boo
         println!("\n## Rollouts under load");
         run(command(&bench)
             .args(["rollout", "--layby"])
+            .arg(built.join("layby")))?;
+    }
+    if wanted(Part::Scaling) {
+        println!("\n## Scaled by load");
+        run(command(&bench)
+            .args(["scaling", "--layby"])
             .arg(built.join("layby")))?;
     }
     if wanted(Part::Images) {
