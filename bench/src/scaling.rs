@@ -130,7 +130,11 @@ fn follow(
 }
 
 fn tell(seen: &[(Duration, Seen)], ended: Duration, got: &[Got]) -> Result<()> {
-    for (at, now) in seen {
+    let is_over = |at: &Duration| *at > ended;
+    for (number, (at, now)) in seen.iter().enumerate() {
+        if is_over(at) && (number == 0 || !is_over(&seen[number - 1].0)) {
+            println!("{:>8.2} s  the crowd is over", ended.as_secs_f64());
+        }
         let rests = if now.is_asleep { ", asleep" } else { "" };
         println!(
             "{:>8.2} s  {} of {} ready{rests}",
@@ -139,7 +143,6 @@ fn tell(seen: &[(Duration, Seen)], ended: Duration, got: &[Got]) -> Result<()> {
             now.wanted
         );
     }
-    println!("{:>8.2} s  the crowd is over", ended.as_secs_f64());
     let reached = seen.iter().find(|(_, now)| now.ready == MOST);
     let ready_ms = reached.map_or(f64::INFINITY, |(at, _)| at.as_secs_f64() * 1_000.0);
     line(
