@@ -42,6 +42,10 @@ fn a_share_of_the_failures_loses_nothing_and_leaves_nothing_behind() {
 fn all_failures_lose_nothing_and_leave_nothing_behind() {
     let only = std::env::var("LAYBY_CHAOS_ONLY").unwrap_or_default();
     let mut cases = cases::all();
-    cases.retain(|case| case.to_string().contains(&only));
+    // Parts of names, with commas between them.
+    cases.retain(|case| {
+        let name = case.to_string();
+        only.split(',').any(|part| name.contains(part))
+    });
     play(&cases);
 }

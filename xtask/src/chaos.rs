@@ -2,11 +2,11 @@
 
 use crate::command::{CHECKS, cargo, run};
 
-/// Runs all cases, or those whose names contain `only`; prints a line for each.
+/// Runs all cases, or those whose names contain one of `only`; prints a line for each.
 ///
 /// # Errors
 /// When something acknowledged is lost, something is left behind, or the load sees a wrong answer.
-pub(crate) fn chaos(only: Option<&str>) -> anyhow::Result<()> {
+pub(crate) fn chaos(only: &[String]) -> anyhow::Result<()> {
     let mut cargo = cargo(&[
         "test",
         "--profile",
@@ -17,8 +17,8 @@ pub(crate) fn chaos(only: Option<&str>) -> anyhow::Result<()> {
         "e2e",
     ]);
     cargo.args(["--", "chaos::all_failures", "--ignored", "--nocapture"]);
-    if let Some(only) = only {
-        cargo.env("LAYBY_CHAOS_ONLY", only);
+    if !only.is_empty() {
+        cargo.env("LAYBY_CHAOS_ONLY", only.join(","));
     }
     run(&mut cargo)
 }

@@ -82,8 +82,8 @@ enum Chore {
     },
     /// Kill the node at every kind of step, and play its machine's tricks on it, as root; the tests do a share of it.
     Chaos {
-        /// Only the cases whose names contain this, such as after-publish.
-        only: Option<String>,
+        /// Only the cases whose names contain one of these, such as after-publish.
+        only: Vec<String>,
     },
     /// Build the binary that is handed out: one static file, slower to build, faster to run.
     Dist,
@@ -111,7 +111,7 @@ fn main() -> ExitCode {
         Chore::Lint => suite::lint(),
         Chore::Tidy => tidy::tidy(),
         Chore::Sim { runs, seed } => sim::sim(runs, seed),
-        Chore::Chaos { only } => chaos::chaos(only.as_deref()),
+        Chore::Chaos { only } => chaos::chaos(&only),
         Chore::Dist => dist::dist(),
     };
     match result {

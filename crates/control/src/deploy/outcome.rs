@@ -153,23 +153,19 @@ async fn wait_for(
 async fn tell_retry(status: &Status, events: &mpsc::Sender<Event>) {
     let row = &status.row;
     let d = driver::desired(row);
-    let when = match status.rests {
-        true => format!(" in {} s", pause_ms(d.failed_attempts) / 1_000),
-        false => String::new(),
+    let next = match status.rests {
+        true => format!("in {} s", pause_ms(d.failed_attempts) / 1_000),
+        false => "now".to_owned(),
     };
-    let reason = row
-        .last_failure
-        .as_ref()
-        .map(|failure| failure.reason.as_str());
+    let (failed, all) = (d.failed_attempts, d.retries.max(d.failed_attempts) + 1);
+    let why = match &row.last_failure {
+        Some(failure) => format!(": {}", failure.reason),
+        None => String::new(),
+    };
     let progress = Event::Progress {
         service: row.service.to_string(),
         state: status.detail.view.state,
-        text: format!(
-            "attempt {} of {}{when}: {}",
-            d.failed_attempts + 1,
-            d.retries.max(d.failed_attempts) + 1,
-            reason.unwrap_or("the last one failed")
-        ),
+        text: format!("attempt {failed} of {all} failed, the next one begins {next}{why}"),
     };
     let _ = events.send(progress).await;
 }

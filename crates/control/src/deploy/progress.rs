@@ -5,7 +5,7 @@ use std::time::Duration;
 use layby_model::replica::Phase;
 use tokio::time::Instant;
 
-use crate::api::types::ReplicaView;
+use crate::api::types::{ContainerView, ReplicaView};
 
 /// What the probes say is told at most so often: an app that boots has many answers, and the last one counts.
 const ANSWER_EVERY: Duration = Duration::from_secs(3);
@@ -116,19 +116,25 @@ fn runs_before(replica: &ReplicaView) -> bool {
 
 /// Whether it came to an end that nobody asked for; it is started again.
 fn has_ended(replica: &ReplicaView) -> bool {
-    replica.containers.iter().any(|c| c.restarts > 0)
+    replica.containers.iter().any(ended)
 }
 
 /// Whether that was for want of memory.
 fn has_run_out(replica: &ReplicaView) -> bool {
-    let mut containers = replica.containers.iter().filter(|c| c.restarts > 0);
+    let mut containers = replica.containers.iter().filter(|c| ended(c));
     containers.any(|c| c.last_exit.is_some_and(|exit| exit.oom))
+}
+
+/// The first end stands, and it was started again after each further one. An init container is to end.
+fn ended(container: &ContainerView) -> bool {
+    let stands = !container.init && container.pid.is_none() && container.last_exit.is_some();
+    container.restarts > 0 || stands
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::types::ContainerView;
+    use crate::api::types::ExitView;
 
     fn replica(revision: u32, phase: Phase, pid: Option<i32>, restarts: u32) -> ReplicaView {
         ReplicaView {
@@ -171,6 +177,12 @@ mod tests {
             ),
             (vec![replica(2, Phase::Stopped, None, 1)], "1 of 2 ended"),
         ];
+        let mut first = replica(2, Phase::Stopped, None, 0);
+        first.containers[0].last_exit = Some(ExitView {
+            code: 9,
+            oom: false,
+        });
+        assert_eq!(counts(&[first], 2, 1), "1 of 1 ended", "for the first time");
         for (replicas, text) in table {
             assert_eq!(counts(&replicas, 2, 2), text);
         }

@@ -32,8 +32,7 @@ async fn a_failed_attempt_is_followed_by_the_next_and_live_serves_all_the_time()
     });
     let (up, _) = tokio::join!(world.up(&next), rests);
     assert_eq!(up.code(), 3, "{up:#?}");
-    let again =
-        "attempt 2 of 2 in 5 s: its container web ended with exit code 3 in each of 3 starts";
+    let again = "attempt 1 of 2 failed, the next one begins in 5 s: its container web ended with exit code 3 in each of 3 starts";
     assert!(told(&up).iter().any(|text| text == again), "{up:#?}");
 
     let failure = up.failure();

@@ -111,10 +111,12 @@ pub(crate) async fn redeploy(client: &Client, options: &Redeploy) -> Result<()> 
     events::show(client, lines, Style::Auto).await
 }
 
-/// `replicas: 1 -> 3`, `containers.main.env.LOG: debug (new)`, `port: 80 (gone)`.
+/// `replicas: 1 -> 3`, `containers.main.env.LOG: debug (new)`, `port: 80 (gone)`; `env.KEY: another one (not shown)`.
 pub(crate) fn line(change: &ChangeView) -> String {
     let path = &change.path;
     match (&change.before, &change.after) {
+        // They differ, and what both show does not.
+        (Some(before), Some(after)) if before == after => format!("{path}: another one {after}"),
         (Some(before), Some(after)) => format!("{path}: {before} -> {after}"),
         (None, Some(after)) => format!("{path}: {after} (new)"),
         (Some(before), None) => format!("{path}: {before} (gone)"),

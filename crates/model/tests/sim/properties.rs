@@ -104,7 +104,8 @@ pub(crate) struct Ghosts {
     pub(crate) plan_intent: Wakefulness,
     /// Since when nothing is in the way of waking.
     pub(crate) able_since: u64,
-    /// Ticks that the target rolls with all being well; that something is live, likewise.
+    /// Ticks that the target rolls with all being well, as a canary since it was good last; that something is live,
+    /// likewise.
     pub(crate) roll_ticks: u64,
     pub(crate) live_ticks: u64,
     /// Ticks of its deadline that the target was given.
@@ -245,19 +246,10 @@ impl World {
 
     fn a_bad_image_harms_only_until_its_deadline(&mut self) {
         let limit = self.store.deadline_max_ms / TICK_MS + DRAIN + ROLL_SLACK;
-        let canary = self.store.share.is_some();
-        let good = (self.store.target).is_some_and(|target| match self.images[&target] {
-            Image::Good | Image::Slow | Image::Second => true,
-            // As a canary, it is good now and then.
-            Image::Wavers => canary,
-            Image::Hangs
-            | Image::Exits
-            | Image::Flaps
-            | Image::Finishes
-            | Image::Missing
-            | Image::Talks
-            | Image::Dies => false,
-        });
+        let good = self
+            .store
+            .target
+            .is_some_and(|t| matches!(self.images[&t], Image::Good | Image::Slow | Image::Second));
         let late = self.ghosts.roll_ticks > limit && !good;
         let target = self.store.target;
         self.check(!late, Property::BadImageRolls, target);

@@ -146,6 +146,7 @@ impl World {
         };
         let enough = o.replicas.iter().filter(good).count() >= d.replicas as usize;
         if d.share.is_some() && enough {
+            self.ghosts.roll_ticks = 0;
             self.ghosts.given = 0;
             self.attempts.still = 0;
         }
