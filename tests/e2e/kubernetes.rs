@@ -63,6 +63,8 @@ fn a_stateful_set_has_names_volumes_and_what_is_done_around_its_containers() {
         assert_eq!(ask(pod, "/read?/shared/prepared").body, "before");
         assert_eq!(ask(pod, "/read?/data/hello").body, "after");
         assert_eq!(ask(pod, "/read?/proc/sys/kernel/hostname").body.trim(), pod);
+        let whole = format!("\t{pod}.web.set.svc.cluster.local {pod}\n");
+        assert!(ask(pod, "/read?/etc/hosts").body.contains(&whole));
         node.run(&["exec", pod, "--", "/web", "env"])
             .ok()
             .says(&format!("POD={pod}"));

@@ -151,3 +151,50 @@ async fn a_test_can_crash_a_replica_and_follow_its_log() {
     assert_eq!(seen(&fake).await.phase, Phase::Stopped);
     assert!(!fake.crash(ID, 7), "it does not run any more");
 }
+
+/// Orders a replica of `fake/ok` before whose container one with this image runs.
+async fn order_after(fake: &Fake, before: &str, depth: Wakefulness) {
+    let mut spec = spec("fake/ok");
+    spec.service.init = vec![ContainerSpec::new("before", before)];
+    let workload = Workload {
+        service: "shop/web".parse().expect("a service"),
+        revision: RevisionId(1),
+        generation: 1,
+        spec,
+        replicas: BTreeMap::from([(ID, depth)]),
+        retire: Vec::new(),
+    };
+    fake.apply(&workload).await.expect("accepted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_runs_before_runs_once_and_a_failure_of_it_is_an_end() {
+    let fake = Fake::new(FakeOptions::default());
+    order_after(&fake, "fake/exits:0", Wakefulness::Awake).await;
+    let report = after(&fake, SECOND).await;
+    let well = Exit {
+        code: 0,
+        oom: false,
+    };
+    assert_eq!(
+        (report.phase, report.init[0].last_exit),
+        (Phase::Ready, Some(well))
+    );
+
+    let fake = Fake::new(FakeOptions::default());
+    order_after(&fake, "fake/exits:4", Wakefulness::Awake).await;
+    let report = after(&fake, SECOND).await;
+    assert_eq!((report.phase, report.ended_in_a_row), (Phase::Stopped, 1));
+    let end = report.ended.expect("an end");
+    assert_eq!((end.container.as_str(), end.exit.code), ("before", 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_ends_what_runs_before_the_others() {
+    let fake = Fake::new(FakeOptions::default());
+    order_after(&fake, "fake/hangs", Wakefulness::Awake).await;
+    assert_eq!(after(&fake, 100 * SECOND).await.phase, Phase::Starting);
+    order_after(&fake, "fake/hangs", Wakefulness::Asleep).await;
+    let report = after(&fake, SECOND).await;
+    assert_eq!((report.phase, report.ended), (Phase::Stopped, None));
+}

@@ -406,6 +406,25 @@ const PLACES: &[Place<'_>] = &[
         inert: &["accessModes", "storageClassName"],
     },
     Place {
+        name: "PersistentVolumeSpec",
+        manifest: "apiVersion: v1\nkind: PersistentVolume\nmetadata: {name: v}\nspec:\n  hostPath: {path: /srv}\n  @\n---\napiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: d}\nspec: {storageClassName: x}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: web, image: x, volumeMounts: [{name: d, mountPath: /d}]}], volumes: [{name: d, persistentVolumeClaim: {claimName: d}}]}}\n",
+        keys: &[
+            ("claimRef", "{name: d}"),
+            ("local", "{path: /x}\n  storageClassName: x"),
+            ("mountOptions", "[noatime]"),
+            ("storageClassName", "x"),
+            ("volumeAttributesClassName", "x"),
+            ("volumeMode", "Block"),
+        ],
+        // There is one machine, the folder is as large as its disk, and nothing but a user's word removes it.
+        inert: &[
+            "accessModes",
+            "capacity",
+            "nodeAffinity",
+            "persistentVolumeReclaimPolicy",
+        ],
+    },
+    Place {
         name: "Secret",
         manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x, envFrom: [{secretRef: {name: s}}]}]\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\n@\n",
         keys: &[

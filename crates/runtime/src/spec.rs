@@ -23,7 +23,7 @@ pub struct SandboxSpec {
     pub hostname: String,
     /// The network namespace to join: the path of its mount. Empty: a new one, with only `lo` up.
     pub netns: PathBuf,
-    /// Lines of `/etc/hosts` beside localhost: address, name. Those that the user adds (`extra_hosts`) are among them.
+    /// Lines of `/etc/hosts` beside localhost: address, names with spaces between them. Those that the user adds (`extra_hosts`) are among them.
     pub hosts: Vec<(String, String)>,
     /// Name servers for `/etc/resolv.conf`. Empty: the file is left without any.
     pub dns: Vec<String>,
@@ -257,8 +257,9 @@ impl SandboxSpec {
                 self.id
             ));
         }
-        for (_, name) in &self.hosts {
-            if name.contains(char::is_whitespace) {
+        for (_, names) in &self.hosts {
+            let is_name = |name: &str| !name.is_empty() && !name.contains(char::is_whitespace);
+            if let Some(name) = names.split(' ').find(|name| !is_name(name)) {
                 return fatal(format!("{name:?} is no host name for /etc/hosts"));
             }
         }

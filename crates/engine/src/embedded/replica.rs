@@ -386,7 +386,7 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
         cgroup: shared.cgroup(id),
         socket: shared.socket(id),
         init: containers.split_off(spec.service.containers.len()),
-        ..sandbox_of(ids, id, &spec, attachment, containers)
+        ..sandbox_of(ids, id, &app, &spec, attachment, containers)
     };
     if !shared.shifts_ids {
         sandbox.id_map = None;

@@ -1,7 +1,7 @@
 //! What the containers of a replica share: names, name servers, kernel settings, the range of their ids.
 
-use layby_model::ReplicaId;
 use layby_model::engine::RunSpec;
+use layby_model::{AppName, ReplicaId};
 use layby_net::Attachment;
 use layby_runtime::{ContainerConfig, SandboxSpec};
 
@@ -14,6 +14,7 @@ const HOST_GATEWAY: &str = "host-gateway";
 pub(super) fn sandbox(
     ids: (u32, u32),
     id: ReplicaId,
+    app: &AppName,
     spec: &RunSpec,
     attachment: Attachment,
     containers: Vec<ContainerConfig>,
@@ -25,7 +26,7 @@ pub(super) fn sandbox(
         gateway,
     } = attachment;
     let hostname = options.hostname.clone().unwrap_or_else(|| id.to_string());
-    let mut hosts = vec![(address.to_string(), hostname.clone())];
+    let mut hosts = vec![(address.to_string(), own_names(app, spec, &hostname))];
     hosts.extend(options.extra_hosts.iter().map(|(name, address)| {
         let address = match address.as_str() {
             HOST_GATEWAY => gateway.to_string(),
@@ -56,6 +57,19 @@ pub(super) fn sandbox(
         id_map: shifts_ids(spec).then_some(ids),
         containers,
         ..SandboxSpec::default()
+    }
+}
+
+/// The host's own names, as a line of `/etc/hosts` has them: the whole one first where it has one, which is what
+/// `hostname -f` says (Kubernetes: a pod with a subdomain).
+fn own_names(app: &AppName, spec: &RunSpec, hostname: &str) -> String {
+    let below = |name: &&String| {
+        let rest = name.strip_prefix(hostname);
+        rest.is_some_and(|rest| rest.starts_with('.'))
+    };
+    match spec.service.names.iter().find(below) {
+        Some(name) => format!("{name}.{app}.svc.cluster.local {hostname}"),
+        None => hostname.to_owned(),
     }
 }
 
@@ -93,7 +107,8 @@ mod tests {
             address: Ipv4Addr::new(10, 0, 0, 5),
             gateway: Ipv4Addr::new(10, 0, 0, 1),
         };
-        sandbox(IDS, ReplicaId(7), spec, attachment, Vec::new())
+        let app = AppName::new("shop").expect("a label");
+        sandbox(IDS, ReplicaId(7), &app, spec, attachment, Vec::new())
     }
 
     #[test]
@@ -125,6 +140,15 @@ mod tests {
         let lines: Vec<String> = own.hosts.iter().map(|(a, n)| format!("{a} {n}")).collect();
         assert_eq!(lines, ["10.0.0.5 db", "10.0.0.1 host", "1.2.3.4 other"]);
         assert_eq!(own.dns, ["9.9.9.9"]);
+    }
+
+    #[test]
+    fn a_pod_below_a_domain_has_its_whole_name_first() {
+        let mut pod = spec();
+        pod.service.sandbox.hostname = Some("db-0".to_owned());
+        pod.service.names = vec!["db".to_owned(), "db-0.db".to_owned()];
+        let own = &made(&pod).hosts[0];
+        assert_eq!(own.1, "db-0.db.shop.svc.cluster.local db-0");
     }
 
     #[test]

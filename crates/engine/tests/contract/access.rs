@@ -266,8 +266,16 @@ fn a_port_is_reached_from_within(kit: Kit) {
             std::io::Write::write_all(&mut stream, b"ok").expect("written");
         })
     });
-    let stream = kit.runtime.block_on(kit.access.connect(ONE, 8000));
-    let mut stream = stream.expect("connected");
+    let begun = std::time::Instant::now();
+    let mut stream = loop {
+        match kit.runtime.block_on(kit.access.connect(ONE, 8000)) {
+            // It runs, and may not listen yet.
+            Err(EngineError::Failed(_)) if begun.elapsed() < DEADLINE => {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            stream => break stream.expect("connected"),
+        }
+    };
     stream.set_nonblocking(false).expect("set");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("read");

@@ -17,6 +17,24 @@ use crate::tree::cut;
 pub(crate) struct Claim {
     pub(crate) name: Placed<String>,
     pub(crate) labels: BTreeMap<String, String>,
+    /// The PersistentVolume that it names.
+    pub(crate) volume: Option<Placed<String>>,
+    pub(crate) class: Option<String>,
+    /// The folder of the machine that it stands for, and whether it is made where it is missing; `None`: a volume of the node.
+    pub(crate) folder: Option<(String, bool)>,
+}
+
+impl Claim {
+    /// One that gets a volume of the node.
+    pub(crate) fn new(name: Placed<String>, labels: BTreeMap<String, String>) -> Self {
+        Self {
+            name,
+            labels,
+            volume: None,
+            class: None,
+            folder: None,
+        }
+    }
 }
 
 /// Reads a PersistentVolumeClaim, and the namespace that it names.
@@ -39,16 +57,20 @@ pub(crate) fn read(
     object.what.clone_from(&what);
     // A cluster has bound it to one of its own volumes, and has said so.
     let bound = object.take("status").is_some();
+    let (mut volume, mut class) = (None, None);
     if let Some(mut spec) = object.map("spec", report) {
         spec.what.clone_from(&what);
-        if bound {
-            spec.accept(&["volumeName"]);
-        }
+        volume = spec.placed("volumeName", report).filter(|_| !bound);
+        class = spec.text("storageClassName", report);
         claim_spec(spec, report);
     }
     object.finish(report);
     let labels = mount::labels(metadata.labels, &what, &name.place, report);
-    let claim = Claim { name, labels };
+    let claim = Claim {
+        volume: volume.filter(|name| !name.value.is_empty()),
+        class,
+        ..Claim::new(name, labels)
+    };
     (Some(claim), metadata.namespace)
 }
 
@@ -144,19 +166,34 @@ pub(crate) fn resolve(
     app: Option<&AppName>,
 ) {
     for mount in mounts {
-        if let MountSource::Volume {
+        let MountSource::Volume {
             name,
             external,
             labels,
+            subpath,
             ..
         } = &mut mount.source
-        {
-            match claims.get(name) {
-                Some(claim) => labels.clone_from(&claim.labels),
-                None => *external = true,
-            }
-            *name = volume_of(app, name);
+        else {
+            continue;
+        };
+        let claim = claims.get(name);
+        if let Some((folder, create)) = claim.and_then(|claim| claim.folder.clone()) {
+            let path = match subpath {
+                Some(below) => format!("{folder}/{below}"),
+                None => folder,
+            };
+            mount.source = MountSource::Bind {
+                path,
+                create,
+                recursive: true,
+            };
+            continue;
         }
+        match claim {
+            Some(claim) => labels.clone_from(&claim.labels),
+            None => *external = true,
+        }
+        *name = volume_of(app, name);
     }
 }
 

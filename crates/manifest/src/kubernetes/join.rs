@@ -16,6 +16,7 @@ use crate::kubernetes::deployment::Settings;
 use crate::kubernetes::external;
 use crate::kubernetes::ingress::{Ingress, Leads, Led, Port};
 use crate::kubernetes::job::Job;
+use crate::kubernetes::persistent::{self, Persistent};
 use crate::kubernetes::service::Target;
 use crate::kubernetes::stateful::Ordinal;
 use crate::kubernetes::{Deployment, Service};
@@ -32,6 +33,7 @@ pub(crate) struct Parts {
     pub(crate) services: Vec<Service>,
     pub(crate) ingresses: Vec<Ingress>,
     pub(crate) claims: Vec<Claim>,
+    pub(crate) folders: Vec<Persistent>,
 }
 
 /// A service of the app, and the workload that it is of.
@@ -52,6 +54,7 @@ pub(crate) fn join(parts: Parts, app: Option<&AppName>, report: &mut Report) -> 
         mut services,
         ingresses,
         claims,
+        folders,
     } = parts;
     let mut claims = claim::by_name(claims, report);
     let mut joined: Vec<Joined> = Vec::new();
@@ -63,6 +66,7 @@ pub(crate) fn join(parts: Parts, app: Option<&AppName>, report: &mut Report) -> 
             routed: None,
         }));
     }
+    persistent::bind(folders, &mut claims, report);
     // What has an address of its own says first which port requests by host name go to.
     services.sort_by_key(|service| service.headless.is_some());
     let mut elsewhere = Vec::new();

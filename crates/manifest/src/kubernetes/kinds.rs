@@ -20,13 +20,14 @@ pub(crate) enum Kind {
     Ingress,
     Secret,
     ConfigMap,
+    PersistentVolume,
     PersistentVolumeClaim,
     HorizontalPodAutoscaler,
     Namespace,
 }
 
 /// Those that are read, each with the version in which it is.
-const READ: [(&str, &str, Kind); 15] = [
+const READ: [(&str, &str, Kind); 16] = [
     ("Deployment", "apps/v1", Kind::Deployment),
     ("ReplicaSet", "apps/v1", Kind::ReplicaSet),
     ("StatefulSet", "apps/v1", Kind::StatefulSet),
@@ -38,6 +39,7 @@ const READ: [(&str, &str, Kind); 15] = [
     ("Ingress", "networking.k8s.io/v1", Kind::Ingress),
     ("Secret", "v1", Kind::Secret),
     ("ConfigMap", "v1", Kind::ConfigMap),
+    ("PersistentVolume", "v1", Kind::PersistentVolume),
     ("PersistentVolumeClaim", "v1", Kind::PersistentVolumeClaim),
     (AUTOSCALER, "autoscaling/v2", Kind::HorizontalPodAutoscaler),
     (AUTOSCALER, "autoscaling/v1", Kind::HorizontalPodAutoscaler),
@@ -48,12 +50,8 @@ const AUTOSCALER: &str = "HorizontalPodAutoscaler";
 
 /// Kinds that hold data or secrets, or bound the reach of the network: ignoring one would make
 /// something else of the app than what was asked for.
-const REFUSED: [(&str, &str); 3] = [
+const REFUSED: [(&str, &str); 2] = [
     ("NetworkPolicy", "what it forbids would be allowed"),
-    (
-        "PersistentVolume",
-        "claims get their volumes from the node; mount a folder of the machine as hostPath",
-    ),
     ("ServiceEntry", "the services would miss what it leads to"),
 ];
 

@@ -25,6 +25,7 @@ mod kinds;
 mod lifecycle;
 mod metadata;
 mod owned;
+mod persistent;
 mod pod;
 mod probe;
 mod resources;
@@ -207,6 +208,10 @@ fn object(node: Node, objects: &mut Objects, waiting: &mut Vec<Node>, report: &m
         }
         Kind::Secret => bundles.read(fields, ValueKind::Secret, report),
         Kind::ConfigMap => bundles.read(fields, ValueKind::Config, report),
+        Kind::PersistentVolume => {
+            parts.folders.extend(persistent::read(fields, report));
+            None
+        }
         Kind::PersistentVolumeClaim => {
             let (claim, namespace) = claim::read(fields, report);
             parts.claims.extend(claim);

@@ -43,6 +43,7 @@ pub(crate) struct Stateful {
 struct Template {
     name: Placed<String>,
     labels: BTreeMap<String, String>,
+    class: Option<String>,
 }
 
 /// One of its pods.
@@ -93,12 +94,15 @@ impl Stateful {
     /// The claims of a pod.
     pub(crate) fn claims(&self, ordinal: &Ordinal) -> impl Iterator<Item = Claim> {
         let pod = ordinal.name.to_string();
-        self.templates.iter().map(move |template| Claim {
-            name: Placed {
+        self.templates.iter().map(move |template| {
+            let name = Placed {
                 value: format!("{}-{pod}", template.name.value),
                 place: template.name.place.clone(),
-            },
-            labels: template.labels.clone(),
+            };
+            Claim {
+                class: template.class.clone(),
+                ..Claim::new(name, template.labels.clone())
+            }
         })
     }
 
@@ -236,13 +240,19 @@ fn template(node: Node, what: &str, report: &mut Report) -> Option<Template> {
         return None;
     };
     let what = format!("{what}, {:?}", cut(&name.value));
+    let mut class = None;
     if let Some(mut spec) = fields.map("spec", report) {
         spec.what.clone_from(&what);
+        class = spec.text("storageClassName", report);
         claim_spec(spec, report);
     }
     fields.finish(report);
     let labels = mount::labels(metadata.labels, &what, &name.place, report);
-    Some(Template { name, labels })
+    Some(Template {
+        name,
+        labels,
+        class,
+    })
 }
 
 /// `updateStrategy` of a StatefulSet or DaemonSet.

@@ -161,7 +161,11 @@ fn volume(mut fields: Fields, known: Known<'_>, report: &mut Report) -> Volume {
         });
     }
     if let Some(path) = fields.map("hostPath", report) {
-        found.push(host_path(path, report).unwrap_or(Volume::Wrong));
+        let path = host_path(path, report);
+        found.push(match path {
+            Some((path, create)) => Volume::HostPath { path, create },
+            None => Volume::Wrong,
+        });
     }
     if let Some(claim) = fields.map("persistentVolumeClaim", report) {
         found.push(claimed(claim, report).unwrap_or(Volume::Wrong));
@@ -197,7 +201,8 @@ fn volume(mut fields: Fields, known: Known<'_>, report: &mut Report) -> Volume {
     found.pop().unwrap_or(Volume::EmptyDir { memory: None })
 }
 
-fn host_path(mut fields: Fields, report: &mut Report) -> Option<Volume> {
+/// A folder or file of the machine, and whether it is made where it is missing.
+pub(crate) fn host_path(mut fields: Fields, report: &mut Report) -> Option<(String, bool)> {
     if !fields.has("path") {
         report.error(&fields.place, format!("{} has no \"path\"", fields.what));
     }
@@ -217,10 +222,7 @@ fn host_path(mut fields: Fields, report: &mut Report) -> Option<Volume> {
         }
     });
     fields.finish(report);
-    Some(Volume::HostPath {
-        path: path?,
-        create: create.unwrap_or(false),
-    })
+    Some((path?, create.unwrap_or(false)))
 }
 
 fn claimed(mut fields: Fields, report: &mut Report) -> Option<Volume> {
