@@ -158,3 +158,71 @@ fn columns(tx: &Transaction<'_>, table: &str) -> rusqlite::Result<String> {
         .collect::<rusqlite::Result<_>>()?;
     Ok(names.join(", "))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::http::StatusCode;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::api::Who;
+    use crate::api::types::EventKind;
+    use crate::audit::Entry;
+    use crate::events::NewEvent;
+    use crate::store::{AuditQuery, EventQuery, snapshot};
+
+    async fn lived(dir: &TempDir, name: &str, lives: u32) -> Store {
+        let store = Store::open(&dir.path().join(name)).expect("a store");
+        for _ in 0..lives {
+            store.begin_life().await.expect("a life");
+        }
+        let told = NewEvent {
+            at_ms: u64::from(lives),
+            kind: EventKind::NodeStarted,
+            app: None,
+            service: None,
+            text: name.to_owned(),
+            who: None,
+        };
+        store.add_events(vec![told]).await.expect("to write");
+        let (who, status) = (Who::root(), StatusCode::OK);
+        let entry = Entry::new(&who, "up", name, status, Duration::ZERO);
+        store
+            .add_audit(vec![entry], Vec::new())
+            .await
+            .expect("to write");
+        store
+    }
+
+    #[tokio::test]
+    async fn a_record_comes_before_what_is_here_and_once_and_lives_are_counted_on() {
+        let dir = TempDir::new().expect("a folder");
+        let lost = lived(&dir, "lost", 7).await;
+        let new = lived(&dir, "new", 2).await;
+        drop(lost);
+        let copy = dir.path().join("copy");
+        snapshot::take(&dir.path().join("lost"), &copy).expect("a copy");
+        snapshot::migrate(&copy).expect("of the newest format");
+        for _ in 0..2 {
+            let taken = new.take_over(copy.clone(), false).await.expect("to write");
+            assert_eq!(taken, Some(TakenOver::default()));
+            let query = EventQuery {
+                limit: 10,
+                ..EventQuery::default()
+            };
+            let events = new.events(query).await.expect("events");
+            let texts: Vec<&str> = events.iter().map(|event| event.text.as_str()).collect();
+            assert_eq!(texts, ["lost", "new"]);
+            let query = AuditQuery {
+                limit: 10,
+                ..AuditQuery::default()
+            };
+            let audit = new.audit(query).await.expect("records");
+            let targets: Vec<&str> = audit.iter().map(|(_, one)| one.target.as_str()).collect();
+            assert_eq!(targets, ["new", "lost"], "the newest first");
+        }
+        assert_eq!(new.begin_life().await.expect("a life"), 8);
+    }
+}
