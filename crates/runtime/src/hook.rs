@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -325,15 +325,7 @@ fn head(address: SocketAddr, path: &str, headers: &[(String, String)]) -> String
 
 fn first_line(stream: &mut TcpStream) -> std::io::Result<String> {
     let mut line = Vec::new();
-    let mut bytes = stream.take(HEAD_BYTES).bytes();
-    loop {
-        match bytes.next() {
-            None | Some(Ok(b'\n')) => break,
-            Some(Ok(byte)) => line.push(byte),
-            Some(Err(error)) if error.kind() == ErrorKind::Interrupted => {}
-            Some(Err(error)) => return Err(error),
-        }
-    }
+    BufReader::new(stream.take(HEAD_BYTES)).read_until(b'\n', &mut line)?;
     Ok(String::from_utf8_lossy(&line).into_owned())
 }
 
