@@ -18,9 +18,11 @@ const DEFAULT: &str = "default";
 const MAX_SETS: usize = 40;
 
 /// A network as the top of the file declares it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Declared {
     internal: bool,
+    /// Where it is said to be there already, if it is: that matters once a service is in it.
+    external: Option<Place>,
 }
 
 /// The networks that a service is in, and what else it is called there.
@@ -46,16 +48,16 @@ pub(crate) fn declared(top: &mut Fields, report: &mut Report) -> BTreeMap<String
             report.error(&entry.place, message);
         }
         let fields = Fields::open(entry.value, what, report);
-        let internal = fields.is_some_and(|fields| network(fields, report));
-        declared.insert(entry.key, Declared { internal });
+        let network = fields.map(|fields| network(fields, report));
+        declared.insert(entry.key, network.unwrap_or_default());
     }
     declared
 }
 
-/// Reads a network: whether it is internal.
-fn network(mut network: Fields, report: &mut Report) -> bool {
-    let consequence = "the services would not reach what else is in it";
-    network.refuse(&[("external", consequence)], report);
+/// Reads a network.
+fn network(mut network: Fields, report: &mut Report) -> Declared {
+    let external = network.entry("external");
+    let external = external.filter(|entry| entry.value.scalar() != Some("false"));
     let internal = network.flag("internal", report).unwrap_or(false);
     network.parsed("driver", report, |text| match text {
         "" | "bridge" | "default" => Ok(()),
@@ -71,7 +73,10 @@ fn network(mut network: Fields, report: &mut Report) -> bool {
         report,
     );
     network.finish(report);
-    internal
+    Declared {
+        internal,
+        external: external.map(|entry| entry.place),
+    }
 }
 
 /// Takes a key off whose value is what holds anyway.
@@ -335,6 +340,16 @@ fn apart(declared: &BTreeMap<String, Declared>, members: &mut [Member], report: 
         let mut names: BTreeSet<String> = member.joined.names.keys().cloned().collect();
         if names.is_empty() {
             names.insert(DEFAULT.to_owned());
+        }
+        for (name, place) in names.iter().filter_map(|name| {
+            let declared = declared.get(name)?;
+            Some((name, declared.external.as_ref()?))
+        }) {
+            let message = format!(
+                "\"external\" in the network {:?} is not supported yet: the services would not reach what else is in it",
+                cut(name)
+            );
+            report.error(place, message);
         }
         let length: usize = names.iter().map(|name| name.len() + 1).sum();
         if length > MAX_NAMES_LEN {
