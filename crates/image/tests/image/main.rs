@@ -1,6 +1,7 @@
 //! Whole-crate tests, by what they look at.
 
 mod adds;
+mod agents;
 mod archives;
 mod builds;
 mod copies;

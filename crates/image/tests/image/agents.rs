@@ -1,0 +1,85 @@
+//! `RUN --mount=type=ssh`: sockets that lead to agents of whoever builds.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use layby_image::build::agents::Agent;
+use layby_image::build::run::RunSource;
+
+use crate::runs::{Fake, env, temporary_files, with};
+use crate::support::World;
+
+#[test]
+fn a_step_reaches_the_ssh_agent_that_it_mounts_while_it_runs_and_the_cache_knows_nothing_of_it() {
+    let world = World::new();
+    let left: Arc<Mutex<Vec<UnixStream>>> = Arc::default();
+    let kept = Arc::clone(&left);
+    let runner = Fake::new(move |step, _| {
+        let mut agents: Vec<PathBuf> = Vec::new();
+        for mount in &step.mounts {
+            let RunSource::Bind(path) = &mount.source else {
+                panic!("{mount:?}");
+            };
+            let metadata = fs::metadata(path).unwrap();
+            assert_eq!(metadata.mode() & 0o777, 0o600);
+            let mut stream = UnixStream::connect(path).unwrap();
+            stream.write_all(b"who").unwrap();
+            let mut said = [0; 3];
+            stream.read_exact(&mut said).unwrap();
+            agents.push(format!("{} {}", mount.target, String::from_utf8_lossy(&said)).into());
+            kept.lock().unwrap().push(stream);
+        }
+        fs::write(step.upper.join("agents"), format!("{agents:?}")).unwrap();
+        fs::write(
+            step.upper.join("first"),
+            env(step, "SSH_AUTH_SOCK").unwrap_or("none"),
+        )
+        .unwrap();
+        Ok(0)
+    });
+    // An agent that answers with its name.
+    let agent = |name: &'static [u8; 3]| -> Agent {
+        Arc::new(move |stream: UnixStream| {
+            let (mut near, far) = (stream.try_clone().unwrap(), stream);
+            std::thread::spawn(move || {
+                let mut asked = [0; 3];
+                near.read_exact(&mut asked).unwrap();
+                near.write_all(name).unwrap();
+            });
+            Box::new(BreaksOff(far))
+        })
+    };
+    world.write(&[(
+        "Dockerfile",
+        "FROM scratch\nRUN --mount=type=ssh --mount=type=ssh,id=b,target=/b --mount=type=ssh,id=none x\n",
+    )]);
+    let mut options = with(&runner);
+    options.agents.insert("default".into(), agent(b"one"));
+    options.agents.insert("b".into(), agent(b"two"));
+    let image = world.build_with(&options).0.unwrap();
+    let files = world.files(&image);
+    let agents = r#"["/run/buildkit/ssh_agent.0 one", "/b two"]"#;
+    assert!(files["agents"].ends_with(agents), "{}", files["agents"]);
+    assert!(files["first"].ends_with(" /run/buildkit/ssh_agent.0"));
+    // What the step kept open was broken off with it, and its sockets are gone.
+    for stream in left.lock().unwrap().iter_mut() {
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    }
+    assert_eq!(temporary_files(&world), Vec::<PathBuf>::new());
+    // Whose agent it is, and whether there is one, changes nothing.
+    let again = world.build_with(&with(&runner)).0.unwrap();
+    assert_eq!((again.digest, runner.asked().len()), (image.digest, 1));
+}
+
+/// Breaks a connection off when dropped.
+struct BreaksOff(UnixStream);
+
+impl Drop for BreaksOff {
+    fn drop(&mut self) {
+        self.0.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+}
