@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use serde_json::Value;
 
 use crate::app;
 use crate::args::Args;
@@ -117,7 +116,7 @@ fn follow(
         let now = Seen {
             ready: number("replicas_ready"),
             wanted: number("replicas_wanted"),
-            is_asleep: status["wakefulness"] == Value::from("asleep"),
+            is_asleep: status["wakefulness"] == "asleep",
         };
         if seen.last().is_none_or(|(_, last)| *last != now) {
             seen.push((begun.elapsed(), now));
