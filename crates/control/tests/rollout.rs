@@ -47,7 +47,7 @@ async fn live_is_said_only_when_the_gateway_has_confirmed_a_table_that_routes_to
         .expect("it is there");
     let mode = &applied.services[&ID.parse().expect("an id")].mode;
     let named: Vec<String> = mode.upstreams().map(|u| u.replica.to_string()).collect();
-    assert_eq!(named, [replica.id.clone()]);
+    assert_eq!(named, std::slice::from_ref(&replica.id));
 }
 
 /// Asks for work until it is done, or as many times; whether it is done.
