@@ -21,6 +21,8 @@ const NOTHING: &str = "nothing\n";
 const KEPT: Duration = Duration::from_secs(14 * 24 * 3600);
 /// The most that the layers of the entries may have together, compressed, in bytes.
 const KEPT_BYTES: u64 = 10 << 30;
+/// The most entries: many may lead to one layer, one for each state of a context that it was copied from.
+const KEPT_ENTRIES: usize = 20_000;
 
 /// The key of a step in the making: a digest of fields, each with its length.
 pub(crate) struct Key(Sha256);
@@ -135,7 +137,7 @@ pub(crate) fn young(store: &Store) -> Result<Vec<Entry>, Error> {
     for (modified, name) in found {
         // One from the future is as young as can be.
         let age = now.duration_since(modified).unwrap_or_default();
-        if age > KEPT {
+        if age > KEPT || kept.len() >= KEPT_ENTRIES {
             break;
         }
         let Ok(text) = fs::read_to_string(dir.join(&name)) else {
