@@ -40,6 +40,32 @@ fn the_example_is_read_without_a_warning() {
     assert_eq!(manifest.warnings, []);
 }
 
+#[test]
+fn the_example_of_a_stack_is_read_without_a_warning_and_scaled_from_none_to_four() {
+    let text = fs::read(root().join("examples/labels/compose.yaml")).unwrap();
+    let files = Files([("compose.yaml".to_owned(), text)].into());
+    let options = ReadOptions {
+        folder: "labels".to_owned(),
+        folder_path: Some("/srv/labels".to_owned()),
+        named_files: Some(files.0.clone()),
+        ..ReadOptions::default()
+    };
+    let manifest = read(&files, &options).unwrap();
+    assert_eq!(manifest.warnings, []);
+    let service = |name: &str| {
+        let services = &manifest.app.services;
+        services
+            .iter()
+            .find(|one| one.name.as_str() == name)
+            .unwrap()
+    };
+    let scale = service("mapi").autoscale.as_ref().unwrap();
+    assert_eq!((scale.min, scale.max, scale.concurrency), (0, 4, Some(1)));
+    // It has a queue to work through.
+    let sleep = service("webapp").sleep;
+    assert_eq!((sleep.doze_after_ms, sleep.sleep_after_ms), (None, None));
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
