@@ -1,10 +1,10 @@
 //! `cargo xtask demo`: an example, deployed, used, dozing, asleep, awake; on this machine, as it is. [`labels`] has the
 //! stack's, and this file the digit classifier's and what both need.
 
+mod http;
 mod labels;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -242,26 +242,10 @@ impl Demo {
 fn ask(addr: &str, picture: &Path) -> Result<(String, Duration)> {
     let body = serde_json::json!({ "base64": STANDARD.encode(fs::read(picture)?) }).to_string();
     let started = Instant::now();
-    let mut stream =
-        TcpStream::connect(addr).with_context(|| format!("cannot connect to {addr}"))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write!(
-        stream,
-        "POST /mnist/ HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    )?;
-    let mut reader = BufReader::new(stream);
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let mut text = String::new();
-    reader.read_to_string(&mut text)?;
+    let answer = http::post(addr, HOST, "/mnist/", &body)?;
     let taken = started.elapsed();
-    if !line.contains(" 200 ") {
-        bail!("{addr} answered {}", line.trim());
-    }
-    let json = text.rsplit("\r\n\r\n").next().unwrap_or_default();
     let answer: serde_json::Value =
-        serde_json::from_str(json).with_context(|| format!("{addr} answered {json:?}"))?;
+        serde_json::from_slice(&answer).with_context(|| format!("{addr} answered no JSON"))?;
     let digit = answer["digit"]
         .as_u64()
         .context("the answer names no digit")?;

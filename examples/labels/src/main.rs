@@ -66,7 +66,7 @@ enum Command {
         /// The folder to write to; `-` is a tar on standard output.
         to: PathBuf,
     },
-    /// Draw labels to try the stack with, each with its text beside it.
+    /// Draw labels to try the stack with, each with its text beside it; or tell how well they were read.
     Samples {
         /// How many.
         #[arg(long, default_value_t = 40)]
@@ -74,8 +74,11 @@ enum Command {
         /// Where DejaVuSans.ttf and DejaVuSans-Bold.ttf are.
         #[arg(long, default_value = "/usr/share/fonts/truetype/dejavu")]
         fonts: PathBuf,
-        /// The folder to write to.
-        to: PathBuf,
+        /// Draw nothing: compare the texts in the folder with this export of the web application, `/export.json`.
+        #[arg(long, value_name = "EXPORT")]
+        compare: Option<PathBuf>,
+        /// The folder to write to, or to compare with.
+        folder: PathBuf,
     },
 }
 
@@ -101,7 +104,17 @@ fn main() -> ExitCode {
             reviewed,
             to,
         } => export_dataset(&store, reviewed, &to),
-        Command::Samples { count, fonts, to } => samples::write(&fonts, &to, count),
+        Command::Samples {
+            compare: Some(export),
+            folder,
+            ..
+        } => samples::accuracy::compare(&folder, &export),
+        Command::Samples {
+            count,
+            fonts,
+            compare: None,
+            folder,
+        } => samples::write(&fonts, &folder, count),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

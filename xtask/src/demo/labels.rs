@@ -1,7 +1,5 @@
 //! The demo of examples/labels: forty pictures, and what the stack does with them.
 
-mod http;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -11,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::Demo;
+use super::{Demo, http};
 use crate::command::{command, run};
 use crate::place;
 
@@ -34,9 +32,6 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Nothing takes longer: forty pictures at two seconds each, on two cores that do other work as well.
 const PATIENCE: Duration = Duration::from_secs(900);
 
-/// No label may be read with more wrong characters, of a hundred.
-const ERRORS_MAX_PERCENT: f64 = 3.0;
-
 /// Brings the stack up from nothing, uploads, watches, and prints the time line.
 ///
 /// # Errors
@@ -52,7 +47,7 @@ pub(super) fn show(demo: &Demo) -> Result<()> {
     );
     let folder = tempfile::tempdir()?;
     let labels = place::target().join("release/labels");
-    run(command(labels)
+    run(command(&labels)
         .args(["samples", "--count", &(PICTURES + MORE).to_string()])
         .arg(folder.path()))?;
     let pictures = pictures(folder.path())?;
@@ -90,7 +85,12 @@ pub(super) fn show(demo: &Demo) -> Result<()> {
     );
 
     println!("\n## What was read, beside what was drawn");
-    compare(&pictures)
+    let export = folder.path().join("export.json");
+    fs::write(&export, http::get(PORT, "/export.json")?)?;
+    run(command(&labels)
+        .args(["samples", "--compare"])
+        .arg(&export)
+        .arg(folder.path()))
 }
 
 /// What happened, and when.
@@ -303,67 +303,4 @@ fn kill_one(demo: &Demo, line: &TimeLine) -> Result<()> {
         replica["id"].as_str().unwrap_or_default()
     ));
     Ok(())
-}
-
-/// Compares the export's texts with the truth.
-fn compare(pictures: &[PathBuf]) -> Result<()> {
-    let export: Value = serde_json::from_slice(&http::get(PORT, "/export.json")?)?;
-    let mut rates = Vec::new();
-    for path in pictures {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let found = export
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(|one| one["file_name"] == *name);
-        let text = found.and_then(|one| one["text"].as_str());
-        let text = text.with_context(|| format!("{name} was lost"))?;
-        let truth = fs::read_to_string(path.with_extension("txt"))?;
-        rates.push(character_error_rate(&truth, text) * 100.0);
-    }
-    let mean = rates.iter().sum::<f64>() / rates.len().max(1) as f64;
-    let worst = rates.iter().copied().fold(0.0, f64::max);
-    println!(
-        "{} labels, character error rate {mean:.2} % in the mean, {worst:.2} % at worst",
-        rates.len()
-    );
-    ensure!(
-        worst <= ERRORS_MAX_PERCENT,
-        "at most {ERRORS_MAX_PERCENT} % were expected"
-    );
-    Ok(())
-}
-
-/// Insertions, deletions and replacements for each character of the truth; white space counts once.
-fn character_error_rate(truth: &str, text: &str) -> f64 {
-    let flat = |text: &str| -> Vec<char> {
-        text.split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
-            .chars()
-            .collect()
-    };
-    let (truth, text) = (flat(truth), flat(text));
-    let mut row: Vec<usize> = (0..=text.len()).collect();
-    for (line, one) in truth.iter().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], line + 1);
-        for (column, other) in text.iter().enumerate() {
-            let replaced = diagonal + usize::from(one != other);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(row[column] + 1).min(diagonal + 1);
-        }
-    }
-    row[text.len()] as f64 / truth.len().max(1) as f64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::character_error_rate;
-
-    #[test]
-    fn errors_are_counted_for_each_character_of_the_truth() {
-        assert_eq!(character_error_rate("Total Fat 8g", "Total  Fat\n8g"), 0.0);
-        assert_eq!(character_error_rate("abcd", "axcde"), 0.5);
-        assert_eq!(character_error_rate("abcd", ""), 1.0);
-    }
 }

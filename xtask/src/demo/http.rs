@@ -11,7 +11,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The body of a page.
 pub(super) fn get(addr: &str, path: &str) -> Result<Vec<u8>> {
-    ask(addr, &format!("GET {path}"), "", &[])
+    ask(addr, addr, &format!("GET {path}"), "", &[])
+}
+
+/// The answer to a question in JSON, to a service by its host name.
+pub(super) fn post(addr: &str, host: &str, path: &str, question: &str) -> Result<Vec<u8>> {
+    let headers = "Content-Type: application/json\r\n";
+    ask(
+        addr,
+        host,
+        &format!("POST {path}"),
+        headers,
+        question.as_bytes(),
+    )
 }
 
 /// Uploads one picture, and gives the answer in JSON.
@@ -26,17 +38,17 @@ pub(super) fn upload(addr: &str, name: &str, picture: &[u8]) -> Result<Vec<u8>> 
     let headers = format!(
         "Accept: application/json\r\nContent-Type: multipart/form-data; boundary={boundary}\r\n"
     );
-    ask(addr, "POST /upload", &headers, &body)
+    ask(addr, addr, "POST /upload", &headers, &body)
 }
 
-fn ask(addr: &str, what: &str, headers: &str, body: &[u8]) -> Result<Vec<u8>> {
+fn ask(addr: &str, host: &str, what: &str, headers: &str, body: &[u8]) -> Result<Vec<u8>> {
     let mut stream =
         TcpStream::connect(addr).with_context(|| format!("cannot connect to {addr}"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let length = body.len();
     write!(
         stream,
-        "{what} HTTP/1.1\r\nHost: {addr}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n"
+        "{what} HTTP/1.1\r\nHost: {host}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n"
     )?;
     stream.write_all(body)?;
     let mut answer = Vec::new();
@@ -49,7 +61,10 @@ fn ask(addr: &str, what: &str, headers: &str, body: &[u8]) -> Result<Vec<u8>> {
         .context("the answer has no head")?;
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
     let status = head.lines().next().unwrap_or_default();
-    ensure!(status.contains(" 200 "), "{what} was answered {status:?}");
+    ensure!(
+        status.contains(" 200 "),
+        "{what} was answered {status:?} by {addr}"
+    );
     let body = answer.split_off(end + 4);
     let is_chunked = head
         .to_ascii_lowercase()
