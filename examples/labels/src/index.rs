@@ -144,6 +144,13 @@ impl Picture {
             .to_owned()
     }
 
+    /// When the newest of its readings and edits was written; 0 where there is none.
+    pub fn newest_at_ms(&self) -> u64 {
+        let reply = self.reply.as_ref().map_or(0, |(_, reply)| reply.at_ms);
+        let edits = self.edits.values().map(|edit| edit.at_ms);
+        edits.fold(reply, u64::max)
+    }
+
     /// How many rules it fails.
     pub fn failures(&self) -> usize {
         let failed = |outcome: &&Outcome| outcome.verdict == Verdict::Fail;
@@ -224,8 +231,13 @@ fn now(upload: &Upload, reply: Option<&(String, Reply)>, edits: &BTreeMap<String
                 ..
             },
         )) => State::Refused(why.clone()),
-        Some(_) => match last(Field::Reviewed) {
-            Some((_, change)) if change.after == "yes" => State::Reviewed,
+        // A review is one of what was read until then: nobody has seen what a newer reading says.
+        Some((_, reply)) => match last(Field::Reviewed) {
+            Some((at_ms, change))
+                if change.after == "yes" && at_ms > reply.at_ms.max(wanted_at_ms) =>
+            {
+                State::Reviewed
+            }
             Some(_) | None => State::ToReview,
         },
     };
@@ -473,8 +485,30 @@ mod tests {
         index.add_edit(&sha256, "e7".into(), change(Field::Reading, "again", 7));
         assert_eq!(index.get(&sha256).unwrap().now.state, State::Queued);
         index.add_reply(&sha256, "r8".into(), read("GRANOLA\n", 8));
-        assert_eq!(index.get(&sha256).unwrap().now.state, State::Reviewed);
         assert!(index.queue().is_empty());
+    }
+
+    #[test]
+    fn a_review_is_over_once_the_picture_is_read_again() {
+        let mut index = Index::default();
+        let granola = upload("granola.png", 1);
+        let sha256 = granola.sha256.clone();
+        index.add_upload(granola);
+        index.add_reply(&sha256, "r05".into(), read("GRANOLA\n", 5));
+        index.add_edit(&sha256, "e06".into(), change(Field::Reviewed, "yes", 6));
+        assert_eq!(index.get(&sha256).unwrap().now.state, State::Reviewed);
+        index.add_edit(&sha256, "e07".into(), change(Field::Reading, "again", 7));
+        // By somebody whose page still shows the old text.
+        index.add_edit(&sha256, "e08".into(), change(Field::Reviewed, "yes", 8));
+        assert_eq!(index.get(&sha256).unwrap().now.state, State::Queued);
+        index.add_reply(&sha256, "r09".into(), read("GRANOIA\n", 9));
+        let picture = index.get(&sha256).unwrap();
+        assert_eq!(picture.now.state, State::ToReview);
+        assert_eq!(picture.value(&Field::Reviewed), "no");
+        index.add_edit(&sha256, "e10".into(), change(Field::Reviewed, "yes", 10));
+        let picture = index.get(&sha256).unwrap();
+        assert_eq!(picture.now.state, State::Reviewed);
+        assert_eq!(picture.newest_at_ms(), 10);
     }
 
     #[test]

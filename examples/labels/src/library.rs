@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::digest::Digest;
-use crate::edit::{Change, Edit, Reply, Upload};
-use crate::index::Index;
+use crate::edit::{Change, Edit, Reply, ReplyOutcome, Upload};
+use crate::index::{Index, Picture};
 use crate::label::category::Category;
 use crate::label::fields::Field;
 use crate::picture::{self, PictureError};
@@ -19,14 +19,17 @@ use crate::store::{ObjectStore, StoreError, keys};
 /// How many objects are read at once when the index is made.
 const READERS: usize = 8;
 
+/// How many pictures are written to at once, at most: as many as a hexadecimal digit has values.
+const WRITERS: usize = 16;
+
 const JSON: &str = "application/json";
 
 /// All of it. Its calls block.
 pub struct Library {
     store: Arc<dyn ObjectStore>,
     index: RwLock<Index>,
-    /// Whoever holds it compares and writes.
-    writing: Mutex<()>,
+    /// Whoever holds that of a picture's first digit compares and writes.
+    writing: [Mutex<()>; WRITERS],
     changes: watch::Sender<u64>,
 }
 
@@ -70,7 +73,7 @@ impl Library {
         Library {
             store,
             index: RwLock::default(),
-            writing: Mutex::default(),
+            writing: Default::default(),
             changes: watch::Sender::new(0),
         }
     }
@@ -163,7 +166,7 @@ impl Library {
         })
     }
 
-    /// Keeps a picture, and records its upload once it is kept.
+    /// Keeps a picture, and records its upload once it is kept. One that is there, also by somebody else's hand, stays as it is.
     ///
     /// # Errors
     /// When it is no picture, or the store may not have it.
@@ -177,6 +180,8 @@ impl Library {
     ) -> Result<Added, UploadError> {
         let header = picture::header(bytes)?;
         let sha256 = Digest::of(bytes);
+        let _turn = self.writing(&sha256);
+        self.load_picture(&sha256)?;
         if self.look(|index| index.get(&sha256).is_some()) {
             return Ok(Added {
                 sha256,
@@ -213,11 +218,19 @@ impl Library {
         self.store.get(&keys::original(sha256))
     }
 
-    /// Keeps what came of reading a picture.
+    /// Keeps what came of reading a picture, later than all that is known of it.
     ///
     /// # Errors
     /// When the store may not have it.
-    pub fn reply(&self, sha256: &Digest, reply: Reply) -> Result<(), StoreError> {
+    pub fn reply(
+        &self,
+        sha256: &Digest,
+        now_ms: u64,
+        outcome: ReplyOutcome,
+    ) -> Result<(), StoreError> {
+        let _turn = self.writing(sha256);
+        let at_ms = self.next_ms(sha256, now_ms);
+        let reply = Reply { at_ms, outcome };
         let bytes = json(&reply);
         let key = keys::reading(sha256, reply.at_ms, &bytes);
         self.store.put(&key, &bytes, JSON)?;
@@ -226,7 +239,7 @@ impl Library {
     }
 
     /// Keeps what an analyst changed on the version that they saw: those of `wanted` that differ from what stands there.
-    /// Gives how many did.
+    /// Gives how many did. It is kept as later than all that is known of the picture.
     ///
     /// # Errors
     /// When the picture has another version by now, or the store may not have it.
@@ -235,10 +248,10 @@ impl Library {
         sha256: &Digest,
         version: &str,
         who: &str,
-        at_ms: u64,
+        now_ms: u64,
         wanted: &BTreeMap<Field, String>,
     ) -> Result<usize, EditError> {
-        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.writing(sha256);
         let changes: Vec<Change> = self.look(|index| {
             let picture = index.get(sha256).ok_or(EditError::Unknown)?;
             if picture.version() != version {
@@ -259,6 +272,7 @@ impl Library {
             return Ok(0);
         }
         let count = changes.len();
+        let at_ms = self.next_ms(sha256, now_ms);
         let edit = Edit {
             who: who.to_owned(),
             at_ms,
@@ -269,6 +283,20 @@ impl Library {
         self.store.put(&key, &bytes, JSON)?;
         self.change(|index| index.add_edit(sha256, key, edit));
         Ok(count)
+    }
+
+    fn writing(&self, sha256: &Digest) -> MutexGuard<'_, ()> {
+        let digit = sha256.as_str().chars().next();
+        let number = digit.and_then(|digit| digit.to_digit(16)).unwrap_or(0) as usize;
+        self.writing[number % WRITERS]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Now, or right after all that is known of a picture: what is written last is to count, whatever the clock did.
+    fn next_ms(&self, sha256: &Digest, now_ms: u64) -> u64 {
+        let newest = self.look(|index| index.get(sha256).map_or(0, Picture::newest_at_ms));
+        now_ms.max(newest.saturating_add(1))
     }
 
     fn change(&self, with: impl FnOnce(&mut Index)) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ureq::Agent;
+use ureq::http::StatusCode;
 
 use crate::picture::MediaType;
 use crate::reading::{Problem, Reading};
@@ -30,6 +31,9 @@ pub enum ReadError {
     /// It may be, later.
     #[error("{0}")]
     Later(String),
+    /// It took too long: the machine may have been full, or it is the picture.
+    #[error("{0}")]
+    Slow(String),
 }
 
 /// mapi, by its address.
@@ -72,19 +76,53 @@ impl Reader for Mapi {
             .limit(READING_MAX_BYTES)
             .read_to_vec()
             .map_err(later)?;
-        if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|error| {
-                ReadError::Later(format!("{} answered what is no reading: {error}", self.url))
-            });
+        understood(&self.url, status, &body)
+    }
+}
+
+/// What an answer means.
+fn understood(url: &str, status: StatusCode, body: &[u8]) -> Result<Reading, ReadError> {
+    if status.is_success() {
+        return serde_json::from_slice(body).map_err(|error| {
+            ReadError::Later(format!("{url} answered what is no reading: {error}"))
+        });
+    }
+    let problem = serde_json::from_slice::<Problem>(body).ok();
+    let (why, slow) = problem.map_or_else(
+        || (status.to_string(), false),
+        |problem| (problem.error, problem.slow),
+    );
+    match status {
+        // Those of the picture itself. A body that broke off (400) is whole the next time.
+        StatusCode::PAYLOAD_TOO_LARGE
+        | StatusCode::UNSUPPORTED_MEDIA_TYPE
+        | StatusCode::UNPROCESSABLE_ENTITY => Err(ReadError::Refused(why)),
+        _ if slow => Err(ReadError::Slow(why)),
+        _ => Err(ReadError::Later(format!("{url} answered {status}: {why}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ureq::http::StatusCode;
+
+    use super::{ReadError, understood};
+
+    #[test]
+    fn only_what_is_wrong_with_the_picture_is_for_good() {
+        let asked = |status: u16, body: &str| {
+            let status = StatusCode::from_u16(status).unwrap();
+            understood("http://mapi", status, body.as_bytes()).unwrap_err()
+        };
+        let problem = r#"{"error": "this is neither a PNG nor a JPEG"}"#;
+        for status in [413, 415, 422] {
+            assert!(matches!(asked(status, problem), ReadError::Refused(_)));
         }
-        let why = serde_json::from_slice::<Problem>(&body)
-            .map_or_else(|_| status.to_string(), |problem| problem.error);
-        match status.as_u16() {
-            400 | 413 | 415 | 422 => Err(ReadError::Refused(why)),
-            _ => Err(ReadError::Later(format!(
-                "{} answered {status}: {why}",
-                self.url
-            ))),
+        for status in [200, 400, 404, 500, 502, 503, 504] {
+            assert!(matches!(asked(status, problem), ReadError::Later(_)));
+            assert!(matches!(asked(status, "<html>"), ReadError::Later(_)));
         }
+        let slow = r#"{"error": "the picture was not read in time", "slow": true}"#;
+        assert!(matches!(asked(504, slow), ReadError::Slow(_)));
     }
 }

@@ -69,4 +69,7 @@ pub struct Problem {
     /// The sentence.
     #[schema(example = "this is neither a PNG nor a JPEG")]
     pub error: String,
+    /// Whether it was only the time that did not suffice.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub slow: bool,
 }

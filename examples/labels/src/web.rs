@@ -24,7 +24,7 @@ use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::library::Library;
 use crate::moment::now_ms;
@@ -42,6 +42,9 @@ const REFRESH_MS: u64 = 30_000;
 /// The largest form but an upload: a corrected text and all fields.
 const FORM_MAX_BYTES: usize = 1 << 20;
 
+/// How many pictures are sent at the same time: each is in memory until the last of it is sent.
+const ORIGINALS_AT_ONCE: usize = 4;
+
 /// What all handlers share.
 #[derive(Clone)]
 pub struct App(Arc<Inner>);
@@ -51,10 +54,21 @@ struct Inner {
     queue: Arc<Queue>,
     thumbnails: Thumbnails,
     uploads: Semaphore,
+    originals: Arc<Semaphore>,
+    making: Arc<Semaphore>,
     open: AtomicBool,
     /// Why it is not open.
     problem: Mutex<String>,
     refreshed_ms: AtomicU64,
+}
+
+/// What takes so much memory that it is done in turn.
+#[derive(Debug, Clone, Copy)]
+enum Turns {
+    /// Sending a picture as it is.
+    Originals,
+    /// Making a small one of it.
+    Thumbnails,
 }
 
 impl App {
@@ -65,6 +79,8 @@ impl App {
             queue,
             thumbnails: Thumbnails::default(),
             uploads: Semaphore::new(upload::AT_ONCE),
+            originals: Arc::new(Semaphore::new(ORIGINALS_AT_ONCE)),
+            making: Arc::new(Semaphore::new(1)),
             open: AtomicBool::new(false),
             problem: Mutex::new("the store has not been asked yet".into()),
             refreshed_ms: AtomicU64::new(0),
@@ -81,6 +97,15 @@ impl App {
 
     fn uploads(&self) -> &Semaphore {
         &self.0.uploads
+    }
+
+    async fn turn(&self, of: Turns) -> Result<OwnedSemaphorePermit, Fault> {
+        let turns = match of {
+            Turns::Originals => &self.0.originals,
+            Turns::Thumbnails => &self.0.making,
+        };
+        let turn = Arc::clone(turns).acquire_owned().await;
+        turn.map_err(|_| Fault::Failed)
     }
 
     fn is_open(&self) -> bool {

@@ -44,8 +44,8 @@ impl Refusal {
             Refusal::Picture(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Refusal::Body | Refusal::Question(_) => StatusCode::BAD_REQUEST,
             Refusal::Busy => StatusCode::SERVICE_UNAVAILABLE,
-            // The same picture would take as long again.
-            Refusal::Slow => StatusCode::UNPROCESSABLE_ENTITY,
+            // The machine may have been full: who asks tells by `slow` how often it was the same picture.
+            Refusal::Slow => StatusCode::GATEWAY_TIMEOUT,
             Refusal::Failed => StatusCode::INTERNAL_SERVER_ERROR,
             Refusal::NotFound => StatusCode::NOT_FOUND,
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
@@ -57,6 +57,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let problem = Problem {
             error: self.to_string(),
+            slow: matches!(self, Refusal::Slow),
         };
         let mut response = (self.status(), Json(problem)).into_response();
         if matches!(self, Refusal::Busy) {

@@ -108,6 +108,7 @@ pub async fn serve(
         (status = 422, body = Problem, description = "No picture, or one that cannot be read"),
         (status = 500, body = Problem, description = "The service failed; its log says why"),
         (status = 503, body = Problem, description = "Too many wait: try again in a moment"),
+        (status = 504, body = Problem, description = "The picture was not read in time"),
     )
 )]
 async fn read(State(mapi): State<Arc<Mapi>>, request: Request) -> Result<Json<Reading>, Refusal> {

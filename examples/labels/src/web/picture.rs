@@ -7,6 +7,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::digest::Digest;
 use crate::edit::{Change, Edit, Reply, ReplyOutcome};
@@ -14,12 +15,14 @@ use crate::index::{Picture, State as PictureState};
 use crate::label::fields::{Field, SIMPLE};
 use crate::label::nutrient::NUTRIENTS;
 use crate::label::rule::{Outcome, Verdict};
+use crate::library::Library;
 use crate::moment::{now_ms, rfc3339, shown};
 use crate::reading::Reading;
-use crate::web::App;
+use crate::store::StoreError;
 use crate::web::fault::{Fault, sentence};
 use crate::web::form::{self, clean_who, who, who_cookie};
 use crate::web::page::{Place, badge, category_options, counted, failures, page};
+use crate::web::{App, Turns};
 
 /// Lines of which the machine is less sure than this are worth a look.
 const SURE: f32 = 75.0;
@@ -395,10 +398,25 @@ pub async fn original(
         .library()
         .look(|index| index.get(&sha256).map(|picture| picture.upload.media_type));
     let media_type = media_type.ok_or(Fault::NoPicture)?;
-    let bytes = app
-        .blocking(move |library| library.original(&sha256))
-        .await??;
-    Ok(picture(media_type.as_str(), bytes.ok_or(Fault::NoPicture)?))
+    let turn = app.turn(Turns::Originals).await?;
+    let get = move |library: &Library| {
+        let bytes = library.original(&sha256)?;
+        Ok::<_, StoreError>(bytes.map(|bytes| Sent { bytes, _turn: turn }))
+    };
+    let sent = app.blocking(get).await??.ok_or(Fault::NoPicture)?;
+    Ok(picture(media_type.as_str(), Bytes::from_owner(sent)))
+}
+
+/// A picture that is being sent: its turn is over once the last of it is.
+struct Sent {
+    bytes: Vec<u8>,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Sent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// `GET /pictures/{sha256}/thumbnail`
@@ -407,16 +425,25 @@ pub async fn thumbnail(
     Path(sha256): Path<String>,
 ) -> Result<Response, Fault> {
     let sha256: Digest = sha256.parse().map_err(|_| Fault::NoPicture)?;
-    let keeper = app.clone();
-    let small = app
-        .blocking(move |library| keeper.0.thumbnails.get(library, &sha256))
-        .await??;
+    let small = match app.0.thumbnails.kept(&sha256) {
+        Some(kept) => Some(kept),
+        None => {
+            // First the turn, then the picture: who waits holds neither memory nor a thread.
+            let turn = app.turn(Turns::Thumbnails).await?;
+            let keeper = app.clone();
+            let make = move |library: &Library| {
+                let _turn = turn;
+                keeper.0.thumbnails.make(library, &sha256)
+            };
+            app.blocking(make).await??
+        }
+    };
     let small = small.ok_or(Fault::NoPicture)?;
-    Ok(picture("image/jpeg", small.to_vec()))
+    Ok(picture("image/jpeg", small.to_vec().into()))
 }
 
 /// What never changes: its address is its content's. Opened by itself, it may do nothing.
-fn picture(media_type: &'static str, bytes: Vec<u8>) -> Response {
+fn picture(media_type: &'static str, bytes: Bytes) -> Response {
     let headers = [
         (header::CONTENT_TYPE, media_type),
         (

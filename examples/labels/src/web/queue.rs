@@ -134,7 +134,7 @@ fn shown(app: &App, picture: &Picture) -> Shown {
         (PictureState::Queued, Some(Turn::Reading { since, .. })) => {
             format!("for {} s", since.elapsed().as_secs())
         }
-        (PictureState::Queued, Some(Turn::Later { at, why, tries })) => {
+        (PictureState::Queued, Some(Turn::Later { at, why, tries, .. })) => {
             let seconds = at.saturating_duration_since(Instant::now()).as_secs() + 1;
             format!(
                 "in {seconds} s, after {}: {why}",

@@ -1,4 +1,4 @@
-//! Small pictures for lists: made when first asked for, one at a time, and kept in memory as long as there is room.
+//! Small pictures for lists: made when first asked for, and kept in memory as long as there is room.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,8 +15,6 @@ const KEPT_MAX: usize = 1_000;
 #[derive(Debug, Default)]
 pub struct Thumbnails {
     kept: Mutex<Kept>,
-    /// Decoding takes a picture's pixels in memory: one at a time.
-    making: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -26,26 +24,34 @@ struct Kept {
 }
 
 impl Thumbnails {
-    /// A small JPEG; `None` where there is no such picture, or none that can be decoded. The call blocks.
+    /// One that was made before.
+    pub fn kept(&self, sha256: &Digest) -> Option<Arc<Vec<u8>>> {
+        self.kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pictures
+            .get(sha256)
+            .cloned()
+    }
+
+    /// A small JPEG; `None` where there is no such picture, or none that can be decoded. The call blocks, with the picture
+    /// and its pixels in memory: make one at a time.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub fn get(
+    pub fn make(
         &self,
         library: &Library,
         sha256: &Digest,
     ) -> Result<Option<Arc<Vec<u8>>>, StoreError> {
+        // Whoever had the turn before may have made it.
         if let Some(kept) = self.kept(sha256) {
             return Ok(Some(kept));
         }
         let Some(original) = library.original(sha256)? else {
             return Ok(None);
         };
-        let made = {
-            let _turn = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-            picture::thumbnail(&original)
-        };
-        let Ok(made) = made.map(Arc::new) else {
+        let Ok(made) = picture::thumbnail(&original).map(Arc::new) else {
             return Ok(None);
         };
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,14 +68,5 @@ impl Thumbnails {
             kept.pictures.remove(&oldest);
         }
         Ok(Some(made))
-    }
-
-    fn kept(&self, sha256: &Digest) -> Option<Arc<Vec<u8>>> {
-        self.kept
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pictures
-            .get(sha256)
-            .cloned()
     }
 }

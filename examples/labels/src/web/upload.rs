@@ -31,6 +31,9 @@ pub const AT_ONCE: usize = 4;
 /// How long one picture may take to come.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// A category or a name.
+const TEXT_MAX_BYTES: usize = 4 << 10;
+
 /// All of a form.
 pub const BODY_MAX_BYTES: usize = 200 << 20;
 
@@ -113,12 +116,15 @@ pub async fn take(
     while let Some(mut field) = multipart.next_field().await.map_err(broken)? {
         match field.name() {
             Some("category") => {
-                let text = field.text().await.map_err(broken)?;
-                category = text
+                let given = content(&mut field, TEXT_MAX_BYTES).await.map_err(broken)?;
+                category = text(given)?
                     .parse()
                     .map_err(|error| Fault::Form(sentence(&error)))?;
             }
-            Some("who") => who = clean_who(&field.text().await.map_err(broken)?),
+            Some("who") => {
+                let given = content(&mut field, TEXT_MAX_BYTES).await.map_err(broken)?;
+                who = clean_who(&text(given)?);
+            }
             Some("pictures") => {
                 let file_name = file_name(field.file_name());
                 if files.len() >= FILES_MAX {
@@ -128,7 +134,7 @@ pub async fn take(
                 }
                 let _turn = app.uploads().acquire().await.map_err(|_| Fault::Failed)?;
                 let late = |_| Fault::Form("The picture did not come in time.".into());
-                let bytes = timeout(PATIENCE, content(&mut field))
+                let bytes = timeout(PATIENCE, content(&mut field, BYTES_MAX))
                     .await
                     .map_err(late)?
                     .map_err(broken)?;
@@ -161,14 +167,24 @@ pub async fn take(
     Ok(response)
 }
 
-async fn content(field: &mut Field<'_>) -> Result<Vec<u8>, MultipartError> {
+/// What a field holds, and of more than `most` bytes one too many: that is enough to know, and the rest is let go.
+async fn content(field: &mut Field<'_>, most: usize) -> Result<Vec<u8>, MultipartError> {
     let mut bytes = Vec::new();
     while let Some(chunk) = field.chunk().await? {
-        // One byte too many is enough to know.
-        let room = (BYTES_MAX + 1).saturating_sub(bytes.len());
+        let room = (most + 1).saturating_sub(bytes.len());
         bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
     }
     Ok(bytes)
+}
+
+fn text(bytes: Vec<u8>) -> Result<String, Fault> {
+    if bytes.len() > TEXT_MAX_BYTES {
+        return Err(Fault::TooLarge(
+            "A category or a name is not that long.".into(),
+        ));
+    }
+    String::from_utf8(bytes)
+        .map_err(|_| Fault::Form("A category or a name of the form is no text.".into()))
 }
 
 async fn add(

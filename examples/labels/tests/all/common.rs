@@ -62,6 +62,10 @@ struct Told {
     texts: HashMap<Vec<u8>, String>,
     /// How often it still fails first.
     failures: u32,
+    /// How often it takes too long first.
+    slow: u32,
+    /// How often it panics first.
+    panics: u32,
     /// Nothing is answered meanwhile.
     held: bool,
     reading: usize,
@@ -81,6 +85,14 @@ impl ToldReader {
 
     pub(crate) fn fail(&self, times: u32) {
         self.told.lock().unwrap().failures = times;
+    }
+
+    pub(crate) fn be_slow(&self, times: u32) {
+        self.told.lock().unwrap().slow = times;
+    }
+
+    pub(crate) fn panic(&self, times: u32) {
+        self.told.lock().unwrap().panics = times;
     }
 
     pub(crate) fn hold(&self, held: bool) {
@@ -112,6 +124,15 @@ impl Reader for ToldReader {
         if told.failures > 0 {
             told.failures -= 1;
             return Err(ReadError::Later("it was killed".into()));
+        }
+        if told.slow > 0 {
+            told.slow -= 1;
+            return Err(ReadError::Slow("it was not read in time".into()));
+        }
+        if told.panics > 0 {
+            told.panics -= 1;
+            drop(told);
+            panic!("as it was told");
         }
         let Some(text) = told.texts.get(bytes) else {
             return Err(ReadError::Refused("there is no text in it".into()));

@@ -63,6 +63,8 @@ fn what_is_no_picture_is_told_and_the_others_are_taken() {
     let reply = webapp.upload("cars", &[("good.png", &good)], "");
     assert_eq!(reply.status, 400);
     assert!(reply.text().contains("there is no category"));
+    let reply = webapp.upload(&"x".repeat(100_000), &[("good.png", &good)], "");
+    assert_eq!(reply.status, 413, "{}", reply.text());
     let huge = vec![0; labels::picture::BYTES_MAX + 1];
     let reply = webapp
         .upload("food", &[("huge.png", &huge)], "application/json")

@@ -1,8 +1,11 @@
 //! The queue: nothing is lost, whoever is killed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use labels::index::StateKind;
+use labels::digest::Digest;
+use labels::index::{State, StateKind};
+use labels::label::fields::Field;
 
 use crate::common::{GRANOLA, ToldReader, Webapp, picture, wait};
 
@@ -52,6 +55,72 @@ fn a_picture_whose_reader_is_killed_is_read_by_the_next() {
     webapp.wait_for(&path, "later");
     assert!(webapp.get("/queue").text().contains("it was killed"));
     webapp.wait_for(&path, "to-review");
+}
+
+#[test]
+fn a_picture_whose_reading_panics_is_tried_again() {
+    let webapp = Webapp::start();
+    webapp.reader.panic(1);
+    let granola = picture(1);
+    webapp.reader.tell(&granola, GRANOLA);
+    let path = webapp.uploaded("food", "granola.png", &granola);
+    webapp.wait_for(&path, "to-review");
+    assert_eq!(webapp.reader.asked(), 2);
+}
+
+#[test]
+fn a_picture_that_takes_too_long_is_tried_three_times_and_then_refused() {
+    let webapp = Webapp::start();
+    webapp.reader.be_slow(3);
+    let path = webapp.uploaded("food", "granola.png", &picture(1));
+    webapp.wait_for(&path, "refused");
+    assert_eq!(webapp.reader.asked(), 3);
+    let page = webapp.get(&path).text();
+    assert!(page.contains("it was not read in time, 3 times"), "{page}");
+}
+
+#[test]
+fn what_is_written_last_counts_whatever_the_clock_did() {
+    let webapp = Webapp::start();
+    let path = webapp.read("food", GRANOLA);
+    let sha256: Digest = path.rsplit('/').next().unwrap().parse().unwrap();
+    let edit = |now_ms: u64, field: Field, after: &str| {
+        let library = &webapp.library;
+        let version = library.look(|index| index.get(&sha256).unwrap().version());
+        let wanted = BTreeMap::from([(field, after.to_owned())]);
+        library
+            .edit(&sha256, &version, "Ada", now_ms, &wanted)
+            .unwrap();
+        library.look(|index| index.get(&sha256).unwrap().now.clone())
+    };
+    let ahead = labels::moment::now_ms() + 86_400_000;
+    assert_eq!(edit(ahead, Field::Name, "First").fields.name, "First");
+    // The clock is set back.
+    assert_eq!(edit(5, Field::Name, "Second").fields.name, "Second");
+    assert_eq!(edit(6, Field::Reviewed, "yes").state, State::Reviewed);
+    webapp.reader.hold(true);
+    assert_eq!(edit(7, Field::Reading, "again").state, State::Queued);
+    webapp.reader.hold(false);
+    webapp.wait_for(&path, "to-review");
+    assert_eq!(webapp.reader.asked(), 2, "read again, once");
+}
+
+#[test]
+fn an_upload_that_somebody_else_recorded_stays_as_it_is() {
+    let first = Webapp::start();
+    let second = Webapp::start_on(Arc::clone(&first.store), Arc::default());
+    second.wait_until_open();
+    let granola = picture(1);
+    first.uploaded("beverage", "first.png", &granola);
+    let reply = second.upload("food", &[("second.png", &granola)], "application/json");
+    assert_eq!(reply.json()[0]["known"], true, "{}", reply.text());
+    for webapp in [&first, &second] {
+        let list = webapp.get("/").text();
+        assert!(
+            list.contains("first.png") && !list.contains("second.png"),
+            "{list}"
+        );
+    }
 }
 
 #[test]
