@@ -165,11 +165,11 @@ fn an_image_that_does_not_exist_is_named() {
 }
 
 #[test]
-fn a_name_that_is_no_dns_label_is_refused_with_its_line() {
+fn a_name_that_compose_does_not_know_is_refused_with_its_line() {
     up_fails(
-        "services:\n  my_web:\n    build: .\n",
+        "services:\n  my web:\n    build: .\n",
         1,
-        &["compose.yaml:2", "my_web"],
+        &["compose.yaml:2", "my web"],
     );
 }
 

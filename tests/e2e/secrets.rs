@@ -62,6 +62,8 @@ fn a_secret_reaches_its_container_and_no_disk_log_event_history_or_process_list(
         "Dockerfile",
         "FROM scratch\nCOPY web /web\nENTRYPOINT [\"/web\"]\nEXPOSE 8000\n",
     );
+    // A build context is kept as it was sent: what is secret has no place in one.
+    app.write(".dockerignore", "value\nfile.txt\nout\n");
     let value = app.path().join("value");
     fs::write(&value, VALUES[1]).expect("written");
     let set = [

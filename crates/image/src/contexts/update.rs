@@ -34,6 +34,8 @@ pub struct Update {
     list: List,
     /// What is there of each entry.
     there: Vec<There>,
+    /// The disk is: what has come must not keep it so.
+    is_full: bool,
     /// The folder that was used last, since files mostly follow their siblings.
     parent: Option<(String, OwnedFd)>,
 }
@@ -63,6 +65,7 @@ impl Update {
             lock: None,
             there: vec![There::default(); list.entries().len()],
             list,
+            is_full: false,
             parent: None,
         };
         let old = old.map_or_else(Vec::new, |record| record.entries);
@@ -184,7 +187,9 @@ impl Update {
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600));
         let mut file = Hashing::new(File::from(opened.map_err(failed)?));
-        copy(data, &mut file, &shown)?;
+        copy(data, &mut file, &shown).inspect_err(|error| {
+            self.is_full = matches!(error, Error::DiskFull { .. });
+        })?;
         let (file, digest, size_bytes) = file.finish();
         set(&file, &entry).map_err(failed)?;
         if size_bytes != sent {
@@ -282,7 +287,10 @@ impl Drop for Update {
     fn drop(&mut self) {
         if self.lock.is_some() {
             // Where it cannot be said how far it came, all is sent again.
-            let _ = record::write(&self.dir, &self.record(""));
+            let said = record::write(&self.dir, &self.record(""));
+            if self.is_full || said.is_err() {
+                let _ = record::remove(&self.dir).and_then(|()| shelf::remove_tree(&self.dir));
+            }
         }
     }
 }
