@@ -108,7 +108,7 @@ pub(super) async fn operation(
     Path(id): Path<String>,
 ) -> Result<Json<OperationView>, Problem> {
     let may_see = |owner: &str| who.rights.is_whole() || owner == who.owner;
-    let kept = plane.operations.all().get(&id).map(|kept| {
+    let kept = plane.operations.all().by_id.get(&id).map(|kept| {
         let view = kept.view.clone();
         (kept.owner.clone(), view)
     });
@@ -163,7 +163,7 @@ async fn written(plane: &Plane, id: &str) -> Result<Option<(String, OperationVie
 /// All that the node remembers.
 #[derive(Default)]
 pub(crate) struct Operations {
-    kept: Mutex<BTreeMap<String, Kept>>,
+    kept: Mutex<All>,
     /// How many there were in this life of the node.
     count: AtomicU32,
 }
@@ -187,14 +187,12 @@ struct Kept {
     owner: String,
     /// How long each line was from which an event comes.
     lines: VecDeque<usize>,
+    /// Their sum.
+    bytes: usize,
     view: OperationView,
 }
 
 impl Kept {
-    fn bytes(&self) -> usize {
-        self.lines.iter().sum()
-    }
-
     fn has_ended(&self) -> bool {
         self.view.ended_at.is_some()
     }
@@ -225,36 +223,97 @@ impl Kept {
     }
 }
 
-/// Lets go of the oldest that have ended, of those of `owner` or of all, until these keep no more than `most` bytes.
-fn make_room(all: &mut BTreeMap<String, Kept>, owner: Option<&str>, most: usize) {
-    loop {
-        let counted = || {
-            let kept = all.iter();
-            kept.filter(|(_, kept)| owner.is_none_or(|owner| kept.owner == owner))
-        };
-        if counted().map(|(_, kept)| kept.bytes()).sum::<usize>() <= most {
-            return;
-        }
-        let ended = counted().filter(|(_, kept)| kept.has_ended());
-        let oldest = ended.min_by_key(|(_, kept)| kept.number);
-        if let Some(id) = oldest.map(|(id, _)| id.clone()) {
-            all.remove(&id);
-            continue;
-        }
-        // None has ended: that which has the most to tell tells less.
-        let largest = counted().max_by_key(|(_, kept)| kept.bytes());
-        let Some(id) = largest.map(|(id, _)| id.clone()) else {
+/// Operations by id, with the sums of what they keep: a line is told without a look at all the others.
+#[derive(Default)]
+struct All {
+    by_id: BTreeMap<String, Kept>,
+    /// How many bytes of lines each owner has that has any.
+    of_owners: BTreeMap<String, usize>,
+    /// How many there are.
+    bytes: usize,
+}
+
+impl All {
+    /// Adds a line to one, and takes away what is too much of it, of its owner or of all.
+    fn push(&mut self, id: &str, event: Value, length: usize) {
+        let Some(kept) = self.by_id.get_mut(id) else {
             return;
         };
-        if let Some(kept) = all.get_mut(&id) {
-            kept.lines.pop_front();
-            kept.view.events.pop_front();
+        kept.view.events.push_back(event);
+        kept.lines.push_back(length);
+        kept.bytes += length;
+        let owner = kept.owner.clone();
+        self.count(&owner, 0, length);
+        while let Some(kept) = self.by_id.get(id)
+            && (kept.lines.len() > EVENTS || kept.bytes > BYTES_OF_OPERATION)
+        {
+            self.pop(id);
+        }
+        self.make_room(Some(&owner), BYTES_OF_OWNER);
+        self.make_room(None, BYTES);
+    }
+
+    /// Takes the oldest line of one away.
+    fn pop(&mut self, id: &str) {
+        let Some(kept) = self.by_id.get_mut(id) else {
+            return;
+        };
+        kept.view.events.pop_front();
+        let length = kept.lines.pop_front().unwrap_or(0);
+        kept.bytes -= length;
+        let owner = kept.owner.clone();
+        self.count(&owner, length, 0);
+    }
+
+    /// Forgets one.
+    fn remove(&mut self, id: &str) {
+        if let Some(kept) = self.by_id.remove(id) {
+            self.count(&kept.owner, kept.bytes, 0);
+        }
+    }
+
+    fn count(&mut self, owner: &str, less: usize, more: usize) {
+        self.bytes = self.bytes + more - less;
+        let of_owner = self.of_owners.entry(owner.to_owned()).or_default();
+        *of_owner = *of_owner + more - less;
+        if *of_owner == 0 {
+            self.of_owners.remove(owner);
+        }
+    }
+
+    /// How many bytes those of `owner` keep, or all.
+    fn bytes(&self, owner: Option<&str>) -> usize {
+        match owner {
+            Some(owner) => self.of_owners.get(owner).copied().unwrap_or(0),
+            None => self.bytes,
+        }
+    }
+
+    /// Lets go of the oldest that have ended, of those of `owner` or of all, until these keep no more than `most` bytes.
+    fn make_room(&mut self, owner: Option<&str>, most: usize) {
+        while self.bytes(owner) > most {
+            let counted = || {
+                let kept = self.by_id.iter();
+                kept.filter(|(_, kept)| owner.is_none_or(|owner| kept.owner == owner))
+            };
+            let ended = counted().filter(|(_, kept)| kept.has_ended());
+            let oldest = ended.min_by_key(|(_, kept)| kept.number);
+            if let Some(id) = oldest.map(|(id, _)| id.clone()) {
+                self.remove(&id);
+                continue;
+            }
+            // None has ended: that which has the most to tell tells less.
+            let largest = counted().max_by_key(|(_, kept)| kept.bytes);
+            let Some(id) = largest.map(|(id, _)| id.clone()) else {
+                return;
+            };
+            self.pop(&id);
         }
     }
 }
 
 impl Operations {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Kept>> {
+    fn all(&self) -> MutexGuard<'_, All> {
         // Nothing panics while it is held.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -262,8 +321,8 @@ impl Operations {
     /// A new one; `None`: too many go on.
     fn begin(&self, life: u32, order: Order<'_>) -> Option<(OperationView, OperationRow)> {
         let mut all = self.all();
-        if all.len() >= KEPT {
-            let ended = all.iter().filter(|(_, kept)| kept.has_ended());
+        if all.by_id.len() >= KEPT {
+            let ended = all.by_id.iter().filter(|(_, kept)| kept.has_ended());
             let oldest = ended.min_by_key(|(_, kept)| kept.number);
             let oldest = oldest.map(|(id, _)| id.clone())?;
             all.remove(&oldest);
@@ -286,10 +345,11 @@ impl Operations {
             asked_at: order.asked_at,
             owner: order.who.owner.clone(),
             lines: VecDeque::new(),
+            bytes: 0,
             view: view.clone(),
         };
         let row = kept.row(life);
-        all.insert(view.id.clone(), kept);
+        all.by_id.insert(view.id.clone(), kept);
         Some((view, row))
     }
 
@@ -299,23 +359,13 @@ impl Operations {
             true => serde_json::from_slice(line).unwrap_or_default(),
             false => serde_json::json!({"type": "too-long"}),
         };
-        let mut all = self.all();
-        let Some(kept) = all.get_mut(id) else { return };
-        kept.view.events.push_back(event);
-        kept.lines.push_back(line.len().min(MAX_LINE));
-        while kept.lines.len() > EVENTS || kept.bytes() > BYTES_OF_OPERATION {
-            kept.lines.pop_front();
-            kept.view.events.pop_front();
-        }
-        let owner = kept.owner.clone();
-        make_room(&mut all, Some(&owner), BYTES_OF_OWNER);
-        make_room(&mut all, None, BYTES);
+        self.all().push(id, event, line.len().min(MAX_LINE));
     }
 
     /// Ends one, and gives it as it is written down.
     fn end(&self, life: u32, id: &str) -> Option<OperationRow> {
         let mut all = self.all();
-        let kept = all.get_mut(id)?;
+        let kept = all.by_id.get_mut(id)?;
         let view = &mut kept.view;
         let code = view.events.back().map_or(1, code);
         view.code = Some(code);
@@ -457,7 +507,7 @@ mod tests {
             let row = operations.end(1, &begun.id).expect("it is there");
             assert_eq!(row.code, Some(code));
             let all = operations.all();
-            let ended = &all[&begun.id].view;
+            let ended = &all.by_id[&begun.id].view;
             assert_eq!((ended.code, ended.state), (Some(code), state), "{lines}");
         }
     }
@@ -473,6 +523,7 @@ mod tests {
         }
         assert!(begin(&operations, &Who::root()).is_none());
         let all = operations.all();
+        let all = &all.by_id;
         assert!(all.len() == KEPT && all.contains_key(&first.id) && !all.contains_key(&second.id));
     }
 
@@ -480,7 +531,6 @@ mod tests {
     async fn operations_keep_no_more_than_so_many_bytes() {
         let operations = Operations::default();
         let line = format!("\"{}\"\n", "x".repeat(MAX_LINE / 2));
-        let bytes = || operations.all().values().map(Kept::bytes).sum::<usize>();
         for n in 0..2 * BYTES / BYTES_OF_OPERATION {
             let who = Who {
                 owner: format!("token {}", n % 8),
@@ -488,17 +538,24 @@ mod tests {
             };
             let begun = begin(&operations, &who).expect("room");
             follow(&operations, &begun.id, Body::from(line.repeat(40))).await;
-            assert!(operations.all()[&begun.id].bytes() <= BYTES_OF_OPERATION);
-            let own = operations.all();
-            let own = own.values().filter(|kept| kept.owner == who.owner);
-            assert!(own.map(Kept::bytes).sum::<usize>() <= BYTES_OF_OWNER);
+            let all = operations.all();
+            assert!(all.by_id[&begun.id].bytes <= BYTES_OF_OPERATION);
+            assert!(all.bytes(Some(&who.owner)) <= BYTES_OF_OWNER && all.bytes <= BYTES);
+            // The sums are those of the lines.
+            let mut of_owners: BTreeMap<String, usize> = BTreeMap::new();
+            for kept in all.by_id.values() {
+                assert_eq!(kept.bytes, kept.lines.iter().sum::<usize>());
+                *of_owners.entry(kept.owner.clone()).or_default() += kept.bytes;
+            }
+            of_owners.retain(|_, bytes| *bytes > 0);
+            assert_eq!(all.bytes, of_owners.values().sum::<usize>());
+            assert_eq!(all.of_owners, of_owners);
         }
-        assert!(bytes() <= BYTES);
         let begun = begin(&operations, &Who::root()).expect("room");
         let long = format!("{}\n{{\"type\":\"done\"}}\n", "x".repeat(2 * MAX_LINE));
         follow(&operations, &begun.id, Body::from(long)).await;
         let all = operations.all();
-        let kinds: Vec<&Value> = all[&begun.id]
+        let kinds: Vec<&Value> = all.by_id[&begun.id]
             .view
             .events
             .iter()
