@@ -21,6 +21,8 @@ const STOP_DEADLINE: Duration = Duration::from_secs(200);
 const POLL: Duration = Duration::from_millis(10);
 /// The same of a node elsewhere.
 const POLL_ELSEWHERE: Duration = Duration::from_millis(200);
+/// So many times in a row it must not answer to count as ended.
+const SILENT_TIMES: u32 = 3;
 /// How long its process may be there when it has let go of its data.
 const EXIT_DEADLINE: Duration = Duration::from_secs(5);
 /// A background node's log is put aside at its next start when it is longer.
@@ -130,11 +132,7 @@ pub(crate) async fn stop(paths: &Paths, client: &Client, all: bool) -> Result<()
         client
             .order("/v1/node/stop", &[("all", all.to_string())])
             .await?;
-        // It answers for a moment yet; then nobody does, or its successor.
-        let started = Instant::now();
-        while answers_still(client, asked.pid).await && started.elapsed() < STOP_DEADLINE {
-            tokio::time::sleep(POLL_ELSEWHERE).await;
-        }
+        until_silent(|| answers_still(client, asked.pid)).await?;
         say!("The node was asked to end, and answers no more.");
         return Ok(());
     }
@@ -162,6 +160,30 @@ pub(crate) async fn stop(paths: &Paths, client: &Client, all: bool) -> Result<()
             "The node is stopped; its containers go on."
         }
     );
+    Ok(())
+}
+
+/// Waits until a node elsewhere answers no more: so many times in a row, since the way to it may fail for a moment.
+///
+/// # Errors
+/// It answers yet when it should have ended.
+async fn until_silent(answers: impl AsyncFn() -> bool) -> Result<()> {
+    let started = tokio::time::Instant::now();
+    let mut silent = 0;
+    while silent < SILENT_TIMES {
+        silent = match answers().await {
+            true => 0,
+            false => silent + 1,
+        };
+        if silent == 0 && started.elapsed() > STOP_DEADLINE {
+            let message = format!(
+                "the node was asked to end and answers yet, after {} s: look at its log, on its machine",
+                STOP_DEADLINE.as_secs()
+            );
+            return Err(Exit::new(Code::TimedOut, message).into());
+        }
+        tokio::time::sleep(POLL_ELSEWHERE).await;
+    }
     Ok(())
 }
 
@@ -247,4 +269,23 @@ pub(crate) fn require_root() -> Result<()> {
     bail!(
         "a node needs root, for containers and networks: run this as root, or ask one that runs already"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_node_elsewhere_has_ended_only_when_it_is_silent_several_times_in_a_row() {
+        let answers = RefCell::new(vec![false, false, false, true, false]);
+        until_silent(async || answers.borrow_mut().pop().unwrap_or(false))
+            .await
+            .expect("it has ended");
+        assert!(
+            answers.borrow().is_empty(),
+            "asked again after each failure"
+        );
+    }
 }
