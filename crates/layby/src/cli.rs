@@ -15,7 +15,7 @@ mod state;
 mod switch;
 
 use std::env::VarError;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 pub(crate) use access::{ApiListener, Audit, Context, Login, Token, TokenRole};
@@ -32,6 +32,9 @@ pub(crate) use power::{Power, Powers, Scale};
 pub(crate) use secret::{Secret, SecretFor, SecretImport, SecretSet};
 pub(crate) use state::{Export, Import, State, StateKeys};
 pub(crate) use switch::{Enable, Remove, Several};
+
+/// Where the gateway listens when nothing is said.
+pub(crate) const USUAL_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 /// Runs a team's containerised services on a machine it owns.
 ///
@@ -199,7 +202,7 @@ pub(crate) struct Serve {
     #[arg(
         long,
         env = "LAYBY_HTTP",
-        default_value = "127.0.0.1:8080",
+        default_value_t = USUAL_HTTP,
         value_name = "ADDR"
     )]
     pub(crate) http: SocketAddr,

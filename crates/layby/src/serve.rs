@@ -71,6 +71,9 @@ pub(crate) fn serve(paths: &Paths, options: &Serve) -> Result<()> {
 }
 
 async fn run(paths: &Paths, options: &Serve, mut handed: Handed) -> Result<()> {
+    handed.tell_overridden(parent::HTTP, settings::asked_http(options));
+    handed.tell_overridden(parent::REGISTRY, options.registry);
+    handed.tell_overridden(parent::API, options.https.api);
     let images = Arc::new(Store::open(&paths.data_dir.join("images"))?);
 
     // The gateway opens first, with the table of its last run: it holds what comes before the rest is up.
@@ -78,12 +81,13 @@ async fn run(paths: &Paths, options: &Serve, mut handed: Handed) -> Result<()> {
     let (confirmed_out, confirmed) = watch::channel(Confirmed::default());
     let (demand_out, demand) = watch::channel(Demand::default());
     let names = watch::Sender::new(Arc::new(NameTable::default()));
+    let http = handed.named_addr(parent::HTTP).unwrap_or(options.http);
     let gateway = Gateway::start(
         GatewayConfig {
-            http: handed.named_addr(parent::HTTP).unwrap_or(options.http),
+            http,
             workers: workers(options),
             table_file: paths.data_dir.join("routes.json"),
-            handed: handed.gateway(&others(options)),
+            handed: handed.gateway(http, &others(options)),
         },
         layby_gateway::Wires {
             tables: tables_in,
@@ -194,6 +198,7 @@ async fn serve_on(
     let https = https.transpose()?;
     let registry = registry::serve(registry, control.registry_router());
     tracing::info!(gateway = %gateway.http_addr(), registry = %registry_addr, data = %paths.data_dir.display(), "the node is ready");
+    handed.tell_unused();
     handed.notify().ready();
     reserve::keep(&paths.data_dir);
     let rest = tokio::spawn(rest::give_memory_back());

@@ -7,8 +7,13 @@ use anyhow::{Result, bail};
 use layby_control::{MasterKey, PrunePolicy, RegistrySettings};
 use layby_model::names::is_dns_label;
 
-use crate::cli::Serve;
+use crate::cli::{Serve, USUAL_HTTP};
 use crate::paths::Paths;
+
+/// Where the gateway is asked to listen; `None`: nothing is said, or the usual.
+pub(crate) fn asked_http(options: &Serve) -> Option<SocketAddr> {
+    (options.http != USUAL_HTTP).then_some(options.http)
+}
 
 /// Everything that is wrong with the options, before any port opens.
 ///

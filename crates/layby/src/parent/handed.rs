@@ -49,7 +49,7 @@ impl Handed {
     /// for this process alone.
     ///
     /// # Errors
-    /// Something was handed down that is no listening socket of TCP or of Unix.
+    /// Something was handed down that is no listening socket of TCP or of Unix, or two sockets for one part of the node.
     pub(crate) fn from_env() -> Result<Self> {
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         let names: Vec<&str> = names.split(':').collect();
@@ -80,6 +80,7 @@ impl Handed {
                 );
             }
         }
+        refuse_two(&tcp)?;
         let notify = Arc::new(Notify::from_env());
         Ok(Self { tcp, unix, notify })
     }
@@ -100,6 +101,33 @@ impl Handed {
     pub(crate) fn named_addr(&self, label: &str) -> Option<SocketAddr> {
         let named = self.tcp.iter().find(|socket| socket.label == label);
         named.and_then(|socket| socket.socket.local_addr().ok())
+    }
+
+    /// Tells where its parent's name for a socket counts more than an option that says another address.
+    pub(crate) fn tell_overridden(&self, label: &str, asked: Option<SocketAddr>) {
+        if let (Some(named), Some(asked)) = (self.named_addr(label), asked)
+            && named != asked
+        {
+            tracing::warn!(
+                "--{label} says {asked}; the socket on {named} is used instead, which was handed down as {label}"
+            );
+        }
+    }
+
+    /// Tells which of its parent's sockets no part of the node has taken: what connects there is answered by nobody.
+    pub(crate) fn tell_unused(&self) {
+        let tcp = self.tcp.iter().filter(|socket| socket.name.is_none());
+        let tcp = tcp.filter_map(|socket| Some(socket.socket.local_addr().ok()?.to_string()));
+        let unix = self.unix.iter().filter(|socket| socket.name.is_none());
+        let unix = unix.filter_map(|socket| {
+            let addr = socket.socket.local_addr().ok()?;
+            Some(addr.as_pathname()?.display().to_string())
+        });
+        for addr in tcp.chain(unix) {
+            tracing::warn!(
+                "the socket on {addr}, which was handed down, is used by no part of the node"
+            );
+        }
     }
 
     /// The socket that its parent calls `label`, if there is one.
@@ -139,7 +167,11 @@ impl Handed {
 
     /// What the gateway gets: all but what is called after another part of the node, or listens on the addresses of
     /// `others`, or did so in an earlier life.
-    pub(crate) fn gateway(&mut self, others: &[SocketAddr]) -> layby_gateway::Handed {
+    pub(crate) fn gateway(
+        &mut self,
+        http: SocketAddr,
+        others: &[SocketAddr],
+    ) -> layby_gateway::Handed {
         let is_gateways = |socket: &Socket<TcpListener>| {
             let addr = socket.socket.local_addr();
             addr.is_ok_and(|addr| match &socket.name {
@@ -150,6 +182,18 @@ impl Handed {
         };
         let sockets = self.tcp.extract_if(.., |socket| is_gateways(socket));
         let (kept, parents): (Vec<_>, Vec<_>) = sockets.partition(|socket| socket.name.is_some());
+        for addr in parents
+            .iter()
+            .filter_map(|one| one.socket.local_addr().ok())
+        {
+            // One on all addresses of both kinds stands for all of IPv4.
+            let is_all = addr.ip().is_unspecified() && http.ip().is_unspecified();
+            if addr != http && !(is_all && addr.port() == http.port()) {
+                tracing::info!(
+                    "the socket on {addr}, which was handed down, is used once a service publishes that port, and by nobody until then"
+                );
+            }
+        }
         let sockets = |sockets: Vec<Socket<TcpListener>>| {
             let sockets = sockets.into_iter().map(|socket| socket.socket);
             sockets.collect()
@@ -163,6 +207,21 @@ impl Handed {
         let keeper = self.notify.is_heard().then_some(keeper);
         layby_gateway::Handed::new(parents, kept, keeper)
     }
+}
+
+/// Refuses several sockets of which one part of the node would take one: what came to the others would wait for ever.
+fn refuse_two(tcp: &[Socket<TcpListener>]) -> Result<()> {
+    for label in [HTTP, REGISTRY, API] {
+        let named = tcp.iter().filter(|socket| socket.label == label);
+        let mut addrs = named.filter_map(|socket| socket.socket.local_addr().ok());
+        if let (Some(first), Some(second)) = (addrs.next(), addrs.next()) {
+            bail!(
+                "two sockets are handed down as {label}, on {first} and on {second}: name one so; [::] with \
+                 BindIPv6Only=both listens on all addresses of IPv4, too"
+            );
+        }
+    }
+    Ok(())
 }
 
 fn own_name(name: &str) -> String {
@@ -194,6 +253,15 @@ mod tests {
     }
 
     #[test]
+    fn two_sockets_for_one_part_are_refused_and_the_second_is_named() {
+        let (two, addrs) = handed(&[("x", false), ("x", false), (API, false), (API, false)]);
+        let refused = refuse_two(&two.tcp).expect_err("two").to_string();
+        assert!(refused.contains(&addrs[3].to_string()), "{refused}");
+        let (one, _) = handed(&[(HTTP, false), (API, false), ("x", false), ("x", false)]);
+        refuse_two(&one.tcp).expect("one of each");
+    }
+
+    #[test]
     fn the_gateway_gets_neither_what_is_called_after_another_part_nor_what_that_listens_on() {
         let all = [
             ("layby.socket", false),
@@ -204,7 +272,7 @@ mod tests {
         ];
         let (mut handed, addrs) = handed(&all);
         assert_eq!(handed.named_addr(API), Some(addrs[1]));
-        drop(handed.gateway(&[addrs[3]]));
+        drop(handed.gateway(addrs[0], &[addrs[3]]));
         let addr = |socket: TcpListener| socket.local_addr().expect("an address");
         assert_eq!(handed.named_tcp(API).map(addr), Some(addrs[1]));
         assert!(handed.named_tcp(API).is_none(), "it is in use");
