@@ -1,7 +1,7 @@
 //! What the parts of the control plane share, and the register of drivers.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -80,6 +80,8 @@ pub(crate) struct Plane {
     pub(crate) deploys: tokio::sync::Mutex<()>,
     /// Held while the state of the node is taken out or put in.
     pub(crate) states: Arc<tokio::sync::Mutex<()>>,
+    /// What is here gives way to the state of another node: nothing is deployed. Changed by who has the turn of `deploys`.
+    pub(crate) replacing: AtomicBool,
     pub(crate) collector: Collector,
     /// What awake services use.
     pub(crate) samples: Samples,
@@ -152,6 +154,7 @@ impl Plane {
             stop: watch::Sender::new(None),
             deploys: tokio::sync::Mutex::default(),
             states: Arc::default(),
+            replacing: AtomicBool::new(false),
             collector: Collector::default(),
             samples: Samples::default(),
             scaling: Scaling::default(),

@@ -1,8 +1,8 @@
 //! The node as a client of other registries: who it is there, and how they are reached.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use layby_image::client::{self, Keyring, Options, Progress, Puller, Retry};
@@ -18,6 +18,8 @@ pub(crate) const LOGINS: &str = "registries.json";
 #[derive(Debug, Clone)]
 pub(crate) struct Registries {
     logins: PathBuf,
+    /// Held from the reading of the logins to the writing.
+    turn: Arc<Mutex<()>>,
     others: OtherRegistries,
     reach: Reach,
     /// The names of the node's own registry.
@@ -28,6 +30,7 @@ impl Registries {
     pub(crate) fn new(config: &ControlConfig) -> Self {
         Self {
             logins: config.data_dir.join(LOGINS),
+            turn: Arc::default(),
             others: config.registries.clone(),
             reach: config.reach(),
             own: Hosts::new(&config.domain, config.registry.listen),
@@ -37,6 +40,29 @@ impl Registries {
     /// The file of `layby login`.
     pub(crate) fn logins(&self) -> &PathBuf {
         &self.logins
+    }
+
+    /// Keeps a user and a password for a registry. Blocks.
+    pub(crate) fn log_in(&self, registry: &str, user: &str, password: &str) -> Result<(), Error> {
+        let _turn = self.turn();
+        client::log_in(&self.logins, registry, user, password)
+    }
+
+    /// Forgets a registry's; `false`: there were none. Blocks.
+    pub(crate) fn log_out(&self, registry: &str) -> Result<bool, Error> {
+        let _turn = self.turn();
+        client::log_out(&self.logins, registry)
+    }
+
+    /// Adds another node's logins; where both have one, the node's own stays. Blocks.
+    pub(crate) fn adopt(&self, theirs: &[u8]) -> Result<(), Error> {
+        let _turn = self.turn();
+        client::adopt(&self.logins, theirs)
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        // It holds nothing that could be half done.
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a reference means the node's own registry: what is there is in the store already.

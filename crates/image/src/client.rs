@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 pub use self::backoff::Retry;
-pub use self::credentials::{Credentials, Keyring, log_in, log_out};
+pub use self::credentials::{Credentials, Keyring, adopt, log_in, log_out};
 pub use self::error::{Fault, RegistryError};
 pub use self::platform::Platform;
 pub use self::progress::{Progress, Step, Tell};

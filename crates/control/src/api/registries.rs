@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use layby_image::client::{Credentials, Keyring, Options, check_login, log_in, log_out};
+use layby_image::client::{Credentials, Keyring, Options, check_login};
 
 use super::Shared;
 use super::body::Hushed;
@@ -56,7 +56,7 @@ pub(super) async fn login(
             ..registries.anonymous(&registry)
         };
         check_login(&registry, &options)?;
-        log_in(registries.logins(), &registry, &body.user, &body.password)?;
+        registries.log_in(&registry, &body.user, &body.password)?;
         let user = Some(body.user);
         Ok::<_, layby_image::Error>(LoginView { registry, user })
     };
@@ -77,9 +77,9 @@ pub(super) async fn login(
 )]
 pub(super) async fn logout(State(plane): Shared, pairs: Pairs) -> Result<StatusCode, Problem> {
     let registry = named(query::get(&pairs, "registry").unwrap_or_default())?;
-    let logins = plane.registries.logins().clone();
+    let registries = plane.registries.clone();
     let name = registry.clone();
-    let known = tokio::task::spawn_blocking(move || log_out(&logins, &name)).await;
+    let known = tokio::task::spawn_blocking(move || registries.log_out(&name)).await;
     match known.map_err(broke_off)?? {
         true => Ok(StatusCode::NO_CONTENT),
         false => {

@@ -70,7 +70,8 @@ pub(super) async fn export(
 }
 
 /// Puts such a file into a node that has no apps and no secrets, all at once or nothing but its images. Tokens of the node
-/// itself stay, and those of the file come to them.
+/// itself stay, and those of the file come to them. With `replace` what is here goes first, when the file was found to be right and
+/// the store has tried it; what then stops it, a service that does not end in time, says so, and the same call goes on from there.
 #[utoipa::path(
     post,
     path = "/v1/state/import",
@@ -95,10 +96,10 @@ pub(super) async fn import(
     body: Body,
 ) -> Result<Json<ImportedView>, Problem> {
     let passphrase = passphrase(&headers)?;
-    let _turn = turn(&plane)?;
+    let turn = turn(&plane)?;
     let replace = query::flag(&pairs, "replace");
     let reader = pipe::reader(body);
-    let imported = live::import(&plane, passphrase, replace, reader, &who).await?;
+    let imported = live::import(&plane, passphrase, replace, reader, &who, turn).await?;
     Ok(Json(imported))
 }
 

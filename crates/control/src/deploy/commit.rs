@@ -1,6 +1,7 @@
 //! Writing revisions, and telling the drivers: all in one turn, and to its end once it has begun.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use layby_model::fail::{self, Point};
 use layby_model::route::Share;
@@ -141,6 +142,10 @@ async fn replace(
 
 /// Refuses what cannot be deployed on top of these rows, and pins the secrets of the rest.
 async fn check(plane: &Plane, rows: &[Row], revisions: &mut [NewRevision]) -> Result<(), Problem> {
+    if plane.replacing.load(Ordering::Acquire) {
+        let text = "the state of another node is being put in the place of all that is here";
+        return Err(Problem::conflict(text).hint("wait until that is done"));
+    }
     let row_of = |id: &ServiceId| rows.iter().find(|row| row.service == *id);
     for new in revisions.iter() {
         if row_of(&new.service).is_some_and(|row| row.removing) {

@@ -4,7 +4,8 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use layby_image::Store as Images;
+use layby_image::{Store as Images, client};
+use layby_model::error_chain;
 use layby_model::secret::SecretValue;
 
 use super::file::{self, STORE};
@@ -12,6 +13,7 @@ use super::lock::Cost;
 use super::{StateError, image_views};
 use crate::api::types::{ImportedView, StateView};
 use crate::config::MasterKey;
+use crate::registries::LOGINS;
 use crate::secrets::key_for_all;
 use crate::store::snapshot;
 
@@ -93,12 +95,16 @@ pub fn import(
     snapshot::rekey(&copy, |_| {
         Ok::<_, StateError>((opened.key.clone(), key_for_all(key)?))
     })?;
-    let logins = opened.logins.as_ref();
-    let placed = logins.map_or(Ok(()), |logins| {
-        file::put_logins(logins, opened.dir.path(), data_dir)
-    });
-    let placed = placed.and_then(|()| snapshot::put(&copy, &store));
-    placed.map_err(|source| StateError::Io {
+    let mut warnings = Vec::new();
+    if let Some(logins) = &opened.logins {
+        let adopted = client::adopt(&data_dir.join(LOGINS), logins.bytes());
+        warnings.extend(
+            adopted
+                .err()
+                .map(|error| super::no_logins(&error_chain(&error))),
+        );
+    }
+    snapshot::put(&copy, &store).map_err(|source| StateError::Io {
         what: format!("the state could not be put into {}", data_dir.display()),
         source,
     })?;
@@ -113,6 +119,7 @@ pub fn import(
         loaded: u32::try_from(opened.loaded.len()).unwrap_or(u32::MAX),
         missing,
         kept_tokens: Vec::new(),
+        warnings,
     })
 }
 
@@ -130,7 +137,6 @@ mod tests {
 
     use super::super::lock;
     use super::*;
-    use crate::registries::LOGINS;
     use crate::secrets::{NewValue, Vault};
     use crate::store::Store;
 

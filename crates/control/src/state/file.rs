@@ -297,15 +297,6 @@ fn next_archive(from: &mut impl Read) -> io::Result<Option<[u8; BLOCK]>> {
     }
 }
 
-/// Writes logins where a node reads them.
-pub(super) fn put_logins(logins: &SecretValue, aside: &Path, data_dir: &Path) -> io::Result<()> {
-    let aside = aside.join(LOGINS);
-    let mut file = File::create(&aside)?;
-    file.write_all(logins.bytes())?;
-    file.sync_all()?;
-    fs::rename(&aside, data_dir.join(LOGINS))
-}
-
 /// Removes what was left of folders that [`aside`] made by somebody who was killed.
 pub(super) fn sweep(parent: &Path) -> io::Result<()> {
     for entry in fs::read_dir(parent)?.flatten() {

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use futures_util::future::join_all;
 use layby_image::Image;
-use layby_model::AppName;
 use layby_model::secret::SecretValue;
-use serde_json::{Map, Value};
+use layby_model::{AppName, error_chain};
+use tokio::sync::OwnedMutexGuard;
 
 use super::file::{self, Opened, Taken};
 use super::lock::Cost;
@@ -17,7 +19,7 @@ use crate::api::Who;
 use crate::api::types::{EventKind, ImportedView, Problem, StateView};
 use crate::deploy::{self, images};
 use crate::plane::Plane;
-use crate::registries::LOGINS;
+use crate::secrets::Key;
 use crate::store::{StoreError, TakenOver, snapshot};
 
 /// What would be taken out.
@@ -72,16 +74,18 @@ pub(crate) async fn export(
 }
 
 /// Puts a state into this node: all of it at once, or nothing but its images. With `replace` what is here is taken down first,
-/// when all of the file was found to be right.
+/// when all of the file was found to be right and everything else that can fail was done or tried. `turn` is held to the end.
 ///
 /// # Errors
-/// 409: there is something, and it is not to be replaced. 422: the file is not right, or the passphrase is another one.
+/// 409: there is something, and it is not to be replaced. 422: the file is not right, or the passphrase is another one. What
+/// is refused after the take-down began says so.
 pub(crate) async fn import(
     plane: &Arc<Plane>,
     passphrase: SecretValue,
     replace: bool,
     from: impl Read + Send + 'static,
     who: &Who,
+    turn: OwnedMutexGuard<()>,
 ) -> Result<ImportedView, Problem> {
     file::check(&passphrase)?;
     if !replace && plane.store.content().await?.is_something() {
@@ -98,7 +102,7 @@ pub(crate) async fn import(
     let (task_plane, who) = (Arc::clone(plane), who.clone());
     let work = async move {
         let put = put(&task_plane, opened, replace, &who).await;
-        drop(kept);
+        drop((kept, turn));
         put
     };
     plane.carry_out(work).await
@@ -110,13 +114,36 @@ async fn put(
     replace: bool,
     who: &Who,
 ) -> Result<ImportedView, Problem> {
-    if replace {
-        take_down_all(plane, who).await?;
-    }
-    let (opened, taken) = take_over(plane, opened, replace).await?;
-    plane.jobs.reload().await;
-    for row in plane.store.services().await? {
-        deploy::tell_driver(plane, row).await;
+    let (vault, key) = plane.vault.to_be_filled().await?;
+    // Not held while services go; that it was changed meanwhile is seen below.
+    drop(vault);
+    let opened = rekey(opened, key).await?;
+    let (opened, taken) = match replace {
+        true => {
+            plane.store.rehearse(opened.copy()).await?;
+            // Nothing new comes from here until the state is here.
+            let closed = Closed::begin(plane).await;
+            let done = async {
+                take_down_all(plane, who).await?;
+                take_over(plane, opened, true).await
+            };
+            let done = done.await.map_err(half_way);
+            drop(closed);
+            done?
+        }
+        false => take_over(plane, opened, false).await?,
+    };
+    // It is here: what fails now is told, and stops nothing.
+    let mut warnings = Vec::new();
+    if let Some(theirs) = opened.logins {
+        let registries = plane.registries.clone();
+        let adopt = move || registries.adopt(theirs.bytes());
+        let adopted = tokio::task::spawn_blocking(adopt).await;
+        let failed = match adopted {
+            Ok(done) => done.err().map(|error| error_chain(&error)),
+            Err(error) => Some(error.to_string()),
+        };
+        warnings.extend(failed.map(|why| super::no_logins(&why)));
     }
     let count = opened.content.services.len() + opened.content.jobs.len();
     let text = format!("the state of a node was put in (services and jobs: {count})");
@@ -126,13 +153,23 @@ async fn put(
         digest, references, ..
     } in &opened.loaded
     {
-        images::push_own(plane, digest, references).await?;
+        if let Err(problem) = images::push_own(plane, digest, references).await {
+            warnings.push(format!(
+                "the image {digest} has no name in the node's registry ({}): push it again",
+                problem.detail
+            ));
+        }
     }
     plane.desk.pushed();
     let store = Arc::clone(&plane.images);
     let needs = opened.content.images;
-    let views = tokio::task::spawn_blocking(move || image_views(needs, &store));
-    let mut missing = views.await.map_err(images::broke_off)?;
+    let views = tokio::task::spawn_blocking(move || image_views(needs, &store)).await;
+    let mut missing = views.unwrap_or_else(|error| {
+        warnings.push(format!(
+            "which images are missing could not be found out ({error}): `layby ls` shows what does not run"
+        ));
+        Vec::new()
+    });
     missing.retain(|image| image.size_bytes.is_none());
     Ok(ImportedView {
         services: opened.content.services,
@@ -140,17 +177,51 @@ async fn put(
         loaded: u32::try_from(opened.loaded.len()).unwrap_or(u32::MAX),
         missing,
         kept_tokens: taken.kept_tokens,
+        warnings,
     })
 }
 
-/// Takes down every app of this node.
+/// Encrypts the secrets of a state with the node's key, if they are not.
+async fn rekey(mut opened: Opened, key: Key) -> Result<Opened, Problem> {
+    if opened.key.bytes() == key.bytes() {
+        return Ok(opened);
+    }
+    let rekeyed = tokio::task::spawn_blocking(move || {
+        let keys = (opened.key.clone(), key.clone());
+        snapshot::rekey(&opened.copy(), |_| Ok::<_, StoreError>(keys))?;
+        opened.key = key;
+        Ok::<_, StoreError>(opened)
+    });
+    Ok(rekeyed.await.map_err(images::broke_off)??)
+}
+
+/// No revision and no job is written while it is there.
+struct Closed<'a>(&'a Plane);
+
+impl<'a> Closed<'a> {
+    async fn begin(plane: &'a Plane) -> Self {
+        // Who writes just now comes first, and is taken down with the rest.
+        let _turn = plane.deploys.lock().await;
+        plane.replacing.store(true, Ordering::Release);
+        Self(plane)
+    }
+}
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        self.0.replacing.store(false, Ordering::Release);
+    }
+}
+
+/// Takes down every app of this node, all at a time; tells the first thing that went wrong when all are done.
 async fn take_down_all(plane: &Arc<Plane>, who: &Who) -> Result<(), Problem> {
     let services = plane.all_drivers().into_iter().map(|(id, _)| id.app);
     let shown = plane.jobs.shown();
     let jobs = shown.shelves.keys().map(|id| id.app.clone());
     let apps: BTreeSet<AppName> = services.chain(jobs).collect();
-    for app in apps {
-        match deploy::down(plane, &app, who).await {
+    let downs = apps.iter().map(|app| deploy::down(plane, app, who));
+    for done in join_all(downs).await {
+        match done {
             // Somebody else was faster.
             Err(problem) if problem.status == 404 => {}
             done => drop(done?),
@@ -159,39 +230,36 @@ async fn take_down_all(plane: &Arc<Plane>, who: &Who) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The one write that makes the state this node's, and what else has to be as it says from then on.
+/// The one write that makes the state this node's. Who drives services and jobs is told in the same turn, and nothing fails
+/// after the write.
 async fn take_over(
     plane: &Arc<Plane>,
     opened: Opened,
     replace: bool,
 ) -> Result<(Opened, TakenOver), Problem> {
     let _turn = plane.deploys.lock().await;
-    let (_vault, key) = plane.vault.to_be_filled().await?;
-    let copy = opened.copy();
-    let rekeyed = tokio::task::spawn_blocking(move || {
-        snapshot::rekey(&opened.copy(), |_| {
-            Ok::<_, StoreError>((opened.key.clone(), key))
-        })?;
-        Ok::<_, StoreError>(opened)
-    });
-    let opened = rekeyed.await.map_err(images::broke_off)??;
+    let (vault, key) = plane.vault.to_be_filled().await?;
+    let opened = rekey(opened, key).await?;
     let tokens = plane.doorman.turn().await;
-    let taken = plane.store.take_over(copy, replace).await?;
-    let taken = taken.ok_or_else(occupied)?;
-    tokens.admit(plane.store.tokens().await?);
+    let taken = plane.store.take_over(opened.copy(), replace).await?;
+    let mut taken = taken.ok_or_else(occupied)?;
+    tokens.admit(std::mem::take(&mut taken.tokens));
+    drop(vault);
     plane.count_replicas(&taken.replicas);
-    if let Some(theirs) = &opened.logins {
-        let data_dir = plane.config.data_dir.clone();
-        let own = std::fs::read(data_dir.join(LOGINS)).unwrap_or_default();
-        let merged = merged(&own, theirs);
-        let placed = file::put_logins(&merged, opened.dir.path(), &data_dir);
-        placed.map_err(|error| {
-            Problem::failed(format!(
-                "all is put in but the logins at other registries, which could not be written: {error}"
-            ))
-        })?;
+    plane.jobs.reload().await;
+    for row in std::mem::take(&mut taken.services) {
+        deploy::tell_driver(plane, row).await;
     }
     Ok((opened, taken))
+}
+
+/// What is said when it ends between the two.
+fn half_way(mut problem: Problem) -> Problem {
+    problem.detail = format!(
+        "{} (what was here is taken down, or still on its way, and nothing was put in: wait until `layby ls` shows nothing, then run it again)",
+        problem.detail
+    );
+    problem
 }
 
 /// Where the node keeps what is gone with its next start.
@@ -204,40 +272,4 @@ fn occupied() -> Problem {
         "this node has services, jobs or secrets, and a state is put into one that has none",
     )
     .hint("`layby state import FILE --replace` takes them down first; volumes stay")
-}
-
-/// Logins in the form of a Docker configuration (`auths`); where both have one, the node's own stays.
-fn merged(own: &[u8], theirs: &SecretValue) -> SecretValue {
-    let read = |bytes: &[u8]| serde_json::from_slice::<Map<String, Value>>(bytes).ok();
-    let (Some(mut own), Some(theirs_read)) = (read(own), read(theirs.bytes())) else {
-        return theirs.clone();
-    };
-    let auths = own
-        .entry("auths")
-        .or_insert_with(|| Value::Object(Map::new()));
-    let more = theirs_read.get("auths").and_then(Value::as_object);
-    if let (Some(auths), Some(more)) = (auths.as_object_mut(), more) {
-        for (registry, login) in more {
-            auths
-                .entry(registry.clone())
-                .or_insert_with(|| login.clone());
-        }
-    }
-    SecretValue::new(serde_json::to_vec(&own).unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn logins_of_the_node_itself_stay_and_others_come_to_them() {
-        let theirs = SecretValue::new(br#"{"auths":{"a":{"auth":"1"},"b":{"auth":"2"}}}"#.to_vec());
-        let own = br#"{"auths":{"a":{"auth":"own"}}}"#;
-        let merged: Value =
-            serde_json::from_slice(super::merged(own, &theirs).bytes()).expect("JSON");
-        assert_eq!(merged["auths"]["a"]["auth"], "own");
-        assert_eq!(merged["auths"]["b"]["auth"], "2");
-        assert_eq!(super::merged(b"", &theirs).bytes(), theirs.bytes());
-    }
 }

@@ -58,6 +58,13 @@ pub enum StateError {
     Key(#[from] KeyError),
 }
 
+/// What is told where the logins of a state could not be added to the node's.
+fn no_logins(why: &str) -> String {
+    format!(
+        "the logins at other registries were not put in ({why}): say them again with `layby login`"
+    )
+}
+
 /// What is shown of a store's content beside these images.
 pub(crate) fn view(content: Content, images: &Images) -> StateView {
     StateView {

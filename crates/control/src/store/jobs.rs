@@ -155,20 +155,7 @@ pub(crate) struct NewRun {
 impl Store {
     /// Every job, and every service that has runs.
     pub(crate) async fn shelves(&self) -> Result<BTreeMap<ServiceId, Shelf>, StoreError> {
-        self.call(|db| {
-            let names: Vec<(String, String)> = db
-                .prepare_cached("SELECT app, job FROM jobs UNION SELECT app, job FROM job_runs")?
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-                .collect::<rusqlite::Result<_>>()?;
-            let mut shelves = BTreeMap::new();
-            for (app, job) in names {
-                let id: ServiceId = format!("{app}/{job}").parse().map_err(unreadable)?;
-                let shelf = read(db, &id)?;
-                shelves.insert(id, shelf);
-            }
-            Ok(shelves)
-        })
-        .await
+        self.call(|db| shelves(db)).await
     }
 
     /// One of them; empty if there is none.
@@ -501,6 +488,21 @@ fn insert_run(tx: &Transaction<'_>, new: &NewRun, now_ms: u64) -> rusqlite::Resu
         Cause::Command => 0,
     };
     Ok(RunId(run))
+}
+
+/// All jobs, and all services that have runs.
+pub(super) fn shelves(db: &Connection) -> rusqlite::Result<BTreeMap<ServiceId, Shelf>> {
+    let names: Vec<(String, String)> = db
+        .prepare_cached("SELECT app, job FROM jobs UNION SELECT app, job FROM job_runs")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut shelves = BTreeMap::new();
+    for (app, job) in names {
+        let id: ServiceId = format!("{app}/{job}").parse().map_err(unreadable)?;
+        let shelf = read(db, &id)?;
+        shelves.insert(id, shelf);
+    }
+    Ok(shelves)
 }
 
 fn read(db: &Connection, id: &ServiceId) -> rusqlite::Result<Shelf> {

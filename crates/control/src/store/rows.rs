@@ -147,20 +147,7 @@ impl Store {
 
     /// Every service.
     pub(crate) async fn services(&self) -> Result<Vec<Row>, StoreError> {
-        self.call(|db| {
-            let names: Vec<(String, String)> = db
-                .prepare_cached("SELECT app, service FROM services ORDER BY app, service")?
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-                .collect::<rusqlite::Result<_>>()?;
-            names
-                .into_iter()
-                .map(|(app, service)| {
-                    let id = format!("{app}/{service}").parse().map_err(unreadable)?;
-                    read(db, &id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
-                })
-                .collect()
-        })
-        .await
+        self.call(|db| services(db)).await
     }
 
     /// One service.
@@ -502,6 +489,21 @@ fn next_address(tx: &Transaction<'_>) -> rusqlite::Result<Option<u32>> {
     };
     tx.execute("UPDATE meta SET value = ?1 WHERE key = 'address'", [next])?;
     Ok(Some(next))
+}
+
+/// All services.
+pub(super) fn services(db: &Connection) -> rusqlite::Result<Vec<Row>> {
+    let names: Vec<(String, String)> = db
+        .prepare_cached("SELECT app, service FROM services ORDER BY app, service")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    names
+        .into_iter()
+        .map(|(app, service)| {
+            let id = format!("{app}/{service}").parse().map_err(unreadable)?;
+            read(db, &id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+        })
+        .collect()
 }
 
 pub(super) fn read(db: &Connection, id: &ServiceId) -> rusqlite::Result<Option<Row>> {

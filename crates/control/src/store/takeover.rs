@@ -2,13 +2,13 @@
 //!
 //! What a table is not said to need otherwise below is replaced as a whole, so that a new table needs nothing here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use layby_model::ReplicaId;
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior, ffi};
 
-use super::rows::{next_generation, unreadable};
-use super::{Store, StoreError, content};
+use super::rows::{self, next_generation, unreadable};
+use super::{Row, Store, StoreError, Token, content, jobs, tokens};
 
 /// What is of the node and its life, or has a rule of its own.
 const OTHERWISE: &[&str] = &[
@@ -23,12 +23,16 @@ const OTHERWISE: &[&str] = &[
 ];
 
 /// What came of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct TakenOver {
     /// Tokens of the node itself that stayed where the copy had others of the same names.
     pub(crate) kept_tokens: Vec<String>,
     /// The replicas that the copy's runs of jobs had: no new one may have such an id.
     pub(crate) replicas: Vec<ReplicaId>,
+    /// The services that there are now. Read before the last word: whoever tells of them needs no look that could fail.
+    pub(crate) services: Vec<Row>,
+    /// The tokens that there are now.
+    pub(crate) tokens: Vec<Token>,
 }
 
 impl Store {
@@ -40,19 +44,34 @@ impl Store {
         copy: PathBuf,
         replace: bool,
     ) -> Result<Option<TakenOver>, StoreError> {
-        self.call(move |db| {
-            // Not possible within a transaction.
-            db.execute(
-                "ATTACH DATABASE ?1 AS other",
-                [copy.to_string_lossy().into_owned()],
-            )?;
-            let taken = take_over(db, replace);
-            let detached = db.execute_batch("DETACH DATABASE other");
-            let taken = taken?;
-            detached.map(|()| taken)
-        })
-        .await
+        self.call(move |db| with_other(db, &copy, |db| take_over(db, replace)))
+            .await
     }
+
+    /// Does all that [`Store::take_over`] does but for the last word, as if nothing were here: what would fail then fails
+    /// now, and nothing is changed.
+    pub(crate) async fn rehearse(&self, copy: PathBuf) -> Result<(), StoreError> {
+        self.call(move |db| with_other(db, &copy, rehearse)).await
+    }
+}
+
+/// Works with a copy beside the store, as `other`.
+fn with_other<T>(
+    db: &mut Connection,
+    copy: &Path,
+    work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let detach = |db: &Connection| db.execute_batch("DETACH DATABASE other");
+    // One that stayed from the last time; there is none, usually.
+    let _ = detach(db);
+    // Not possible within a transaction.
+    db.execute("ATTACH DATABASE ?1 AS other", [copy.to_string_lossy()])?;
+    let done = work(db);
+    // What is done is done, whatever becomes of the copy.
+    if let Err(error) = detach(db) {
+        tracing::warn!(%error, "a copy of a store stays open");
+    }
+    done
 }
 
 fn take_over(db: &mut Connection, replace: bool) -> rusqlite::Result<Option<TakenOver>> {
@@ -62,18 +81,39 @@ fn take_over(db: &mut Connection, replace: bool) -> rusqlite::Result<Option<Take
     if !is_free || (here.secrets > 0 && !replace) {
         return Ok(None);
     }
+    let taken = fill(&tx)?;
+    tx.commit()?;
+    Ok(Some(taken))
+}
+
+fn rehearse(db: &mut Connection) -> rusqlite::Result<()> {
+    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    fill(&tx)?;
+    if tx.prepare("PRAGMA main.foreign_key_check")?.exists([])? {
+        // As the last word would say.
+        let code = ffi::Error::new(ffi::SQLITE_CONSTRAINT_FOREIGNKEY);
+        return Err(rusqlite::Error::SqliteFailure(code, None));
+    }
+    // Onto the disk, which may be full.
+    tx.cache_flush()?;
+    tx.rollback()
+}
+
+/// Puts the rows of the copy in the place of those that are here.
+fn fill(tx: &Transaction<'_>) -> rusqlite::Result<TakenOver> {
     // Rows come before those that they refer to.
     tx.pragma_update(None, "defer_foreign_keys", true)?;
     let tables: Vec<String> = tx
         .prepare("SELECT name FROM other.sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")?
         .query_map([], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    for table in tables
-        .iter()
-        .filter(|name| !OTHERWISE.contains(&name.as_str()))
-    {
+    let is_whole = |name: &&String| !OTHERWISE.contains(&name.as_str());
+    // All go first: with a row go those that refer to it.
+    for table in tables.iter().filter(is_whole) {
         tx.execute(&format!("DELETE FROM main.{table}"), [])?;
-        let columns = columns(&tx, table)?;
+    }
+    for table in tables.iter().filter(is_whole) {
+        let columns = columns(tx, table)?;
         tx.execute(
             &format!("INSERT INTO main.{table} ({columns}) SELECT {columns} FROM other.{table}"),
             [],
@@ -93,14 +133,16 @@ fn take_over(db: &mut Connection, replace: bool) -> rusqlite::Result<Option<Take
     tx.execute_batch(
         "INSERT INTO main.tokens SELECT * FROM other.tokens WHERE true ON CONFLICT DO NOTHING",
     )?;
-    record(&tx)?;
-    meta(&tx)?;
-    let replicas = replicas(&tx)?;
-    tx.commit()?;
-    Ok(Some(TakenOver {
+    record(tx)?;
+    meta(tx)?;
+    // What is read again by whoever drives the jobs.
+    jobs::shelves(tx)?;
+    Ok(TakenOver {
         kept_tokens,
-        replicas,
-    }))
+        replicas: replicas(tx)?,
+        services: rows::services(tx)?,
+        tokens: tokens::tokens(tx)?,
+    })
 }
 
 /// What happened there comes before what happened here. What is known here already, of a node that gets back what was its
@@ -197,6 +239,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_copy_that_the_store_would_not_take_is_known_before_anything_is_changed() {
+        let dir = TempDir::new().expect("a folder");
+        let (lost, new) = (lived(&dir, "lost", 1).await, lived(&dir, "new", 1).await);
+        drop(lost);
+        let copy = dir.path().join("copy");
+        snapshot::take(&dir.path().join("lost"), &copy).expect("a copy");
+        let db = Connection::open(&copy).expect("a database");
+        db.pragma_update(None, "foreign_keys", false)
+            .expect("a setting");
+        for bad in [
+            "INSERT INTO tokens (name, hash, pull, push, repository, created_at) VALUES ('x', x'00', 1, 1, '*', 'once')",
+            "DELETE FROM tokens; INSERT INTO revisions (app, service, revision, spec, created_at, deadline_ms, outcome)
+                 VALUES ('shop', 'web', 1, '{}', '2026-11-29T02:42:26.9Z', 1, 'live')",
+        ] {
+            db.execute_batch(bad).expect("to write");
+            assert!(new.rehearse(copy.clone()).await.is_err(), "{bad}");
+        }
+        assert_eq!(new.tokens().await.expect("tokens"), []);
+        db.execute_batch("DELETE FROM revisions").expect("to write");
+        drop(db);
+        new.rehearse(copy).await.expect("it is right");
+    }
+
+    #[tokio::test]
     async fn a_record_comes_before_what_is_here_and_once_and_lives_are_counted_on() {
         let dir = TempDir::new().expect("a folder");
         let lost = lived(&dir, "lost", 7).await;
@@ -205,6 +271,12 @@ mod tests {
         let copy = dir.path().join("copy");
         snapshot::take(&dir.path().join("lost"), &copy).expect("a copy");
         snapshot::migrate(&copy).expect("of the newest format");
+        new.rehearse(copy.clone()).await.expect("it would be taken");
+        assert_eq!(
+            new.newest_event().await.expect("events"),
+            Some(1),
+            "nothing is written"
+        );
         for _ in 0..2 {
             let taken = new.take_over(copy.clone(), false).await.expect("to write");
             assert_eq!(taken, Some(TakenOver::default()));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 use super::rows::unreadable;
 use super::{Store, StoreError};
@@ -35,30 +35,7 @@ pub(crate) struct Token {
 impl Store {
     /// Every token, by name.
     pub(crate) async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
-        self.call(|db| {
-            db.prepare_cached(
-                "SELECT name, hash, pull, push, repository, created_at, expires_at, role, apps FROM tokens ORDER BY name",
-            )?
-            .query_map([], |row| {
-                let time = |text: String| text.parse::<Timestamp>().map_err(unreadable);
-                Ok(Token {
-                    name: row.get(0)?,
-                    hash: row.get(1)?,
-                    pull: row.get(2)?,
-                    push: row.get(3)?,
-                    repository: row.get(4)?,
-                    created_at: time(row.get(5)?)?,
-                    expires_at: row.get::<_, Option<String>>(6)?.map(time).transpose()?,
-                    // A role that this Layby does not know is none.
-                    role: (row.get::<_, Option<String>>(7)?).and_then(|text| Role::of(&text)),
-                    apps: (row.get::<_, Option<String>>(8)?)
-                        .map(|text| serde_json::from_str(&text).map_err(unreadable))
-                        .transpose()?,
-                })
-            })?
-            .collect()
-        })
-        .await
+        self.call(|db| tokens(db)).await
     }
 
     /// Adds a token. `false`: one of that name is there.
@@ -90,4 +67,29 @@ impl Store {
         self.call(move |db| Ok(db.execute("DELETE FROM tokens WHERE name = ?1", [name])? == 1))
             .await
     }
+}
+
+/// All tokens, by name.
+pub(super) fn tokens(db: &Connection) -> rusqlite::Result<Vec<Token>> {
+    db.prepare_cached(
+        "SELECT name, hash, pull, push, repository, created_at, expires_at, role, apps FROM tokens ORDER BY name",
+    )?
+    .query_map([], |row| {
+        let time = |text: String| text.parse::<Timestamp>().map_err(unreadable);
+        Ok(Token {
+            name: row.get(0)?,
+            hash: row.get(1)?,
+            pull: row.get(2)?,
+            push: row.get(3)?,
+            repository: row.get(4)?,
+            created_at: time(row.get(5)?)?,
+            expires_at: row.get::<_, Option<String>>(6)?.map(time).transpose()?,
+            // A role that this Layby does not know is none.
+            role: (row.get::<_, Option<String>>(7)?).and_then(|text| Role::of(&text)),
+            apps: (row.get::<_, Option<String>>(8)?)
+                .map(|text| serde_json::from_str(&text).map_err(unreadable))
+                .transpose()?,
+        })
+    })?
+    .collect()
 }

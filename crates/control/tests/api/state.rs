@@ -145,3 +145,48 @@ async fn what_came_is_there_after_a_restart_and_a_new_run_has_no_old_ones_name()
     new.restart().await;
     over(&new, 2).await;
 }
+
+#[tokio::test]
+async fn nothing_is_taken_down_before_all_that_can_fail_and_nothing_new_comes_until_the_state_is_here()
+ {
+    let (lost, new) = (World::new().await, World::new().await);
+    lost.up_as("shop", &compose("fake/ok", ""), "").await;
+    let logins = r#"{"auths":{"a.io":{"auth":"bWU6MQ=="}}}"#;
+    std::fs::write(lost.dir.path().join("registries.json"), logins).expect("written");
+    let file = export(&lost, "").await;
+    new.up_as("blog", &compose("fake/ok", ""), "").await;
+
+    let key = new.dir.path().join("master.key");
+    std::fs::write(&key, "no key").expect("written");
+    let refused = import(&new, "?replace=true", &OPENS, &file).await;
+    assert_eq!(refused.expect_err("no key").status, 409);
+    let detail = new.detail("blog/web").await;
+    assert_eq!(
+        (detail.view.revision, detail.view.replicas_ready),
+        (1, 1),
+        "nothing is touched"
+    );
+    std::fs::remove_file(key).expect("removed");
+
+    // Logins that cannot be read stay; what is put in all the same goes on.
+    std::fs::write(new.dir.path().join("registries.json"), "{").expect("written");
+    new.gateway.confirms.send_replace(false);
+    let meanwhile = async {
+        let goes = "it is being taken down".to_owned();
+        new.until("blog/web", |detail| detail.conditions.contains(&goes))
+            .await;
+        let other = new.up_as("news", &compose("fake/ok", ""), "").await;
+        assert_eq!(other.status, 409, "{other:?}");
+        new.gateway.confirms.send_replace(true);
+    };
+    let (done, ()) = tokio::join!(import(&new, "?replace=true", &OPENS, &file), meanwhile);
+    let done = done.expect("put in");
+    assert_eq!(done.services, ["shop/web"]);
+    assert!(done.warnings[0].contains("registries.json"), "{done:?}");
+    let left = std::fs::read_to_string(new.dir.path().join("registries.json"));
+    assert_eq!(left.expect("it is there"), "{");
+    new.until("shop/web", |detail| detail.view.replicas_ready == 1)
+        .await;
+    let other = new.up_as("news", &compose("fake/ok", ""), "").await;
+    assert_eq!(other.code(), 0, "{other:?}");
+}

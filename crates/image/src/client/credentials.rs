@@ -1,7 +1,7 @@
 //! Credentials as Docker's config.json keeps them: in the file, or behind a helper program. Podman's auth.json is
 //! of the same form.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fmt;
 use std::fs;
@@ -249,22 +249,66 @@ pub fn log_out(file: &Path, registry: &str) -> Result<bool, Error> {
     })
 }
 
+/// Adds to a file (mode 0600) what another one held that is not in it; where both have something, the file's own stays.
+///
+/// # Errors
+/// One of both cannot be understood, or the file cannot be read or written. It is as it was then.
+pub fn adopt(file: &Path, theirs: &[u8]) -> Result<(), Error> {
+    let mut theirs: Map<String, Value> = parse(Path::new("what is to be added"), theirs)?;
+    let more = match theirs.remove("auths") {
+        Some(Value::Object(more)) => more,
+        None => Map::new(),
+        Some(_) => return Err(no_auths("what is to be added")),
+    };
+    change_document(file, |document| {
+        for (key, value) in theirs {
+            document.entry(key).or_insert(value);
+        }
+        let auths = auths_of(file, document)?;
+        let known: BTreeSet<String> = auths.keys().map(|key| canonical(key)).collect();
+        auths.extend(
+            more.into_iter()
+                .filter(|(key, _)| !known.contains(&canonical(key))),
+        );
+        Ok(true)
+    })
+    .map(drop)
+}
+
 /// Changes the `auths` of a file, and keeps all else in it as it is.
 fn change(file: &Path, edit: impl FnOnce(&mut Map<String, Value>) -> bool) -> Result<bool, Error> {
+    change_document(file, |document| Ok(edit(auths_of(file, document)?)))
+}
+
+fn auths_of<'d>(
+    file: &Path,
+    document: &'d mut Map<String, Value>,
+) -> Result<&'d mut Map<String, Value>, Error> {
+    let auths = document
+        .entry("auths")
+        .or_insert_with(|| Value::Object(Map::new()));
+    auths
+        .as_object_mut()
+        .ok_or_else(|| no_auths(&file.display().to_string()))
+}
+
+fn no_auths(what: &str) -> Error {
+    Error::Malformed {
+        what: what.to_owned(),
+        reason: "its auths are no object".to_owned(),
+    }
+}
+
+/// Changes a file, if `edit` says that there is something to write.
+fn change_document(
+    file: &Path,
+    edit: impl FnOnce(&mut Map<String, Value>) -> Result<bool, Error>,
+) -> Result<bool, Error> {
     let mut document: Map<String, Value> = match read(file)? {
         Some(bytes) => parse(file, &bytes)?,
         None => Map::new(),
     };
-    let auths = document
-        .entry("auths")
-        .or_insert_with(|| Value::Object(Map::new()));
-    let Value::Object(auths) = auths else {
-        return Err(Error::Malformed {
-            what: file.display().to_string(),
-            reason: "its auths are no object".to_owned(),
-        });
-    };
-    if !edit(auths) {
+    if !edit(&mut document)? {
         return Ok(false);
     }
     let mut bytes = serde_json::to_vec_pretty(&document).unwrap_or_default();
@@ -282,7 +326,11 @@ fn change(file: &Path, edit: impl FnOnce(&mut Map<String, Value>) -> bool) -> Re
         new.set_permissions(fs::Permissions::from_mode(0o600))?;
         new.write_all(&bytes)?;
         new.sync_all()?;
-        fs::rename(&aside, file)
+        fs::rename(&aside, file)?;
+        match file.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            Some(dir) => fs::File::open(dir)?.sync_all(),
+            None => fs::File::open(".")?.sync_all(),
+        }
     };
     written().map_err(io_error("write", file))?;
     Ok(true)
@@ -483,6 +531,25 @@ mod tests {
         assert!(!log_out(&file, "docker.io").unwrap());
         assert_eq!(user_of(&keyring, "docker.io", "x"), None);
         assert!(log_in(&file, "a.io", "a:b", "x").is_err());
+    }
+
+    #[test]
+    fn logins_of_a_file_stay_and_others_come_to_them() {
+        let (_dir, keyring, file) = keyring(r#"{"auths": {"a.io": {"auth": "bWU6MQ=="}}}"#);
+        let theirs = r#"{"auths": {"https://a.io": {"auth": "eA=="}, "b.io": {"auth": "dXM6Mg=="}}, "x": 1}"#;
+        adopt(&file, theirs.as_bytes()).unwrap();
+        assert_eq!(user_of(&keyring, "a.io", "x").as_deref(), Some("me/1"));
+        assert_eq!(user_of(&keyring, "b.io", "x").as_deref(), Some("us/2"));
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        for (own, theirs) in [("{", "{}"), ("{}", "["), ("{}", r#"{"auths": 1}"#)] {
+            fs::write(&file, own).unwrap();
+            assert!(adopt(&file, theirs.as_bytes()).is_err(), "{own} {theirs}");
+            assert_eq!(fs::read_to_string(&file).unwrap(), own);
+        }
+        fs::remove_file(&file).unwrap();
+        adopt(&file, theirs.as_bytes()).unwrap();
+        assert!(fs::read_to_string(&file).unwrap().contains("\"x\": 1"));
     }
 
     #[test]

@@ -245,6 +245,9 @@ fn tell_done(done: &ImportedView) {
         "These images are needed and not here: load (`layby image load`), push, pull or build them first:",
         made.into_iter(),
     );
+    for warning in &done.warnings {
+        tell!("warning: {warning}");
+    }
     for token in &done.kept_tokens {
         tell!("the token {token} stays the node's own: the state had another one of that name");
     }

@@ -47,4 +47,7 @@ pub struct ImportedView {
     pub missing: Vec<StateImage>,
     /// Tokens of the node itself that stayed where the state had others of the same names.
     pub kept_tokens: Vec<String>,
+    /// What could not be put in, or not be found out: one sentence each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
