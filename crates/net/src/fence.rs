@@ -76,6 +76,9 @@ impl Fence {
     /// not redirected: the rules outlive a node that was killed, and meanwhile a port may be a program's that is asked from
     /// this machine. Or the machine gives it to a connection that begins here, the gateway's own to a replica, say: so answers
     /// always pass.
+    ///
+    /// What comes from an internal network to the machine itself is names and virtual addresses, both redirected, or an answer; all
+    /// else is dropped, since whatever listens on the machine (a published port, a proxy, sshd) would be a way out.
     fn table(&self, doors: &BTreeSet<Door>) -> String {
         let Self {
             names,
@@ -142,6 +145,7 @@ table ip {table} {{
         iifname != \"lo\" meta l4proto {{ tcp, udp }} th dport {dns_port} ct direction original ct status ! dnat drop
         ip daddr {range} icmp type echo-request accept
         ip daddr {range} reject
+        iifname @internal ct direction original ct status ! dnat drop
     }}
     chain forward {{
         type filter hook forward priority filter; policy accept;

@@ -12,7 +12,7 @@ use crate::claims::{Claims, Remembered};
 use crate::dns::machines_resolvers;
 use crate::error::{Collect, Error, whole};
 use crate::link::{self, Device};
-use crate::names::{Names, check_id};
+use crate::names::{Names, check_id, is_internal};
 use crate::namespace;
 use crate::subnet::{self, APP_PREFIX, NODE_PREFIX, Subnet};
 
@@ -111,6 +111,14 @@ pub(crate) async fn sweep(
             errors.add(remove_with_ports(survey, device).await);
             continue;
         };
+        if subnet::is_internal(number) != app.as_deref().is_some_and(is_internal) {
+            tracing::warn!(
+                "removing the bridge {} of an older Layby, whose number is one of internal networks now: the replicas on it are made anew on another",
+                device.name
+            );
+            errors.add(remove_with_ports(survey, device).await);
+            continue;
+        }
         let mut attached = BTreeMap::new();
         for port in ports(survey, device) {
             match parse_alias(&port.alias) {

@@ -76,10 +76,12 @@ impl Alias {
             Message::from_vec(found).ok()?,
         );
         let query = asked.queries.first()?;
-        let stands = record(query, RData::CNAME(CNAME(self.host.clone())));
-        let records = std::iter::once(stands).chain(found.answers.iter().cloned());
+        let records = std::iter::once(stands_for(query, &self.host));
+        let records = records.chain(found.answers.iter().cloned());
         let whole = answer(&asked, found.metadata.response_code, records.collect());
-        if longest.is_none_or(|longest| whole.len() <= longest) {
+        // A part of the addresses is not to be taken for all of them.
+        let fits = longest.is_none_or(|longest| whole.len() <= longest);
+        if fits && !found.metadata.truncation {
             return Some(whole);
         }
         let mut cut = Message::from_vec(&answer(&asked, ResponseCode::NoError, Vec::new())).ok()?;
@@ -125,35 +127,40 @@ pub(crate) fn plan(directory: &Directory, from: Ipv4Addr, question: &[u8]) -> Pl
     {
         return say(ResponseCode::Refused);
     }
-    let records = match look_up(directory, bridge, query) {
-        Known::Own(addresses) => {
-            let asked = matches!(query.query_type(), RecordType::A | RecordType::ANY);
-            let addresses = addresses.into_iter().filter(|_| asked);
-            addresses
-                .map(|address| record(query, RData::A(A(address))))
-                .collect()
-        }
+    let kind = query.query_type();
+    let records = match look_up(directory, bridge, query.name(), kind) {
+        Known::Own(addresses) => own_records(query.name(), kind, addresses),
         Known::Address(name) => match Name::from_ascii(format!("{name}.")) {
             Ok(name) => vec![record(query, RData::PTR(PTR(name)))],
             Err(_) => return say(ResponseCode::NXDomain),
         },
         Known::Nothing => return say(ResponseCode::NXDomain),
-        // Who reaches nothing outside asks nobody there either: a name can carry what is not to leave.
-        Known::Alias(_) | Known::Elsewhere if is_internal(bridge) => {
-            return say(ResponseCode::NXDomain);
-        }
-        Known::Alias(host) => match Alias::of(&message, &host) {
-            Some(alias) => {
-                let longest = usize::from(takes(&message));
-                let alias = Some(alias);
-                return Plan::Forward {
-                    bridge,
-                    longest,
-                    alias,
-                };
+        Known::Alias(host) => {
+            let Some(alias) = Alias::of(&message, &host) else {
+                return say(ResponseCode::NXDomain);
+            };
+            // It may be a name of the node's own, which nobody else is asked for.
+            match look_up(directory, bridge, &alias.host, kind) {
+                Known::Own(addresses) => {
+                    let stands = std::iter::once(stands_for(query, &alias.host));
+                    let addresses = own_records(&alias.host, kind, addresses);
+                    stands.chain(addresses).collect()
+                }
+                Known::Elsewhere if !is_internal(bridge) => {
+                    return Plan::Forward {
+                        bridge,
+                        longest: usize::from(takes(&message)),
+                        alias: Some(alias),
+                    };
+                }
+                // One that stands for a third is followed no further: it could lead back here.
+                Known::Elsewhere | Known::Nothing | Known::Alias(_) | Known::Address(_) => {
+                    return say(ResponseCode::NXDomain);
+                }
             }
-            None => return say(ResponseCode::NXDomain),
-        },
+        }
+        // Who reaches nothing outside asks nobody there either: a name can carry what is not to leave.
+        Known::Elsewhere if is_internal(bridge) => return say(ResponseCode::NXDomain),
         Known::Elsewhere => {
             let longest = usize::from(takes(&message));
             return Plan::Forward {
@@ -172,8 +179,8 @@ pub(crate) fn failure(question: &[u8]) -> Option<Vec<u8>> {
     Some(answer(&message, ResponseCode::ServFail, Vec::new()))
 }
 
-fn look_up(directory: &Directory, bridge: u8, query: &Query) -> Known {
-    let name = query.name().to_ascii().to_ascii_lowercase();
+fn look_up(directory: &Directory, bridge: u8, name: &Name, kind: RecordType) -> Known {
+    let name = name.to_ascii().to_ascii_lowercase();
     let name = name.strip_suffix('.').unwrap_or(&name);
     let gateway = directory.node.app(bridge).gateway();
     let app = directory.apps.get(&bridge);
@@ -195,7 +202,10 @@ fn look_up(directory: &Directory, bridge: u8, query: &Query) -> Known {
         };
     }
     match name {
-        "host.layby.internal" | "host.docker.internal" | "gateway.docker.internal" => {
+        // From an internal network the machine is not reached.
+        "host.layby.internal" | "host.docker.internal" | "gateway.docker.internal"
+            if !is_internal(bridge) =>
+        {
             return Known::Own(vec![gateway]);
         }
         _ if is_below(name, "layby.internal") || is_below(name, "docker.internal") => {
@@ -228,9 +238,8 @@ fn look_up(directory: &Directory, bridge: u8, query: &Query) -> Known {
     let of_others = others.into_iter().any(|names| names.contains_key(name));
     // No resolver of the world has an address for a name without a dot; one that makes one up must not stand in for
     // a service that is not deployed yet.
-    let alone = !name.is_empty()
-        && !name.contains('.')
-        && matches!(query.query_type(), RecordType::A | RecordType::AAAA);
+    let alone =
+        !name.is_empty() && !name.contains('.') && matches!(kind, RecordType::A | RecordType::AAAA);
     match of_others || alone {
         true => Known::Nothing,
         false => Known::Elsewhere,
@@ -251,6 +260,20 @@ fn reversed(labels: &str) -> Option<Ipv4Addr> {
 
 fn record(query: &Query, data: RData) -> Record {
     Record::from_rdata(query.name().clone(), TTL_S, data)
+}
+
+/// Who asked for a name gets the name that it stands for.
+fn stands_for(query: &Query, host: &Name) -> Record {
+    record(query, RData::CNAME(CNAME(host.clone())))
+}
+
+/// What is answered of an own name's `addresses` to who asks for records of `kind`.
+fn own_records(name: &Name, kind: RecordType, addresses: Vec<Ipv4Addr>) -> Vec<Record> {
+    let asked = matches!(kind, RecordType::A | RecordType::ANY);
+    let addresses = addresses.into_iter().filter(|_| asked);
+    addresses
+        .map(|address| Record::from_rdata(name.clone(), TTL_S, RData::A(A(address))))
+        .collect()
 }
 
 /// How long an answer over UDP may be for the one who sent `message`.
@@ -313,7 +336,19 @@ mod tests {
             names: Arc::new(names),
             aliases: Arc::new(BTreeMap::from([(
                 "shop".to_owned(),
-                BTreeMap::from([("cloud".to_owned(), "db.example.org".to_owned())]),
+                BTreeMap::from(
+                    [
+                        ("cloud", "db.example.org"),
+                        ("short", "web"),
+                        ("long", "Web.shop.svc.cluster.local"),
+                        ("machine", "host.layby.internal"),
+                        ("others", "db.blog"),
+                        ("nobodys", "nosuch"),
+                        ("round", "round.shop"),
+                        ("third", "cloud"),
+                    ]
+                    .map(|(name, host)| (name.to_owned(), host.to_owned())),
+                ),
             )])),
         }
     }
@@ -429,12 +464,63 @@ mod tests {
             let cut = alias.answer(&asked, &found, Some(40)).expect("an answer");
             let cut = Message::from_vec(&cut).expect("a message");
             assert!(cut.metadata.truncation && cut.answers.is_empty());
+            // What came in part is a part, though it fits.
+            let mut part = Message::from_vec(&found).expect("a message");
+            part.metadata.truncation = true;
+            let part = part.to_vec().expect("bytes");
+            let cut = alias.answer(&asked, &part, Some(512)).expect("an answer");
+            let cut = Message::from_vec(&cut).expect("a message");
+            assert!(cut.metadata.truncation && cut.answers.is_empty());
         }
         let of_other = plan(&directory(), BLOG, &question("cloud.", RecordType::A));
         assert!(
             matches!(of_other, Plan::Answer(_)),
             "another app has it not"
         );
+    }
+
+    #[test]
+    fn a_name_that_stands_for_one_of_the_nodes_own_is_asked_of_nobody_else() {
+        let both = |host: &str, address: &str| {
+            let data = vec![host.to_owned(), address.to_owned()];
+            Some((ResponseCode::NoError, data))
+        };
+        let asked = |name: &str| ask(SHOP, name, RecordType::A);
+        assert_eq!(asked("short."), both("web.", "10.1.240.5"));
+        let long = "Web.shop.svc.cluster.local.";
+        assert_eq!(asked("long.shop.svc."), both(long, "10.1.240.5"));
+        assert_eq!(asked("machine."), both("host.layby.internal.", "10.1.3.1"));
+        assert_eq!(ask(SHOP, "short.", RecordType::AAAA), known("web."));
+        for name in ["others.", "nobodys.", "round.", "third."] {
+            assert_eq!(asked(name), NO_NAME, "{name}");
+        }
+    }
+
+    #[test]
+    fn from_an_internal_network_neither_the_machine_nor_a_host_elsewhere_is_found() {
+        let mut directory = directory();
+        directory.apps.insert(200, "shop".to_owned());
+        let inside = Ipv4Addr::new(10, 1, 200, 2);
+        let code = |name: &str| {
+            let asked = question(name, RecordType::A);
+            let Plan::Answer(bytes) = plan(&directory, inside, &asked) else {
+                panic!("{name} is asked for elsewhere");
+            };
+            let answer = Message::from_vec(&bytes).expect("a message");
+            answer.metadata.response_code
+        };
+        for name in ["web.", "short."] {
+            assert_eq!(code(name), ResponseCode::NoError, "{name}");
+        }
+        for name in [
+            "host.docker.internal.",
+            "host.layby.internal.",
+            "machine.",
+            "cloud.",
+            "example.org.",
+        ] {
+            assert_eq!(code(name), ResponseCode::NXDomain, "{name}");
+        }
     }
 
     #[test]

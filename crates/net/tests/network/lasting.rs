@@ -183,6 +183,29 @@ pub(crate) fn a_bridge_goes_with_the_last_replica_and_the_last_name(dir: &Path) 
     });
 }
 
+pub(crate) fn a_bridge_whose_number_says_otherwise_than_its_networks_is_made_anew(dir: &Path) {
+    block_on(async {
+        let network = Network::open(config(dir, "ov1")).await.expect("opened");
+        let inside = network.attach("a", Some("shop/!back")).await;
+        let inside = inside.expect("attached");
+        network.attach("b", BLOG).await.expect("attached");
+        drop(network);
+        // As an older node had it, for which all numbers were alike.
+        let bridge = |number: u8| format!("lybov1-{number:02x}");
+        let older = bridge(inside.gateway.octets()[2]);
+        let words = ["link", "set", "dev", &older, "alias", "layby app shop"];
+        let status = std::process::Command::new("ip").args(words).status();
+        assert!(status.expect("ip runs").success());
+        let network = Network::open(config(dir, "ov1")).await.expect("opened");
+        let left: Vec<String> = network.attached().into_iter().map(|(id, _)| id).collect();
+        assert_eq!(left, ["b"]);
+        assert!(!devices().contains(&older) && !inside.netns.exists());
+        let again = network.attach("a", SHOP).await.expect("attached");
+        assert_ne!(again.gateway, inside.gateway);
+        network.close().await.expect("closed");
+    });
+}
+
 pub(crate) fn the_bridge_of_an_older_layout_is_cleared_away(dir: &Path) {
     for words in [
         "link add lyb-oo1 type bridge",

@@ -98,6 +98,10 @@ const TESTS: &[Test] = &[
         lasting::a_bridge_goes_with_the_last_replica_and_the_last_name,
     ),
     (
+        "a_bridge_whose_number_says_otherwise_than_its_networks_is_made_anew",
+        lasting::a_bridge_whose_number_says_otherwise_than_its_networks_is_made_anew,
+    ),
+    (
         "the_bridge_of_an_older_layout_is_cleared_away",
         lasting::the_bridge_of_an_older_layout_is_cleared_away,
     ),

@@ -418,8 +418,30 @@ pub(crate) fn who_shares_no_network_is_not_reached_and_an_internal_one_reaches_n
             };
             assert_eq!(dig(&back, "+short db"), format!("{address}\n"));
             assert!(dig(&front, "db").contains("status: NXDOMAIN"));
-            assert!(dig(&back, "example.org").contains("status: NXDOMAIN"));
+            for name in ["example.org", "host.docker.internal"] {
+                assert!(dig(&back, name).contains("status: NXDOMAIN"), "{name}");
+            }
         }
+        // Whatever listens on the machine would lead on: from the internal network only virtual addresses are come to.
+        let _listener = TcpListener::bind(("0.0.0.0", 9100)).expect("bound");
+        let knock = |from: &layby_net::Attachment, to: Ipv4Addr, port: u16| {
+            let connected = within(&from.netns, move || {
+                let to = SocketAddr::new(IpAddr::V4(to), port);
+                TcpStream::connect_timeout(&to, REFUSED_AFTER)
+            });
+            connected.err().map(|error| error.kind())
+        };
+        assert_eq!(knock(&front, front.gateway, 9100), None);
+        for machine in [back.gateway, front.gateway] {
+            let error = knock(&back, machine, 9100);
+            assert_eq!(error, Some(io::ErrorKind::TimedOut), "a way out: {machine}");
+        }
+        let error = knock(&back, address, 5432);
+        assert_eq!(
+            error,
+            Some(io::ErrorKind::ConnectionRefused),
+            "it came through, and nobody listens on the virtual port"
+        );
         network.close().await.expect("closed");
         other.close().await.expect("closed");
     });
