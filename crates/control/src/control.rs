@@ -15,7 +15,7 @@ use crate::audit;
 use crate::collect;
 use crate::config::{ControlConfig, StopRequest, Wires};
 use crate::deploy::push;
-use crate::driver::shown_spec;
+use crate::driver::{networks_of, shown_spec};
 use crate::error::Error;
 use crate::events;
 use crate::jobs::{self, Runner};
@@ -86,12 +86,13 @@ impl Control {
         let rows = store.services().await?;
         let services = rows.iter().map(|row| {
             let address = config.virtual_address(row.address);
-            let named = address.map(|at| names::named(&row.service, shown_spec(row), at));
-            (row.service.clone(), named)
+            let named = |at| names::named(&row.service, shown_spec(row), at, networks_of(row));
+            (row.service.clone(), address.map(named))
         });
         let services = services.collect();
         let domain = config.domain.clone();
-        let tables = Tables::new(wires.tables, wires.names, domain, life, services);
+        let jobs = jobs::seekers(&store.shelves().await?);
+        let tables = Tables::new(wires.tables, wires.names, domain, life, services, jobs);
         let desk = Desk::open(&config.registry, &config.domain, Arc::clone(&images)).await?;
         let doorman = Doorman::new(config.registry.anonymous_pull, store.tokens().await?);
         registry::route(&tables, desk.registry.hosts());

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use layby_model::fail::{self, Point};
+use layby_model::network::Networks;
 use layby_model::route::{Listener, NameTable, PathRoute, RouteTable, ServiceRoute, Version};
 use layby_model::{AppName, ReplicaId, ServiceId};
 use tokio::sync::watch;
 
-use crate::names::{self, Named};
+use crate::names::{self, Named, Seekers};
 
 /// What the table says of one service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +45,8 @@ struct Inner {
     services: BTreeMap<ServiceId, Slot>,
     /// The names of all services; of those whose entry is missing as the store had them.
     named: BTreeMap<ServiceId, Named>,
+    /// The jobs that look names up.
+    jobs: Seekers,
 }
 
 struct Slot {
@@ -63,12 +66,13 @@ impl Tables {
         domain: String,
         life: u32,
         expected: BTreeMap<ServiceId, Option<Named>>,
+        jobs: Seekers,
     ) -> Self {
         let named = expected.iter();
         let named: BTreeMap<ServiceId, Named> = named
             .filter_map(|(id, named)| Some((id.clone(), named.clone()?)))
             .collect();
-        names.send_replace(Arc::new(names::table(&named)));
+        names.send_replace(Arc::new(names::table(&named, &jobs)));
         let tables = Self {
             out,
             names,
@@ -79,6 +83,7 @@ impl Tables {
                 sent: false,
                 services: BTreeMap::new(),
                 named,
+                jobs,
             }),
         };
         tables.send_first(&mut tables.lock());
@@ -157,6 +162,27 @@ impl Tables {
         named
     }
 
+    /// From now on a job and its runs are in these sets of networks; none: it is gone.
+    pub(crate) fn set_job(&self, job: &ServiceId, networks: BTreeSet<Networks>) {
+        let mut inner = self.lock();
+        let before = match networks.is_empty() {
+            true => inner.jobs.remove(job),
+            false => inner.jobs.insert(job.clone(), networks.clone()),
+        };
+        if before.unwrap_or_default() != networks {
+            self.send_names(&inner);
+        }
+    }
+
+    /// The same, of all jobs at once.
+    pub(crate) fn set_jobs(&self, jobs: Seekers) {
+        let mut inner = self.lock();
+        if inner.jobs != jobs {
+            inner.jobs = jobs;
+            self.send_names(&inner);
+        }
+    }
+
     fn set_names(&self, inner: &mut Inner, service: &ServiceId, named: Option<Named>) {
         if inner.named.get(service) == named.as_ref() {
             return;
@@ -165,7 +191,11 @@ impl Tables {
             Some(named) => inner.named.insert(service.clone(), named),
             None => inner.named.remove(service),
         };
-        let table = names::table(&inner.named);
+        self.send_names(inner);
+    }
+
+    fn send_names(&self, inner: &Inner) {
+        let table = names::table(&inner.named, &inner.jobs);
         self.names.send_if_modified(|sent| {
             let changed = **sent != table;
             if changed {
@@ -296,7 +326,7 @@ mod tests {
         let expected = expected.iter().map(|text| (id(text), None)).collect();
         let names = watch::Sender::default();
         (
-            Tables::new(out, names, "localhost".into(), 3, expected),
+            Tables::new(out, names, "localhost".into(), 3, expected, Seekers::new()),
             seen,
         )
     }
@@ -379,7 +409,7 @@ mod tests {
     #[test]
     fn names_go_out_at_once_and_then_with_every_change() {
         let named = |name: &str| Named {
-            networks: layby_model::network::Networks::default(),
+            networks: BTreeSet::from([Networks::default()]),
             names: vec![name.to_owned()],
             address: [10, 1, 240, 1].into(),
             elsewhere: BTreeMap::new(),
@@ -400,7 +430,8 @@ mod tests {
         let mut seen = names.subscribe();
         let expected = BTreeMap::from([(id("a/x"), Some(named("x")))]);
         let out = watch::Sender::default();
-        let tables = Tables::new(out.clone(), names, "localhost".into(), 3, expected);
+        let jobs = Seekers::new();
+        let tables = Tables::new(out.clone(), names, "localhost".into(), 3, expected, jobs);
         assert_eq!(shown(&seen), ["x"], "though no entry is in");
         let entry = |name: &str| Entry {
             named: Some(named(name)),
@@ -412,6 +443,17 @@ mod tests {
         let address = std::net::Ipv4Addr::new(10, 1, 240, 1);
         assert_eq!(out.borrow().virtuals[&address].service, id("a/x"));
         tables.set(&id("a/x"), entry("y"));
+        assert_eq!(shown(&seen), ["y"]);
+        let of_job = BTreeSet::from([Networks {
+            internal: true,
+            ..Networks::default()
+        }]);
+        tables.set_job(&id("a/job"), of_job.clone());
+        assert_eq!(shown(&seen), ["y", "y"], "the job finds it too");
+        seen.mark_unchanged();
+        tables.set_job(&id("a/job"), of_job);
+        assert!(!seen.has_changed().expect("it is there"));
+        tables.set_job(&id("a/job"), BTreeSet::new());
         assert_eq!(shown(&seen), ["y"]);
         tables.remove(&id("a/x"));
         assert_eq!(shown(&seen), [] as [String; 0]);

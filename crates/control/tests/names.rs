@@ -3,10 +3,11 @@
 mod common;
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
-use common::{FIREWALLED, World};
+use common::{FIREWALLED, PATIENCE, World};
 use layby_model::AppName;
-use layby_model::route::Protocol;
+use layby_model::route::{NameTable, Protocol, Traffic};
 
 const TWO: &str = "\
 services:
@@ -24,6 +25,103 @@ fn address(world: &World, app: &str, name: &str) -> Option<Ipv4Addr> {
     let app = AppName::new(app).expect("a label");
     let names = world.gateway.names.borrow();
     names.apps.get(app.as_str())?.get(name)?.first().copied()
+}
+
+/// Waits until those of the app `shop` with this key find just these names.
+async fn until_found(world: &World, key: &str, expected: &[&str]) {
+    let mut seen = world.gateway.names.subscribe();
+    let right = |table: &Arc<NameTable>| {
+        let names = table.apps.get(key).into_iter().flatten();
+        let names = names.map(|(name, _)| name.as_str());
+        names
+            .filter(|name| !name.contains('.'))
+            .eq(expected.iter().copied())
+    };
+    let waited = tokio::time::timeout(PATIENCE, seen.wait_for(right));
+    let found = waited.await.is_ok();
+    let now = world.gateway.names.borrow();
+    assert!(found, "{key} never found just {expected:?}; now {now:#?}");
+}
+
+#[tokio::test]
+async fn a_rollout_that_changes_networks_takes_no_name_from_what_is_live_starts_or_drains() {
+    let yaml = |image: &str, web: &str, db: &str| {
+        format!(
+            "\
+services:
+  web:
+    image: {image}
+    x-layby: {{retries: 0}}
+    {web}
+  db:
+    image: fake/ok
+    {db}
+networks: {{front: {{}}, back: {{}}}}
+"
+        )
+    };
+    let world = World::new().await;
+    world.up(&yaml("fake/ok", "", "")).await;
+    until_found(&world, "shop", &["db", "web"]).await;
+    let old = world.replicas().await.into_iter();
+    let old = old.filter(|r| r.service.service.as_str() == "web");
+    let old = old.map(|r| r.id).next().expect("a replica");
+
+    // The database goes live in its new network, the web does not get ready.
+    let (web, db) = ("networks: [front, back]", "networks: [back]");
+    let tried = yaml("fake/hangs", web, db);
+    world.up_as("shop", &tried, "&detach=true").await;
+    let replicas = world.until_replicas(|all| {
+        all.len() == 3 && all.iter().filter(|r| r.revision.0 == 2).count() == 2
+    });
+    let replicas = replicas.await;
+    assert!(replicas.iter().any(|r| r.id == old));
+    for key in ["shop", "shop/back", "shop/back+front"] {
+        until_found(&world, key, &["db", "web"]).await;
+    }
+
+    // It does, and what was live is still in use.
+    let traffic = Traffic {
+        uses: 1,
+        idle_ms: Some(0),
+        in_flight: [(old, 1)].into(),
+        ..Traffic::default()
+    };
+    world.gateway.set_traffic("shop/web", traffic.clone());
+    let up = world.up(&yaml("fake/ok:2", web, db)).await;
+    assert_eq!(up.code(), 0);
+    let replicas = world.replicas().await;
+    assert!(replicas.iter().any(|r| r.id == old), "it drains");
+    until_found(&world, "shop", &["db", "web"]).await;
+    let calm = Traffic {
+        in_flight: Default::default(),
+        ..traffic
+    };
+    world.gateway.set_traffic("shop/web", calm);
+    until_found(&world, "shop", &[]).await;
+    until_found(&world, "shop/back+front", &["db", "web"]).await;
+}
+
+#[tokio::test]
+async fn a_job_finds_the_services_of_its_networks_also_after_a_restart() {
+    let mut world = World::new().await;
+    let yaml = "\
+services:
+  db: {image: fake/ok, networks: [back, admin]}
+  migrate:
+    image: fake/ok
+    networks: [back]
+    x-layby: {schedule: '0 0 1 1 *'}
+networks: {back: {}, admin: {}}
+";
+    assert_eq!(world.up(yaml).await.code(), 0);
+    until_found(&world, "shop/back", &["db"]).await;
+    world.gateway.names.send_replace(Arc::default());
+    world.restart().await;
+    until_found(&world, "shop/back", &["db"]).await;
+    let (status, _) = world.ask("DELETE", "/v1/apps/shop", Vec::new()).await;
+    assert_eq!(status, 200);
+    until_found(&world, "shop/back", &[]).await;
 }
 
 #[tokio::test]

@@ -9,11 +9,14 @@ use crate::names::AppName;
 /// The most characters that the names of all networks of a service have together, one character between each two.
 pub const MAX_NAMES_LEN: usize = 120;
 
+/// The network of an app that its services are in where nothing is said.
+pub const USUAL: &str = "default";
+
 /// The networks that a service is in (Compose `networks`). Services of an app reach each other if they share one.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Networks {
-    /// By their names in the manifest; none: the one that all services of an app are in where nothing is said.
+    /// By their names in the manifest; none: [`USUAL`] alone.
     pub names: BTreeSet<String>,
     /// Nothing outside of the node is reached from any of them (Compose `internal`).
     pub internal: bool,
@@ -28,7 +31,7 @@ impl Networks {
 
     /// Whether this is what holds where nothing is said.
     pub fn is_usual(&self) -> bool {
-        self.names.is_empty() && !self.internal
+        !self.internal && self.names.iter().all(|name| name == USUAL)
     }
 
     /// Whether the two share a network.
@@ -36,7 +39,8 @@ impl Networks {
         match (self.names.is_empty(), other.names.is_empty()) {
             (true, true) => true,
             (false, false) => !self.names.is_disjoint(&other.names),
-            (true, false) | (false, true) => false,
+            (true, false) => other.names.contains(USUAL),
+            (false, true) => self.names.contains(USUAL),
         }
     }
 
@@ -71,6 +75,18 @@ mod tests {
         let back = networks(&["back"], true);
         assert!(usual.meet(&usual) && front.meet(&both) && both.meet(&back));
         assert!(!front.meet(&back) && !usual.meet(&front));
+    }
+
+    #[test]
+    fn the_usual_network_is_the_same_whether_it_is_named_or_not() {
+        let app = AppName::new("shop").expect("a label");
+        let (usual, named) = (Networks::default(), networks(&[USUAL], false));
+        let both = networks(&[USUAL, "back"], false);
+        assert!(usual.meet(&named) && named.meet(&usual));
+        assert!(usual.meet(&both) && both.meet(&usual));
+        assert!(named.is_usual() && !both.is_usual());
+        assert_eq!(named.key(&app), "shop");
+        assert_eq!(networks(&[USUAL], true).key(&app), "shop/!default");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Acting: steps become orders to the engine, tables for the gateway, and decisions to write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use layby_model::engine::{EngineError, Workload};
+use layby_model::network::Networks;
 use layby_model::plan::{Desired, Observed, Route, Step, depth};
 use layby_model::replica::Phase;
 use layby_model::route::{Canary, Limits, Mode, ServiceRoute, Upstream};
@@ -136,6 +137,7 @@ impl Driver {
         {
             self.last_wake = Some(self.wake_so_far(&waking));
         }
+        let networks = self.networks();
         let spec = shown_spec(self.row());
         let listeners = self.wanted_listeners();
         let address = self.plane.config.virtual_address(self.row().address);
@@ -149,13 +151,27 @@ impl Driver {
                 limits: limits(spec),
                 is_scaled: spec.autoscale.is_some(),
             },
-            named: address.map(|address| names::named(&self.id, spec, address)),
+            named: address.map(|address| names::named(&self.id, spec, address, networks)),
         };
         self.version = self.plane.tables.set(&self.id, entry);
         if self.listeners_version.is_none() || self.listeners != listeners {
             self.listeners = listeners;
             self.listeners_version = Some(self.version);
         }
+    }
+
+    /// The sets of networks that replicas of this service are in, or will be: those of the row, and of each revision before
+    /// that still has a replica. One that drains needs its names and doors to the end.
+    fn networks(&mut self) -> BTreeSet<Networks> {
+        let reports = self.plane.facts.of(&self.id);
+        let has_replicas = |id: &RevisionId| reports.iter().any(|r| r.revision == *id);
+        self.networks.retain(|id, _| has_replicas(id));
+        let row = &self.loaded.row;
+        for revision in row.live.iter().chain([&row.target]) {
+            let networks = &revision.spec.service.networks;
+            self.networks.insert(revision.id, networks.clone());
+        }
+        self.networks.values().cloned().collect()
     }
 
     /// The replicas of `revision` that have an address.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use layby_model::deadline;
 use layby_model::depends::Blockade;
+use layby_model::network::Networks;
 use layby_model::plan::{Desired, GatewayReport, Observed, Replica, Timer, timers};
 use layby_model::replica::{Phase, ReplicaReport};
 use layby_model::route::{Listener, Protocol, Version};
@@ -44,6 +45,15 @@ pub(crate) fn desired(row: &Row) -> Desired {
 pub(crate) fn shown_spec(row: &Row) -> &ServiceSpec {
     let shown = row.live.as_ref().unwrap_or(&row.target);
     &shown.spec.service
+}
+
+/// The sets of networks that replicas of a row are in, as far as it says: live's, and the target's. Also of one that failed: what
+/// is live may still need a service that already went where the two were to meet.
+pub(crate) fn networks_of(row: &Row) -> BTreeSet<Networks> {
+    let revisions = row.live.iter().chain([&row.target]);
+    revisions
+        .map(|revision| revision.spec.service.networks.clone())
+        .collect()
 }
 
 /// Whether the row's target is on its way to be live.

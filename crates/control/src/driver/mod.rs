@@ -11,7 +11,7 @@ mod decide;
 mod failure;
 mod look;
 mod moved;
-pub(crate) use look::{desired, rolling, shown_spec};
+pub(crate) use look::{desired, networks_of, rolling, shown_spec};
 mod needs;
 mod show;
 mod track;
@@ -22,10 +22,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use layby_model::depends::Blockade;
+use layby_model::network::Networks;
 use layby_model::plan::{self, Desired, Observed, Route, Step, Timer};
 use layby_model::replica::Phase;
 use layby_model::route::{Confirmed, Listener, Version};
-use layby_model::{ReplicaId, ServiceId, Wakefulness};
+use layby_model::{ReplicaId, RevisionId, ServiceId, Wakefulness};
 use tokio::sync::{mpsc, watch};
 
 use crate::api::types::EventKind;
@@ -107,6 +108,8 @@ pub(crate) struct Driver {
     /// Since when a canary serves.
     canary: Option<canary::Begun>,
     addresses: BTreeMap<ReplicaId, IpAddr>,
+    /// Of live, of the target, and of each revision before that had a replica at the last look.
+    networks: BTreeMap<RevisionId, Networks>,
     work: Work,
     /// The attempt of the target that is under way, and how long it took.
     boot: Option<Boot>,
@@ -176,6 +179,7 @@ pub(crate) fn new(plane: Arc<Plane>, loaded: Loaded) -> (DriverHandle, Driver) {
         version: Version::default(),
         canary: None,
         addresses: BTreeMap::new(),
+        networks: BTreeMap::new(),
         work: Work::default(),
         boot: None,
         progress: 0,

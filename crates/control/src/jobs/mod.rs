@@ -30,7 +30,7 @@ pub(crate) use deploy::{
 pub(crate) use held::{Holding, hold};
 pub(crate) use logs::open as log;
 pub(crate) use one_off::{OneOff, spec as one_off};
-pub(crate) use runner::{Runner, engine_ids};
+pub(crate) use runner::{Runner, engine_ids, seekers};
 pub(crate) use show::{job_view, run_view};
 
 /// So many requests may wait for the task.

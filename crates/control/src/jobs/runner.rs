@@ -7,6 +7,7 @@ use std::time::Duration;
 use layby_model::capacity::{Claim, Holder, shortage};
 use layby_model::fail::{self, Point};
 use layby_model::job::{self, Concurrency, Held as HeldFact, JobSpec, RunId, Schedule, Stop};
+use layby_model::network::Networks;
 use layby_model::{AppName, ReplicaId, ServiceId};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
@@ -17,6 +18,7 @@ use super::{Held, Request, Shelves, Shown, logs};
 use crate::api::types::Problem;
 use crate::capacity;
 use crate::clock::wall_ms;
+use crate::names::Seekers;
 use crate::plane::Plane;
 use crate::secrets;
 use crate::store::{NewRun, RunRow, Shelf, StoreError};
@@ -118,6 +120,23 @@ pub(crate) fn engine_ids(shelves: &Shelves) -> BTreeSet<ServiceId> {
         ids.extend(shelf.active().map(|run| engine_id(id, run)));
     }
     ids
+}
+
+/// The sets of networks from which jobs, and runs that go on, look names up.
+pub(crate) fn seekers(shelves: &Shelves) -> Seekers {
+    let seekers = shelves.iter();
+    seekers
+        .map(|(id, shelf)| (id.clone(), networks(shelf)))
+        .filter(|(_, networks)| !networks.is_empty())
+        .collect()
+}
+
+fn networks(shelf: &Shelf) -> BTreeSet<Networks> {
+    let job = shelf.job.iter().map(|job| &job.spec);
+    let runs = shelf.active().filter_map(|run| run.spec.as_ref());
+    job.chain(runs)
+        .map(|spec| spec.service.networks.clone())
+        .collect()
 }
 
 /// The name by which the engine knows a run's replicas.
@@ -419,6 +438,8 @@ impl Runner {
         self.stale.insert(id.clone());
         let shelf = self.plane.store.shelf(id).await?;
         self.stale.remove(id);
+        // Before a replica of it is ordered: it finds what it needs from its first moment on.
+        self.plane.tables.set_job(id, networks(&shelf));
         if shelf == Shelf::default() {
             self.shelves.remove(id);
             self.tables.remove(id);
@@ -510,6 +531,7 @@ impl Runner {
                 self.skipped.retain(|id, _| shelves.contains_key(id));
                 self.troubles.retain(|id, _| shelves.contains_key(id));
                 self.stale.clear();
+                self.plane.tables.set_jobs(seekers(&shelves));
                 self.shelves = shelves;
             }
             Err(error) => {

@@ -368,9 +368,14 @@ fn apart(declared: &BTreeMap<String, Declared>, members: &mut [Member], report: 
             return;
         }
         let is_internal = |name: &String| declared.get(name).is_some_and(|one| one.internal);
-        member.draft.spec.networks = Networks {
+        let networks = Networks {
             internal: names.iter().all(is_internal),
             names,
+        };
+        // Named or not it is one network: that others get further ones is no change of this service.
+        member.draft.spec.networks = match networks.is_usual() {
+            true => Networks::default(),
+            false => networks,
         };
     }
     let is_one = sets.len() == 1
