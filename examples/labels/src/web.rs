@@ -6,6 +6,7 @@ pub mod fault;
 pub mod form;
 pub mod guard;
 pub mod list;
+pub mod metered;
 pub mod page;
 pub mod picture;
 pub mod queue;

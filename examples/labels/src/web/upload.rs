@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::multipart::{Field, MultipartError};
-use axum::extract::{Multipart, State};
+use axum::extract::{FromRequest, Multipart, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
@@ -20,10 +21,14 @@ use crate::picture::BYTES_MAX;
 use crate::web::App;
 use crate::web::fault::{Fault, sentence};
 use crate::web::form::{clean_who, who, who_cookie};
+use crate::web::metered::{Meter, Metered};
 use crate::web::page::{Place, category_options, counted, page};
 
 /// How many pictures one form may bring.
 const FILES_MAX: usize = 50;
+
+/// How many parts a form may have: pictures, the other fields, and a few that nobody asked for.
+const PARTS_MAX: usize = FILES_MAX + 20;
 
 /// How many pictures are taken at the same time: each is in memory until the store has it.
 pub const AT_ONCE: usize = 4;
@@ -101,8 +106,15 @@ fn report(files: &[Taken]) -> Markup {
 pub async fn take(
     State(app): State<App>,
     headers: HeaderMap,
-    mut multipart: Multipart,
+    request: Request,
 ) -> Result<Response, Fault> {
+    let (head, body) = request.into_parts();
+    let (body, meter) = Metered::new(body);
+    let request = Request::from_parts(head, Body::new(body));
+    let multipart = Multipart::from_request(request, &()).await;
+    let mut multipart = multipart
+        .map_err(|error| Fault::Form(format!("The form cannot be read: {}.", error.body_text())))?;
+    let mut parts = 0;
     let mut category = Category::default();
     let mut who = who(&headers);
     let mut files: Vec<Taken> = Vec::new();
@@ -114,15 +126,26 @@ pub async fn take(
         _ => Fault::Form(format!("The form cannot be read: {}.", error.body_text())),
     };
     while let Some(mut field) = multipart.next_field().await.map_err(broken)? {
+        meter.used(0);
+        parts += 1;
+        if parts > PARTS_MAX {
+            return Err(Fault::TooLarge(format!(
+                "The form has more than {PARTS_MAX} parts, and at most {FILES_MAX} pictures are taken at a time."
+            )));
+        }
         match field.name() {
             Some("category") => {
-                let given = content(&mut field, TEXT_MAX_BYTES).await.map_err(broken)?;
+                let given = content(&mut field, TEXT_MAX_BYTES, &meter)
+                    .await
+                    .map_err(broken)?;
                 category = text(given)?
                     .parse()
                     .map_err(|error| Fault::Form(sentence(&error)))?;
             }
             Some("who") => {
-                let given = content(&mut field, TEXT_MAX_BYTES).await.map_err(broken)?;
+                let given = content(&mut field, TEXT_MAX_BYTES, &meter)
+                    .await
+                    .map_err(broken)?;
                 who = clean_who(&text(given)?);
             }
             Some("pictures") => {
@@ -134,7 +157,7 @@ pub async fn take(
                 }
                 let _turn = app.uploads().acquire().await.map_err(|_| Fault::Failed)?;
                 let late = |_| Fault::Form("The picture did not come in time.".into());
-                let bytes = timeout(PATIENCE, content(&mut field, BYTES_MAX))
+                let bytes = timeout(PATIENCE, content(&mut field, BYTES_MAX, &meter))
                     .await
                     .map_err(late)?
                     .map_err(broken)?;
@@ -143,7 +166,9 @@ pub async fn take(
                     files.push(add(&app, bytes, file_name, category, who.clone()).await?);
                 }
             }
-            Some(_) | None => {}
+            Some(_) | None => {
+                content(&mut field, 0, &meter).await.map_err(broken)?;
+            }
         }
     }
     if files.is_empty() {
@@ -168,9 +193,14 @@ pub async fn take(
 }
 
 /// What a field holds, and of more than `most` bytes one too many: that is enough to know, and the rest is let go.
-async fn content(field: &mut Field<'_>, most: usize) -> Result<Vec<u8>, MultipartError> {
+async fn content(
+    field: &mut Field<'_>,
+    most: usize,
+    meter: &Meter,
+) -> Result<Vec<u8>, MultipartError> {
     let mut bytes = Vec::new();
     while let Some(chunk) = field.chunk().await? {
+        meter.used(chunk.len());
         let room = (most + 1).saturating_sub(bytes.len());
         bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
     }

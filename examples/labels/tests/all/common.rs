@@ -253,6 +253,13 @@ impl Webapp {
         reply(request.header("content-type", kind).send(&body[..]))
     }
 
+    /// Sends this as an upload's form.
+    pub(crate) fn upload_raw(&self, body: &[u8]) -> Reply {
+        let request = self.agent.post(self.url("/upload"));
+        let kind = "multipart/form-data; boundary=a-boundary-that-no-picture-has";
+        reply(request.header("content-type", kind).send(body))
+    }
+
     /// Uploads one and gives its address.
     pub(crate) fn uploaded(&self, category: &str, name: &str, picture: &[u8]) -> String {
         let reply = self.upload(category, &[(name, picture)], "application/json");

@@ -36,6 +36,10 @@ fn pictures_are_uploaded_with_a_plain_form_and_known_by_their_content() {
         ("image/png", &one)
     );
     assert!(original.header("cache-control").contains("immutable"));
+    for _ in 0..10 {
+        let again = webapp.get(&format!("{path}/original"));
+        assert_eq!(again.status, 200, "one that was sent keeps nobody waiting");
+    }
     let thumbnail = webapp.get(&format!("{path}/thumbnail"));
     assert_eq!(
         (thumbnail.status, thumbnail.header("content-type")),
@@ -330,4 +334,13 @@ fn pages_bind_the_browser_and_load_only_their_own() {
             assert!(reply.header("cache-control").contains("immutable"));
         }
     }
+}
+
+#[test]
+fn a_form_that_says_nothing_is_refused() {
+    let webapp = Webapp::start();
+    let part = "--a-boundary-that-no-picture-has\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\n\r\n";
+    let reply = webapp.upload_raw(part.repeat(80).as_bytes());
+    assert_eq!(reply.status, 413, "{}", reply.text());
+    assert_eq!(webapp.upload_raw(b"").status, 400);
 }
