@@ -93,6 +93,26 @@ async fn a_canary_gets_its_share_beside_live_until_it_is_promoted() {
 }
 
 #[tokio::test]
+async fn a_canary_keeps_its_limit_beside_a_live_that_has_none() {
+    let world = live().await;
+    let id: ServiceId = ID.parse().expect("an id");
+    assert!(!world.tables.borrow().services[&id].is_scaled);
+    let limited = "x-layby: {scale: {max: 2, concurrency: 1}}";
+    let up = world
+        .up_as("shop", &compose("fake/ok:2", limited), "&canary=10%25")
+        .await;
+    assert_eq!(up.outcomes(), [("web".into(), Outcome::Canary)], "{up:#?}");
+    let limits = canary(&world).expect("a canary").upstreams;
+    assert_eq!(limits[0].concurrency, Some(1));
+    assert!(world.tables.borrow().services[&id].is_scaled);
+    let (status, _) = world
+        .ask("POST", "/v1/services/shop/web/abort", Vec::new())
+        .await;
+    assert_eq!(status, 200);
+    world.until_table(|t| !t.services[&id].is_scaled).await;
+}
+
+#[tokio::test]
 async fn an_aborted_canary_goes_and_live_was_never_touched() {
     let world = tried().await;
     let before = world.replicas().await[0].clone();

@@ -18,14 +18,32 @@ pub(crate) struct Line {
     numbers: AtomicU64,
     /// How many are in line: who need not wait looks at no more than this.
     len: AtomicU32,
-    waiting: Mutex<BTreeMap<u64, Waiting>>,
+    waiting: Mutex<Waiting>,
 }
 
-#[derive(Debug)]
+/// Who waits for a replica of the canary is in another line than who waits for live.
+#[derive(Debug, Default)]
 struct Waiting {
-    /// It waits for a replica of the canary: live's line is another one.
-    canary: bool,
-    waker: Waker,
+    live: BTreeMap<u64, Waker>,
+    canary: BTreeMap<u64, Waker>,
+}
+
+impl Waiting {
+    /// Those who wait for the same, and the others.
+    fn lines(&mut self, canary: bool) -> (&mut BTreeMap<u64, Waker>, &mut BTreeMap<u64, Waker>) {
+        match canary {
+            false => (&mut self.live, &mut self.canary),
+            true => (&mut self.canary, &mut self.live),
+        }
+    }
+
+    /// Wakes the first that waits for live and the first that waits for the canary.
+    fn wake(&self) {
+        let firsts = [&self.live, &self.canary].map(BTreeMap::first_key_value);
+        for (_, first) in firsts.into_iter().flatten() {
+            first.wake_by_ref();
+        }
+    }
 }
 
 impl Line {
@@ -42,55 +60,41 @@ impl Line {
     /// Whether the one with this number is the first of those who wait for the same; it is in line from now on.
     pub(crate) fn is_first(&self, number: u64, canary: bool, waker: &Waker) -> bool {
         let mut waiting = lock(&self.waiting);
-        let mut moved = false;
-        match waiting.get_mut(&number) {
-            Some(mine) => {
-                moved = mine.canary != canary;
-                mine.canary = canary;
-                if !mine.waker.will_wake(waker) {
-                    mine.waker.clone_from(waker);
-                }
-            }
-            None => {
-                let waker = waker.clone();
-                waiting.insert(number, Waiting { canary, waker });
-                self.count(&waiting);
-            }
+        let (same, other) = waiting.lines(canary);
+        let moved = other.remove(&number).is_some();
+        let mine = same.entry(number).or_insert_with(|| waker.clone());
+        if !mine.will_wake(waker) {
+            mine.clone_from(waker);
         }
+        let is_first = same.first_key_value().is_some_and(|(n, _)| *n == number);
+        self.count(&waiting);
         if moved {
-            wake(&waiting); // somebody else may be the first of those whom it left
+            waiting.wake(); // somebody else may be the first of those whom it left
         }
-        let mut same = waiting.iter().filter(|(_, other)| other.canary == canary);
-        same.next().is_some_and(|(first, _)| *first == number)
+        is_first
     }
 
     /// The one with this number is in line no more.
     pub(crate) fn leave(&self, number: u64) {
         let mut waiting = lock(&self.waiting);
-        if waiting.remove(&number).is_some() {
+        let was_there = [false, true].map(|canary| waiting.lines(canary).0.remove(&number));
+        if was_there.iter().any(Option::is_some) {
             self.count(&waiting);
-            wake(&waiting);
+            waiting.wake();
         }
     }
 
     /// A place at a replica is free.
     pub(crate) fn next(&self) {
         if !self.is_empty() {
-            wake(&lock(&self.waiting));
+            lock(&self.waiting).wake();
         }
     }
 
-    fn count(&self, waiting: &BTreeMap<u64, Waiting>) {
-        let len = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
-        self.len.store(len, SeqCst);
-    }
-}
-
-/// Wakes the first that waits for live and the first that waits for the canary.
-fn wake(waiting: &BTreeMap<u64, Waiting>) {
-    let firsts = [false, true].map(|canary| waiting.values().find(|one| one.canary == canary));
-    for first in firsts.into_iter().flatten() {
-        first.waker.wake_by_ref();
+    fn count(&self, waiting: &Waiting) {
+        let len = waiting.live.len() + waiting.canary.len();
+        self.len
+            .store(u32::try_from(len).unwrap_or(u32::MAX), SeqCst);
     }
 }
 

@@ -24,6 +24,7 @@ impl Slots {
         Some(Slot {
             upstream: Arc::clone(upstream),
             service: Arc::clone(&self.service),
+            is_busy: true,
         })
     }
 
@@ -39,11 +40,27 @@ impl Slots {
 pub(crate) struct Slot {
     upstream: Arc<UpstreamState>,
     service: Arc<ServiceState>,
+    /// It counts as something to do.
+    is_busy: bool,
+}
+
+impl Slot {
+    /// Whether it counts as something to do. Who waits and has its place all the same is counted as waiting.
+    pub(crate) fn set_busy(&mut self, is_busy: bool) {
+        if is_busy == self.is_busy {
+            return;
+        }
+        self.is_busy = is_busy;
+        match is_busy {
+            true => self.service.busy.raise(),
+            false => self.service.busy.lower(),
+        };
+    }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.service.busy.lower();
+        self.set_busy(false);
         self.upstream.taken.fetch_sub(1, SeqCst);
         self.service.line.next();
     }
@@ -55,6 +72,23 @@ mod tests {
     use std::thread;
 
     use super::*;
+
+    #[test]
+    fn a_place_that_waits_stays_taken_and_is_counted_once() {
+        let service = Arc::new(ServiceState::new("a/b".parse().expect("a service id")));
+        let slots = Slots { most: 1, service };
+        let upstream = Arc::new(UpstreamState::default());
+        let mut slot = slots.take(&upstream).expect("it is free");
+        let busy = || slots.service.busy.count();
+        for (is_busy, count) in [(true, 1), (false, 0), (false, 0), (true, 1), (false, 0)] {
+            slot.set_busy(is_busy);
+            assert_eq!(busy(), count);
+            assert!(slots.take(&upstream).is_none(), "it is taken");
+        }
+        drop(slot);
+        assert_eq!(busy(), 0);
+        assert!(slots.take(&upstream).is_some());
+    }
 
     #[test]
     fn no_more_than_the_most_are_ever_taken_at_once() {

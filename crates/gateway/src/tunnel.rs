@@ -59,7 +59,7 @@ impl Tunnel {
             limits: self.limits,
             replica: claim.upstream().replica,
             _opened: Opened::new(&claim.upstream().state),
-            _slot: claim.take_slot(),
+            slot: claim.take_slot(),
             claim: Some(claim),
             place: None,
             generation: 0,
@@ -125,8 +125,8 @@ struct Link<'w> {
     replica: ReplicaId,
     /// It is open: while its replica is replaced, it has as long as a request in flight.
     _opened: Opened,
-    /// It counts as one request for as long as it is open, whether or not it moves bytes.
-    _slot: Option<Slot>,
+    /// It counts as one request for as long as it is open, whether or not it moves bytes: while it waits, as one that waits.
+    slot: Option<Slot>,
     claim: Option<Claim>,
     /// Its place among those that wait, while it waits.
     place: Option<Place<'w>>,
@@ -153,6 +153,7 @@ impl Link<'_> {
                 }
                 if self.claim.is_some() {
                     self.generation = view.generation;
+                    self.be_busy(true);
                     self.place = None;
                     return Gate::Open;
                 }
@@ -182,9 +183,16 @@ impl Link<'_> {
         match &self.place {
             Some(place) => {
                 place.set_waker(cx);
+                self.be_busy(false);
                 Gate::Shut
             }
             None => Gate::Gone, // too many wait
+        }
+    }
+
+    fn be_busy(&mut self, is_busy: bool) {
+        if let Some(slot) = &mut self.slot {
+            slot.set_busy(is_busy);
         }
     }
 

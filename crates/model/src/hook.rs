@@ -29,7 +29,7 @@ pub enum Hook {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         privileged: bool,
     },
-    /// `GET path` in the replica's network; 200 to 399 is a success.
+    /// `GET path` in the replica's network; 200 to 399 is a success. After a start it has to be answered within a minute.
     Http {
         /// The port.
         port: u16,

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -26,8 +26,10 @@ use crate::user::Root;
 
 /// How long a connection of a request may take to be made.
 const CONNECT: Duration = Duration::from_secs(10);
+/// How long an answer may be waited for after a start, connecting included. Before a stop the container's time to stop ends it.
+pub(crate) const ANSWER: Duration = Duration::from_secs(60);
 /// The most of an answer that is looked at for its first line, in bytes.
-const HEAD_BYTES: u64 = 1024;
+const HEAD_BYTES: usize = 1024;
 
 /// A hook.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,8 +117,13 @@ pub(crate) enum Hook {
 }
 
 impl Hook {
-    /// Begins a hook of the container at `place`; `address` is the sandbox's own.
-    pub(crate) fn begin(config: &HookConfig, place: &Place<'_>, address: IpAddr) -> Result<Self> {
+    /// Begins a hook of the container at `place`; `address` is the sandbox's own. `patience`: how long a request may take.
+    pub(crate) fn begin(
+        config: &HookConfig,
+        place: &Place<'_>,
+        address: IpAddr,
+        patience: Option<Duration>,
+    ) -> Result<Self> {
         match config {
             HookConfig::Exec {
                 argv,
@@ -144,6 +151,7 @@ impl Hook {
                 SocketAddr::new(host.unwrap_or(address), *port),
                 path,
                 headers,
+                patience,
             ),
             HookConfig::Sleep { ms } => {
                 // A year, so that adding it to now cannot fail.
@@ -266,7 +274,12 @@ fn help(
 }
 
 /// Forks a helper that asks.
-fn request(address: SocketAddr, path: &str, headers: &[(String, String)]) -> Result<Hook> {
+fn request(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(String, String)],
+    patience: Option<Duration>,
+) -> Result<Hook> {
     let what = || "start a helper for a hook".to_owned();
     let (report, report_end) = pipe2(OFlag::O_CLOEXEC).trying(what)?;
     fcntl(&report, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).trying(what)?;
@@ -276,7 +289,7 @@ fn request(address: SocketAddr, path: &str, headers: &[(String, String)]) -> Res
             output: None,
             report: report.into(),
         }),
-        ForkResult::Child => match ask(address, path, headers, &report_end) {
+        ForkResult::Child => match ask(address, path, headers, patience, &report_end) {
             Ok(()) => sys::exit_now(0),
             Err(sentence) => {
                 executor::fail(report_end.as_raw_fd(), &Refusal::unusable(sentence));
@@ -289,6 +302,7 @@ fn ask(
     address: SocketAddr,
     path: &str,
     headers: &[(String, String)],
+    patience: Option<Duration>,
     report: &OwnedFd,
 ) -> std::result::Result<(), String> {
     sys::reset_signals();
@@ -297,11 +311,12 @@ fn ask(
     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     let url = format!("http://{address}{path}");
     let failed = |error: std::io::Error| format!("cannot ask {url}: {error}");
+    let until = patience.map(|patience| Instant::now() + patience);
     let mut stream = TcpStream::connect_timeout(&address, CONNECT).map_err(failed)?;
     stream
         .write_all(head(address, path, headers).as_bytes())
         .map_err(failed)?;
-    let line = first_line(&mut stream).map_err(failed)?;
+    let line = first_line(&mut stream, until).map_err(failed)?;
     match status(&line) {
         Some(200..=399) => Ok(()),
         Some(status) => Err(format!("{url} answered {status}")),
@@ -323,10 +338,27 @@ fn head(address: SocketAddr, path: &str, headers: &[(String, String)]) -> String
     head + "Connection: close\r\n\r\n"
 }
 
-fn first_line(stream: &mut TcpStream) -> std::io::Result<String> {
-    let mut line = Vec::new();
-    BufReader::new(stream.take(HEAD_BYTES)).read_until(b'\n', &mut line)?;
-    Ok(String::from_utf8_lossy(&line).into_owned())
+/// The first line of an answer, however it comes in pieces, as far as it came `until` then.
+fn first_line(stream: &mut TcpStream, until: Option<Instant>) -> std::io::Result<String> {
+    let late = || std::io::Error::new(ErrorKind::TimedOut, "it did not answer in time");
+    let mut head = [0; HEAD_BYTES];
+    let mut len = 0;
+    while len < HEAD_BYTES && !head[..len].contains(&b'\n') {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(late());
+        }
+        stream.set_read_timeout(left)?;
+        match stream.read(&mut head[len..]) {
+            Ok(0) => break,
+            Ok(more) => len += more,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(late()),
+            Err(error) => return Err(error),
+        }
+    }
+    let line = head[..len].split(|byte| *byte == b'\n').next();
+    Ok(String::from_utf8_lossy(line.unwrap_or_default()).into_owned())
 }
 
 /// The status in the first line of an answer (RFC 9112, section 4).
@@ -337,6 +369,8 @@ fn status(line: &str) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -349,6 +383,31 @@ mod tests {
         );
         let named = head(address, "/", &[("host".to_owned(), "x".to_owned())]);
         assert!(!named.contains("10.0.0.5"), "{named}");
+    }
+
+    #[test]
+    fn an_answer_comes_in_pieces_and_in_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        let (mut peer, _) = listener.accept().expect("it was connected to");
+        let until = |ms| Some(Instant::now() + Duration::from_millis(ms));
+        peer.write_all(b"HTTP/1.1 2").expect("written");
+        let error = first_line(&mut stream, until(50)).expect_err("it is cut");
+        assert_eq!(error.to_string(), "it did not answer in time");
+        let writer = std::thread::spawn(move || {
+            for piece in ["HTTP/1.1 ", "204 No Con", "tent\r\nServer: x"] {
+                peer.write_all(piece.as_bytes()).expect("written");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            peer
+        });
+        let line = first_line(&mut stream, until(60_000)).expect("an answer");
+        assert_eq!(status(&line), Some(204), "{line}");
+        drop(writer.join().expect("no panic"));
+        // What ends without a line is what came.
+        let line = first_line(&mut stream, None).expect("an end");
+        assert_eq!(status(&line), None, "{line}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! An app as a whole: what the manifest no longer names, and a deploy that is done wholly or not at all.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use layby_model::engine::RunSpec;
 use layby_model::spec::AppSpec;
@@ -15,6 +16,9 @@ use crate::api::types::{Event, Outcome, Problem};
 use crate::plane::Plane;
 use crate::store::{NewRevision, Row};
 
+/// How long drivers may take to let go of what their services claim, while nobody else deploys or is scaled.
+const WITHDRAWAL: Duration = Duration::from_secs(5);
+
 /// The services of an app that its manifest does not name (any more).
 pub(super) fn orphans(rows: &[Row], app: &AppSpec) -> Vec<ServiceId> {
     let left_out = rows.iter().filter(|row| {
@@ -25,17 +29,21 @@ pub(super) fn orphans(rows: &[Row], app: &AppSpec) -> Vec<ServiceId> {
     left_out.map(|row| row.service.clone()).collect()
 }
 
-/// Begins to take services down, and waits until what they claim of the machine is free for others.
+/// Begins to take services down, and waits until what they claim of the machine is free for others. Nobody else waits for that.
 pub(super) async fn withdraw(
     plane: &Arc<Plane>,
     services: &[ServiceId],
     by: &str,
 ) -> Result<Vec<Leaving>, Problem> {
-    let turn = plane.deploys.lock().await;
-    withdraw_in_turn(plane, &turn, services, by).await
+    if services.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut leaving = leave::begin(plane, by, |row| services.contains(&row.service)).await?;
+    until_withdrawn(&mut leaving, leave::STOP_SLACK).await;
+    Ok(leaving)
 }
 
-/// The same for whoever has its turn already.
+/// The same for whoever has its turn already: others wait, and it takes no longer than they can.
 pub(super) async fn withdraw_in_turn(
     plane: &Arc<Plane>,
     turn: &MutexGuard<'_, ()>,
@@ -47,12 +55,19 @@ pub(super) async fn withdraw_in_turn(
     }
     let mut leaving =
         leave::begin_in_turn(plane, turn, by, |row| services.contains(&row.service)).await?;
-    for (_, status) in &mut leaving {
-        // Its driver shows it after it has published a table without its listeners.
-        let withdrawn = status.wait_for(|status| status.row.removing || status.gone);
-        let _ = tokio::time::timeout(leave::STOP_SLACK, withdrawn).await;
-    }
+    until_withdrawn(&mut leaving, WITHDRAWAL).await;
     Ok(leaving)
+}
+
+async fn until_withdrawn(leaving: &mut [Leaving], most: Duration) {
+    let all = async {
+        for (_, status) in leaving {
+            // Its driver shows it after it has published a table without its listeners.
+            let withdrawn = status.wait_for(|status| status.row.removing || status.gone);
+            let _ = withdrawn.await;
+        }
+    };
+    let _ = tokio::time::timeout(most, all).await;
 }
 
 /// Waits until services are gone, and tells it.

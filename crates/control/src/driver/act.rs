@@ -125,13 +125,14 @@ impl Driver {
                 }
             }
         };
-        self.note_canary(matches!(
+        let has_canary = matches!(
             mode,
             Mode::Serve {
                 canary: Some(_),
                 ..
             }
-        ));
+        );
+        self.note_canary(has_canary);
         if matches!(mode, Mode::Serve { .. })
             && let Some(waking) = self.waking.take()
         {
@@ -149,7 +150,9 @@ impl Driver {
                 mode,
                 port: spec.port,
                 limits: limits(spec),
-                is_scaled: spec.autoscale.is_some(),
+                // A canary's limit holds also beside a live that has none.
+                is_scaled: spec.autoscale.is_some()
+                    || has_canary && self.row().target.spec.service.autoscale.is_some(),
             },
             named: address.map(|address| names::named(&self.id, spec, address, networks)),
         };

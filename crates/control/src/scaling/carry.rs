@@ -1,6 +1,7 @@
 //! Carrying out: another number is written as `layby scale` does it, as far as it fits, and handed to the driver.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use layby_model::capacity::Claim;
 
@@ -10,6 +11,9 @@ use crate::driver::{DriverHandle, Request};
 use crate::plane::Plane;
 use crate::store::{Row, StoreError};
 
+/// How long somebody else who asks for room is waited for: who holds it for longer must not hold up the other services.
+const TURN: Duration = Duration::from_millis(100);
+
 /// How many replicas a service has then.
 pub(super) struct Carried {
     pub(super) replicas: u32,
@@ -17,16 +21,18 @@ pub(super) struct Carried {
     pub(super) short: Option<String>,
 }
 
-/// Gives the service of `row` so many replicas, or as many of them as fit. Where the row was changed meanwhile, nothing is
-/// done: the next look sees it.
+/// Gives the service of `row` so many replicas, or as many of them as fit; `None`: somebody else asks for room for long, and it
+/// is to be tried again. Where the row was changed meanwhile, nothing is done: the next look sees it.
 pub(super) async fn out(
     plane: &Arc<Plane>,
     driver: &DriverHandle,
     row: &Row,
     replicas: u32,
-) -> Result<Carried, StoreError> {
+) -> Result<Option<Carried>, StoreError> {
     // Nobody else may be given what this takes, until it is written.
-    let _turn = plane.deploys.lock().await;
+    let Ok(_turn) = tokio::time::timeout(TURN, plane.deploys.lock()).await else {
+        return Ok(None);
+    };
     let (replicas, short) = match replicas > row.replicas {
         true => {
             let rows = plane.store.services().await?;
@@ -54,5 +60,5 @@ pub(super) async fn out(
         // One that is too busy to hear of it reads the row, or is asked again.
         let _ = driver.requests.try_send(request);
     }
-    Ok(carried)
+    Ok(Some(carried))
 }

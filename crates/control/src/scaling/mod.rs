@@ -120,9 +120,12 @@ pub(crate) async fn run(plane: Arc<Plane>) {
             demand.borrow_and_update().waiting.keys().cloned().collect();
         let awake = lock(&plane.scaling.awake).clone();
         let gone = scaled.extract_if(.., |id, _| !awake.contains(id));
-        for (id, _) in gone.collect::<Vec<_>>() {
+        for (id, mut one) in gone.collect::<Vec<_>>() {
             lock(&plane.scaling.found).remove(&id);
-            rest(&plane, &id).await;
+            if !rest(&plane, &id).await {
+                one.due = Instant::now() + LOOK_HELD;
+                scaled.insert(id, one);
+            }
         }
         for id in awake {
             let Some(driver) = plane.driver(&id) else {
@@ -190,7 +193,8 @@ async fn look(plane: &Arc<Plane>, id: &ServiceId, driver: &DriverHandle, one: &m
     let mut replicas = row.replicas;
     if decision.replicas != row.replicas && !(is_more && waits) {
         match carry::out(plane, driver, row, decision.replicas).await {
-            Ok(carried) => {
+            Ok(None) => one.due = now + LOOK_HELD,
+            Ok(Some(carried)) => {
                 replicas = carried.replicas;
                 one.fits_until = carried.short.as_ref().map(|_| now + FIT_AGAIN);
                 one.short = carried.short;
@@ -208,20 +212,25 @@ async fn look(plane: &Arc<Plane>, id: &ServiceId, driver: &DriverHandle, one: &m
     lock(&plane.scaling.found).insert(id.clone(), Found { decision, short });
 }
 
-/// A service that is looked at no more: while it rests, it needs no more than the fewest.
-async fn rest(plane: &Arc<Plane>, id: &ServiceId) {
+/// A service that is looked at no more: while it rests, it needs no more than the fewest. `false`: that is to be tried again.
+async fn rest(plane: &Arc<Plane>, id: &ServiceId) -> bool {
     let Some(driver) = plane.driver(id) else {
-        return;
+        return true;
     };
     let row = driver.status.borrow().row.clone();
     let fewest = match policy(&row) {
         Some(policy) if row.enabled && !driver.status.borrow().is_awake => policy.floor(),
-        Some(_) | None => return,
+        Some(_) | None => return true,
     };
-    if fewest < row.replicas
-        && let Err(error) = carry::out(plane, &driver, &row, fewest).await
-    {
-        tracing::warn!(service = %id, %error, "it rests with more replicas than it needs");
+    if fewest >= row.replicas {
+        return true;
+    }
+    match carry::out(plane, &driver, &row, fewest).await {
+        Ok(carried) => carried.is_some(),
+        Err(error) => {
+            tracing::warn!(service = %id, %error, "it rests with more replicas than it needs");
+            true
+        }
     }
 }
 

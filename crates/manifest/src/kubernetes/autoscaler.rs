@@ -21,6 +21,8 @@ pub(crate) struct Autoscaler {
     /// The name of what it scales, and where that stands.
     pub(crate) target: Placed<String>,
     pub(crate) scaling: Scaling,
+    /// How it is called in messages.
+    what: String,
 }
 
 /// Reads one, and the namespace that it names.
@@ -49,17 +51,20 @@ pub(crate) fn read(
     let min = spec.count("minReplicas", 0..=REPLICAS_MAX, report);
     let max = spec.count("maxReplicas", 1..=REPLICAS_MAX, report);
     let of_v1 = spec.count("targetCPUUtilizationPercentage", 1..=10_000, report);
-    let cpu = of_v1.or(metrics(&mut spec, &what, report));
+    let (of_v2, says_metrics) = metrics(&mut spec, &what, report);
+    // Only where no metric is said at all.
+    let usual = (!says_metrics).then_some(CPU_PERCENT);
+    let cpu = of_v1.or(of_v2).or(usual);
     let paces = behavior(&mut spec, report);
     spec.finish(report);
     if max.is_none() && !report.failed() {
         report.error(&place, format!("{what} has no \"maxReplicas\""));
     }
-    let words = BTreeMap::from([
+    let mut words = BTreeMap::from([
         ("min", u64::from(min.unwrap_or(1))),
         ("max", u64::from(max.unwrap_or(1))),
-        ("cpu", u64::from(cpu.unwrap_or(CPU_PERCENT))),
     ]);
+    words.extend(cpu.map(|cpu| ("cpu", u64::from(cpu))));
     let autoscaler = target.map(|target| Autoscaler {
         target,
         scaling: Scaling {
@@ -69,6 +74,7 @@ pub(crate) fn read(
             is_cut: false,
             place,
         },
+        what,
     });
     (autoscaler, metadata.namespace)
 }
@@ -100,10 +106,12 @@ fn target(spec: &mut Fields, what: &str, report: &mut Report) -> Option<Placed<S
     Some(name)
 }
 
-/// The use of CPU that is aimed at, in per cent. The other metrics are told.
-fn metrics(spec: &mut Fields, what: &str, report: &mut Report) -> Option<u32> {
+/// The use of CPU that is aimed at, in per cent, and whether any metric is said. The other ones are told.
+fn metrics(spec: &mut Fields, what: &str, report: &mut Report) -> (Option<u32>, bool) {
     let mut cpu = None;
-    for node in spec.list("metrics", report).unwrap_or_default() {
+    let nodes = spec.list("metrics", report).unwrap_or_default();
+    let says_any = !nodes.is_empty();
+    for node in nodes {
         let place = node.place.clone();
         let Some(mut metric) = Fields::open(node, format!("a metric of {what}"), report) else {
             continue;
@@ -140,7 +148,7 @@ fn metrics(spec: &mut Fields, what: &str, report: &mut Report) -> Option<u32> {
             }
         }
     }
-    cpu
+    (cpu, says_any)
 }
 
 fn behavior(spec: &mut Fields, report: &mut Report) -> (Pace, Pace) {
@@ -218,7 +226,12 @@ pub(crate) fn join(
     deployments: &mut [Deployment],
     report: &mut Report,
 ) {
-    for Autoscaler { target, scaling } in autoscalers {
+    for autoscaler in autoscalers {
+        let Autoscaler {
+            target,
+            scaling,
+            what,
+        } = autoscaler;
         let mut named = deployments.iter_mut();
         let named = named.find(|deployment| deployment.name.as_str() == target.value);
         let Some(deployment) = named else {
@@ -243,7 +256,25 @@ pub(crate) fn join(
                 words.append(&mut said.words);
                 (said.words, said.paces) = (words, scaling.paces);
             }
+            None if !scaling.words.contains_key("cpu") => {
+                fix(deployment, &scaling);
+                let message = format!(
+                    "{what} is ignored, since none of its metrics is supported: the number of replicas of {:?} stays {}",
+                    cut(&target.value),
+                    deployment.replicas
+                );
+                report.warn(&target.place, message);
+            }
             None => settings.scale = Some(scaling),
         }
+    }
+}
+
+/// Gives a Deployment the fewest replicas that it was to be scaled to, or those that it has; one that is disabled stays so.
+fn fix(deployment: &mut Deployment, scaling: &Scaling) {
+    let min = scaling.words.get("min").copied().unwrap_or(1);
+    let min = u32::try_from(min).unwrap_or(REPLICAS_MAX);
+    if deployment.replicas > 0 {
+        deployment.replicas = deployment.replicas.max(min);
     }
 }

@@ -46,10 +46,12 @@ pub(super) fn ask(
     let most = ready.saturating_mul(policy.up_times);
     let least = ready / policy.down_times.max(1);
     let by_stable = needed(stable, aim).clamp(least, most);
-    let by_panic = needed(panic, aim).clamp(least, most);
+    let needed_now = needed(panic, aim);
+    let by_panic = needed_now.clamp(least, most);
     let by_held = waits(&newest).map(|average| needed(average, aim).min(most));
 
-    let is_over = u64::from(by_panic) * 100 >= u64::from(ready) * u64::from(policy.panic_percent)
+    // What is needed, and not what may be added at once: a threshold beyond that would never be reached.
+    let is_over = u64::from(needed_now) * 100 >= u64::from(ready) * u64::from(policy.panic_percent)
         || by_held > Some(ready);
     if is_over {
         let most = history.panic.map_or(replicas, |panic| panic.most);

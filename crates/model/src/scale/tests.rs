@@ -204,6 +204,23 @@ fn a_burst_is_held_for_a_stable_window_and_then_halved_second_by_second() {
 }
 
 #[test]
+fn a_burst_begins_by_what_is_needed_and_not_by_what_may_be_added_at_once() {
+    let policy = Autoscale {
+        up_times: 2,
+        panic_percent: 300,
+        ..one_each(16)
+    };
+    let mut world = World::new(policy, 2);
+    world.seconds(120, 2, 0);
+    let below = world.step(6_000, 5, 0);
+    assert!(!below.seen.is_burst, "{below:?}");
+    let mut world = World::new(world.policy, 2);
+    world.seconds(120, 2, 0);
+    let over = world.step(6_000, 8, 0);
+    assert_eq!((over.seen.is_burst, over.replicas), (true, 4), "{over:?}");
+}
+
+#[test]
 fn a_steady_load_gets_as_many_as_it_keeps_busy_and_no_more() {
     for load in 1..=4 {
         let mut world = World::new(one_each(4), 1);

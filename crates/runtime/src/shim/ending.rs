@@ -95,7 +95,7 @@ impl Sandbox {
     fn hook_before_stop(&mut self, index: usize, number: usize) {
         let config = &self.spec.containers[index];
         for number in number..config.pre_stop.len() {
-            if let Ok(hook) = self.hook(index, &config.pre_stop[number]) {
+            if let Ok(hook) = self.hook(index, &config.pre_stop[number], None) {
                 self.cells[index].hook = Some((number, hook));
                 return;
             }

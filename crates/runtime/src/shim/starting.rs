@@ -1,14 +1,14 @@
 //! How a sandbox starts: one step after another, some of which take their time.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
 use crate::container::{self, Created, Plan, Sink};
 use crate::error::{Error, Result};
 use crate::freezer;
-use crate::hook::Hook;
+use crate::hook::{self, Hook, HookConfig};
 use crate::protocol::{Ended, Exit, Trouble};
 use crate::rootfs;
 use crate::spec::ContainerConfig;
@@ -125,18 +125,23 @@ impl Sandbox {
     /// Begins the hook of this number that follows the start of a container.
     fn begin_hook(&mut self, index: usize, number: usize) -> Result<()> {
         let config = &self.spec.containers[index].post_start[number];
-        let begun = self.hook(index, config)?;
+        let begun = self.hook(index, config, Some(hook::ANSWER))?;
         self.cells[index].hook = Some((number, begun));
         Ok(())
     }
 
-    /// Begins a hook of a running container.
-    pub(super) fn hook(&self, index: usize, config: &crate::hook::HookConfig) -> Result<Hook> {
+    /// Begins a hook of a running container. `patience`: how long a request may take.
+    pub(super) fn hook(
+        &self,
+        index: usize,
+        config: &HookConfig,
+        patience: Option<Duration>,
+    ) -> Result<Hook> {
         let cell = &self.cells[index];
         let init = cell
             .pid()
             .ok_or_else(|| Error::Failed(format!("container {} does not run", cell.state.name)))?;
-        Hook::begin(config, &self.place(cell, init), self.address())
+        Hook::begin(config, &self.place(cell, init), self.address(), patience)
     }
 
     /// The sandbox's own address: the first line of its `/etc/hosts`.
