@@ -110,20 +110,52 @@ impl Reach {
         }
     }
 
-    /// Whether an app may build an image of this name, which then loses it.
+    /// Whether an app may build an image of this name, which then loses it. A new name has to begin with the app's: what is
+    /// built under one that a registry has is what others get who mean that.
     ///
     /// # Errors
-    /// 403: it is another app's, or the node's, or was pulled.
+    /// 403: it is another app's, or the node's, or was pulled, or could be.
     pub(crate) fn build(&self, name: &str) -> Result<(), Problem> {
         let plain = self.plain(name);
         let is_free = match (self.repository(&plain), self.names.get(&plain)) {
             (Some(own), _) => self.rights.covers(first_part(&own)),
             (None, Some(known)) => self.is_built(known),
-            (None, None) => true,
+            (None, None) => self.is_called_after_app(&plain),
         };
-        match self.rights.is_whole() || is_free {
-            true => Ok(()),
-            false => Err(self.not_its(name)),
+        if self.rights.is_whole() || is_free {
+            return Ok(());
+        }
+        let apps = self.rights.apps().into_iter().flatten();
+        let may: Vec<String> = apps.map(|app| format!("{app}-NAME")).collect();
+        let problem = self.rights.denied(&format!("the image {name}"));
+        Err(problem.hint(format!(
+            "call what is built {} or {}",
+            may.join(" or "),
+            self.own_names()
+        )))
+    }
+
+    /// Whether a name is such as an app's images have that are given none: `<app>-...`, of no registry and nobody's there.
+    fn is_called_after_app(&self, plain: &str) -> bool {
+        let short = plain.parse().map(|name: Reference| name.short());
+        let short = short.unwrap_or_default();
+        let mut apps = self.rights.apps().into_iter().flatten();
+        !short.contains('/')
+            && apps.any(|app| {
+                let rest = short.strip_prefix(app.as_str());
+                rest.is_some_and(|rest| rest.starts_with('-'))
+            })
+    }
+
+    /// Whose the results of build steps are that saw a secret or an SSH agent: those of who is limited to other apps are not
+    /// for the rest, nor theirs for it.
+    pub(crate) fn steps_owner(&self) -> String {
+        match self.rights.apps() {
+            None => "node".to_owned(),
+            Some(apps) => {
+                let apps: Vec<&str> = apps.iter().map(String::as_str).collect();
+                format!("apps {}", apps.join(" "))
+            }
         }
     }
 

@@ -1,10 +1,10 @@
 //! Images of a deploy: which have to be built, building them, and what their names mean now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use layby_image::{Image, Source};
+use layby_image::{Image, Reference, Source};
 use layby_model::AppName;
 use layby_model::mounts::Mount;
 use layby_model::spec::{AppSpec, BuildSpec, ContainerSpec, ServiceSpec};
@@ -53,16 +53,25 @@ pub(crate) fn name(app: &AppName, service: &ServiceSpec, container: &ContainerSp
     }
 }
 
-/// What has to be built: all that always is, or everything when `force`d, and images that are missing.
+/// What has to be built: all that always is, or everything when `force`d, and images that are missing. One that was built for
+/// another app is no image of this one, whatever it is called.
 pub(crate) async fn builds(plane: &Plane, app: &AppSpec, force: bool) -> Result<Wanted, Problem> {
     let mut wanted = Wanted::default();
+    let mut containers = app.services.iter().flat_map(ServiceSpec::all_containers);
+    let of_others = match containers.any(|container| container.build.is_some()) {
+        true => of_others(plane, &app.name).await?,
+        false => BTreeSet::new(),
+    };
     for service in &app.services {
         for container in service.all_containers() {
             let Some(spec) = &container.build else {
                 continue;
             };
             let tag = name(&app.name, service, container);
-            let is_wanted = force || spec.always || resolve(plane, &tag).await?.is_err();
+            let is_wanted = force
+                || spec.always
+                || of_others.contains(&plain(plane, &tag))
+                || resolve(plane, &tag).await?.is_err();
             let mut known = wanted.builds.iter();
             if is_wanted && !known.any(|build| build.tag == tag && build.spec == *spec) {
                 wanted.add(
@@ -101,6 +110,25 @@ pub(crate) async fn builds(plane: &Plane, app: &AppSpec, force: bool) -> Result<
         build.body.secrets = ids;
     }
     Ok(wanted)
+}
+
+/// The names of what was built for other apps than this one.
+async fn of_others(plane: &Plane, app: &AppName) -> Result<BTreeSet<String>, Problem> {
+    let store = Arc::clone(&plane.images);
+    let names = tokio::task::spawn_blocking(move || store.names()).await;
+    let names = names.map_err(broke_off)??.into_iter();
+    let others = names.filter(|name| match &name.source {
+        Source::For(whom) => whom != app.as_str(),
+        Source::Here | Source::Registry => false,
+    });
+    Ok(others.map(|name| name.reference).collect())
+}
+
+/// A name as the store has it.
+fn plain(plane: &Plane, name: &str) -> String {
+    let name = plane.desk.registry.hosts().canonical(name);
+    let parsed: Result<Reference, _> = name.parse();
+    parsed.map_or(name, |reference| reference.to_string())
 }
 
 impl Wanted {

@@ -14,17 +14,17 @@ use tower::ServiceExt;
 use crate::common::{PATIENCE, World, compose, tar};
 
 /// Somebody at the network's door, or with no token at the socket.
-struct Client<'a> {
+pub(crate) struct Client<'a> {
     world: &'a World,
     /// `None`: at the socket.
     token: Option<String>,
     from: SocketAddr,
 }
 
-struct Reply {
-    status: StatusCode,
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
     headers: HeaderMap,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Reply {
@@ -39,7 +39,7 @@ impl Reply {
 }
 
 impl Client<'_> {
-    fn with(&self, token: &str) -> Self {
+    pub(crate) fn with(&self, token: &str) -> Self {
         Client {
             world: self.world,
             token: Some(token.to_owned()),
@@ -73,7 +73,7 @@ impl Client<'_> {
         router.oneshot(request).await.expect("an answer")
     }
 
-    async fn ask(&self, line: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+    pub(crate) async fn ask(&self, line: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
         let answer = self.send(line, headers, body).await;
         let (parts, body) = answer.into_parts();
         let body = tokio::time::timeout(PATIENCE, axum::body::to_bytes(body, 1 << 20)).await;
@@ -84,12 +84,12 @@ impl Client<'_> {
         }
     }
 
-    async fn status(&self, line: &str) -> u16 {
+    pub(crate) async fn status(&self, line: &str) -> u16 {
         self.ask(line, &[], b"").await.status.as_u16()
     }
 }
 
-fn at_socket(world: &World) -> Client<'_> {
+pub(crate) fn at_socket(world: &World) -> Client<'_> {
     Client {
         world,
         token: None,
@@ -97,7 +97,7 @@ fn at_socket(world: &World) -> Client<'_> {
     }
 }
 
-async fn token(world: &World, body: &str) -> String {
+pub(crate) async fn token(world: &World, body: &str) -> String {
     let made = at_socket(world)
         .ask("POST /v1/tokens", &[], body.as_bytes())
         .await;
@@ -555,7 +555,15 @@ async fn a_token_of_an_app_has_the_images_of_its_app_and_no_others() {
     let typo = ci.ask("GET /v1/images/inspect?reference=blog-wep", &[], b"");
     let typo = typo.await.json::<Problem>().detail;
     assert!(!typo.contains("blog-web"), "{typo}");
-    for taken in ["blog-web", "checked"] {
+    // What is built under a name that a registry has is what others get who mean that.
+    for taken in [
+        "blog-web",
+        "checked",
+        "postgres:16",
+        "acme/shop-web",
+        "a.example/shop-web",
+        "shop",
+    ] {
         let (status, told) = build_up(&ci, "shop", &format!("    image: {taken}\n")).await;
         assert_eq!(status, 403, "{told}");
     }
@@ -587,6 +595,12 @@ async fn a_token_of_an_app_has_the_images_of_its_app_and_no_others() {
     ] {
         assert_eq!(ci.status(line).await, expected, "{line}");
     }
+    // What it builds for another app that is still to come is not that one's.
+    let planted = "    image: shop-two-web\n";
+    assert_eq!(build_up(&ci, "shop", planted).await.0, 200);
+    let before = digest("shop-two-web");
+    assert_eq!(build_up(&root, "shop-two", "").await.0, 200);
+    assert_ne!(digest("shop-two-web"), before);
     // It may build its own again, and use what an admin lets it have.
     let (status, told) = build_up(&ci, "shop", "    image: shop-web\n").await;
     assert!(status == 200 && told.contains(r#""code":0"#), "{told}");
