@@ -79,6 +79,8 @@ pub struct BuildOptions {
     pub secrets: BTreeMap<String, Vec<u8>>,
     /// SSH agents by their id; a step that mounts one reaches it while it runs. They are in no key.
     pub agents: BTreeMap<String, Agent>,
+    /// Whose the results of steps are that mount secrets or agents: nobody else gets them from the cache.
+    pub steps_owner: String,
     /// Whether every step is carried out, also one that the cache has.
     pub no_cache: bool,
     /// The network of RUN where it names none.

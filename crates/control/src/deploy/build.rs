@@ -60,6 +60,7 @@ pub(crate) async fn run(
     let mut options = options(plane, &upload, body)?;
     options.source = order.source;
     options.agents = agents(ssh, order.agents.as_ref());
+    options.steps_owner = reach.steps_owner();
     let reach = Arc::clone(reach);
     options.may_use = Some(Arc::new(move |name| {
         reach.use_image(name).map_err(|problem| problem.detail)

@@ -65,6 +65,14 @@ impl Resolved {
     pub(super) fn identity(&self) -> &str {
         &self.identity
     }
+
+    /// Whether it shows what only some have.
+    pub(super) fn is_lent(&self) -> bool {
+        match self.mount.kind {
+            MountKind::Secret | MountKind::Ssh => true,
+            MountKind::Bind | MountKind::Cache | MountKind::Tmpfs => false,
+        }
+    }
 }
 
 impl StageBuilder<'_> {

@@ -163,6 +163,10 @@ impl StageBuilder<'_> {
         key.list(asked.mounts.iter().map(Resolved::identity));
         let hosts = &self.build.options.hosts;
         key.list(hosts.iter().flat_map(|(name, address)| [name, address]));
+        // What a secret or an agent opened is for its owner.
+        if asked.mounts.iter().any(Resolved::is_lent) {
+            key.field(&self.build.options.steps_owner);
+        }
         key.finish()
     }
 

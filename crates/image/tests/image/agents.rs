@@ -70,9 +70,35 @@ fn a_step_reaches_the_ssh_agent_that_it_mounts_while_it_runs_and_the_cache_knows
         assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     }
     assert_eq!(temporary_files(&world), Vec::<PathBuf>::new());
-    // Whose agent it is, and whether there is one, changes nothing.
+    // Whether there is an agent changes nothing for the same owner.
     let again = world.build_with(&with(&runner)).0.unwrap();
     assert_eq!((again.digest, runner.asked().len()), (image.digest, 1));
+}
+
+#[test]
+fn what_a_step_made_that_saw_a_secret_or_an_agent_is_nobody_elses_from_the_cache() {
+    let world = World::new();
+    let runner = Fake::new(|step, _| {
+        fs::write(step.upper.join("out"), step.argv.join(" ")).unwrap();
+        Ok(0)
+    });
+    let counts = |mount: &str| {
+        let text = format!("FROM scratch\nRUN {mount} [\"x\", \"{mount}\"]\n");
+        world.write(&[("Dockerfile", &*text)]);
+        let before = runner.asked().len();
+        let mut options = with(&runner);
+        let mut counts = Vec::new();
+        for owner in ["apps shop", "apps shop", "apps blog", "node", "apps shop"] {
+            options.steps_owner = owner.to_owned();
+            world.build_with(&options).0.unwrap();
+            counts.push(runner.asked().len() - before);
+        }
+        counts
+    };
+    for lent in ["--mount=type=ssh", "--mount=type=secret,id=s"] {
+        assert_eq!(counts(lent), [1, 1, 2, 3, 3], "{lent}");
+    }
+    assert_eq!(counts("--mount=type=tmpfs,target=/tmp"), [1; 5]);
 }
 
 /// Breaks a connection off when dropped.
