@@ -3,6 +3,8 @@
 mod common;
 #[path = "api/fuzz.rs"]
 mod fuzz;
+#[path = "api/hosts.rs"]
+mod hosts;
 #[path = "api/network.rs"]
 mod network;
 #[path = "../../image/tests/image/peer.rs"]

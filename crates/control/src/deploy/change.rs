@@ -11,6 +11,7 @@ use layby_model::spec::{PullPolicy, ServiceSpec};
 use layby_model::{RevisionId, ServiceId};
 use tokio::sync::mpsc;
 
+use super::commit::may_have_hosts;
 use super::pulls::{self, Pull};
 use super::{
     Committed, EVENTS, canary, commit_in_turn, current, finish, images, outcome, privilege,
@@ -311,7 +312,9 @@ async fn write(
     new.enables = true;
     new.anew = matches!(change.next, Next::Again(_));
     new.share.clone_from(&change.share);
-    Ok((service, commit_in_turn(plane, &turn, vec![new]).await?))
+    let news = vec![new];
+    may_have_hosts(plane, &change.who.rights, &news).await?;
+    Ok((service, commit_in_turn(plane, &turn, news).await?))
 }
 
 async fn find(plane: &Plane, id: &ServiceId) -> Result<Row, Problem> {

@@ -46,6 +46,8 @@ pub(super) struct App {
     /// Its services that go as these come.
     pub(super) orphans: Vec<ServiceId>,
     pub(super) made_by: String,
+    /// What whoever makes it may do.
+    pub(super) rights: Rights,
     pub(super) share: Option<Share>,
 }
 
@@ -71,6 +73,7 @@ pub(super) async fn app(plane: &Arc<Plane>, app: App) -> Result<Begun, Problem> 
         revisions.push(new);
     }
     let turn = plane.deploys.lock().await;
+    may_have_hosts(plane, &app.rights, &revisions).await?;
     let orphans = (&app.orphans[..], app.made_by.as_str());
     let (committed, leaving) = replace(plane, &turn, revisions, orphans).await?;
     Ok(Begun {
@@ -78,6 +81,21 @@ pub(super) async fn app(plane: &Arc<Plane>, app: App) -> Result<Begun, Problem> 
         committed,
         leaving,
     })
+}
+
+/// Refuses host names of apps that whoever makes these revisions has nothing to do with. In turn.
+pub(super) async fn may_have_hosts(
+    plane: &Plane,
+    rights: &Rights,
+    revisions: &[NewRevision],
+) -> Result<(), Problem> {
+    if rights.is_whole() {
+        return Ok(());
+    }
+    let rows = plane.store.services().await?;
+    let specs = revisions.iter();
+    let specs = specs.map(|new| (new.service.clone(), &new.spec.service));
+    conflict::check_hosts(rights, &rows, specs)
 }
 
 /// Writes those revisions that change something, all or none, and tells their drivers. For whoever has its turn: what it

@@ -3,13 +3,15 @@
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use layby_model::ServiceId;
-use layby_model::spec::ServiceSpec;
+use layby_model::route::ANY_HOST;
+use layby_model::spec::{HostRoute, ServiceSpec};
 
 use crate::addresses;
 use crate::api::types::Problem;
 use crate::config::ControlConfig;
 use crate::driver;
 use crate::store::Row;
+use crate::tokens::Rights;
 
 /// What a service claims.
 struct Claims {
@@ -58,6 +60,58 @@ pub(crate) fn check<'a>(
         taken.push(new);
     }
     Ok(())
+}
+
+/// Refuses paths below host names that an app has whom `rights` do not cover: the longest path would take its requests, with
+/// all that they carry. What an app has already it keeps. `*` is no name of anybody's: it is for what leads nowhere else.
+///
+/// # Errors
+/// 403. It does not say whose it is.
+pub(crate) fn check_hosts<'a>(
+    rights: &Rights,
+    rows: &[Row],
+    services: impl IntoIterator<Item = (ServiceId, &'a ServiceSpec)>,
+) -> Result<(), Problem> {
+    if rights.is_whole() {
+        return Ok(());
+    }
+    let there = rows.iter().filter(|row| !row.removing);
+    let there = there.flat_map(|row| specs(row).map(move |spec| (&row.service, spec)));
+    let (own, others): (Vec<_>, Vec<_>) = there.partition(|(id, _)| rights.covers(id.app.as_str()));
+    for (id, spec) in services {
+        for route in &spec.routes {
+            let is_had = |(other, spec): &(&ServiceId, &ServiceSpec)| {
+                let same = |had: &HostRoute| {
+                    (&had.host, &had.path, had.exact) == (&route.host, &route.path, route.exact)
+                };
+                other.app == id.app && spec.routes.iter().any(same)
+            };
+            let is_theirs = |(_, spec): &(&ServiceId, &ServiceSpec)| {
+                let mut hosts = spec.routes.iter().map(|had| had.host.as_deref());
+                hosts.any(|had| meet(had, route.host.as_deref()))
+            };
+            if others.iter().any(is_theirs) && !own.iter().any(is_had) {
+                let host = route.host.as_deref().unwrap_or(ANY_HOST);
+                let problem = rights.denied(&format!("requests to {host}, which another app has"));
+                return Err(
+                    problem.hint("give the Ingress another host, or let an admin deploy it")
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether some host name is meant by both.
+fn meet(a: Option<&str>, b: Option<&str>) -> bool {
+    let has = |pattern: &str, host: &str| {
+        let domain = pattern.strip_prefix("*.");
+        domain.is_some() && domain == host.split_once('.').map(|(_, domain)| domain)
+    };
+    match (a, b) {
+        (Some(a), Some(b)) => a == b || has(a, b) || has(b, a),
+        (a, b) => a == b,
+    }
 }
 
 /// A port of the machine that no service claims and that can be listened on now.
@@ -149,5 +203,27 @@ fn compare(new: &Claims, other: &Claims) -> Result<(), Problem> {
         ))
         .hint("give one of them another name or alias")),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_and_the_names_with_one_label_more_mean_the_same_hosts() {
+        for (a, b, both) in [
+            (Some("shop.org"), Some("shop.org"), true),
+            (Some("shop.org"), Some("blog.org"), false),
+            (Some("*.shop.org"), Some("www.shop.org"), true),
+            (Some("www.shop.org"), Some("*.shop.org"), true),
+            (Some("*.shop.org"), Some("*.shop.org"), true),
+            (Some("*.shop.org"), Some("shop.org"), false),
+            (Some("*.shop.org"), Some("a.b.shop.org"), false),
+            (None, None, true),
+            (None, Some("shop.org"), false),
+        ] {
+            assert_eq!(meet(a, b), both, "{a:?} {b:?}");
+        }
     }
 }

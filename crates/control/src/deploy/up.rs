@@ -62,6 +62,7 @@ pub(crate) async fn up(
         brought: brought(&manifest),
         orphans: leaving.first.clone(),
         made_by: who.name.clone(),
+        rights: who.rights.clone(),
         share: ask.share.clone(),
     };
     // With nothing to build or pull, all that can be refused is refused before the answer begins.
@@ -244,6 +245,7 @@ async fn check(
     let specs = || app.services.iter().map(|s| (id(s), s));
     let staying = rows.iter().filter(|row| !first.contains(&row.service));
     let staying: Vec<Row> = staying.cloned().collect();
+    conflict::check_hosts(&who.rights, &staying, specs())?;
     conflict::check(&plane.config, &staying, specs())?;
     privilege::check(&plane.config, &who.rights, specs())?;
     let (settled, sizes) = power::settle(plane, rows, app).await?;
