@@ -7,17 +7,16 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
-use layby_image::contexts::{Entry, List, Offer, Place};
+use layby_image::contexts::{Entry, List, MAX_ENTRIES, Offer, Place};
 use layby_model::error_chain;
 
 use super::pipe;
 use super::types::{ContextOffer, ContextsBody, ContextsView, Problem};
 use super::{Shared, Who};
+use crate::deploy::upload::MAX_CONTEXTS;
 
 /// Most that all lists may have together: 200,000 entries with paths of a hundred bytes.
 const LISTS_BYTES: u64 = 48 << 20;
-/// Most contexts of one build.
-const MAX_CONTEXTS: usize = 100;
 /// The longest name of a context.
 const MAX_KEY: usize = 200;
 
@@ -74,6 +73,15 @@ fn read(body: impl Read) -> Result<ContextsBody, Problem> {
             text,
         ));
     }
+    // Parsed, each entry takes many times what it has here.
+    if objects(&text) > MAX_ENTRIES + MAX_CONTEXTS + 1 {
+        let text = format!("the build contexts have more than {MAX_ENTRIES} files and folders");
+        return Err(Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too-large",
+            text,
+        ));
+    }
     let body: ContextsBody = serde_json::from_slice(&text).map_err(|error| {
         Problem::bad_request(format!("the lists are not as they should be: {error}"))
     })?;
@@ -85,4 +93,46 @@ fn read(body: impl Read) -> Result<ContextsBody, Problem> {
         )));
     }
     Ok(body)
+}
+
+/// How many objects a JSON text has (RFC 8259).
+fn objects(text: &[u8]) -> usize {
+    let (mut count, mut is_quoted, mut is_escaped) = (0, false, false);
+    for byte in text {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = is_quoted,
+            b'"' => is_quoted = !is_quoted,
+            b'{' if !is_quoted => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_told_from_braces_in_names() {
+        for (text, count) in [
+            (r#"{"contexts":[{"entries":[{},{"path":"{{a}}"}]}]}"#, 4),
+            (r#"{"a":"\\","b":{"c":"\"{"}}"#, 2),
+            ("", 0),
+        ] {
+            assert_eq!(objects(text.as_bytes()), count, "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_of_too_many_entries_are_refused_before_they_are_parsed() {
+        let entry = r#"{"path":"a","mode":0,"mtime_ns":0},"#;
+        let text = format!(
+            r#"{{"contexts":[{{"key":"k","entries":[{}"#,
+            entry.repeat(MAX_ENTRIES + MAX_CONTEXTS)
+        );
+        let refused = read(text.as_bytes()).expect_err("too many");
+        assert_eq!(refused.status, 413);
+    }
 }

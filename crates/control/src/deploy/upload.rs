@@ -24,6 +24,8 @@ const MANIFEST_FILES: usize = 1_000;
 pub(crate) const UPLOAD_BYTES: u64 = 4 << 30;
 /// Most files in all build contexts.
 const CONTEXT_FILES: usize = 200_000;
+/// Most build contexts of one upload that are kept.
+pub(crate) const MAX_CONTEXTS: usize = 100;
 /// Most that one build secret may have; Docker's limit is about the same.
 const SECRET_BYTES: u64 = 512 << 10;
 /// Most build secrets.
@@ -164,6 +166,8 @@ struct Reading<'a> {
     numbered: BTreeMap<String, Vec<u8>>,
     /// Kept contexts of which something was lacking.
     updates: BTreeMap<usize, Box<Update>>,
+    /// What the lists of these have together.
+    listed: usize,
 }
 
 impl<'a> Reading<'a> {
@@ -177,6 +181,7 @@ impl<'a> Reading<'a> {
             names: Vec::new(),
             numbered: BTreeMap::new(),
             updates: BTreeMap::new(),
+            listed: 0,
         }
     }
 
@@ -216,8 +221,7 @@ impl<'a> Reading<'a> {
     ) -> Result<(), Problem> {
         self.unpacked += 1;
         if self.unpacked > CONTEXT_FILES {
-            let text = format!("the build contexts have more than {CONTEXT_FILES} files");
-            return Err(too_large(text));
+            return Err(too_many_files());
         }
         let mut parts = below.components();
         let first = parts.next().map(|part| Path::new(part.as_os_str()));
@@ -254,6 +258,10 @@ impl<'a> Reading<'a> {
         let keeper = self.keeper.filter(|_| is_new).ok_or_else(|| {
             Problem::bad_request(format!("the build context {number} is named twice"))
         })?;
+        if self.upload.kept.len() + self.updates.len() >= MAX_CONTEXTS {
+            let text = format!("there are more than {MAX_CONTEXTS} kept build contexts");
+            return Err(too_large(text));
+        }
         let place = Place {
             owner: &keeper.owner,
             key: &name.key,
@@ -263,6 +271,11 @@ impl<'a> Reading<'a> {
                 self.upload.kept.insert(number, kept);
             }
             Some(Opened::Changed(update)) => {
+                // Each list is in memory until the end.
+                self.listed += update.entries();
+                if self.listed > CONTEXT_FILES {
+                    return Err(too_many_files());
+                }
                 self.updates.insert(number, update);
             }
             None => return Err(Problem::context_gone()),
@@ -399,6 +412,12 @@ fn inside(path: &Path) -> Result<PathBuf, Problem> {
 
 fn unreadable(error: io::Error) -> Problem {
     Problem::bad_request(format!("the upload is not a readable tar: {error}"))
+}
+
+fn too_many_files() -> Problem {
+    too_large(format!(
+        "the build contexts have more than {CONTEXT_FILES} files"
+    ))
 }
 
 fn too_large(text: String) -> Problem {
