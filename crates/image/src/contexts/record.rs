@@ -12,7 +12,7 @@ use super::list::{Entry, Kind};
 use crate::build::cache::Key;
 
 /// Changes when what is written here means something else.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const FILE: &str = "record";
 /// The longest first line, in bytes.
 const MAX_HEADER: u64 = 4096;
@@ -41,6 +41,8 @@ pub(super) struct Recorded {
     pub(super) digest: Option<String>,
     /// The content is certainly what the entry's stamp is of.
     pub(super) is_sure: bool,
+    /// What was written of it, whatever the entry says.
+    pub(super) bytes: u64,
 }
 
 impl Recorded {
@@ -78,7 +80,7 @@ impl Record {
                 false => String::new(),
             },
             tree: tree(&entries),
-            bytes: entries.iter().map(|one| on_disk(&one.entry)).sum(),
+            bytes: entries.iter().map(on_disk).fold(0, u64::saturating_add),
         };
         Self { header, entries }
     }
@@ -111,10 +113,10 @@ fn tree(entries: &[Recorded]) -> String {
     key.finish()
 }
 
-/// In whole blocks.
-fn on_disk(entry: &Entry) -> u64 {
-    match entry.kind {
-        Kind::File { size_bytes, .. } => size_bytes.saturating_add(4096),
+/// About, in whole blocks.
+fn on_disk(one: &Recorded) -> u64 {
+    match one.entry.kind {
+        Kind::File { size_bytes, .. } => size_bytes.max(one.bytes).saturating_add(4096),
         Kind::Folder | Kind::Link { .. } => 4096,
     }
 }

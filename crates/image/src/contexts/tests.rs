@@ -401,3 +401,28 @@ fn what_a_build_leaves_out_and_unpacks_is_in_its_key() {
     assert_ne!(unpacked, layer("FROM scratch\nCOPY x.tar /\n", ""));
     assert!(unpacked[0].join("b").exists());
 }
+
+#[test]
+fn a_context_takes_what_was_sent_whatever_its_list_says() {
+    let world = World::new();
+    let files = [("a", "")];
+    let more = vec![b'x'; 100_000];
+    for is_cut in [true, false] {
+        assert_eq!(world.lacks(ANN, &files), ["a"]);
+        let opened = world.store.open_context(ANN, &list(&files).id());
+        let Some(Opened::Changed(mut update)) = opened.expect("opened") else {
+            panic!("nothing is to be changed");
+        };
+        let there = &more[usize::from(is_cut)..];
+        let sent = update.put("a", more.len() as u64, &mut &*there);
+        assert_eq!(sent.is_err(), is_cut);
+        match is_cut {
+            true => drop(update),
+            false => drop(update.finish().expect("all was sent")),
+        }
+        let [found] = &all(&world.store).expect("a list")[..] else {
+            panic!("there is one");
+        };
+        assert!(found.bytes >= more.len() as u64, "{found:?}");
+    }
+}

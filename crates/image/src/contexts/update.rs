@@ -45,6 +45,8 @@ pub struct Update {
 struct There {
     digest: Option<String>,
     is_doubted: bool,
+    /// What of it is on the disk, at most.
+    bytes: u64,
 }
 
 impl Update {
@@ -128,6 +130,7 @@ impl Update {
             };
             if is_same {
                 self.there[*place].digest.clone_from(&one.digest);
+                self.there[*place].bytes = one.bytes;
                 stays.insert(one.entry.path.as_str());
             }
         }
@@ -163,6 +166,11 @@ impl Update {
         }
     }
 
+    /// How many entries its list has.
+    pub fn entries(&self) -> usize {
+        self.list.entries().len()
+    }
+
     /// Takes in a file that was lacking; it has so many bytes, whatever the list says.
     ///
     /// # Errors
@@ -187,6 +195,8 @@ impl Update {
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600));
         let mut file = Hashing::new(File::from(opened.map_err(failed)?));
+        // Also of what is cut.
+        self.there[place].bytes = sent;
         copy(data, &mut file, &shown).inspect_err(|error| {
             self.is_full = matches!(error, Error::DiskFull { .. });
         })?;
@@ -201,6 +211,7 @@ impl Update {
             digest: Some(digest),
             // Otherwise it has changed since the list was made.
             is_doubted: !is_listed(entry.kind),
+            bytes: sent,
         };
         Ok(())
     }
@@ -262,6 +273,7 @@ impl Update {
             entry: entry.clone(),
             digest: there.digest.clone(),
             is_sure: !there.is_doubted,
+            bytes: there.bytes,
         });
         Record::new(id, recorded.collect())
     }
