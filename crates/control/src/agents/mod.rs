@@ -16,8 +16,9 @@ use self::wire::Call;
 use crate::api::Who;
 use crate::api::types::Problem;
 
-/// So many may lend agents at a time.
+/// So many may lend agents at a time; so many times the same user or token.
 const MAX_LINKS: usize = 64;
+const MAX_OWN: usize = 16;
 /// So many connections of steps may wait to be led on.
 const WAITING: usize = 16;
 /// The bytes of a key.
@@ -49,7 +50,7 @@ impl Agents {
     /// Takes somebody in who lends agents.
     ///
     /// # Errors
-    /// 409: too many do; or the machine has no randomness.
+    /// 409: too many do, or this one too often; or the machine has no randomness.
     pub(crate) fn enter(self: &Arc<Self>, who: &Who) -> Result<Lent, Problem> {
         let key = new_key().map_err(|error| Problem::failed(error.to_string()))?;
         let (calls, called) = mpsc::channel(WAITING);
@@ -59,6 +60,11 @@ impl Agents {
             return Err(Problem::conflict(text).hint("try again when one of the builds is done"));
         }
         let owner = who.owner.clone();
+        let own = links.values().filter(|link| link.owner == owner).count();
+        if own >= MAX_OWN {
+            let text = format!("{} lends SSH agents to {MAX_OWN} builds already", who.name);
+            return Err(Problem::conflict(text).hint("try again when one of them is done"));
+        }
         links.insert(key.clone(), Link { owner, calls });
         Ok(Lent {
             agents: Arc::clone(self),
@@ -145,7 +151,10 @@ mod tests {
                 .is_err_and(|e| e == oneshot::error::TryRecvError::Closed)
         );
         let all: Vec<Lent> = (1..MAX_LINKS)
-            .flat_map(|_| agents.enter(&other).ok())
+            .flat_map(|n| {
+                other.owner = format!("token {}", n / MAX_OWN);
+                agents.enter(&other).ok()
+            })
             .collect();
         assert_eq!(all.len(), MAX_LINKS - 1);
         assert!(agents.enter(&me).is_err(), "one too many");

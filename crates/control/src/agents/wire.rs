@@ -22,6 +22,8 @@ pub const PROTOCOL: &str = "layby-agents";
 const PIECE_BYTES: usize = 16 * 1024;
 /// So many channels may be open.
 const MAX_CHANNELS: usize = 32;
+/// So many tasks may carry channels, or wait to say that one has ended; who opens more reads nothing.
+const MAX_TASKS: usize = 4 * MAX_CHANNELS;
 /// So many pieces may wait for one end of a channel.
 const WAITING: usize = 4;
 /// So many frames may wait for the connection.
@@ -142,10 +144,18 @@ pub async fn run<D>(
         tokio::select! {
             frame = incoming.recv() => match frame {
                 None => return,
-                Some(Frame::Open { channel, place }) => {
-                    let input = enter(&mut channels, channel);
-                    tasks.spawn(answer(channel, dial(place), input, outgoing.clone()));
-                }
+                Some(Frame::Open { channel, place }) => match enter(&mut channels, channel) {
+                    Entered::Room(input) if tasks.len() < MAX_TASKS => {
+                        tasks.spawn(answer(channel, dial(place), input, outgoing.clone()));
+                    }
+                    // Whoever opens more than it reads the answers of waits.
+                    Entered::Full => {
+                        if outgoing.send(Frame::Close { channel }).await.is_err() {
+                            return;
+                        }
+                    }
+                    Entered::Room(_) | Entered::Taken => return,
+                },
                 Some(Frame::Data { channel, bytes }) => {
                     // A channel whose end does not read holds up the others: they are of the same build, and it ends with
                     // its step.
@@ -161,7 +171,7 @@ pub async fn run<D>(
             Some(call) = calls.recv() => {
                 last += 1;
                 // One too many is closed at once.
-                if let Some(input) = enter(&mut channels, last) {
+                if let Entered::Room(input) = enter(&mut channels, last) {
                     tasks.spawn(begin(last, call, input, outgoing.clone()));
                 }
             }
@@ -200,11 +210,12 @@ fn both_ways(
 async fn answer(
     channel: u32,
     dialled: impl Future<Output = Option<UnixStream>>,
-    input: Option<mpsc::Receiver<Vec<u8>>>,
+    input: mpsc::Receiver<Vec<u8>>,
     outgoing: mpsc::Sender<Frame>,
 ) {
-    if let (Some(input), Some(stream)) = (input, dialled.await) {
-        carry(channel, stream, input, &outgoing).await;
+    match dialled.await {
+        Some(stream) => carry(channel, stream, input, &outgoing).await,
+        None => drop(input),
     }
     // The connection may have ended.
     let _ = outgoing.send(Frame::Close { channel }).await;
@@ -233,18 +244,28 @@ async fn begin(
     let _ = outgoing.send(Frame::Close { channel }).await;
 }
 
-/// Makes room for a channel; `None`: there are too many.
-fn enter(
-    channels: &mut BTreeMap<u32, mpsc::Sender<Vec<u8>>>,
-    channel: u32,
-) -> Option<mpsc::Receiver<Vec<u8>>> {
+/// Whether there is room for a channel.
+enum Entered {
+    /// What comes for it.
+    Room(mpsc::Receiver<Vec<u8>>),
+    /// There are too many.
+    Full,
+    /// It is open already.
+    Taken,
+}
+
+/// Makes room for a channel.
+fn enter(channels: &mut BTreeMap<u32, mpsc::Sender<Vec<u8>>>, channel: u32) -> Entered {
     channels.retain(|_, input| !input.is_closed());
+    if channels.contains_key(&channel) {
+        return Entered::Taken;
+    }
     if channels.len() >= MAX_CHANNELS {
-        return None;
+        return Entered::Full;
     }
     let (tell, told) = mpsc::channel(WAITING);
     channels.insert(channel, tell);
-    Some(told)
+    Entered::Room(told)
 }
 
 /// Carries one channel's bytes both ways until either side has ended, be it in one direction: who asks an agent waits for
@@ -390,6 +411,38 @@ mod tests {
                 break;
             }
         }
+    }
+
+    #[tokio::test]
+    async fn who_opens_channels_without_end_and_reads_nothing_holds_nothing_of_the_node() {
+        let (near, far) = tokio::io::duplex(100);
+        let (_none, nothing) = mpsc::channel(1);
+        let node = tokio::spawn(run(near, nothing, |_| async { None }));
+        let (_unread, mut to) = tokio::io::split(far);
+        for channel in 1.. {
+            let open = Frame::Open { channel, place: 0 };
+            if open.write(&mut to).await.is_err() {
+                break;
+            }
+            assert!(channel < 100_000, "it goes on and on");
+        }
+        node.await.expect("it has ended");
+    }
+
+    #[tokio::test]
+    async fn a_channel_that_is_opened_twice_ends_the_connection() {
+        let (near, mut far) = tokio::io::duplex(100);
+        let (_none, nothing) = mpsc::channel(1);
+        let dial = |_| std::future::pending::<Option<UnixStream>>();
+        let node = tokio::spawn(run(near, nothing, dial));
+        for _ in 0..2 {
+            let open = Frame::Open {
+                channel: 1,
+                place: 0,
+            };
+            open.write(&mut far).await.expect("written");
+        }
+        node.await.expect("it has ended");
     }
 
     #[tokio::test]
