@@ -3,7 +3,8 @@
 
 use std::fs::{File, Permissions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -28,6 +29,8 @@ const NAME: &str = "agent";
 pub(super) struct Door {
     dir: TempDir,
     over: Arc<AtomicBool>,
+    /// The listener itself, to end its waiting by.
+    listening: UnixStream,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -46,6 +49,8 @@ impl Door {
             std::os::unix::fs::chown(&path, Some(owner.0), Some(owner.1))?;
         }
         std::fs::set_permissions(&path, Permissions::from_mode(mode))?;
+        // The kernel knows no other kind of socket (unix(7)).
+        let listening = UnixStream::from(OwnedFd::from(listener.try_clone()?));
         let over = Arc::new(AtomicBool::new(false));
         let (agent, is_over) = (Arc::clone(agent), Arc::clone(&over));
         let serving = std::thread::Builder::new().name("build-agent".to_owned());
@@ -53,6 +58,7 @@ impl Door {
         Ok(Self {
             dir,
             over,
+            listening,
             thread: Some(thread),
         })
     }
@@ -66,8 +72,8 @@ impl Door {
 impl Drop for Door {
     fn drop(&mut self) {
         self.over.store(true, Ordering::SeqCst);
-        // It waits for a connection. Where it has ended already, nobody listens.
-        let _ = short(&self.dir).and_then(|(_folder, path)| UnixStream::connect(path));
+        // It waits for a connection: from here on accept(2) fails. This takes no descriptor and no room in the queue.
+        let _ = self.listening.shutdown(Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             // What it had open goes with it.
             let _ = thread.join();
