@@ -295,8 +295,8 @@ impl Manifests {
         Ok(all)
     }
 
-    /// Of the caller's environment the variables that some file names, for `${...}` in Compose files, and those that are
-    /// always looked at; the rest is nobody's business.
+    /// Of the caller's environment the variables whose whole name some file has in it, for `${...}` in Compose files, and those
+    /// that are always looked at; the rest is nobody's business.
     fn variables(&self) -> BTreeMap<String, String> {
         let texts: Vec<_> = (self.files.values())
             .chain(self.further.values().flatten())
@@ -305,7 +305,7 @@ impl Manifests {
         std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(name, _)| {
-                let named = || texts.iter().any(|text| text.contains(name.as_str()));
+                let named = || texts.iter().any(|text| has_name(text, name));
                 ALWAYS.contains(&name.as_str()) || named()
             })
             .collect()
@@ -376,6 +376,16 @@ fn way(folder: &Path, file: &Path) -> String {
     let up = from.map(|_| Component::ParentDir);
     let way: PathBuf = up.chain(to).collect();
     way.to_string_lossy().into_owned()
+}
+
+/// Whether a text has a name in it that is no part of a longer one.
+fn has_name(text: &str, name: &str) -> bool {
+    let goes_on = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    !name.is_empty()
+        && text.match_indices(name).any(|(at, _)| {
+            let after = &text[at + name.len()..];
+            !text[..at].ends_with(goes_on) && !after.starts_with(goes_on)
+        })
 }
 
 fn read_bounded(file: &Path) -> Result<Vec<u8>> {
@@ -510,6 +520,23 @@ mod tests {
         ] {
             assert_eq!(way(Path::new("/srv/app"), Path::new(file)), name);
         }
+    }
+
+    #[test]
+    fn only_variables_whose_whole_name_is_there_are_named() {
+        let text = "a: ${API_TOKEN:-x}\nb: $HOST/\nenvironment: [PLAIN]\n";
+        for (name, is_there) in [
+            ("API_TOKEN", true),
+            ("HOST", true),
+            ("PLAIN", true),
+            ("TOKEN", false),
+            ("API", false),
+            ("_", false),
+            ("", false),
+        ] {
+            assert_eq!(has_name(text, name), is_there, "{name}");
+        }
+        assert!(has_name("KEYS $KEY", "KEY"));
     }
 
     #[test]
