@@ -69,10 +69,18 @@ impl Paths {
     /// # Errors
     /// Where a directory cannot be made or its mode set.
     pub(crate) fn create(&self) -> Result<()> {
-        make_dir(&self.data_dir, 0o700)?;
+        self.create_data()?;
         make_dir(Path::new("/run/layby"), 0o711)?;
         make_dir(&self.run_dir, 0o710)?;
         give_to_group(&self.run_dir)
+    }
+
+    /// Makes the data directory, for root alone.
+    ///
+    /// # Errors
+    /// It cannot be made, or its mode not set.
+    pub(crate) fn create_data(&self) -> Result<()> {
+        make_dir(&self.data_dir, 0o700)
     }
 }
 

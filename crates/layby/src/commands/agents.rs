@@ -1,6 +1,8 @@
 //! SSH agents for builds: this user's own, lent while the build lasts. Their keys stay here; what is asked of them and what
 //! they answer goes over a connection beside the build's.
 
+mod guard;
+
 use std::io::ErrorKind;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -105,7 +107,7 @@ pub(crate) async fn lend(client: &Client, sources: &[Source]) -> Result<Lent> {
     let carrying = tokio::spawn(async move {
         let dial = |place: u16| {
             let socket = sockets.get(usize::from(place)).cloned();
-            async move { UnixStream::connect(socket?).await.ok() }
+            async move { guarded(UnixStream::connect(socket?).await.ok()?) }
         };
         wire::run(stream, calls, dial).await;
     });
@@ -114,6 +116,14 @@ pub(crate) async fn lend(client: &Client, sources: &[Source]) -> Result<Lent> {
         carrying,
         _own: own,
     })
+}
+
+/// The end that the build gets of an agent's connection.
+fn guarded(agent: UnixStream) -> Option<UnixStream> {
+    let (end, build) = UnixStream::pair().ok()?;
+    // How it ends, both ends see.
+    tokio::spawn(async move { guard::guard(build, agent).await });
+    Some(end)
 }
 
 /// The socket of an agent, which is begun where there are only keys.

@@ -218,8 +218,7 @@ fn put(paths: &Paths, options: &Import, from: File) -> Result<ImportedView> {
         );
     }
     require_root()?;
-    fs::create_dir_all(&paths.data_dir)
-        .with_context(|| format!("cannot make {}", paths.data_dir.display()))?;
+    paths.create_data()?;
     let _lock = alone(paths)?;
     let passphrase = passphrase(&options.keys, false)?;
     let key = key(paths, &options.keys);
