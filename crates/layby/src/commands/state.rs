@@ -1,7 +1,7 @@
 //! `layby state`: the whole node as one encrypted file, and back. A node that runs is asked; where none does, its data are
 //! read and written here.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter, IsTerminal, Read, Seek, Write};
 use std::path::Path;
 
