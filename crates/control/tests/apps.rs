@@ -120,28 +120,48 @@ async fn a_dependency_that_fails_fails_what_needs_it_but_not_what_can_do_without
 }
 
 #[tokio::test]
-async fn what_needs_one_that_is_disabled_waits_until_that_is_enabled() {
-    let mut world = World::new().await;
-    let both = [("db", "fake/ok", "scale: 0"), ("web", "fake/ok", HEALTHY)];
-    let up = world.up_as("shop", &app(&both), "&detach=1").await;
-    assert_eq!(up.code(), 0);
-    let waits = |now: &layby_control::api::types::ServiceDetail| {
-        now.conditions
-            .iter()
-            .any(|c| c == "revision 1 waits: db is disabled")
+async fn what_needs_one_that_is_disabled_fails_and_rolls_out_with_it_when_both_come() {
+    let world = World::new().await;
+    let both = |scale| [("db", "fake/ok", scale), ("a", "fake/ok", HEALTHY)];
+    let up = world.up(&app(&both("scale: 0"))).await;
+    assert_eq!(up.code(), 1);
+    assert_eq!(outcome(&up, "db"), Outcome::Disabled);
+    let detail = world.detail("shop/a").await;
+    let reason = detail.last_failure.expect("why").reason;
+    assert!(
+        reason.starts_with("it needs db, which is disabled"),
+        "{reason}"
+    );
+    // Told before its dependency is, it does not take that for disabled still.
+    let up = world.up(&app(&both(""))).await;
+    assert_eq!(up.code(), 0, "{up:#?}");
+    assert_eq!(outcome(&up, "a"), Outcome::Live);
+}
+
+#[tokio::test]
+async fn a_dependency_that_fails_leaves_what_needs_it_as_it_was() {
+    let world = World::new().await;
+    let needs =
+        "depends_on: {migrate: {condition: service_completed_successfully}}\nvolumes: ['v:/v']";
+    let all = |migrate, a| {
+        let services = [("migrate", migrate, ""), ("a", a, needs)];
+        format!("{}volumes: {{v: }}\n", app(&services))
     };
-    world.until("shop/web", waits).await;
-    // The same after the node was killed.
-    world.restart().await;
-    let waiting = world.until("shop/web", waits).await;
-    assert_eq!(waiting.view.state, State::Deploying);
-    assert!(world.replicas().await.is_empty());
-    world
-        .ask("POST", "/v1/services/shop/db/enable", vec![])
-        .await;
-    world
-        .until("shop/web", |now| now.view.state == State::Running)
-        .await;
+    assert_eq!(world.up(&all("fake/exits:0", "fake/ok")).await.code(), 0);
+    let of_a = |replicas: Vec<layby_model::replica::ReplicaReport>| {
+        let mut mine = replicas
+            .into_iter()
+            .filter(|r| r.service.service.as_str() == "a");
+        mine.next().expect("a replica").id
+    };
+    let before = of_a(world.replicas().await);
+    // It is told first, its dependency goes on from what ended well; and its failure takes time to be written.
+    let up = world.up(&all("fake/exits:3", "fake/ok:2")).await;
+    assert_eq!(outcome(&up, "a"), Outcome::Kept);
+    assert_eq!(of_a(world.replicas().await), before);
+    let texts = told(&up, "shop/a");
+    let waits = |text: &String| text.starts_with("waits: ") || text.starts_with("gives up: ");
+    assert!(texts.iter().all(waits), "{texts:?}");
 }
 
 #[tokio::test]

@@ -67,8 +67,11 @@ fn one(dependency: &Dependency, known: Option<&Known>) -> Blockade {
     if let Some(reason) = &known.failed {
         return lost(format!("it needs {name}, which failed: {reason}"));
     }
+    // Nothing but a user's word changes that: nobody is to wait for it for ever.
     if !known.enabled {
-        return missed(format!("{name} is disabled"));
+        return lost(format!(
+            "it needs {name}, which is disabled (by `layby disable`, or by 0 replicas in its manifest)"
+        ));
     }
     let settled = known.live && !known.rolling;
     let (met, yet) = match dependency.condition {
@@ -138,22 +141,18 @@ mod tests {
             let wanted = waits.map_or(Blockade::Open, |text| Blockade::Waits(text.into()));
             assert_eq!(found, wanted, "row {row}");
         }
-        let stuck = [
-            (known(|known| known.enabled = false), "db is disabled"),
-            (None, "db is not deployed"),
-        ];
-        for (known, why) in stuck {
-            let found = blockade([(&on(Healthy, true), known)]);
-            assert_eq!(found, Blockade::Stuck(why.into()));
-        }
+        let found = blockade([(&on(Healthy, true), None)]);
+        assert_eq!(found, Blockade::Stuck("db is not deployed".into()));
     }
 
     #[test]
     fn a_dependency_that_failed_fails_what_needs_it_and_no_other() {
         let failed = || known(|known| known.failed = Some("no".into()));
         let badly = || known(|known| known.ended = Some(Ended::Badly));
+        let disabled = || known(|known| known.enabled = false);
         for (condition, known) in [
             (Condition::Healthy, failed()),
+            (Condition::Started, disabled()),
             (Condition::Completed, badly()),
         ] {
             let found = blockade([(&on(condition, true), known.clone())]);

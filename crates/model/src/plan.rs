@@ -276,13 +276,15 @@ impl<'a> Plan<'a> {
     fn new(d: &'a Desired, o: &'a Observed) -> Self {
         let mut wants = BTreeMap::new();
         let target = underway(d, o);
+        // What cannot succeed and has not begun takes nothing from live while its failure is written.
+        let begins = target.filter(|_| o.hopeless.is_none() || has_begun(d, o));
         if let Some(live) = d.live
             && d.enabled
-            && !(target.is_some() && d.stop_first)
+            && !(begins.is_some() && d.stop_first)
         {
             wants.insert(live, d.wanted);
         }
-        if let Some(target) = target {
+        if let Some(target) = begins {
             wants.insert(target, Awake); // it is here to prove that it gets ready
         }
         let mut kept = BTreeSet::new();
@@ -489,8 +491,12 @@ fn underway(d: &Desired, o: &Observed) -> Option<RevisionId> {
 
 /// The target waits for another service, and nothing of it is there yet.
 fn waits(d: &Desired, o: &Observed) -> bool {
-    let begun = o.replicas.iter().any(|r| Some(r.revision) == d.target);
-    o.blocked.is_some() && !begun
+    o.blocked.is_some() && !has_begun(d, o)
+}
+
+/// Something of the target is there.
+fn has_begun(d: &Desired, o: &Observed) -> bool {
+    o.replicas.iter().any(|r| Some(r.revision) == d.target)
 }
 
 /// Whether the target rolls, and rests between two attempts.

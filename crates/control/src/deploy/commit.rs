@@ -147,6 +147,12 @@ async fn replace(
         Ok(back) => (back, None),
         Err(problem) => (Vec::new(), Some(problem)),
     };
+    // All of them before any is told: one that depends on another is not to take that for what it was.
+    for row in written.iter().chain(&back) {
+        if let Some(driver) = plane.driver(&row.service) {
+            driver.note_written(row.generation);
+        }
+    }
     for row in written.iter().chain(&back) {
         tell_driver(plane, row.clone()).await;
     }

@@ -113,9 +113,8 @@ async fn wait_for(
             }
             let counts = match &held_up {
                 Blockade::Waits(why) | Blockade::Stuck(why) => format!("waits: {why}"),
-                Blockade::Open | Blockade::Fails(_) => {
-                    counts(&shown.detail.replicas, revision.0, shown.row.replicas)
-                }
+                Blockade::Fails(why) => format!("gives up: {why}"),
+                Blockade::Open => counts(&shown.detail.replicas, revision.0, shown.row.replicas),
             };
             let answer = shown.last_answer.as_deref();
             let (now, next) = progress.tell(counts, answer, Instant::now());

@@ -19,6 +19,7 @@ mod track;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use layby_model::depends::Blockade;
@@ -74,6 +75,20 @@ pub(crate) struct DriverHandle {
     pub(crate) requests: mpsc::Sender<Request>,
     /// What it shows.
     pub(crate) status: watch::Receiver<Arc<Status>>,
+    /// The newest generation of its row that is written: what it shows of an older one is no longer so.
+    written: Arc<AtomicU64>,
+}
+
+impl DriverHandle {
+    /// A row of this generation is written, and the driver is about to be told of it.
+    pub(crate) fn note_written(&self, generation: u64) {
+        self.written.fetch_max(generation, Ordering::SeqCst);
+    }
+
+    /// Whether it shows its service as that is written.
+    fn is_current(&self) -> bool {
+        self.status.borrow().row.generation >= self.written.load(Ordering::SeqCst)
+    }
 }
 
 /// One service's driver.
@@ -162,6 +177,7 @@ pub(crate) fn new(plane: Arc<Plane>, loaded: Loaded) -> (DriverHandle, Driver) {
         bell: bell.clone(),
         requests,
         status: status.subscribe(),
+        written: Arc::new(AtomicU64::new(loaded.row.generation)),
     };
     let driver = Driver {
         health: Health::new(Arc::clone(&plane.engine), bell.clone()),

@@ -19,11 +19,24 @@ impl Driver {
             let id = ServiceId::new(self.id.app.clone(), dependency.service.clone());
             self.plane.waiting.wait(&id, &self.id, &self.bell);
             let driver = self.plane.driver(&id);
-            let known = driver.and_then(|it| known(&it.status.borrow(), &target.made_at));
+            let known = driver.and_then(|it| match it.is_current() {
+                true => known(&it.status.borrow(), &target.made_at),
+                false => Some(UNTOLD),
+            });
             (dependency, known)
         }))
     }
 }
+
+/// What is known of a service whose driver has not taken up its newest row.
+const UNTOLD: Known = Known {
+    enabled: true,
+    rolling: true,
+    live: false,
+    started: false,
+    ended: None,
+    failed: None,
+};
 
 /// What a driver shows of its service, for one whose revision was made at `made_at`. `None`: it is on its way out.
 fn known(status: &Status, made_at: &str) -> Option<Known> {

@@ -526,6 +526,20 @@ fn a_target_that_waits_for_another_service_is_not_made_and_what_has_begun_goes_o
 }
 
 #[test]
+fn live_is_left_alone_by_a_target_that_has_not_begun_and_cannot_succeed() {
+    let d = Desired {
+        stop_first: true,
+        ..rolling()
+    };
+    let mut o = observed(&[replica(ONE, LIVE, Phase::Ready)]);
+    o.published = Some(serve(ONE));
+    o.hopeless = Some("it needs db, which failed".into());
+    let why = FailReason::Hopeless("it needs db, which failed".into());
+    // Also for as long as the store takes to write that.
+    assert_eq!(steps(&d, &o), [Step::Fail(TARGET, why)]);
+}
+
+#[test]
 fn a_canary_gets_its_share_beside_live_until_a_user_decides() {
     let d = Desired {
         share: Some(Share::Percent(10)),
