@@ -159,6 +159,11 @@ impl Driver {
             if phase == Phase::Ready && report.address.is_none() {
                 phase = Phase::Starting;
             }
+            if let Some(said) = self.health.died(report.id, report.run).filter(|_| asks)
+                && self.tracks.dies(report.id)
+            {
+                self.tell_death(report, &said);
+            }
             let stood = self.tracks.stands(report.id);
             let track = self.tracks.see(report, phase, now_ms);
             if stood && track.crashed {

@@ -330,6 +330,17 @@ impl Driver {
         self.plane.events.of(&self.id, kind, text, None);
     }
 
+    /// Tells those who listen that a replica failed its liveness probe for good.
+    pub(super) fn tell_death(&self, report: &ReplicaReport, said: &str) {
+        let text = format!(
+            "replica {} failed its liveness probe, and is replaced: {said}",
+            report.id
+        );
+        self.plane
+            .events
+            .of(&self.id, EventKind::Crashed, text, None);
+    }
+
     fn how_it_ended(&self, revision: RevisionId, report: Option<&ReplicaReport>) -> String {
         let Some(End { container, exit }) = report.and_then(end_of) else {
             return match report.and_then(|report| report.trouble.as_ref()) {

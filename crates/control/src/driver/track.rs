@@ -29,6 +29,8 @@ pub(super) struct Track {
     ended_run: Option<u64>,
     /// The run whose end no longer keeps it from being started: a user asked for it.
     forgiven_run: Option<u64>,
+    /// It failed its liveness probe for good.
+    dead: bool,
 }
 
 impl Tracks {
@@ -40,6 +42,12 @@ impl Tracks {
     /// Whether, as far as is known, it has not ended unasked since it was last ordered to run.
     pub(super) fn stands(&self, replica: ReplicaId) -> bool {
         !self.0.get(&replica).is_some_and(|track| track.crashed)
+    }
+
+    /// It failed its liveness probe for good. `true`: that is new.
+    pub(super) fn dies(&mut self, replica: ReplicaId) -> bool {
+        let track = self.0.entry(replica).or_default();
+        !std::mem::replace(&mut track.dead, true)
     }
 
     /// Takes in one report; `phase` is the report's with what the probes say.

@@ -48,8 +48,8 @@ struct State {
     answered: bool,
     /// Readiness checks (by their place in the plan) that fail now, and what was said to each last.
     failing: BTreeMap<usize, String>,
-    /// A liveness check failed: it is to be replaced.
-    dead: bool,
+    /// A liveness check failed, and what was said to it: it is to be replaced.
+    dead: Option<String>,
     /// What the last attempt said, for people.
     last_answer: Option<Answer>,
     task: Option<AbortHandle>,
@@ -144,7 +144,7 @@ impl Health {
                     run: report.run,
                     answered,
                     failing: BTreeMap::new(),
-                    dead: false,
+                    dead: None,
                     last_answer,
                     task: Some(task),
                 },
@@ -158,7 +158,7 @@ impl Health {
             run,
             answered: true,
             failing: BTreeMap::new(),
-            dead: false,
+            dead: None,
             last_answer: None,
             task: None,
         };
@@ -169,7 +169,7 @@ impl Health {
     pub(crate) fn verdict(&self, replica: ReplicaId, run: u64) -> Verdict {
         let states = lock(&self.states);
         match states.get(&replica).filter(|state| state.run == run) {
-            Some(state) if state.dead => Verdict::Dead,
+            Some(state) if state.dead.is_some() => Verdict::Dead,
             Some(state) if state.answered && state.failing.is_empty() => Verdict::Ready,
             Some(_) | None => Verdict::NotReady,
         }
@@ -181,6 +181,13 @@ impl Health {
         let state = states.get(&replica)?;
         let fails = state.run == run && state.answered;
         state.failing.values().next().filter(|_| fails).cloned()
+    }
+
+    /// What was said to the liveness check that a replica failed in `run`.
+    pub(crate) fn died(&self, replica: ReplicaId, run: u64) -> Option<String> {
+        let states = lock(&self.states);
+        let state = states.get(&replica).filter(|state| state.run == run);
+        state?.dead.clone()
     }
 
     /// What the last attempt on a replica said.
@@ -287,11 +294,13 @@ impl Prober {
             tokio::time::sleep(period(check)).await;
             match self.ask(check, Duration::MAX).await {
                 Ok(()) => bad = 0,
-                Err(_) => bad += 1,
-            }
-            if bad >= check.probe.failure_threshold.max(1) {
-                self.change(|state| state.dead = true);
-                return;
+                Err(failed) => {
+                    bad += 1;
+                    if bad >= check.probe.failure_threshold.max(1) {
+                        self.change(|state| state.dead = Some(failed.text));
+                        return;
+                    }
+                }
             }
         }
     }
@@ -319,9 +328,19 @@ impl Prober {
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut states = lock(&self.states);
         if let Some(state) = states.get_mut(&self.replica).filter(|s| s.run == self.run) {
-            let before = (state.answered, state.failing.is_empty(), state.dead);
+            let before = (
+                state.answered,
+                state.failing.is_empty(),
+                state.dead.is_some(),
+            );
             change(state);
-            if before != (state.answered, state.failing.is_empty(), state.dead) {
+            if before
+                != (
+                    state.answered,
+                    state.failing.is_empty(),
+                    state.dead.is_some(),
+                )
+            {
                 self.bell.ring();
             }
         }
