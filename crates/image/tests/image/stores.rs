@@ -332,7 +332,7 @@ fn fill_the_disk(disk: &std::path::Path) {
         assert!(
             error
                 .to_string()
-                .contains("while storing the unpacked layer sha256:"),
+                .contains("is full: the unpacked layer sha256:"),
             "{error}"
         );
     }
@@ -357,9 +357,7 @@ fn fill_the_disk(disk: &std::path::Path) {
     )
     .unwrap_err();
     assert!(
-        error
-            .to_string()
-            .contains("while storing a layer of the build"),
+        error.to_string().contains("is full: a layer of the build"),
         "{error}"
     );
     assert_eq!(
