@@ -66,7 +66,7 @@ pub(super) fn all() -> Vec<Case> {
     }
     for (point, times) in [
         ("after-publish", 8),
-        ("after-swap", 8),
+        ("after-swap", 6),
         ("after-apply", 8),
         ("after-record", 3),
         ("after-attach", 3),
