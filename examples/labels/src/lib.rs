@@ -15,5 +15,6 @@ pub mod queue;
 pub mod reader;
 pub mod reading;
 pub mod samples;
+pub mod serve;
 pub mod store;
 pub mod web;

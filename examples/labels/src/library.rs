@@ -96,15 +96,7 @@ impl Library {
         let uploads = self.store.list(keys::UPLOADS)?;
         let readings = newest(self.store.list(keys::READINGS)?);
         let edits = self.store.list(keys::EDITS)?;
-        self.take(uploads, |index, _, _, upload: Upload| {
-            index.add_upload(upload)
-        })?;
-        self.take(readings, |index, sha256, key, reply: Reply| {
-            index.add_reply(sha256, key, reply)
-        })?;
-        self.take(edits, |index, sha256, key, edit: Edit| {
-            index.add_edit(sha256, key, edit)
-        })
+        self.take_all(uploads, readings, edits)
     }
 
     /// The same for one picture.
@@ -118,7 +110,17 @@ impl Library {
         }
         let readings = newest(self.store.list(&format!("{}{sha256}/", keys::READINGS))?);
         let edits = self.store.list(&format!("{}{sha256}/", keys::EDITS))?;
-        self.take(vec![upload], |index, _, _, upload: Upload| {
+        self.take_all(vec![upload], readings, edits)
+    }
+
+    /// Takes what these keys lead to into the index: uploads first, since the others are about them.
+    fn take_all(
+        &self,
+        uploads: Vec<String>,
+        readings: Vec<String>,
+        edits: Vec<String>,
+    ) -> Result<(), StoreError> {
+        self.take(uploads, |index, _, _, upload: Upload| {
             index.add_upload(upload)
         })?;
         self.take(readings, |index, sha256, key, reply: Reply| {

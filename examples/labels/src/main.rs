@@ -14,6 +14,7 @@ use labels::mapi::cache::Cache;
 use labels::mapi::tesseract::Tesseract;
 use labels::queue::Queue;
 use labels::reader::Mapi;
+use labels::serve::serve;
 use labels::store::s3::{S3Settings, S3Store};
 use labels::{dataset, health, mapi, samples, web};
 use tokio::net::TcpListener;
@@ -160,7 +161,7 @@ async fn serve_webapp(
         queue.run().await;
     };
     tokio::select! {
-        result = web::serve(listener, router, stop) => Ok(result?),
+        result = serve(listener, router, stop, web::DRAIN_MAX) => Ok(result?),
         () = work => Ok(()),
     }
 }
@@ -171,7 +172,7 @@ async fn serve_mapi(listen: SocketAddr, cache: Option<String>) -> anyhow::Result
     println!("reads with {}", tesseract.version);
     let listener = bind(listen).await?;
     let router = mapi::server::router(tesseract, Cache::new(cache));
-    Ok(mapi::server::serve(listener, router, stop).await?)
+    Ok(serve(listener, router, stop, mapi::server::DRAIN_MAX).await?)
 }
 
 fn export_dataset(

@@ -14,7 +14,6 @@ pub mod rules;
 pub mod thumbnails;
 pub mod upload;
 
-use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,7 +23,6 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::{get, post};
-use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::library::Library;
@@ -35,7 +33,7 @@ use crate::web::fault::Fault;
 use crate::web::thumbnails::Thumbnails;
 
 /// How long requests under way may take after the signal to end.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
+pub const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// How old the index may be when a list is shown; then it is asked what others wrote, and shown next time.
 const REFRESH_MS: u64 = 30_000;
@@ -225,26 +223,6 @@ pub fn router(app: App) -> Router {
         .layer(middleware::from_fn(guard::only_own_forms))
         .layer(middleware::from_fn(guard::headers))
         .with_state(app)
-}
-
-/// Serves until `stop` ends, then answers what is under way, for ten seconds at most.
-///
-/// # Errors
-/// When the listener fails for good.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let (stopping, stopped) = tokio::sync::oneshot::channel();
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
-        stop.await;
-        let _ = stopping.send(());
-    });
-    tokio::select! {
-        result = serving => result,
-        () = async { let _ = stopped.await; tokio::time::sleep(DRAIN_MAX).await } => Ok(()),
-    }
 }
 
 /// `ok` once the index is made. The store is not asked: it may sleep.

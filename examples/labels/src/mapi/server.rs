@@ -1,6 +1,5 @@
 //! mapi over HTTP: one picture at a time, in the order of their coming.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +8,6 @@ use axum::extract::{Request, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use http_body_util::{BodyExt, Limited};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -29,7 +27,7 @@ use crate::reading::{CheckList, Line, Problem, Question, Reading};
 const WAITING_MAX: usize = 16;
 
 /// How long the one under way may take after the signal to end.
-const DRAIN_MAX: Duration = Duration::from_secs(120);
+pub const DRAIN_MAX: Duration = Duration::from_secs(120);
 
 /// The largest question to the rules.
 const QUESTION_MAX_BYTES: usize = 1 << 20;
@@ -69,26 +67,6 @@ pub fn router(tesseract: Tesseract, cache: Cache) -> Router {
         .route("/openapi.json", get(|| async { Json(document) }))
         .fallback(|| async { Refusal::NotFound })
         .method_not_allowed_fallback(|| async { Refusal::Method })
-}
-
-/// Serves until `stop` ends, then finishes what is under way.
-///
-/// # Errors
-/// When the listener fails for good.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let (stopping, stopped) = tokio::sync::oneshot::channel();
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
-        stop.await;
-        let _ = stopping.send(());
-    });
-    tokio::select! {
-        result = serving => result,
-        () = async { let _ = stopped.await; tokio::time::sleep(DRAIN_MAX).await } => Ok(()),
-    }
 }
 
 /// Read a picture.

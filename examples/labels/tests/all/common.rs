@@ -336,10 +336,11 @@ pub(crate) fn serve(library: Arc<Library>, reader: Arc<dyn Reader>) -> (SocketAd
         .unwrap();
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let addr = listener.local_addr().unwrap();
-    runtime.spawn(web::serve(
+    runtime.spawn(labels::serve::serve(
         listener,
         web::router(app.clone()),
         std::future::pending(),
+        web::DRAIN_MAX,
     ));
     runtime.spawn(async move {
         web::open(&app, || Ok(())).await;

@@ -28,7 +28,13 @@ fn serve(runtime: &Runtime, tesseract: Tesseract) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let router = server::router(tesseract, Cache::new(None));
-        tokio::spawn(server::serve(listener, router, std::future::pending()));
+        let never = std::future::pending();
+        tokio::spawn(labels::serve::serve(
+            listener,
+            router,
+            never,
+            server::DRAIN_MAX,
+        ));
         addr
     })
 }
