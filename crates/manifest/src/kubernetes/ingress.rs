@@ -53,22 +53,15 @@ pub(crate) fn read(
     object.what = "an Ingress".to_owned();
     let whole = object.place.clone();
     annotations(&object, report);
-    let metadata = metadata::read(&mut object, report);
-    let Some(name) = metadata.name else {
-        report.error(&whole, "an Ingress has no \"name\" in its \"metadata\"");
-        return (None, metadata.namespace);
+    let (head, namespace) = metadata::head(object, "Ingress", report);
+    let Some(head) = head else {
+        return (None, namespace);
     };
-    let what = format!("Ingress {:?}", cut(&name.value));
-    metadata::warn_unknown(&metadata.annotations, &what, report);
-    object.what.clone_from(&what);
-    object.accept(&["status"]);
-    let spec = object.map("spec", report);
-    object.finish(report);
-    let Some(mut spec) = spec else {
-        report.error(&whole, format!("{what} has no \"spec\""));
-        return (None, metadata.namespace);
-    };
-    spec.what.clone_from(&what);
+    let metadata::Head {
+        name,
+        what,
+        mut spec,
+    } = head;
     // There is one gateway.
     spec.accept(&["ingressClassName"]);
     if let Some(entry) = spec.entry("tls") {
@@ -100,7 +93,7 @@ pub(crate) fn read(
         name: name.value,
         paths,
     };
-    (Some(ingress), metadata.namespace)
+    (Some(ingress), namespace)
 }
 
 /// What a controller of a cluster would be told: those that change where a request goes, or what it is, are missed.

@@ -67,6 +67,42 @@ pub(crate) fn read(object: &mut Fields, report: &mut Report) -> Metadata {
     metadata
 }
 
+/// An object that has a name and a `spec`, without the rest.
+pub(crate) struct Head {
+    pub(crate) name: Placed<String>,
+    /// How it is called in messages: `Service "web"`.
+    pub(crate) what: String,
+    pub(crate) spec: Fields,
+}
+
+/// Reads an object down to its `spec`, and the namespace that it names. Until its name is known it is called as `object.what` says;
+/// one without a name or a `spec` is an error.
+pub(crate) fn head(
+    mut object: Fields,
+    kind: &str,
+    report: &mut Report,
+) -> (Option<Head>, Option<Placed<String>>) {
+    let whole = object.place.clone();
+    let metadata = read(&mut object, report);
+    let Some(name) = metadata.name else {
+        let message = format!("{} has no \"name\" in its \"metadata\"", object.what);
+        report.error(&whole, message);
+        return (None, metadata.namespace);
+    };
+    let what = format!("{kind} {:?}", cut(&name.value));
+    warn_unknown(&metadata.annotations, &what, report);
+    object.what.clone_from(&what);
+    object.accept(&["status"]);
+    let spec = object.map("spec", report);
+    object.finish(report);
+    let Some(mut spec) = spec else {
+        report.error(&whole, format!("{what} has no \"spec\""));
+        return (None, metadata.namespace);
+    };
+    spec.what.clone_from(&what);
+    (Some(Head { name, what, spec }), metadata.namespace)
+}
+
 /// Takes a map of text off: labels, annotations, a selector.
 pub(crate) fn text_map(
     fields: &mut Fields,

@@ -24,24 +24,12 @@ pub(crate) struct Persistent {
 /// Reads a PersistentVolume. It belongs to no namespace.
 pub(crate) fn read(mut object: Fields, report: &mut Report) -> Option<Persistent> {
     object.what = "a PersistentVolume".to_owned();
-    let whole = object.place.clone();
-    let metadata = metadata::read(&mut object, report);
-    let Some(name) = metadata.name else {
-        let message = "a PersistentVolume has no \"name\" in its \"metadata\"";
-        report.error(&whole, message);
-        return None;
-    };
-    let what = format!("PersistentVolume {:?}", cut(&name.value));
-    metadata::warn_unknown(&metadata.annotations, &what, report);
-    object.what.clone_from(&what);
-    object.accept(&["status"]);
-    let spec = object.map("spec", report);
-    object.finish(report);
-    let Some(mut spec) = spec else {
-        report.error(&whole, format!("{what} has no \"spec\""));
-        return None;
-    };
-    spec.what.clone_from(&what);
+    let head = metadata::head(object, "PersistentVolume", report).0?;
+    let metadata::Head {
+        name,
+        what,
+        mut spec,
+    } = head;
     let class = spec.text("storageClassName", report).unwrap_or_default();
     let claim = spec.map("claimRef", report).and_then(|mut claim| {
         claim.accept(&["apiVersion", "kind", "namespace", "resourceVersion", "uid"]);

@@ -8,7 +8,7 @@ use crate::fields::{Fields, parsed, port};
 use crate::host::hostname;
 use crate::kubernetes::metadata;
 use crate::report::Report;
-use crate::tree::{Node, Place, cut};
+use crate::tree::{Node, Place};
 
 /// A Service, before it is joined to what it leads to.
 #[derive(Debug)]
@@ -61,24 +61,15 @@ pub(crate) fn read(
     report: &mut Report,
 ) -> (Option<Service>, Option<Placed<String>>) {
     object.what = "a Service".to_owned();
-    let whole = object.place.clone();
-    let metadata = metadata::read(&mut object, report);
-    let Some(name) = metadata.name else {
-        report.error(&whole, "a Service has no \"name\" in its \"metadata\"");
-        return (None, metadata.namespace);
+    let (head, namespace) = metadata::head(object, "Service", report);
+    let Some(head) = head else {
+        return (None, namespace);
     };
-    let what = format!("Service {:?}", cut(&name.value));
-    metadata::warn_unknown(&metadata.annotations, &what, report);
-    object.what.clone_from(&what);
-    object.accept(&["status"]);
-    let spec = object.map("spec", report);
-    object.finish(report);
-    let Some(mut spec) = spec else {
-        report.error(&whole, format!("{what} has no \"spec\""));
-        return (None, metadata.namespace);
-    };
-
-    spec.what.clone_from(&what);
+    let metadata::Head {
+        name,
+        what,
+        mut spec,
+    } = head;
     let selector = metadata::text_map(&mut spec, "selector", report);
     let kind = service_type(&mut spec, report);
     let external = external_name(&mut spec, kind, report);
@@ -129,7 +120,7 @@ pub(crate) fn read(
         headless,
         external,
     };
-    (Some(service), metadata.namespace)
+    (Some(service), namespace)
 }
 
 fn service_type(spec: &mut Fields, report: &mut Report) -> Type {
