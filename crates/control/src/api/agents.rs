@@ -1,13 +1,11 @@
 //! Lending SSH agents to builds: an HTTP upgrade to frames (RFC 9110, 7.8; see [`crate::agents::wire`]).
 
-use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
 use axum::response::Response;
 use hyper_util::rt::TokioIo;
 
 use super::types::Problem;
-use super::{Shared, Who};
+use super::{Shared, Who, upgrade};
 use crate::agents::wire::{self, Frame, PROTOCOL};
 
 /// Lends SSH agents to builds, for as long as the connection lasts. The first frame says under which key.
@@ -25,14 +23,7 @@ pub(super) async fn lend(
     who: Who,
     mut request: Request,
 ) -> Result<Response, Problem> {
-    let asks = request.headers().get(header::UPGRADE);
-    if !asks.is_some_and(|asks| asks.as_bytes().eq_ignore_ascii_case(PROTOCOL.as_bytes())) {
-        let text =
-            "agents are lent over an upgraded connection, which the request does not ask for";
-        let hint = format!("send it with \"Connection: Upgrade\" and \"Upgrade: {PROTOCOL}\"");
-        let problem = Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade-required", text);
-        return Err(problem.hint(hint));
-    }
+    upgrade::require(&request, PROTOCOL, "agents are lent")?;
     let mut lent = plane.agents.enter(&who)?;
     let upgraded = hyper::upgrade::on(&mut request);
     plane.spawn(async move {
@@ -45,10 +36,5 @@ pub(super) async fn lend(
             wire::run(stream, calls, |_| async { None }).await;
         }
     });
-    let answer = Response::builder()
-        .status(StatusCode::SWITCHING_PROTOCOLS)
-        .header(header::CONNECTION, "Upgrade")
-        .header(header::UPGRADE, PROTOCOL)
-        .body(Body::empty());
-    answer.map_err(|error| Problem::failed(error.to_string()))
+    upgrade::switching(PROTOCOL)
 }

@@ -1,16 +1,15 @@
 //! Connections to ports of a replica, carried over the API: an HTTP upgrade to a raw stream (RFC 9110, 7.8).
 
-use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::Response;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::Shared;
 use super::query::{self, Pairs};
 use super::replica;
 use super::types::Problem;
+use super::{Shared, upgrade};
 
 /// What the connection becomes.
 const PROTOCOL: &str = "tcp";
@@ -44,15 +43,7 @@ pub(super) async fn forward(
     let port = query::number(&pairs, "port")?.and_then(|port| u16::try_from(port).ok());
     let port = port.filter(|port| *port > 0);
     let port = port.ok_or_else(|| Problem::bad_request("port= names no port (1 to 65535)"))?;
-    let asks = request.headers().get(header::UPGRADE);
-    if !asks.is_some_and(|asks| asks.as_bytes().eq_ignore_ascii_case(PROTOCOL.as_bytes())) {
-        let text =
-            "a port is carried over an upgraded connection, which the request does not ask for";
-        return Err(
-            Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade-required", text)
-                .hint("send it with \"Connection: Upgrade\" and \"Upgrade: tcp\""),
-        );
-    }
+    upgrade::require(&request, PROTOCOL, "a port is carried")?;
     let held = replica::awake(&plane, names, &pairs).await?;
     let connected = plane.access.connect(held.id, port).await;
     let connected = connected.and_then(|stream| {
@@ -73,10 +64,5 @@ pub(super) async fn forward(
         }
         drop(held);
     });
-    let answer = Response::builder()
-        .status(StatusCode::SWITCHING_PROTOCOLS)
-        .header(header::CONNECTION, "Upgrade")
-        .header(header::UPGRADE, PROTOCOL)
-        .body(Body::empty());
-    answer.map_err(|error| Problem::failed(error.to_string()))
+    upgrade::switching(PROTOCOL)
 }

@@ -44,6 +44,7 @@ mod switch;
 mod tokens;
 mod transfers;
 pub mod types;
+mod upgrade;
 mod usage;
 mod volumes;
 mod who;
