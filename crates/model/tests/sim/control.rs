@@ -237,6 +237,7 @@ impl World {
         if !(d.enabled && d.rolling()) {
             self.ghosts.given = 0;
             self.attempts.still = 0;
+            self.rest_anew(); // switched off, a pause is forgotten: it is kept once more
         }
         self.ghosts.plan_intent = self.ghosts.intent;
         self.control.shown = Some(state(&d, &o));

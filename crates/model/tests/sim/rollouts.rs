@@ -19,7 +19,7 @@ const SICK_LIMIT: u64 = 30;
 /// What a rollout is at, as only the properties know.
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {
-    /// A replica was made since the last attempt failed, or the control plane started.
+    /// A replica was made since the last attempt failed, the control plane started, or it saw nothing roll.
     begun: bool,
     /// When that was.
     rests_since: u64,
@@ -131,7 +131,7 @@ impl World {
         rests || self.waits()
     }
 
-    /// The control plane starts: it knows nothing of how long it rested.
+    /// The control plane starts, or sees the service switched off: it knows nothing of how long a target rested.
     pub(crate) fn rest_anew(&mut self) {
         self.attempts.begun = false;
         self.attempts.rests_since = self.now;
