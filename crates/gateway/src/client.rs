@@ -17,8 +17,8 @@ use crate::exchange::{End, exchange};
 use crate::finish::finish;
 use crate::forward;
 use crate::hold::{self, Search, Unserved, Waiter};
-use crate::io::{has_input, poll_read, write_all};
-use crate::retry::{Unanswered, may_retry};
+use crate::io::{Leaving, has_input, poll_read, write_all};
+use crate::retry::{Again, Unanswered, again};
 use crate::route::{Entry, route};
 use crate::tunnel::Tunnel;
 use crate::watchdog::Watched;
@@ -221,12 +221,12 @@ impl Client {
         let service = &view.services[target.service];
         service.state.used();
         let mut search = Search::default();
-        let mut new = false;
+        let (mut new, mut moved) = (false, false);
         loop {
             let waiter = Waiter {
                 client: &self.stream,
                 head: &request.bytes,
-                asked: request.rest.is_done(),
+                leaving: Leaving::Finished,
                 pulse: &self.pulse,
             };
             let claim = hold::claim(&worker, &view, target.service, waiter, &mut search).await;
@@ -280,20 +280,28 @@ impl Client {
                     }));
                 }
                 End::Unanswered { streamed } => {
-                    let method = request.head.method;
-                    let reused = upstream.reused;
-                    if may_retry(Unanswered {
-                        method,
-                        reused,
+                    let unanswered = Unanswered {
+                        method: request.head.method,
+                        reused: upstream.reused,
+                        bodiless: request.head.body.is_done(),
                         streamed,
-                    }) {
-                        new = true;
-                        continue;
+                        moved,
+                    };
+                    match again(unanswered) {
+                        Some(Again::Anew) => {
+                            new = true;
+                            continue;
+                        }
+                        Some(Again::Elsewhere) => {
+                            claim.upstream().state.served(true);
+                            (new, moved) = (true, true);
+                            search.move_on(replica);
+                            continue;
+                        }
+                        None => {}
                     }
-                    (
-                        Some(Answer::unanswered(&service.state.id.to_string())),
-                        true,
-                    )
+                    let answer = Answer::unanswered(&service.state.id.to_string());
+                    (Some(answer), true)
                 }
                 End::Malformed(refusal) => {
                     let answer = Answer::malformed(&service.state.id.to_string(), refusal);

@@ -85,6 +85,7 @@ impl Answer {
 
     /// No replica was to be had for `service`.
     pub(crate) fn unserved(why: Unserved, service: &str, hold_deadline_ms: u64) -> Self {
+        let seconds = hold_deadline_ms.div_ceil(1000);
         match why {
             Unserved::Disabled => {
                 let sentence = format!("The service {service} is disabled.");
@@ -99,7 +100,7 @@ impl Answer {
                 Self::new(503, "stopping", Blame::Layby, sentence).retry(1)
             }
             Unserved::Full => {
-                let sentence = format!("The service {service} is waking and too many wait for it.");
+                let sentence = format!("Too many wait for the service {service} already.");
                 Self::new(503, "hold_queue_full", Blame::Service, sentence).retry(1)
             }
             Unserved::Unhealthy => {
@@ -108,8 +109,13 @@ impl Answer {
                 );
                 Self::new(503, "unhealthy", Blame::Service, sentence).retry(1)
             }
+            Unserved::Busy => {
+                let sentence = format!(
+                    "All replicas of the service {service} were busy for {seconds} s, and no place came free."
+                );
+                Self::new(503, "all_busy", Blame::Service, sentence).retry(1)
+            }
             Unserved::Late => {
-                let seconds = hold_deadline_ms.div_ceil(1000);
                 let sentence = format!("The service {service} was not ready within {seconds} s.");
                 Self::new(504, "hold_deadline", Blame::Service, sentence).retry(1)
             }

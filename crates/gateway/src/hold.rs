@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use layby_model::ServiceId;
 use layby_model::route::{Demand, Limits, UNHEALTHY_HOLD_MS, WakeTiming};
+use layby_model::{ReplicaId, ServiceId};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::balance::{self, Choice, Claim};
-use crate::io::Departure;
+use crate::io::{Departure, Leaving};
 use crate::service::ServiceState;
 use crate::snapshot::{Service, Snapshot, Way};
 use crate::watchdog::Pulse;
@@ -32,8 +32,10 @@ pub(crate) enum Unserved {
     Refused,
     /// As many wait as may.
     Full,
-    /// It waited as long as it may.
+    /// It waited as long as it may for a replica to be there.
     Late,
+    /// It waited as long as it may for a place at replicas that are all full.
+    Busy,
     /// It waited as long as it may for replicas that run, and do not answer their probe.
     Unhealthy,
     /// The client went away.
@@ -196,14 +198,22 @@ pub(crate) struct Search {
     number: Option<u64>,
 }
 
+impl Search {
+    /// Begins anew, for a request that was sent to `replica` in vain: it goes to another one, or is held as if it had just come.
+    pub(crate) fn move_on(&mut self, replica: ReplicaId) {
+        self.choice.avoid.push(replica);
+        self.held = None;
+    }
+}
+
 /// Who waits: to notice that it went away, and to wake it at its deadline.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Waiter<'c> {
     pub(crate) client: &'c TcpStream,
     /// What its request begins with: by it a canary may be chosen. Empty where no HTTP is spoken.
     pub(crate) head: &'c [u8],
-    /// It has sent a request whole: it may be done with sending and still wait for the answer.
-    pub(crate) asked: bool,
+    /// When it is taken to have gone.
+    pub(crate) leaving: Leaving,
     pub(crate) pulse: &'c Pulse,
 }
 
@@ -248,7 +258,7 @@ async fn wait(
     waiter.pulse.expire_in(left_ms);
     let begun = worker.view().generation;
     let mut retry = pin!(tokio::time::sleep(RETRY));
-    let mut departure = Departure::of(waiter.client, waiter.asked);
+    let mut departure = Departure::of(waiter.client, waiter.leaving);
     let mut is_brief = false;
     let answer = poll_fn(|cx| {
         place.set_waker(cx);
@@ -262,7 +272,8 @@ async fn wait(
         if let Some(answer) = try_now(worker, &state.id, waiter.head, &mut search.choice, stand) {
             return Poll::Ready(answer);
         }
-        match (is_unhealthy(worker, &state.id), is_brief) {
+        let is_unhealthy = way(worker, &state.id) == Some(Way::Unhealthy);
+        match (is_unhealthy, is_brief) {
             (true, false) => waiter.pulse.expire_in_at_most(UNHEALTHY_HOLD_MS),
             // Somebody is on the way again.
             (false, true) => {
@@ -272,11 +283,15 @@ async fn wait(
             }
             (true, true) | (false, false) => {}
         }
-        is_brief = is_unhealthy(worker, &state.id);
+        is_brief = is_unhealthy;
         if waiter.pulse.is_expired() {
-            let late = match is_brief {
-                true => Unserved::Unhealthy,
-                false => Unserved::Late,
+            let all_refuse = !search.choice.avoid.is_empty();
+            let late = match way(worker, &state.id) {
+                Some(Way::Unhealthy) => Unserved::Unhealthy,
+                Some(Way::Serve(_)) if !all_refuse => Unserved::Busy,
+                Some(Way::Serve(_) | Way::Hold | Way::Refuse | Way::Disabled) | None => {
+                    Unserved::Late
+                }
             };
             return Poll::Ready(Err(late));
         }
@@ -291,11 +306,11 @@ async fn wait(
     answer // the place is left only now: at every moment the request waits or is in flight
 }
 
-/// The newest table says that it is not worth waiting for long.
-fn is_unhealthy(worker: &Rc<Worker>, id: &ServiceId) -> bool {
+/// What the newest table says to do with requests for a service.
+fn way(worker: &Rc<Worker>, id: &ServiceId) -> Option<Way> {
     let view = worker.view();
-    let service = view.service_index(id);
-    service.is_some_and(|at| view.services[at].way == Way::Unhealthy)
+    let at = view.service_index(id)?;
+    Some(view.services[at].way.clone())
 }
 
 /// Others wait for a place at the replicas of a service: whoever comes now is after them.

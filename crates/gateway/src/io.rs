@@ -73,44 +73,57 @@ pub(crate) fn has_input(stream: &TcpStream) -> bool {
     recv(stream.as_raw_fd(), &mut [0], flags).is_ok_and(|len| len > 0)
 }
 
-/// The watch over a peer that waits for an answer.
+/// Which end of what a peer sends is taken for its going away.
 ///
-/// One that will send no more may still be reading (`nc -N`, or shutdown(2)), and has a right to its
-/// answer. It looks the same as one that closed, until the kernel of that answers a keepalive probe with a
-/// reset: that takes up to two minutes.
+/// One that will send no more may still be reading (`nc -N`, or shutdown(2)). It looks the same as one that closed, until
+/// the kernel of that answers a keepalive probe with a reset: that takes up to two minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// Any, whatever it sent before: it is not worth a replica's time any more (as nginx has it).
+    Finished,
+    /// One before it said anything. What it said may be all that was meant, and wants to be passed on.
+    Silent,
+    /// None, only a broken connection: it asked for all that it wants, and its answer is under way.
+    Broken,
+}
+
+/// The watch over a peer that waits for an answer.
 pub(crate) struct Departure<'s> {
     stream: &'s TcpStream,
-    /// It asked for all that it wants: it need not send more.
-    asked: bool,
-    /// Waits for an error: all that can be seen once it has finished, or sent what is not read yet.
-    /// Boxed: few are watched for so long.
-    broken: Option<Pin<Box<dyn Future<Output = ()> + 's>>>,
+    leaving: Leaving,
+    /// Waits for what can be seen behind bytes that are not read yet. Boxed: few are watched for so long.
+    last: Option<Pin<Box<dyn Future<Output = ()> + 's>>>,
 }
 
 impl<'s> Departure<'s> {
-    /// Of the peer of `stream`; `asked`: it has sent a request whole, and may finish.
-    pub(crate) fn of(stream: &'s TcpStream, asked: bool) -> Self {
+    /// Of the peer of `stream`.
+    pub(crate) fn of(stream: &'s TcpStream, leaving: Leaving) -> Self {
         Self {
             stream,
-            asked,
-            broken: None,
+            leaving,
+            last: None,
         }
     }
 
     /// Waits until the peer is gone.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.broken.is_none() {
-            match ready!(poll_peer(self.stream, cx)) {
-                Peer::Gone => return Poll::Ready(()),
-                Peer::Finished if !self.asked => return Poll::Ready(()),
-                Peer::Finished | Peer::Spoke => {}
+        if self.last.is_none() {
+            match (ready!(poll_peer(self.stream, cx)), self.leaving) {
+                (Peer::Gone, _) => return Poll::Ready(()),
+                (Peer::Finished, Leaving::Finished | Leaving::Silent) => return Poll::Ready(()),
+                (Peer::Finished, Leaving::Broken) | (Peer::Spoke, _) => {}
             }
         }
+        let interest = match self.leaving {
+            // Of all that this can be told of, epoll tells only that the peer has finished (EPOLLRDHUP).
+            Leaving::Finished => Interest::PRIORITY,
+            Leaving::Silent | Leaving::Broken => Interest::ERROR,
+        };
         let stream = self.stream;
-        self.broken
+        self.last
             .get_or_insert_with(|| {
                 Box::pin(async move {
-                    let _ = stream.ready(Interest::ERROR).await;
+                    let _ = stream.ready(interest).await;
                 })
             })
             .as_mut()

@@ -27,6 +27,7 @@ mod io;
 mod line;
 mod listen;
 mod load;
+mod path;
 mod pool;
 mod portowner;
 mod redirected;

@@ -1,9 +1,11 @@
 //! Phase 2: route. From where a request came in, and the host that it names, to a service and a port.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use layby_model::route::ANY_HOST;
 
+use crate::path::normal;
 use crate::snapshot::Snapshot;
 
 /// The way by which a connection came in.
@@ -87,7 +89,7 @@ fn by_host(snapshot: &Snapshot, host: &[u8], head: &[u8]) -> Result<Target, Lost
 fn by_name(snapshot: &Snapshot, name: &str, head: &[u8]) -> Result<Target, Lost> {
     let path = snapshot.has_paths().then(|| path(head));
     let by_path = |host: &str| {
-        let (service, port) = snapshot.by_path(host, path?)?;
+        let (service, port) = snapshot.by_path(host, path.as_deref()?)?;
         Some(Target { service, port })
     };
     if let Some(target) = by_path(name) {
@@ -105,12 +107,13 @@ fn by_name(snapshot: &Snapshot, name: &str, head: &[u8]) -> Result<Target, Lost>
     }
 }
 
-/// The path in a head that was written anew (RFC 9112, section 3): what is between the first two spaces, without a query.
-fn path(head: &[u8]) -> &str {
+/// The path in a head that was written anew (RFC 9112, section 3), as it is compared: what is between the first two spaces,
+/// without a query.
+fn path(head: &[u8]) -> Cow<'_, str> {
     let mut words = head.splitn(3, |b| *b == b' ');
     let target = words.nth(1).unwrap_or_default();
     let path = target.split(|b| *b == b'?').next().unwrap_or_default();
-    std::str::from_utf8(path).unwrap_or_default()
+    normal(std::str::from_utf8(path).unwrap_or_default())
 }
 
 /// The name in a `Host`: without a port, and without the dot that makes a name absolute.
@@ -169,6 +172,7 @@ mod tests {
         };
         path("shop.example", "/", false, "web", 8000);
         path("shop.example", "/api", false, "api", 9000);
+        path("shop.example", "/d%C3%A9j\u{e0}", true, "api", 9004);
         path("*.shop.example", "/", false, "api", 9001);
         path("web.shop.localhost", "/only", true, "api", 9002);
         path("*", "/", false, "rest", 9003);
@@ -180,6 +184,11 @@ mod tests {
             ("shop.example", "/api?x", "api:9000"),
             ("shop.example", "/api/v1", "api:9000"),
             ("shop.example", "/apis", "web:8000"),
+            ("shop.example", "/%61pi/v1", "api:9000"),
+            ("shop.example", "//api", "api:9000"),
+            ("shop.example", "/x/%2e./api?y", "api:9000"),
+            ("shop.example", "/api/../x", "web:8000"),
+            ("shop.example", "/d%C3%a9j%C3%a0", "api:9004"),
             ("a.shop.example", "/", "api:9001"),
             ("a.b.shop.example", "/", "rest:9003"),
             ("web.shop.localhost", "/", "web:80"),

@@ -11,6 +11,7 @@ use layby_model::route::{
 };
 use layby_model::{ReplicaId, ServiceId};
 
+use crate::path::normal;
 use crate::service::{ServiceState, UpstreamState};
 use crate::slot::Slots;
 
@@ -105,9 +106,18 @@ impl Names {
         let ids = table.services.keys().cloned().zip(0..);
         let ids: HashMap<ServiceId, usize> = ids.collect();
         let host = |(host, id): (&String, _)| Some((host.as_str().into(), *ids.get(id)?));
-        let path = |path: &PathRoute| Some((path.clone(), *ids.get(&path.service)?));
+        let path = |route: &PathRoute| {
+            let path = normal(&route.path).into_owned();
+            let route = PathRoute {
+                path,
+                ..route.clone()
+            };
+            let at = *ids.get(&route.service)?;
+            Some((route, at))
+        };
         let paths = table.paths.iter().map(|(host, paths)| {
-            let paths = paths.iter().filter_map(path).collect();
+            let mut paths: Vec<_> = paths.iter().filter_map(path).collect();
+            paths.sort_by_key(|(route, _)| route.rank()); // by what they mean they may be shorter
             (host.as_str().into(), paths)
         });
         let paths = paths.collect();

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::forward;
 use crate::hold::{self, Search, Waiter};
+use crate::io::Leaving;
 use crate::route::{Entry, route};
 use crate::tunnel::Tunnel;
 use crate::worker::Worker;
@@ -25,13 +26,19 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
     };
     let service = &view.services[target.service];
     service.state.used();
+    // Where connections stand in line, they are counted as requests are. Elsewhere, what a client said before it closed (a line
+    // for a log, a value) is passed on once the service is awake; one that said nothing wants nothing.
+    let leaving = match service.is_scaled {
+        true => Leaving::Finished,
+        false => Leaving::Silent,
+    };
     let mut search = Search::default();
     let mut refused: Option<Instant> = None;
     loop {
         let waiter = Waiter {
             client: &stream,
             head: &[],
-            asked: false, // one that said nothing and finished wants nothing
+            leaving,
             pulse: &pulse,
         };
         let claim = match hold::claim(&worker, &view, target.service, waiter, &mut search).await {

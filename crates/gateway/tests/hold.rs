@@ -12,7 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Client, HOST, Nobody, Server, World, established_to, lonely_ip, replica, request, wait_for,
+    Client, HOST, Nobody, PATIENCE, Server, World, established_to, lonely_ip, replica, request,
+    wait_for,
 };
 use layby_model::route::{Mode, UNHEALTHY_HOLD_MS};
 
@@ -162,44 +163,27 @@ fn a_client_that_closes_before_its_body_has_come_leaves_the_queue() {
 }
 
 #[test]
-fn a_held_client_that_will_send_no_more_is_answered_after_the_wake() {
-    let mut world = held();
+fn a_held_client_that_closes_leaves_the_queue() {
+    let world = held();
     let mut before = world.client();
     before
         .send(&format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"))
         .finish();
+    assert_eq!(before.read_to_end().expect("it is closed"), b"");
     let mut during = ask(&world, "/");
-    wait_for("demand", || (world.waiting() == 2).then_some(()));
-    during.finish();
-    // So that the gateway most likely hears of it before the table; it must not matter.
-    thread::sleep(Duration::from_millis(100));
-    let server = Server::echo();
-    world.serve(&[(replica(1), server.addr)]);
-    for client in [&mut before, &mut during] {
-        assert_eq!(client.response().status, 200);
-    }
-}
-
-#[test]
-fn a_held_client_that_will_send_no_more_is_answered_504_at_the_deadline() {
-    let mut world = World::new();
-    world.limit(10, 300);
-    world.hold();
-    world.confirm();
-    let mut client = ask(&world, "/");
-    client.finish();
-    assert_eq!(client.response().status, 504);
-    wait_for("no demand", || (world.waiting() == 0).then_some(()));
-}
-
-#[test]
-fn a_held_client_that_finished_and_then_resets_leaves_the_queue() {
-    let world = held();
-    let mut client = ask(&world, "/");
-    client.finish();
     wait_for("demand", || (world.waiting() == 1).then_some(()));
-    client.reset();
+    during.finish();
+    assert_eq!(during.read_to_end().expect("it is closed"), b"");
     wait_for("no demand", || (world.waiting() == 0).then_some(()));
+}
+
+#[test]
+fn a_client_that_will_send_no_more_is_answered_by_a_service_that_is_awake() {
+    let server = Server::echo();
+    let world = World::serving(&[(replica(1), server.addr)]);
+    let mut client = ask(&world, "/");
+    client.finish();
+    assert_eq!(client.response().status, 200);
 }
 
 #[test]
@@ -357,14 +341,111 @@ fn a_request_that_may_have_had_an_effect_is_not_sent_again() {
     assert_eq!(read.load(Ordering::SeqCst), 2);
 }
 
+/// A server that dies under each request that it has read.
+fn fatal(addr: Option<SocketAddr>) -> Server {
+    let die = |client: &mut Client| {
+        request(client);
+    };
+    match addr {
+        Some(addr) => Server::on(addr, die),
+        None => Server::scripted(die),
+    }
+}
+
+fn beside(server: &Server) -> SocketAddr {
+    SocketAddr::new(lonely_ip(), server.addr.port())
+}
+
 #[test]
-fn a_new_connection_that_gives_no_answer_is_answered_502() {
+fn what_only_reads_is_sent_to_another_replica_when_one_dies_under_it() {
+    let dies = fatal(None);
+    let lives = Server::on(beside(&dies), |client| {
+        while let Some((head, _)) = request(client) {
+            let body = if head.starts_with("HEAD") {
+                ""
+            } else {
+                "alive"
+            };
+            client.send(&format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{body}"
+            ));
+        }
+    });
+    let world = World::serving(&[(replica(1), dies.addr), (replica(2), lives.addr)]);
+    for method in ["GET", "HEAD", "OPTIONS"] {
+        let died = dies.connections.load(Ordering::SeqCst);
+        // By turns, on each of two workers: one of three begins at the one that dies.
+        for _ in 0..3 {
+            let mut client = world.client();
+            client.send(&format!("{method} / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+            let response = client.try_response(method == "HEAD").expect("an answer");
+            assert_eq!(response.status, 200, "{method}");
+        }
+        assert!(dies.connections.load(Ordering::SeqCst) > died, "{method}");
+    }
+    let counts = world.until_served(replica(1), 3);
+    assert_eq!(counts.errors, counts.requests, "they are its errors");
+}
+
+#[test]
+fn what_may_have_had_an_effect_is_not_sent_to_another_replica() {
+    let dies = fatal(None);
+    let also_dies = fatal(Some(beside(&dies)));
+    let upstreams = [(replica(1), dies.addr), (replica(2), also_dies.addr)];
+    let world = World::serving(&upstreams);
+    let sent = || [&dies, &also_dies].map(|s| s.connections.load(Ordering::SeqCst));
+    for head in [
+        "POST / HTTP/1.1\r\nContent-Length: 0\r\n",
+        "PUT / HTTP/1.1\r\nContent-Length: 0\r\n",
+        "DELETE / HTTP/1.1\r\n",
+        "GET / HTTP/1.1\r\nContent-Length: 2\r\n",
+    ] {
+        let before: usize = sent().iter().sum();
+        let body = if head.starts_with("GET") { "hi" } else { "" };
+        let mut client = world.client();
+        client.send(&format!("{head}Host: {HOST}\r\n\r\n{body}"));
+        assert_eq!(client.response().status, 502, "{head}");
+        assert_eq!(sent().iter().sum::<usize>(), before + 1, "{head}");
+    }
+    // Nor is what only reads sent to a third.
+    let before: usize = sent().iter().sum();
+    assert_eq!(world.client().get("/").status, 502);
+    assert_eq!(sent().iter().sum::<usize>(), before + 2);
+}
+
+#[test]
+fn a_request_whose_only_replica_dies_is_held_for_the_next() {
+    let (read, is_read) = mpsc::channel();
+    let (kill, is_killed) = mpsc::channel::<()>();
+    let is_killed = std::sync::Mutex::new(is_killed);
+    let server = Server::scripted(move |client| {
+        if request(client).is_some() {
+            read.send(()).expect("the test waits");
+            let _ = is_killed.lock().expect("no panic").recv();
+        }
+    });
+    let mut world = World::serving(&[(replica(1), server.addr)]);
+    let mut client = ask(&world, "/");
+    is_read.recv_timeout(PATIENCE).expect("the request");
+    // It is withdrawn, and killed when its drain is over.
+    world.hold();
+    world.confirm();
+    kill.send(()).expect("it waits");
+    wait_for("demand", || (world.waiting() == 1).then_some(()));
+    let next = Server::echo();
+    world.serve(&[(replica(2), next.addr)]);
+    assert_eq!(client.response().status, 200);
+    assert_eq!(next.seen(), 1);
+}
+
+#[test]
+fn an_answer_that_has_begun_is_not_asked_for_again() {
     let server = Server::scripted(|client| {
         request(client);
+        let _ = client.stream.write_all(b"HTTP/1.1 200 OK\r\n");
     });
     let world = World::serving(&[(replica(1), server.addr)]);
-    let response = world.client().get("/");
-    assert_eq!(response.status, 502);
+    assert_eq!(world.client().get("/").status, 502);
     assert_eq!(server.connections.load(Ordering::SeqCst), 1);
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, Server, World, lonely_ip, replica, request, wait_for};
+use common::{Client, PATIENCE, Server, World, lonely_ip, replica, request, wait_for};
 use layby_gateway::{Handed, Keep};
 use layby_model::route::{Mode, Protocol, RouteTable, Share};
 
@@ -212,6 +212,29 @@ fn a_held_tcp_connection_is_connected_after_the_wake() {
     world.serve(&[(replica(1), server.addr)]);
     assert_eq!(client.read_len(5).expect("bytes"), b"early");
     wait_for("no demand", || (world.waiting() == 0).then_some(()));
+}
+
+#[test]
+fn what_a_client_said_before_it_closed_a_held_tcp_connection_is_passed_on_after_the_wake() {
+    let (heard, hears) = std::sync::mpsc::channel();
+    let server = Server::scripted(move |client| {
+        let said = client.read_to_end().expect("it ends");
+        heard.send(said).expect("the test waits");
+    });
+    let (mut world, addr) = tcp_world(&server);
+    world.hold();
+    world.confirm();
+    let mut silent = Client::connect(addr);
+    let mut client = Client::connect(addr);
+    client.send("a line for a log\n");
+    wait_for("demand", || (world.waiting() == 2).then_some(()));
+    drop(client);
+    silent.finish();
+    assert_eq!(silent.read_to_end().expect("it is closed"), b"");
+    wait_for("one that leaves", || (world.waiting() == 1).then_some(()));
+    world.serve(&[(replica(1), server.addr)]);
+    let said = hears.recv_timeout(PATIENCE).expect("it was passed on");
+    assert_eq!(said, b"a line for a log\n");
 }
 
 #[test]

@@ -15,7 +15,9 @@ pub enum Method {
     Get,
     /// `HEAD`: the answer has no body, whatever its headers say.
     Head,
-    /// Another method that may be repeated without further effect: `PUT`, `DELETE`, `OPTIONS`, `TRACE`.
+    /// Another method that has no effect: `OPTIONS`, `TRACE`.
+    Safe,
+    /// Another method that may be repeated without further effect: `PUT`, `DELETE`.
     Idempotent,
     /// Any other method: may be sent only once.
     Other,
@@ -24,7 +26,18 @@ pub enum Method {
 impl Method {
     /// Whether a request with it may be sent again when its fate is unknown (RFC 9110, section 9.2.2).
     pub fn is_idempotent(self) -> bool {
-        self != Self::Other
+        match self {
+            Self::Get | Self::Head | Self::Safe | Self::Idempotent => true,
+            Self::Other => false,
+        }
+    }
+
+    /// Whether a request with it only reads (RFC 9110, section 9.2.1).
+    pub fn is_safe(self) -> bool {
+        match self {
+            Self::Get | Self::Head | Self::Safe => true,
+            Self::Idempotent | Self::Other => false,
+        }
     }
 }
 
@@ -132,7 +145,8 @@ fn method(verb: &str) -> Method {
     match verb {
         "GET" => Method::Get,
         "HEAD" => Method::Head,
-        "PUT" | "DELETE" | "OPTIONS" | "TRACE" => Method::Idempotent,
+        "OPTIONS" | "TRACE" => Method::Safe,
+        "PUT" | "DELETE" => Method::Idempotent,
         _ => Method::Other,
     }
 }

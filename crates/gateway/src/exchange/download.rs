@@ -14,7 +14,7 @@ use crate::codec::{
     Framing, HeadFinder, Refusal, ResponseHead, parse_bare_response, parse_response,
 };
 use crate::hold::Held;
-use crate::io::{Departure, poll_read};
+use crate::io::{Departure, Leaving, poll_read};
 
 /// The response, from the upstream to the client.
 pub(super) struct Download<'a> {
@@ -104,12 +104,12 @@ impl<'a> Download<'a> {
             ready = false;
             let read = poll_fn(|cx| poll_read(&mut self.upstream, cx, buffer)).await;
             if !matches!(read, Ok(len) if len > 0) {
-                return Err(if self.state.begun.get() {
-                    End::Broken
-                } else {
-                    End::Unanswered {
+                return Err(match (self.state.begun.get(), buffer.is_empty()) {
+                    (true, _) => End::Broken,
+                    (false, true) => End::Unanswered {
                         streamed: self.state.streamed.get(),
-                    }
+                    },
+                    (false, false) => End::Malformed(Refusal::Malformed("its head is cut off")),
                 });
             }
         }
@@ -229,7 +229,7 @@ impl<'a> Download<'a> {
             state.pulse.expire_in(WATCH_AFTER_MS);
         }
         let watching = &mut self.watching;
-        let mut departure = Departure::of(client, true);
+        let mut departure = Departure::of(client, Leaving::Broken);
         let upstream: &TcpStream = self.upstream.as_ref();
         poll_fn(|cx| {
             if upstream.poll_read_ready(cx).is_ready() {

@@ -198,6 +198,56 @@ fn whoever_leaves_the_line_is_in_nobodys_way() {
 }
 
 #[test]
+fn what_clients_that_closed_had_asked_for_is_not_worked_on() {
+    let (server, gate) = gated(None);
+    let mut world = scaled(1, &[(replica(1), server.addr)]);
+    let port = world.listen_anywhere(server.addr.port(), Protocol::Http);
+    let mut first = ask(&world, "/first");
+    wait_for("the first", || (server.seen() == 1).then_some(()));
+    let mut gone: Vec<Client> = (0..3).map(|_| ask(&world, "/gone")).collect();
+    let request = format!("GET /gone HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+    let mut by_port = Client::connect(port);
+    by_port.send(&request);
+    // What it sends beyond its request is not read, and does not hide that it leaves.
+    let mut pipelining = world.client();
+    pipelining.send(&request).send(&request);
+    gone.extend([by_port, pipelining]);
+    until_held(&world, 5);
+    let mut last = ask(&world, "/last");
+    until_held(&world, 6);
+    drop(gone);
+    until_held(&world, 1);
+    gate.open(2);
+    assert_eq!(first.response().status, 200);
+    assert_eq!(last.response().status, 200);
+    assert_eq!(paths(&server), ["/first", "/last"]);
+}
+
+#[test]
+fn a_connection_that_is_closed_in_line_is_not_passed_on() {
+    let server = Server::scripted(|client| {
+        while let Ok(line) = client.read_until(b"\n") {
+            client.send(std::str::from_utf8(&line).expect("text"));
+        }
+    });
+    let mut world = scaled(1, &[(replica(1), server.addr)]);
+    let addr = world.listen_anywhere(server.addr.port(), Protocol::Tcp);
+    let mut first = Client::connect(addr);
+    first.send("one\n");
+    assert_eq!(first.read_until(b"\n").expect("an echo"), b"one\n");
+    let mut gone = Client::connect(addr);
+    gone.send("two\n");
+    until_held(&world, 1);
+    drop(gone);
+    until_held(&world, 0);
+    drop(first);
+    let mut last = Client::connect(addr);
+    last.send("three\n");
+    assert_eq!(last.read_until(b"\n").expect("an echo"), b"three\n");
+    assert_eq!(server.connections.load(SeqCst), 2);
+}
+
+#[test]
 fn a_line_has_an_end_and_waiting_in_it_a_deadline() {
     let (server, gate) = gated(None);
     let mut world = World::new();
@@ -211,7 +261,10 @@ fn a_line_has_an_end_and_waiting_in_it_a_deadline() {
     until_held(&world, 2);
     assert_eq!(ask(&world, "/").response().status, 503);
     for client in &mut late {
-        assert_eq!(client.response().status, 504);
+        let response = client.response();
+        assert_eq!(response.status, 503, "they are ready, and busy");
+        assert_eq!(response.header("retry-after"), Some("1"));
+        assert!(response.text().contains("were busy for 1 s"));
     }
     gate.open(1);
     assert_eq!(first.response().status, 200);
