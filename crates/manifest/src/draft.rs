@@ -1,5 +1,7 @@
 //! What the two formats are read into: model types that still know their lines.
 
+use std::collections::BTreeSet;
+
 use layby_model::names::{AppName, ServiceName, is_dns_label};
 use layby_model::spec::{REPLICAS_MAX, ServiceSpec};
 
@@ -25,6 +27,15 @@ pub(crate) struct AppDraft {
     pub(crate) values: Vec<DeclaredValue>,
     /// Files that these are in, and that are to be read.
     pub(crate) named_files: Vec<String>,
+}
+
+impl AppDraft {
+    /// All files that are to be read to know the whole of it, each once.
+    pub(crate) fn named(&self) -> Vec<String> {
+        let of_services = self.services.iter().flat_map(|draft| &draft.named_files);
+        let all: BTreeSet<&String> = of_services.chain(&self.named_files).collect();
+        all.into_iter().cloned().collect()
+    }
 }
 
 /// A service with the lines that checks across services need.

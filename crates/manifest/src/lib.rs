@@ -23,6 +23,7 @@ use layby_model::spec::AppSpec;
 
 use compose::dotenv;
 use discover::Found;
+use draft::AppDraft;
 use report::Report;
 use tree::Place;
 
@@ -30,6 +31,7 @@ mod app;
 mod capability;
 mod check;
 mod compose;
+mod convert;
 mod device;
 mod diagnostic;
 mod discover;
@@ -52,6 +54,7 @@ mod yaml;
 
 pub use compose::dotenv::read_env_file;
 pub use compose::normal::{Config, ConfigOptions};
+pub use convert::{BOUND_MAX_BYTES, Bound, ConvertOptions, Converted, Object};
 pub use diagnostic::Diagnostic;
 pub use discover::COMPOSE_NAMES;
 pub use value::DeclaredValue;
@@ -85,6 +88,8 @@ pub struct ReadOptions {
     /// What is in the files of [`Manifest::named_files`], by the paths given there; one that is left out does not
     /// exist. `None`: they are not known yet, and what they would say is missing from the app.
     pub named_files: Option<BTreeMap<String, Vec<u8>>>,
+    /// Only the names of the secrets of a Compose file are wanted: nothing is read for them, and their values are empty.
+    pub secrets_apart: bool,
 }
 
 /// A manifest that was read.
@@ -124,24 +129,11 @@ pub fn read(files: &Files, options: &ReadOptions) -> Result<Manifest, Vec<Diagno
         }
         Found::Nothing => return Err(report.finish().err().unwrap_or_default()),
     };
-    if draft.services.is_empty() && !report.failed() {
-        let file = names.first().map_or("", String::as_str);
-        let message = "every service is left out: there is nothing to run";
-        report.error(&Place::whole(file), message);
-    }
-    check::check(&draft.services, &mut report);
+    check_whole(&draft, &names, &mut report);
     let warnings = report.finish()?;
-    // Without a name there is an error, which the line above handed out.
+    let named_files = draft.named();
+    // Without a name there is an error, which was handed out before.
     let name = draft.name.ok_or_else(Vec::new)?;
-    let named_files = draft
-        .services
-        .iter()
-        .flat_map(|service| &service.named_files)
-        .chain(&draft.named_files)
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .cloned()
-        .collect();
     Ok(Manifest {
         app: AppSpec {
             name,
@@ -151,6 +143,76 @@ pub fn read(files: &Files, options: &ReadOptions) -> Result<Manifest, Vec<Diagno
         warnings,
         files: names,
         named_files,
+    })
+}
+
+/// What is wrong with an app as a whole.
+fn check_whole(draft: &AppDraft, files: &[String], report: &mut Report) {
+    if draft.services.is_empty() && !report.failed() {
+        let file = files.first().map_or("", String::as_str);
+        let message = "every service is left out: there is nothing to run";
+        report.error(&Place::whole(file), message);
+    }
+    check::check(&draft.services, report);
+}
+
+/// Writes a Compose file as Kubernetes YAML. It may have to be asked again: with further files ([`Converted::more`]), and with what
+/// paths of the machine lead to ([`Converted::bound`]).
+///
+/// # Errors
+/// What keeps the file from being read, by file and line.
+pub fn convert(
+    files: &Files,
+    options: &ReadOptions,
+    how: &ConvertOptions,
+) -> Result<Converted, Vec<Diagnostic>> {
+    let more = needed(files, options);
+    if !more.is_empty() {
+        return Ok(Converted {
+            more,
+            ..Converted::default()
+        });
+    }
+    let options = &ReadOptions {
+        secrets_apart: true,
+        ..options.clone()
+    };
+    let mut report = Report::default();
+    let found = match discover::find(files, options, &mut report) {
+        Found::Compose(found) => found,
+        Found::Kubernetes(found) => {
+            let file = found.first().map_or("", |file| file.name.as_str());
+            let message = "is Kubernetes YAML already: this is for Compose files";
+            report.error(&Place::whole(file), message);
+            return Err(report.finish().err().unwrap_or_default());
+        }
+        Found::Nothing => return Err(report.finish().err().unwrap_or_default()),
+    };
+    let variables = dotenv::of(files, options, &mut report);
+    let (names, documents) = split(found);
+    let merged = compose::whole(documents.clone(), files, variables.clone(), options);
+    let draft = compose::read(documents, files, variables, options, &mut report);
+    check_whole(&draft, &names, &mut report);
+    let named = draft.named();
+    if options.named_files.is_none() && !named.is_empty() && !report.failed() {
+        return Ok(Converted {
+            more: named,
+            ..Converted::default()
+        });
+    }
+    let bound = convert::bound(&draft);
+    if how.bound.is_none() && !bound.is_empty() && !report.failed() {
+        return Ok(Converted {
+            bound,
+            ..Converted::default()
+        });
+    }
+    let objects = convert::convert(&draft, merged.as_ref(), how, &mut report);
+    Ok(Converted {
+        objects,
+        warnings: report.finish()?,
+        files: names,
+        ..Converted::default()
     })
 }
 

@@ -3,6 +3,8 @@
 //!
 //! `UPDATE_EXPECTED=1 cargo test -p layby-manifest --test corpus` writes the normal forms anew (`corpus/normal.txt`): read the diff.
 
+#[path = "corpus/converted.rs"]
+mod converted;
 #[path = "corpus/differences.rs"]
 mod differences;
 

@@ -263,6 +263,15 @@ pub(crate) fn values(
             ValueKind::Secret => ("secret", &project.secrets),
             ValueKind::Config => ("config", &project.configs),
         };
+        let is_declared = !matches!(sources.get(key), Some(Source::External(_) | Source::Wrong));
+        if *kind == ValueKind::Secret && project.options.secrets_apart && is_declared {
+            values.push(DeclaredValue {
+                kind: *kind,
+                name: key.clone(),
+                value: SecretValue::new(Vec::new()),
+            });
+            continue;
+        }
         let missing = |text: String, report: &mut Report| {
             report.error(place, format!("the {what} {:?} {text}", cut(key)));
         };

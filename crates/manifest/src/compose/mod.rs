@@ -15,6 +15,7 @@ use project::Project;
 
 pub(crate) mod dotenv;
 pub(crate) mod interpolate;
+pub(crate) mod networks;
 pub(crate) mod ports;
 
 mod build;
@@ -34,7 +35,6 @@ mod leftover;
 mod load;
 mod merge;
 mod mounts;
-mod networks;
 pub(crate) mod normal;
 mod options;
 mod pairs;
@@ -111,6 +111,18 @@ pub(crate) fn needed(
     // What is wrong shows when all is there.
     merged(documents, &load, &mut Report::default());
     load.missing()
+}
+
+/// The documents as one, for the places of what they say. What is wrong with them shows when they are read.
+pub(crate) fn whole(
+    documents: Vec<Node>,
+    files: &Files,
+    mut variables: BTreeMap<String, String>,
+    options: &ReadOptions,
+) -> Option<Node> {
+    project::name_variable(&documents, options, &mut variables);
+    let load = Load::new(files, options, Some(&variables));
+    merged(documents, &load, &mut Report::default())
 }
 
 /// The documents as one: filled in, with all that they extend and include. `None`: there are none.

@@ -15,7 +15,7 @@ use crate::tree::{Entry, Place, Value, cut};
 /// The network that a service is in where nothing is said.
 const DEFAULT: &str = "default";
 /// So many different sets of networks an app may have: each has a bridge of its own, of which a node has a bounded number.
-const MAX_SETS: usize = 40;
+pub(crate) const MAX_SETS: usize = 40;
 
 /// A network as the top of the file declares it.
 #[derive(Debug, Default)]

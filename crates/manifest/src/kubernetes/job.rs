@@ -1,5 +1,7 @@
 //! Jobs and CronJobs (`batch/v1`).
 
+use std::collections::BTreeMap;
+
 use layby_model::job::{
     JobSpec, MAX_COMPLETIONS, MAX_KEPT, MAX_PARALLELISM, MAX_RETRIES, Schedule,
 };
@@ -30,6 +32,8 @@ pub(crate) struct Job {
     name: ServiceName,
     place: Place,
     pub(crate) pod: Pod,
+    /// The labels of its pods.
+    pub(crate) labels: BTreeMap<String, String>,
     spec: JobSpec,
 }
 
@@ -174,6 +178,7 @@ fn whole(
         name,
         place: at,
         pod: template.pod,
+        labels: template.labels,
         spec: settings,
     });
     (job, namespace)

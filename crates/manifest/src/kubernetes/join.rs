@@ -17,6 +17,7 @@ use crate::kubernetes::external;
 use crate::kubernetes::ingress::{Ingress, Leads, Led, Port};
 use crate::kubernetes::job::Job;
 use crate::kubernetes::persistent::{self, Persistent};
+use crate::kubernetes::policy::{self, Policy};
 use crate::kubernetes::service::Target;
 use crate::kubernetes::stateful::Ordinal;
 use crate::kubernetes::{Deployment, Service};
@@ -34,6 +35,7 @@ pub(crate) struct Parts {
     pub(crate) ingresses: Vec<Ingress>,
     pub(crate) claims: Vec<Claim>,
     pub(crate) folders: Vec<Persistent>,
+    pub(crate) policies: Vec<Policy>,
 }
 
 /// A service of the app, and the workload that it is of.
@@ -55,6 +57,7 @@ pub(crate) fn join(parts: Parts, app: Option<&AppName>, report: &mut Report) -> 
         ingresses,
         claims,
         folders,
+        policies,
     } = parts;
     let mut claims = claim::by_name(claims, report);
     let mut joined: Vec<Joined> = Vec::new();
@@ -85,14 +88,15 @@ pub(crate) fn join(parts: Parts, app: Option<&AppName>, report: &mut Report) -> 
     }
     let jobs = jobs.into_iter().map(|job| {
         claim::check(&job.pod.claims, &claims, app, report);
+        let labels = job.labels.clone();
         let mut draft = job.draft();
         for container in draft.spec.all_containers_mut() {
             claim::resolve(&mut container.mounts, &claims, app);
         }
         job::strip(&mut draft, report);
-        draft
+        (draft, labels)
     });
-    let jobs: Vec<Draft> = jobs.collect();
+    let jobs: Vec<(Draft, BTreeMap<String, String>)> = jobs.collect();
     for deployment in &deployments {
         claim::check(&deployment.pod.claims, &claims, app, report);
     }
@@ -122,10 +126,12 @@ pub(crate) fn join(parts: Parts, app: Option<&AppName>, report: &mut Report) -> 
                 mount::strategy(deployment.strategy, &draft.spec, &draft.place, how, report)
             }
         };
-        draft
+        (draft, deployment.labels.clone())
     });
-    let mut all: Vec<Draft> = services.collect();
+    let mut all: Vec<(Draft, BTreeMap<String, String>)> = services.collect();
     all.extend(jobs);
+    policy::join(&policies, &mut all, report);
+    let mut all: Vec<Draft> = all.into_iter().map(|(draft, _)| draft).collect();
     external::give(elsewhere, &mut all, report);
     all
 }

@@ -24,10 +24,11 @@ pub(crate) enum Kind {
     PersistentVolumeClaim,
     HorizontalPodAutoscaler,
     Namespace,
+    NetworkPolicy,
 }
 
 /// Those that are read, each with the version in which it is.
-const READ: [(&str, &str, Kind); 16] = [
+const READ: [(&str, &str, Kind); 17] = [
     ("Deployment", "apps/v1", Kind::Deployment),
     ("ReplicaSet", "apps/v1", Kind::ReplicaSet),
     ("StatefulSet", "apps/v1", Kind::StatefulSet),
@@ -44,16 +45,14 @@ const READ: [(&str, &str, Kind); 16] = [
     (AUTOSCALER, "autoscaling/v2", Kind::HorizontalPodAutoscaler),
     (AUTOSCALER, "autoscaling/v1", Kind::HorizontalPodAutoscaler),
     ("Namespace", "v1", Kind::Namespace),
+    ("NetworkPolicy", "networking.k8s.io/v1", Kind::NetworkPolicy),
 ];
 
 const AUTOSCALER: &str = "HorizontalPodAutoscaler";
 
-/// Kinds that hold data or secrets, or bound the reach of the network: ignoring one would make
-/// something else of the app than what was asked for.
-const REFUSED: [(&str, &str); 2] = [
-    ("NetworkPolicy", "what it forbids would be allowed"),
-    ("ServiceEntry", "the services would miss what it leads to"),
-];
+/// Kinds that bound or widen the reach of the network: ignoring one would make something else of the app than what was
+/// asked for.
+const REFUSED: [(&str, &str); 1] = [("ServiceEntry", "the services would miss what it leads to")];
 
 /// Kinds that mean nothing here, each with the reason.
 const IGNORED: [(&str, &str); 17] = [

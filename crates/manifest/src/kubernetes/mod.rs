@@ -15,7 +15,7 @@ mod claim;
 mod container;
 mod deployment;
 mod env;
-mod expand;
+pub(crate) mod expand;
 mod external;
 mod files;
 mod ingress;
@@ -27,6 +27,7 @@ mod metadata;
 mod owned;
 mod persistent;
 mod pod;
+mod policy;
 mod probe;
 mod resources;
 mod sandbox;
@@ -215,6 +216,11 @@ fn object(node: Node, objects: &mut Objects, waiting: &mut Vec<Node>, report: &m
         Kind::PersistentVolumeClaim => {
             let (claim, namespace) = claim::read(fields, report);
             parts.claims.extend(claim);
+            namespace
+        }
+        Kind::NetworkPolicy => {
+            let (policy, namespace) = policy::read(fields, report);
+            parts.policies.extend(policy);
             namespace
         }
         Kind::Namespace => {

@@ -1,0 +1,233 @@
+//! Every file of the corpus as Kubernetes YAML: it is written down in `kubernetes.txt`, Layby reads it as the same app, and
+//! kubernetes-validate has nothing to say of it (`corpus/oracles.py`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::{env, fs};
+
+use layby_manifest::{Bound, ConvertOptions, Converted, Files, ReadOptions, convert, read};
+use layby_model::spec::AppSpec;
+
+use super::{Case, cases, fits, flat, root, sections};
+
+/// What the machine of the corpus has at the paths that are mounted from there.
+fn machine() -> BTreeMap<String, Bound> {
+    let file = |text: &str| Bound::File(text.as_bytes().to_vec());
+    let all = [
+        ("/etc/localtime", file("TZif2")),
+        ("/srv/demo/site.conf", file("listen 80;\n")),
+        ("/home/me/.netrc", Bound::Private),
+    ];
+    all.map(|(path, bound)| (path.to_owned(), bound)).into()
+}
+
+fn made(case: &Case) -> Result<Converted, BTreeSet<String>> {
+    let how = ConvertOptions {
+        bound: Some(machine()),
+        ..ConvertOptions::default()
+    };
+    convert(&case.files, &case.options, &how)
+        .map_err(|errors| errors.into_iter().map(|error| error.message).collect())
+}
+
+fn text(converted: &Converted) -> String {
+    let texts: Vec<&str> = converted
+        .objects
+        .iter()
+        .map(|one| one.text.as_str())
+        .collect();
+    texts.join("---\n")
+}
+
+fn again(case: &Case, converted: &Converted) -> AppSpec {
+    let name = &case.name;
+    let text = text(converted);
+    let files = Files([("app.yaml".to_owned(), text.clone().into_bytes())].into());
+    let options = ReadOptions {
+        folder: "elsewhere".to_owned(),
+        ..ReadOptions::default()
+    };
+    match read(&files, &options) {
+        Ok(manifest) => manifest.app,
+        Err(errors) => {
+            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            panic!("{name}: {}\n{text}", lines.join("\n"))
+        }
+    }
+}
+
+#[test]
+fn every_file_that_is_deployed_is_converted_as_is_written_down() {
+    let mut all = String::new();
+    for case in cases() {
+        let name = &case.name;
+        match (made(&case), read(&case.files, &case.options)) {
+            (Ok(converted), Ok(_)) => {
+                writeln!(all, "=== {name}").unwrap();
+                for warning in &converted.warnings {
+                    writeln!(all, "# warning: {warning}").unwrap();
+                }
+                all += &text(&converted);
+                again(&case, &converted);
+            }
+            (Err(_), Err(_)) => {}
+            (one, other) => panic!("{name}: only one is taken: {one:?} {other:?}"),
+        }
+    }
+    let file = root().join("kubernetes.txt");
+    if env::var_os("UPDATE_EXPECTED").is_some() {
+        fs::write(&file, &all).unwrap();
+    }
+    let expected = sections("kubernetes.txt");
+    for part in all.split("=== ").skip(1) {
+        let (name, body) = part.split_once('\n').unwrap();
+        assert_eq!(expected.get(name).map(String::as_str), Some(body), "{name}");
+    }
+}
+
+#[test]
+fn what_is_converted_is_read_as_the_same_app() {
+    let mut wrong = Vec::new();
+    let mut used = BTreeSet::new();
+    for case in cases() {
+        let Ok(converted) = made(&case) else { continue };
+        let app = read(&case.files, &case.options).unwrap().app;
+        let (ours, theirs) = (values(&app), values(&again(&case, &converted)));
+        let paths: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+        for path in paths {
+            let (one, other) = (ours.get(path), theirs.get(path));
+            if one == other {
+                continue;
+            }
+            let shape = shape_of(path);
+            let known = NATURE.iter().position(|(pattern, _)| fits(pattern, &shape));
+            let is_told = || {
+                let mut told = TOLD.iter().filter(|(pattern, _)| fits(pattern, &shape));
+                told.any(|(_, words)| {
+                    let mut warnings = converted.warnings.iter();
+                    warnings.any(|warning| warning.message.contains(words))
+                })
+            };
+            match known {
+                Some(known) => drop(used.insert(known)),
+                None if is_told() => {}
+                None => wrong.push(format!("{}: {path}: {one:?}, again {other:?}", case.name)),
+            }
+        }
+    }
+    for (index, (pattern, _)) in NATURE.iter().enumerate() {
+        if !used.contains(&index) {
+            wrong.push(format!("no difference any more: {pattern}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What an app says, by its path; services go by their names.
+fn values(app: &AppSpec) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    for service in &app.services {
+        let mut value = serde_json::to_value(service).unwrap();
+        // It is a volume in memory, or an option.
+        for container in value["containers"].as_array_mut().unwrap() {
+            let mounts = container["mounts"].as_array_mut().unwrap();
+            mounts.retain(|mount| mount["target"] != "/dev/shm");
+        }
+        flat(&value, service.name.as_str(), &mut all);
+    }
+    all
+}
+
+/// A path without the name of its service and the places in lists.
+fn shape_of(path: &str) -> String {
+    let below = path.split_once('.').map_or(path, |(_, below)| below);
+    let mut shape = String::new();
+    let mut is_inside = false;
+    for c in below.chars() {
+        match c {
+            '[' => is_inside = true,
+            ']' => is_inside = false,
+            c if !is_inside => shape.push(c),
+            _ => {}
+        }
+    }
+    shape
+}
+
+/// Where the two differ by nature, and why.
+const NATURE: [(&str, &str); 15] = [
+    (
+        "containers.stop_grace_ms",
+        "where nothing is said, Compose gives 10 seconds, and Kubernetes 30",
+    ),
+    (
+        "containers.build.always",
+        "Kubernetes itself never builds: an annotation says where it could be",
+    ),
+    (
+        "containers.mounts.source.files.content.secret.name",
+        "a file is a key of a Secret or ConfigMap",
+    ),
+    (
+        "containers.mounts.source.files.mode",
+        "where nothing is said, Compose gives 0444, and Kubernetes 0644 for a file that cannot be written to either",
+    ),
+    (
+        "containers.mounts.source.files.content.secret.scope",
+        "a Secret that is made by hand may be anybody's",
+    ),
+    (
+        "containers.mounts.source*",
+        "what is in memory is an emptyDir, a volume has the labels of its claim, and nothing is copied into it",
+    ),
+    (
+        "containers.liveness*",
+        "a health check is when it is started again, too",
+    ),
+    (
+        "containers.startup*",
+        "while it starts, failures of neither count",
+    ),
+    (
+        "containers.options.shm_size_bytes",
+        "it is a volume in memory at /dev/shm",
+    ),
+    (
+        "containers.platform",
+        "it says on which machines of a cluster it can run",
+    ),
+    ("containers.ports", "the port for requests is declared"),
+    ("aliases", "a Service of its own leads to what is published"),
+    (
+        "published*",
+        "the ports of a LoadBalancer are not those of this machine",
+    ),
+    ("ports*", "a port that is published is one of its Service"),
+    ("containers.no_healthcheck", "a job is not asked how it is"),
+];
+
+/// What may differ where a warning with these words is given.
+const TOLD: [(&str, &str); 22] = [
+    ("containers.build*", "loses all but its folder"),
+    ("containers.image", "is built and has no name"),
+    ("containers.options.init", "\"init\" in service"),
+    ("containers.options.cpu*", "\"cpu"),
+    ("containers.options.cdi_devices", "a number of devices"),
+    ("containers.options.devices*", "\"devices\" in service"),
+    ("containers.options.ulimits*", "\"ulimits\" in service"),
+    ("containers.options.oom_score_adj", "\"oom_score_adj\""),
+    ("containers.resources.pids_limit", "is lost"),
+    ("containers.options.group_add", "only numbers of groups"),
+    ("containers.post_start*", "becomes one line of /bin/sh"),
+    ("containers.pre_stop*", "becomes one line of /bin/sh"),
+    ("containers.stop_signal", "\"stop_signal\""),
+    ("containers.command", "cannot do without the CMD"),
+    ("containers.mounts*", "is left out"),
+    ("depends_on*", "\"depends_on\" in service"),
+    ("depends_on*", "\"links\" in service"),
+    ("job*", "Job"),
+    ("restart*", "always started again"),
+    ("restart*", "Job"),
+    ("sandbox.extra_hosts*", "\"extra_hosts\" in service"),
+    ("names", "is lost"),
+];
