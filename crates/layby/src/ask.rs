@@ -5,8 +5,9 @@ use anyhow::Result;
 use crate::cli::{self, Command};
 use crate::client::Client;
 use crate::commands::{
-    audit, build, canary, config, cp, enrol, exec, forward, history, images, jobs, journal, login,
-    logs, manual, node, power, secrets, services, state, switch, tokens, top, up, volumes,
+    audit, build, canary, config, convert, cp, enrol, exec, forward, history, images, jobs,
+    journal, login, logs, manual, node, power, secrets, services, state, switch, tokens, top, up,
+    volumes,
 };
 use crate::contexts;
 use crate::contexts::Contexts;
@@ -22,6 +23,7 @@ pub(crate) async fn ask(paths: &Paths, context: Named, command: Command) -> Resu
     let command = match command {
         Command::Completions(options) => return manual::completions(&options),
         Command::Man(options) => return manual::man(&options),
+        Command::Convert(options) => return convert::convert(&options),
         Command::Context(command) => return contexts::context(command),
         Command::Login(options) if enrol::is_node(&options.registry) => {
             return enrol::enrol(&options).await;
@@ -34,7 +36,7 @@ pub(crate) async fn ask(paths: &Paths, context: Named, command: Command) -> Resu
     let client = client(paths, &context)?;
     match command {
         Command::Serve(_) => unreachable!("served above"),
-        Command::Completions(_) | Command::Man(_) | Command::Context(_) => {
+        Command::Completions(_) | Command::Man(_) | Command::Context(_) | Command::Convert(_) => {
             unreachable!("done above")
         }
         Command::State(command) => state::state(paths, &client, command).await,

@@ -4,6 +4,7 @@ mod access;
 mod build;
 mod canary;
 mod config;
+mod convert;
 mod events;
 mod history;
 mod jobs;
@@ -23,6 +24,7 @@ pub(crate) use build::{Build, Progress};
 pub(crate) use canary::{Canary, Promote};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use config::{Config, Format as ConfigFormat, Only as ConfigOnly};
+pub(crate) use convert::Convert;
 pub(crate) use events::Events;
 pub(crate) use history::{Diff, History, Redeploy, Rollback};
 pub(crate) use jobs::{Job, JobLogs, Run};
@@ -66,6 +68,8 @@ pub(crate) enum Command {
     Up(Up),
     /// Print a Compose file as it is understood: one file, filled in, every value in its long form.
     Config(Config),
+    /// Write a Compose file as Kubernetes YAML, and say what is lost.
+    Convert(Convert),
     /// Build an image from a Dockerfile and a folder.
     Build(Build),
     /// List the services that are not disabled.

@@ -255,6 +255,7 @@ pub(crate) fn options(upload: &Upload, ask: &Ask, whole: bool) -> ReadOptions {
         folder_path: ask.folder_path.clone(),
         env: upload.env.clone(),
         named_files: whole.then(|| upload.named_files.clone()),
+        secrets_apart: false,
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod audit;
 pub(crate) mod build;
 pub(crate) mod canary;
 pub(crate) mod config;
+pub(crate) mod convert;
 pub(crate) mod cp;
 pub(crate) mod enrol;
 pub(crate) mod exec;

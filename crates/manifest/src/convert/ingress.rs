@@ -32,5 +32,5 @@ pub(super) fn write(app: &App<'_>, all: &mut Gathered) {
     let head = app.object("networking.k8s.io/v1", "Ingress", app.name, None);
     let body = Map::new().put("rules", maps(rules));
     let map = head.with(Map::new(), |map| map.put("spec", body));
-    all.ingresses.push(object("Ingress", app.name, map));
+    all.others.push(object("Ingress", app.name, map));
 }

@@ -91,6 +91,29 @@ pub struct Object {
     pub text: String,
 }
 
+impl Object {
+    /// What a file of it alone is called: in the order of these names a cluster is to be given them (`kubectl apply -f FOLDER` does so).
+    pub fn file_name(&self) -> String {
+        let rank = ORDER.iter().position(|kind| *kind == self.kind);
+        let kind = self.kind.to_ascii_lowercase();
+        format!("{}-{kind}-{}.yaml", rank.unwrap_or(ORDER.len()), self.name)
+    }
+}
+
+/// The kinds of objects, each after those that it needs.
+const ORDER: [&str; 10] = [
+    "Namespace",
+    "ConfigMap",
+    "PersistentVolumeClaim",
+    "NetworkPolicy",
+    "Deployment",
+    "Job",
+    "CronJob",
+    "Service",
+    "Ingress",
+    "HorizontalPodAutoscaler",
+];
+
 /// The most bytes of a file that becomes a ConfigMap: what one may hold, with room for its names.
 pub const BOUND_MAX_BYTES: u64 = 1_000_000;
 
@@ -148,15 +171,9 @@ impl Head {
 /// The objects as they come up, to be put in order at the end.
 #[derive(Default)]
 struct Gathered {
-    /// What a cluster is to be told before the objects, as lines.
-    notes: Vec<String>,
     claims: Claims,
     files: Files,
-    policies: Vec<Object>,
-    workloads: Vec<Object>,
-    services: Vec<Object>,
-    ingresses: Vec<Object>,
-    autoscalers: Vec<Object>,
+    others: Vec<Object>,
 }
 
 /// The paths of the machine that services mount and that are to be looked at.
@@ -208,15 +225,12 @@ fn in_order(app: &App<'_>, all: Gathered, report: &mut Report) -> Vec<Object> {
         let namespace = head.put("metadata", Map::new().text("name", &app.namespace));
         objects.push(object("Namespace", &app.namespace, namespace));
     }
-    let mut notes = all.notes;
-    notes.extend(all.files.notes(app, report));
+    let notes = all.files.notes(app, report);
     objects.extend(all.files.objects(app));
     objects.extend(all.claims.objects(app, report));
-    objects.extend(all.policies);
-    objects.extend(all.workloads);
-    objects.extend(all.services);
-    objects.extend(all.ingresses);
-    objects.extend(all.autoscalers);
+    objects.extend(all.others);
+    // Those of a kind as they come in the file.
+    objects.sort_by_key(|object| ORDER.iter().position(|kind| *kind == object.kind));
     if let Some(first) = objects.first_mut() {
         let comments: String = notes.iter().map(|note| format!("# {note}\n")).collect();
         first.text.insert_str(0, &comments);

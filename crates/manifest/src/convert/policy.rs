@@ -71,7 +71,7 @@ pub(super) fn write(app: &App<'_>, all: &mut Gathered) {
         let name = given.give(wanted, wanted, 63);
         let head = app.object("networking.k8s.io/v1", "NetworkPolicy", &name, None);
         let map = head.with(Map::new(), |map| map.put("spec", body));
-        all.policies.push(object("NetworkPolicy", &name, map));
+        all.others.push(object("NetworkPolicy", &name, map));
     };
     for network in specs().flat_map(networks).collect::<BTreeSet<_>>() {
         let peer = || selector(Map::new().text(&label(&network), "true"));

@@ -89,7 +89,7 @@ pub(super) fn write(app: &App<'_>, draft: &Draft, all: &mut Gathered, report: &m
             .put("ports", maps(ports));
         let head = app.object("v1", "Service", name, Some(spec.name.as_str()));
         let map = head.with(Map::new(), |map| map.put("spec", body));
-        all.services.push(object("Service", name, map));
+        all.others.push(object("Service", name, map));
     };
     let inner = || ports.iter().map(|port| inner_port(port, None));
     let mut rest = vec![

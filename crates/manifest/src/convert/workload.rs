@@ -75,7 +75,7 @@ pub(super) fn write(app: &App<'_>, draft: &Draft, all: &mut Gathered, report: &m
         }
         Kind::CronJob => cron_job(app, draft, annotations, template, report),
     };
-    all.workloads.push(workload);
+    all.others.push(workload);
 }
 
 fn deployment(
@@ -103,7 +103,7 @@ fn deployment(
         )
         .put("strategy", strategy(app, draft))
         .put("template", template);
-    all.autoscalers.extend(scaled.object);
+    all.others.extend(scaled.object);
     let head = app.object("apps/v1", "Deployment", name, Some(name));
     object(
         "Deployment",

@@ -1,0 +1,229 @@
+//! `layby convert`: a Compose file as Kubernetes YAML. No node is asked, and nothing but the output is changed.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use layby_manifest::{BOUND_MAX_BYTES, Bound, ConvertOptions, Converted};
+
+use crate::cli::Convert;
+use crate::out::{say, tell};
+use crate::parcel::Manifests;
+
+/// What files with keys in them have in common (RFC 7468).
+const KEY: &[u8] = b"PRIVATE KEY-----";
+
+/// Writes what `options` ask for, and tells what is lost.
+///
+/// # Errors
+/// The file is not what it should be; or the output is there already, or cannot be written.
+pub(crate) fn convert(options: &Convert) -> Result<()> {
+    let converted = read(options)?;
+    let files = match &options.output {
+        None => Vec::new(),
+        Some(output) => outputs(output, &converted),
+    };
+    if !options.force {
+        refuse(&files)?;
+    }
+    for warning in &converted.warnings {
+        tell!("warning: {warning}");
+    }
+    match &options.output {
+        None => say!("{}", whole(&converted).trim_end_matches('\n')),
+        Some(_) => write(&files)?,
+    }
+    tell!("{}", summary(&converted, options.output.as_deref()));
+    Ok(())
+}
+
+/// Reads the file and all that it names, and converts it.
+fn read(options: &Convert) -> Result<Converted> {
+    let mut manifests = Manifests::read(&options.manifest)?;
+    let mut how = ConvertOptions {
+        namespace: options.namespace.clone(),
+        domain: options.domain.clone(),
+        bound: None,
+    };
+    let mut is_named = false;
+    loop {
+        let (files, mut read) = manifests.as_read();
+        read.folder_path = Some(manifests.folder.display().to_string());
+        read.named_files = is_named.then(|| files.0.clone());
+        let converted = layby_manifest::convert(&files, &read, &how).map_err(|errors| {
+            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            anyhow::anyhow!("{}", lines.join("\n"))
+        })?;
+        if !converted.more.is_empty() {
+            // Those that manifests are made of come first; once none is missing, what services have files of.
+            is_named = layby_manifest::needed(&files, &read).is_empty();
+            manifests.add(&converted.more)?;
+        } else if !converted.bound.is_empty() {
+            how.bound = Some(look(&manifests.folder, &converted.bound));
+        } else {
+            return Ok(converted);
+        }
+    }
+}
+
+/// What paths lead to that services mount. Files below the manifests' `folder` are the app's own; others are the machine's.
+fn look(folder: &Path, paths: &[String]) -> BTreeMap<String, Bound> {
+    let each = |path: &String| {
+        let file = Path::new(path);
+        let metadata = fs::metadata(file).ok()?;
+        if !metadata.is_file() || metadata.len() > BOUND_MAX_BYTES {
+            return Some((path.clone(), Bound::Other));
+        }
+        let all_read = metadata.permissions().mode() & 0o004 != 0;
+        let bound = match (all_read, file.starts_with(folder)) {
+            (false, _) => Bound::Private,
+            (true, false) => Bound::Other,
+            (true, true) => match fs::read(file) {
+                Ok(content) if has(&content, KEY) => Bound::Private,
+                Ok(content) => Bound::File(content),
+                Err(_) => Bound::Other,
+            },
+        };
+        Some((path.clone(), bound))
+    };
+    paths.iter().filter_map(each).collect()
+}
+
+fn has(content: &[u8], part: &[u8]) -> bool {
+    content.windows(part.len()).any(|window| window == part)
+}
+
+fn whole(converted: &Converted) -> String {
+    let texts = converted.objects.iter().map(|one| one.text.as_str());
+    texts.collect::<Vec<_>>().join("---\n")
+}
+
+/// The files to write, each with what goes into it.
+fn outputs(output: &Path, converted: &Converted) -> Vec<(PathBuf, String)> {
+    if !is_folder(output) {
+        return vec![(output.to_owned(), whole(converted))];
+    }
+    let objects = converted.objects.iter();
+    objects
+        .map(|one| (output.join(one.file_name()), one.text.clone()))
+        .collect()
+}
+
+/// Whether an output is a folder: as it is, else as its name looks.
+fn is_folder(output: &Path) -> bool {
+    let is_slashed = output.as_os_str().to_string_lossy().ends_with('/');
+    let ending = output.extension().and_then(|ending| ending.to_str());
+    match fs::metadata(output) {
+        Ok(metadata) => metadata.is_dir(),
+        Err(_) => is_slashed || !matches!(ending, Some("yaml" | "yml")),
+    }
+}
+
+/// Refuses to replace what is there.
+fn refuse(files: &[(PathBuf, String)]) -> Result<()> {
+    let there = files
+        .iter()
+        .filter(|(file, _)| file.symlink_metadata().is_ok());
+    let there: Vec<String> = there.map(|(file, _)| file.display().to_string()).collect();
+    match there.is_empty() {
+        true => Ok(()),
+        false => bail!(
+            "{} {} there already, and nothing was written: name another output, or replace it with --force",
+            there.join(", "),
+            if there.len() == 1 { "is" } else { "are" }
+        ),
+    }
+}
+
+fn write(files: &[(PathBuf, String)]) -> Result<()> {
+    for (file, text) in files {
+        let cannot = || format!("cannot write {}", file.display());
+        if let Some(folder) = file.parent() {
+            match fs::create_dir_all(folder) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                    return Err(error).with_context(cannot);
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        let mut open = File::create(file).with_context(cannot)?;
+        open.write_all(text.as_bytes()).with_context(cannot)?;
+    }
+    Ok(())
+}
+
+/// How many objects of which kinds there are, how much is lost, and what comes next.
+fn summary(converted: &Converted, output: Option<&Path>) -> String {
+    let mut kinds: Vec<(&str, usize)> = Vec::new();
+    for object in &converted.objects {
+        match kinds.iter_mut().find(|(kind, _)| *kind == object.kind) {
+            Some((_, count)) => *count += 1,
+            None => kinds.push((object.kind, 1)),
+        }
+    }
+    let kinds = kinds.iter().map(|(kind, count)| format!("{count} {kind}"));
+    let kinds = kinds.collect::<Vec<_>>().join(", ");
+    let to = output.map(|output| format!(" to {}", output.display()));
+    let to = to.unwrap_or_default();
+    match converted.warnings.len() {
+        0 => format!("Wrote {kinds}{to}; nothing is lost."),
+        1 => format!("Wrote {kinds}{to}; the warning says what is lost or becomes something else."),
+        count => {
+            format!(
+                "Wrote {kinds}{to}; {count} warnings say what is lost or becomes something else."
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_is_a_folder_or_a_file_as_it_is_or_looks() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("there.yaml")).expect("a folder");
+        fs::write(at("file"), "").expect("a file");
+        for (name, expected) in [
+            ("there.yaml", true),
+            ("file", false),
+            ("app.yaml", false),
+            ("app.yml", false),
+            ("k8s", true),
+            ("k8s.yaml/", true),
+        ] {
+            assert_eq!(is_folder(&at(name)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_the_app_comes_along_and_a_key_or_the_machines_own_does_not() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let app = dir.path().join("app");
+        fs::create_dir(&app).expect("a folder");
+        let file = |path: PathBuf, text: &str, mode: u32| {
+            fs::write(&path, text).expect("a file");
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("its mode");
+            path.display().to_string()
+        };
+        let own = file(app.join("site.conf"), "listen 80", 0o644);
+        let hidden = file(app.join("token"), "t", 0o600);
+        let key = file(app.join("tls.key"), "-----BEGIN PRIVATE KEY-----\n", 0o644);
+        let machines = file(dir.path().join("hosts"), "::1", 0o644);
+        let folder = app.display().to_string();
+        let missing = app.join("missing").display().to_string();
+        let paths = [&own, &hidden, &key, &machines, &folder, &missing].map(String::clone);
+        let found = look(&app, &paths);
+        assert_eq!(found.get(&own), Some(&Bound::File(b"listen 80".to_vec())));
+        assert_eq!(found.get(&hidden), Some(&Bound::Private));
+        assert_eq!(found.get(&key), Some(&Bound::Private));
+        assert_eq!(found.get(&machines), Some(&Bound::Other));
+        assert_eq!(found.get(&folder), Some(&Bound::Other));
+        assert_eq!(found.get(&missing), None);
+    }
+}
