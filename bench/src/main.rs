@@ -7,6 +7,7 @@ mod args;
 mod beside;
 mod crowd;
 mod docker;
+mod dockerd;
 mod figures;
 mod footprint;
 mod gateway;
@@ -23,6 +24,7 @@ mod registry;
 mod rollout;
 mod scaling;
 mod services;
+mod stack;
 mod start;
 mod upstream;
 mod versus;
@@ -50,6 +52,8 @@ const USAGE: &str = "usage: layby-bench PART [--OPTION VALUE]...
             requests at a steady rate while a service is rolled out and back, given powers, scaled, and the node killed
   scaling   --layby FILE [--clients 8] [--seconds 15] [--takes-ms 200]
             a time line of a service that goes from asleep to 4 replicas under a crowd, and back
+  stack     --layby FILE [--rounds 7] [--peers false]
+            an app of 20 services from nothing deployed to all of them answering, with docker-compose beside it
   images    --layby FILE --debian TAR [--rounds 7] [--builds 21] [--starts 21] [--pushes 15]
             [--peers false] [--only pull|rebuild|start|push|memory]...
             pulling, rebuilding, starting and pushing, and the memory of 100 replicas, with Docker, podman, skopeo,
@@ -68,6 +72,7 @@ fn main() -> anyhow::Result<()> {
         "rollout" => rollout::run(&mut args),
         "scaling" => scaling::run(&mut args),
         "services" => services::run(&mut args),
+        "stack" => stack::run(&mut args),
         "versus-nginx" => versus::run(&mut args),
         _ => bail!("{USAGE}"),
     }

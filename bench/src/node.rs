@@ -1,6 +1,6 @@
 //! A node to measure: on data, ports and networks of its own, taken down at the end.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 /// Where published ports of the measured node listen: out of the way of everything else.
-const PUBLISH_ON: &str = "127.77.0.1";
+pub(crate) const PUBLISH_ON: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 1);
 
 /// A node in the foreground.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Node {
         let data = tempfile::Builder::new().prefix("layby-bench-").tempdir()?;
         let log = std::fs::File::create(data.path().join("bench.log"))?;
         let child = Command::new(layby)
-            .args(["serve", "--publish-on", PUBLISH_ON])
+            .args(["serve", "--publish-on", &PUBLISH_ON.to_string()])
             .args(options)
             .env("LAYBY_DATA", data.path())
             .stdin(Stdio::null())

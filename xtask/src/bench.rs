@@ -8,15 +8,19 @@ use crate::command::{cargo, command, run};
 use crate::{dist, example, place, setup};
 
 /// What is measured beside Layby, and where it comes from.
-const PEERS: [(&str, &str); 9] = [
+const PEERS: [(&str, &str); 10] = [
     ("buildah", "builds beside Layby"),
     (
-        "docker.io",
-        "Docker's own start and unpause of the same images",
+        "docker-compose",
+        "brings an app of 20 services up beside Layby",
     ),
     (
         "docker-registry",
         "the registry that images are pulled from",
+    ),
+    (
+        "docker.io",
+        "Docker's own start and unpause of the same images",
     ),
     ("mmdebstrap", "makes the Debian image"),
     ("netavark", "the bridge of podman's container"),
@@ -42,6 +46,8 @@ pub(crate) enum Part {
     Rollout,
     /// A service that goes from asleep to four replicas under a crowd, and back.
     Scaling,
+    /// An app of 20 services, brought up beside docker-compose.
+    Stack,
     /// Pulling, building, starting and pushing beside Docker, podman, skopeo, umoci and buildah.
     Images,
 }
@@ -84,6 +90,13 @@ pub(crate) fn bench(part: Option<Part>, runs: u32, idle_seconds: u32, peers: boo
         println!("\n## Scaled by load");
         run(command(&bench)
             .args(["scaling", "--layby"])
+            .arg(built.join("layby")))?;
+    }
+    if wanted(Part::Stack) {
+        println!("\n## An app of 20 services");
+        let peers = peers.to_string();
+        run(command(&bench)
+            .args(["stack", "--peers", &peers, "--layby"])
             .arg(built.join("layby")))?;
     }
     if wanted(Part::Images) {
