@@ -97,13 +97,21 @@ pub(crate) fn join(members: &mut [Member], report: &mut Report) {
                 unknown(&need, &owner, report);
                 continue;
             };
-            let is_job = |at: usize| members[at].draft.spec.job.is_some();
+            let job = |at: usize| members[at].draft.spec.job.as_ref();
+            let is_job = |at: usize| job(at).is_some();
+            let is_scheduled = |at: usize| job(at).is_some_and(|job| job.schedule.is_some());
             if need.implied && (other == at || is_job(other) || is_job(at)) {
                 continue; // another name for itself, or what runs by the clock
             }
             if is_job(other) {
+                let why = match is_scheduled(other) {
+                    true => "it runs when its schedule says, and nothing waits for it",
+                    false => {
+                        "nothing waits for one; a service with restart: \"no\", without the \"mode\" in deploy, can be waited for"
+                    }
+                };
                 let message = format!(
-                    "service {:?} depends on {:?}, which is a job: it runs when its schedule says, and nothing waits for it",
+                    "service {:?} depends on {:?}, which is a job: {why}",
                     owner.as_str(),
                     cut(&need.service)
                 );
@@ -111,8 +119,12 @@ pub(crate) fn join(members: &mut [Member], report: &mut Report) {
                 continue;
             }
             if is_job(at) {
+                let when = match is_scheduled(at) {
+                    true => "when its schedule says",
+                    false => "when it is deployed",
+                };
                 let message = format!(
-                    "job {:?} does not wait for {:?}: it runs when its schedule says",
+                    "job {:?} does not wait for {:?}: it runs {when}",
                     owner.as_str(),
                     cut(&need.service)
                 );

@@ -1,9 +1,11 @@
 //! `deploy`, and the older keys beside it that say the same: limits, replicas, the order of updates.
 
+use layby_model::job::JobSpec;
 use layby_model::spec::{Resources, RestartPolicy, Strategy};
 
+use crate::compose::mode::Mode;
 use crate::compose::{devices, restart};
-use crate::draft;
+use crate::draft::{self, Placed};
 use crate::fields::{Expected, Fields};
 use crate::power::{self, Limited};
 use crate::report::Report;
@@ -22,11 +24,13 @@ pub(crate) struct Deploy {
     pub(crate) strategy: Option<Strategy>,
     /// `None`: nothing is said.
     pub(crate) restart: Option<RestartPolicy>,
+    /// It runs to its end.
+    pub(crate) job: Option<JobSpec>,
 }
 
 /// Reads `deploy`, `scale`, `mem_limit`, `mem_reservation`, `cpus`, `pids_limit` and `restart`.
 pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Deploy {
-    let scale = service.parsed("scale", report, draft::replicas);
+    let mut replicas = counted(service, "scale", report);
     let mut restart = restart::read(service, report);
     let mut limited = power::limited(service, &["mem_limit", "cpus", "cpu_quota"]);
     let mut resources = Resources {
@@ -45,9 +49,10 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Deploy {
     }
     let mut devices = Vec::new();
     let mut strategy = None;
-    let mut replicas = None;
+    let mut mode = Mode::Replicated;
     if let Some(mut deploy) = service.map("deploy", report) {
-        replicas = deploy.parsed("replicas", report, draft::replicas);
+        let said = counted(&mut deploy, "replicas", report);
+        replicas = once(replicas, said, &service.what, report);
         if let Some(fields) = deploy.map("resources", report) {
             devices = read_resources(fields, &mut resources, &mut limited, report);
         }
@@ -67,23 +72,49 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Deploy {
             update.finish(report);
         }
         restart = restart::policy(&mut deploy, report).or(restart);
-        deploy.parsed("mode", report, |text| match text {
-            "replicated" => Ok(()),
-            _ => Err("\"replicated\" (no other mode is supported)".to_owned()),
-        });
+        mode = Mode::read(&mut deploy, &mut replicas, report);
         deploy.accept(&["labels"]);
         deploy.accept_extensions();
         deploy.unsupported(&["endpoint_mode", "placement", "rollback_config"], report);
         deploy.finish(report);
     }
+    let replicas = replicas.map_or(1, |said| said.value);
+    let job = mode.job(replicas, restart);
     Deploy {
-        replicas: replicas.or(scale).unwrap_or(1),
+        // How many of a job's are to end well, it says itself.
+        replicas: if job.is_some() { 1 } else { replicas },
         resources,
         limited,
         devices,
         strategy,
         restart,
+        job,
     }
+}
+
+fn counted(fields: &mut Fields, key: &'static str, report: &mut Report) -> Option<Placed<u32>> {
+    let place = fields.place_of(key)?;
+    let value = fields.parsed(key, report, draft::replicas)?;
+    Some(Placed { value, place })
+}
+
+/// `scale` and `deploy.replicas` mean the same; two numbers are an error.
+fn once(
+    scale: Option<Placed<u32>>,
+    replicas: Option<Placed<u32>>,
+    what: &str,
+    report: &mut Report,
+) -> Option<Placed<u32>> {
+    if let (Some(scale), Some(replicas)) = (&scale, &replicas)
+        && scale.value != replicas.value
+    {
+        let message = format!(
+            "\"replicas\" in deploy of {what} is {}, and its \"scale\" is {}: they mean the same, leave one of them out",
+            replicas.value, scale.value
+        );
+        report.error(&replicas.place, message);
+    }
+    replicas.or(scale)
 }
 
 /// What `deploy.resources` says goes over what the older keys say; hands out the devices that it asks for.

@@ -1,6 +1,8 @@
 //! The file `.env` beside a Compose file, and the files of `env_file`: `KEY=VALUE` lines (Compose Specification,
 //! "Env_file format").
 
+mod line;
+
 use std::collections::BTreeMap;
 
 use crate::compose::interpolate;
@@ -8,6 +10,7 @@ use crate::report::Report;
 use crate::tree::Place;
 use crate::yaml::MAX_FILE_BYTES;
 use crate::{Diagnostic, Files, ReadOptions};
+use line::{at, is_short_enough, lines};
 
 /// The file's name.
 pub(crate) const FILE: &str = ".env";
@@ -90,8 +93,8 @@ pub fn read_env_file(
         })
 }
 
-/// Lays the variables of an `env_file` over `env`. Values are filled in from `known`, and from what the file itself
-/// says before; a line without `=` takes its value from `known`, and without one there takes the variable away.
+/// Lays the variables of an `env_file` over `env`. Values are filled in from `known`, else from what this file and those
+/// before it said last; a name alone takes its value from `known`, and without one there takes the variable away.
 pub(crate) fn add(
     file: &str,
     bytes: &[u8],
@@ -99,23 +102,25 @@ pub(crate) fn add(
     env: &mut BTreeMap<String, String>,
     report: &mut Report,
 ) {
-    let mut known = known.clone();
+    let mut all = env.clone();
+    all.extend(known.clone());
     let mut left_bytes = interpolate::MAX_FILLED_BYTES;
     for line in lines(file, bytes, report) {
         let value = match &line.value {
-            Some(value) => Some(value.filled(&known, &line.place, report)),
+            Some(value) => Some(value.filled(&all, &line.place, report)),
             None => known.get(&line.key).cloned(),
         };
         let Some(value) = value else {
             env.remove(&line.key);
+            all.remove(&line.key);
             continue;
         };
         if !interpolate::spend(&mut left_bytes, &value, &line.place, report) {
             break;
         }
-        known
-            .entry(line.key.clone())
-            .or_insert_with(|| value.clone());
+        if !known.contains_key(&line.key) {
+            all.insert(line.key.clone(), value.clone());
+        }
         env.insert(line.key, value);
     }
 }
@@ -145,159 +150,6 @@ pub(crate) fn add_raw(
     }
 }
 
-/// A line of a file.
-struct Line {
-    key: String,
-    /// `None`: there is no `=`.
-    value: Option<Raw>,
-    place: Place,
-}
-
-/// A value without its quotes and comment.
-enum Raw {
-    /// It stood in single quotes: it is meant as it is.
-    Literal(String),
-    /// Its variables are still to be filled in.
-    Open(String),
-}
-
-impl Raw {
-    fn filled(
-        &self,
-        known: &BTreeMap<String, String>,
-        place: &Place,
-        report: &mut Report,
-    ) -> String {
-        let text = match self {
-            Self::Literal(text) => return text.clone(),
-            Self::Open(text) => text,
-        };
-        match interpolate::expand(text, known) {
-            Ok(expanded) => {
-                interpolate::warn_unset(place, &expanded.unset, report);
-                expanded.text
-            }
-            Err(_) => {
-                report.error(
-                    place,
-                    "the variables in this value cannot be filled in, or make it longer than 1 MiB: a $ that is no variable is written $$, or the value in single quotes",
-                );
-                text.clone()
-            }
-        }
-    }
-}
-
-fn lines(file: &str, bytes: &[u8], report: &mut Report) -> Vec<Line> {
-    let mut lines = Vec::new();
-    if !is_short_enough(file, bytes, report) {
-        return lines;
-    }
-    let text = String::from_utf8_lossy(bytes);
-    let mut rest = text.trim_start_matches('\u{feff}');
-    let mut number = 1;
-    while !rest.is_empty() {
-        let end = rest.find('\n').map_or(rest.len(), |end| end + 1);
-        let (line, after) = rest.split_at(end);
-        let place = at(file, number);
-        let (line_start, this) = (rest, number);
-        rest = after;
-        number += 1;
-        let line = line.trim();
-        let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let Some((key, value)) = line.split_once('=') else {
-            let key = line.to_owned();
-            lines.push(Line {
-                key,
-                value: None,
-                place,
-            });
-            continue;
-        };
-        let key = key.trim_end().to_owned();
-        if key.is_empty() {
-            report.warn(&place, NO_PAIR);
-            continue;
-        }
-        let value = value.trim();
-        let value = match value.chars().next() {
-            Some(quote @ ('"' | '\'')) => {
-                // What is in quotes may go over several lines.
-                let from = line_start.find('=').map_or(0, |at| at + 1);
-                let opened = line_start[from..].trim_start();
-                match quoted(&opened[1..], quote) {
-                    Some((inner, length)) => {
-                        let closed = &opened[1 + length..];
-                        let end = closed.find('\n').map_or(closed.len(), |end| end + 1);
-                        let used = line_start.len() - closed.len();
-                        number = this + 1 + count_lines(&line_start[..used]);
-                        rest = &closed[end..];
-                        match quote {
-                            '"' => Raw::Open(inner),
-                            _ => Raw::Literal(inner),
-                        }
-                    }
-                    None => Raw::Open(value.to_owned()),
-                }
-            }
-            _ if value.starts_with('#') => Raw::Open(String::new()),
-            _ => match value.find(" #") {
-                Some(comment) => Raw::Open(value[..comment].trim_end().to_owned()),
-                None => Raw::Open(value.to_owned()),
-            },
-        };
-        let value = Some(value);
-        lines.push(Line { key, value, place });
-    }
-    lines
-}
-
-fn count_lines(text: &str) -> u32 {
-    u32::try_from(text.matches('\n').count()).unwrap_or(u32::MAX)
-}
-
-/// What stands before the closing quote, and how long it is with that one. In double quotes `\n`, `\t`, `\r`, `\"` and
-/// `\\` are read; in single ones, `\'`.
-fn quoted(text: &str, quote: char) -> Option<(String, usize)> {
-    let mut inner = String::new();
-    let mut chars = text.char_indices();
-    loop {
-        match chars.next()? {
-            (at, c) if c == quote => return Some((inner, at + 1)),
-            (_, '\\') => match (quote, chars.next()?.1) {
-                ('"', 'n') => inner.push('\n'),
-                ('"', 't') => inner.push('\t'),
-                ('"', 'r') => inner.push('\r'),
-                ('"', c @ ('"' | '\\')) | ('\'', c @ '\'') => inner.push(c),
-                (_, c) => inner.extend(['\\', c]),
-            },
-            (_, c) => inner.push(c),
-        }
-    }
-}
-
-fn is_short_enough(file: &str, bytes: &[u8], report: &mut Report) -> bool {
-    let size_bytes = bytes.len();
-    if size_bytes > MAX_FILE_BYTES {
-        let message =
-            format!("is {size_bytes} bytes long; it may have {MAX_FILE_BYTES} (1 MiB) at most");
-        report.error(&Place::whole(file), message);
-        return false;
-    }
-    true
-}
-
-fn at(file: &str, line: u32) -> Place {
-    Place {
-        file: file.into(),
-        line,
-        column: 1,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,7 +157,7 @@ mod tests {
     #[test]
     fn lines_are_read_with_quotes_and_comments() {
         let file =
-            b"# c\nA=1\nexport B = two words # c\nC='$A'\nD=\"x\\n$A\"\nE=${A}#no\nF=\nwrong\nG='it\\'s' # c\nH=\"a\nb\"\nI=1\nJ='open\n";
+            b"# c\nA=1\nexport B = two words # c\nC='$A'\nD=\"x\\n$A\"\nE=${A}#no\nF=\nalone\nG='it\\'s' # c\nH=\"a\nb\"\nI=1\nJ: a: b\nexport\tK=\"\\$A\\\\\"\nL=1\nL=2\nM=$L\r\n";
         let env = BTreeMap::from([("A".to_owned(), "caller".to_owned())]);
         let mut report = Report::default();
         let variables = variables(&[(".env", file)], &env, &mut report);
@@ -319,13 +171,53 @@ mod tests {
         assert_eq!(get("G"), Some("it's"));
         assert_eq!(get("H"), Some("a\nb"), "over two lines");
         assert_eq!(get("I"), Some("1"));
-        assert_eq!(get("J"), Some("'open"));
+        assert_eq!(get("J"), Some("a: b"), "as in YAML");
+        assert_eq!(get("K"), Some("$A\\"), "escaped");
+        assert_eq!(get("M"), Some("2"), "the last one counts");
         let warnings = report.finish().unwrap();
         assert_eq!(warnings.len(), 1);
         assert_eq!(
             warnings[0].to_string(),
             ".env:8:1: the line is not KEY=VALUE and is ignored"
         );
+    }
+
+    #[test]
+    fn what_is_no_line_of_such_a_file_is_an_error_that_tells_nothing_of_it() {
+        for (file, error) in [
+            (
+                "A B=x",
+                "x.env:1:1: the name of a variable has a blank in it: lines are KEY=VALUE",
+            ),
+            (
+                "A=1\ntwo words",
+                "x.env:2:1: the name of a variable has a blank in it: lines are KEY=VALUE",
+            ),
+            (
+                "=x",
+                "x.env:1:1: there is no name before the \"=\": lines are KEY=VALUE",
+            ),
+            (
+                "A=\"1\n\"\nb64/x==",
+                "x.env:3:1: the name of a variable has letters, digits, _ . - [ and ] only: lines are KEY=VALUE",
+            ),
+            (
+                "A='x\nB=1\n",
+                "x.env:1:1: the quote that the value begins with is not closed",
+            ),
+            (
+                "A=\"x\\\"\n",
+                "x.env:1:1: the quote that the value begins with is not closed",
+            ),
+            (
+                "A='x' y\n",
+                "x.env:1:1: only a comment may stand behind the closing quote of a value",
+            ),
+        ] {
+            let errors = read_env_file("x.env", file.as_bytes()).unwrap_err();
+            assert_eq!(errors.len(), 1, "{file}: {errors:?}");
+            assert_eq!(errors[0].to_string(), error, "{file}");
+        }
     }
 
     #[test]
@@ -341,13 +233,12 @@ mod tests {
     #[test]
     fn an_env_file_is_laid_over_what_was_there_before() {
         let known = BTreeMap::from([("A".to_owned(), "caller".to_owned())]);
-        let mut env = BTreeMap::from(
-            [("B", "before"), ("C", "before")].map(|(k, v)| (k.to_owned(), v.to_owned())),
-        );
+        let mut env =
+            BTreeMap::from(["B", "C", "F"].map(|name| (name.to_owned(), "before".to_owned())));
         let mut report = Report::default();
         add(
             "x.env",
-            b"A\nB\nC=$A-$D\nD=1\nE=${D}\n",
+            b"A\nB\nC=$A-$G\nD=1\nD=2\nE=${D}$F\nA=file\nH=$A\n",
             &known,
             &mut env,
             &mut report,
@@ -355,12 +246,19 @@ mod tests {
         let all: Vec<_> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(
             all,
-            [("A", "caller"), ("C", "caller-"), ("D", "1"), ("E", "1")]
+            [
+                ("A", "file"),
+                ("C", "caller-"),
+                ("D", "2"),
+                ("E", "2before"),
+                ("F", "before"),
+                ("H", "caller")
+            ]
         );
         let warnings = report.finish().unwrap();
         assert_eq!(
             warnings[0].to_string(),
-            "x.env:3:1: the variable D is not set: it is taken to be empty"
+            "x.env:3:1: the variable G is not set: it is taken to be empty"
         );
     }
 

@@ -110,7 +110,8 @@ fn add(
     report: &mut Report,
 ) {
     // The variables that it may name are gone through for each file, too.
-    let known_bytes: usize = project.variables.values().map(String::len).sum();
+    let known = project.variables.values().chain(env.values());
+    let known_bytes: usize = known.map(String::len).sum();
     let Some(left_bytes) = project
         .left_bytes
         .get()

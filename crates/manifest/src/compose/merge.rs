@@ -42,6 +42,11 @@ fn merge_key(key: &str, base: Node, over: Node) -> Node {
         (value, Value::Null) => {
             return Node::new(base.place, value);
         }
+        (Value::Map(base), Value::Map(over))
+            if key == "logging" && drivers_differ(&base, &over) =>
+        {
+            Value::Map(over)
+        }
         (Value::Map(base), Value::Map(over)) => Value::Map(merge_maps(base, over)),
         (Value::List(items), Value::List(more)) if !is_replaced(key) => {
             Value::List(join_lists(key, items, more))
@@ -72,6 +77,15 @@ fn merge_maps(base: Vec<Entry>, over: Vec<Entry>) -> Vec<Entry> {
         }
     }
     merged.into_iter().flatten().collect()
+}
+
+/// Whether both name a driver, and not the same: the options of one mean nothing to another.
+fn drivers_differ(base: &[Entry], over: &[Entry]) -> bool {
+    let driver = |entries: &[Entry]| {
+        let entry = entries.iter().find(|entry| entry.key == "driver");
+        entry.and_then(|entry| entry.value.scalar().map(str::to_owned))
+    };
+    matches!((driver(base), driver(over)), (Some(base), Some(over)) if base != over)
 }
 
 /// Joins two lists; a scalar that is in both is kept once, and a mount goes over another at the same place. Other

@@ -34,6 +34,7 @@ mod layby;
 mod leftover;
 mod load;
 mod merge;
+mod mode;
 mod mounts;
 pub(crate) mod normal;
 mod options;

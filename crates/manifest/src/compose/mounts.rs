@@ -120,7 +120,15 @@ fn long(item: Node, service: &Fields, project: &Project<'_>, report: &mut Report
     }
     let kind = fields.parsed("type", report, |text| match text {
         "bind" | "volume" | "tmpfs" => Ok(text.to_owned()),
-        _ => Err("bind, volume or tmpfs (no other type is supported)".to_owned()),
+        "image" => Err(
+            "bind, volume or tmpfs (images are not mounted here: have the Dockerfile take what is needed of one with COPY --from=IMAGE)"
+                .to_owned(),
+        ),
+        "npipe" => Err("bind, volume or tmpfs (npipe is a pipe of Windows)".to_owned()),
+        "cluster" => {
+            Err("bind, volume or tmpfs (cluster is a volume of a cluster, and this is one machine)".to_owned())
+        }
+        _ => Err("bind, volume or tmpfs".to_owned()),
     });
     let path = fields.parsed("target", report, target);
     let source_name = fields.name("source");

@@ -1,5 +1,6 @@
 //! One service of a Compose file.
 
+use layby_model::job::JobSpec;
 use layby_model::names::ServiceName;
 use layby_model::route::Protocol;
 use layby_model::spec::{ContainerSpec, STOP_GRACE_MS, ServicePort, ServiceSpec};
@@ -68,6 +69,7 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         devices,
         strategy,
         restart,
+        job,
     } = deploy::read(&mut service, report);
     let capabilities = service.place_of("cap_add").map(|place| Added {
         place,
@@ -156,7 +158,7 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         progress_deadline_ms: layby.progress_deadline_ms,
         power,
         sandbox,
-        job: layby.job,
+        job: merged(layby.job, job),
         names: inner_name.into_iter().collect(),
         ..ServiceSpec::new(name?)
     };
@@ -185,6 +187,19 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         container_name,
         volumes_from,
     })
+}
+
+/// A schedule is Layby's own word, how many are to end well is Compose's.
+fn merged(scheduled: Option<JobSpec>, of_mode: Option<JobSpec>) -> Option<JobSpec> {
+    match (scheduled, of_mode) {
+        (Some(scheduled), Some(of_mode)) => Some(JobSpec {
+            completions: of_mode.completions,
+            parallelism: of_mode.parallelism,
+            suspended: of_mode.suspended,
+            ..scheduled
+        }),
+        (scheduled, of_mode) => scheduled.or(of_mode),
+    }
 }
 
 /// What a service is called: a DNS label, which its host name is made of. Compose allows more: what is made a label of keeps

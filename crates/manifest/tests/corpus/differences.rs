@@ -17,6 +17,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     of("docker-compose", "*", "x-*", "it leaves extensions out"),
     of("docker-compose", "cpu-*", "services.web.cpu_*", "it writes microseconds without their unit"),
     of("docker-compose", "env-file*", "services.web.environment.C", "it fills no variables into env files; the specification does"),
+    of("docker-compose", "example-labels", "services.mapi.deploy.resources.limits.cpus", "it writes 1 as 1.0"),
     of("docker-compose", "healthcheck-off", "services.web.healthcheck*", "it writes what is switched off as a test"),
     of("docker-compose", "profiles*", "services.*", "it shows services that no profile switches on, too"),
     of("docker-compose", "variables-nested", "services.web.image", "it knows no defaults in defaults; the specification does"),
@@ -24,6 +25,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     of("podman-compose", "*", "services.*.mode", "it takes modes for numbers of YAML 1.1, and writes them in decimal"),
     of("podman-compose", "env-files-of-the-caller", "services.web.image", "it reads the last of several env files only"),
     of("podman-compose", "include-*", "*", "it takes paths of included files from the folder of the one that includes them; the specification, from their own"),
+    of("podman-compose", "merge-of-log-drivers", "services.web.logging.*", "it gives one driver the options of another; the specification does not"),
     of("podman-compose", "dollars-that-are-none", "*", "it writes a $ as it is, which is not read as one again"),
 ];
 
@@ -53,6 +55,7 @@ pub(crate) const REMARKS: &[Difference] = &[
     of("compose-lens", "security-options", "*: compose.security-opt.*", "Docker takes label=disable, too"),
     of("compose-lens", "tmpfs-several", "*: compose.tmpfs.*", "its own caution: Docker takes these options"),
     of("compose-lens", "*", "normal: compose.*.provider-dependent-string:*", "sizes in bytes are written as Docker's Compose writes them"),
+    of("compose-lens", "deploy-*-job", "*: compose.deploy.mode.portability:*", "they are Swarm's, and jobs here"),
     of("compose-lens", "ulimits", "as written: compose.ulimits.missing-range-member:*", "it loses the last key of a map in braces"),
     of("compose-lens", "extends-of-a-folder", "as written: compose.extends.missing-service:*", "it loses the last key of a map in braces"),
 ];

@@ -51,11 +51,12 @@ def ask(module, folder, words):
     command = [sys.executable, "-m", module, *words, "-p", "demo", "config"]
     environment = {"PATH": os.environ["PATH"], **VARIABLES}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    out = done.stdout.replace(str(folder), SEEN)
+    real = str(folder.resolve())  # one of them is a link to an example
+    out = done.stdout.replace(str(folder), SEEN).replace(real, SEEN)
     if done.returncode != 0 or not out.strip():
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
         reason = " ".join(line.strip() for line in lines[-3:])
-        return "refused: " + reason.replace(str(folder), SEEN)[-300:] + "\n"
+        return "refused: " + reason.replace(str(folder), SEEN).replace(real, SEEN)[-300:] + "\n"
     return out
 
 
