@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use futures_util::TryStreamExt;
 use nix::errno::Errno;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkMessage,
+};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType,
 };
@@ -150,6 +152,18 @@ pub(crate) async fn set_up(handle: &Handle, index: u32) -> Result<(), Error> {
     let link = LinkUnspec::new_with_index(index).up().build();
     let result = handle.link().set(link).execute().await;
     result.map_err(asked("switch a network device on"))
+}
+
+/// Keeps the kernel from giving a device an IPv6 address of its own once it is up. It is of no use on a bridge's port, and for each
+/// that goes the kernel looks through all connections that it tracks, for those to be masqueraded by it.
+pub(crate) async fn make_no_addresses(handle: &Handle, name: &str) {
+    let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    let spec = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![none])]);
+    let link = LinkUnspec::new_with_name(name)
+        .append_extra_attribute(spec)
+        .build();
+    // A kernel without IPv6 refuses: it makes none.
+    let _ = handle.link().set(link).execute().await;
 }
 
 /// Notes `alias` on a device.

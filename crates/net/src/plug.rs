@@ -78,6 +78,8 @@ fn plug_here(plug: &Plug) -> Result<(), Error> {
         let what = format!("make the devices {} and {INSIDE}", plug.veth);
         let made = outside.link().add(pair).execute().await;
         made.map_err(asked(&what))?;
+        // Before the other end is up, and with it this one.
+        link::make_no_addresses(&outside, &plug.veth).await;
 
         link::set_up(&inside, LOOPBACK).await?;
         let device = link::find(&inside, INSIDE).await?;

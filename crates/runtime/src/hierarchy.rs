@@ -113,6 +113,15 @@ impl Hierarchies {
 
     /// The directories of a process in each tree, except where it is in the tree's root.
     pub(crate) fn of_process(&self, pid: Pid) -> Result<Vec<PathBuf>> {
+        let places = self.places(pid)?.into_iter();
+        Ok(places
+            .filter(|(_, path)| !path.as_os_str().is_empty())
+            .map(|(root, path)| root.join(path))
+            .collect())
+    }
+
+    /// Where a process is: the root of each tree, and its group there, relative to that (empty: the root itself).
+    pub(crate) fn places(&self, pid: Pid) -> Result<Vec<(&Path, PathBuf)>> {
         let file = format!("/proc/{pid}/cgroup");
         let text = fs::read_to_string(&file).trying(|| format!("read {file}"))?;
         let mut found = Vec::new();
@@ -126,8 +135,8 @@ impl Hierarchies {
                 Self::V1(_) => controllers.split(',').next().and_then(|c| self.v1_root(c)),
                 Self::V2(_) => None,
             };
-            if let (Some(root), true) = (root, path != "/") {
-                found.push(root.join(path.trim_start_matches('/')));
+            if let Some(root) = root {
+                found.push((root, PathBuf::from(path.trim_start_matches('/'))));
             }
         }
         Ok(found)

@@ -31,6 +31,7 @@ mod init;
 pub mod logs;
 pub mod machine;
 mod mounts;
+pub mod moving;
 mod oci;
 mod options;
 pub mod probe;

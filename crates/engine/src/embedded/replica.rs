@@ -10,7 +10,7 @@ use layby_model::engine::RunSpec;
 use layby_model::fail::{self, Point};
 use layby_model::replica::Trouble;
 use layby_model::{AppName, ReplicaId, RevisionId, ServiceId, error_chain};
-use layby_runtime::{ContainerConfig, SandboxSpec, freezer, sandbox};
+use layby_runtime::{ContainerConfig, SandboxSpec, freezer, moving, sandbox};
 
 use super::blocking::blocking;
 use super::merge::merge;
@@ -252,6 +252,7 @@ async fn act(shared: &Arc<Shared>, id: ReplicaId, action: Action) -> Result<Actu
         }
         Action::Stop | Action::Remove => {
             let shim = shim(shared, id)?;
+            hasten(); // the shim makes the next containers soon, or at once if they are asked for again
             shim.stop(grace(shared, id)).await.map_err(from_shim)?;
             fail::at(Point::AfterStop);
             Ok(Actual::Stopped)
@@ -314,6 +315,12 @@ fn takes_its_time(spec: &RunSpec) -> bool {
     !spec.service.init.is_empty() || containers.any(|container| !container.post_start.is_empty())
 }
 
+/// What comes until processes are moved into the replica's cgroup takes as long as the kernel wants to wait for that.
+fn hasten() {
+    // Nobody waits for it.
+    drop(tokio::task::spawn_blocking(moving::hasten));
+}
+
 /// How long its containers may take to stop.
 fn grace(shared: &Shared, id: ReplicaId) -> Duration {
     let spec = shared.roster.get(id).and_then(|entry| entry.spec);
@@ -336,6 +343,7 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
     let spec = entry.spec.clone();
     let spec = spec.ok_or_else(|| failed(format!("the settings of replica {id} are lost")))?;
     shared.gate.check(&spec.service)?;
+    hasten();
 
     // First of all: what has no record is half made.
     let bundle = shared.bundle(id);

@@ -8,6 +8,7 @@ use layby_image::build::run::{RunMount, RunNetwork, RunRequest, RunSource, RunSt
 use layby_model::error_chain;
 use layby_net::Attachment;
 use layby_runtime::machine;
+use layby_runtime::moving;
 use layby_runtime::step::{self, StepSpec};
 use layby_runtime::{ContainerConfig, MountConfig, MountFrom, OptionsConfig, SandboxSpec};
 use tokio::runtime::Handle;
@@ -110,6 +111,8 @@ impl RunStep for Runner {
         let ids = self.shared.ids.of(OWNER)?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let id = format!("{NAME}-{number:x}");
+        // What comes before the command is moved into its cgroup takes as long as the kernel wants to wait for that.
+        drop(self.handle.spawn_blocking(moving::hasten));
         let attached = match request.network {
             RunNetwork::Default => {
                 let attached = self.handle.block_on(self.shared.network.attach(&id, None));

@@ -19,6 +19,9 @@ pub(crate) fn attaching_again_gives_the_same_also_after_a_restart(dir: &Path) {
         assert_eq!(attached, vec![("x".to_owned(), first.address)]);
         serve(&first.netns);
         ask(first.address, DEADLINE).expect("it is still plugged in");
+        let with_ipv6 = fs::read_to_string("/proc/thread-self/net/if_inet6");
+        let with_ipv6 = with_ipv6.unwrap_or_default(); // a kernel without it
+        assert!(!with_ipv6.contains("lyv"), "{with_ipv6}");
         network.close().await.expect("closed");
     });
 }

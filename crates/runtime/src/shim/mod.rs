@@ -82,13 +82,16 @@ pub fn spawn(image: &ShimImage, bundle: &Path, spec: &SandboxSpec, values: &Valu
     make_private_dir(bundle)?;
     let bundle =
         Bundle::new(&fs::canonicalize(bundle).trying(|| format!("find {}", bundle.display()))?);
-    if let Some(pid) = processes(&bundle).first() {
+    let file = bundle.spec();
+    // No shim begins before its settings are written: nobody has to be looked for in a new bundle.
+    if file.exists()
+        && let Some(pid) = processes(&bundle).first()
+    {
         return Err(Error::Failed(format!(
             "the shim {pid} holds the sandbox in {} already: talk to it, or destroy it first",
             bundle.root().display()
         )));
     }
-    let file = bundle.spec();
     let json = serde_json::to_vec(spec)
         .map_err(std::io::Error::from)
         .trying(|| format!("write {}", file.display()))?;
