@@ -26,7 +26,7 @@ pub(crate) fn example(name: &str) -> anyhow::Result<()> {
         name,
     ]))?;
     match name {
-        "labels" => labels::put_into_place(),
+        "labels" => labels::put_into_place("release"),
         _ => put_into_place(name, "release"),
     }
 }

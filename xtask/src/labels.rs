@@ -33,32 +33,25 @@ const LEFT_OUT: [&str; 4] = [
     "/usr/share/man/*",
 ];
 
-/// Puts all of it below `examples/labels`; what was fetched before is not fetched again.
+/// Puts all of it below `examples/labels`, with the binary that was built in `profile`; what was fetched before is not
+/// fetched again.
 ///
 /// # Errors
 /// When a package, Debian or rclone cannot be fetched, or a file not be written.
-pub(crate) fn put_into_place() -> Result<()> {
+pub(crate) fn put_into_place(profile: &str) -> Result<()> {
     setup::install(&PACKAGES)?;
-    let built = place::target().join("release/labels");
+    let built = place::target().join(profile).join("labels");
     binary::require_static(&built)?;
     for service in ["mapi", "webapp"] {
         let dist = dist(service)?;
         binary::install(&built, &dist.join("labels"))?;
     }
-    let debian = debian(&fetched()?)?;
+    let fetched = fetched()?;
+    let debian = debian(&fetched)?;
     for service in ["cache", "mapi"] {
         link(&debian, &dist(service)?.join("debian.tar"))?;
     }
-    put_store_into_place()
-}
-
-/// Only what the store is made of, which tests need by itself.
-///
-/// # Errors
-/// When rclone cannot be fetched, or the file not be written.
-pub(crate) fn put_store_into_place() -> Result<()> {
-    setup::install(&PACKAGES)?;
-    link(&rclone(&fetched()?)?, &dist("store")?.join("rclone"))
+    link(&rclone(&fetched)?, &dist("store")?.join("rclone"))
 }
 
 fn fetched() -> Result<std::path::PathBuf> {

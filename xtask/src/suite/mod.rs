@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crate::command::{self, cargo};
 use crate::suite::summary::{Outcome, Summary};
-use crate::{example, labels, setup, tidy};
+use crate::{example, labels, place, setup, tidy};
 
 /// What tests measure Layby's answers against, and why. Sorted by name.
 const PEERS: &[(&str, &str)] = &[
@@ -91,6 +91,8 @@ pub(crate) fn test(filter: Option<&str>) -> anyhow::Result<()> {
 const FOR_EXAMPLES: &[(&str, &str)] = &[
     ("chromium", "opens the pages of examples/labels"),
     ("chromium-driver", "lets a test drive it"),
+    ("docker-compose", "runs its compose.yaml as well"),
+    ("docker.io", "has the containers that docker-compose runs"),
     (
         "fonts-dejavu-core",
         "what labels are drawn with, so that the truth is at hand",
@@ -105,11 +107,21 @@ const FOR_EXAMPLES: &[(&str, &str)] = &[
 pub(crate) fn test_examples(filter: Option<&str>) -> anyhow::Result<()> {
     setup::setup()?;
     setup::install(FOR_EXAMPLES)?;
-    labels::put_store_into_place()?;
-    let docker_compose = tools::docker_compose()?;
+    command::run(&mut cargo(&[
+        "build",
+        "--workspace",
+        "--profile",
+        command::CHECKS,
+        "--bin",
+        "labels",
+        "--bin",
+        "layby",
+    ]))?;
+    labels::put_into_place(command::CHECKS)?;
     let mut test = cargo(&["test", "--workspace", "--test", "all", "--profile"]);
     test.args([command::CHECKS, "--"]);
-    test.env("LABELS_DOCKER_COMPOSE", docker_compose);
+    let layby = place::target().join(command::CHECKS).join("layby");
+    test.env("LABELS_LAYBY", layby);
     test.args(["--ignored", "--nocapture", "--test-threads=1"])
         .args(filter);
     command::run(&mut test)

@@ -35,34 +35,3 @@ pub(super) fn schemathesis() -> anyhow::Result<Option<PathBuf>> {
         Err(error) => bail!("{SCHEMATHESIS} cannot be installed: {error:#}"),
     }
 }
-
-/// Docker's own reader of Compose files, the last one in Python, in the order in which its parts can be installed: its PyYAML
-/// is older than the Cython of today.
-const DOCKER_COMPOSE: [&[&str]; 3] = [
-    &["cython<3", "wheel", "setuptools<70"],
-    &["--no-build-isolation", "pyyaml==5.4.1"],
-    &[
-        "docker-compose==1.29.2",
-        "docker<6",
-        "requests<2.29",
-        "urllib3<2",
-    ],
-];
-
-/// Installs docker-compose from PyPI into a folder of the target's, once, and gives its program.
-///
-/// # Errors
-/// When it cannot be installed.
-pub(super) fn docker_compose() -> anyhow::Result<PathBuf> {
-    let folder = place::target().join("tools/docker-compose==1.29.2");
-    let program = folder.join("bin/docker-compose");
-    if program.exists() {
-        return Ok(program);
-    }
-    command::run(command("python3").args(["-m", "venv"]).arg(&folder))?;
-    for parts in DOCKER_COMPOSE {
-        let pip = folder.join("bin/pip");
-        command::run(command(pip).args(["install", "--quiet"]).args(parts))?;
-    }
-    Ok(program)
-}

@@ -30,6 +30,8 @@ fn screenshot(browser: &Browser, name: &str) {
     std::fs::create_dir_all(&folder).unwrap();
     for width in WIDTHS {
         browser.resize(width, 1000);
+        let height = browser.run("return document.documentElement.scrollHeight");
+        browser.resize(width, height.as_u64().map_or(1000, |height| height.clamp(1000, 5000)) as u32);
         std::fs::write(
             folder.join(format!("{name}-{width}.png")),
             browser.screenshot(),

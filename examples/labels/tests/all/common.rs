@@ -392,11 +392,16 @@ pub(crate) fn picture(number: u32) -> Vec<u8> {
 
 /// Waits until a condition holds; in the end says what held instead.
 pub(crate) fn wait(condition: impl Fn() -> Result<(), String>) {
+    wait_for(PATIENCE, condition);
+}
+
+/// The same, for so long.
+pub(crate) fn wait_for(patience: Duration, condition: impl Fn() -> Result<(), String>) {
     let begun = Instant::now();
     loop {
         match condition() {
             Ok(()) => return,
-            Err(story) => assert!(begun.elapsed() < PATIENCE, "after {PATIENCE:?}: {story}"),
+            Err(story) => assert!(begun.elapsed() < patience, "after {patience:?}: {story}"),
         }
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -137,14 +137,16 @@ const upload = async (form, section) => {
     if (ids.length > 0) {
       try {
         const now = await queue(ids);
-        for (const one of now.shown) {
-          const { item } = files.find(({ item }) => item.dataset.id === one.sha256);
-          showState(item, one);
+        // The same picture may have come from two files.
+        const byId = new Map(now.shown.map((one) => [one.sha256, one]));
+        for (const { item } of files) {
+          const one = byId.get(item.dataset.id);
+          if (one) showState(item, one);
         }
         if (sent === files.length) {
-          const read = now.shown.filter((one) => !isPending(one)).length;
+          const read = ids.filter((id) => byId.has(id) && !isPending(byId.get(id))).length;
           sum.textContent = `${read} of ${ids.length} read.`;
-          if (read === now.shown.length) return;
+          if (now.shown.every((one) => !isPending(one))) return;
         }
       } catch { /* it is asked again */ }
     } else if (sent === files.length) {
