@@ -285,6 +285,11 @@ pub struct Filter {
     pub failing: bool,
 }
 
+fn newest_first(picture: &Picture) -> (std::cmp::Reverse<u64>, &Digest) {
+    let upload = &picture.upload;
+    (std::cmp::Reverse(upload.at_ms), &upload.sha256)
+}
+
 impl Filter {
     fn fits(&self, picture: &Picture) -> bool {
         let words = self.words.to_lowercase();
@@ -369,13 +374,16 @@ impl Index {
             .values()
             .filter(|one| filter.fits(one))
             .collect();
-        found.sort_by_key(|picture| {
-            (
-                std::cmp::Reverse(picture.upload.at_ms),
-                &picture.upload.sha256,
-            )
-        });
+        found.sort_by_key(|picture| newest_first(picture));
         found
+    }
+
+    /// The one to review after this one, in the order of the list; after its end, from its beginning.
+    pub fn next_to_review(&self, after: &Picture) -> Option<&Picture> {
+        let others = self.pictures.values().filter(|one| {
+            one.now.state == State::ToReview && one.upload.sha256 != after.upload.sha256
+        });
+        others.min_by_key(|one| (newest_first(one) < newest_first(after), newest_first(one)))
     }
 
     /// Those that are to be read, the oldest first.
@@ -465,6 +473,29 @@ mod tests {
                 after,
             }],
         }
+    }
+
+    #[test]
+    fn the_next_to_review_is_the_next_of_the_list_and_after_its_end_the_first() {
+        let mut index = Index::default();
+        let ids = ["a", "b", "c", "d"].map(|name| {
+            let upload = upload(name, 9 - u64::from(name.as_bytes()[0] - b'a'));
+            let sha256 = upload.sha256.clone();
+            index.add_upload(upload);
+            sha256
+        });
+        let next = |index: &Index, of: usize| {
+            let next = index.next_to_review(index.get(&ids[of]).unwrap());
+            next.map(|one| ids.iter().position(|id| *id == one.upload.sha256).unwrap())
+        };
+        assert_eq!(next(&index, 0), None, "none is read");
+        for of in [0, 2, 3] {
+            index.add_reply(&ids[of], "r5".into(), read("GRANOLA\n", 5));
+        }
+        assert_eq!(
+            [0, 1, 2, 3].map(|of| next(&index, of)),
+            [2, 2, 3, 0].map(Some)
+        );
     }
 
     #[test]

@@ -58,17 +58,28 @@ pub async fn show(
         Ok(page(
             picture.title(),
             Place::Elsewhere,
-            whole(&app, picture, &who, saved),
+            whole(&app, picture, index.next_to_review(picture), &who, saved),
         ))
     })
 }
 
-fn whole(app: &App, picture: &Picture, who: &str, saved: Option<usize>) -> Markup {
+fn whole(
+    app: &App,
+    picture: &Picture,
+    next: Option<&Picture>,
+    who: &str,
+    saved: Option<usize>,
+) -> Markup {
     let upload = &picture.upload;
     let href = format!("/pictures/{}", upload.sha256);
     let turn = app.queue().turn(&upload.sha256);
     html! {
-        p.back { a href="/" { "Pictures" } }
+        div.ways {
+            a.back href="/" { "Pictures" }
+            @if let Some(next) = next {
+                a.next href={ "/pictures/" (next.upload.sha256) } { "Next to review: " (next.title()) }
+            }
+        }
         div.title {
             h1 { (picture.title()) }
             p { (badge(&picture.now.state, turn.as_ref())) " " (failures(picture)) }

@@ -31,7 +31,12 @@ fn screenshot(browser: &Browser, name: &str) {
     for width in WIDTHS {
         browser.resize(width, 1000);
         let height = browser.run("return document.documentElement.scrollHeight");
-        browser.resize(width, height.as_u64().map_or(1000, |height| height.clamp(1000, 5000)) as u32);
+        browser.resize(
+            width,
+            height
+                .as_u64()
+                .map_or(1000, |height| height.clamp(1000, 5000)) as u32,
+        );
         std::fs::write(
             folder.join(format!("{name}-{width}.png")),
             browser.screenshot(),
@@ -121,6 +126,8 @@ fn an_analyst_uploads_watches_corrects_and_exports() {
     assert_eq!(browser.text("h1"), "Maple Granola, corrected");
     assert!(browser.text(".history").contains("Ada Lovelace"));
     screenshot(&browser, "corrected");
+    browser.click(".next");
+    browser.wait_for_text(".badge", "To review");
 
     browser.go(&url("/?q=corrected&state=reviewed"));
     assert!(browser.text(".found").contains("1 picture"));
