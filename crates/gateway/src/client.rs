@@ -18,6 +18,7 @@ use crate::finish::finish;
 use crate::forward;
 use crate::hold::{self, Search, Unserved, Waiter};
 use crate::io::{Leaving, has_input, poll_read, write_all};
+use crate::overhear::Overheard;
 use crate::retry::{Again, Unanswered, again};
 use crate::route::{Entry, route};
 use crate::tunnel::Tunnel;
@@ -277,6 +278,7 @@ impl Client {
                         service: Arc::clone(&service.state),
                         limits: service.limits,
                         early: Some(early),
+                        overheard: Overheard::no_http(),
                     }));
                 }
                 End::Unanswered { streamed } => {

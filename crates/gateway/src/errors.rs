@@ -96,7 +96,8 @@ impl Answer {
                 Self::new(503, "not_live", Blame::Service, sentence)
             }
             Unserved::Stopping => {
-                let sentence = format!("The service {service} is not awake and the node ends.");
+                let sentence =
+                    format!("The service {service} takes no more requests: the node ends.");
                 Self::new(503, "stopping", Blame::Layby, sentence).retry(1)
             }
             Unserved::Full => {

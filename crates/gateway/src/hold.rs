@@ -334,6 +334,7 @@ fn try_now(
         match view.services[service].way {
             Way::Disabled => return Some(Err(Unserved::Disabled)),
             Way::Refuse => return Some(Err(Unserved::Refused)),
+            Way::Ending => return Some(Err(Unserved::Stopping)),
             // In line already: who came first is to be the first then, too.
             Way::Hold | Way::Unhealthy => {
                 let entry = &view.services[service];

@@ -27,6 +27,7 @@ mod io;
 mod line;
 mod listen;
 mod load;
+mod overhear;
 mod path;
 mod pool;
 mod portowner;
@@ -126,6 +127,12 @@ impl Gateway {
     /// going). It is open on all addresses of the machine, and closes connections that were not redirected.
     pub fn virtual_port(&self) -> u16 {
         self.virtual_port
+    }
+
+    /// From now on nothing is sent to a replica that is not on its way to one already: held requests and new ones are answered
+    /// 503, whatever tables come, and connections that speak no HTTP are closed. What is in flight goes on.
+    pub fn turn_away(&self) {
+        self.shared.turn_away();
     }
 
     /// Stops accepting, closes idle connections, gives what is in flight or held a moment to finish (5 s,

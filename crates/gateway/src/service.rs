@@ -18,6 +18,8 @@ pub(crate) struct UpstreamState {
     pub(crate) in_flight: AtomicU32,
     /// Tunnels that were not closed yet, idle ones too.
     open: AtomicU32,
+    /// Those of them whose clients wait for an answer.
+    awaited: AtomicU32,
     /// Places that are taken, where they are counted. SeqCst: see [`crate::line`].
     pub(crate) taken: AtomicU32,
     requests: AtomicU64,
@@ -26,19 +28,40 @@ pub(crate) struct UpstreamState {
 
 /// A tunnel that is open to a replica, counted until dropped.
 #[derive(Debug)]
-pub(crate) struct Opened(Arc<UpstreamState>);
+pub(crate) struct Opened {
+    upstream: Arc<UpstreamState>,
+    awaited: bool,
+}
 
 impl Opened {
     /// Counts one more.
     pub(crate) fn new(upstream: &Arc<UpstreamState>) -> Self {
         upstream.open.fetch_add(1, SeqCst);
-        Self(Arc::clone(upstream))
+        Self {
+            upstream: Arc::clone(upstream),
+            awaited: false,
+        }
+    }
+
+    /// Whether its client is counted as one that waits for an answer.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.awaited
+    }
+
+    /// Whether its client waits for an answer.
+    pub(crate) fn set_awaited(&mut self, awaited: bool) {
+        match (std::mem::replace(&mut self.awaited, awaited), awaited) {
+            (false, true) => self.upstream.awaited.fetch_add(1, SeqCst),
+            (true, false) => self.upstream.awaited.fetch_sub(1, SeqCst),
+            (true, true) | (false, false) => return,
+        };
     }
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, SeqCst);
+        self.set_awaited(false);
+        self.upstream.open.fetch_sub(1, SeqCst);
     }
 }
 
@@ -169,6 +192,8 @@ impl ServiceState {
             let counts = counts.map(|(replica, state)| (*replica, of(state).load(SeqCst)));
             counts.filter(|(_, count)| *count > 0).collect()
         };
+        // What is awaited before what is in flight: a movement takes the claim before it is known what was said.
+        let awaited = some(|state| &state.awaited);
         let (in_flight, open) = (some(|state| &state.in_flight), some(|state| &state.open));
         let counts =
             |(replica, state): (&ReplicaId, &Arc<UpstreamState>)| (*replica, state.counts());
@@ -181,6 +206,7 @@ impl ServiceState {
             idle_ms: (last_use_ms > 0).then(|| now_ms().saturating_sub(last_use_ms)),
             in_flight,
             open,
+            awaited,
             served,
             last_wake: lock(&self.last_wake).map(|(_, timing)| timing),
             load: self.load(),

@@ -26,6 +26,8 @@ pub(crate) enum Way {
     Hold,
     /// Wait for a moment, then answer 503.
     Unhealthy,
+    /// Answer 503: the node ends.
+    Ending,
     /// Send it to one of these of [`Snapshot::upstreams`].
     Serve(Range<usize>),
 }
@@ -189,6 +191,21 @@ impl Snapshot {
             });
         }
         snapshot
+    }
+
+    /// What it was made of.
+    pub(crate) fn table(&self) -> Arc<RouteTable> {
+        Arc::clone(&self.table)
+    }
+
+    /// The same, but that nothing is sent to any replica.
+    pub(crate) fn turning_away(mut self) -> Self {
+        for service in &mut self.services {
+            (service.way, service.split) = (Way::Ending, None);
+        }
+        self.upstreams.clear();
+        self.by_replica.clear();
+        self
     }
 
     fn serve(

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use crate::forward;
 use crate::hold::{self, Search, Waiter};
 use crate::io::Leaving;
+use crate::overhear::Overheard;
 use crate::route::{Entry, route};
 use crate::tunnel::Tunnel;
 use crate::worker::Worker;
@@ -61,6 +62,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
                     service: Arc::clone(&service.state),
                     limits: service.limits,
                     early: None,
+                    overheard: Overheard::default(),
                 };
                 drop(search);
                 return tunnel.run(Rc::clone(&worker), stream, pulse, None).await;

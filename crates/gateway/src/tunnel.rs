@@ -3,7 +3,8 @@
 //! Being open is no use, moving bytes is: the replica is claimed while bytes move and a moment longer. An
 //! idle tunnel thus does not keep its replica awake, and survives when that is frozen. New bytes of the
 //! client then raise demand, and wait here, not in a frozen process, until the table names the replica again.
-//! That it is open is counted apart: a replica that is replaced is not stopped under an idle tunnel before its time.
+//! That it is open is counted apart: a replica that is replaced is not stopped under an idle tunnel before its time. So is that
+//! its client waits for an answer ([`crate::overhear`]): under such a one no replica is stopped or frozen before its time.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -21,6 +22,7 @@ use crate::buffer::{Buffers, Lent};
 use crate::clock::now_ms;
 use crate::hold::Place;
 use crate::io::{Peer, poll_peer, poll_read};
+use crate::overhear::Overheard;
 use crate::service::{Opened, ServiceState};
 use crate::slot::Slot;
 use crate::snapshot::Way;
@@ -39,6 +41,8 @@ pub(crate) struct Tunnel {
     pub(crate) limits: Limits,
     /// What the upstream has already said.
     pub(crate) early: Option<Lent>,
+    /// What was heard of it so far.
+    pub(crate) overheard: Overheard,
 }
 
 impl Tunnel {
@@ -58,7 +62,8 @@ impl Tunnel {
             service: self.service,
             limits: self.limits,
             replica: claim.upstream().replica,
-            _opened: Opened::new(&claim.upstream().state),
+            opened: Opened::new(&claim.upstream().state),
+            overheard: self.overheard,
             slot: claim.take_slot(),
             claim: Some(claim),
             place: None,
@@ -67,8 +72,8 @@ impl Tunnel {
             counted_ms: now,
             give_up_ms: u64::MAX,
         };
-        let mut up = Flow::new(input);
-        let mut down = Flow::new(self.early);
+        let mut up = Flow::new(input, |link, bytes| link.asked(bytes));
+        let mut down = Flow::new(self.early, |link, bytes| link.answered(bytes));
         pulse.expire_in(ACTIVE_MS);
         let ended = poll_fn(|cx| {
             pulse.set_waker(cx);
@@ -76,7 +81,7 @@ impl Tunnel {
                 if !link.look_at_the_clock() {
                     return Poll::Ready(());
                 }
-                if link.claim.is_some() || link.place.is_some() {
+                if link.claim.is_some() || link.place.is_some() || link.may_say_more() {
                     pulse.expire_in(ACTIVE_MS);
                 } else if worker.shared.is_stopping() {
                     return Poll::Ready(());
@@ -123,8 +128,10 @@ struct Link<'w> {
     service: Arc<ServiceState>,
     limits: Limits,
     replica: ReplicaId,
-    /// It is open: while its replica is replaced, it has as long as a request in flight.
-    _opened: Opened,
+    /// It is open: while its replica is replaced, it has as long as a request in flight. While its client waits for an answer,
+    /// whatever becomes of the replica.
+    opened: Opened,
+    overheard: Overheard,
     /// It counts as one request for as long as it is open, whether or not it moves bytes: while it waits, as one that waits.
     slot: Option<Slot>,
     claim: Option<Claim>,
@@ -163,8 +170,10 @@ impl Link<'_> {
                 Some(Way::Hold | Way::Unhealthy) => self.wait(cx),
                 // It is being replaced, and goes when this has ended or has had its time.
                 Some(Way::Serve(_)) => Gate::Open,
-                Some(Way::Refuse | Way::Disabled) | None if self.claim.is_some() => Gate::Open,
-                Some(Way::Refuse | Way::Disabled) | None => Gate::Gone,
+                Some(Way::Refuse | Way::Disabled | Way::Ending) | None => match self.is_in_use() {
+                    true => Gate::Open,
+                    false => Gate::Gone,
+                },
             };
         }
     }
@@ -172,6 +181,16 @@ impl Link<'_> {
     /// Whether the replica is claimed by the newest table.
     fn is_open(&self) -> bool {
         self.claim.is_some() && self.generation == self.worker.shared.generation()
+    }
+
+    /// Whether it counts as awaited only until a quiet moment.
+    fn may_say_more(&self) -> bool {
+        self.opened.is_awaited() && !self.overheard.awaits()
+    }
+
+    /// Whether its replica is given its time for what goes on here.
+    fn is_in_use(&self) -> bool {
+        self.claim.is_some() || self.opened.is_awaited()
     }
 
     fn wait(&mut self, cx: &Context<'_>) -> Gate {
@@ -196,8 +215,24 @@ impl Link<'_> {
         }
     }
 
+    /// Bytes of the client were passed on.
+    fn asked(&mut self, bytes: &[u8]) {
+        self.overheard.asked(bytes);
+        self.moved();
+    }
+
+    /// Bytes of the replica were passed on.
+    fn answered(&mut self, bytes: &[u8]) {
+        self.overheard.answered(bytes);
+        self.moved();
+    }
+
     /// Bytes moved.
     fn moved(&mut self) {
+        // Where no HTTP is spoken, what was said may be only a part of the answer: it counts until a quiet moment.
+        if self.overheard.awaits() || self.overheard.is_followed() {
+            self.opened.set_awaited(self.overheard.awaits());
+        }
         let now = now_ms();
         self.moved_ms = now;
         if self.claim.is_none() {
@@ -217,6 +252,7 @@ impl Link<'_> {
         let now = now_ms();
         if now >= self.moved_ms + ACTIVE_MS {
             self.claim = None;
+            self.opened.set_awaited(self.overheard.awaits());
         }
         self.place.is_none() || now < self.give_up_ms
     }
@@ -225,6 +261,8 @@ impl Link<'_> {
 /// One direction.
 struct Flow {
     buffer: Option<Lent>,
+    /// What is told of bytes that were passed on.
+    passed: fn(&mut Link<'_>, &[u8]),
     /// The sender will send no more.
     finished: bool,
     /// The receiver has been told so.
@@ -232,9 +270,10 @@ struct Flow {
 }
 
 impl Flow {
-    fn new(buffer: Option<Lent>) -> Self {
+    fn new(buffer: Option<Lent>, passed: fn(&mut Link<'_>, &[u8])) -> Self {
         Self {
             buffer: buffer.filter(|buffer| !buffer.is_empty()),
+            passed,
             finished: false,
             closed: false,
         }
@@ -290,11 +329,11 @@ impl Flow {
             match Pin::new(&mut *to).poll_write(cx, buffer.filled()) {
                 Poll::Pending => return true,
                 Poll::Ready(Ok(len)) if len > 0 => {
+                    (self.passed)(link, &buffer.filled()[..len]);
                     buffer.consume(len);
                     if buffer.is_empty() {
                         self.buffer = None;
                     }
-                    link.moved();
                 }
                 Poll::Ready(_) => return false,
             }

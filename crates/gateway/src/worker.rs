@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     /// Told when a worker has taken up a generation.
     pub(crate) taken_up: Notify,
     stopping: AtomicBool,
+    /// Nothing is sent to a replica any more. Changed under the lock of `states`, as `current` is.
+    turning_away: AtomicBool,
     /// Told when the workers have ended.
     pub(crate) stopped: Notify,
 }
@@ -92,15 +94,31 @@ impl Shared {
             mailboxes: (0..workers).map(|_| Mailbox::default()).collect(),
             taken_up: Notify::new(),
             stopping: AtomicBool::new(false),
+            turning_away: AtomicBool::new(false),
             stopped: Notify::new(),
         }
     }
 
-    /// Serves by `table` from now on; returns its generation. Called by one thread at a time.
+    /// Serves by `table` from now on; returns its generation.
     pub(crate) fn swap(&self, table: &Arc<RouteTable>) -> u64 {
+        self.swap_to(table, &mut lock(&self.states))
+    }
+
+    /// See [`Gateway::turn_away`].
+    pub(crate) fn turn_away(&self) {
         let mut states = lock(&self.states);
+        self.turning_away.store(true, SeqCst);
+        let table = self.current.load().table();
+        self.swap_to(&table, &mut states);
+    }
+
+    fn swap_to(&self, table: &Arc<RouteTable>, states: &mut States) -> u64 {
         let before = self.current.load_full();
-        let next = Arc::new(Snapshot::compile(table, &before, &mut states));
+        let mut next = Snapshot::compile(table, &before, states);
+        if self.turning_away.load(SeqCst) {
+            next = next.turning_away();
+        }
+        let next = Arc::new(next);
         let serves = |service: &Service| matches!(service.way, Way::Serve(_));
         for service in next.services.iter().filter(|service| serves(service)) {
             if !before.service(&service.state.id).is_some_and(serves) {

@@ -236,6 +236,37 @@ fn a_withdrawn_replica_finishes_what_is_in_flight_and_gets_nothing_new() {
 }
 
 #[test]
+fn a_gateway_that_turns_away_finishes_what_is_in_flight_and_answers_all_else_503() {
+    let (server, go) = slow_server();
+    let mut world = World::new();
+    world.concurrency = Some(1);
+    world.serve(&[(replica(1), server.addr)]);
+    world.confirm();
+    let mut first = ask(&world, "/1");
+    wait_for("the request", || (server.seen() == 1).then_some(()));
+    let mut held = ask(&world, "/2");
+    wait_for("demand", || (world.waiting() == 1).then_some(()));
+    world.gateway.as_ref().expect("it runs").turn_away();
+    let mut new = ask(&world, "/3");
+    for client in [&mut held, &mut new] {
+        let response = client.response();
+        assert_eq!(
+            (response.status, response.header("retry-after")),
+            (503, Some("1"))
+        );
+        assert!(response.text().contains("the node ends"), "{response:?}");
+    }
+    // Whatever is published now.
+    world.serve(&[(replica(1), server.addr), (replica(2), server.addr)]);
+    world.confirm();
+    assert_eq!(world.client().get("/4").status, 503);
+    assert_eq!(world.in_flight(replica(1)), 1);
+    go.send(()).expect("it waits");
+    assert_eq!(first.response().text(), "slow");
+    assert_eq!(server.seen(), 1);
+}
+
+#[test]
 fn idle_connections_to_a_withdrawn_replica_are_closed_when_the_table_is_confirmed() {
     let server = Server::echo();
     let mut world = World::serving(&[(replica(1), server.addr)]);

@@ -1,5 +1,7 @@
 //! Listeners: HTTP and TCP ports, and what happens to them when tables and processes change.
 
+#[path = "ports/awaited.rs"]
+mod awaited;
 mod common;
 
 use std::io::{Read, Write};

@@ -3,7 +3,7 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use layby_control::api::types::{
-    AbortedView, ContainerView, DeadlineView, ExitView, ServiceDetail, ServiceView,
+    AbortedView, ContainerView, DeadlineView, ExitView, ReplicaView, ServiceDetail, ServiceView,
 };
 use layby_model::{State, power};
 use nix::sys::signal::Signal;
@@ -33,7 +33,7 @@ pub(crate) fn print(table: &Table) {
 }
 
 /// `RUNNING, awake` or just the state; with what became of the revision deployed last, if it is not live:
-/// `READY (revision 1 failed)`, `RUNNING, awake (revision 2 aborted by ann)`.
+/// `READY (revision 1 failed)`, `RUNNING, awake (revision 2 aborted by ann)`; and `RUNNING, waking (crash loop)`.
 pub(crate) fn state(service: &ServiceView) -> String {
     let state = text(&service.state);
     let state = match &service.wakefulness {
@@ -46,6 +46,7 @@ pub(crate) fn state(service: &ServiceView) -> String {
         (None, None, Some(AbortedView { revision, by })) => {
             format!("revision {revision} aborted by {by}")
         }
+        (None, None, None) if service.crash_loop => "crash loop".to_owned(),
         (None, None, None) => return state,
     };
     format!("{state} ({note})")
@@ -224,8 +225,15 @@ pub(crate) fn detail(detail: &ServiceDetail, gateway: &str) {
                 container
                     .pid
                     .map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
-                container.restarts.to_string(),
-                last_exit(container, Timestamp::now()),
+                match container.init {
+                    true => container.restarts.to_string(),
+                    // Those before it in its place were replaced where others would have been restarted.
+                    false => container
+                        .restarts
+                        .saturating_add(replica.deaths)
+                        .to_string(),
+                },
+                last_exit(replica, container, Timestamp::now()),
             ]);
         }
     }
@@ -257,12 +265,15 @@ fn seconds(ms: u64) -> String {
     }
 }
 
-/// How a container ended last, and how long ago: `3, 5 min ago`.
-fn last_exit(container: &ContainerView, now: Timestamp) -> String {
+/// How a container ended last, and how long ago: `3, 5 min ago`; or what the liveness probe of the replica before it said.
+fn last_exit(replica: &ReplicaView, container: &ContainerView, now: Timestamp) -> String {
     let how = container.last_exit.as_ref().map(exit);
     let at_ms = container.last_exit_ms.and_then(|ms| i64::try_from(ms).ok());
     match (how, at_ms) {
-        (None, _) => "-".to_owned(),
+        (None, _) => match replica.last_death.as_ref().filter(|_| !container.init) {
+            Some(said) => format!("liveness probe: {said}"),
+            None => "-".to_owned(),
+        },
         (Some(how), None) => how,
         (Some(how), Some(at_ms)) => {
             let ago_ms = now.as_millisecond().saturating_sub(at_ms);

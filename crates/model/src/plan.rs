@@ -19,7 +19,9 @@ mod terms;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use terms::{Desired, Ended, FailReason, GatewayReport, Observed, Replica, Route, Step, Timer};
+pub use terms::{
+    Desired, Ended, FailReason, GatewayReport, Observed, Replica, Route, Step, Timer, Vacancy,
+};
 
 use crate::names::{ReplicaId, RevisionId};
 use crate::replica::Phase;
@@ -119,6 +121,11 @@ pub fn timers(d: &Desired, o: &Observed) -> BTreeSet<Timer> {
             timers.insert(Timer::Backoff(replica.id, replica.failed_starts));
         }
     }
+    let pauses = o
+        .vacancies
+        .iter()
+        .filter(|v| pause_after(v.failed_starts) > 0);
+    timers.extend(pauses.map(|v| Timer::Backoff(v.replica, v.failed_starts)));
     timers
 }
 
@@ -165,8 +172,9 @@ pub fn next_steps(d: &Desired, o: &Observed, stored_wanted: Wakefulness) -> Vec<
     for (&revision, &level) in &plan.wants {
         let mine: Vec<&Replica> = plan.kept_of(revision).collect();
         if plan.may_start(revision) && given_up != Some(revision) {
-            let missing = (d.replicas as usize).saturating_sub(mine.len());
-            steps.extend(std::iter::repeat_n(Step::Create(revision), missing));
+            let resting = plan.vacancies(revision).filter(|v| !is_over(o, v));
+            let new = plan.missing(revision) - resting.count();
+            steps.extend(std::iter::repeat_n(Step::Create(revision), new));
             for replica in &mine {
                 if level == Awake && depth(replica.phase) == Some(Dozing) {
                     steps.push(Step::Thaw(replica.id));
@@ -245,7 +253,15 @@ pub fn next_due(d: &Desired, o: &Observed) -> Option<u64> {
         }
     }
     for (&revision, &level) in &plan.wants {
-        if level > Asleep && plan.may_start(revision) && given_up != Some(revision) {
+        if !plan.may_start(revision) || given_up == Some(revision) {
+            continue;
+        }
+        let pause = |v: &Vacancy| {
+            let timer = Timer::Backoff(v.replica, v.failed_starts);
+            due(timer, pause_after(v.failed_starts))
+        };
+        dues.extend(plan.vacancies(revision).map(pause));
+        if level > Asleep {
             let backoff = |r: &Replica| due(Timer::Backoff(r.id, r.failed_starts), backoff_ms(r));
             dues.extend(
                 plan.kept_of(revision)
@@ -327,6 +343,19 @@ impl<'a> Plan<'a> {
         self.o.replicas.iter().filter(mine)
     }
 
+    /// How many replicas of a revision are missing.
+    fn missing(&self, revision: RevisionId) -> usize {
+        let there = self.kept_of(revision).count();
+        (self.d.replicas as usize).saturating_sub(there)
+    }
+
+    /// Those of the places of a revision that are empty which are missing: the newest, if there are more.
+    fn vacancies(&self, revision: RevisionId) -> impl Iterator<Item = &'a Vacancy> {
+        let mine = move |v: &&Vacancy| v.revision == revision;
+        let all = self.o.vacancies.iter().rev();
+        all.filter(mine).take(self.missing(revision))
+    }
+
     /// Rule 1, stop-first: nothing starts or wakes beside a replica of another revision, not even on the way
     /// back after a failure.
     fn may_start(&self, revision: RevisionId) -> bool {
@@ -343,7 +372,9 @@ impl<'a> Plan<'a> {
         }
         let reason = if let Some(why) = &self.o.hopeless {
             FailReason::Hopeless(why.clone())
-        } else if mine().any(|r| r.failed_starts >= CRASH_LOOP_STARTS) {
+        } else if mine().any(|r| r.failed_starts >= CRASH_LOOP_STARTS)
+            || (self.vacancies(target)).any(|v| v.failed_starts >= CRASH_LOOP_STARTS)
+        {
             FailReason::CrashLoop
         } else if (self.kept_of(target)).any(|r| stays_ended(r) && r.ended == Some(Ended::Badly)) {
             FailReason::Ended
@@ -449,9 +480,10 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Rule 5: whether a replica that is to be lowered is left its time. For requests in flight it is; and one that goes, for
-    /// connections that are open and may be quiet, too. Those of a replica that only rests outlive a doze; those of a
-    /// service that is switched off lead nowhere; and under stop-first, the next revision would wait for them.
+    /// Rule 5: whether a replica that is to be lowered is left its time. For requests in flight it is, also on connections that
+    /// speak no HTTP as far as anybody knows; and one that goes, for connections that are open and may be quiet, too. Those of
+    /// a replica that only rests outlive a doze; those of a service that is switched off lead nowhere; and under stop-first,
+    /// the next revision would wait for them.
     fn drains(&self, replica: &Replica) -> bool {
         let Some(gateway) = &self.o.gateway else {
             return false;
@@ -460,6 +492,7 @@ impl<'a> Plan<'a> {
         let runs = matches!(replica.phase, Phase::Ready | Phase::Starting);
         let goes = || self.lower(replica) == Some(Step::Remove(replica.id));
         some(&gateway.in_flight)
+            || (some(&gateway.awaited) && runs)
             || (some(&gateway.open) && runs && self.d.enabled && !self.d.stop_first && goes())
     }
 
@@ -558,11 +591,25 @@ fn held(o: &Observed, timer: Timer, ms: u64) -> bool {
 /// been ready for a while: most crashes are single. Then longer and longer, so that a loop does not eat the machine.
 pub fn backoff_ms(replica: &Replica) -> u64 {
     let lies = replica.crashed && replica.phase == Phase::Stopped && !stays_ended(replica);
-    if !lies || replica.failed_starts == 0 {
+    if !lies {
         return 0;
     }
-    let doublings = (replica.failed_starts - 1).min(16);
-    (BACKOFF_MS << doublings).min(BACKOFF_MAX_MS)
+    pause_after(replica.failed_starts)
+}
+
+/// The pause before the next start after so many failed ones in a row, in milliseconds.
+pub fn pause_after(failed_starts: u32) -> u64 {
+    match failed_starts {
+        0 => 0,
+        n => (BACKOFF_MS << (n - 1).min(16)).min(BACKOFF_MAX_MS),
+    }
+}
+
+/// Whether a place may be filled as far as those go who had it.
+pub fn is_over(o: &Observed, vacancy: &Vacancy) -> bool {
+    let pause_ms = pause_after(vacancy.failed_starts);
+    let timer = Timer::Backoff(vacancy.replica, vacancy.failed_starts);
+    pause_ms == 0 || held(o, timer, pause_ms)
 }
 
 /// Whether a replica may be started as far as its crashes go. Demand does not shorten the wait.

@@ -244,6 +244,9 @@ pub struct Traffic {
     /// Connections that are open through to a replica and no longer speak HTTP, whether or not they move bytes, per
     /// replica. Those with none are left out.
     pub open: BTreeMap<ReplicaId, u32>,
+    /// Those of them whose clients wait for an answer, or may: where HTTP is spoken on them, for an answer that is not whole yet,
+    /// else because they spoke last.
+    pub awaited: BTreeMap<ReplicaId, u32>,
     /// What each replica was given since the gateway first heard of it. Forgotten once no table names it and nothing
     /// is in flight to it.
     pub served: BTreeMap<ReplicaId, Served>,

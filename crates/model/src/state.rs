@@ -143,6 +143,7 @@ mod tests {
         let o = Observed {
             now_ms: 0,
             replicas: vec![replica],
+            vacancies: Vec::new(),
             published: None,
             base: Version::default(),
             named: BTreeMap::new(),

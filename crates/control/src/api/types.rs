@@ -403,6 +403,9 @@ pub struct ServiceView {
     /// The revision that is tried out on a part of the requests; `null`: none is.
     #[serde(default)]
     pub canary: Option<CanaryView>,
+    /// Starts of one of its replicas come to nothing again and again.
+    #[serde(default)]
+    pub crash_loop: bool,
 }
 
 /// One service in full, as `layby status` shows it.
@@ -442,6 +445,12 @@ pub struct ReplicaView {
     pub phase: Phase,
     /// Its address on the node, once it has one.
     pub address: Option<String>,
+    /// So many replicas in its place, one after another, failed their liveness probe before it was made.
+    #[serde(default)]
+    pub deaths: u32,
+    /// What was said to the last one's probe.
+    #[serde(default)]
+    pub last_death: Option<String>,
     /// Its containers.
     pub containers: Vec<ContainerView>,
 }

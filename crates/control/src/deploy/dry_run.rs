@@ -138,6 +138,7 @@ fn begin(
     let mut o = Observed {
         now_ms: 0,
         replicas: replicas.collect(),
+        vacancies: Vec::new(),
         published: None,
         base: Version {
             life: 1,
@@ -264,6 +265,7 @@ mod tests {
         let o = Observed {
             now_ms: 0,
             replicas: Vec::new(),
+            vacancies: Vec::new(),
             published: None,
             base: Version {
                 life: 1,

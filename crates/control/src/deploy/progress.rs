@@ -142,6 +142,8 @@ mod tests {
             revision,
             phase,
             address: None,
+            deaths: 0,
+            last_death: None,
             containers: vec![ContainerView {
                 init: false,
                 name: "main".into(),

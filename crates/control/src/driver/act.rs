@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use layby_model::engine::{EngineError, Workload};
 use layby_model::network::Networks;
-use layby_model::plan::{Desired, Observed, Route, Step, depth};
+use layby_model::plan::{self, Desired, Observed, Route, Step, Vacancy, depth};
 use layby_model::replica::Phase;
 use layby_model::route::{Canary, Limits, Mode, ServiceRoute, Upstream};
 use layby_model::spec::ServiceSpec;
@@ -68,10 +68,12 @@ impl Driver {
                             o.now_ms,
                         ));
                     }
+                    let id = self.plane.new_replica();
+                    let is_over = |vacancy: &Vacancy| plan::is_over(o, vacancy);
+                    let failed_starts = self.vacancies.fill(revision, id, is_over);
+                    self.tracks.inherit(id, failed_starts);
                     let order = orders.0.entry(revision).or_default();
-                    order
-                        .replicas
-                        .insert(self.plane.new_replica(), first_level(d, revision));
+                    order.replicas.insert(id, first_level(d, revision));
                     continue;
                 }
                 Step::Start(id) | Step::Thaw(id) => (id, Some(Wakefulness::Awake)),

@@ -33,7 +33,7 @@ impl Driver {
     ) -> (Failure, Option<(ReplicaId, Option<String>)>) {
         let of_target = reports.iter().filter(|r| r.revision == target);
         // The one that got the furthest in failing says the most.
-        let worst = of_target.max_by_key(|report| {
+        let worst = of_target.clone().max_by_key(|report| {
             let ended: u32 = report
                 .containers
                 .iter()
@@ -48,6 +48,13 @@ impl Driver {
             .map(|r| r.failed_starts)
             .max();
         let failed_starts = failed_starts.unwrap_or(CRASH_LOOP_STARTS);
+        // Of a target that starts, and is not well for long.
+        let dead = (self.vacancies.empty())
+            .filter(|(vacancy, _)| vacancy.revision == target)
+            .map(|(_, past)| past);
+        let replaced = of_target.clone().filter_map(|r| self.vacancies.past(r.id));
+        let died = dead.chain(replaced).max_by_key(|past| past.deaths);
+        let died = died.map(|past| past.said.as_str());
         let trouble = worst.and_then(|report| Some(report.trouble.as_ref()?.message.as_str()));
         let last_probe = replica.and_then(|id| self.health.last_answer(id));
         // That nobody listened says nothing of what ended before it could.
@@ -59,7 +66,17 @@ impl Driver {
         let last_probe = last_probe.map(|answer| answer.text);
         let failure = Failure {
             revision: target.0,
-            reason: reason_text(reason, d, o, ended.as_ref(), trouble, failed_starts),
+            reason: reason_text(
+                reason,
+                d,
+                o,
+                Seen {
+                    ended: ended.as_ref(),
+                    trouble,
+                    died,
+                    failed_starts,
+                },
+            ),
             hint: hint(reason, last_probe.is_some(), ended.as_ref()),
             last_probe,
             exit: ended.as_ref().map(|end| end.exit.into()),
@@ -105,14 +122,25 @@ pub(super) fn end_of(report: &ReplicaReport) -> Option<End> {
     report.ended.clone().or_else(before)
 }
 
-fn reason_text(
-    reason: &FailReason,
-    d: &Desired,
-    o: &Observed,
-    ended: Option<&End>,
-    trouble: Option<&str>,
+/// What was seen of a target that failed.
+struct Seen<'a> {
+    /// How a container ended last.
+    ended: Option<&'a End>,
+    /// What stood in the way of starting it.
+    trouble: Option<&'a str>,
+    /// What was said to a liveness probe that failed for good.
+    died: Option<&'a str>,
+    /// The most starts in a row that came to nothing.
     failed_starts: u32,
-) -> String {
+}
+
+fn reason_text(reason: &FailReason, d: &Desired, o: &Observed, seen: Seen<'_>) -> String {
+    let Seen {
+        ended,
+        trouble,
+        died,
+        failed_starts,
+    } = seen;
     match (reason, ended) {
         (FailReason::Hopeless(why), _) => why.clone(),
         (FailReason::Deadline, _) => late(d, o),
@@ -131,9 +159,14 @@ fn reason_text(
             exit.code
         ),
         (FailReason::Ended, None) => "it ended, and its restart policy leaves it so".into(),
-        (FailReason::CrashLoop, None) => match trouble {
-            Some(why) => format!("it could not be started, {failed_starts} times in a row: {why}"),
-            None => format!("it could not be started, {failed_starts} times in a row"),
+        (FailReason::CrashLoop, None) => match (trouble, died) {
+            (Some(why), _) => {
+                format!("it could not be started, {failed_starts} times in a row: {why}")
+            }
+            (None, Some(said)) => {
+                format!("its liveness probe failed, {failed_starts} times in a row: {said}")
+            }
+            (None, None) => format!("it could not be started, {failed_starts} times in a row"),
         },
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use layby_model::deadline;
 use layby_model::depends::Blockade;
 use layby_model::network::Networks;
-use layby_model::plan::{Desired, GatewayReport, Observed, Replica, Timer, timers};
+use layby_model::plan::{Desired, GatewayReport, Observed, Replica, Timer, depth, timers};
 use layby_model::replica::{Phase, ReplicaReport};
 use layby_model::route::{Listener, Protocol, Version};
 use layby_model::spec::{RETRIES, RestartPolicy, ServiceSpec, Strategy};
@@ -80,6 +80,7 @@ impl Driver {
             confirmed,
             in_flight: traffic.in_flight,
             open: traffic.open,
+            awaited: traffic.awaited,
             // Who is in it by another way waits for nothing, but is to find it awake as well.
             waiting: waiting.unwrap_or(0) + self.plane.uses.of(&self.id),
             uses: traffic.uses,
@@ -90,6 +91,7 @@ impl Driver {
         let mut o = Observed {
             now_ms,
             replicas: self.replicas(&reports, &d, confirmed, now_ms),
+            vacancies: self.vacancies.all(),
             published: self.route.clone(),
             base: self.plane.tables.base(),
             named: self.plane.tables.named(&self.id, &ids),
@@ -132,6 +134,13 @@ impl Driver {
             self.health.follow(reports, &self.loaded.plans, target);
         }
         self.tracks.keep(reports);
+        let counts = |id: RevisionId| {
+            let mine = reports.iter().filter(|r| r.revision == id);
+            mine.filter(|r| depth(r.phase).is_some() && self.health.died(r.id, r.run).is_none())
+                .count()
+        };
+        let is_there = |id: ReplicaId| reports.iter().any(|report| report.id == id);
+        self.vacancies.keep(d, is_there, counts);
         self.addresses = reports
             .iter()
             .filter_map(|r| Some((r.id, r.address?)))
@@ -159,13 +168,19 @@ impl Driver {
             if phase == Phase::Ready && report.address.is_none() {
                 phase = Phase::Starting;
             }
+            let proved = self.proved_alive(report);
             if let Some(said) = self.health.died(report.id, report.run).filter(|_| asks)
-                && self.tracks.dies(report.id)
+                && let Some(failed_starts) = self.tracks.dies(report, proved, now_ms)
             {
-                self.tell_death(report, &said);
+                let (id, revision) = (report.id, report.revision);
+                self.vacancies.add(id, revision, failed_starts, &said);
+                self.tell_death(report, &said, failed_starts);
             }
             let stood = self.tracks.stands(report.id);
-            let track = self.tracks.see(report, phase, now_ms);
+            let mut track = self.tracks.see(report, phase, now_ms);
+            if phase == Phase::Ready && proved {
+                track = self.tracks.holds(report, now_ms);
+            }
             if stood && track.crashed {
                 self.tell_end(report);
             }
@@ -186,6 +201,12 @@ impl Driver {
             });
         }
         replicas
+    }
+
+    /// Whether a replica has answered its liveness probes in this run, as far as it has any.
+    fn proved_alive(&self, report: &ReplicaReport) -> bool {
+        let plan = self.loaded.plans.get(&report.revision);
+        plan.is_none_or(|plan| self.health.proved_alive(report.id, report.run, plan))
     }
 
     /// Why the target cannot succeed.

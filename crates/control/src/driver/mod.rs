@@ -8,6 +8,7 @@ mod act;
 mod boot;
 mod canary;
 mod decide;
+mod ending;
 mod failure;
 mod look;
 mod moved;
@@ -15,6 +16,7 @@ pub(crate) use look::{desired, networks_of, rolling, shown_spec};
 mod needs;
 mod show;
 mod track;
+mod vacancies;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -40,6 +42,7 @@ use decide::Work;
 use moved::Moved;
 pub(crate) use show::Status;
 use track::Tracks;
+use vacancies::Vacancies;
 
 /// So many requests of users may wait for one driver.
 const REQUESTS: usize = 32;
@@ -106,6 +109,7 @@ pub(crate) struct Driver {
     stored: Wakefulness,
     health: Health,
     tracks: Tracks,
+    vacancies: Vacancies,
     since: BTreeMap<Timer, u64>,
     /// It cannot have been idle since before this, whatever the gateway counts.
     idle_floor_ms: u64,
@@ -186,6 +190,7 @@ pub(crate) fn new(plane: Arc<Plane>, loaded: Loaded) -> (DriverHandle, Driver) {
         stored: loaded.row.wanted,
         idle_floor_ms: plane.clock.now_ms(),
         tracks: Tracks::default(),
+        vacancies: Vacancies::default(),
         since: BTreeMap::new(),
         blockade: Blockade::Open,
         route: None,
@@ -328,6 +333,7 @@ impl Driver {
                 self.idle_floor_ms = self.plane.clock.now_ms();
                 if wanted == Wakefulness::Awake {
                     self.tracks.once_more(&self.plane.facts.of(&self.id));
+                    self.vacancies.once_more();
                 }
                 self.want(wanted, false);
             }
@@ -393,6 +399,7 @@ impl Driver {
             .chain(probing.then(|| o.now_ms + ANSWER_POLL_MS))
             .chain((self.stuck_until_ms > o.now_ms).then_some(self.stuck_until_ms))
             .chain(retries)
+            .chain(self.tracks.next_hold_ms(o.now_ms))
             .min()
     }
 

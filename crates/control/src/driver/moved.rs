@@ -213,6 +213,7 @@ mod tests {
         Observed {
             now_ms: 100_000,
             replicas: Vec::new(),
+            vacancies: Vec::new(),
             published: None,
             base: Version::default(),
             named: BTreeMap::new(),

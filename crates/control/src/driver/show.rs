@@ -5,21 +5,21 @@ use std::sync::Arc;
 
 use layby_model::depends::Blockade;
 use layby_model::plan::{
-    CRASH_LOOP_STARTS, Desired, Observed, Replica, Route, Timer, backoff_ms, is_resting,
-    stays_ended,
+    CRASH_LOOP_STARTS, Desired, Observed, Replica, Route, is_resting, stays_ended,
 };
-use layby_model::replica::{End, Phase, ReplicaReport};
+use layby_model::replica::{Phase, ReplicaReport};
 use layby_model::state::state;
 use layby_model::{ReplicaId, RevisionId, State, Wakefulness};
 
 use super::act::rests_at;
 use super::canary::{self, Begun};
-use super::failure::end_of;
+use super::ending::Ending;
 use super::look::{desired, shown_spec};
+use super::vacancies::Vacancies;
 use super::{Driver, Waking};
 use crate::addresses;
 use crate::api::types::{
-    AbortedView, ContainerView, DeadlineView, EventKind, Failure, LastWake, RangeView, ReplicaView,
+    AbortedView, ContainerView, DeadlineView, Failure, LastWake, RangeView, ReplicaView,
     ServiceDetail, ServiceView, SizeView,
 };
 use crate::config::ControlConfig;
@@ -53,57 +53,6 @@ pub(crate) struct Status {
     pub(crate) gone: bool,
 }
 
-/// A replica that ended unasked.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Ending {
-    /// What happened, in words that follow the replica's name.
-    how: String,
-    replica: ReplicaId,
-    /// Starts in a row that came to nothing.
-    failed_starts: u32,
-    again: Again,
-}
-
-/// When a replica that ended is started again.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Again {
-    /// At once, or it is being started.
-    Now,
-    /// At this moment of the driver's clock, in milliseconds.
-    At(u64),
-    /// When somebody asks for it.
-    Asked,
-}
-
-impl Ending {
-    /// The condition that it makes at `now_ms`.
-    pub(crate) fn condition(&self, now_ms: u64) -> String {
-        let Self {
-            how,
-            replica,
-            failed_starts,
-            again,
-        } = self;
-        let often = match failed_starts {
-            0 | 1 => String::new(),
-            n => format!(", {n} times in a row"),
-        };
-        let next = match again {
-            Again::Now => String::new(),
-            Again::At(ms) => {
-                let seconds = ms.saturating_sub(now_ms).div_ceil(1000);
-                format!("; next try in {seconds} s")
-            }
-            Again::Asked => {
-                ", and its restart policy leaves it so: `layby wake` starts it".to_owned()
-            }
-        };
-        let looping = *failed_starts >= CRASH_LOOP_STARTS && !matches!(again, Again::Asked);
-        let what = if looping { "crash loop: " } else { "" };
-        format!("{what}replica {replica} {how}{often}{next}")
-    }
-}
-
 impl Status {
     /// What is shown before the first look.
     pub(crate) fn at_rest(row: &Row, config: &ControlConfig) -> Self {
@@ -111,6 +60,7 @@ impl Status {
         let nothing = Observed {
             now_ms: 0,
             replicas: Vec::new(),
+            vacancies: Vec::new(),
             published: None,
             base: Default::default(),
             named: BTreeMap::new(),
@@ -164,7 +114,9 @@ impl Driver {
                     &row.boots_ms,
                 ),
                 cause: shown_revision(row).cause.clone(),
-                replicas: reports.iter().map(|r| replica(r, &phases)).collect(),
+                replicas: (reports.iter())
+                    .map(|r| replica(r, &phases, &self.vacancies))
+                    .collect(),
                 conditions: self.conditions(d, o, &reports),
                 last_wake: self.last_wake,
                 last_failure: last_failure(row),
@@ -294,78 +246,6 @@ impl Driver {
     }
 }
 
-impl Driver {
-    /// The replicas that ended unasked and are not ready again.
-    fn ends(&self, o: &Observed, reports: &[ReplicaReport]) -> Vec<Ending> {
-        let ended = |r: &&Replica| {
-            let failing = r.failed_starts > 0 && r.phase != Phase::Ready;
-            r.crashed || failing || stays_ended(r)
-        };
-        let ending = |seen: &Replica| {
-            let report = reports.iter().find(|r| r.id == seen.id);
-            let since = self.since.get(&Timer::Backoff(seen.id, seen.failed_starts));
-            Ending {
-                how: self.how_it_ended(seen.revision, report),
-                replica: seen.id,
-                failed_starts: seen.failed_starts,
-                again: match since {
-                    _ if stays_ended(seen) => Again::Asked,
-                    Some(since) => Again::At(since + backoff_ms(seen)),
-                    None => Again::Now,
-                },
-            }
-        };
-        o.replicas.iter().filter(ended).map(ending).collect()
-    }
-
-    /// Tells those who listen that a replica ended unasked.
-    pub(super) fn tell_end(&self, report: &ReplicaReport) {
-        let oom = end_of(report).is_some_and(|end| end.exit.oom);
-        let kind = match oom {
-            true => EventKind::OutOfMemory,
-            false => EventKind::Crashed,
-        };
-        let how = self.how_it_ended(report.revision, Some(report));
-        let text = format!("replica {} {how}", report.id);
-        self.plane.events.of(&self.id, kind, text, None);
-    }
-
-    /// Tells those who listen that a replica failed its liveness probe for good.
-    pub(super) fn tell_death(&self, report: &ReplicaReport, said: &str) {
-        let text = format!(
-            "replica {} failed its liveness probe, and is replaced: {said}",
-            report.id
-        );
-        self.plane
-            .events
-            .of(&self.id, EventKind::Crashed, text, None);
-    }
-
-    fn how_it_ended(&self, revision: RevisionId, report: Option<&ReplicaReport>) -> String {
-        let Some(End { container, exit }) = report.and_then(end_of) else {
-            return match report.and_then(|report| report.trouble.as_ref()) {
-                Some(_) => "could not be started".to_owned(),
-                None => "ended".to_owned(),
-            };
-        };
-        let spec = self.spec_of(revision);
-        let mut containers = spec.iter().flat_map(|spec| spec.service.all_containers());
-        let limit =
-            (containers.find(|c| c.name == container)).and_then(|c| c.resources.memory_limit_bytes);
-        match (exit.oom, limit) {
-            (true, Some(bytes)) => format!(
-                "ran out of its memory ({} MiB) in its container {container}",
-                bytes >> 20
-            ),
-            (true, None) => format!("ran out of memory in its container {container}"),
-            (false, _) => format!(
-                "ended with exit code {} (its container {container})",
-                exit.code
-            ),
-        }
-    }
-}
-
 /// The revision that is shown: the live one, or the one that is to be the first.
 fn shown_revision(row: &Row) -> &Revision {
     row.live.as_ref().unwrap_or(&row.target)
@@ -425,7 +305,16 @@ fn view(row: &Row, d: &Desired, o: &Observed, config: &ControlConfig) -> Service
             .virtual_address(row.address)
             .map(|address| address.to_string()),
         canary: canary::view(row, o),
+        crash_loop: is_crash_loop(o, revision.id),
     }
+}
+
+/// Whether starts of a replica of this revision come to nothing again and again.
+fn is_crash_loop(o: &Observed, revision: RevisionId) -> bool {
+    let loops = |r: &Replica| r.failed_starts >= CRASH_LOOP_STARTS && !stays_ended(r);
+    let mut replicas = o.replicas.iter().filter(|r| r.revision == revision);
+    let mut empty = o.vacancies.iter().filter(|v| v.revision == revision);
+    replicas.any(loops) || empty.any(|v| v.failed_starts >= CRASH_LOOP_STARTS)
 }
 
 fn ready(o: &Observed, revision: RevisionId) -> u32 {
@@ -434,7 +323,12 @@ fn ready(o: &Observed, revision: RevisionId) -> u32 {
     u32::try_from(ready).unwrap_or(u32::MAX)
 }
 
-fn replica(report: &ReplicaReport, phases: &BTreeMap<ReplicaId, Phase>) -> ReplicaView {
+fn replica(
+    report: &ReplicaReport,
+    phases: &BTreeMap<ReplicaId, Phase>,
+    vacancies: &Vacancies,
+) -> ReplicaView {
+    let past = vacancies.past(report.id);
     let container = |c: &layby_model::replica::ContainerReport, init| ContainerView {
         name: c.name.clone(),
         init,
@@ -454,6 +348,8 @@ fn replica(report: &ReplicaReport, phases: &BTreeMap<ReplicaId, Phase>) -> Repli
         revision: report.revision.0,
         phase: phases.get(&report.id).copied().unwrap_or(report.phase),
         address: report.address.map(|ip| ip.to_string()),
+        deaths: past.map_or(0, |past| past.deaths),
+        last_death: past.map(|past| past.said.clone()),
         containers: (report.containers.iter().map(|c| container(c, false)))
             .chain(report.init.iter().map(|c| container(c, true)))
             .collect(),

@@ -44,10 +44,44 @@ impl Tracks {
         !self.0.get(&replica).is_some_and(|track| track.crashed)
     }
 
-    /// It failed its liveness probe for good. `true`: that is new.
-    pub(super) fn dies(&mut self, replica: ReplicaId) -> bool {
-        let track = self.0.entry(replica).or_default();
-        !std::mem::replace(&mut track.dead, true)
+    /// It failed its liveness probe for good: gives the starts in a row that came to nothing, that one included; `None`: it was
+    /// known. `proved`: the probe had succeeded before.
+    pub(super) fn dies(
+        &mut self,
+        report: &ReplicaReport,
+        proved: bool,
+        now_ms: u64,
+    ) -> Option<u32> {
+        let track = self.0.entry(report.id).or_default();
+        if std::mem::replace(&mut track.dead, true) {
+            return None;
+        }
+        track.failed_starts = match proved && track.has_held(report.run, now_ms) {
+            true => 0,
+            false => track.failed_starts + 1,
+        };
+        Some(track.failed_starts)
+    }
+
+    /// It is made in a place in which so many starts in a row came to nothing.
+    pub(super) fn inherit(&mut self, replica: ReplicaId, failed_starts: u32) {
+        self.0.entry(replica).or_default().failed_starts = failed_starts;
+    }
+
+    /// It is ready, and nothing speaks against its going on: once it has held, it begins anew.
+    pub(super) fn holds(&mut self, report: &ReplicaReport, now_ms: u64) -> Track {
+        let track = self.0.entry(report.id).or_default();
+        if track.has_held(report.run, now_ms) {
+            track.failed_starts = 0;
+        }
+        *track
+    }
+
+    /// When the next one may have held that came to nothing before, in milliseconds.
+    pub(super) fn next_hold_ms(&self, now_ms: u64) -> Option<u64> {
+        let failed = self.0.values().filter(|track| track.failed_starts > 0);
+        let ready = failed.filter_map(|track| Some(track.ready?.1 + HOLDS_AFTER_MS));
+        ready.filter(|at_ms| *at_ms > now_ms).min()
     }
 
     /// Takes in one report; `phase` is the report's with what the probes say.
@@ -63,12 +97,10 @@ impl Tracks {
             Phase::Stopped if track.ordered_to_run && track.ended_run != Some(report.run) => {
                 track.ended_run = Some(report.run);
                 track.crashed = true;
-                let ready = track.ready_in(report.run);
-                if ready.is_some_and(|since| now_ms.saturating_sub(since) >= HOLDS_AFTER_MS) {
-                    track.failed_starts = 0;
-                } else {
-                    track.failed_starts += 1;
-                }
+                track.failed_starts = match track.has_held(report.run, now_ms) {
+                    true => 0,
+                    false => track.failed_starts + 1,
+                };
             }
             // It ended before this start of the node, or was begun by an earlier one: the engine has counted.
             Phase::Stopped if !track.ordered_to_run && track.ended_run.is_none() => {
@@ -122,6 +154,12 @@ impl Track {
         let well = end.exit.code == 0 && !end.exit.oom;
         let how = if well { Ended::Well } else { Ended::Badly };
         (self.forgiven_run != Some(report.run)).then_some(how)
+    }
+
+    /// Whether it has been ready in `run` for so long that the start was good.
+    fn has_held(&self, run: u64, now_ms: u64) -> bool {
+        let since = self.ready_in(run);
+        since.is_some_and(|since| now_ms.saturating_sub(since) >= HOLDS_AFTER_MS)
     }
 
     /// Since when it has been ready in `run`, if it was.
@@ -228,6 +266,36 @@ mod tests {
         // It ended anew.
         ended.run = 2;
         assert_eq!(track.ended(&ended), Some(Ended::Badly));
+    }
+
+    #[test]
+    fn a_death_counts_unless_the_probe_had_succeeded_and_the_replica_held() {
+        for (proved, lived_ms, counts) in [
+            (true, HOLDS_AFTER_MS - 1, 3),
+            (true, HOLDS_AFTER_MS, 0),
+            (false, HOLDS_AFTER_MS, 3),
+        ] {
+            let mut tracks = Tracks::default();
+            tracks.inherit(ReplicaId(1), 2);
+            tracks.ordered(ReplicaId(1), true);
+            tracks.see(&report(1), Phase::Ready, 100);
+            let dead_ms = 100 + lived_ms;
+            assert_eq!(tracks.next_hold_ms(100), Some(100 + HOLDS_AFTER_MS));
+            assert_eq!(tracks.dies(&report(1), proved, dead_ms), Some(counts));
+            assert_eq!(tracks.dies(&report(1), proved, dead_ms), None, "known");
+        }
+    }
+
+    #[test]
+    fn one_that_holds_begins_anew_while_it_is_ready() {
+        let mut tracks = Tracks::default();
+        tracks.inherit(ReplicaId(1), 2);
+        tracks.ordered(ReplicaId(1), true);
+        tracks.see(&report(1), Phase::Ready, 100);
+        for (now_ms, counts) in [(HOLDS_AFTER_MS, 2), (100 + HOLDS_AFTER_MS, 0)] {
+            assert_eq!(tracks.holds(&report(1), now_ms).failed_starts, counts);
+        }
+        assert_eq!(tracks.next_hold_ms(0), None);
     }
 
     #[test]

@@ -48,6 +48,8 @@ struct State {
     answered: bool,
     /// Readiness checks (by their place in the plan) that fail now, and what was said to each last.
     failing: BTreeMap<usize, String>,
+    /// So many liveness checks have succeeded in this run, each counted once.
+    alive: usize,
     /// A liveness check failed, and what was said to it: it is to be replaced.
     dead: Option<String>,
     /// What the last attempt said, for people.
@@ -144,6 +146,7 @@ impl Health {
                     run: report.run,
                     answered,
                     failing: BTreeMap::new(),
+                    alive: 0,
                     dead: None,
                     last_answer,
                     task: Some(task),
@@ -158,6 +161,7 @@ impl Health {
             run,
             answered: true,
             failing: BTreeMap::new(),
+            alive: 0,
             dead: None,
             last_answer: None,
             task: None,
@@ -181,6 +185,13 @@ impl Health {
         let state = states.get(&replica)?;
         let fails = state.run == run && state.answered;
         state.failing.values().next().filter(|_| fails).cloned()
+    }
+
+    /// Whether each of the liveness checks of a replica's revision has succeeded in `run`, as far as there are any.
+    pub(crate) fn proved_alive(&self, replica: ReplicaId, run: u64, plan: &ProbePlan) -> bool {
+        let states = lock(&self.states);
+        let state = states.get(&replica).filter(|state| state.run == run);
+        plan.liveness.is_empty() || state.is_some_and(|state| state.alive >= plan.liveness.len())
     }
 
     /// What was said to the liveness check that a replica failed in `run`.
@@ -288,12 +299,17 @@ impl Prober {
     }
 
     async fn watch_liveness(&self, check: &Check) {
-        let mut bad = 0;
+        let (mut good, mut bad) = (0, 0);
         tokio::time::sleep(Duration::from_millis(check.probe.initial_delay_ms)).await;
         loop {
             tokio::time::sleep(period(check)).await;
             match self.ask(check, Duration::MAX).await {
-                Ok(()) => bad = 0,
+                Ok(()) => {
+                    (good, bad) = (good + 1, 0);
+                    if good == 1 {
+                        self.change(|state| state.alive += 1);
+                    }
+                }
                 Err(failed) => {
                     bad += 1;
                     if bad >= check.probe.failure_threshold.max(1) {
@@ -324,23 +340,17 @@ impl Prober {
         answer.map(|_| ())
     }
 
-    /// Changes the state of this run, and rings if that changed what [`Health::verdict`] says.
+    /// Changes the state of this run, and rings if that changed what [`Health`] says of it.
     fn change(&self, change: impl FnOnce(&mut State)) {
+        let said = |state: &State| {
+            let ready = state.answered && state.failing.is_empty();
+            (state.answered, ready, state.alive, state.dead.is_some())
+        };
         let mut states = lock(&self.states);
         if let Some(state) = states.get_mut(&self.replica).filter(|s| s.run == self.run) {
-            let before = (
-                state.answered,
-                state.failing.is_empty(),
-                state.dead.is_some(),
-            );
+            let before = said(state);
             change(state);
-            if before
-                != (
-                    state.answered,
-                    state.failing.is_empty(),
-                    state.dead.is_some(),
-                )
-            {
+            if before != said(state) {
                 self.bell.ring();
             }
         }

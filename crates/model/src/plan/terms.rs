@@ -74,6 +74,17 @@ pub struct Replica {
     pub unhealthy: bool,
 }
 
+/// The place of a replica that failed its liveness probe for good: another one is made for it, after a pause that grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vacancy {
+    /// Who had it.
+    pub replica: ReplicaId,
+    /// Of which revision.
+    pub revision: RevisionId,
+    /// Starts in a row that came to nothing in this place, the last one included; 0: it had held.
+    pub failed_starts: u32,
+}
+
 /// How a replica ended unasked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -93,6 +104,8 @@ pub struct GatewayReport {
     pub in_flight: BTreeMap<ReplicaId, u32>,
     /// Connections that are open through to a replica and may be quiet, by replica. Those with none may be left out.
     pub open: BTreeMap<ReplicaId, u32>,
+    /// Those of them whose clients may wait for an answer, by replica. Those with none may be left out.
+    pub awaited: BTreeMap<ReplicaId, u32>,
     /// Requests that wait for a replica: a level, not an edge.
     pub waiting: u32,
     /// Uses ever seen in this life of the gateway.
@@ -106,6 +119,9 @@ pub struct Observed {
     pub now_ms: u64,
     /// The engine's replicas of this service, of whatever revision. Never older than the last orders given.
     pub replicas: Vec<Replica>,
+    /// The places that are empty since who had them failed its liveness probe, those that are empty for the longest time first.
+    /// More than are missing mean nothing.
+    pub vacancies: Vec<Vacancy>,
     /// The newest route published in this life of the control plane; `None`: none yet.
     pub published: Option<Route>,
     /// Less than the version of every table of this life.
@@ -167,7 +183,7 @@ pub enum Timer {
     Idle(u64),
     /// This replica is to be lowered, and the gateway has let go of it.
     Drain(ReplicaId),
-    /// This replica lies where it crashed, after so many failed starts.
+    /// This replica lies where it crashed, or its place is empty, after so many failed starts.
     Backoff(ReplicaId, u32),
 }
 
@@ -205,7 +221,7 @@ pub enum FailReason {
     Deadline,
     /// It cannot succeed, for this reason.
     Hopeless(String),
-    /// A replica of it came to nothing, [`CRASH_LOOP_STARTS`](super::CRASH_LOOP_STARTS) times in a row.
+    /// A replica of it came to nothing, or failed its liveness probe, [`CRASH_LOOP_STARTS`](super::CRASH_LOOP_STARTS) times in a row.
     CrashLoop,
     /// A replica of it ended badly, and its restart policy leaves it so.
     Ended,

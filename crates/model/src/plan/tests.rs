@@ -1,6 +1,7 @@
 //! Single rules, where one example says more than a run of the simulation; and what holds for any input.
 
 mod kept;
+mod vacancies;
 
 use proptest::prelude::*;
 
@@ -86,6 +87,7 @@ fn observed(replicas: &[Replica]) -> Observed {
     Observed {
         now_ms: 10_000_000,
         replicas: replicas.to_vec(),
+        vacancies: Vec::new(),
         published: Some(Route::Hold),
         base: version(0),
         named: BTreeMap::new(),
@@ -641,6 +643,47 @@ fn a_quiet_connection_gives_a_replica_that_is_replaced_its_time() {
     );
 }
 
+#[test]
+fn a_client_that_waits_for_an_answer_gives_any_replica_its_time_that_still_runs() {
+    let asleep = Desired {
+        wanted: Asleep,
+        ..desired()
+    };
+    let dozing = Desired {
+        wanted: Dozing,
+        ..desired()
+    };
+    let off = Desired {
+        enabled: false,
+        ..desired()
+    };
+    let awaited = |d: &Desired, phase, age_ms| {
+        let mut o = observed(&[replica(ONE, LIVE, phase)]);
+        o.published = Some(if d.enabled {
+            Route::Hold
+        } else {
+            Route::Refuse
+        });
+        let gateway = o.gateway.as_mut().expect("a report");
+        (gateway.open, gateway.awaited) = ([(ONE, 1)].into(), [(ONE, 1)].into());
+        let o = aged(d, o, age_ms);
+        next_steps(d, &o, d.wanted)
+    };
+    for (d, step) in [
+        (&asleep, Step::Sleep(ONE)),
+        (&dozing, Step::Freeze(ONE)),
+        (&off, Step::Remove(ONE)),
+    ] {
+        assert_eq!(awaited(d, Phase::Ready, 0), []);
+        assert_eq!(awaited(d, Phase::Ready, d.drain_ms), [step]);
+    }
+    assert_eq!(
+        awaited(&off, Phase::Frozen, 0),
+        [Step::Remove(ONE)],
+        "nothing is answered from in there"
+    );
+}
+
 const PHASES: [Phase; 8] = [
     Phase::Ready,
     Phase::Starting,
@@ -708,11 +751,12 @@ prop_compose! {
     fn any_report()(
         confirmed in 0..4u64,
         open in prop::collection::btree_map((1_u64..5).prop_map(ReplicaId), 0_u32..3, 0..3),
+        awaited in prop::collection::btree_map((1_u64..5).prop_map(ReplicaId), 0_u32..3, 0..3),
         in_flight in prop::collection::btree_map((1..9u64).prop_map(ReplicaId), 0..3u32, 0..3),
         waiting in prop::sample::select(vec![0, 0, 1]),
         uses in 0..3u64,
     ) -> GatewayReport {
-        GatewayReport { confirmed: version(confirmed), in_flight, open, waiting, uses }
+        GatewayReport { confirmed: version(confirmed), in_flight, open, awaited, waiting, uses }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use layby_model::plan::{
-    Desired, FailReason, GatewayReport, Observed, Replica, Route, Step, Timer,
+    self, Desired, FailReason, GatewayReport, Observed, Replica, Route, Step, Timer, Vacancy,
 };
 use layby_model::replica::Phase;
 use layby_model::route::Version;
@@ -45,6 +45,8 @@ pub(crate) struct Control {
     pub(crate) reports: VecDeque<(u64, Report)>,
     /// A user asked that what stays ended has another try.
     pub(crate) once_more: bool,
+    /// The places of replicas that failed their liveness probe.
+    pub(crate) vacancies: Vec<Vacancy>,
     /// How often something of a target was seen to move.
     pub(crate) progress: u64,
     /// What was shown last.
@@ -69,6 +71,7 @@ impl Control {
             report: None,
             reports: VecDeque::new(),
             once_more: false,
+            vacancies: Vec::new(),
             progress: 0,
             shown: None,
             read: 0,
@@ -169,6 +172,7 @@ impl World {
             },
             in_flight: report.in_flight.clone(),
             open: BTreeMap::new(),
+            awaited: BTreeMap::new(),
             waiting: report.waiting,
             uses: report.uses,
         });
@@ -177,6 +181,7 @@ impl World {
         let mut o = Observed {
             now_ms: self.now_ms(),
             replicas: seen,
+            vacancies: self.control.vacancies.clone(),
             published: self.control.published.clone(),
             base: self.control.base,
             named: self.control.named.clone(),
@@ -220,8 +225,11 @@ impl World {
                 replica.ended = None;
                 replica.failed_starts = 0;
             }
+            let places = &mut self.control.vacancies;
+            places.iter_mut().for_each(|v| v.failed_starts = 0);
         }
         let mut d = self.desired();
+        self.forget_places(&d);
         self.see_progress();
         let o = self.observe(&d);
         self.spare_the_canary(&d, &o);
@@ -257,6 +265,19 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Forgets places that nobody misses.
+    fn forget_places(&mut self, d: &Desired) {
+        let there = |revision| {
+            let mine = self.engine.values().filter(|r| r.revision == revision);
+            mine.filter(|r| plan::depth(r.phase).is_some()).count()
+        };
+        self.control.vacancies.retain(|v| {
+            let revision = Some(v.revision);
+            let wanted = d.live == revision || d.rolling() && d.target == revision;
+            d.enabled && wanted && there(v.revision) < d.replicas as usize
+        });
     }
 
     /// Takes a step; true if it wrote a decision.

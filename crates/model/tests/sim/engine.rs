@@ -1,7 +1,7 @@
 //! The engine of the world: slow, crashing, with good and bad images. An order shows in its facts from the
 //! moment when it is accepted.
 
-use layby_model::plan::{Desired, Ended, Replica, Step};
+use layby_model::plan::{Desired, Ended, Replica, Step, Vacancy};
 use layby_model::replica::Phase;
 use layby_model::spec::RestartPolicy;
 use layby_model::{ReplicaId, RevisionId, Wakefulness, plan};
@@ -33,6 +33,8 @@ pub(crate) enum Image {
     Dies,
     /// It runs well, and answers its probe only now and then.
     Wavers,
+    /// It gets ready, and fails its liveness probe for good soon after, again and again.
+    Stalls,
 }
 
 /// Ticks that a replica has to be ready for, or its start came to nothing.
@@ -127,6 +129,7 @@ impl World {
             Step::Create(revision) => {
                 self.an_attempt_begins_when_it_may(revision, d);
                 self.no_more_are_made_than_are_wanted(revision, d);
+                self.what_stalls_is_replaced_slowly(revision, d);
                 return self.create(revision);
             }
             Step::Start(id) | Step::Thaw(id) => (id, None),
@@ -219,6 +222,7 @@ impl World {
             .collect();
         let address = (0..).find(|a| !used.contains(a)).expect("there are enough");
         self.addresses.insert(id, address);
+        let failed_starts = self.fill_place(revision);
         let replica = Sandbox {
             id,
             revision,
@@ -232,8 +236,8 @@ impl World {
             proved: false,
             ready_since: 0,
             sick: false,
-            failed_starts: 0,
-            failed_unready: 0,
+            failed_starts,
+            failed_unready: failed_starts,
             sick_times: 0,
             fatal: false,
             life: self.lives,
@@ -268,6 +272,29 @@ impl World {
         );
     }
 
+    /// A replica fails its liveness probe for good: to the rules it is lost, and its place is empty.
+    fn die(&mut self, id: ReplicaId) {
+        self.crash(id, Phase::Lost);
+        let dead = &self.engine[&id];
+        let vacancy = Vacancy {
+            replica: id,
+            revision: dead.revision,
+            failed_starts: dead.failed_starts,
+        };
+        // Nobody else asks.
+        if self.control.up {
+            self.control.vacancies.push(vacancy);
+            self.ghosts.vacated.insert(id, self.now);
+        }
+    }
+
+    /// The first place of a revision whose pause is over is filled, if there is one.
+    fn fill_place(&mut self, revision: RevisionId) -> u32 {
+        let over = |v: &Vacancy| v.revision == revision && self.has_rested(v);
+        let at = self.control.vacancies.iter().position(over);
+        at.map_or(0, |at| self.control.vacancies.remove(at).failed_starts)
+    }
+
     pub(crate) fn engine_tick(&mut self) {
         let now = self.now;
         let late = std::mem::take(&mut self.late_orders);
@@ -290,6 +317,7 @@ impl World {
                 || image == Image::Second && first
                 || flaps && self.rng.one_in(0.6);
             let dies = image == Image::Dies && now < QUIET;
+            let stalls = image == Image::Stalls && now < QUIET && self.rng.one_in(0.25);
             let ends_ready = flaps && self.rng.one_in(0.05) || dies && self.rng.one_in(0.25);
             let replica = self.engine.get_mut(&id).expect("nothing left meanwhile");
             replica.boot = replica.boot.saturating_sub(1);
@@ -320,6 +348,7 @@ impl World {
                     }
                 }
                 Phase::Ready if ends_ready => self.crash(id, Phase::Stopped),
+                Phase::Ready if stalls => self.die(id),
                 Phase::Removing if now >= replica.due => {
                     self.engine.remove(&id);
                     self.ghosts.removed.insert(id);

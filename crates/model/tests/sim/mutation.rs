@@ -79,6 +79,7 @@ mutations! {
     CrashLoopRollsOn: 3000, LoopRolls, "a target in a crash loop rolls on until its deadline";
     CrashLoopUncounted: 3000, FourthStart, "a target's failed starts are not counted past the second";
     ReadyForgives: 3000, LoopTooFast, "what gets ready and ends soon after is started again at once";
+    DeadReplacedAtOnce: 3000, LoopTooFast, "what fails its liveness probe again and again is replaced at once each time";
     HopelessRollsOn: 3000, HopelessRolls, "a target that cannot succeed rolls on until its deadline";
     FailBeforeLive: 3000, FailedReady, "a target that is ready fails for being late";
     // Restart policies.

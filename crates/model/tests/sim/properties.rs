@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
-use layby_model::plan::{self, Desired, Ended, Observed, Route, Timer};
+use layby_model::plan::{self, Desired, Ended, Observed, Route, Timer, Vacancy};
 use layby_model::replica::Phase;
 use layby_model::spec::SleepPolicy;
 use layby_model::state::{Showing, state};
@@ -97,6 +97,8 @@ pub(crate) struct Ghosts {
     /// When the gateway last turned away from a replica.
     pub(crate) withdrawn: BTreeMap<ReplicaId, u64>,
     pub(crate) ever_ready: BTreeSet<RevisionId>,
+    /// When a replica failed its liveness probe for good.
+    pub(crate) vacated: BTreeMap<ReplicaId, u64>,
     /// Needless dozes and wakes of a replica since it last crashed.
     pub(crate) needless: BTreeMap<ReplicaId, u64>,
     /// The wakefulness that users, demand and idleness asked for last, lost writes or not; and so when planning.
@@ -124,6 +126,7 @@ impl Ghosts {
             removed: BTreeSet::new(),
             withdrawn: BTreeMap::new(),
             ever_ready: BTreeSet::new(),
+            vacated: BTreeMap::new(),
             needless: BTreeMap::new(),
             intent: Wakefulness::Awake,
             plan_intent: Wakefulness::Awake,
@@ -328,6 +331,36 @@ impl World {
         self.check(!again, Property::FourthStart, detail);
     }
 
+    /// At every order to make a replica: of the places that are empty, those whose pause is not over stay so.
+    pub(crate) fn what_stalls_is_replaced_slowly(
+        &mut self,
+        revision: RevisionId,
+        d: Option<&Desired>,
+    ) {
+        let Some(d) = d.filter(|d| d.generation == self.store.generation) else {
+            return;
+        };
+        let mine = self.engine.values().filter(|r| r.revision == revision);
+        let there = mine.filter(|r| plan::depth(r.phase).is_some()).count();
+        let missing = (d.replicas as usize).saturating_sub(there);
+        let places = self.control.vacancies.iter().rev();
+        let places = places.filter(|v| v.revision == revision).take(missing);
+        let resting = places.filter(|v| !self.has_rested(v)).count();
+        self.check(
+            resting < missing.max(1),
+            Property::LoopTooFast,
+            (revision, missing, resting),
+        );
+    }
+
+    /// Whether the pause of a place is over.
+    pub(crate) fn has_rested(&self, vacancy: &Vacancy) -> bool {
+        let since = self.ghosts.vacated.get(&vacancy.replica);
+        let rested_ms = since.map_or(0, |since| (self.now - since) * TICK_MS);
+        let failed = vacancy.failed_starts as usize;
+        rested_ms >= BACKOFF_MS[failed.min(BACKOFF_MS.len() - 1)]
+    }
+
     /// At a turn of the driver: between now and `next_due` time alone changes nothing, and then it does.
     pub(crate) fn the_driver_may_sleep_until_due(&mut self, d: &Desired, o: &Observed) {
         let at = |now_ms| {
@@ -365,7 +398,9 @@ impl World {
         let of_live = |r: &&Sandbox| Some(r.revision) == store.live;
         let resting = |r: &Sandbox| r.crashed && r.phase == Phase::Stopped && r.failed_starts > 0;
         // Its crash loop is in the way, not the rules.
-        let looping = self.engine.values().filter(of_live).any(resting);
+        let places = &self.control.vacancies;
+        let empty = places.iter().any(|v| Some(v.revision) == store.live);
+        let looping = empty || self.engine.values().filter(of_live).any(resting);
         let ended = self.has_ended(store);
         let sick = self.engine.values().filter(of_live).any(|r| r.sick);
         if !(up && on)

@@ -249,6 +249,8 @@ impl World {
             .values()
             .filter(mine)
             .any(|r| r.failed_starts >= 3);
+        let mut places = self.control.vacancies.iter();
+        let loops = loops || places.any(|v| Some(v.revision) == target && v.failed_starts >= 3);
         let right = loops || *reason != FailReason::CrashLoop;
         self.check(right, Property::LoopInvented, target);
     }

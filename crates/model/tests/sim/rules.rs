@@ -191,6 +191,7 @@ impl Rules {
                 sick.for_each(|r| r.phase = Phase::Lost);
             }
             Some(SickIsHeld) => o.replicas.iter_mut().for_each(|r| r.unhealthy = false),
+            Some(DeadReplacedAtOnce) => o.vacancies.clear(),
             Some(BackoffIgnored) => o.replicas.iter_mut().for_each(|r| r.crashed = false),
             Some(DemandSkipsBackoff) if waiting => {
                 o.replicas.iter_mut().for_each(|r| r.crashed = false);

@@ -344,6 +344,7 @@ impl World {
             (Image::Second, 3),
             (Image::Dies, 3),
             (Image::Wavers, 3),
+            (Image::Stalls, 3),
         ];
         let image = self.rng.weighted(&images);
         self.images.insert(revision, image);

@@ -1,0 +1,206 @@
+//! How replicas end unasked: what is told of it when it happens, and what is shown for as long as it stands.
+
+use layby_model::plan::{
+    CRASH_LOOP_STARTS, Observed, Replica, Timer, Vacancy, backoff_ms, pause_after, stays_ended,
+};
+use layby_model::replica::{End, Phase, ReplicaReport, Trouble};
+use layby_model::{ReplicaId, RevisionId};
+
+use super::Driver;
+use super::failure::end_of;
+use super::vacancies::Past;
+use crate::api::types::EventKind;
+
+/// A replica that ended unasked.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Ending {
+    /// What happened, in words that follow the replica's name.
+    how: String,
+    /// What stands in the way of starting it.
+    trouble: Option<Trouble>,
+    replica: ReplicaId,
+    /// Of which revision.
+    revision: RevisionId,
+    /// Starts in a row that came to nothing.
+    failed_starts: u32,
+    again: Again,
+}
+
+/// When a replica that ended is started again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Again {
+    /// At once, or it is being started.
+    Now,
+    /// At this moment of the driver's clock, in milliseconds.
+    At(u64),
+    /// When somebody asks for it.
+    Asked,
+}
+
+impl Ending {
+    /// Whether it came to nothing so often that it is not just bad luck.
+    fn loops(&self) -> bool {
+        self.failed_starts >= CRASH_LOOP_STARTS && !matches!(self.again, Again::Asked)
+    }
+
+    fn often(&self) -> String {
+        match self.failed_starts {
+            0 | 1 => String::new(),
+            n => format!(", {n} times in a row"),
+        }
+    }
+
+    /// What happened, for who waits for replicas of a revision; `None`: it is none of them.
+    pub(crate) fn told(&self, revision: RevisionId) -> Option<String> {
+        let trouble = match &self.trouble {
+            Some(trouble) => format!(": {}", trouble.message),
+            None => String::new(),
+        };
+        let text = format!("a replica {}{}{trouble}", self.how, self.often());
+        (self.revision == revision).then_some(text)
+    }
+
+    /// The same where another try is of no use, or of little.
+    pub(crate) fn gives_up(&self, revision: RevisionId) -> Option<String> {
+        let is_fatal = self.trouble.as_ref().is_some_and(|trouble| trouble.fatal);
+        self.told(revision).filter(|_| is_fatal || self.loops())
+    }
+
+    /// The condition that it makes at `now_ms`.
+    pub(crate) fn condition(&self, now_ms: u64) -> String {
+        let (often, looping) = (self.often(), self.loops());
+        let Self {
+            how,
+            replica,
+            again,
+            ..
+        } = self;
+        let next = match again {
+            Again::Now => String::new(),
+            Again::At(ms) => {
+                let seconds = ms.saturating_sub(now_ms).div_ceil(1000);
+                format!("; next try in {seconds} s")
+            }
+            Again::Asked => {
+                ", and its restart policy leaves it so: `layby wake` starts it".to_owned()
+            }
+        };
+        let what = if looping { "crash loop: " } else { "" };
+        format!("{what}replica {replica} {how}{often}{next}")
+    }
+}
+
+impl Driver {
+    /// The replicas that ended unasked and are not ready again, the places of those that failed their liveness probe, and those
+    /// in whose places that happens again and again.
+    pub(super) fn ends(&self, o: &Observed, reports: &[ReplicaReport]) -> Vec<Ending> {
+        let ended = |r: &&Replica| {
+            let failing = r.failed_starts > 0 && !matches!(r.phase, Phase::Ready | Phase::Lost);
+            r.crashed || failing || stays_ended(r)
+        };
+        let again = |replica, failed_starts, pause_ms| {
+            let since = self.since.get(&Timer::Backoff(replica, failed_starts));
+            since.map_or(Again::Now, |since| Again::At(since + pause_ms))
+        };
+        let ending = |seen: &Replica| {
+            let report = reports.iter().find(|r| r.id == seen.id);
+            let past = self.vacancies.past(seen.id).filter(|_| !seen.crashed);
+            Ending {
+                how: match past {
+                    Some(past) => after_death(past),
+                    None => self.how_it_ended(seen.revision, report),
+                },
+                trouble: report.and_then(|report| report.trouble.clone()),
+                replica: seen.id,
+                revision: seen.revision,
+                failed_starts: seen.failed_starts,
+                again: match stays_ended(seen) {
+                    true => Again::Asked,
+                    false => again(seen.id, seen.failed_starts, backoff_ms(seen)),
+                },
+            }
+        };
+        let empty = |(vacancy, past): (&Vacancy, &Past)| Ending {
+            how: format!("failed its liveness probe ({})", past.said),
+            trouble: None,
+            replica: vacancy.replica,
+            revision: vacancy.revision,
+            failed_starts: vacancy.failed_starts,
+            again: again(
+                vacancy.replica,
+                vacancy.failed_starts,
+                pause_after(vacancy.failed_starts),
+            ),
+        };
+        let looping = |r: &&Replica| {
+            let loops = r.failed_starts >= CRASH_LOOP_STARTS && r.phase == Phase::Ready;
+            loops && self.vacancies.past(r.id).is_some()
+        };
+        let replicas = || o.replicas.iter();
+        (replicas().filter(ended).chain(replicas().filter(looping)))
+            .map(ending)
+            .chain(self.vacancies.empty().map(empty))
+            .collect()
+    }
+
+    /// Tells those who listen that a replica ended unasked.
+    pub(super) fn tell_end(&self, report: &ReplicaReport) {
+        let oom = end_of(report).is_some_and(|end| end.exit.oom);
+        let kind = match oom {
+            true => EventKind::OutOfMemory,
+            false => EventKind::Crashed,
+        };
+        let how = self.how_it_ended(report.revision, Some(report));
+        let why = match (&report.trouble, end_of(report)) {
+            (Some(trouble), None) => format!(": {}", trouble.message),
+            (Some(_) | None, _) => String::new(),
+        };
+        let text = format!("replica {} {how}{why}", report.id);
+        self.plane.events.of(&self.id, kind, text, None);
+    }
+
+    /// Tells those who listen that a replica failed its liveness probe for good.
+    pub(super) fn tell_death(&self, report: &ReplicaReport, said: &str, failed_starts: u32) {
+        let often = match failed_starts {
+            0 | 1 => String::new(),
+            n => format!(", the {n}th in its place in a row"),
+        };
+        let text = format!(
+            "replica {}{often} failed its liveness probe, and is replaced: {said}",
+            report.id
+        );
+        self.plane
+            .events
+            .of(&self.id, EventKind::Crashed, text, None);
+    }
+
+    fn how_it_ended(&self, revision: RevisionId, report: Option<&ReplicaReport>) -> String {
+        let Some(End { container, exit }) = report.and_then(end_of) else {
+            return match report.and_then(|report| report.trouble.as_ref()) {
+                Some(_) => "could not be started".to_owned(),
+                None => "ended".to_owned(),
+            };
+        };
+        let spec = self.spec_of(revision);
+        let mut containers = spec.iter().flat_map(|spec| spec.service.all_containers());
+        let limit =
+            (containers.find(|c| c.name == container)).and_then(|c| c.resources.memory_limit_bytes);
+        match (exit.oom, limit) {
+            (true, Some(bytes)) => format!(
+                "ran out of its memory ({} MiB) in its container {container}",
+                bytes >> 20
+            ),
+            (true, None) => format!("ran out of memory in its container {container}"),
+            (false, _) => format!(
+                "ended with exit code {} (its container {container})",
+                exit.code
+            ),
+        }
+    }
+}
+
+/// What is told of a replica in whose place others failed their liveness probe, in words that follow its name.
+fn after_death(past: &Past) -> String {
+    let said = &past.said;
+    format!("takes the place of one that failed its liveness probe ({said})")
+}
