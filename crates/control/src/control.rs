@@ -1,5 +1,6 @@
 //! The control plane as one thing: start it, mount its API, wait for its end.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,9 @@ use std::time::Duration;
 use layby_image::build::run::RunStep;
 use layby_model::access::Access;
 use layby_model::engine::Engine;
-use layby_model::replica::Phase;
+use layby_model::replica::{Phase, ReplicaReport};
+use layby_model::{ReplicaId, ServiceId};
+use tokio::time::Instant;
 
 use crate::api::types::EventKind;
 use crate::api::{self, Door};
@@ -34,6 +37,8 @@ use crate::tokens::Doorman;
 
 /// How long [`Control::shutdown`] waits for the last replica to go.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest that requests in flight are left their time then, whatever their service says.
+const STOP_DRAIN: Duration = Duration::from_secs(30);
 /// How often it looks.
 const STOP_POLL: Duration = Duration::from_millis(50);
 
@@ -184,14 +189,17 @@ impl Control {
     }
 
     /// Ends the drivers. With `all`, every replica is stopped and removed too (what is deployed stays deployed:
-    /// the next start makes them anew); without, they go on running.
+    /// the next start makes them anew); without, they go on running. The gateway turns away what is new by then: a replica with
+    /// requests in flight is left its time, up to the drain deadline of its service and half a minute.
     pub async fn shutdown(self, all: bool) {
         let plane = &self.plane;
         plane.ledger.flush().await;
+        let drains = drains(plane);
         plane.abort_all();
         if !all {
             return;
         }
+        let begun = Instant::now();
         let gone = async {
             loop {
                 match plane.engine.observe(None).await {
@@ -201,6 +209,8 @@ impl Control {
                         if left.is_empty() {
                             return;
                         }
+                        let drain = |id: &ServiceId| drains.get(id).copied().unwrap_or_default();
+                        left.retain(|r| begun.elapsed() >= drain(&r.service) || !is_busy(plane, r));
                         strays::retire_quietly(&*plane.engine, left).await;
                     }
                     Err(error) => tracing::warn!(%error, "the engine could not say what is left"),
@@ -208,13 +218,30 @@ impl Control {
                 tokio::time::sleep(STOP_POLL).await;
             }
         };
-        if tokio::time::timeout(STOP_TIMEOUT, gone).await.is_err() {
-            tracing::warn!(
-                "some replicas are still there after {} s",
-                STOP_TIMEOUT.as_secs()
-            );
+        let limit = STOP_TIMEOUT + STOP_DRAIN;
+        if tokio::time::timeout(limit, gone).await.is_err() {
+            let seconds = limit.as_secs();
+            tracing::warn!("some replicas are still there after {seconds} s");
         }
     }
+}
+
+/// How long requests in flight to each service are left their time when all ends.
+fn drains(plane: &Plane) -> BTreeMap<ServiceId, Duration> {
+    let drivers = plane.all_drivers().into_iter();
+    let drain = drivers.map(|(id, driver)| {
+        let drain_ms = shown_spec(&driver.status.borrow().row).drain_ms;
+        (id, Duration::from_millis(drain_ms).min(STOP_DRAIN))
+    });
+    drain.collect()
+}
+
+/// Whether requests are in flight to a replica, or a client of it waits for an answer.
+fn is_busy(plane: &Plane, replica: &ReplicaReport) -> bool {
+    let traffic = (plane.traffic)(&replica.service);
+    let runs = matches!(replica.phase, Phase::Starting | Phase::Ready);
+    let some = |counts: &BTreeMap<ReplicaId, u32>| counts.get(&replica.id) > Some(&0);
+    runs && (some(&traffic.in_flight) || some(&traffic.awaited))
 }
 
 impl Drop for Control {

@@ -2,13 +2,15 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{World, compose};
 use layby_control::{Control, ControlConfig, Error, StoreError, Wires};
 use layby_engine::fake::{Fake, FakeOptions};
 use layby_model::State;
 use layby_model::engine::Engine;
 use layby_model::replica::Phase;
-use layby_model::route::Mode;
+use layby_model::route::{Mode, Traffic};
 use layby_model::state::Showing;
 
 const ID: &str = "shop/web";
@@ -240,6 +242,35 @@ async fn stopping_all_removes_the_replicas_and_the_next_start_makes_them_anew() 
 }
 
 #[tokio::test]
+async fn stopping_all_leaves_requests_in_flight_their_time() {
+    let mut world = World::new().await;
+    world.up(&compose("fake/ok", NEVER)).await;
+    let replica = world.replicas().await[0].id;
+    let counts = [
+        Traffic {
+            in_flight: [(replica, 1)].into(),
+            ..Traffic::default()
+        },
+        Traffic {
+            awaited: [(replica, 1)].into(),
+            ..Traffic::default()
+        },
+    ];
+    world.gateway.set_traffic(ID, counts[0].clone());
+    let stopping = world.take_control().shutdown(true);
+    tokio::pin!(stopping);
+    for traffic in counts {
+        world.gateway.set_traffic(ID, traffic);
+        let early = tokio::time::timeout(Duration::from_millis(200), &mut stopping).await;
+        assert!(early.is_err(), "it was stopped under a request");
+        assert_eq!(world.replicas().await[0].phase, Phase::Ready);
+    }
+    world.gateway.set_traffic(ID, Traffic::default());
+    stopping.await;
+    assert_eq!(world.replicas().await, []);
+}
+
+#[tokio::test]
 async fn the_data_of_a_newer_layby_is_left_alone() {
     let mut world = World::new().await;
     world.kill();
@@ -283,6 +314,7 @@ async fn the_data_of_a_newer_layby_is_left_alone() {
         machine: layby_model::capacity::Machine {
             memory_bytes: 8 << 30,
             cpu_milli: 4_000,
+            addresses: 253,
         },
         sample_every: std::time::Duration::from_secs(15),
     };

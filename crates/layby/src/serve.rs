@@ -210,6 +210,9 @@ async fn serve_on(
     rest.abort();
     drop(close);
     registry.abort(); // a push that is cut goes on where it was, at the next start
+    if stop.all {
+        gateway.turn_away(); // before any replica goes: nobody is to be sent to one that is about to
+    }
     control.shutdown(stop.all).await;
     if let Some(https) = https {
         https.end(API_GRACE).await;
