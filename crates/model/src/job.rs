@@ -4,12 +4,16 @@
 //! several side by side where more than one is to. Times of a schedule are wall time, since people mean that; lengths are
 //! monotonic, so that a clock that jumps ends nothing early.
 
+mod room;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::names::{AppName, ReplicaId, ServiceId, ServiceName};
 use crate::replica::{Phase, ReplicaReport};
+
+pub use room::{PASSED_MS, Waiting, kept_free};
 
 /// The most runs of a node that may have replicas at a time; others wait.
 pub const MAX_RUNS: usize = 50;

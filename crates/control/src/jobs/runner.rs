@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use layby_model::capacity::{Claim, Holder, shortage};
 use layby_model::fail::{self, Point};
-use layby_model::job::{self, Concurrency, Held as HeldFact, JobSpec, RunId, Schedule, Stop};
+use layby_model::job::{
+    self, Concurrency, Held as HeldFact, JobSpec, RunId, Schedule, Stop, Waiting,
+};
 use layby_model::network::Networks;
 use layby_model::{AppName, ReplicaId, ServiceId};
 use tokio::sync::{Semaphore, oneshot};
@@ -60,6 +62,8 @@ pub(crate) struct Runner {
     pub(super) readers: Arc<Semaphore>,
     /// The jobs whose rows may be others than those that were read last.
     stale: BTreeSet<ServiceId>,
+    /// The runs that have not begun since something is in their way, and since when that is known.
+    waiting: BTreeMap<(ServiceId, RunId), Instant>,
 }
 
 /// What was not taken of a job.
@@ -176,6 +180,7 @@ impl Runner {
             reading: JoinSet::new(),
             readers: Arc::new(Semaphore::new(READERS)),
             stale: BTreeSet::new(),
+            waiting: BTreeMap::new(),
         }
     }
 
@@ -267,12 +272,18 @@ impl Runner {
         self.driven = driven;
     }
 
-    fn show(&self) {
+    fn show(&mut self) {
+        let waits = self.waits();
+        let now = Instant::now();
+        self.waiting.retain(|run, _| waits.contains_key(run));
+        for run in waits.keys() {
+            self.waiting.entry(run.clone()).or_insert(now);
+        }
         let shown = Shown {
             shelves: self.shelves.clone(),
             due: self.due.clone(),
             skipped: self.skipped.clone(),
-            waits: self.waits(),
+            waits,
         };
         self.plane.jobs.shown.send_if_modified(|before| {
             let changed = **before != shown;
@@ -338,30 +349,46 @@ impl Runner {
         if self.busy() >= job::MAX_RUNS {
             return Some(format!("{} runs go on, and no more may", job::MAX_RUNS));
         }
-        self.shortage(
-            Claim::of_run(id.clone(), Some(run.run), &spec.service),
-            None,
-        )
+        let claim = Claim::of_run(id.clone(), Some(run.run), &spec.service);
+        self.shortage(claim, made(id, run), None)
     }
 
-    /// Why there is no room for a run beside what services and other runs keep to themselves; `None`: there is. `leaving`:
-    /// the runs of this job make room for it.
-    fn shortage(&self, run: Claim, leaving: Option<&ServiceId>) -> Option<String> {
-        if run.memory_bytes == 0 && run.cpu_milli == 0 {
-            return None;
-        }
+    /// Why there is no room for a run beside what services and other runs keep to themselves, and what is kept free for runs that
+    /// came before it and have waited for long; `None`: there is. `leaving`: the runs of this job make room for it.
+    fn shortage(
+        &self,
+        run: Claim,
+        made: (u64, ServiceId, RunId),
+        leaving: Option<&ServiceId>,
+    ) -> Option<String> {
         let drivers = self.plane.all_drivers();
         let shown: Vec<_> = drivers
             .iter()
             .map(|(_, driver)| Arc::clone(&driver.status.borrow()))
             .collect();
         let mut claims = capacity::claims(shown.iter().map(|status| &status.row));
+        let machine = &self.plane.config.machine;
+        let kept_free = job::kept_free(machine, &claims, &self.waiting(), &made);
         let runs = capacity::runs(&self.shelves).into_iter();
-        claims.extend(runs.filter(|claim| match &claim.holder {
+        claims.extend(runs.chain(kept_free).filter(|claim| match &claim.holder {
             Holder::Run(id, _) => Some(id) != leaving,
             Holder::Service(_) => true,
         }));
-        shortage(&self.plane.config.machine, &claims, &[run])
+        shortage(machine, &claims, &[run])
+    }
+
+    /// The runs that were seen to wait.
+    fn waiting(&self) -> Vec<Waiting> {
+        let all = self.waiting.iter().filter_map(|((id, run), since)| {
+            let run = self.shelves.get(id)?.run(*run)?;
+            let spec = run.spec.as_ref()?;
+            Some(Waiting {
+                made: made(id, run),
+                claim: Claim::of_run(id.clone(), Some(run.run), &spec.service),
+                waits_ms: ms(since.elapsed()),
+            })
+        });
+        all.collect()
     }
 
     /// A run as the model sees it.
@@ -561,7 +588,8 @@ impl Runner {
         let replaces = job.is_some_and(|job| job.concurrency == Concurrency::Replace);
         // What is due waits for room; whoever asks for a run is told that there is none.
         let claim = Claim::of_run(id.clone(), None, &new.spec.service);
-        if let Some(text) = self.shortage(claim, Some(&id).filter(|_| replaces)) {
+        let last = (u64::MAX, id.clone(), RunId(u32::MAX));
+        if let Some(text) = self.shortage(claim, last, Some(&id).filter(|_| replaces)) {
             return Err(capacity::does_not_fit(text));
         }
         if replaces {
@@ -666,6 +694,11 @@ impl Runner {
 }
 
 /// Whoever asked may have gone.
+/// When a run was made, and which it is: the order of their coming.
+fn made(id: &ServiceId, run: &RunRow) -> (u64, ServiceId, RunId) {
+    (run.made_ms, id.clone(), run.run)
+}
+
 fn reply_to<T>(reply: oneshot::Sender<T>, answer: T) {
     let _ = reply.send(answer);
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use layby_model::capacity::Claim;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::capacity;
 use crate::deploy::current;
@@ -30,7 +31,7 @@ pub(super) async fn out(
     replicas: u32,
 ) -> Result<Option<Carried>, StoreError> {
     // Nobody else may be given what this takes, until it is written.
-    let Ok(_turn) = tokio::time::timeout(TURN, plane.deploys.lock()).await else {
+    let Some(_turn) = turn(&plane.deploys).await else {
         return Ok(None);
     };
     let (replicas, short) = match replicas > row.replicas {
@@ -61,4 +62,25 @@ pub(super) async fn out(
         let _ = driver.requests.try_send(request);
     }
     Ok(Some(carried))
+}
+
+/// The turn among those who ask for room; `None`: somebody else has it for long.
+async fn turn(turns: &Mutex<()>) -> Option<MutexGuard<'_, ()>> {
+    tokio::time::timeout(TURN, turns.lock()).await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_deploy_that_takes_long_is_waited_for_no_longer_than_other_services_can_bear() {
+        let turns = Mutex::new(());
+        let deploy = turns.lock().await;
+        let begun = tokio::time::Instant::now();
+        assert!(turn(&turns).await.is_none());
+        assert!(begun.elapsed() >= TURN);
+        drop(deploy);
+        assert!(turn(&turns).await.is_some());
+    }
 }

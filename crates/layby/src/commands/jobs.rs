@@ -219,15 +219,8 @@ async fn run_now(client: &Client, name: &str, detach: bool) -> Result<()> {
         return Ok(());
     }
     let path = format!("{path}/runs/{number}");
-    let query = [("follow", "true".to_owned())];
-    let mut lines = client.get_lines(&format!("{path}/logs"), &query).await?;
-    while let Some(line) = lines.next::<LogView>().await? {
-        match line.stream.as_str() {
-            "stderr" => tell!("{}", line.text),
-            _ => say!("{}", line.text),
-        }
-    }
-    let over: RunView = client.get(&path, &[]).await?;
+    let over = follow(client, &path).await;
+    let over = over.map_err(|error| goes_on(&error, &format!("{app}/{job}"), number))?;
     let code = over.exit.and_then(|exit| u8::try_from(exit.code).ok());
     let code = match over.state {
         RunState::Succeeded => return Ok(()),
@@ -247,6 +240,30 @@ async fn run_now(client: &Client, name: &str, detach: bool) -> Result<()> {
         show::text(&over.state)
     );
     Err(Passed(code).into())
+}
+
+/// Prints what a run writes until it is over, and gives how it then stands.
+async fn follow(client: &Client, path: &str) -> Result<RunView> {
+    let query = [("follow", "true".to_owned())];
+    let mut lines = client.get_lines(&format!("{path}/logs"), &query).await?;
+    while let Some(line) = lines.next::<LogView>().await? {
+        match line.stream.as_str() {
+            "stderr" => tell!("{}", line.text),
+            _ => say!("{}", line.text),
+        }
+    }
+    client.get(path, &[]).await
+}
+
+/// What is said where a run could not be followed to its end, as when the node goes in the midst of it.
+fn goes_on(error: &anyhow::Error, name: &str, run: u32) -> anyhow::Error {
+    let code = error
+        .downcast_ref()
+        .map_or(Code::Failed, |exit: &Exit| exit.code);
+    let message = format!(
+        "{error:#}; run {run} of {name} goes on all the same: `layby job logs {name} {run} --follow` tells how, once a node runs"
+    );
+    Exit::new(code, message).into()
 }
 
 /// Prints what a run wrote.
