@@ -229,6 +229,7 @@ impl Node {
             machine: layby_model::capacity::Machine {
                 memory_bytes: 8 << 30,
                 cpu_milli: 4_000,
+                addresses: 253,
             },
             sample_every: std::time::Duration::from_secs(15),
         };

@@ -2,15 +2,15 @@
 
 use axum::http::StatusCode;
 use layby_model::ServiceId;
-use layby_model::capacity::{self, Claim, idle_limits, shortage};
-use layby_model::spec::ServiceSpec;
+use layby_model::capacity::{self, Claim, idle_limits, short_of_addresses, shortage};
+use layby_model::spec::{ServiceSpec, Strategy};
 
 use crate::api::types::Problem;
 use crate::config::ControlConfig;
 use crate::deploy::current;
 use crate::jobs::Shelves;
 use crate::plane::Plane;
-use crate::store::Row;
+use crate::store::{NewRevision, Row};
 
 /// What the services that are enabled keep to themselves.
 pub(crate) fn claims<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec<Claim> {
@@ -49,6 +49,42 @@ pub(crate) fn check<'a>(
     let mut claims = claims(rows);
     claims.extend(runs(&plane.jobs.shown().shelves));
     match shortage(&plane.config.machine, &claims, &asked) {
+        None => Ok(()),
+        Some(text) => Err(does_not_fit(text)),
+    }
+}
+
+/// Refuses revisions for whose replicas their networks have too few addresses while those of before stand beside them.
+///
+/// # Errors
+/// 409 `does-not-fit`.
+pub(crate) fn check_rollouts(
+    plane: &Plane,
+    rows: &[Row],
+    revisions: &[NewRevision],
+) -> Result<(), Problem> {
+    let asked = revisions.iter().filter_map(|new| {
+        let row = rows.iter().find(|row| row.service == new.service);
+        let enabled = row.is_none_or(|row| row.enabled) || new.enables;
+        let spec = &new.spec.service;
+        if !enabled || spec.job.is_some() || spec.replicas == 0 {
+            return None;
+        }
+        let replicas = replicas(rows, &new.service, spec, new.unscale);
+        let mut claim = Claim::of(new.service.clone(), spec, replicas);
+        let stays = |row: &&Row| {
+            let live = row.live.as_ref().map(|live| &live.spec.service.networks);
+            row.enabled && live == Some(&spec.networks)
+        };
+        if spec.strategy != Strategy::StopFirst {
+            claim.beside = row.filter(stays).map_or(0, |row| row.replicas);
+        }
+        Some(claim)
+    });
+    let asked: Vec<Claim> = asked.collect();
+    let mut claims = claims(rows);
+    claims.extend(runs(&plane.jobs.shown().shelves));
+    match short_of_addresses(&plane.config.machine, &claims, &asked) {
         None => Ok(()),
         Some(text) => Err(does_not_fit(text)),
     }
@@ -96,7 +132,9 @@ pub(crate) fn most(
 pub(crate) fn replicas(rows: &[Row], id: &ServiceId, spec: &ServiceSpec, unscale: bool) -> u32 {
     let row = rows.iter().find(|row| row.service == *id);
     let scale = row.and_then(|row| row.scale).filter(|_| !unscale);
-    scale.unwrap_or_else(|| spec.replicas_beside(row.map(|row| row.replicas)))
+    // One that was off begins with as many as a new one.
+    let on = row.filter(|row| row.enabled);
+    scale.unwrap_or_else(|| spec.replicas_beside(on.map(|row| row.replicas)))
 }
 
 /// Warnings of limits that limit nothing on this machine.

@@ -233,6 +233,7 @@ impl Embedded {
             // Where it cannot be read, nothing is refused for want of it.
             memory_bytes: memory.unwrap_or(u64::MAX),
             cpu_milli: cores as u64 * 1000,
+            addresses: layby_net::APP_ADDRESSES,
         }
     }
 

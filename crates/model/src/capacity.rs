@@ -3,9 +3,13 @@
 //! A service keeps, for each of its replicas, the memory that it asks for, else that of its power; and the CPU that it asks
 //! for. What a power gives of CPU is a most, and shared. Who sleeps may wake, and counts; who is disabled does not. A run of a
 //! job keeps the same for each attempt that may go on at a time, from when it begins until it is over; one that waits keeps
-//! nothing.
+//! nothing. Each of them needs an address of its network as well.
+
+mod addresses;
 
 use std::fmt;
+
+pub use addresses::short_of_addresses;
 
 use crate::job::RunId;
 use crate::names::ServiceId;
@@ -22,6 +26,8 @@ pub struct Machine {
     pub memory_bytes: u64,
     /// Its CPU, in thousandths of a core.
     pub cpu_milli: u64,
+    /// How many replicas can be in the same networks of an app.
+    pub addresses: u32,
 }
 
 /// Who keeps something to itself.
@@ -54,6 +60,10 @@ pub struct Claim {
     pub memory_bytes: u64,
     /// CPU of each, in thousandths of a core.
     pub cpu_milli: u64,
+    /// The networks of its app that they are in, by the name of their range.
+    pub network: String,
+    /// So many replicas of before stand beside them there until they are ready.
+    pub beside: u32,
 }
 
 impl Claim {
@@ -79,7 +89,10 @@ impl Claim {
             let before = spec.init.iter().filter_map(|c| of(usize::MAX, c)).max();
             together.max(before.unwrap_or(0))
         };
+        let (Holder::Service(id) | Holder::Run(id, _)) = &holder;
         Self {
+            network: spec.networks.key(&id.app),
+            beside: 0,
             holder,
             replicas,
             memory_bytes: sum(&|n, container| {
@@ -166,7 +179,9 @@ pub fn shortage(machine: &Machine, claims: &[Claim], asked: &[Claim]) -> Option<
         let sum = kept.saturating_add(new);
         (sum > there && sum > before).then(|| told(thing, there, kept, new, &others, asked))
     };
-    let all: Vec<String> = THINGS.into_iter().filter_map(short).collect();
+    let all: Vec<String> = (THINGS.into_iter().filter_map(short))
+        .chain(short_of_addresses(machine, claims, asked))
+        .collect();
     (!all.is_empty()).then(|| all.join("; "))
 }
 
@@ -277,6 +292,7 @@ mod tests {
     const MACHINE: Machine = Machine {
         memory_bytes: 8 * GIB,
         cpu_milli: 2_000,
+        addresses: 2_000,
     };
 
     fn id(name: &str) -> ServiceId {
@@ -285,6 +301,8 @@ mod tests {
 
     fn claim(name: &str, replicas: u32, memory_bytes: u64, cpu_milli: u64) -> Claim {
         Claim {
+            network: id(name).app.to_string(),
+            beside: 0,
             holder: Holder::Service(id(name)),
             replicas,
             memory_bytes,

@@ -24,3 +24,4 @@ mod watch;
 
 pub use error::Error;
 pub use network::{AppAliases, AppNames, Attachment, Network, NetworkConfig};
+pub use subnet::APP_ADDRESSES;

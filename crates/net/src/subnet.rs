@@ -8,8 +8,10 @@ use std::str::FromStr;
 
 /// The length of the prefix of a node's range.
 pub(crate) const NODE_PREFIX: u8 = 16;
-/// The length of the prefix of one app's subnet: 253 replicas.
+/// The length of the prefix of one app's subnet.
 pub(crate) const APP_PREFIX: u8 = 24;
+/// How many replicas have an address in one: all but network, bridge and broadcast.
+pub const APP_ADDRESSES: u32 = (1 << (32 - APP_PREFIX)) - 3;
 /// The length of the prefix of the virtual range: 4,096 addresses.
 const VIRTUAL_PREFIX: u8 = 20;
 /// How many apps a node can have: all /24s that are not in the virtual range.
@@ -201,7 +203,7 @@ mod tests {
     #[test]
     fn replicas_get_all_addresses_but_three() {
         let subnet = subnet("10.9.16.0/24");
-        assert_eq!(subnet.hosts(), 253);
+        assert_eq!((subnet.hosts(), APP_ADDRESSES), (253, 253));
         assert_eq!(subnet.gateway(), Ipv4Addr::new(10, 9, 16, 1));
         assert_eq!(subnet.host(0), Ipv4Addr::new(10, 9, 16, 2));
         assert_eq!(subnet.host(252), Ipv4Addr::new(10, 9, 16, 254));

@@ -18,6 +18,7 @@ use crate::driver::{Request, Status, rolling};
 use crate::jobs;
 use crate::plane::Plane;
 use crate::prune;
+use crate::scaling;
 use crate::secrets::{self, NewValue};
 use crate::store::{NewRevision, Row};
 use crate::tokens::Rights;
@@ -36,6 +37,21 @@ pub(crate) struct Committed {
     /// What is told of the canary whose place this takes.
     pub(crate) ended_canary: Option<String>,
     pub(crate) status: watch::Receiver<Arc<Status>>,
+}
+
+impl Committed {
+    /// A service that was disabled and comes back as its `row` is.
+    pub(super) fn back(row: &Row, status: watch::Receiver<Arc<Status>>) -> Self {
+        Self {
+            service: row.service.clone(),
+            revision: rolling(row).then_some(row.target.id),
+            is_disabled: false,
+            comes_back: true,
+            generation: row.generation,
+            ended_canary: None,
+            status,
+        }
+    }
 }
 
 /// An app that is to be deployed.
@@ -125,6 +141,7 @@ async fn replace(
     let services: Vec<ServiceId> = services.map(|new| new.service.clone()).collect();
     let has_jobs = services.len() < revisions.len();
     let (changed, same) = sort(plane, &rows, revisions).await?;
+    capacity::check_rollouts(plane, &rows, &changed)?;
     let makers = changed.iter().filter(is_service);
     let makers: Vec<String> = makers.map(|new| new.made_by.clone()).collect();
 
@@ -133,7 +150,7 @@ async fn replace(
         false => plane.store.deploy(changed).await?,
     };
     // From here on what is written is told, whatever else goes wrong.
-    let back = enable(plane, same).await;
+    let back = enable(plane, &rows, same).await;
     let leaving = whole::withdraw_in_turn(plane, turn, orphans, by).await;
     if has_jobs {
         plane.jobs.reload().await;
@@ -243,10 +260,14 @@ pub(super) fn has_ended(plane: &Plane, service: &ServiceId) -> bool {
 }
 
 /// Switches those on of what does not change that are to run; gives the rows of those that were off.
-async fn enable(plane: &Plane, same: Vec<NewRevision>) -> Result<Vec<Row>, Problem> {
+async fn enable(plane: &Plane, rows: &[Row], same: Vec<NewRevision>) -> Result<Vec<Row>, Problem> {
     let back = same.into_iter();
     let back = back.filter(|new| new.enables && new.spec.service.job.is_none());
-    let back: Vec<ServiceId> = back.map(|new| new.service).collect();
+    let back = back.map(|new| {
+        let row = rows.iter().find(|row| row.service == new.service);
+        (new.service, row.and_then(scaling::anew))
+    });
+    let back: Vec<_> = back.collect();
     match back.is_empty() {
         true => Ok(Vec::new()),
         false => Ok(plane.store.switch(back, true).await?),

@@ -13,18 +13,22 @@ use super::commit::tell_driver;
 use super::outcome::SLACK;
 use super::progress::{Progress, counts};
 use super::switch::{disable, switch};
-use super::{EVENTS, current, finish};
+use super::{Committed, EVENTS, current, finish, outcome};
 use crate::api::Who;
-use crate::api::types::{Event, EventKind, Outcome, Problem};
+use crate::api::types::{Event, EventKind, Failure, Outcome, Problem};
 use crate::capacity;
 use crate::driver::{Status, rolling};
 use crate::plane::Plane;
 use crate::store::Row;
 
-/// Gives a service so many replicas, whatever its manifest says; `None`: as many as that says.
+/// The exit code of what failed, and left what was there before.
+const KEPT: i32 = 3;
+
+/// Gives a service so many replicas, whatever its manifest says; `None`: as many as that says. One that is disabled is
+/// enabled by that, 0 disables it.
 ///
 /// # Errors
-/// There is no such service, it is disabled or on its way out, or so many do not fit into the machine.
+/// There is no such service, it is on its way out, or so many do not fit into the machine.
 pub(crate) async fn change(
     plane: Arc<Plane>,
     id: &ServiceId,
@@ -42,12 +46,20 @@ pub(crate) async fn change(
     }
     let (task_plane, id, who) = (Arc::clone(&plane), id.clone(), who.clone());
     let work = async move { write(&task_plane, &id, replicas, &who).await };
-    let (row, changed, status) = plane.carry_out(work).await?;
+    let Written {
+        row,
+        change,
+        status,
+    } = plane.carry_out(work).await?;
     let (events, stream) = mpsc::channel(EVENTS);
     plane.spawn(async move {
-        let code = match changed {
-            true => wait(&row, status, detach, &events).await,
-            false => {
+        let code = match change {
+            // It never was live: that it is then is what counts.
+            Change::Back if rolling(&row) => {
+                outcome::wait(vec![Committed::back(&row, status)], detach, &events).await
+            }
+            Change::Back | Change::Scaled => wait(&row, status, detach, &events).await,
+            Change::None => {
                 let shown = Arc::clone(&status.borrow());
                 tell(&shown, Outcome::Unchanged, &events).await;
                 0
@@ -96,13 +108,30 @@ async fn off(
     Ok(stream)
 }
 
+/// What was written.
+struct Written {
+    row: Row,
+    change: Change,
+    status: watch::Receiver<Arc<Status>>,
+}
+
+/// What a service has otherwise.
+enum Change {
+    /// Nothing, but whose word it is.
+    None,
+    /// Another number of replicas.
+    Scaled,
+    /// It was disabled.
+    Back,
+}
+
 /// Writes it, and tells the driver and who listens; nothing is written where it is so already.
 async fn write(
     plane: &Arc<Plane>,
     id: &ServiceId,
     scale: Option<u32>,
     who: &Who,
-) -> Result<(Row, bool, watch::Receiver<Arc<Status>>), Problem> {
+) -> Result<Written, Problem> {
     let _turn = plane.deploys.lock().await;
     let rows = plane.store.services().await?;
     let row = rows.iter().find(|row| row.service == *id);
@@ -112,31 +141,49 @@ async fn write(
     if row.removing {
         return Err(Problem::conflict(format!("{id} is being taken down")));
     }
-    if !row.enabled {
-        return Err(Problem::conflict(format!("{id} is disabled"))
-            .hint(format!("enable it first: `layby enable {id}`")));
-    }
     let spec = &current(row).1.spec.service;
-    let by_manifest = || spec.replicas_beside(Some(row.replicas)).max(1);
-    let replicas = scale.unwrap_or_else(by_manifest);
-    capacity::check(plane, &rows, [(id.clone(), spec, replicas)])?;
-    if (row.scale, row.replicas) == (scale, replicas) {
-        return Ok((row.clone(), false, driver.status));
+    if !row.enabled && scale.is_none() && spec.replicas == 0 && spec.autoscale.is_none() {
+        let text = format!("{id} is disabled, and its manifest says that it has no replicas");
+        return Err(Problem::conflict(text).hint(format!("give it some: `layby scale {id} 1`")));
     }
-    let changed = row.replicas != replicas;
+    let on = Some(row.replicas).filter(|_| row.enabled);
+    let replicas = scale.unwrap_or_else(|| spec.replicas_beside(on).max(1));
+    capacity::check(plane, &rows, [(id.clone(), spec, replicas)])?;
+    if row.enabled && (row.scale, row.replicas) == (scale, replicas) {
+        return Ok(Written {
+            row: row.clone(),
+            change: Change::None,
+            status: driver.status,
+        });
+    }
+    let change = match (row.enabled, row.replicas == replicas) {
+        (false, _) => Change::Back,
+        (true, false) => Change::Scaled,
+        (true, true) => Change::None,
+    };
     let written = plane.store.scale(row, scale, replicas).await?;
     let row = written.ok_or_else(|| Problem::changed_meanwhile(id))?;
     tell_driver(plane, row.clone()).await;
-    if changed {
-        let text = match row.replicas {
-            1 => "scaled to 1 replica".to_owned(),
-            n => format!("scaled to {n} replicas"),
-        };
-        plane
-            .events
-            .of(id, EventKind::Scaled, text, Some(&who.name));
+    let to = match row.replicas {
+        1 => "scaled to 1 replica".to_owned(),
+        n => format!("scaled to {n} replicas"),
+    };
+    let told = match change {
+        Change::None => None,
+        Change::Scaled => Some((EventKind::Scaled, to)),
+        Change::Back => Some((EventKind::Enabled, format!("is enabled: {to}"))),
+    };
+    if let Some((kind, text)) = told {
+        plane.events.of(id, kind, text, Some(&who.name));
     }
-    Ok((row, changed, driver.status))
+    if matches!(change, Change::Back) {
+        plane.desk.pushed(); // what was pushed meanwhile was not for it
+    }
+    Ok(Written {
+        row,
+        change,
+        status: driver.status,
+    })
 }
 
 /// Waits until there are as many as were asked for, telling how it goes; gives the exit code.
@@ -167,9 +214,15 @@ async fn wait(
             tell(&shown, Outcome::Scaled, events).await;
             return 0;
         }
+        if let Some(failure) = failure(&shown).filter(|_| heard) {
+            tell_with(&shown, Outcome::Kept, Some(failure), events).await;
+            return KEPT;
+        }
         if heard {
             let counts = counts_of(&shown);
-            let answer = shown.last_answer.as_deref();
+            let live = RevisionId(shown.detail.view.revision);
+            let told = shown.ends.iter().find_map(|end| end.told(live));
+            let answer = shown.last_answer.as_deref().or(told.as_deref());
             let (text, again) = progress.tell(counts, answer, Instant::now());
             until = until.min(again);
             if let Some(text) = text {
@@ -218,12 +271,37 @@ fn counts_of(status: &Status) -> String {
     }
 }
 
+/// Why there will not be as many as were asked for: starts of those that are missing come to nothing again and again. A
+/// rollout that goes on has its own end.
+fn failure(status: &Status) -> Option<Failure> {
+    let row = &status.row;
+    let live = row.live.as_ref().filter(|_| !rolling(row))?;
+    let why = status.ends.iter().find_map(|end| end.gives_up(live.id))?;
+    let ready = status.detail.view.replicas_ready;
+    let reason = format!("{ready} of {} replicas are ready; {why}", row.replicas);
+    let mut failure = Failure::plain(live.id, reason, 1);
+    let id = &row.service;
+    failure.hint = Some(format!(
+        "it is tried on; scale it down again, or see `layby status {id}` and `layby logs {id}`"
+    ));
+    Some(failure)
+}
+
 async fn tell(status: &Status, outcome: Outcome, events: &mpsc::Sender<Event>) {
+    tell_with(status, outcome, None, events).await;
+}
+
+async fn tell_with(
+    status: &Status,
+    outcome: Outcome,
+    failure: Option<Failure>,
+    events: &mpsc::Sender<Event>,
+) {
     let service = status.detail.view.clone();
     let event = Event::Service {
         service,
         outcome,
-        failure: None,
+        failure,
     };
     let _ = events.send(event).await;
 }

@@ -12,8 +12,8 @@ use super::{Committed, EVENTS, current, finish, outcome};
 use crate::api::Who;
 use crate::api::types::{Event, EventKind, Problem, ServiceView};
 use crate::capacity;
-use crate::driver::rolling;
 use crate::plane::Plane;
+use crate::scaling;
 use crate::store::Row;
 
 /// Disables a service, also while it rolls, and gives it when its last replica is gone. One that is disabled stays so.
@@ -59,15 +59,9 @@ pub(crate) async fn enable(
 ) -> Result<mpsc::Receiver<Event>, Problem> {
     let (row, changed) = switch(&plane, id, true, who).await?;
     let driver = plane.driver(id).ok_or_else(|| Problem::no_service(id))?;
-    let rolls = rolling(&row).then_some(row.target.id);
     let committed = Committed {
-        service: id.clone(),
-        revision: rolls,
-        is_disabled: false,
         comes_back: changed,
-        generation: row.generation,
-        ended_canary: None,
-        status: driver.status,
+        ..Committed::back(&row, driver.status)
     };
     // What was pushed meanwhile was not for it.
     plane.desk.pushed();
@@ -83,7 +77,10 @@ pub(crate) async fn enable(
 async fn check_fits(plane: &Plane, id: &ServiceId) -> Result<(), Problem> {
     let rows = plane.store.services().await?;
     let row = rows.iter().find(|row| row.service == *id && !row.enabled);
-    let asked = row.map(|row| (id.clone(), &current(row).1.spec.service, row.replicas));
+    let asked = row.map(|row| {
+        let replicas = scaling::anew(row).unwrap_or(row.replicas);
+        (id.clone(), &current(row).1.spec.service, replicas)
+    });
     capacity::check(plane, &rows, asked)
 }
 
@@ -111,10 +108,13 @@ pub(super) async fn switch_in_turn(
     enabled: bool,
     who: &Who,
 ) -> Result<(Row, bool), Problem> {
+    let mut replicas = None;
     if enabled {
         check_fits(plane, id).await?;
+        replicas = (plane.store.service(id).await?).and_then(|row| scaling::anew(&row));
     }
-    if let Some(row) = plane.store.switch(vec![id.clone()], enabled).await?.pop() {
+    let switched = vec![(id.clone(), replicas)];
+    if let Some(row) = plane.store.switch(switched, enabled).await?.pop() {
         let (kind, text) = match enabled {
             true => (EventKind::Enabled, "is enabled"),
             false => (EventKind::Disabled, "is disabled"),

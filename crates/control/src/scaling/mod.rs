@@ -73,6 +73,12 @@ pub(crate) fn policy(row: &Row) -> Option<&Autoscale> {
     policy.filter(|_| row.scale.is_none())
 }
 
+/// How many replicas a service begins with that comes back after it was off, where what it has to do scales it: the fewest,
+/// as after a rest. `None`: as many as it had.
+pub(crate) fn anew(row: &Row) -> Option<u32> {
+    policy(row).map(Autoscale::floor)
+}
+
 /// A service that is looked at.
 struct Scaled {
     policy: Autoscale,

@@ -237,22 +237,28 @@ impl Store {
         .await
     }
 
-    /// Switches services on or off, all at once. Gives the rows of those for which that is a change; one on its way out is
-    /// left alone.
+    /// Switches services on or off, all at once, each with so many replicas if a number is given. Gives the rows of those for
+    /// which that is a change; one on its way out is left alone.
     pub(crate) async fn switch(
         &self,
-        ids: Vec<ServiceId>,
+        ids: Vec<(ServiceId, Option<u32>)>,
         enabled: bool,
     ) -> Result<Vec<Row>, StoreError> {
         self.call(move |db| {
             let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let mut rows = Vec::new();
-            for id in &ids {
+            for (id, replicas) in &ids {
                 let generation = next_generation(&tx)?;
                 let changed = tx.execute(
-                    "UPDATE services SET enabled = ?3, generation = ?4
+                    "UPDATE services SET enabled = ?3, generation = ?4, replicas = ifnull(?5, replicas)
                      WHERE app = ?1 AND service = ?2 AND enabled <> ?3 AND NOT removing",
-                    params![id.app.as_str(), id.service.as_str(), enabled, generation],
+                    params![
+                        id.app.as_str(),
+                        id.service.as_str(),
+                        enabled,
+                        generation,
+                        replicas
+                    ],
                 )?;
                 if changed == 1 {
                     rows.extend(read(&tx, id)?);
@@ -322,10 +328,8 @@ fn insert_revision(tx: &Transaction<'_>, new: &NewRevision, now: &str) -> rusqli
     let revision = newest.unwrap_or(0) + 1;
     let before = read(tx, &new.service)?;
     let enabled = enabled_after(before.as_ref(), &new.spec.service, new.enables);
-    let replicas = new
-        .spec
-        .service
-        .replicas_beside(before.as_ref().map(|row| row.replicas));
+    let on = before.as_ref().filter(|row| row.enabled);
+    let replicas = new.spec.service.replicas_beside(on.map(|row| row.replicas));
     let share = new.share.as_ref().map(serde_json::to_string).transpose();
     let share = share.map_err(unreadable)?;
     let address = match newest {

@@ -8,8 +8,8 @@ use super::rows::{next_generation, read};
 use super::{Row, Store, StoreError};
 
 impl Store {
-    /// Writes how many replicas a service is to have, and whether that is by hand; gives the row as it then is.
-    /// `None`: another revision counts by now than in this row.
+    /// Writes how many replicas a service is to have, and whether that is by hand; it is enabled by that. Gives the row as it
+    /// then is. `None`: another revision counts by now than in this row.
     pub(crate) async fn scale(
         &self,
         row: &Row,
@@ -29,7 +29,7 @@ impl Store {
             }
             let (id, generation) = (row.service, next_generation(&tx)?);
             tx.execute(
-                "UPDATE services SET scale = ?3, replicas = ?4, generation = ?5 WHERE app = ?1 AND service = ?2",
+                "UPDATE services SET scale = ?3, replicas = ?4, generation = ?5, enabled = 1 WHERE app = ?1 AND service = ?2",
                 params![
                     id.app.as_str(),
                     id.service.as_str(),

@@ -575,6 +575,7 @@ async fn start(
         machine: layby_model::capacity::Machine {
             memory_bytes: 8 << 30,
             cpu_milli: 4_000,
+            addresses: 253,
         },
         sample_every,
     };
