@@ -289,6 +289,7 @@ async fn wait(
             let late = match way(worker, &state.id) {
                 Some(Way::Unhealthy) => Unserved::Unhealthy,
                 Some(Way::Serve(_)) if !all_refuse => Unserved::Busy,
+                Some(Way::Ending) => Unserved::Stopping,
                 Some(Way::Serve(_) | Way::Hold | Way::Refuse | Way::Disabled) | None => {
                     Unserved::Late
                 }
