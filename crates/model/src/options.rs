@@ -78,8 +78,12 @@ pub struct SandboxOptions {
     /// ExternalName).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub elsewhere: BTreeMap<String, String>,
-    /// Name servers instead of Layby's own; names of services are not known to them.
+    /// Name servers that Layby's own asks instead of the machine's, for names that are of nobody here; from where the
+    /// containers are, so that `127.0.0.1` is theirs.
     pub dns: Vec<String>,
+    /// They are asked after the machine's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dns_after_machines: bool,
     /// Domains to look short names up in (`search` of resolv.conf(5)).
     pub dns_search: Vec<String>,
     /// Options of the resolver (`options` of resolv.conf(5)).

@@ -22,6 +22,7 @@ mod subnet;
 mod survey;
 mod watch;
 
+pub use dns::NameServers;
 pub use error::Error;
 pub use network::{AppAliases, AppNames, Attachment, Network, NetworkConfig};
 pub use subnet::APP_ADDRESSES;

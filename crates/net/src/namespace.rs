@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
 
 use crate::Error;
@@ -28,6 +28,11 @@ pub(crate) fn enter_new(path: &Path) -> Result<(), Error> {
         "bind a network namespace to {}",
         path.display()
     )))
+}
+
+/// Moves the calling thread into the network namespace that is bound to `path`. The thread must end after this.
+pub(crate) fn enter(path: &Path) -> io::Result<()> {
+    setns(File::open(path)?, CloneFlags::CLONE_NEWNET).map_err(io::Error::from)
 }
 
 /// Whether a namespace is bound to `path`.

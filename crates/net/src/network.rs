@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use rtnetlink::Handle;
 
 use crate::bridges::Bridges;
 use crate::claims::{Claims, Remembered, file};
-use crate::dns::{Directory, Dns};
+use crate::dns::{Directory, Dns, NameServers, Own};
 use crate::doors::Doors;
 use crate::error::{Collect, Error, whole};
 use crate::fence::{Door, Fence};
@@ -202,8 +202,25 @@ impl Network {
         errors.add(link::remove(&self.fence.names.veth(id)).await);
         errors.add(namespace::remove(&self.netns(id)));
         errors.finish()?;
+        if let Some((_, address)) = self.lock().find(id) {
+            self.dns.own.forget(address);
+        }
         self.lock().free(id);
         self.remove_unused().await
+    }
+
+    /// Asks these for what `id`, which is attached, asks for and nobody here knows; until it is detached. Addresses of the node's
+    /// own range are left out: the question would come back here.
+    pub fn set_name_servers(&self, id: &str, servers: NameServers) {
+        let found = self.lock().find(id);
+        let Some((_, address)) = found.filter(|_| !servers.addresses.is_empty()) else {
+            return;
+        };
+        let (mut servers, node) = (servers, self.fence.node);
+        let is_own = |server: &IpAddr| matches!(server, IpAddr::V4(at) if node.contains(*at));
+        servers.addresses.retain(|server| !is_own(server));
+        let netns = self.netns(id);
+        self.dns.own.set(address, Own { netns, servers });
     }
 
     /// Who is attached, and where.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use layby_model::replica::{ContainerReport, End};
 use layby_model::{ReplicaId, RevisionId, ServiceId};
+use layby_net::NameServers;
 use layby_runtime::protocol;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +48,9 @@ pub(super) struct Record {
     /// The named volumes that it mounts.
     #[serde(default)]
     pub(super) volumes: Vec<String>,
+    /// Its own name servers.
+    #[serde(default)]
+    pub(super) name_servers: NameServers,
     /// That it ended by itself, and was not started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) ended: Option<HasEnded>,
@@ -87,6 +91,7 @@ impl Record {
             generation: 0,
             images: Vec::new(),
             volumes: Vec::new(),
+            name_servers: NameServers::default(),
             ended: None,
         }
     }

@@ -125,6 +125,8 @@ async fn take_over(
     let mut entry = Entry::new(record.service, record.revision, record.generation);
     entry.address = address.map(Into::into);
     entry.volumes = record.volumes;
+    let name = id.to_string();
+    shared.network.set_name_servers(&name, record.name_servers);
     if let Err(why) = find(shared, id, &mut entry).await {
         // One that ended by itself needs no shim to lie there; its task clears the rest away.
         let Some(HasEnded {

@@ -16,7 +16,7 @@ use super::blocking::blocking;
 use super::merge::merge;
 use super::mounts::{self, Place};
 use super::record::{HasEnded, Record};
-use super::sandbox::sandbox as sandbox_of;
+use super::sandbox::{name_servers, sandbox as sandbox_of};
 use super::shim::Shim;
 use super::{Shared, containers, ended};
 use crate::lifecycle::{Action, Actual};
@@ -226,10 +226,12 @@ fn record(id: ReplicaId, entry: &Entry) -> Record {
     let service: ServiceId = entry.service.clone();
     let revision: RevisionId = entry.revision;
     let images = entry.spec.as_ref().map(|spec| spec.images.clone());
+    let name_servers = entry.spec.as_deref().map(name_servers);
     Record {
         generation: entry.generation,
         images: images.unwrap_or_default(),
         volumes: entry.volumes.clone(),
+        name_servers: name_servers.unwrap_or_default(),
         ..Record::new(id, service, revision)
     }
 }
@@ -371,6 +373,8 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
     let network = spec.service.networks.key(&app);
     let attached = async {
         let attached = shared.network.attach(&name, Some(&network)).await;
+        let network = &shared.network;
+        network.set_name_servers(&name, name_servers(&spec));
         attached.map_err(|error| failed(error_chain(&error)))
     };
     // Both to their end: an attachment given up in the midst would leave devices that nobody knows of.

@@ -2,7 +2,7 @@
 
 use layby_model::engine::RunSpec;
 use layby_model::{AppName, ReplicaId};
-use layby_net::Attachment;
+use layby_net::{Attachment, NameServers};
 use layby_runtime::{ContainerConfig, SandboxSpec};
 
 /// `web` is a whole name here: it is asked for as it is, and not first below each domain of `search`.
@@ -34,10 +34,6 @@ pub(super) fn sandbox(
         };
         (address, name.clone())
     }));
-    let dns = match options.dns.is_empty() {
-        true => vec![gateway.to_string()],
-        false => options.dns.clone(),
-    };
     let dns_options = match options.dns_options.is_empty() {
         true => vec![WHOLE_NAMES.to_owned()],
         false => options.dns_options.clone(),
@@ -47,7 +43,8 @@ pub(super) fn sandbox(
         hostname,
         netns,
         hosts,
-        dns,
+        // Those that the service names are asked by that one.
+        dns: vec![gateway.to_string()],
         dns_search: options.dns_search.clone(),
         dns_options,
         sysctls: options.sysctls.clone(),
@@ -57,6 +54,16 @@ pub(super) fn sandbox(
         id_map: shifts_ids(spec).then_some(ids),
         containers,
         ..SandboxSpec::default()
+    }
+}
+
+/// Who is asked for names that the node does not know.
+pub(super) fn name_servers(spec: &RunSpec) -> NameServers {
+    let options = &spec.service.sandbox;
+    let addresses = options.dns.iter();
+    NameServers {
+        addresses: addresses.filter_map(|text| text.parse().ok()).collect(),
+        after_machines: options.dns_after_machines,
     }
 }
 
@@ -112,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_resolved_by_the_bridges_gateway_unless_the_service_says_otherwise() {
+    fn names_are_resolved_by_the_bridges_gateway_which_asks_those_that_the_service_names() {
         let plain = made(&spec());
         assert_eq!((plain.dns[0].as_str(), plain.dns.len()), ("10.0.0.1", 1));
         assert_eq!(plain.dns_options, [WHOLE_NAMES]);
@@ -120,7 +127,11 @@ mod tests {
         let mut own = spec();
         own.service.sandbox.dns_options = vec!["timeout:1".to_owned()];
         own.service.sandbox.dns_search = vec!["example.org".to_owned()];
+        own.service.sandbox.dns = vec!["9.9.9.9".to_owned(), "::1".to_owned()];
+        let servers = name_servers(&own);
         let own = made(&own);
+        assert_eq!(own.dns, plain.dns);
+        assert_eq!((servers.addresses.len(), servers.after_machines), (2, false));
         assert_eq!(own.dns_options, ["timeout:1"]);
         assert_eq!(own.dns_search, ["example.org"]);
     }
@@ -131,7 +142,6 @@ mod tests {
         assert_eq!(plain.hostname, "000000000007");
         let mut own = spec();
         own.service.sandbox.hostname = Some("db".to_owned());
-        own.service.sandbox.dns = vec!["9.9.9.9".to_owned()];
         own.service.sandbox.extra_hosts = vec![
             ("host".to_owned(), HOST_GATEWAY.to_owned()),
             ("other".to_owned(), "1.2.3.4".to_owned()),
@@ -139,7 +149,6 @@ mod tests {
         let own = made(&own);
         let lines: Vec<String> = own.hosts.iter().map(|(a, n)| format!("{a} {n}")).collect();
         assert_eq!(lines, ["10.0.0.5 db", "10.0.0.1 host", "1.2.3.4 other"]);
-        assert_eq!(own.dns, ["9.9.9.9"]);
     }
 
     #[test]

@@ -13,11 +13,11 @@ use crate::tree::{Node, Place, Value, cut};
 
 /// Takes the options of the sandbox off a service.
 pub(crate) fn read(service: &mut Fields, report: &mut Report) -> SandboxOptions {
-    let (dns_at, dns) = (service.place_of("dns"), service.name("dns"));
     let sandbox = SandboxOptions {
         hostname: service.parsed("hostname", report, own_hostname),
         extra_hosts: extra_hosts(service, report),
         dns: texts(service, "dns", report, address),
+        dns_after_machines: false,
         dns_search: texts(service, "dns_search", report, search),
         dns_options: texts(service, "dns_opt", report, resolver_option),
         sysctls: sysctls(service, report),
@@ -27,12 +27,6 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> SandboxOptions 
         host_users: namespace(service, "userns_mode", report),
         elsewhere: BTreeMap::new(),
     };
-    if let (Some(place), false) = (dns_at, sandbox.dns.is_empty()) {
-        let message = format!(
-            "{dns} is asked instead of the node's name server: the app's services are not found by their names"
-        );
-        report.warn(&place, message);
-    }
     namespaces_of_its_own(service, report);
     sandbox
 }

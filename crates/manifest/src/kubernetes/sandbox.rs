@@ -49,37 +49,29 @@ fn host_aliases(pod: &mut Fields, report: &mut Report) -> Vec<(String, String)> 
     hosts
 }
 
+/// Whom a pod asks for names that are of nobody on the node. Those of the app's services are found whatever it says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Policy {
+    /// The machine's name servers, then the pod's own.
+    ClusterFirst,
+    /// The same; of the machine's also the search domains, which is not done here.
+    Default,
+    /// The pod's own alone.
+    Own,
+}
+
 /// `dnsPolicy` and `dnsConfig`.
 fn dns(pod: &mut Fields, sandbox: &mut SandboxOptions, report: &mut Report) {
     let policy_at = pod.place_of("dnsPolicy");
     let name = pod.name("dnsPolicy");
-    let own = pod.parsed("dnsPolicy", report, |text| match text {
-        "ClusterFirst" | "ClusterFirstWithHostNet" => Ok(Some(true)),
-        "None" => Ok(Some(false)),
-        "Default" => Ok(None),
+    let policy = pod.parsed("dnsPolicy", report, |text| match text {
+        "ClusterFirst" | "ClusterFirstWithHostNet" => Ok(Policy::ClusterFirst),
+        "None" => Ok(Policy::Own),
+        "Default" => Ok(Policy::Default),
         _ => Err("ClusterFirst, ClusterFirstWithHostNet, Default or None".to_owned()),
     });
-    if let (Some(place), Some(None)) = (&policy_at, own) {
-        let message = format!(
-            "{name} is taken as ClusterFirst: the names of the app's services are found, and all others as the machine finds them"
-        );
-        report.warn(place, message);
-    }
-    let only_config = own == Some(Some(false));
     if let Some(mut config) = pod.map("dnsConfig", report) {
-        let servers_at = config.place_of("nameservers");
-        let servers = config.parsed_list("nameservers", report, address);
-        match servers_at {
-            Some(_) if only_config => sandbox.dns = servers,
-            Some(place) => report.warn(
-                &place,
-                format!(
-                    "{} is ignored: it counts with the dnsPolicy None only",
-                    config.name("nameservers")
-                ),
-            ),
-            None => {}
-        }
+        sandbox.dns = config.parsed_list("nameservers", report, address);
         sandbox.dns_search = config.parsed_list("searches", report, search);
         let what = format!("an item of {}", config.name("options"));
         for node in config.list("options", report).unwrap_or_default() {
@@ -96,8 +88,21 @@ fn dns(pod: &mut Fields, sandbox: &mut SandboxOptions, report: &mut Report) {
         }
         config.finish(report);
     }
-    if let (Some(place), true, true) = (policy_at, only_config, sandbox.dns.is_empty()) {
-        let message = format!("{name} is None: \"dnsConfig\" must name \"nameservers\"");
-        report.error(&place, message);
+    sandbox.dns_after_machines = policy != Some(Policy::Own) && !sandbox.dns.is_empty();
+    let Some(place) = policy_at else {
+        return;
+    };
+    match policy {
+        Some(Policy::Own) if sandbox.dns.is_empty() => {
+            let message = format!("{name} is None: \"dnsConfig\" must name \"nameservers\"");
+            report.error(&place, message);
+        }
+        Some(Policy::Default) if sandbox.dns_search.is_empty() => {
+            let message = format!(
+                "{name} is Default: the machine's name servers are asked, and its search domains are not taken over; \"searches\" of \"dnsConfig\" name some"
+            );
+            report.warn(&place, message);
+        }
+        Some(Policy::ClusterFirst | Policy::Default | Policy::Own) | None => {}
     }
 }

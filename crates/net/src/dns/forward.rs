@@ -1,17 +1,20 @@
-//! Questions that others can answer: passed on to the machine's resolvers, and their answers back, as they are.
+//! Questions that others can answer: passed on to the machine's resolvers, or to those of who asks, and their answers back, as
+//! they are.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::own::Own;
 use super::resolvers::Resolvers;
+use crate::namespace;
 
 /// So many questions may be on their way at a time, of one bridge and of all.
 const OF_ONE: usize = 64;
@@ -22,6 +25,8 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 const LEAST_TRIES: usize = 2;
 /// The longest answer that is taken over UDP, in bytes.
 const LONGEST_UDP: usize = 16 * 1024;
+/// Where name servers listen.
+const PORT: u16 = 53;
 /// A message's header (RFC 1035, section 4.1.1), and in it: the flag TC, and the response codes SERVFAIL and REFUSED.
 const HEADER: usize = 12;
 const TRUNCATED: u8 = 0x02;
@@ -75,15 +80,14 @@ impl Forwarder {
         })
     }
 
-    /// Asks the resolvers in turn; `None`: none of them answered.
-    pub(crate) async fn ask(&self, question: &[u8], over: Over) -> Option<Vec<u8>> {
-        let servers = {
-            let mut resolvers = self
-                .resolvers
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            resolvers.servers().to_vec()
-        };
+    /// Asks the resolvers in turn, the machine's or somebody's `own`; `None`: none of them answered.
+    pub(crate) async fn ask(
+        &self,
+        question: &[u8],
+        over: Over,
+        own: Option<&Own>,
+    ) -> Option<Vec<u8>> {
+        let servers = self.servers(own);
         let tries = servers.len().max(LEAST_TRIES);
         let mut poor = None;
         for server in servers.iter().cycle().take(tries) {
@@ -95,21 +99,57 @@ impl Forwarder {
                 // Another one may know more.
                 Ok(answer) if matches!(answer[3] & 0x0f, SERVFAIL | REFUSED) => poor = Some(answer),
                 Ok(answer) => return Some(answer),
-                Err(error) => tracing::debug!(%server, %error, "a resolver did not answer"),
+                Err(error) => {
+                    tracing::debug!(server = %server.at, %error, "a resolver did not answer");
+                }
             }
         }
         poor
     }
+
+    fn servers<'a>(&self, own: Option<&'a Own>) -> Vec<Server<'a>> {
+        let machines = match own {
+            Some(own) if !own.servers.after_machines => Vec::new(),
+            Some(_) | None => {
+                let resolvers = self.resolvers.lock();
+                let mut resolvers = resolvers.unwrap_or_else(PoisonError::into_inner);
+                resolvers.servers().to_vec()
+            }
+        };
+        let machines = machines.into_iter().map(|at| Server { at, netns: None });
+        let own = own.into_iter().flat_map(|own| {
+            let addresses = own.servers.addresses.iter();
+            addresses.map(|address| Server {
+                at: SocketAddr::new(*address, PORT),
+                netns: Some(&own.netns),
+            })
+        });
+        machines.chain(own).collect()
+    }
 }
 
-async fn ask_udp(server: SocketAddr, question: &[u8], longest: usize) -> io::Result<Vec<u8>> {
-    let any: IpAddr = match server {
+/// Who is asked, and from where.
+#[derive(Debug, Clone, Copy)]
+struct Server<'a> {
+    at: SocketAddr,
+    /// `None`: from the machine.
+    netns: Option<&'a Path>,
+}
+
+async fn ask_udp(server: Server<'_>, question: &[u8], longest: usize) -> io::Result<Vec<u8>> {
+    let at = server.at;
+    let any: IpAddr = match at {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     // A socket, and so a port, of its own: with the id of the question it is what a forger would have to guess.
-    let socket = UdpSocket::bind((any, 0)).await?;
-    socket.connect(server).await?;
+    let made = made_in(server.netns, move || {
+        let socket = std::net::UdpSocket::bind((any, 0))?;
+        socket.set_nonblocking(true)?;
+        socket.connect(at)?;
+        Ok(socket)
+    });
+    let socket = UdpSocket::from_std(made.await?)?;
     socket.send(question).await?;
     let received = tokio::time::timeout(PATIENCE, async {
         let mut answer = vec![0; LONGEST_UDP];
@@ -132,9 +172,15 @@ async fn ask_udp(server: SocketAddr, question: &[u8], longest: usize) -> io::Res
     }
 }
 
-async fn ask_tcp(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
+async fn ask_tcp(server: Server<'_>, question: &[u8]) -> io::Result<Vec<u8>> {
+    let at = server.at;
+    let made = made_in(server.netns, move || match at {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    });
+    let socket = made.await?;
     let asked = tokio::time::timeout(PATIENCE, async {
-        let mut stream = TcpStream::connect(server).await?;
+        let mut stream = socket.connect(at).await?;
         stream.write_all(&framed(question)).await?;
         let len = stream.read_u16().await?;
         let mut answer = vec![0; usize::from(len)];
@@ -146,6 +192,25 @@ async fn ask_tcp(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
         true => Ok(answer),
         false => Err(io::Error::other("it answered another question")),
     }
+}
+
+/// Makes a socket in a network namespace, where it stays (network_namespaces(7)): on a thread of its own, which ends there.
+async fn made_in<T: Send + 'static>(
+    netns: Option<&Path>,
+    make: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let Some(netns) = netns else {
+        return make();
+    };
+    let (send, receive) = tokio::sync::oneshot::channel();
+    let netns = netns.to_owned();
+    let thread = std::thread::Builder::new().name("dns-netns".to_owned());
+    thread.spawn(move || {
+        // An error means that nobody waits for it any more.
+        let _ = send.send(namespace::enter(&netns).and_then(|()| make()));
+    })?;
+    let made = receive.await;
+    made.unwrap_or_else(|_| Err(io::Error::other("the thread ended early")))
 }
 
 /// A message as it goes over TCP: after its length (RFC 1035, section 4.2.2).

@@ -1,4 +1,5 @@
-//! The name server of the containers: their own app's names, and the machine's resolvers for all else.
+//! The name server of the containers: their own app's names, and for all else the machine's resolvers, or those that the
+//! container has of its own.
 //!
 //! It has a thread of its own, so that a container that asks without end slows nobody but the others that ask. The
 //! fence leads questions from a bridge's port 53 here and lets nobody else in; whose they are is told by their
@@ -6,9 +7,12 @@
 
 mod answer;
 mod forward;
+mod own;
 mod resolvers;
 mod serve;
 
+pub use own::NameServers;
+pub(crate) use own::{Own, OwnServers};
 pub(crate) use resolvers::machines as machines_resolvers;
 
 use std::collections::BTreeMap;
@@ -42,6 +46,8 @@ pub(crate) struct Directory {
 pub(crate) struct Dns {
     /// The port that it listens on, on all addresses.
     pub(crate) port: u16,
+    /// Who is asked for containers that have name servers of their own.
+    pub(crate) own: Arc<OwnServers>,
     directory: watch::Sender<Option<Arc<Directory>>>,
 }
 
@@ -58,14 +64,20 @@ impl Dns {
             .enable_time()
             .build()?;
         let (directory, watched) = watch::channel(None);
+        let own = Arc::new(OwnServers::default());
+        let served = Arc::clone(&own);
         std::thread::Builder::new()
             .name("layby-dns".to_owned())
             .spawn(move || {
-                if let Err(error) = runtime.block_on(serve::serve(udp, tcp, watched)) {
+                if let Err(error) = runtime.block_on(serve::serve(udp, tcp, watched, served)) {
                     tracing::error!("the name server of the containers has ended: {error}");
                 }
             })?;
-        Ok(Self { port, directory })
+        Ok(Self {
+            port,
+            own,
+            directory,
+        })
     }
 
     /// Answers by `directory` from now on.

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::Directory;
 use super::answer::{Alias, Plan, failure, plan};
 use super::forward::{Forwarder, Over, framed};
+use super::own::OwnServers;
 use super::resolvers::RESOLV_CONF;
 
 /// The longest question that is read, in bytes: a name and a few options.
@@ -30,6 +31,7 @@ type Watched = watch::Receiver<Option<Arc<Directory>>>;
 struct Shared {
     directory: Watched,
     forwarder: Forwarder,
+    own: Arc<OwnServers>,
     /// Open TCP connections, by bridge.
     connections: Mutex<BTreeMap<u8, usize>>,
 }
@@ -39,6 +41,7 @@ pub(super) async fn serve(
     udp: std::net::UdpSocket,
     tcp: std::net::TcpListener,
     directory: Watched,
+    own: Arc<OwnServers>,
 ) -> io::Result<()> {
     let udp = Arc::new(UdpSocket::from_std(udp)?);
     let tcp = TcpListener::from_std(tcp)?;
@@ -49,6 +52,7 @@ pub(super) async fn serve(
     let shared = Arc::new(Shared {
         directory,
         forwarder: Forwarder::new(PathBuf::from(RESOLV_CONF)),
+        own,
         connections: Mutex::default(),
     });
     tokio::select! {
@@ -81,7 +85,7 @@ async fn serve_udp(socket: &Arc<UdpSocket>, shared: &Arc<Shared>) {
                     let (socket, shared) = (Arc::clone(socket), Arc::clone(shared));
                     let question = question.to_vec();
                     tokio::spawn(async move {
-                        let asked = shared.ask(&question, alias, Over::Udp(longest)).await;
+                        let asked = shared.ask(peer, &question, alias, Over::Udp(longest)).await;
                         if let Some(answer) = asked.or_else(|| failure(&question)) {
                             let _ = socket.send_to(&answer, peer).await; // who has gone need not be told
                         }
@@ -124,7 +128,7 @@ async fn converse(mut stream: TcpStream, peer: SocketAddr, shared: &Shared) -> i
             Plan::Forward { bridge, alias, .. } => match shared.forwarder.admit(bridge) {
                 None => failure(&question),
                 Some(_admission) => {
-                    let asked = shared.ask(&question, alias, Over::Tcp).await;
+                    let asked = shared.ask(peer, &question, alias, Over::Tcp).await;
                     asked.or_else(|| failure(&question))
                 }
             },
@@ -145,12 +149,20 @@ async fn read(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 }
 
 impl Shared {
-    /// Asks the resolvers; where a name stands for another one, for that.
-    async fn ask(&self, question: &[u8], alias: Option<Alias>, over: Over) -> Option<Vec<u8>> {
+    /// Asks the resolvers of `peer`; where a name stands for another one, for that.
+    async fn ask(
+        &self,
+        peer: SocketAddr,
+        question: &[u8],
+        alias: Option<Alias>,
+        over: Over,
+    ) -> Option<Vec<u8>> {
+        let own = address(peer).and_then(|from| self.own.of(from));
         let Some(alias) = alias else {
-            return self.forwarder.ask(question, over).await;
+            return self.forwarder.ask(question, over, own.as_deref()).await;
         };
-        let found = self.forwarder.ask(&alias.question, over).await?;
+        let asked = self.forwarder.ask(&alias.question, over, own.as_deref());
+        let found = asked.await?;
         let longest = match over {
             Over::Udp(longest) => Some(longest),
             Over::Tcp => None,

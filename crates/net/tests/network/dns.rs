@@ -1,10 +1,10 @@
 //! The name server, asked with `dig`.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::Path;
 
-use layby_net::{AppNames, Network};
+use layby_net::{AppNames, Attachment, NameServers, Network};
 
 use crate::kit::*;
 
@@ -113,8 +113,52 @@ pub(crate) fn what_the_node_does_not_know_is_asked_of_the_machines_resolver(dir:
                 assert_eq!(said.as_deref(), Some("192.0.2.7\n"), "{words}");
             }
         }
+        own_servers(&network, &shop).await;
         network.close().await.expect("closed");
     });
+}
+
+/// One in `shop` asks a name server of its own, and goes on to find what the node knows.
+async fn own_servers(network: &Network, other: &Attachment) {
+    let own = network.attach("own", SHOP).await.expect("attached");
+    let serve = |at: &'static str| {
+        let bound = move || std::net::UdpSocket::bind((at, 53)).expect("bound");
+        let udp = within(&own.netns, bound);
+        std::thread::spawn(move || {
+            let mut question = [0; 512];
+            while let Ok((len, peer)) = udp.recv_from(&mut question) {
+                let mut answer = answer(&question[..len], false);
+                *answer.last_mut().expect("an address") = 9;
+                udp.send_to(&answer, peer).expect("sent");
+            }
+        });
+    };
+    // Only the container itself reaches it.
+    serve("127.0.0.1");
+    let ask = |from: &Attachment, name: &str| {
+        let words = format!("+noedns +notcp +ignore +short {name}");
+        dig(Some(&from.netns), from.gateway, &words).expect("answered")
+    };
+    let set = |addresses: &[IpAddr], after_machines: bool| {
+        let servers = NameServers {
+            addresses: addresses.to_vec(),
+            after_machines,
+        };
+        network.set_name_servers("own", servers);
+    };
+    let mine = IpAddr::from([127, 0, 0, 1]);
+    set(&[own.gateway.into(), mine], false);
+    assert_eq!(ask(&own, "example.org"), "192.0.2.9\n");
+    assert_eq!(ask(other, "example.org"), "192.0.2.7\n");
+    let web = format!("{}\n", virtual_address(network, 1));
+    assert_eq!((ask(&own, "web"), ask(other, "web")), (web.clone(), web));
+    set(&[mine], true);
+    assert_eq!(ask(&own, "example.org"), "192.0.2.7\n");
+    // A question to the node itself would come back.
+    set(&[own.gateway.into()], false);
+    let said = dig(Some(&own.netns), own.gateway, "+notcp example.org").expect("answered");
+    assert!(said.contains("status: SERVFAIL"), "{said}");
+    network.detach("own").await.expect("detached");
 }
 
 /// The answer `192.0.2.7` to a question without options, or a truncated one.
