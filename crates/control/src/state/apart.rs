@@ -10,7 +10,7 @@ use layby_model::secret::SecretValue;
 
 use super::file::{self, STORE};
 use super::lock::Cost;
-use super::{StateError, image_views};
+use super::{StateError, image_views, imported};
 use crate::api::types::{ImportedView, StateView};
 use crate::config::MasterKey;
 use crate::registries::LOGINS;
@@ -108,19 +108,14 @@ pub fn import(
         what: format!("the state could not be put into {}", data_dir.display()),
         source,
     })?;
-    let mut missing = match data_dir.join(IMAGES).exists() {
-        true => image_views(opened.content.images, &*images(data_dir)?),
-        false => super::unseen(opened.content.images),
+    let mut content = opened.content;
+    let needs = std::mem::take(&mut content.images);
+    let needs = match data_dir.join(IMAGES).exists() {
+        true => image_views(needs, &*images(data_dir)?),
+        false => super::unseen(needs),
     };
-    missing.retain(|image| image.size_bytes.is_none());
-    Ok(ImportedView {
-        services: opened.content.services,
-        jobs: opened.content.jobs,
-        loaded: u32::try_from(opened.loaded.len()).unwrap_or(u32::MAX),
-        missing,
-        kept_tokens: Vec::new(),
-        warnings,
-    })
+    let (loaded, kept_tokens) = (opened.loaded.len(), Vec::new());
+    Ok(imported(content, loaded, needs, kept_tokens, warnings))
 }
 
 fn images(data_dir: &Path) -> Result<Arc<Images>, StateError> {

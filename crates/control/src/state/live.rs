@@ -14,7 +14,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::file::{self, Opened, Taken};
 use super::lock::Cost;
-use super::{StateError, image_views};
+use super::{StateError, image_views, imported};
 use crate::api::Who;
 use crate::api::types::{EventKind, ImportedView, Problem, StateView};
 use crate::deploy::{self, images};
@@ -162,23 +162,17 @@ async fn put(
     }
     plane.desk.pushed();
     let store = Arc::clone(&plane.images);
-    let needs = opened.content.images;
+    let mut content = opened.content;
+    let needs = std::mem::take(&mut content.images);
     let views = tokio::task::spawn_blocking(move || image_views(needs, &store)).await;
-    let mut missing = views.unwrap_or_else(|error| {
+    let needs = views.unwrap_or_else(|error| {
         warnings.push(format!(
             "which images are missing could not be found out ({error}): `layby ls` shows what does not run"
         ));
         Vec::new()
     });
-    missing.retain(|image| image.size_bytes.is_none());
-    Ok(ImportedView {
-        services: opened.content.services,
-        jobs: opened.content.jobs,
-        loaded: u32::try_from(opened.loaded.len()).unwrap_or(u32::MAX),
-        missing,
-        kept_tokens: taken.kept_tokens,
-        warnings,
-    })
+    let loaded = opened.loaded.len();
+    Ok(imported(content, loaded, needs, taken.kept_tokens, warnings))
 }
 
 /// Encrypts the secrets of a state with the node's key, if they are not.

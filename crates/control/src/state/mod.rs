@@ -16,7 +16,7 @@ pub(crate) use apart::sweep;
 pub use apart::{check, export, import, look};
 use layby_image::Store as Images;
 
-use crate::api::types::{StateImage, StateView};
+use crate::api::types::{ImportedView, StateImage, StateView};
 use crate::secrets::KeyError;
 use crate::store::{Content, Need, StoreError};
 use lock::MIN_PASSPHRASE;
@@ -72,6 +72,27 @@ pub(crate) fn view(content: Content, images: &Images) -> StateView {
         jobs: content.jobs,
         secrets: content.secrets,
         images: image_views(content.images, images),
+    }
+}
+
+/// What is told of a state that was put in: its `content`, how many images came `loaded` with it, and what became of those that
+/// it `needs`.
+fn imported(
+    content: Content,
+    loaded: usize,
+    needs: Vec<StateImage>,
+    kept_tokens: Vec<String>,
+    warnings: Vec<String>,
+) -> ImportedView {
+    let mut missing = needs;
+    missing.retain(|image| image.size_bytes.is_none());
+    ImportedView {
+        services: content.services,
+        jobs: content.jobs,
+        loaded: u32::try_from(loaded).unwrap_or(u32::MAX),
+        missing,
+        kept_tokens,
+        warnings,
     }
 }
 
