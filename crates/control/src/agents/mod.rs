@@ -8,9 +8,11 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use layby_image::build::agents::Agent;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use self::wire::Call;
 use crate::api::Who;
@@ -108,6 +110,22 @@ impl Link {
     }
 }
 
+impl Lent {
+    /// Ends when no build has had anything of it for so long, or somewhat longer.
+    pub(crate) async fn idle(&self, long: Duration) {
+        let mut since = Instant::now();
+        while since.elapsed() < long {
+            tokio::time::sleep(long / 8).await;
+            // One sender is kept for those who come; builds and their steps have others.
+            let links = self.agents.links();
+            let is_used = links.get(&self.key).is_some_and(|link| link.calls.strong_count() > 1);
+            if is_used {
+                since = Instant::now();
+            }
+        }
+    }
+}
+
 impl Drop for Lent {
     fn drop(&mut self) {
         self.agents.links().remove(&self.key);
@@ -162,5 +180,19 @@ mod tests {
         drop(lent);
         assert!(agents.find(&key, &me).is_err());
         assert!(agents.enter(&me).is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_lends_agents_that_no_build_uses_is_let_go() {
+        let long = Duration::from_millis(20);
+        let agents = Arc::new(Agents::default());
+        let me = Who::root();
+        let lent = agents.enter(&me).map_err(|p| p.detail).expect("room");
+        let link = agents.find(&lent.key, &me).map_err(|p| p.detail);
+        let agent = link.expect("mine").agent(0);
+        let used = tokio::time::timeout(4 * long, lent.idle(long));
+        assert!(used.await.is_err(), "a build has it");
+        drop(agent);
+        lent.idle(long).await;
     }
 }

@@ -9,6 +9,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::net::UnixStream as StdStream;
+use std::pin::pin;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -126,11 +128,13 @@ impl Frame {
 }
 
 /// Carries channels until the connection ends. `calls` are those that begin here; `dial` connects those that begin at the
-/// other end to what stands at a place, if anything does.
+/// other end to what stands at a place, if anything does. `beat` is sent that often: an end that is gone without a word would
+/// never be found out otherwise.
 pub async fn run<D>(
     stream: impl AsyncRead + AsyncWrite + Send + 'static,
     mut calls: mpsc::Receiver<Call>,
     dial: impl Fn(u16) -> D,
+    beat: Option<(Frame, Duration)>,
 ) where
     D: Future<Output = Option<UnixStream>> + Send + 'static,
 {
@@ -140,8 +144,18 @@ pub async fn run<D>(
     let mut incoming = both_ways(stream, waiting, &mut tasks);
     let mut channels = BTreeMap::<u32, mpsc::Sender<Vec<u8>>>::new();
     let mut last = 0;
+    let (beat, every) = match beat {
+        Some((frame, every)) => (Some(frame), every),
+        None => (None, Duration::MAX),
+    };
+    let mut next = pin!(tokio::time::sleep(every));
     loop {
         tokio::select! {
+            () = next.as_mut(), if beat.is_some() => {
+                // Where much waits already, that will show it.
+                let _ = beat.clone().map(|beat| outgoing.try_send(beat));
+                next.set(tokio::time::sleep(every));
+            }
             frame = incoming.recv() => match frame {
                 None => return,
                 Some(Frame::Open { channel, place }) => match enter(&mut channels, channel) {
@@ -314,7 +328,7 @@ mod tests {
     fn link() -> mpsc::Sender<Call> {
         let (near, far) = tokio::io::duplex(100);
         let (calls, called) = mpsc::channel(8);
-        tokio::spawn(run(near, called, |_| async { None }));
+        tokio::spawn(run(near, called, |_| async { None }, None));
         let (_none, nothing) = mpsc::channel(1);
         tokio::spawn(async move {
             let dial = |place: u16| async move {
@@ -330,7 +344,7 @@ mod tests {
                 });
                 (place < 2).then_some(end)
             };
-            run(far, nothing, dial).await;
+            run(far, nothing, dial, None).await;
         });
         calls
     }
@@ -417,7 +431,7 @@ mod tests {
     async fn who_opens_channels_without_end_and_reads_nothing_holds_nothing_of_the_node() {
         let (near, far) = tokio::io::duplex(100);
         let (_none, nothing) = mpsc::channel(1);
-        let node = tokio::spawn(run(near, nothing, |_| async { None }));
+        let node = tokio::spawn(run(near, nothing, |_| async { None }, None));
         let (_unread, mut to) = tokio::io::split(far);
         for channel in 1.. {
             let open = Frame::Open { channel, place: 0 };
@@ -430,11 +444,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_end_that_says_nothing_hears_from_the_other() {
+        let (near, mut far) = tokio::io::duplex(100);
+        let (_none, nothing) = mpsc::channel(1);
+        let key = Frame::Key("k".to_owned());
+        let beat = Some((key.clone(), Duration::from_millis(1)));
+        tokio::spawn(run(near, nothing, |_| async { None }, beat));
+        for _ in 0..3 {
+            assert_eq!(Frame::read(&mut far).await.ok(), Some(key.clone()));
+        }
+    }
+
+    #[tokio::test]
     async fn a_channel_that_is_opened_twice_ends_the_connection() {
         let (near, mut far) = tokio::io::duplex(100);
         let (_none, nothing) = mpsc::channel(1);
         let dial = |_| std::future::pending::<Option<UnixStream>>();
-        let node = tokio::spawn(run(near, nothing, dial));
+        let node = tokio::spawn(run(near, nothing, dial, None));
         for _ in 0..2 {
             let open = Frame::Open {
                 channel: 1,

@@ -109,7 +109,7 @@ pub(crate) async fn lend(client: &Client, sources: &[Source]) -> Result<Lent> {
             let socket = sockets.get(usize::from(place)).cloned();
             async move { guarded(UnixStream::connect(socket?).await.ok()?) }
         };
-        wire::run(stream, calls, dial).await;
+        wire::run(stream, calls, dial, None).await;
     });
     Ok(Lent {
         key,
@@ -146,9 +146,15 @@ async fn ready(source: &Source) -> Result<(PathBuf, Option<OwnAgent>)> {
     Ok((agent.socket(), Some(agent)))
 }
 
-/// An agent of OpenSSH's with some keys, for one build. It ends soon after this process.
+/// What an agent is begun with. It lives until its command ends, and looks for that every 10 s only: so that takes the keys away
+/// as soon as this process has gone, however it went, and the folder with them. `^C` reaches all of a terminal.
+const UNTIL_THE_END: &str =
+    "trap '' INT HUP TERM; cat >/dev/null; ssh-add -qD 2>/dev/null; rm -rf -- \"$1\"";
+
+/// An agent of OpenSSH's with some keys, for one build.
 struct OwnAgent {
-    dir: TempDir,
+    dir: PathBuf,
+    /// With the other end of its input.
     _child: Child,
 }
 
@@ -156,15 +162,14 @@ impl OwnAgent {
     async fn with(keys: &[PathBuf]) -> Result<Self> {
         let dir = TempDir::new().context("cannot make a folder for an SSH agent")?;
         let socket = dir.path().join("agent");
-        // It lives as long as the command that it is given, and that as long as its input is open.
         let begun = Command::new("ssh-agent")
             .arg("-a")
             .arg(&socket)
-            .arg("cat")
+            .args(["sh", "-c", UNTIL_THE_END, "sh"])
+            .arg(dir.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .kill_on_drop(true)
             .spawn();
         let child = begun.map_err(|error| match error.kind() {
             ErrorKind::NotFound => anyhow::anyhow!(
@@ -172,7 +177,6 @@ impl OwnAgent {
             ),
             _ => anyhow::Error::from(error).context("cannot start ssh-agent"),
         })?;
-        let agent = Self { dir, _child: child };
         let there = async {
             while !socket.exists() {
                 tokio::time::sleep(LOOK).await;
@@ -180,6 +184,11 @@ impl OwnAgent {
         };
         let there = tokio::time::timeout(PATIENCE, there).await;
         there.context("ssh-agent does not begin")?;
+        let agent = Self {
+            // From here on the agent's command removes it.
+            dir: dir.keep(),
+            _child: child,
+        };
         // It asks for the passphrase itself, on this terminal.
         let mut added = Command::new("ssh-add");
         added.arg("-q").args(keys).env(VARIABLE, &socket);
@@ -192,7 +201,7 @@ impl OwnAgent {
     }
 
     fn socket(&self) -> PathBuf {
-        self.dir.path().join("agent")
+        self.dir.join("agent")
     }
 }
 

@@ -28,6 +28,11 @@ pub(crate) async fn build(paths: &Paths, client: &Client, options: Build) -> Res
         .map(|text| Source::of_option(text))
         .collect();
     let agents = agents?;
+    for (n, agent) in agents.iter().enumerate() {
+        if agents[..n].iter().any(|other| other.id == agent.id) {
+            bail!("--ssh names the agent {:?} twice", agent.id);
+        }
+    }
     let (mut parcel, mut body, style) = parcel(options)?;
     if !client.answers().await? {
         node::start(paths, client).await?;
