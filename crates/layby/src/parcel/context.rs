@@ -1,11 +1,14 @@
 //! Build contexts: which files of a folder are sent, and sending all of them.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use layby_image::dockerignore::Ignore;
+
+use crate::out::tell;
 
 /// A build context to send: its folder, relative to the manifests', and its Dockerfile in it.
 #[derive(Debug, Clone)]
@@ -20,10 +23,40 @@ pub(crate) struct ContextFolder {
 #[derive(Debug)]
 pub(super) struct Found {
     /// Relative to the context.
-    pub(super) path: String,
+    pub(super) path: OsString,
     /// Of itself, no link followed.
     pub(super) metadata: Metadata,
 }
+
+/// What is in a context.
+#[derive(Debug, Default)]
+pub(super) struct Walked {
+    /// What is sent, sorted by the bytes of the paths.
+    pub(super) found: Vec<Found>,
+    /// Pipes, sockets and devices, which are not.
+    pub(super) left_out: Vec<PathBuf>,
+}
+
+impl Walked {
+    /// Says what is left out though no ignore file says so.
+    pub(super) fn tell(&self) {
+        let mut shown = self.left_out.iter().map(|path| path.display().to_string());
+        let first: Vec<String> = shown.by_ref().take(SHOWN).collect();
+        let more = match shown.count() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        if !first.is_empty() {
+            tell!(
+                "left out of the build context, since a pipe, a socket or a device is no file: {}{more}",
+                first.join(", ")
+            );
+        }
+    }
+}
+
+/// So much of what is left out is named.
+const SHOWN: usize = 3;
 
 impl ContextFolder {
     /// A folder that a build takes files from beside its context.
@@ -38,9 +71,9 @@ impl ContextFolder {
         })
     }
 
-    /// All that is sent, sorted by the bytes of the paths: what its `.dockerignore` does not exclude, and in any case the
+    /// All that is sent: what its `.dockerignore` does not exclude, and in any case the
     /// Dockerfile and the ignore files, since the builder reads them.
-    pub(super) fn walk(&self) -> Result<Vec<Found>> {
+    pub(super) fn walk(&self) -> Result<Walked> {
         let specific = format!("{}.dockerignore", self.dockerfile);
         let needed = [self.dockerfile.as_str(), &specific, ".dockerignore"];
         let ignore_file = needed[1..]
@@ -65,25 +98,27 @@ impl ContextFolder {
                 let file = self.folder.join(path);
                 let metadata = fs::symlink_metadata(&file).with_context(|| cannot_read(&file))?;
                 found.push(Found {
-                    path: path.to_owned(),
+                    path: path.into(),
                     metadata,
                 });
             }
         }
-        let mut folders = vec![String::new()];
+        let mut left_out = Vec::new();
+        let mut folders = vec![OsString::new()];
         while let Some(folder) = folders.pop() {
             for entry in entries(&self.folder.join(&folder))? {
-                let name = entry.file_name();
-                let Some(name) = name.to_str() else {
-                    bail!("{} has a name that is not UTF-8", entry.path().display());
-                };
-                let path = match folder.is_empty() {
-                    true => name.to_owned(),
-                    false => format!("{folder}/{name}"),
-                };
+                let mut path = folder.clone();
+                if !path.is_empty() {
+                    path.push("/");
+                }
+                path.push(entry.file_name());
                 let kind = entry.file_type()?;
-                let special = !(kind.is_dir() || kind.is_file() || kind.is_symlink());
-                if special || ignore.excludes(&path, kind.is_dir()) {
+                // Patterns are text: what is none in a name matches none of it.
+                if ignore.excludes(&path.to_string_lossy(), kind.is_dir()) {
+                    continue;
+                }
+                if !(kind.is_dir() || kind.is_file() || kind.is_symlink()) {
+                    left_out.push(entry.path());
                     continue;
                 }
                 let metadata = entry
@@ -97,7 +132,7 @@ impl ContextFolder {
         }
         found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         found.dedup_by(|a, b| a.path == b.path);
-        Ok(found)
+        Ok(Walked { found, left_out })
     }
 
     /// Appends all of it below `prefix`.
@@ -105,13 +140,21 @@ impl ContextFolder {
         let shown = self.folder.display();
         tar.append_dir(prefix, &self.folder)
             .with_context(|| format!("cannot read the build context {shown}"))?;
-        for found in self.walk()? {
+        for found in self.walk()?.found {
             let file = self.folder.join(&found.path);
-            tar.append_path_with_name(&file, format!("{prefix}/{}", found.path))
+            tar.append_path_with_name(&file, below(prefix, &found.path))
                 .with_context(|| format!("cannot send {}", file.display()))?;
         }
         Ok(())
     }
+}
+
+/// Where something is in a tar.
+pub(super) fn below(prefix: &str, path: &OsStr) -> PathBuf {
+    let mut name = OsString::from(prefix);
+    name.push("/");
+    name.push(path);
+    name.into()
 }
 
 fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>> {
@@ -127,6 +170,7 @@ fn cannot_read(file: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+    use std::os::unix::ffi::OsStrExt;
 
     use super::*;
 
@@ -138,8 +182,9 @@ mod tests {
     }
 
     fn paths(context: &ContextFolder) -> Vec<String> {
-        let found = context.walk().expect("a context").into_iter();
-        found.map(|found| found.path).collect()
+        let found = context.walk().expect("a context").found.into_iter();
+        let text = |found: Found| found.path.into_string().expect("text");
+        found.map(text).collect()
     }
 
     #[test]
@@ -160,6 +205,28 @@ mod tests {
             .expect("it is sent");
         assert_eq!(holes.header().entry_type(), tar::EntryType::Regular);
         assert_eq!(holes.size(), 1 << 20);
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_is_sent_and_what_is_no_file_is_left_out() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let odd = OsStr::from_bytes(b"odd\xff");
+        fs::create_dir(dir.path().join(odd)).expect("a folder");
+        fs::write(dir.path().join(odd).join("a"), "x").expect("a file");
+        let socket = dir.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+        let context = context(dir.path());
+        let walked = context.walk().expect("a context");
+        assert_eq!(walked.left_out, [socket]);
+        let mut tar = tar::Builder::new(Vec::new());
+        context.append(&mut tar, "context/0").expect("a tar");
+        let tar = tar.into_inner().expect("a tar");
+        let mut archive = tar::Archive::new(&*tar);
+        let entries = archive.entries().expect("entries").map(|e| e.expect("one"));
+        let names: Vec<Vec<u8>> = entries.map(|entry| entry.path_bytes().into_owned()).collect();
+        let expected: [&[u8]; 3] = [b"context/0", b"context/0/odd\xff", b"context/0/odd\xff/a"];
+        let trimmed = names.iter().map(|name| name.strip_suffix(b"/").unwrap_or(name));
+        assert_eq!(trimmed.collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
@@ -19,7 +20,7 @@ use nix::libc::O_NOFOLLOW;
 use sha2::{Digest, Sha256};
 
 use super::append_bytes;
-use super::context::{ContextFolder, Found};
+use super::context::{ContextFolder, Found, Walked, below};
 use crate::client::Client;
 use crate::exit::Exit;
 
@@ -46,10 +47,12 @@ pub(super) async fn offer(
     contexts: &[ContextFolder],
 ) -> Result<Vec<Option<Part>>> {
     let whole = || Ok(contexts.iter().map(|_| None).collect());
+    let walked: Result<Vec<Walked>> = contexts.iter().map(ContextFolder::walk).collect();
+    let walked = walked?;
+    walked.iter().for_each(Walked::tell);
     let mut walks = Vec::new();
     let mut body = ContextsBody::default();
-    for context in contexts {
-        let found = context.walk()?;
+    for (context, Walked { found, .. }) in contexts.iter().zip(walked) {
         let entries: Option<Vec<ContextEntry>> =
             found.iter().map(|found| entry(context, found)).collect();
         // A list has text only.
@@ -121,7 +124,7 @@ fn key(context: &ContextFolder) -> Result<String> {
 fn entry(context: &ContextFolder, found: &Found) -> Option<ContextEntry> {
     let metadata = &found.metadata;
     let mut entry = ContextEntry {
-        path: found.path.clone(),
+        path: found.path.to_str()?.to_owned(),
         mode: metadata.mode() & 0o7777,
         mtime_ns: ns(metadata.mtime(), metadata.mtime_nsec()),
         ..ContextEntry::default()
@@ -157,7 +160,7 @@ pub(super) fn append(
     append_bytes(tar, &format!("kept/{number}"), &name)?;
     let mut doubted = Vec::new();
     for (place, found) in &part.lacks {
-        let path = format!("context/{number}/{}", found.path);
+        let path = below(&format!("context/{number}"), &found.path);
         let is_sure = append_file(tar, &path, context, found).with_context(|| {
             format!("cannot send {}", context.folder.join(&found.path).display())
         })?;
@@ -175,7 +178,7 @@ pub(super) fn append(
 /// Appends a file. Says whether what was read is certainly what the list says of it.
 fn append_file(
     tar: &mut tar::Builder<impl Write>,
-    path: &str,
+    path: &Path,
     context: &ContextFolder,
     found: &Found,
 ) -> Result<bool> {
@@ -251,7 +254,6 @@ impl Read for Whole<'_> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
 
     use super::*;
 
@@ -264,7 +266,7 @@ mod tests {
 
     /// The last of what is sent.
     fn found(context: &ContextFolder) -> Found {
-        let mut found = context.walk().expect("a context");
+        let mut found = context.walk().expect("a context").found;
         found.pop().expect("a file")
     }
 
@@ -276,7 +278,7 @@ mod tests {
 
     fn is_sure(context: &ContextFolder, found: &Found) -> Result<bool> {
         let mut tar = tar::Builder::new(io::sink());
-        append_file(&mut tar, "context/0/a", context, found)
+        append_file(&mut tar, Path::new("context/0/a"), context, found)
     }
 
     /// Waits until the clock is so far beyond a time.
@@ -364,11 +366,12 @@ mod tests {
                 id: String::new(),
                 lacks: lacks.to_vec(),
             };
-            let part = part(String::new(), context.walk().expect("a context"), offer)?;
+            let found = context.walk().expect("a context").found;
+            let part = part(String::new(), found, offer)?;
             Some(
                 part.lacks
                     .into_iter()
-                    .map(|(_, found)| found.path)
+                    .map(|(_, found)| found.path.into_string().expect("text"))
                     .collect::<Vec<_>>(),
             )
         };
