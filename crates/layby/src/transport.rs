@@ -1,5 +1,7 @@
 //! The way to a node: its socket on this machine, or TLS to one elsewhere.
 
+mod cut;
+
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
+use self::cut::Cut;
 use crate::contexts::{Context, Trust};
 use crate::exit::{Code, Exit};
 use crate::tls::{self, Seen, Sight};
@@ -122,7 +125,8 @@ impl Address {
             let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
             // Small requests are not to wait for company.
             let _ = stream.set_nodelay(true);
-            TlsConnector::from(config).connect(name, stream).await
+            let stream = TlsConnector::from(config).connect(name, stream).await?;
+            Ok(Cut(stream))
         };
         let connected = tokio::time::timeout(CONNECT, connect).await;
         connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
