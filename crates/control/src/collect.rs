@@ -5,6 +5,7 @@
 //! collector off until that is written.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
@@ -21,6 +22,20 @@ const LATER: Duration = Duration::from_secs(60);
 pub(crate) struct Collector {
     images: Arc<RwLock<()>>,
     bell: Bell,
+    /// Somebody keeps all others out.
+    is_alone: Arc<AtomicBool>,
+}
+
+/// Nobody else keeps anything, or collects, while this is there.
+pub(crate) struct Alone {
+    _guard: OwnedRwLockWriteGuard<()>,
+    is_alone: Arc<AtomicBool>,
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        self.is_alone.store(false, Ordering::Relaxed);
+    }
 }
 
 /// While one of these is there, nothing is collected; when it goes, there may be something to collect.
@@ -47,8 +62,18 @@ impl Collector {
     }
 
     /// Keeps everybody else out, if nobody keeps the collector off now.
-    pub(crate) fn try_alone(&self) -> Option<OwnedRwLockWriteGuard<()>> {
-        Arc::clone(&self.images).try_write_owned().ok()
+    pub(crate) fn try_alone(&self) -> Option<Alone> {
+        let guard = Arc::clone(&self.images).try_write_owned().ok()?;
+        self.is_alone.store(true, Ordering::Relaxed);
+        Some(Alone {
+            _guard: guard,
+            is_alone: Arc::clone(&self.is_alone),
+        })
+    }
+
+    /// Whether images are being pruned or collected now.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.is_alone.load(Ordering::Relaxed)
     }
 
     /// There may be something to collect.
@@ -80,8 +105,8 @@ pub(crate) async fn run(plane: Arc<Plane>) {
         };
         let images = Arc::clone(&plane.images);
         let collected = tokio::task::spawn_blocking(move || {
-            let _alone = alone;
-            images.gc(&in_use)
+            // Deploys need not wait until all is deleted.
+            images.gc_then(&in_use, move || drop(alone))
         });
         match collected.await {
             Ok(Ok(0)) => {}

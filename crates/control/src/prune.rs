@@ -12,6 +12,7 @@ use layby_model::error_chain;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::api::types::{Problem, PruneBody, PruneView};
+use crate::collect::Alone;
 use crate::config::PrunePolicy;
 use crate::plane::Plane;
 use crate::secrets;
@@ -110,6 +111,10 @@ pub(crate) async fn prune(plane: &Arc<Plane>, body: PruneBody) -> Result<PruneVi
         true => Duration::ZERO,
         false => PATIENCE,
     };
+    // Every file is looked at: before builds and deploys are kept out.
+    let images = Arc::clone(&plane.images);
+    let measured = tokio::task::spawn_blocking(move || images.measure());
+    let measured = measured.await.map_err(broke_off)??;
     let alone = alone(plane, patience).await?;
     let unused_for = Duration::from_secs(u64::from(body.keep_days.unwrap_or(0)) * DAY_S);
     let before = before(unused_for);
@@ -124,6 +129,7 @@ pub(crate) async fn prune(plane: &Arc<Plane>, body: PruneBody) -> Result<PruneVi
         in_use,
         registry: plane.desk.registry.hosts().name.clone(),
         all: body.all,
+        cache: body.cache,
         untagged: body.untagged,
         asked_at,
         unused_for,
@@ -132,28 +138,33 @@ pub(crate) async fn prune(plane: &Arc<Plane>, body: PruneBody) -> Result<PruneVi
     };
     let images = Arc::clone(&plane.images);
     let pruned = tokio::task::spawn_blocking(move || {
-        let _alone = alone;
-        images.prune(&options)
+        // Nor are they to wait until all is deleted.
+        images.prune_measured(&options, measured, move || drop(alone))
     });
-    let pruned = pruned
-        .await
-        .map_err(|error| Problem::failed(format!("pruning broke off: {error}")))??;
+    let pruned = pruned.await.map_err(broke_off)??;
     Ok(view(revisions, pruned))
 }
 
+fn broke_off(error: tokio::task::JoinError) -> Problem {
+    Problem::failed(format!("pruning broke off: {error}"))
+}
+
 /// Keeps builds and deploys out. They keep others out only for as long as they take, and are not to wait here.
-async fn alone(
-    plane: &Plane,
-    patience: Duration,
-) -> Result<tokio::sync::OwnedRwLockWriteGuard<()>, Problem> {
+async fn alone(plane: &Plane, patience: Duration) -> Result<Alone, Problem> {
     let until = Instant::now() + patience;
     loop {
         if let Some(alone) = plane.collector.try_alone() {
             return Ok(alone);
         }
         if Instant::now() >= until {
-            let text = "builds or deploys are under way, and what they make must not be pruned";
-            return Err(Problem::conflict(text).hint("try again when they are done"));
+            return Err(match plane.collector.is_alone() {
+                true => Problem::conflict("images are being pruned already")
+                    .hint("try again when that is done"),
+                false => Problem::conflict(
+                    "builds or deploys are under way, and what they make must not be pruned",
+                )
+                .hint("try again when they are done"),
+            });
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -184,5 +195,6 @@ fn view(revisions: Vec<String>, pruned: Pruned) -> PruneView {
         build_cache: pruned.build_cache,
         freed_bytes: pruned.freed_bytes,
         left_bytes: pruned.left_bytes,
+        left_cache_bytes: pruned.left_cache_bytes,
     }
 }

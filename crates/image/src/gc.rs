@@ -12,19 +12,31 @@ use crate::{Error, Store, contexts, layer, lock, registry, unnamed};
 /// How long others may take to be done: whoever waits here holds up deploys, and a build may take hours.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Removes unreachable blobs, unpacked layers and cache entries. Returns the bytes of the blobs.
-pub(crate) fn collect(store: &Store, in_use: &[String]) -> Result<u64, Error> {
-    let _one_at_a_time = lock::exclusive(&store.locks_dir(), lock::TRASH)?;
-    let moved = move_away(store, in_use);
-    // Deleting large layers takes long, and nobody is to wait for it. What a crash leaves, the next one deletes.
-    empty_dir(&store.trash_dir())?;
-    let freed_bytes = moved?;
+/// Removes unreachable blobs, unpacked layers and cache entries. Returns the bytes of the blobs. `moved` is called when all of
+/// that is out of the way, and nobody need be kept away any more: deleting large layers takes long.
+pub(crate) fn collect(
+    store: &Store,
+    in_use: &[String],
+    moved: impl FnOnce(),
+) -> Result<u64, Error> {
+    let away = move_away(store, in_use)?;
+    moved();
     contexts::collect(store)?;
-    Ok(freed_bytes)
+    // Those who delete come one after another. What a crash leaves, the next one deletes.
+    let _one_at_a_time = lock::exclusive(&store.locks_dir(), lock::TRASH)?;
+    away.folders.iter().try_for_each(|folder| delete(folder))?;
+    Ok(away.freed_bytes)
+}
+
+/// What is in the trash, whole.
+struct Away {
+    folders: Vec<PathBuf>,
+    /// Of the blobs that came last.
+    freed_bytes: u64,
 }
 
 /// Moves what is unreachable into the trash, all at once for everybody else.
-fn move_away(store: &Store, in_use: &[String]) -> Result<u64, Error> {
+fn move_away(store: &Store, in_use: &[String]) -> Result<Away, Error> {
     let alone = lock::exclusive_within(&store.locks_dir(), lock::CONTENT, PATIENCE)?;
     let _alone = alone.ok_or(Error::Busy)?;
     let mut trash = Trash::open(store)?;
@@ -65,18 +77,23 @@ fn move_away(store: &Store, in_use: &[String]) -> Result<u64, Error> {
     };
     trash.take_others(&store.cache_dir(), known)?;
     trash.take_others(&store.temp_dir(), |_| false)?;
-    Ok(freed_bytes)
+    // Nobody else moves anything there now.
+    let folders = listed(&store.trash_dir())?;
+    Ok(Away {
+        folders,
+        freed_bytes,
+    })
 }
 
 /// Where things wait for being deleted.
-struct Trash {
+pub(crate) struct Trash {
     dir: PathBuf,
     count: usize,
 }
 
 impl Trash {
     /// An empty one of its own.
-    fn open(store: &Store) -> Result<Self, Error> {
+    pub(crate) fn open(store: &Store) -> Result<Self, Error> {
         let dir = store.trash_dir();
         let new = tempfile::TempDir::new_in(&dir).map_err(io_error("make a folder in", &dir))?;
         Ok(Self {
@@ -98,25 +115,41 @@ impl Trash {
             if !metadata.is_dir() {
                 bytes += metadata.len();
             }
-            let place = self.dir.join(self.count.to_string());
-            self.count += 1;
-            fs::rename(&path, place).map_err(io_error("remove", &path))?;
+            self.take(&path)?;
         }
         Ok(bytes)
+    }
+
+    /// Takes one thing.
+    pub(crate) fn take(&mut self, path: &Path) -> Result<(), Error> {
+        let place = self.dir.join(self.count.to_string());
+        self.count += 1;
+        fs::rename(path, place).map_err(io_error("remove", path))
     }
 }
 
 /// Removes all that is in a directory.
 pub(crate) fn empty_dir(dir: &Path) -> Result<(), Error> {
-    for entry in fs::read_dir(dir).map_err(io_error("list", dir))? {
-        let path = entry.map_err(io_error("list", dir))?.path();
-        let metadata = fs::symlink_metadata(&path).map_err(io_error("look at", &path))?;
-        let removed = if metadata.is_dir() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
-        removed.map_err(io_error("remove", &path))?;
+    listed(dir)?.iter().try_for_each(|path| delete(path))
+}
+
+/// What is in a directory.
+fn listed(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = fs::read_dir(dir).map_err(io_error("list", dir))?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    paths.collect::<Result<_, _>>().map_err(io_error("list", dir))
+}
+
+/// Removes something; what somebody else has removed meanwhile is fine.
+fn delete(path: &Path) -> Result<(), Error> {
+    let removed = fs::symlink_metadata(path).and_then(|metadata| match metadata.is_dir() {
+        true => fs::remove_dir_all(path),
+        false => fs::remove_file(path),
+    });
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(io_error("remove", path)(error))
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Locks between threads and processes: flock(2) on files in the store. Dropping the file releases the lock.
 //!
-//! Order, so that nobody waits in a circle: trash, content, then one unpack stripe, then the index.
+//! Order, so that nobody waits in a circle: content, then one unpack stripe, then the index. Who has the trash waits for none.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,7 +12,7 @@ use crate::error::io_error;
 
 /// Held shared by whoever adds content that nothing refers to yet; exclusively by the garbage collection.
 pub(crate) const CONTENT: &str = "content";
-/// Held by whoever collects garbage or deletes what was collected.
+/// Held by whoever deletes what was collected.
 pub(crate) const TRASH: &str = "trash";
 /// Held while index.json is read and replaced.
 pub(crate) const INDEX: &str = "index";

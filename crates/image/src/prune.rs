@@ -23,6 +23,8 @@ pub struct PruneOptions {
     pub registry: String,
     /// Names of images that are not in use, and build contexts.
     pub all: bool,
+    /// Entries and folders of the build cache.
+    pub cache: bool,
     /// Manifests of the registry that no tag leads to, by way of indexes and subjects neither.
     pub untagged: bool,
     /// When it was asked for: what was made or named since then stays. `None`: now.
@@ -57,11 +59,27 @@ pub struct Pruned {
     pub freed_bytes: u64,
     /// The bytes of the content that is left.
     pub left_bytes: u64,
+    /// Those among them that are left for builds alone: no image needs them.
+    pub left_cache_bytes: u64,
 }
 
-/// Lets go of what the options say, and collects.
-pub(crate) fn prune(store: &Store, options: &PruneOptions) -> Result<Pruned, Error> {
-    let sizes = roots::sizes(store)?;
+/// The sizes of all content, from before anything was let go.
+#[derive(Debug, Clone)]
+pub struct Measured(BTreeMap<Content, u64>);
+
+/// Measures all content.
+pub(crate) fn measure(store: &Store) -> Result<Measured, Error> {
+    Ok(Measured(roots::sizes(store, &BTreeMap::new())?))
+}
+
+/// Lets go of what the options say, and collects; `moved` is called when only deleting is left.
+pub(crate) fn prune(
+    store: &Store,
+    options: &PruneOptions,
+    measured: Measured,
+    moved: impl FnOnce(),
+) -> Result<Pruned, Error> {
+    let sizes = roots::sizes(store, &measured.0)?;
     let now = SystemTime::now();
     let asked_at = options.asked_at.unwrap_or(now);
     if options.all && !options.dry_run {
@@ -79,7 +97,8 @@ pub(crate) fn prune(store: &Store, options: &PruneOptions) -> Result<Pruned, Err
     let asked = |root: &Root| match root.what {
         What::Name { .. } | What::Context(_) => options.all && unused(root),
         What::Untagged { .. } => options.untagged && unused(root),
-        What::Entry(_) | What::Folder(_) | What::Pinned => false,
+        What::Entry(_) | What::Folder(_) => options.cache && unused(root),
+        What::Pinned => false,
     };
     let (mut gone, mut kept): (Vec<Root>, Vec<Root>) = all.drain(..).partition(asked);
     let mut left = holders(&kept);
@@ -108,19 +127,33 @@ pub(crate) fn prune(store: &Store, options: &PruneOptions) -> Result<Pruned, Err
         .values()
         .sum::<u64>()
         .saturating_sub(pruned.left_bytes);
-    for root in gone {
-        if options.dry_run || take(store, &root.what)? {
-            note(&mut pruned, root.what);
+    kept.retain(|root| !root.is_for_builds());
+    let of_images = holders(&kept);
+    pruned.left_cache_bytes = pruned.left_bytes - total(&of_images, &sizes);
+    // Whoever uses a build context keeps it by itself: they go when nobody is kept away any more.
+    let is_context = |root: &Root| matches!(root.what, What::Context(_));
+    let (contexts, gone): (Vec<Root>, Vec<Root>) = gone.into_iter().partition(is_context);
+    let mut go = |roots: Vec<Root>| {
+        for root in roots {
+            if options.dry_run || take(store, &root.what)? {
+                note(&mut pruned, root.what);
+            }
         }
+        Ok::<_, Error>(())
+    };
+    go(gone)?;
+    if !options.dry_run {
+        gc::collect(store, &options.in_use, moved)?;
     }
+    go(contexts)?;
     pruned.names.sort_unstable();
     pruned.untagged.sort_unstable();
     if !options.dry_run {
-        gc::collect(store, &options.in_use)?;
         // Not all goes at once: blobs of the registry that no manifest names any more stay for a day.
-        pruned.left_bytes = roots::sizes(store)?.values().sum();
+        pruned.left_bytes = roots::sizes(store, &sizes)?.values().sum();
         let before: u64 = sizes.values().sum();
         pruned.freed_bytes = before.saturating_sub(pruned.left_bytes);
+        pruned.left_cache_bytes = pruned.left_cache_bytes.min(pruned.left_bytes);
     }
     Ok(pruned)
 }
@@ -187,7 +220,8 @@ fn take(store: &Store, what: &What) -> Result<bool, Error> {
             let Some(_locked) = lock::try_exclusive(&path, "lock")? else {
                 return Ok(false);
             };
-            fs::remove_dir_all(&path).map_err(io_error("remove", &path))?;
+            // It is deleted with the rest.
+            gc::Trash::open(store)?.take(&path)?;
             Ok(true)
         }
     }

@@ -574,9 +574,12 @@ pub(crate) struct Transfer {
 /// `layby image prune`.
 #[derive(Debug, Args)]
 pub(crate) struct Prune {
-    /// Also the names of images that no revision names, and what is kept of build contexts.
+    /// Also the names of images that no revision names, and what is kept of build contexts; the build cache stays.
     #[arg(long)]
     pub(crate) all: bool,
+    /// Also the build cache: what steps made, and the folders of `RUN --mount=type=cache`.
+    #[arg(long)]
+    pub(crate) cache: bool,
     /// Also manifests in the registry that no tag leads to.
     #[arg(long)]
     pub(crate) untagged: bool,

@@ -34,6 +34,16 @@ pub(super) struct Root {
     pub(super) holds: BTreeSet<Content>,
 }
 
+impl Root {
+    /// Whether it is of use to builds only.
+    pub(super) fn is_for_builds(&self) -> bool {
+        match self.what {
+            What::Entry(_) | What::Folder(_) | What::Context(_) => true,
+            What::Pinned | What::Name { .. } | What::Untagged { .. } => false,
+        }
+    }
+}
+
 /// Which kind of root, and which one.
 #[derive(Debug)]
 pub(super) enum What {
@@ -122,20 +132,31 @@ pub(super) fn find(store: &Store, options: &PruneOptions) -> Result<Vec<Root>, E
     Ok(roots)
 }
 
-/// The size of every content, held or not, in bytes.
-pub(super) fn sizes(store: &Store) -> Result<BTreeMap<Content, u64>, Error> {
+/// The size of every content that is there, held or not, in bytes; of what is `known` it is taken from there, since it takes
+/// long to look at every file of a layer.
+pub(super) fn sizes(
+    store: &Store,
+    known: &BTreeMap<Content, u64>,
+) -> Result<BTreeMap<Content, u64>, Error> {
     let mut sizes = BTreeMap::new();
+    let size = |content: &Content, dir: &Path| match known.get(content) {
+        Some(size) => *size,
+        None => below(dir),
+    };
     for name in folders(&store.blobs_dir())? {
         let length = fs::metadata(store.blobs_dir().join(&name)).map_or(0, |found| found.len());
         sizes.insert(Content::Blob(format!("sha256:{name}")), length);
     }
     for name in folders(&store.layers_dir())? {
-        let size = below(&store.layers_dir().join(&name));
-        sizes.insert(Content::Layer(format!("sha256:{name}")), size);
+        let content = Content::Layer(format!("sha256:{name}"));
+        let size = size(&content, &store.layers_dir().join(&name));
+        sizes.insert(content, size);
     }
     for name in folders(&store.cache_mounts_dir())? {
-        let size = below(&store.cache_mounts_dir().join(&name));
-        sizes.insert(Content::Folder(name), size);
+        let dir = store.cache_mounts_dir().join(&name);
+        let content = Content::Folder(name);
+        let size = size(&content, &dir);
+        sizes.insert(content, size);
     }
     for found in contexts::all(store)? {
         sizes.insert(Content::Context(found.name), found.bytes);

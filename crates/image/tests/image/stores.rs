@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use layby_image::build::build;
-use layby_image::{BuildOptions, Error, Store};
+use layby_image::{BuildOptions, Error, PruneOptions, Store};
 
 use crate::support::{Tar, World, is_root, load_layer};
 
@@ -191,6 +191,47 @@ fn threads_and_stores_on_one_directory_do_not_disturb_each_other() {
         fs::read_dir(world.store_dir().join("tmp")).unwrap().count(),
         0
     );
+}
+
+#[test]
+fn while_what_was_collected_is_deleted_others_add_and_collect() {
+    let world = World::new();
+    let trash = || fs::read_dir(world.store_dir().join("trash")).unwrap().count();
+    let image = load_layer(&world.store, &Tar::new().file("1", "one").finish());
+    world.store.layers(&image.digest).unwrap();
+    world.store.remove("layered").unwrap();
+    let mut waits = 0;
+    let moved = || {
+        waits = trash();
+        load_layer(&world.store, &Tar::new().file("2", "two").finish());
+        // Another process that deletes has this.
+        assert_eq!(world.store.gc(&[]).unwrap(), 0);
+    };
+    assert!(world.store.gc_then(&[], moved).unwrap() > 0);
+    assert_eq!((waits, trash()), (1, 0));
+    assert!(world.store.resolve("layered").is_ok());
+}
+
+#[test]
+fn the_build_cache_goes_when_it_is_asked_for_and_what_it_takes_is_told() {
+    let world = World::new();
+    world.write(&[("a", "A")]);
+    world.build("FROM scratch\nCOPY a /a\n").unwrap();
+    let prune = |cache| {
+        let options = PruneOptions {
+            all: true,
+            cache,
+            ..PruneOptions::default()
+        };
+        world.store.prune(&options).unwrap()
+    };
+    let images = prune(false);
+    assert_eq!((images.names.len(), images.build_cache), (1, 0));
+    assert!(images.left_bytes > 0);
+    assert_eq!(images.left_cache_bytes, images.left_bytes);
+    let cache = prune(true);
+    assert!(cache.build_cache > 0 && cache.freed_bytes > 0);
+    assert_eq!((cache.left_bytes, cache.left_cache_bytes), (0, 0));
 }
 
 #[test]
