@@ -2,11 +2,13 @@
 //!
 //! An app has the images that were built for it, those that its services and jobs name or run, and the repositories of the
 //! node's registry that begin with its name. What was pulled may be run by all, as it could be pulled again; whatever
-//! else is on the node is the node's.
+//! else is on the node is the node's. Who may not have an image is told what it is told of one that is not here, in the same
+//! words: its name is asked for at its registry, and what comes from there leaves the name to those who have it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use layby_image::build::is_called_after;
 use layby_image::{Image, ImageName, Reference, Source};
 use layby_model::engine::RunSpec;
 use layby_model::mounts::MountSource;
@@ -18,47 +20,88 @@ use crate::plane::Plane;
 use crate::tokens::Rights;
 
 /// What is known of images when somebody asks for one.
-#[derive(Clone)]
 pub(crate) struct Reach {
     rights: Rights,
     plane: Arc<Plane>,
     /// What the store's names mean, and where they come from.
     names: BTreeMap<String, ImageName>,
-    /// The names in what the apps run, and the digests.
+    /// The names in what the apps run, but those in `apart`; and the digests.
     named: BTreeSet<String>,
     run: BTreeSet<String>,
+    /// What names mean for the apps by what they run, where that was pulled: whatever others give the name to.
+    apart: BTreeMap<String, String>,
+    /// What names mean that were pulled for who asks since this was looked at.
+    pulled: Mutex<BTreeMap<String, String>>,
 }
 
 impl Reach {
     /// Somebody's.
     pub(crate) async fn of(plane: &Arc<Plane>, rights: &Rights) -> Result<Arc<Self>, Problem> {
-        let mut reach = Self {
+        let reach = Self {
             rights: rights.clone(),
             plane: Arc::clone(plane),
             names: BTreeMap::new(),
             named: BTreeSet::new(),
             run: BTreeSet::new(),
+            apart: BTreeMap::new(),
+            pulled: Mutex::default(),
         };
         if rights.is_whole() {
             return Ok(Arc::new(reach));
         }
+        let mut run = Vec::new();
         for row in plane.store.services().await? {
             if rights.covers(row.service.app.as_str()) {
                 let revisions = row.live.iter().chain([&row.target]);
-                revisions.for_each(|revision| reach.runs(&revision.spec));
+                revisions.for_each(|revision| run.extend(reach.run_by(&revision.spec)));
             }
         }
         for (id, shelf) in &plane.jobs.shown().shelves {
             if rights.covers(id.app.as_str()) {
                 let jobs = shelf.job.iter();
-                jobs.for_each(|job| reach.runs(&job.spec));
+                jobs.for_each(|job| run.extend(reach.run_by(&job.spec)));
             }
         }
-        let store = Arc::clone(&plane.images);
-        let names = tokio::task::spawn_blocking(move || store.names()).await;
-        let names = names.map_err(images::broke_off)??.into_iter();
-        reach.names = names.map(|name| (name.reference.clone(), name)).collect();
-        Ok(Arc::new(reach))
+        let looked = tokio::task::spawn_blocking(move || reach.look(run)).await;
+        Ok(Arc::new(looked.map_err(images::broke_off)??))
+    }
+
+    /// The same as things are now.
+    pub(crate) async fn renewed(&self) -> Result<Arc<Self>, Problem> {
+        let new = Self::of(&self.plane, &self.rights).await?;
+        new.pulled().clone_from(&self.pulled());
+        Ok(new)
+    }
+
+    /// Notes what was pulled by a name for who asks.
+    pub(crate) fn note_pulled(&self, name: &str, digest: &str) {
+        if !self.rights.is_whole() {
+            self.pulled().insert(self.plain(name), digest.to_owned());
+        }
+    }
+
+    fn pulled(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        // Nothing panics while it is held.
+        self.pulled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks into the store. Blocks.
+    fn look(mut self, run: Vec<(String, String)>) -> Result<Self, layby_image::Error> {
+        let names = self.plane.images.names()?.into_iter();
+        self.names = names.map(|name| (name.reference.clone(), name)).collect();
+        for (name, digest) in run {
+            let known = self.names.get(&name);
+            let is_other = known.is_some_and(|known| known.digest != digest);
+            let origin = || self.plane.images.origin(&digest);
+            // What came from there by this name makes nobody have what others call so.
+            if is_other && origin().as_ref() == Some(&name) {
+                self.apart.insert(name, digest.clone());
+            } else {
+                self.named.insert(name);
+            }
+            self.run.insert(digest);
+        }
+        Ok(self)
     }
 
     /// The node.
@@ -66,48 +109,108 @@ impl Reach {
         &self.plane
     }
 
-    fn runs(&mut self, spec: &RunSpec) {
+    /// The names and digests of what a revision or job runs.
+    fn run_by(&self, spec: &RunSpec) -> Vec<(String, String)> {
         let containers = spec.service.all_containers();
         let names = containers.map(|container| self.plain(&container.image));
-        let names: Vec<String> = names.collect();
-        self.named.extend(names);
-        self.run.extend(spec.images.iter().cloned());
+        names.zip(spec.images.iter().cloned()).collect()
     }
 
-    /// Whether an image may be used by this name or digest. What is not here may be: it will be pulled. May read a file.
+    /// Whether an image of this name may be asked for: not one of other apps' repositories of the node's registry, whatever is
+    /// in there. What the name means then is for [`Reach::find`].
     ///
     /// # Errors
-    /// 403: it is another app's, or the node's.
+    /// 403.
     pub(crate) fn use_image(&self, name: &str) -> Result<(), Problem> {
-        match self.may_use(name) {
-            true => Ok(()),
-            false => Err(self.not_its(name)),
+        match self.repository(&self.plain(name)) {
+            Some(own) if !self.rights.covers(first_part(&own)) => Err(self.not_its(name)),
+            Some(_) | None => Ok(()),
         }
     }
 
-    fn may_use(&self, name: &str) -> bool {
-        if self.rights.is_whole() {
-            return true;
-        }
+    /// The image that a name or digest means for who asks; one that it may not have is not there. Blocks.
+    pub(crate) fn find(&self, name: &str) -> Result<Image, layby_image::Error> {
+        let store = &self.plane.images;
         let plain = self.plain(name);
-        let repository = self.repository(&plain);
+        if self.rights.is_whole() {
+            return store.resolve(&plain);
+        }
+        if let Some(digest) = self.pulled().get(&plain) {
+            return store.get(digest);
+        }
+        match self.meaning(&plain) {
+            Some(digest) => store.get(digest),
+            None => Err(self.not_found(name)),
+        }
+    }
+
+    /// The digest that a name means for who asks.
+    fn meaning<'a>(&'a self, plain: &'a str) -> Option<&'a str> {
+        let repository = self.repository(plain);
         if let Some(own) = &repository
             && !self.rights.covers(first_part(own))
         {
-            return false;
+            return None;
         }
-        let known = self.names.get(&plain);
-        match (known, digest_of(&plain)) {
-            (Some(known), _) => self.is_open(known),
-            (None, None) => true,
+        match (self.names.get(plain), digest_of(plain)) {
+            (Some(known), _) if self.is_open(known) => Some(&known.digest),
+            (Some(_), _) => self.apart.get(plain).map(String::as_str),
+            (None, None) => None,
             (None, Some(digest)) => {
                 let registry = &self.plane.desk.registry;
-                self.run.contains(digest)
+                let has = self.run.contains(digest)
                     || self.names_of(digest).any(|name| self.is_open(name))
-                    || repository.is_some_and(|own| registry.holds(&own.repository, digest))
-                    || self.plane.images.get(digest).is_err()
+                    || repository.is_some_and(|own| registry.holds(&own.repository, digest));
+                has.then_some(digest)
             }
         }
+    }
+
+    /// What is said of an image that is not there.
+    fn not_found(&self, name: &str) -> layby_image::Error {
+        let plain = self.plain(name);
+        if let Some(digest) = digest_of(&plain) {
+            let (reference, similar) = (digest.to_owned(), Vec::new());
+            return layby_image::Error::NotFound { reference, similar };
+        }
+        let wanted: Reference = match plain.parse() {
+            Ok(wanted) => wanted,
+            Err(error) => return error,
+        };
+        let seen = self.names.values().filter(|name| self.is_open(name));
+        layby_image::Error::NotFound {
+            reference: wanted.short(),
+            similar: layby_image::similar(&wanted, seen.map(|name| name.reference.as_str())),
+        }
+    }
+
+    /// What a person means by a name or an id (see [`layby_image::Store::meant`]), of what may be seen.
+    ///
+    /// # Errors
+    /// Several images may be meant.
+    pub(crate) async fn meant(&self, text: &str) -> Result<String, Problem> {
+        let text = self.plane.desk.registry.hosts().canonical(text);
+        if self.rights.is_whole() {
+            let store = Arc::clone(&self.plane.images);
+            let meant = tokio::task::spawn_blocking(move || store.meant(&text)).await;
+            return Ok(meant.map_err(images::broke_off)??);
+        }
+        let seen = self.names.values().filter(|name| self.is_open(name));
+        let seen = seen.map(|name| (Some(&*name.reference), &*name.digest));
+        let run = self.run.iter().map(|digest| (None, digest.as_str()));
+        Ok(layby_image::meant_among(&text, seen.chain(run))?)
+    }
+
+    /// What helps who is limited to some apps, and lacks an image.
+    pub(crate) fn hint(&self, name: &str) -> Option<String> {
+        let may = || {
+            format!(
+                "check its name, give it a build, or let an admin give it a name of the app: `layby image tag {name} {}`",
+                self.own_names()
+            )
+        };
+        let is_named = digest_of(&self.plain(name)).is_none();
+        (is_named && !self.rights.is_whole()).then(may)
     }
 
     /// Whether an app may build an image of this name, which then loses it. A new name has to begin with the app's: what is
@@ -137,18 +240,18 @@ impl Reach {
 
     /// Whether a name is such as an app's images have that are given none: `<app>-...`, of no registry and nobody's there.
     fn is_called_after_app(&self, plain: &str) -> bool {
-        let short = plain.parse().map(|name: Reference| name.short());
-        let short = short.unwrap_or_default();
         let mut apps = self.rights.apps().into_iter().flatten();
-        !short.contains('/')
-            && apps.any(|app| {
-                let rest = short.strip_prefix(app.as_str());
-                rest.is_some_and(|rest| rest.starts_with('-'))
-            })
+        let name: Result<Reference, _> = plain.parse();
+        name.is_ok_and(|name| apps.any(|app| is_called_after(&name, app)))
     }
 
-    /// Whose the results of build steps are that saw a secret or an SSH agent: those of who is limited to other apps are not
-    /// for the rest, nor theirs for it.
+    /// Whether who asks is limited to some apps.
+    pub(crate) fn is_limited(&self) -> bool {
+        !self.rights.is_whole()
+    }
+
+    /// Whose the results of build steps are that saw a secret or an SSH agent, and of who is limited the folders that steps fill:
+    /// those of who is limited to other apps are not for the rest, nor theirs for it.
     pub(crate) fn steps_owner(&self) -> String {
         match self.rights.apps() {
             None => "node".to_owned(),
@@ -176,24 +279,17 @@ impl Reach {
     ///
     /// # Errors
     /// 404, as if it were not there.
-    pub(crate) fn see(&self, image: &Image, name: &str) -> Result<(), Problem> {
+    pub(crate) fn see(&self, image: &Image, name: &str) -> Result<(), layby_image::Error> {
         match self.has(image) {
             true => Ok(()),
-            false => Err(layby_image::Error::NotFound {
-                reference: name.to_owned(),
-                similar: Vec::new(),
-            }
-            .into()),
+            false => Err(self.not_found(name)),
         }
     }
 
-    /// An error without the names that are not to be seen.
-    pub(crate) fn tellable(&self, error: layby_image::Error) -> layby_image::Error {
+    /// An error in looking for an image, without the names that are not to be seen.
+    pub(crate) fn tellable(&self, name: &str, error: layby_image::Error) -> layby_image::Error {
         match error {
-            layby_image::Error::NotFound { reference, similar } => layby_image::Error::NotFound {
-                reference,
-                similar: self.shown(similar),
-            },
+            layby_image::Error::NotFound { .. } if !self.rights.is_whole() => self.not_found(name),
             other => other,
         }
     }
@@ -214,7 +310,8 @@ impl Reach {
     /// The names of an image that may be seen.
     pub(crate) fn shown(&self, names: Vec<String>) -> Vec<String> {
         let mut names = names;
-        names.retain(|name| self.may_use(name));
+        let is_seen = |name: &str| self.names.get(name).is_some_and(|name| self.is_open(name));
+        names.retain(|name| self.rights.is_whole() || is_seen(name));
         names
     }
 
@@ -329,19 +426,15 @@ pub(crate) async fn deploy(
             return Err(rights.denied(&format!("the volume {name}")));
         }
     }
-    images_of(plane, rights, app).await
+    let reach = Reach::of(plane, rights).await?;
+    images_of(&reach, app)
 }
 
-/// Whether somebody may run the images of this app, as it is, and build those that it builds.
+/// Whether somebody may name the images of this app, as it is, and build those that it builds.
 ///
 /// # Errors
 /// 403: one is another's.
-pub(crate) async fn images_of(
-    plane: &Arc<Plane>,
-    rights: &Rights,
-    app: &AppSpec,
-) -> Result<(), Problem> {
-    let reach = Reach::of(plane, rights).await?;
+pub(crate) fn images_of(reach: &Reach, app: &AppSpec) -> Result<(), Problem> {
     for service in &app.services {
         for container in service.all_containers() {
             let name = images::name(&app.name, service, container);

@@ -7,9 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use layby_image::client::{self, Keyring, Options, Progress, Puller, Retry};
 use layby_image::registry::Hosts;
-use layby_image::{Error, Image, Reach, Reference, Store};
+use layby_image::{Error, Image, Reach, Reference};
 
 use crate::config::{ControlConfig, OtherRegistries};
+use crate::reach::Reach as Asker;
 
 /// Where `layby login` keeps what it is told, below the data directory: for root alone.
 pub(crate) const LOGINS: &str = "registries.json";
@@ -95,30 +96,43 @@ impl Registries {
         }
     }
 
-    /// Pulls an image with the node's credentials. Blocks.
+    /// Pulls an image with the node's credentials, for somebody. Blocks.
     pub(crate) fn pull(
         &self,
-        store: &Store,
+        reach: &Asker,
         reference: &Reference,
         platform: Option<&str>,
         tell: &(dyn Fn(Progress) + Sync),
     ) -> Result<Image, Error> {
         let mut options = self.options(&reference.registry, &reference.repository)?;
         options.platform = platform.map(str::parse).transpose()?;
-        client::pull(store, reference, &options, tell)
+        pulled(reach, reference, options, tell)
     }
 
-    /// What a build pulls its base images by, until `stop` is set.
-    pub(crate) fn puller(&self, store: Arc<Store>, stop: Arc<AtomicBool>) -> Puller {
+    /// What somebody's build pulls its base images by, until `stop` is set.
+    pub(crate) fn puller(&self, reach: Arc<Asker>, stop: Arc<AtomicBool>) -> Puller {
         let registries = self.clone();
         Puller::new(move |reference| {
             // What was pushed to the node's own registry is in the store, and nowhere else.
             if let Some(own) = registries.own.own(reference) {
-                return store.resolve(&own.to_string());
+                return reach.find(&own.to_string());
             }
             let mut options = registries.options(&reference.registry, &reference.repository)?;
             options.cancel = Arc::clone(&stop);
-            client::pull(&store, reference, &options, &|_| {})
+            pulled(&reach, reference, options, &|_| {})
         })
     }
+}
+
+/// Pulls an image for somebody, who has it from then on.
+fn pulled(
+    reach: &Asker,
+    reference: &Reference,
+    mut options: Options,
+    tell: &(dyn Fn(Progress) + Sync),
+) -> Result<Image, Error> {
+    options.spares_names = reach.is_limited();
+    let image = client::pull(&reach.plane().images, reference, &options, tell)?;
+    reach.note_pulled(&reference.to_string(), &image.digest);
+    Ok(image)
 }

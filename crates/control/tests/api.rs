@@ -10,6 +10,8 @@ mod network;
 #[path = "../../image/tests/image/peer.rs"]
 #[allow(dead_code, reason = "the tests of image use the rest")]
 mod peer;
+#[path = "api/reach.rs"]
+mod reach;
 #[path = "api/state.rs"]
 mod state;
 

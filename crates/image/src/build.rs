@@ -81,6 +81,9 @@ pub struct BuildOptions {
     pub agents: BTreeMap<String, Agent>,
     /// Whose the results of steps are that mount secrets or agents: nobody else gets them from the cache.
     pub steps_owner: String,
+    /// The owner shares nothing that a step keeps with others: neither folders of the type `cache`, nor the results of steps
+    /// that mounted one or were given a proxy.
+    pub is_apart: bool,
     /// Whether every step is carried out, also one that the cache has.
     pub no_cache: bool,
     /// The network of RUN where it names none.
@@ -99,14 +102,14 @@ pub struct BuildOptions {
     pub place: Option<Arc<dyn Place>>,
     /// Brings images that are not in the store; `None`: they are an error.
     pub pull: Option<Puller>,
-    /// Asked before an image of the store is used; what it says of one that may not be is the error. `None`: all may.
-    pub may_use: Option<MayUse>,
+    /// Looks for images in the store. `None`: each name means what the store says.
+    pub find: Option<Find>,
     /// Set it when nobody wants the image any more: the build ends soon.
     pub stop: Arc<AtomicBool>,
 }
 
-/// Says of an image's name why it may not be used, if it may not.
-pub type MayUse = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+/// Says which image of the store a name means, if any; why it may not be used, as [`Error::Build`].
+pub type Find = Arc<dyn Fn(&str) -> Result<Image, Error> + Send + Sync>;
 
 /// A source of files beside the build context.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -323,11 +326,10 @@ impl Build<'_> {
         reference: &str,
         note: &mut dyn FnMut(String),
     ) -> Result<Image, Error> {
-        if let Some(may_use) = &self.options.may_use {
-            may_use(reference)
-                .map_err(|why| self.error(line, format!("{keyword} {reference}: {why}")))?;
-        }
-        let mut found = self.store.resolve(reference);
+        let mut found = match &self.options.find {
+            Some(find) => find(reference),
+            None => self.store.resolve(reference),
+        };
         if let (Err(Error::NotFound { .. }), Some(puller)) = (&found, &self.options.pull) {
             note(format!("pulling {reference}"));
             let pulled = reference.parse().and_then(|parsed| puller.pull(&parsed));
@@ -336,13 +338,33 @@ impl Build<'_> {
                 self.error(line, format!("{keyword} {reference}: {reasons}"))
             })?);
         }
+        if let Ok(image) = &found {
+            self.tell_whose(keyword, reference, image, note);
+        }
         found.map_err(|error| match error {
             Error::NotFound { .. } | Error::BadReference { .. } => self.error(
                 line,
                 format!("{keyword} {reference}: {error}; load it with `layby image load`"),
             ),
+            Error::Build(why) => self.error(line, format!("{keyword} {reference}: {why}")),
             other => other,
         })
+    }
+
+    /// Says of an image that it was built here for somebody else, where its name does not.
+    fn tell_whose(&self, keyword: &str, name: &str, image: &Image, note: &mut dyn FnMut(String)) {
+        let Ok(parsed) = name.parse::<Reference>() else {
+            return;
+        };
+        let Some(whom) = image.built_for.get(&parsed.to_string()) else {
+            return;
+        };
+        let is_own = self.options.source == Source::For(whom.clone());
+        if !is_own && !is_called_after(&parsed, whom) {
+            note(format!(
+                "{keyword} {name} is what was built here for {whom} under that name: `layby image rm {name}` frees it"
+            ));
+        }
     }
 
     /// Whether this machine runs programs of the platform that is built for.
@@ -373,6 +395,13 @@ fn ignore_of(context: &View, dockerfile: Option<&str>) -> Result<Ignore, Error> 
             &read_text(context, ".dockerignore")?.unwrap_or_default(),
         )),
     }
+}
+
+/// Whether an image's name says for whom it was built: `<whom>-...`.
+pub fn is_called_after(name: &Reference, whom: &str) -> bool {
+    let short = name.short();
+    let rest = short.strip_prefix(whom);
+    !short.contains('/') && rest.is_some_and(|rest| rest.starts_with('-'))
 }
 
 /// An error with all that caused it.

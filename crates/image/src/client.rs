@@ -57,6 +57,8 @@ pub struct Options {
     pub chunk_bytes: u64,
     /// Set by the caller to break off.
     pub cancel: Arc<AtomicBool>,
+    /// A name that somebody gave here to an image of his stays with that: what is pulled has its digest then, and no name.
+    pub spares_names: bool,
 }
 
 impl Default for Options {
@@ -72,6 +74,7 @@ impl Default for Options {
             stall_ms: 60_000,
             chunk_bytes: 0,
             cancel: Arc::default(),
+            spares_names: false,
         }
     }
 }

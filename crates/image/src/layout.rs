@@ -78,6 +78,13 @@ pub(crate) struct Manifest {
     pub(crate) layers: Vec<Descriptor>,
 }
 
+impl Index {
+    /// All names.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.manifests.iter().filter_map(Descriptor::ref_name)
+    }
+}
+
 impl Default for Index {
     fn default() -> Self {
         Self {

@@ -36,6 +36,6 @@ pub use config::{Healthcheck, ImageConfig};
 pub use error::Error;
 pub use fence::Reach;
 pub use inspect::{Inspection, LayerInfo};
-pub use prune::{Budget, PruneOptions, Pruned};
+pub use prune::{Budget, Measured, PruneOptions, Pruned};
 pub use reference::Reference;
-pub use store::{Format, Image, ImageName, Source, Store};
+pub use store::{Format, Image, ImageName, Source, Store, meant_among, similar};

@@ -15,12 +15,14 @@
 
 mod index;
 
-pub use index::{ImageName, Source};
+pub use index::{ImageName, Source, meant_among, similar};
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::blob::{self, BlobWriter, Spooled};
 use crate::build::secrets;
@@ -29,7 +31,7 @@ use crate::config::Parsed;
 use crate::error::{io_error, storing};
 use crate::layout::{self, Descriptor, Index, MANIFEST_TYPE, Manifest};
 use crate::{
-    Error, ImageConfig, PruneOptions, Pruned, Reference, archive, digest, gc, layer, lock, origin,
+    Error, ImageConfig, Measured, PruneOptions, Pruned, Reference, archive, digest, gc, layer, lock, origin,
     prune,
 };
 
@@ -44,6 +46,10 @@ pub struct Image {
     pub size_bytes: u64,
     /// When it was made (RFC 3339), as the image says.
     pub created: Option<String>,
+    /// When it came to be in the store; `None`: the file system does not say.
+    pub since: Option<SystemTime>,
+    /// Those of its names that were built here for somebody, and for whom ([`Source::For`]).
+    pub built_for: BTreeMap<String, String>,
     /// What it is for, as the image says: `linux/amd64`.
     pub platform: Option<String>,
     /// How to run it.
@@ -58,9 +64,6 @@ pub enum Format {
     /// What `docker save` writes and every `docker load` reads.
     Docker,
 }
-
-/// An id of fewer digits could be anything.
-const MIN_ID_DIGITS: usize = 6;
 
 /// A directory of images. Safe to share between threads, and the directory between processes.
 #[derive(Debug)]
@@ -94,9 +97,10 @@ impl Store {
         }
         if let Some(_alone) = lock::try_exclusive(&store.locks_dir(), lock::CONTENT)? {
             gc::empty_dir(&store.temp_dir())?;
-        }
-        if let Some(_collecting) = lock::try_exclusive(&store.locks_dir(), lock::TRASH)? {
-            gc::empty_dir(&store.trash_dir())?;
+            // Nobody moves anything there now.
+            if let Some(_deleting) = lock::try_exclusive(&store.locks_dir(), lock::TRASH)? {
+                gc::empty_dir(&store.trash_dir())?;
+            }
         }
         secrets::sweep();
         let _adding = store.adding()?;
@@ -134,7 +138,7 @@ impl Store {
             (None, Some(digest)) => self.image(digest, &index),
             (None, None) => Err(Error::NotFound {
                 reference: wanted.short(),
-                similar: index::similar(&wanted, &index),
+                similar: similar(&wanted, index.names()),
             }),
         }
     }
@@ -145,32 +149,9 @@ impl Store {
     /// # Errors
     /// [`Error::BadReference`]: several digests begin so.
     pub fn meant(&self, text: &str) -> Result<String, Error> {
-        let hex = text.strip_prefix("sha256:").unwrap_or(text);
-        let is_hex = hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
-        if !is_hex || !(MIN_ID_DIGITS..=64).contains(&hex.len()) {
-            return Ok(text.to_owned());
-        }
         let index = self.index()?;
-        let name = text.parse::<Reference>().ok().map(|name| name.to_string());
-        let is_name = |entry: &Descriptor| name.is_some() && entry.ref_name() == name.as_deref();
-        if index.manifests.iter().any(is_name) {
-            return Ok(text.to_owned());
-        }
-        let id = format!("sha256:{hex}");
-        let digests = index.manifests.iter().map(|entry| entry.digest.as_str());
-        let mut found = digests.filter(|digest| digest.starts_with(&id));
-        let Some(first) = found.next() else {
-            // One that has no name may be meant by all of its digest.
-            let whole = digest::hex_of(&id).is_some();
-            return Ok(if whole { id } else { text.to_owned() });
-        };
-        match found.all(|digest| digest == first) {
-            true => Ok(first.to_owned()),
-            false => Err(Error::BadReference {
-                reference: text.to_owned(),
-                reason: "the digests of several images begin so; write more of it",
-            }),
-        }
+        let known = index.manifests.iter();
+        meant_among(text, known.map(|entry| (entry.ref_name(), &*entry.digest)))
     }
 
     /// The image with this manifest digest, tagged or not.
@@ -212,7 +193,7 @@ impl Store {
                 .manifests
                 .retain(|entry| entry.ref_name() != Some(&name) && entry.digest != name);
             (index.manifests.len() == before).then(|| match reference.parse() {
-                Ok(parsed) => index::similar(&parsed, index),
+                Ok(parsed) => similar(&parsed, index.names()),
                 Err(_) => Vec::new(),
             })
         })?;
@@ -268,7 +249,23 @@ impl Store {
 
     /// Lets go of names, build caches and untagged manifests as the options say, and collects. See [`PruneOptions`].
     pub fn prune(&self, options: &PruneOptions) -> Result<Pruned, Error> {
-        prune::prune(self, options)
+        self.prune_measured(options, self.measure()?, || ())
+    }
+
+    /// How much everything takes. It looks at every file, and nobody need be kept away meanwhile.
+    pub fn measure(&self) -> Result<Measured, Error> {
+        prune::measure(self)
+    }
+
+    /// As [`Store::prune`], where most is measured already. `moved` is called when all is out of the way that goes, and others
+    /// need not be kept away any more: deleting takes long.
+    pub fn prune_measured(
+        &self,
+        options: &PruneOptions,
+        measured: Measured,
+        moved: impl FnOnce(),
+    ) -> Result<Pruned, Error> {
+        prune::prune(self, options, measured, moved)
     }
 
     /// The reference by which another registry is known to have the image: it was pulled from there, or pushed there.
@@ -301,7 +298,7 @@ impl Store {
     pub fn touch(&self, digest: &str) -> Result<(), Error> {
         let path = self.blob_path(digest)?;
         let file = File::open(&path).map_err(io_error("open", &path))?;
-        let now = std::time::SystemTime::now();
+        let now = SystemTime::now();
         file.set_modified(now)
             .map_err(io_error("set the time of", &path))
     }
@@ -313,26 +310,40 @@ impl Store {
     /// # Errors
     /// [`Error::Busy`] when some are under way and are not done in a moment.
     pub fn gc(&self, in_use: &[String]) -> Result<u64, Error> {
-        gc::collect(self, in_use)
+        self.gc_then(in_use, || ())
+    }
+
+    /// The same; `moved` is called when all is out of the way that goes, and only deleting it is left.
+    ///
+    /// # Errors
+    /// As [`Store::gc`].
+    pub fn gc_then(&self, in_use: &[String], moved: impl FnOnce()) -> Result<u64, Error> {
+        gc::collect(self, in_use, moved)
     }
 
     fn image(&self, digest: &str, index: &Index) -> Result<Image, Error> {
         let (manifest, descriptor) = self.read_manifest(digest)?;
         let parsed = self.read_config(&manifest)?;
-        let names = index
-            .manifests
-            .iter()
-            .filter(|entry| entry.digest == digest);
-        let mut references: Vec<String> = names
-            .filter_map(|entry| entry.ref_name())
-            .map(str::to_owned)
-            .collect();
+        let entries = index.manifests.iter();
+        let named = entries.filter(|entry| entry.digest == digest);
+        let named = named.filter_map(|entry| Some((entry.ref_name()?.to_owned(), Source::of(entry))));
+        let (mut references, mut built_for) = (Vec::new(), BTreeMap::new());
+        for (name, source) in named {
+            if let Source::For(whom) = source {
+                built_for.insert(name.clone(), whom);
+            }
+            references.push(name);
+        }
         references.sort_unstable();
+        // Whoever uses it changes all times but this one.
+        let made = fs::metadata(self.blob_path(digest)?).and_then(|found| found.created());
         let parts = manifest
             .layers
             .iter()
             .chain([&manifest.config, &descriptor]);
         Ok(Image {
+            since: made.ok(),
+            built_for,
             references,
             digest: digest.to_owned(),
             size_bytes: parts.map(|part| part.size).sum(),

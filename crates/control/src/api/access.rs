@@ -87,7 +87,8 @@ pub(crate) const RULES: &[Rule] = &[
     act("POST", "/v1/images/prune", Admin, Node, "image-prune"),
     act("POST", "/v1/images/pull", Deploy, Node, "image-pull"),
     act("POST", "/v1/images/push", Deploy, Sifted, "image-push"),
-    look("/v1/images/save", Read, Sifted),
+    // All files of an image are in it.
+    act("GET", "/v1/images/save", Deploy, Sifted, "image-save"),
     act("POST", "/v1/images/tag", Deploy, Sifted, "image-tag"),
     look("/v1/jobs", Read, Sifted),
     look("/v1/jobs/{app}/{job}", Read, App),

@@ -58,8 +58,12 @@ pub(super) async fn list(
 
 /// An image with those of its names that may be seen.
 fn seen(reach: &Reach, image: Image) -> ImageView {
+    let references = reach.shown(image.references);
+    let mut built_for = image.built_for;
+    built_for.retain(|name, _| references.contains(name));
     view(&Image {
-        references: reach.shown(image.references),
+        references,
+        built_for,
         ..image
     })
 }
@@ -83,10 +87,10 @@ pub(super) async fn remove(
     let named = required(&pairs)?;
     let reach = Reach::of(&plane, &who.rights).await?;
     reach.name(&named)?;
-    let reference = meant(&plane, &named).await?;
+    let reference = reach.meant(&named).await?;
     let hosts = plane.desk.registry.hosts();
     let name = reference.clone();
-    let image = seen_by(&reach, move |store| store.resolve(&name)).await?;
+    let image = seen_by(&reach, &reference, move |store| store.resolve(&name)).await?;
     // By its digest it loses all of its names.
     let all = reference == image.digest;
     let is_last = all || image.references.len() <= 1;
@@ -208,7 +212,7 @@ pub(super) async fn save(
     let reach = Reach::of(&plane, &who.rights).await?;
     let mut references = Vec::new();
     for name in query::all(&pairs, "reference") {
-        references.push(meant(&plane, &name).await?);
+        references.push(reach.meant(&name).await?);
     }
     let format = match query::get(&pairs, "format") {
         None | Some("docker") => Format::Docker,
@@ -219,15 +223,11 @@ pub(super) async fn save(
         }
     };
     // Whether they are there is said before the answer begins.
-    let names = references.clone();
-    seen_by(&reach, move |store| {
-        let found = names.iter().map(|name| store.resolve(name));
-        found.collect::<Result<Vec<Image>, _>>()
-    })
-    .await?
-    .iter()
-    .zip(&references)
-    .try_for_each(|(image, name)| reach.see(image, name))?;
+    for name in &references {
+        let named = name.clone();
+        let image = seen_by(&reach, name, move |store| store.resolve(&named)).await?;
+        reach.see(&image, name)?;
+    }
     let (mut writer, body) = pipe::writer();
     let store = Arc::clone(&plane.images);
     // What is being read is not to be collected.
@@ -262,9 +262,9 @@ pub(super) async fn inspect(
     pairs: Pairs,
 ) -> Result<Json<ImageDetail>, Problem> {
     let reach = Reach::of(&plane, &who.rights).await?;
-    let reference = meant(&plane, &required(&pairs)?).await?;
+    let reference = reach.meant(&required(&pairs)?).await?;
     let name = reference.clone();
-    let found = seen_by(&reach, move |store| store.inspect(&reference)).await?;
+    let found = seen_by(&reach, &name, move |store| store.inspect(&reference)).await?;
     reach.see(&found.image, &name)?;
     let layers = found.layers.into_iter().map(|layer| LayerView {
         digest: layer.digest,
@@ -302,19 +302,16 @@ pub(super) async fn tag(
 ) -> Result<StatusCode, Problem> {
     let reach = Reach::of(&plane, &who.rights).await?;
     let hosts = plane.desk.registry.hosts();
-    let reference = meant(&plane, &required(&pairs)?).await?;
+    let reference = reach.meant(&required(&pairs)?).await?;
     let to = query::get(&pairs, "to").map(|to| hosts.canonical(to));
     let to = to.ok_or_else(|| Problem::bad_request("say which name to give: &to=NAME"))?;
     reach.name(&to)?;
     let _kept = plane.collector.keep().await;
     let task_plane = Arc::clone(&plane);
-    let own = Arc::clone(&reach);
-    seen_by(&own, move |store| {
+    let (own, name) = (Arc::clone(&reach), reference.clone());
+    seen_by(&own, &name, move |store| {
         let image = store.resolve(&reference)?;
-        if !reach.has(&image) {
-            let (reference, similar) = (reference, Vec::new());
-            return Err(layby_image::Error::NotFound { reference, similar });
-        }
+        reach.see(&image, &reference)?;
         task_plane.desk.tag(store, &image.digest, &to)
     })
     .await?;
@@ -328,20 +325,15 @@ pub(super) fn required(pairs: &Pairs) -> Result<String, Problem> {
     reference.map(str::to_owned).ok_or_else(missing)
 }
 
-/// What a person means by a name or an id (see [`layby_image::Store::meant`]).
-pub(crate) async fn meant(plane: &Plane, text: &str) -> Result<String, Problem> {
-    let name = plane.desk.registry.hosts().canonical(text);
-    blocking(plane, move |store| store.meant(&name)).await
-}
-
-/// Looks for something in the image store, as somebody who may not see all of it.
+/// Looks for the image of this name in the store, as somebody who may not see all of it.
 async fn seen_by<T: Send + 'static>(
     reach: &Arc<Reach>,
+    name: &str,
     work: impl FnOnce(&layby_image::Store) -> Result<T, layby_image::Error> + Send + 'static,
 ) -> Result<T, Problem> {
-    let task = Arc::clone(reach);
+    let (task, name) = (Arc::clone(reach), name.to_owned());
     blocking(reach.plane(), move |store| {
-        work(store).map_err(|error| task.tellable(error))
+        work(store).map_err(|error| task.tellable(&name, error))
     })
     .await
 }
@@ -366,6 +358,8 @@ pub(super) fn view(image: &Image) -> ImageView {
         digest: image.digest.clone(),
         size_bytes: image.size_bytes,
         created: image.created.clone(),
+        since: image.since.and_then(|since| jiff::Timestamp::try_from(since).ok()).map(|since| since.to_string()),
+        built_for: image.built_for.iter().map(|(name, whom)| (short(name), whom.clone())).collect(),
         platform: image.platform.clone(),
     }
 }

@@ -51,7 +51,6 @@ mod who;
 
 pub use audit::AuditView;
 pub(crate) use gate::Door;
-pub(crate) use images::meant;
 pub use normal::ConfigView;
 pub(crate) use once::InFlight;
 pub(crate) use operations::Operations;

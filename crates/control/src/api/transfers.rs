@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::images::{broke_off, meant, required, view};
+use super::images::{broke_off, required, view};
 use super::lines::lines;
 use super::query::{self, Pairs};
 use super::types::{Problem, TransferEvent};
@@ -80,11 +80,11 @@ pub(super) async fn push(
     pairs: Pairs,
 ) -> Result<Response, Problem> {
     let reach = Reach::of(&plane, &who.rights).await?;
-    let source = meant(&plane, &required(&pairs)?).await?;
+    let source = reach.meant(&required(&pairs)?).await?;
     let (store, name) = (Arc::clone(&plane.images), source.clone());
     let found = tokio::task::spawn_blocking(move || store.resolve(&name)).await;
     let found = found.map_err(broke_off)?;
-    let image = found.map_err(|error| reach.tellable(error))?;
+    let image = found.map_err(|error| reach.tellable(&source, error))?;
     reach.see(&image, &source)?;
     let to = match (query::get(&pairs, "to"), &image.references[..]) {
         (Some(to), _) => to,

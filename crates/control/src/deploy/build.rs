@@ -61,15 +61,18 @@ pub(crate) async fn run(
     options.source = order.source;
     options.agents = agents(ssh, order.agents.as_ref());
     options.steps_owner = reach.steps_owner();
-    let reach = Arc::clone(reach);
-    options.may_use = Some(Arc::new(move |name| {
-        reach.use_image(name).map_err(|problem| problem.detail)
+    options.is_apart = reach.is_limited();
+    let finding = Arc::clone(reach);
+    options.find = Some(Arc::new(move |name| {
+        let may = finding.use_image(name);
+        may.map_err(|problem| layby_image::Error::Build(problem.detail))?;
+        finding.find(name)
     }));
     let stop = StopOnDrop(Arc::clone(&options.stop));
     options.pull = Some(
         plane
             .registries
-            .puller(Arc::clone(&plane.images), Arc::clone(&options.stop)),
+            .puller(Arc::clone(reach), Arc::clone(&options.stop)),
     );
     if plane.builds_wait() {
         let event = Event::Build {

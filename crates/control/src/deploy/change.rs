@@ -15,10 +15,10 @@ use super::commit::may_have_hosts;
 use super::pulls::{self, Pull};
 use super::{
     Committed, EVENTS, canary, commit_in_turn, current, finish, images, outcome, privilege,
-    revision, warn_of_unkept,
+    revision, warn_of_images,
 };
 use crate::api::types::{DeployBody, Event, Problem, RevisionOutcome};
-use crate::api::{Who, meant};
+use crate::api::Who;
 use crate::driver::rolling;
 use crate::plane::Plane;
 use crate::reach::Reach;
@@ -112,8 +112,9 @@ pub(crate) async fn change(
 ) -> Result<mpsc::Receiver<Event>, Problem> {
     let mut body = body;
     if let Some(image) = &body.image {
-        let image = meant(&plane, image).await?;
-        Reach::of(&plane, &who.rights).await?.use_image(&image)?;
+        let reach = Reach::of(&plane, &who.rights).await?;
+        let image = reach.meant(image).await?;
+        reach.use_image(&image)?;
         body.image = Some(image);
     }
     let change = Change {
@@ -221,19 +222,17 @@ async fn roll(
     let (made, _) = change.make(&find(&plane, &change.id).await?)?;
     let service = (change.id.clone(), made.service());
     privilege::check(&plane.config, &change.who.rights, [service])?;
-    let pulls = wanted(&plane, &change, &made).await?;
+    let reach = Reach::of(&plane, &change.who.rights).await?;
+    let pulls = wanted(&reach, &change, &made).await?;
     let kept = plane.collector.keep().await;
     // With nothing to pull, all that can be refused is refused before the answer begins.
     let change = Arc::new(change);
     let ready = match pulls.is_empty() {
         true => {
-            let (plane, change) = (Arc::clone(&plane), Arc::clone(&change));
-            let task_plane = Arc::clone(&plane);
-            Some(
-                plane
-                    .carry_out(async move { write(&task_plane, &change).await })
-                    .await?,
-            )
+            let (task_plane, change) = (Arc::clone(&plane), Arc::clone(&change));
+            let reach = Arc::clone(&reach);
+            let work = async move { write(&task_plane, &change, &reach).await };
+            Some(plane.carry_out(work).await?)
         }
         false => None,
     };
@@ -245,12 +244,12 @@ async fn roll(
             let (service, committed) = match ready {
                 Some(written) => written,
                 None => {
-                    pulls::run(&plane, pulls, &events).await?;
-                    write(&plane, &change).await?
+                    pulls::run(&reach, pulls, &events).await?;
+                    write(&plane, &change, &reach.renewed().await?).await?
                 }
             };
             let services = std::slice::from_ref(&service);
-            warn_of_unkept(&plane, &change.id.app, services, &events).await;
+            warn_of_images(&reach, &change.id.app, services, &events).await;
             drop(kept);
             Ok(outcome::wait(committed, detach, &events).await)
         };
@@ -261,14 +260,14 @@ async fn roll(
 }
 
 /// What has to be pulled before a change can be written.
-async fn wanted(plane: &Plane, change: &Change, made: &Made) -> Result<Vec<Pull>, Problem> {
+async fn wanted(reach: &Arc<Reach>, change: &Change, made: &Made) -> Result<Vec<Pull>, Problem> {
     let id = &change.id;
     match (made, &change.next) {
-        (Made::Named(service), Next::Again(_)) => anew(plane, id, service).await,
+        (Made::Named(service), Next::Again(_)) => anew(reach, id, service).await,
         (Made::Named(service), Next::Edited(_) | Next::Earlier { .. }) => {
-            pulls::wanted(plane, &id.app, std::slice::from_ref(service), &[]).await
+            pulls::wanted(reach, &id.app, std::slice::from_ref(service), &[]).await
         }
-        (Made::Fixed(spec), _) => missing(plane, id, spec).await,
+        (Made::Fixed(spec), _) => missing(reach.plane(), id, spec).await,
     }
 }
 
@@ -276,6 +275,7 @@ async fn wanted(plane: &Plane, change: &Change, made: &Made) -> Result<Vec<Pull>
 async fn write(
     plane: &Arc<Plane>,
     change: &Change,
+    reach: &Arc<Reach>,
 ) -> Result<(ServiceSpec, Vec<Committed>), Problem> {
     let turn = plane.deploys.lock().await;
     let (id, made_by) = (&change.id, &change.who.name);
@@ -290,7 +290,7 @@ async fn write(
     let mut new = match made {
         Made::Named(spec) => {
             let rows = std::slice::from_ref(&row);
-            revision::resolve(plane, &id.app, &spec, rows, &cause, made_by).await?
+            revision::resolve(reach, &id.app, &spec, rows, &cause, made_by).await?
         }
         Made::Fixed(spec) => {
             if let Some((name, digest)) = absent(plane, &spec).await?.first() {
@@ -416,7 +416,11 @@ fn built(id: &ServiceId) -> String {
 }
 
 /// The pulls of all images of a service, but those that are built here.
-async fn anew(plane: &Plane, id: &ServiceId, service: &ServiceSpec) -> Result<Vec<Pull>, Problem> {
+async fn anew(
+    reach: &Arc<Reach>,
+    id: &ServiceId,
+    service: &ServiceSpec,
+) -> Result<Vec<Pull>, Problem> {
     let mut service = service.clone();
     let built = built(id);
     service
@@ -425,7 +429,7 @@ async fn anew(plane: &Plane, id: &ServiceId, service: &ServiceSpec) -> Result<Ve
     for container in service.all_containers_mut() {
         container.pull = PullPolicy::Always;
     }
-    pulls::wanted(plane, &id.app, std::slice::from_ref(&service), &[]).await
+    pulls::wanted(reach, &id.app, std::slice::from_ref(&service), &[]).await
 }
 
 fn no_image(id: &ServiceId, name: &str, digest: &str) -> Problem {

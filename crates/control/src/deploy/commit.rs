@@ -18,6 +18,7 @@ use crate::driver::{Request, Status, rolling};
 use crate::jobs;
 use crate::plane::Plane;
 use crate::prune;
+use crate::reach::Reach;
 use crate::scaling;
 use crate::secrets::{self, NewValue};
 use crate::store::{NewRevision, Row};
@@ -76,13 +77,17 @@ pub(super) struct Begun {
 }
 
 /// Keeps what an app's manifest brings, resolves all its services, and writes them in place of those that it has too many.
-pub(super) async fn app(plane: &Arc<Plane>, app: App) -> Result<Begun, Problem> {
+pub(super) async fn app(
+    plane: &Arc<Plane>,
+    app: App,
+    reach: &Arc<Reach>,
+) -> Result<Begun, Problem> {
     plane.vault.keep(app.brought, &app.made_by).await?;
     let before = plane.store.services().await?;
     let (spec, _) = power::settle(plane, &before, &app.spec).await?;
     let mut revisions = Vec::new();
     for service in &spec.services {
-        let made = revision::resolve(plane, &spec.name, service, &before, BY_UP, &app.made_by);
+        let made = revision::resolve(reach, &spec.name, service, &before, BY_UP, &app.made_by);
         let mut new = made.await?;
         new.unscale = unscales(&before, &new.service, &new.spec.service);
         new.share.clone_from(&app.share);

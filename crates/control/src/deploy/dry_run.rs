@@ -1,5 +1,7 @@
 //! The dry run: the same decisions, carried out by a world that obliges at once, and told.
 
+use std::sync::Arc;
+
 use layby_model::plan::{self, Desired, GatewayReport, Observed, Replica, Step};
 use layby_model::replica::Phase;
 use layby_model::route::Version;
@@ -14,6 +16,7 @@ use super::{canary, current, revision};
 use crate::api::types::{Event, Problem};
 use crate::driver;
 use crate::plane::Plane;
+use crate::reach::Reach;
 use crate::store::{Row, enabled_after};
 
 /// So many looks are enough for any rollout; more would mean that it never settles.
@@ -21,12 +24,13 @@ const LOOKS: usize = 1_000;
 
 /// Tells the steps of a deploy, without doing any.
 pub(crate) async fn run(
-    plane: &Plane,
+    reach: &Arc<Reach>,
     app: &AppSpec,
     builds: &[Build],
     pulls: &[Pull],
     events: &mpsc::Sender<Event>,
 ) -> Result<(), Problem> {
+    let plane = reach.plane();
     let rows = plane.store.services().await?;
     let (app, _) = super::power::settle(plane, &rows, app).await?;
     for service in &app.services {
@@ -55,7 +59,7 @@ pub(crate) async fn run(
             builds.iter().any(|build| build.tag == name)
                 || pulls.iter().any(|pull| pull.name == name)
         });
-        let made = revision::resolve(plane, &app.name, service, &rows, super::BY_UP, "");
+        let made = revision::resolve(reach, &app.name, service, &rows, super::BY_UP, "");
         let changes = match made.await {
             Ok(new) => row.is_none_or(|row| {
                 let (counts, current) = current(row);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use layby_image::build::is_called_after;
 use layby_image::{Image, Reference, Source};
 use layby_model::AppName;
 use layby_model::mounts::Mount;
@@ -16,7 +17,6 @@ use crate::agents::Link;
 use crate::api::types::{AgentView, BuildBody, ContextView, Event, Problem, SecretView};
 use crate::plane::Plane;
 use crate::reach::Reach;
-use crate::tokens::Rights;
 
 /// What is to be built, and what has to be sent for it.
 #[derive(Debug, Default)]
@@ -204,10 +204,9 @@ pub(crate) async fn run(
     app: &AppName,
     builds: Vec<Build>,
     agents: Option<&Link>,
-    rights: &Rights,
+    reach: &Arc<Reach>,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), Problem> {
-    let reach = Reach::of(plane, rights).await?;
     for one in builds {
         let upload = Arc::clone(&upload);
         let names = one.body.tags.clone();
@@ -220,7 +219,7 @@ pub(crate) async fn run(
             agents: agents.cloned(),
             body: one.body,
         };
-        let image = build::run(plane, upload, order, &reach, events).await?;
+        let image = build::run(plane, upload, order, reach, events).await?;
         push_own(plane, &image.digest, &names).await?;
     }
     Ok(())
@@ -266,20 +265,63 @@ pub(crate) async fn image(plane: &Plane, reference: &str) -> Result<Image, Probl
     Ok(resolve(plane, reference).await??)
 }
 
+/// The image that a name means for somebody now. The outer error is the node's, the inner one the image's.
+pub(super) async fn found(
+    reach: &Arc<Reach>,
+    name: &str,
+) -> Result<Result<Image, layby_image::Error>, Problem> {
+    let (reach, name) = (Arc::clone(reach), name.to_owned());
+    let found = tokio::task::spawn_blocking(move || reach.find(&name));
+    found.await.map_err(broke_off)
+}
+
 /// What is lost with each replica without the manifest's saying so: the volumes that images declare, and on which
 /// nothing is mounted. An image that is not there yet says nothing.
-pub(super) async fn unkept(plane: &Plane, app: &AppName, services: &[ServiceSpec]) -> Vec<String> {
+pub(super) async fn unkept(
+    reach: &Arc<Reach>,
+    app: &AppName,
+    services: &[ServiceSpec],
+) -> Vec<String> {
     let mut texts = Vec::new();
     for service in services {
         for container in service.all_containers() {
             let name = name(app, service, container);
-            let Ok(Ok(image)) = resolve(plane, &name).await else {
+            let Ok(Ok(image)) = found(reach, &name).await else {
                 continue;
             };
             let declared = image.config.volumes.iter();
             for path in declared.filter(|path| !is_mounted(path, &container.mounts)) {
                 texts.push(format!(
                     "{app}/{}: the image {name} declares a volume at {path}; what is written there goes with each replica: mount a named volume to keep it",
+                    service.name
+                ));
+            }
+        }
+    }
+    texts
+}
+
+/// What of an app runs what was built here for another one, where neither the manifest nor the name says so. Such a name may
+/// have been given by whoever may deploy that other app only.
+pub(super) async fn borrowed(
+    reach: &Arc<Reach>,
+    app: &AppName,
+    services: &[ServiceSpec],
+) -> Vec<String> {
+    let mut texts = Vec::new();
+    for service in services {
+        let containers = service.all_containers();
+        for container in containers.filter(|container| container.build.is_none()) {
+            let name = name(app, service, container);
+            let (Ok(Ok(image)), Ok(parsed)) = (found(reach, &name).await, name.parse()) else {
+                continue;
+            };
+            let plain = plain(reach.plane(), &name);
+            let whom = image.built_for.get(&plain);
+            let whom = whom.filter(|whom| **whom != *app.as_str());
+            if let Some(whom) = whom.filter(|whom| !is_called_after(&parsed, whom)) {
+                texts.push(format!(
+                    "{app}/{}: the image {name} is what was built here for the app {whom} under that name; `layby image rm {name}` frees it",
                     service.name
                 ));
             }

@@ -295,14 +295,15 @@ async fn warn(events: &mpsc::Sender<Event>, texts: Vec<String>) {
     }
 }
 
-/// Warns of what images keep nowhere, once they are there.
-async fn warn_of_unkept(
-    plane: &Plane,
+/// Warns of what images keep nowhere, once they are there, and of those that are another app's.
+async fn warn_of_images(
+    reach: &Arc<Reach>,
     app: &AppName,
     services: &[ServiceSpec],
     events: &mpsc::Sender<Event>,
 ) {
-    warn(events, images::unkept(plane, app, services).await).await;
+    warn(events, images::unkept(reach, app, services).await).await;
+    warn(events, images::borrowed(reach, app, services).await).await;
 }
 
 /// The last events. Whoever asked may have gone; the deploy was done all the same.

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::images::{self, Build};
 use super::told::Told;
 use crate::api::types::{Event, Problem};
-use crate::plane::Plane;
+use crate::reach::Reach;
 
 /// How often it is told how far a pull is.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -46,11 +46,12 @@ impl Pull {
 
 /// What has to be pulled: what is missing (or is there for another platform), and what always is.
 pub(crate) async fn wanted(
-    plane: &Plane,
+    reach: &Arc<Reach>,
     app: &AppName,
     services: &[ServiceSpec],
     builds: &[Build],
 ) -> Result<Vec<Pull>, Problem> {
+    let registries = &reach.plane().registries;
     let mut pulls: Vec<Pull> = Vec::new();
     for service in services {
         for container in service.all_containers() {
@@ -65,7 +66,7 @@ pub(crate) async fn wanted(
             if is_digest(&name) {
                 continue; // an image of this node, and of no registry
             }
-            let held = images::resolve(plane, &name).await?.ok();
+            let held = images::found(reach, &name).await?.ok();
             let fits = |image: &Image| match (&container.platform, &image.platform) {
                 (Some(wanted), Some(found)) => same_platform(wanted, found),
                 _ => true,
@@ -77,7 +78,7 @@ pub(crate) async fn wanted(
                 PullPolicy::Never => false,
             };
             // What was pushed to the node's own registry is in the store, and nowhere else.
-            if !pull || plane.registries.is_own(&reference) {
+            if !pull || registries.is_own(&reference) {
                 continue;
             }
             let pull = Pull {
@@ -115,21 +116,22 @@ fn same_platform(wanted: &str, found: &str) -> bool {
     }
 }
 
-/// Pulls one image after another, each with several layers at once, and tells how it goes.
+/// Pulls one image after another for somebody, each with several layers at once, and tells how it goes.
 pub(crate) async fn run(
-    plane: &Plane,
+    reach: &Arc<Reach>,
     pulls: Vec<Pull>,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), Problem> {
+    let plane = reach.plane();
     for pull in pulls {
-        let (store, registries) = (Arc::clone(&plane.images), plane.registries.clone());
+        let (reach, registries) = (Arc::clone(reach), plane.registries.clone());
         let told = Told::new(events.clone());
         let work = move || {
             let screen = Screen::new(&pull, told);
             let reference: Reference = pull.name.parse()?;
             screen.say(format!("pulling from {}", reference.registry));
             let platform = pull.platform.as_deref();
-            let pulled = registries.pull(&store, &reference, platform, &|event| screen.take(event));
+            let pulled = registries.pull(&reach, &reference, platform, &|event| screen.take(event));
             match pulled {
                 Ok(_) => screen.say("pulled".to_owned()),
                 Err(Error::Registry(error)) if pull.held.is_some() && is_away(error.fault) => {
@@ -137,7 +139,7 @@ pub(crate) async fn run(
                         "{error}; the image that the node has of before is used"
                     ));
                 }
-                Err(error) => return Err(missing(&store, &reference, error)),
+                Err(error) => return Err(missing(&reach, &pull.name, error)),
             }
             Ok(())
         };
@@ -176,9 +178,9 @@ impl From<Error> for Failed {
     }
 }
 
-/// An image that is neither here nor can be had: both is said, and similar names of the store.
-fn missing(store: &layby_image::Store, reference: &Reference, error: Error) -> Failed {
-    let here = store.resolve(&reference.to_string()).err();
+/// An image that is neither here nor can be had: both is said, and similar names of the store that who asks may see.
+fn missing(reach: &Reach, name: &str, error: Error) -> Failed {
+    let here = reach.find(name).err();
     let mut failed = Failed::from(error);
     let problem = &mut failed.problem;
     if problem.code.starts_with("registry-") || problem.code == "image-not-found" {
@@ -191,7 +193,8 @@ fn missing(store: &layby_image::Store, reference: &Reference, error: Error) -> F
             problem.hint = hint;
         }
         let usual = "check its name, give it a build, or load it with `layby image load`";
-        problem.hint.get_or_insert_with(|| usual.to_owned());
+        let of_app = || reach.hint(name).unwrap_or_else(|| usual.to_owned());
+        problem.hint.get_or_insert_with(of_app);
     }
     failed
 }

@@ -1,24 +1,27 @@
 //! From a manifest's service to a revision: every name resolved to what it means now, so that a later start
 //! runs the same.
 
+use std::sync::Arc;
+
 use layby_model::engine::RunSpec;
 use layby_model::spec::ServiceSpec;
 use layby_model::{AppName, ServiceId};
 
 use super::{conflict, current, images};
 use crate::api::types::Problem;
-use crate::plane::Plane;
+use crate::reach::Reach;
 use crate::store::{NewRevision, Row};
 
-/// Resolves images to digests, the routed port by the image's EXPOSE, and published ports of which any will do.
+/// Resolves images to digests, by what their names mean for somebody, the routed port by the image's EXPOSE, and published ports of which any will do.
 pub(crate) async fn resolve(
-    plane: &Plane,
+    reach: &Arc<Reach>,
     app: &AppName,
     spec: &ServiceSpec,
     rows: &[Row],
     cause: &str,
     made_by: &str,
 ) -> Result<NewRevision, Problem> {
+    let config = &reach.plane().config;
     let service = ServiceId::new(app.clone(), spec.name.clone());
     let mut spec = spec.clone();
     let mut digests = Vec::new();
@@ -26,8 +29,10 @@ pub(crate) async fn resolve(
         .map(|container| images::name(app, &spec, container))
         .collect();
     for (n, name) in names.iter().enumerate() {
-        let image = images::image(plane, name).await.map_err(|mut problem| {
+        let image = images::found(reach, name).await?.map_err(|error| {
+            let mut problem = Problem::from(error);
             problem.detail = format!("{service}: {}", problem.detail);
+            problem.hint = reach.hint(name).or(problem.hint);
             problem
         })?;
         if let (0, None, [port]) = (n, spec.port, &image.config.exposed_ports[..]) {
@@ -48,10 +53,10 @@ pub(crate) async fn resolve(
             let mut same = before.published.iter();
             same.find(|p| p.host == published.host && p.target == published.target)
         });
-        let ip = published.host.unwrap_or(plane.config.publish_on);
+        let ip = published.host.unwrap_or(config.publish_on);
         published.port = match kept {
             Some(kept) => kept.port,
-            None => conflict::free_port(&plane.config, rows, ip)?,
+            None => conflict::free_port(config, rows, ip)?,
         };
     }
     Ok(NewRevision {

@@ -12,7 +12,7 @@ use super::pulls::{self, Pull};
 use super::upload::Upload;
 use super::{
     Ask, EVENTS, commit, conflict, dry_run, finish, images, lent, outcome, power, privilege, read,
-    unscaled, warn, warn_of_unkept, whole,
+    unscaled, warn, warn_of_images, whole,
 };
 use crate::agents::Link;
 use crate::api::Who;
@@ -21,7 +21,7 @@ use crate::capacity;
 use crate::collect::Kept;
 use crate::jobs::{self, Shown};
 use crate::plane::Plane;
-use crate::reach;
+use crate::reach::{self, Reach};
 use crate::secrets::{self, NewValue};
 use crate::store::Row;
 
@@ -40,14 +40,14 @@ pub(crate) async fn up(
     // From the first look at an image until its revision is written.
     let kept = plane.collector.keep().await;
     let builds = images::builds(&plane, app, ask.build).await?.builds;
-    let pulls = pulls::wanted(&plane, &app.name, &app.services, &builds).await?;
+    let reach = Reach::of(&plane, &who.rights).await?;
+    let pulls = pulls::wanted(&reach, &app.name, &app.services, &builds).await?;
     let (events, stream) = mpsc::channel(EVENTS);
     if ask.dry_run {
-        let task_plane = Arc::clone(&plane);
         plane.spawn(async move {
             warn(&events, warnings).await;
             show_steps(
-                &task_plane,
+                &reach,
                 &manifest.app,
                 (&builds, &pulls),
                 &leaving,
@@ -67,7 +67,7 @@ pub(crate) async fn up(
     };
     // With nothing to build or pull, all that can be refused is refused before the answer begins.
     let ready = match builds.is_empty() && pulls.is_empty() {
-        true => Ready::Begun(begin(&plane, to_commit).await?),
+        true => Ready::Begun(begin(&plane, to_commit, &reach).await?),
         false => Ready::Waits(to_commit),
     };
     let making = Making {
@@ -76,6 +76,7 @@ pub(crate) async fn up(
         builds,
         link,
         pulls,
+        reach,
         kept,
         ready,
         leaving,
@@ -138,6 +139,7 @@ struct Making {
     /// Who lends them SSH agents.
     link: Option<Link>,
     pulls: Vec<Pull>,
+    reach: Arc<Reach>,
     kept: Kept,
     ready: Ready,
     leaving: Gone,
@@ -159,6 +161,7 @@ async fn make(
         builds,
         link,
         pulls,
+        mut reach,
         kept,
         ready,
         leaving,
@@ -171,20 +174,21 @@ async fn make(
             begun
         }
         Ready::Waits(to_commit) => {
-            pulls::run(plane, pulls, events).await?;
+            pulls::run(&reach, pulls, events).await?;
             let (sent, app) = (Arc::new(upload), &manifest.app);
-            let (link, rights) = (link.as_ref(), &who.rights);
-            images::run(plane, sent, &app.name, builds, link, rights, events).await?;
+            let link = link.as_ref();
+            images::run(plane, sent, &app.name, builds, link, &reach, events).await?;
             // Somebody else may have got a name meanwhile that was free before.
-            reach::images_of(plane, &who.rights, app).await?;
-            let begun = commit::app(plane, to_commit).await?;
+            reach = reach.renewed().await?;
+            reach::images_of(&reach, app)?;
+            let begun = commit::app(plane, to_commit, &reach).await?;
             // Other services may run what was built; this app's do already.
             plane.desk.pushed();
             begun
         }
     };
     let app = &manifest.app;
-    warn_of_unkept(plane, &app.name, &app.services, events).await;
+    warn_of_images(&reach, &app.name, &app.services, events).await;
     drop(kept);
     jobs::tell(plane, &jobs_before, app, events).await;
     see_through(plane, begun, ask, who, leaving, events).await
@@ -192,15 +196,15 @@ async fn make(
 
 /// Tells the steps of a deploy, without doing any.
 async fn show_steps(
-    plane: &Arc<Plane>,
+    reach: &Arc<Reach>,
     app: &AppSpec,
     (builds, pulls): (&[Build], &[Pull]),
     leaving: &Gone,
     events: &mpsc::Sender<Event>,
 ) {
-    warn_of_unkept(plane, &app.name, &app.services, events).await;
+    warn_of_images(reach, &app.name, &app.services, events).await;
     tell_orphans(leaving.first.iter().chain(&leaving.last), events).await;
-    let ended = dry_run::run(plane, app, builds, pulls, events).await;
+    let ended = dry_run::run(reach, app, builds, pulls, events).await;
     finish(events, ended.map(|()| 0)).await;
 }
 
@@ -211,9 +215,13 @@ enum Ready {
 }
 
 /// Writes an app, also when whoever asked for it goes meanwhile.
-async fn begin(plane: &Arc<Plane>, app: commit::App) -> Result<commit::Begun, Problem> {
-    let task_plane = Arc::clone(plane);
-    let work = async move { commit::app(&task_plane, app).await };
+async fn begin(
+    plane: &Arc<Plane>,
+    app: commit::App,
+    reach: &Arc<Reach>,
+) -> Result<commit::Begun, Problem> {
+    let (task_plane, reach) = (Arc::clone(plane), Arc::clone(reach));
+    let work = async move { commit::app(&task_plane, app, &reach).await };
     plane.carry_out(work).await
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::agents::Door;
+use super::cache::Key;
 use super::content::Content;
 use super::copy::{self, Part, Request, Source};
 use super::draft::Draft;
@@ -66,11 +67,12 @@ impl Resolved {
         &self.identity
     }
 
-    /// Whether it shows what only some have.
-    pub(super) fn is_lent(&self) -> bool {
+    /// Whether it shows what only some have; of `is_apart` is a step's owner who shares nothing with others.
+    pub(super) fn is_lent(&self, is_apart: bool) -> bool {
         match self.mount.kind {
             MountKind::Secret | MountKind::Ssh => true,
-            MountKind::Bind | MountKind::Cache | MountKind::Tmpfs => false,
+            MountKind::Cache => is_apart,
+            MountKind::Bind | MountKind::Tmpfs => false,
         }
     }
 }
@@ -255,12 +257,13 @@ impl StageBuilder<'_> {
     ) -> Result<PathBuf, Error> {
         let mount = &resolved.mount;
         let id = mount.id.as_deref().unwrap_or(&resolved.target);
-        let name = digest::of(id.as_bytes());
-        let name = digest::hex_of(&name).unwrap_or_default();
+        let options = &self.build.options;
+        let owner = options.is_apart.then_some(options.steps_owner.as_str());
+        let name = cache_name(owner, id);
         let (mut number, mut waits) = (0, false);
         let dir = loop {
             let dir = match number {
-                0 => self.build.store.cache_mounts_dir().join(name),
+                0 => self.build.store.cache_mounts_dir().join(&name),
                 n => self
                     .build
                     .store
@@ -410,6 +413,20 @@ impl StageBuilder<'_> {
         prepared._secrets.push(folder);
         Ok(Some(path))
     }
+}
+
+/// The folder of a cache with this id: its owner's own, or that of all who share theirs.
+fn cache_name(owner: Option<&str>, id: &str) -> String {
+    let name = match owner {
+        None => digest::of(id.as_bytes()),
+        Some(owner) => {
+            let mut key = Key::new("layby cache mount 1");
+            key.field(owner);
+            key.field(id);
+            key.finish()
+        }
+    };
+    digest::hex_of(&name).unwrap_or_default().to_owned()
 }
 
 fn open_to_all(dir: &Path) -> Result<(), Error> {

@@ -163,8 +163,11 @@ impl StageBuilder<'_> {
         key.list(asked.mounts.iter().map(Resolved::identity));
         let hosts = &self.build.options.hosts;
         key.list(hosts.iter().flat_map(|(name, address)| [name, address]));
-        // What a secret or an agent opened is for its owner.
-        if asked.mounts.iter().any(Resolved::is_lent) {
+        // What a secret or an agent opened is for its owner. So is what came out of a folder that its owner's steps alone fill,
+        // or through a proxy of his: it may be anything.
+        let is_apart = self.build.options.is_apart;
+        let lent = asked.mounts.iter().any(|mount| mount.is_lent(is_apart));
+        if lent || (is_apart && !self.proxies().is_empty()) {
             key.field(&self.build.options.steps_owner);
         }
         key.finish()

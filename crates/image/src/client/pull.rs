@@ -23,12 +23,12 @@ use crate::config::Parsed;
 use crate::layer::{self, Unpacked};
 use crate::layout::{Descriptor, MAX_DOCUMENT_BYTES};
 use crate::pieces;
-use crate::{Error, Image, Reference, Source, Store, digest, origin};
+use crate::{Error, Image, Reference, Store, digest, origin};
 
 /// How often content that arrives with a wrong digest is asked for: a proxy on the way may have a bad moment.
 const TRIES: u32 = 2;
 
-/// Pulls an image for a platform, unpacks it, and gives it the reference as its name.
+/// Pulls an image for a platform, unpacks it, and gives it the reference as its name (but see [`Options::spares_names`]).
 ///
 /// # Errors
 /// [`Error::Registry`] says which registry said what. What was verified until then is kept, for the next attempt.
@@ -73,8 +73,7 @@ fn run(
     // Also where a layer failed: the others need not be fetched again.
     keep(store, arrived)?;
     fetched?;
-    let name = std::slice::from_ref(reference);
-    store.put_in_index(&found.descriptor, name, &Source::Registry)?;
+    store.name_pulled(&found.descriptor, reference, options.spares_names)?;
     origin::note(store, &found.descriptor.digest, reference)?;
     Ok(store.get(&found.descriptor.digest)?)
 }

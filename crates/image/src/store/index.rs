@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::layout::{self, Descriptor, Index, MAX_STORE_INDEX_BYTES, REF_NAME, SOURCE};
-use crate::{Error, Reference, Store, blob, lock};
+use crate::{Error, Reference, Store, blob, digest, lock};
 
+/// An id of fewer digits could be anything.
+const MIN_ID_DIGITS: usize = 6;
 /// What the annotation of a name says that was pulled.
 const PULLED: &str = "registry";
 /// What it begins with for an image that was built for somebody.
@@ -43,7 +45,7 @@ impl Source {
         }
     }
 
-    fn of(entry: &Descriptor) -> Self {
+    pub(super) fn of(entry: &Descriptor) -> Self {
         match entry.annotation(SOURCE) {
             Some(PULLED) => Self::Registry,
             Some(text) => match text.strip_prefix(BUILT_FOR) {
@@ -89,29 +91,26 @@ impl Store {
     ) -> Result<(), Error> {
         // It only looks less used than it is where this fails.
         let _ = self.touch(&image.digest);
+        self.update_index(|index| enter(index, image, names, source))
+    }
+
+    /// Gives a name to what was pulled by it. With `spares` one that means what was not pulled stays as it is.
+    pub(crate) fn name_pulled(
+        &self,
+        image: &Descriptor,
+        name: &Reference,
+        spares: bool,
+    ) -> Result<(), Error> {
+        // As above.
+        let _ = self.touch(&image.digest);
+        let text = name.to_string();
         self.update_index(|index| {
-            let names: Vec<String> = names.iter().map(Reference::to_string).collect();
-            index.manifests.retain(|entry| match entry.ref_name() {
-                Some(name) => !names.iter().any(|new| new == name),
-                None => entry.digest != image.digest,
-            });
-            for name in &names {
-                let mut entry = image.clone();
-                let mut annotations = BTreeMap::from([(REF_NAME.to_owned(), name.clone())]);
-                annotations.extend(source.annotation().map(|text| (SOURCE.to_owned(), text)));
-                entry.annotations = Some(annotations);
-                index.manifests.push(entry);
+            let mut known = index.manifests.iter();
+            let known = known.find(|entry| entry.ref_name() == Some(&text));
+            let is_given = known.is_some_and(|entry| Source::of(entry) != Source::Registry);
+            if !(spares && is_given) {
+                enter(index, image, std::slice::from_ref(name), &Source::Registry);
             }
-            let known = index
-                .manifests
-                .iter()
-                .any(|entry| entry.digest == image.digest);
-            if !known {
-                index.manifests.push(image.clone());
-            }
-            index
-                .manifests
-                .sort_by(|a, b| (a.ref_name(), &a.digest).cmp(&(b.ref_name(), &b.digest)));
         })
     }
 
@@ -148,8 +147,68 @@ impl Store {
     }
 }
 
-/// Up to three names in the index that could have been meant: another tag, or a name with the same beginning.
-pub(super) fn similar(wanted: &Reference, index: &Index) -> Vec<String> {
+/// Enters an image under names, which lose what they meant; or without one when there are none.
+fn enter(index: &mut Index, image: &Descriptor, names: &[Reference], source: &Source) {
+    let names: Vec<String> = names.iter().map(Reference::to_string).collect();
+    index.manifests.retain(|entry| match entry.ref_name() {
+        Some(name) => !names.iter().any(|new| new == name),
+        None => entry.digest != image.digest,
+    });
+    for name in &names {
+        let mut entry = image.clone();
+        let mut annotations = BTreeMap::from([(REF_NAME.to_owned(), name.clone())]);
+        annotations.extend(source.annotation().map(|text| (SOURCE.to_owned(), text)));
+        entry.annotations = Some(annotations);
+        index.manifests.push(entry);
+    }
+    let known = index
+        .manifests
+        .iter()
+        .any(|entry| entry.digest == image.digest);
+    if !known {
+        index.manifests.push(image.clone());
+    }
+    index
+        .manifests
+        .sort_by(|a, b| (a.ref_name(), &a.digest).cmp(&(b.ref_name(), &b.digest)));
+}
+
+/// What a person means by a text where these names and digests are known (see [`Store::meant`]).
+///
+/// # Errors
+/// [`Error::BadReference`]: several digests begin so.
+pub fn meant_among<'a>(
+    text: &str,
+    known: impl Iterator<Item = (Option<&'a str>, &'a str)> + Clone,
+) -> Result<String, Error> {
+    let hex = text.strip_prefix("sha256:").unwrap_or(text);
+    let is_hex = hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+    if !is_hex || !(MIN_ID_DIGITS..=64).contains(&hex.len()) {
+        return Ok(text.to_owned());
+    }
+    let name = text.parse::<Reference>().ok().map(|name| name.to_string());
+    let mut names = known.clone().filter_map(|(name, _)| name);
+    if name.is_some_and(|name| names.any(|known| known == name)) {
+        return Ok(text.to_owned());
+    }
+    let id = format!("sha256:{hex}");
+    let mut found = (known.map(|(_, digest)| digest)).filter(|digest| digest.starts_with(&id));
+    let Some(first) = found.next() else {
+        // One that has no name may be meant by all of its digest.
+        let whole = digest::hex_of(&id).is_some();
+        return Ok(if whole { id } else { text.to_owned() });
+    };
+    match found.all(|digest| digest == first) {
+        true => Ok(first.to_owned()),
+        false => Err(Error::BadReference {
+            reference: text.to_owned(),
+            reason: "the digests of several images begin so; write more of it",
+        }),
+    }
+}
+
+/// Up to three of these names that could have been meant: another tag, or a name with the same beginning.
+pub fn similar<'a>(wanted: &Reference, names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let last = |reference: &Reference| {
         reference
             .repository
@@ -159,10 +218,7 @@ pub(super) fn similar(wanted: &Reference, index: &Index) -> Vec<String> {
             .to_owned()
     };
     let wanted_last = last(wanted);
-    let known = index
-        .manifests
-        .iter()
-        .filter_map(|entry| entry.ref_name()?.parse().ok());
+    let known = names.filter_map(|name| name.parse().ok());
     let mut scored: Vec<(u8, String)> = known
         .filter_map(|known: Reference| {
             let known_last = last(&known);

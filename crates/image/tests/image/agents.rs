@@ -90,15 +90,75 @@ fn what_a_step_made_that_saw_a_secret_or_an_agent_is_nobody_elses_from_the_cache
         let mut counts = Vec::new();
         for owner in ["apps shop", "apps shop", "apps blog", "node", "apps shop"] {
             options.steps_owner = owner.to_owned();
+            options.is_apart = owner != "node";
             world.build_with(&options).0.unwrap();
             counts.push(runner.asked().len() - before);
         }
         counts
     };
-    for lent in ["--mount=type=ssh", "--mount=type=secret,id=s"] {
+    for lent in [
+        "--mount=type=ssh",
+        "--mount=type=secret,id=s",
+        // Who is apart fills a folder alone.
+        "--mount=type=cache,target=/c",
+    ] {
         assert_eq!(counts(lent), [1, 1, 2, 3, 3], "{lent}");
     }
     assert_eq!(counts("--mount=type=tmpfs,target=/tmp"), [1; 5]);
+}
+
+#[test]
+fn who_is_apart_has_caches_of_its_own_and_steps_through_its_proxy_are_nobody_elses() {
+    let world = World::new();
+    let runner = Fake::new(|step, _| {
+        let count = match &step.mounts[..] {
+            [] => return Ok(0),
+            [mount, ..] => mount,
+        };
+        let RunSource::Bind(folder) = &count.source else {
+            panic!("{count:?}");
+        };
+        let before = fs::read_to_string(folder.join("by")).unwrap_or_default();
+        fs::write(folder.join("by"), format!("{before}{}", step.argv[0])).unwrap();
+        fs::write(step.upper.join("out"), before).unwrap();
+        Ok(0)
+    });
+    let build = |owner: &str, run: &str, proxy: bool| {
+        world.write(&[("Dockerfile", &*format!("FROM scratch\nRUN {run}\n"))]);
+        let mut options = with(&runner);
+        options.steps_owner = owner.to_owned();
+        options.is_apart = owner != "node";
+        if proxy {
+            let name = "http_proxy".to_owned();
+            options.args.insert(name, "http://192.0.2.1".to_owned());
+        }
+        let image = world.build_with(&options).0.unwrap();
+        world.files(&image).get("out").cloned().unwrap_or_default()
+    };
+    let by = |owner: &str, command: &str| {
+        let run = format!("--mount=type=cache,target=/c,id=c [\"{command}\"]");
+        build(owner, &run, false)
+    };
+    by("node", "a");
+    by("apps shop", "b");
+    by("apps blog", "c");
+    assert!(by("node", "d").ends_with(" a"));
+    assert!(by("apps shop", "e").ends_with(" b"));
+    // Where it is known by all: what was there before there were owners stays in use.
+    let name = "2e7d2c03a9507ae265ecf5b5356885a53393a2029d241394997265a1a25aefc6"; // SHA-256 of "c"
+    assert!(world.store_dir().join("cache-mounts").join(name).exists());
+
+    let before = runner.asked().len();
+    for (owner, proxy) in [
+        ("apps shop", true),
+        ("node", false),
+        ("apps shop", false),
+        ("node", true),
+        ("apps shop", true),
+    ] {
+        build(owner, "[\"fetch\"]", proxy);
+    }
+    assert_eq!(runner.asked().len() - before, 2);
 }
 
 /// Breaks a connection off when dropped.

@@ -114,7 +114,7 @@ fn a_cached_layer_that_was_collected_is_made_anew() {
     world.store.remove("test").unwrap();
     world.store.gc(&[]).unwrap();
     let again = world.build("FROM scratch\nCOPY a /\n").unwrap();
-    assert_eq!(again, image);
+    assert_eq!(again.digest, image.digest);
     assert!(world.files(&again).contains_key("a"));
 }
 
@@ -133,7 +133,7 @@ fn the_same_input_gives_the_same_digest_whatever_the_times() {
             .unwrap()
     };
     let image = build(1000);
-    assert_eq!(build(2_000_000_000), image);
+    assert_eq!(build(2_000_000_000).digest, image.digest);
     assert_eq!(image.created.as_deref(), Some("1970-01-01T00:00:00Z"));
 }
 

@@ -13,7 +13,7 @@ use tokio::io::{self, AsyncRead};
 use crate::cli::{ArchiveFormat, Image, Prune};
 use crate::client::Client;
 use crate::exit::Exit;
-use crate::out::say;
+use crate::out::{say, tell};
 use crate::{moment, show, transfer};
 
 /// Does what `command` says.
@@ -79,7 +79,7 @@ async fn ls(client: &Client, json: bool) -> Result<()> {
         return Ok(());
     }
     let now = Timestamp::now();
-    let mut table = show::table(&["IMAGE", "DIGEST", "SIZE", "AGE"]);
+    let mut table = show::table(&["IMAGE", "DIGEST", "SIZE", "AGE", "BUILT FOR"]);
     for image in &images {
         for reference in &image.references {
             let digest = image
@@ -87,11 +87,13 @@ async fn ls(client: &Client, json: bool) -> Result<()> {
                 .strip_prefix("sha256:")
                 .unwrap_or(&image.digest);
             let short = digest.get(..12).unwrap_or(digest);
+            let built_for = image.built_for.get(reference).map_or("-", String::as_str);
             table.add_row(vec![
                 reference.clone(),
                 short.to_owned(),
                 size(image.size_bytes),
-                age(image.created.as_deref(), now),
+                age(image.created.as_deref(), image.since.as_deref(), now),
+                built_for.to_owned(),
             ]);
         }
     }
@@ -162,11 +164,12 @@ async fn save(
     Ok(())
 }
 
-/// How long ago an image was made, for people: `3 h`. Images without a true time say nothing.
-fn age(created: Option<&str>, now: Timestamp) -> String {
-    let made = created.and_then(|text| text.parse::<Timestamp>().ok());
+/// How long ago an image was made, for people: `3 h`; of one that does not say so, since when the node has it.
+fn age(created: Option<&str>, since: Option<&str>, now: Timestamp) -> String {
+    let time = |text: Option<&str>| text?.parse::<Timestamp>().ok();
     // A reproducible build dates its images to the beginning of time.
-    let Some(made) = made.filter(|made| made.as_second() > 0) else {
+    let made = time(created).filter(|made| made.as_second() > 0);
+    let Some(made) = made.or_else(|| time(since)) else {
         return "-".to_owned();
     };
     moment::span(now.as_second().saturating_sub(made.as_second()))
@@ -175,6 +178,7 @@ fn age(created: Option<&str>, now: Timestamp) -> String {
 async fn prune(client: &Client, options: Prune) -> Result<()> {
     let mut body = PruneBody {
         all: options.all,
+        cache: options.cache,
         untagged: options.untagged,
         keep_revisions: options.keep_revisions,
         keep_days: options.keep_days,
@@ -188,8 +192,13 @@ async fn prune(client: &Client, options: Prune) -> Result<()> {
     let mut pruned = client.post_json("/v1/images/prune", &body).await;
     let in_the_way =
         |error: &anyhow::Error| error.downcast_ref().is_some_and(|e: &Exit| e.is_conflict);
-    if pruned.as_ref().is_err_and(in_the_way) {
-        eprintln!("waiting for builds or deploys that are under way; what they make stays");
+    if let Err(error) = &pruned
+        && in_the_way(error)
+    {
+        // Which of them it is: builds and deploys, or somebody else who prunes.
+        let why = error.to_string();
+        let why = why.lines().next().unwrap_or_default();
+        tell!("{why}: waiting; what is made meanwhile stays");
         body.at_once = false;
         body.asked_ago_ms = u32::try_from(asked_at.elapsed().as_millis()).ok();
         pruned = client.post_json("/v1/images/prune", &body).await;
@@ -211,8 +220,16 @@ async fn prune(client: &Client, options: Prune) -> Result<()> {
     if pruned.build_cache > 0 {
         say!("{} entries of the build cache  {gone}", pruned.build_cache);
     }
+    let cache = match (pruned.left_cache_bytes, options.cache) {
+        (0, _) => String::new(),
+        (bytes, true) => format!(" ({} of it for builds alone)", size(bytes)),
+        (bytes, false) => format!(
+            " ({} of it for builds alone, which --cache lets go)",
+            size(bytes)
+        ),
+    };
     say!(
-        "{} {gone}, {} left",
+        "{} {gone}, {} left{cache}",
         size(pruned.freed_bytes),
         size(pruned.left_bytes)
     );
@@ -251,8 +268,11 @@ mod tests {
             (Some("yesterday"), "-"),
             (None, "-"),
         ] {
-            assert_eq!(age(created, now), shown, "{created:?}");
+            assert_eq!(age(created, None, now), shown, "{created:?}");
         }
+        let since = Some("2026-03-10T09:00:00Z");
+        assert_eq!(age(Some("1970-01-01T00:00:00Z"), since, now), "3 h");
+        assert_eq!(age(Some("2026-03-10T11:59:18Z"), since, now), "42 s");
     }
 
     #[test]

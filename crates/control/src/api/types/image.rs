@@ -1,5 +1,7 @@
 //! Words for images: how they are shown, moved and pruned.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -16,6 +18,12 @@ pub struct ImageView {
     pub size_bytes: u64,
     /// When it was made (RFC 3339), if it says so.
     pub created: Option<String>,
+    /// When it came to be on this node (RFC 3339), if that is known.
+    #[serde(default)]
+    pub since: Option<String>,
+    /// The apps that some of its names were built for, by name: who deploys another app by such a name runs what that app built.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub built_for: BTreeMap<String, String>,
     /// What it is for, such as `linux/amd64`, if it says so.
     pub platform: Option<String>,
 }
@@ -89,6 +97,8 @@ pub enum TransferEvent {
 pub struct PruneBody {
     /// Names of images that no revision names; not those of the registry.
     pub all: bool,
+    /// The build cache: what steps made, and the folders that they keep.
+    pub cache: bool,
     /// Manifests of the registry that no tag leads to.
     pub untagged: bool,
     /// So many earlier revisions of each service are kept; `null`: all that are there.
@@ -122,4 +132,7 @@ pub struct PruneView {
     pub freed_bytes: u64,
     /// The bytes that the node's images and build caches take now.
     pub left_bytes: u64,
+    /// Those among them that are kept for builds alone: no image needs them.
+    #[serde(default)]
+    pub left_cache_bytes: u64,
 }
