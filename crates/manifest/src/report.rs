@@ -29,6 +29,12 @@ impl Report {
         self.errors.push(error);
     }
 
+    /// What another has gathered.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.errors.extend(other.errors);
+        self.warnings.extend(other.warnings);
+    }
+
     /// Whether anything was an error.
     pub(crate) fn failed(&self) -> bool {
         !self.errors.is_empty()

@@ -59,14 +59,24 @@ impl ConfigView {
             ..Self::default()
         };
         if view.more.is_empty() {
-            let lines = |all: Vec<Diagnostic>| all.iter().map(ToString::to_string).collect();
+            // What is in env files, reading alone does not look at: they are not sent along with it.
+            view.warnings = lines(config.warnings, Vec::new());
+            view.errors = lines(config.errors, Vec::new());
             match layby_manifest::read(files, options) {
-                Ok(manifest) => view.warnings = lines(manifest.warnings),
-                Err(errors) => view.errors = lines(errors),
+                Ok(manifest) => view.warnings = lines(manifest.warnings, view.warnings),
+                Err(errors) => view.errors = lines(errors, view.errors),
             }
         }
         Ok(view)
     }
+}
+
+/// These and more, each once.
+fn lines(all: Vec<Diagnostic>, more: Vec<String>) -> Vec<String> {
+    let mut lines: Vec<String> = all.iter().map(ToString::to_string).collect();
+    let new = |line: &String| !all.iter().any(|known| known.to_string() == *line);
+    lines.extend(more.into_iter().filter(new));
+    lines
 }
 
 /// Shows the normal form of a Compose file: one file, filled in, with every value in its long form. Changes nothing.

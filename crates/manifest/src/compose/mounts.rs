@@ -24,12 +24,29 @@ pub(crate) fn read(service: &mut Fields, project: &Project<'_>, report: &mut Rep
         };
         mounts.extend(mount.map(|value| Placed { value, place }));
     }
+    mounts
+        .iter()
+        .for_each(|mount| warn_of_docker(mount, &service.what, report));
     mounts.extend(tmpfs::read(service, report));
     mounts.extend(files::mounts(service, project, report));
     distinct(mounts, &service.what, report)
         .into_iter()
         .map(|mount| mount.value)
         .collect()
+}
+
+/// Whoever asks Docker what runs is told nothing of this node.
+fn warn_of_docker(mount: &Placed<Mount>, what: &str, report: &mut Report) {
+    let MountSource::Bind { path, .. } = &mount.value.source else {
+        return;
+    };
+    if matches!(path.as_str(), "/var/run/docker.sock" | "/run/docker.sock") {
+        let message = format!(
+            "{what} mounts {path}: Docker, if it runs on the machine, knows nothing of what runs here, and a node allows such a mount \
+             with --allow-privileged only"
+        );
+        report.warn(&mount.place, message);
+    }
 }
 
 /// What the options of a mount say, in both forms.

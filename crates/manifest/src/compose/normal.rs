@@ -8,6 +8,7 @@ mod service;
 mod shape;
 mod top;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::compose::load::Load;
@@ -15,7 +16,7 @@ use crate::compose::profiles::Profiles;
 use crate::compose::{merged, project};
 use crate::report::Report;
 use crate::tree::{Entry, Node, Place, Value};
-use crate::{Files, ReadOptions, write};
+use crate::{Diagnostic, Files, ReadOptions, write};
 
 /// How it is written out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,6 +42,10 @@ pub struct Config {
     pub networks: Vec<String>,
     /// The profiles that its services name, each once, in order.
     pub profiles: Vec<String>,
+    /// What is wrong in env files, which keeps it from being deployed; their services name them still.
+    pub errors: Vec<Diagnostic>,
+    /// What is to be told of env files.
+    pub warnings: Vec<Diagnostic>,
     /// Further files that have to be read first: all else is empty then.
     pub more: Vec<String>,
 }
@@ -53,6 +58,8 @@ pub(super) struct Surroundings<'a> {
     /// The app's name.
     pub(super) project: String,
     pub(super) no_interpolate: bool,
+    /// What there is to say of env files.
+    pub(super) of_env_files: RefCell<Report>,
 }
 
 /// Makes the normal form of some documents.
@@ -74,6 +81,7 @@ pub(crate) fn config(
         variables: &variables,
         project: project::named(&variables).cloned().unwrap_or_default(),
         no_interpolate: how.no_interpolate,
+        of_env_files: RefCell::default(),
     };
     let Some(Node {
         value: Value::Map(mut top),
@@ -100,8 +108,12 @@ pub(crate) fn config(
             true => write::json(&node),
             false => write::yaml(&node),
         },
-        more: Vec::new(),
+        ..Config::default()
     };
+    match around.of_env_files.take().finish() {
+        Ok(warnings) => config.warnings = warnings,
+        Err(errors) => config.errors = errors,
+    }
     let more = around.load.missing();
     if !more.is_empty() {
         config = Config {

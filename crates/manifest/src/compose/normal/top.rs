@@ -6,7 +6,7 @@ use crate::compose::project::Project;
 use crate::compose::{env_file, pairs};
 use crate::fields::Fields;
 use crate::report::Report;
-use crate::tree::{Entry, Node, Place, Value};
+use crate::tree::{Entry, Node, Place, Value, cut};
 
 use super::keys::{SERVICE, TOP};
 use super::service::add;
@@ -123,7 +123,7 @@ fn services(node: Node, used: &mut BTreeSet<String>, around: &Surroundings<'_>) 
     };
     for service in &mut services {
         let value = std::mem::replace(&mut service.value, text("", &service.place));
-        service.value = one(value, around);
+        service.value = one(&service.key, value, around);
         let networks = service.value.get("networks").map(|node| &node.value);
         match networks {
             Some(Value::Map(entries)) => used.extend(entries.iter().map(|entry| entry.key.clone())),
@@ -134,12 +134,12 @@ fn services(node: Node, used: &mut BTreeSet<String>, around: &Surroundings<'_>) 
     Node::new(node.place, Value::Map(services))
 }
 
-fn one(mut node: Node, around: &Surroundings<'_>) -> Node {
+fn one(key: &str, mut node: Node, around: &Surroundings<'_>) -> Node {
     if node.value == Value::Null {
         node.value = Value::Map(Vec::new());
     }
     if !around.no_interpolate {
-        environment(&mut node, around);
+        environment(key, &mut node, around);
     }
     let place = node.place.clone();
     let mut service = shaped(node, Shape::Map(SERVICE), around);
@@ -165,7 +165,7 @@ fn is_telling(key: &str) -> bool {
 }
 
 /// Puts what the env files say into the environment, and what the caller's own has for keys without a value.
-fn environment(node: &mut Node, around: &Surroundings<'_>) {
+fn environment(key: &str, node: &mut Node, around: &Surroundings<'_>) {
     let place = node.place.clone();
     let named = named_files(node, around);
     let has_keys = ["env_file", "environment"]
@@ -175,12 +175,16 @@ fn environment(node: &mut Node, around: &Surroundings<'_>) {
         return;
     };
     let project = Project::new(around.options, around.variables, Some(&named));
-    // What is wrong shows when the file is read.
+    // What else is wrong shows when the file is read.
     let mut report = Report::default();
-    let Some(mut fields) = Fields::open(node.clone(), "", &mut report) else {
+    let what = format!("service {:?}", cut(key));
+    let Some(mut fields) = Fields::open(node.clone(), what, &mut report) else {
         return;
     };
-    let mut env = env_file::read(&mut fields, &project, &mut report).env;
+    let mut of_files = Report::default();
+    let mut env = env_file::read(&mut fields, &project, &mut of_files).env;
+    let failed = of_files.failed();
+    around.of_env_files.borrow_mut().add(of_files);
     let mut unset = Vec::new();
     if let Some(written) = fields.take("environment") {
         for pair in pairs::list(written, "", &mut report) {
@@ -196,7 +200,7 @@ fn environment(node: &mut Node, around: &Surroundings<'_>) {
             }
         }
     }
-    if report.failed() {
+    if failed || report.failed() {
         return;
     }
     let set = env
