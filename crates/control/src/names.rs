@@ -108,14 +108,19 @@ pub(crate) fn ports(spec: &ServiceSpec) -> BTreeMap<u16, VirtualPort> {
         .flat_map(|c| [&c.readiness, &c.liveness, &c.startup])
         .flatten();
     let probed = probes.filter_map(|probe| match &probe.action {
-        ProbeAction::Http { port, .. } => Some((
+        ProbeAction::Http {
+            port, tls: false, ..
+        } => Some((
             *port,
             VirtualPort {
                 target: *port,
                 protocol: Protocol::Http,
             },
         )),
-        ProbeAction::Tcp { .. } | ProbeAction::Exec { .. } => None,
+        ProbeAction::Http { tls: true, .. }
+        | ProbeAction::Grpc { .. }
+        | ProbeAction::Tcp { .. }
+        | ProbeAction::Exec { .. } => None,
     });
     let declared = spec.ports.iter().map(|port| {
         let leads = VirtualPort {
@@ -245,6 +250,7 @@ mod tests {
                 timeout_ms: 1,
                 success_threshold: 1,
                 failure_threshold: 1,
+                stop_grace_ms: None,
             })
         };
         let http = |port: u16| ProbeAction::Http {
@@ -252,6 +258,7 @@ mod tests {
             path: "/".to_owned(),
             host: None,
             headers: Vec::new(),
+            tls: false,
         };
         container.readiness = probe(http(8000));
         container.liveness = probe(http(9000));

@@ -448,6 +448,20 @@ impl Engine for Embedded {
             })
         })
     }
+
+    fn end<'a>(
+        &'a self,
+        replica: ReplicaId,
+        container: &'a str,
+        grace_ms: Option<u64>,
+    ) -> BoxFuture<'a, Result<(), EngineError>> {
+        Box::pin(async move {
+            let (entry, shim) = self.shared.running(replica)?;
+            let container = entry.container(replica, Some(container))?;
+            let ended = shim.end(container, grace_ms).await;
+            ended.map_err(|trouble| EngineError::Failed(trouble.message))
+        })
+    }
 }
 
 /// The replicas of an order that are to be at `depth`.
@@ -475,6 +489,10 @@ fn containers(states: &[protocol::ContainerState]) -> Vec<layby_model::replica::
             ended: container.ended,
             last_exit: container.last_exit.map(exit),
             last_exit_ms: container.last_exit_ms,
+            starts: container.starts,
+            down: container.down,
+            ended_in_a_row: container.ended_in_a_row,
+            trouble: container.trouble.clone(),
         })
         .collect()
 }

@@ -21,6 +21,9 @@
 //! A container that is given one of the commands below as its entrypoint does that and ends, whatever its image is called; one
 //! that only holds itself open for commands starts, and does nothing.
 //!
+//! Another container than the first runs for as long as the replica does, or ends as its image or command says. Where a service has
+//! several, one that ends is started again alone, after a pause. (While it is frozen, the time of these goes on.)
+//!
 //! A container that runs before the others ends well after 5 ms, or does what its image or command says; `fake/hangs` never ends.
 //! Hooks that are commands or pauses are carried out, a request is answered at once.
 //!
@@ -31,6 +34,7 @@
 //! Each replica has an address of its own, in 127.0.0.0/8 unless said otherwise, on which nothing listens unless a test does.
 
 mod access;
+mod alone;
 mod body;
 mod exec;
 mod files;
@@ -50,7 +54,7 @@ use layby_model::engine::{
     BoxFuture, BoxStream, Engine, EngineError, EngineTraits, ExecOutput, LogLine, LogQuery,
     Workload,
 };
-use layby_model::replica::{End, Exit, ReplicaReport};
+use layby_model::replica::{Exit, ReplicaReport};
 use layby_model::secret::SecretWire;
 use layby_model::spec::ContainerSpec;
 use layby_model::{ReplicaId, ServiceId, Wakefulness};
@@ -127,9 +131,9 @@ impl Fake {
         self.shared.secrets.clone()
     }
 
-    /// Ends a running replica with `code`, as if it had crashed. Whether there was one.
+    /// Ends the first container of a running replica with `code`, as if it had crashed. Whether there was one.
     pub fn crash(&self, replica: ReplicaId, code: i32) -> bool {
-        self.shared.end(replica, Exit { code, oom: false })
+        self.shared.end(replica, 0, Exit { code, oom: false })
     }
 
     /// Loses a replica: it will never run again. Whether there was one.
@@ -169,6 +173,7 @@ impl Shared {
             stops: tokio::sync::watch::Sender::default(),
             files: Files::default(),
             done: std::sync::atomic::AtomicUsize::new(0),
+            lying: Mutex::default(),
             env: Mutex::default(),
         });
         bodies.by_id.insert(id, Arc::clone(&body));
@@ -183,39 +188,6 @@ impl Shared {
         }
         drop(bodies);
         self.roster.remove(id);
-    }
-
-    /// Writes down that a running or frozen replica ended by itself.
-    fn end(&self, id: ReplicaId, exit: Exit) -> bool {
-        let runs =
-            |actual: Actual| matches!(actual, Actual::Running | Actual::Ready | Actual::Frozen);
-        // Before the end shows: whoever sees it reads the log at once.
-        if self.roster.get(id).is_some_and(|entry| runs(entry.actual))
-            && let Some(body) = self.body(id)
-        {
-            body.log
-                .write("stderr", &format!("ended with code {}", exit.code));
-        }
-        let ended = self.roster.change(id, |entry| {
-            if !runs(entry.actual) {
-                return false;
-            }
-            entry.actual = Actual::Stopped;
-            for (n, container) in entry.containers.iter_mut().enumerate() {
-                container.pid = None;
-                if n == 0 {
-                    container.ended += 1;
-                    container.last_exit = Some(exit);
-                    entry.ended_in_a_row += 1;
-                    entry.ended = Some(End {
-                        container: container.name.clone(),
-                        exit,
-                    });
-                }
-            }
-            true
-        });
-        ended == Some(true)
     }
 
     fn lose(&self, id: ReplicaId) -> bool {
@@ -308,6 +280,29 @@ impl Engine for Fake {
                     "the command {argv:?} in replica {replica} took longer than {timeout_ms} ms"
                 ))),
             }
+        })
+    }
+
+    fn end<'a>(
+        &'a self,
+        replica: ReplicaId,
+        container: &'a str,
+        _grace_ms: Option<u64>,
+    ) -> BoxFuture<'a, Result<(), EngineError>> {
+        Box::pin(async move {
+            let entry = self.shared.roster.get(replica);
+            let entry = entry.ok_or_else(|| missing(replica))?;
+            let name = entry.container(replica, Some(container))?;
+            let number = entry.containers.iter().position(|known| known.name == name);
+            let killed = Exit {
+                code: 137,
+                oom: false,
+            };
+            let ended = number.is_some_and(|number| self.shared.end(replica, number, killed));
+            ended.then_some(()).ok_or_else(|| {
+                let text = format!("container {name} of replica {replica} does not run");
+                EngineError::NotFound(text)
+            })
         })
     }
 }

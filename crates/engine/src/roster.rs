@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::StreamExt;
 use layby_model::engine::{BoxStream, EngineError, RunSpec, Workload};
 use layby_model::mounts::MountSource;
-use layby_model::replica::{ContainerReport, End, ReplicaReport, Trouble};
+use layby_model::replica::{ContainerReport, End, Phase, ReplicaReport, Trouble};
 use layby_model::spec::ContainerSpec;
 use layby_model::{ReplicaId, RevisionId, ServiceId, Wakefulness};
 use tokio::sync::{Notify, broadcast};
@@ -130,13 +130,22 @@ impl Entry {
         self.wake.notify_one();
     }
 
+    /// The phase to report: none is ready while one of its containers is down, or is left as it failed.
+    fn phase(&self) -> Phase {
+        let stands = |c: &ContainerReport| !c.down && !c.is_left_failed();
+        match lifecycle::phase(self.actual, self.pending, self.doing()) {
+            Phase::Ready if !self.containers.iter().all(stands) => Phase::Starting,
+            phase => phase,
+        }
+    }
+
     fn report(&self, id: ReplicaId) -> ReplicaReport {
         ReplicaReport {
             id,
             service: self.service.clone(),
             revision: self.revision,
             generation: self.generation,
-            phase: lifecycle::phase(self.actual, self.pending, self.doing()),
+            phase: self.phase(),
             address: self.address,
             containers: self.containers.clone(),
             init: self.init.clone(),
@@ -416,13 +425,7 @@ impl Roster {
 fn containers(specs: &[ContainerSpec]) -> Vec<ContainerReport> {
     specs
         .iter()
-        .map(|container| ContainerReport {
-            name: container.name.clone(),
-            pid: None,
-            ended: 0,
-            last_exit: None,
-            last_exit_ms: None,
-        })
+        .map(|container| ContainerReport::new(&container.name))
         .collect()
 }
 

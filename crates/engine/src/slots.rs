@@ -81,6 +81,14 @@ fn fact(field: ReplicaField, facts: &Facts) -> String {
         ReplicaField::Id => facts.id.to_string(),
         ReplicaField::Address => facts.address.to_string(),
         ReplicaField::MachineAddress => facts.gateway.to_string(),
+        ReplicaField::MachineCpu { milli } => {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            (cores as u64 * 1000).div_ceil(milli.max(1)).to_string()
+        }
+        ReplicaField::MachineMemory { bytes } => {
+            let all = layby_runtime::machine::memory_bytes("layby").unwrap_or(0);
+            all.div_ceil(bytes.max(1)).to_string()
+        }
         ReplicaField::MachineName => {
             let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
             name.unwrap_or_default().trim().to_owned()

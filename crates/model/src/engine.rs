@@ -1,4 +1,4 @@
-//! The engine: what runs replicas. Six repeatable methods; everything above sees only this trait.
+//! The engine: what runs replicas. Seven repeatable methods; everything above sees only this trait.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -157,4 +157,13 @@ pub trait Engine: Send + Sync + 'static {
         argv: &'a [String],
         timeout_ms: u64,
     ) -> BoxFuture<'a, Result<ExecOutput, EngineError>>;
+
+    /// Ends a container of a running replica as if it had ended by itself, by its hooks and its signal; it is killed after
+    /// `grace_ms` (`None`: as its spec says). What follows is what follows such an end. Returns when that has begun.
+    fn end<'a>(
+        &'a self,
+        replica: ReplicaId,
+        container: &'a str,
+        grace_ms: Option<u64>,
+    ) -> BoxFuture<'a, Result<(), EngineError>>;
 }

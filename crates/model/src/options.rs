@@ -96,6 +96,10 @@ pub struct SandboxOptions {
     pub host_ipc: bool,
     /// The containers of the replica share one process namespace (Kubernetes `shareProcessNamespace`).
     pub share_pid: bool,
+    /// The group of the folders, volumes and files in memory that are made for its containers, who may write to them by it
+    /// (Kubernetes `fsGroup`). A volume that is there already stays as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fs_group: Option<u32>,
     /// Without a user namespace: root inside is root outside (Compose `userns_mode: host`, Kubernetes
     /// `hostUsers: true` explicitly). Only where the node's operator allows it.
     pub host_users: bool,

@@ -39,7 +39,7 @@ pub struct Exit {
 }
 
 /// One container of a replica, as it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerReport {
     /// Its name in the replica.
     pub name: String,
@@ -52,10 +52,45 @@ pub struct ContainerReport {
     /// When that was, in milliseconds since 1970.
     #[serde(default)]
     pub last_exit_ms: Option<u64>,
+    /// How often it was started, in the replica's life: what a probe said before another start is void.
+    #[serde(default)]
+    pub starts: u32,
+    /// It ended while the others of its replica go on, and is to be started again: by the engine, after a pause.
+    #[serde(default)]
+    pub down: bool,
+    /// How many of its ends in a row were unasked and came within 10 s of their start, up to the last one; counted for those
+    /// that end alone.
+    #[serde(default)]
+    pub ended_in_a_row: u32,
+    /// Why it could not be started again, or its hook after that failed, in one sentence.
+    #[serde(default)]
+    pub trouble: Option<String>,
+}
+
+impl ContainerReport {
+    /// One that has not run yet.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// In a replica that runs: it ended alone, and is left so.
+    pub fn is_left(&self) -> bool {
+        self.pid.is_none() && !self.down && self.starts > 0
+    }
+
+    /// The same, and it did not end well.
+    pub fn is_left_failed(&self) -> bool {
+        let failed = |exit: &Exit| exit.code != 0 || exit.oom;
+        self.is_left() && self.last_exit.as_ref().is_some_and(failed)
+    }
 }
 
 /// The end of a container that nobody asked for, or of one that was to end well before the others start and did not. Its
-/// replica stops with it.
+/// replica has ended with it. (Where it has several containers, one that ends alone is started again, and the replica ends with
+/// the last of those that are not: [`ServiceSpec::ends_apart`](crate::spec::ServiceSpec::ends_apart).)
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
     /// The container.

@@ -101,6 +101,17 @@ pub enum ReplicaField {
     MachineName,
     /// The address of the machine as its containers see it (`status.hostIP`).
     MachineAddress,
+    /// What the machine has of CPU, in so many thousandths of a core, rounded up (`limits.cpu` of a container without one).
+    MachineCpu {
+        /// The unit.
+        milli: u64,
+    },
+    /// What the machine has of memory for containers, in so many bytes, rounded up (`limits.memory` of a container without
+    /// one).
+    MachineMemory {
+        /// The unit.
+        bytes: u64,
+    },
 }
 
 /// Where a text comes from.

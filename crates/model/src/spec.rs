@@ -145,6 +145,20 @@ impl ServiceSpec {
         self.containers.iter().chain(&self.init)
     }
 
+    /// Whether the containers of a replica end and are started again each for itself, as in a pod. Those that share their
+    /// processes do not: with the first one all of them end.
+    pub fn ends_apart(&self) -> bool {
+        self.containers.len() > 1 && !self.sandbox.share_pid
+    }
+
+    /// What is done when one of its containers ends.
+    pub fn restart_of(&self, container: &ContainerSpec) -> RestartPolicy {
+        match container.sidecar {
+            Some(_) => RestartPolicy::Always,
+            None => self.restart,
+        }
+    }
+
     /// The same, to be changed.
     pub fn all_containers_mut(&mut self) -> impl Iterator<Item = &mut ContainerSpec> {
         self.containers.iter_mut().chain(&mut self.init)
@@ -200,11 +214,12 @@ pub enum Condition {
     Completed,
 }
 
-/// What is done when a container of a service ends (Compose `restart`, Kubernetes `restartPolicy`).
+/// What is done when a container of a service ends (Compose `restart`, Kubernetes `restartPolicy`): one that has others beside it
+/// is started again alone ([`ServiceSpec::ends_apart`]), else its replica is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
-    /// Its replica is started again, with growing pauses while it keeps ending (the default of a service).
+    /// It is started again, with growing pauses while it keeps ending (the default of a service).
     #[default]
     Always,
     /// Only if it ended with another exit code than 0, at most so often in a row.
@@ -518,6 +533,9 @@ pub struct Probe {
     pub success_threshold: u32,
     /// So many in a row to be seen as failed.
     pub failure_threshold: u32,
+    /// How long a container may take to stop that failed it for good, in milliseconds; `None`: as long as ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_grace_ms: Option<u64>,
 }
 
 /// What a probe does.
@@ -534,6 +552,17 @@ pub enum ProbeAction {
         host: Option<String>,
         /// Further headers.
         headers: Vec<(String, String)>,
+        /// Over TLS, whatever certificate is shown.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        tls: bool,
+    },
+    /// The gRPC health check (`grpc.health.v1.Health/Check`), without TLS; `SERVING` is a success.
+    Grpc {
+        /// The port in the replica.
+        port: u16,
+        /// The service whose health is asked for; empty: the whole server's.
+        #[serde(default)]
+        service: String,
     },
     /// A TCP connection that is accepted.
     Tcp {

@@ -227,6 +227,17 @@ impl Client {
         self.ask_state(Do::Quit)
     }
 
+    /// Ends a container (empty: the first) as if it had ended by itself.
+    ///
+    /// # Errors
+    /// When it does not run, is frozen, or there is none of this name ([`Error::Fatal`]).
+    pub fn end(&mut self, container: &str, grace_ms: Option<u64>) -> Result<SandboxState> {
+        self.ask_state(Do::End {
+            container: container.to_owned(),
+            grace_ms,
+        })
+    }
+
     /// Runs a command in a container (empty: the first) and waits for its end.
     ///
     /// # Errors

@@ -62,6 +62,6 @@ pub use mounts::{FileConfig, MountConfig, MountFrom, is_plain_name};
 pub use options::{DeviceConfig, OptionsConfig, UlimitConfig};
 pub use receive::receive;
 pub use shim::{run_if_shim, shims_below};
-pub use spec::{Bundle, ContainerConfig, SandboxSpec};
+pub use spec::{After, AgainConfig, Bundle, ContainerConfig, SandboxSpec};
 pub use sys::trim_memory;
 pub use values::{MAX_VALUES_BYTES, Values};

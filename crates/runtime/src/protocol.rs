@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// The version of this protocol. A shim lives as long as its containers: a newer node must still speak to it. So
 /// versions only add requests; each request bears the version that it came with ([`Do::version`]), and a shim answers
 /// those up to its own.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The longest request line that a shim reads; a client that sends more is cut off.
 pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
@@ -76,6 +76,16 @@ pub enum Do {
     Copy(CopyRequest),
     /// Replies with the state, and from then on sends it at each change.
     Watch,
+    /// Ends a running container as if it had ended by itself: by its hooks before a stop and its signal, killed after its
+    /// grace. What follows is what follows such an end ([`AgainConfig`](crate::AgainConfig)). Replies when that has begun.
+    End {
+        /// The container's name; empty: the first.
+        #[serde(default)]
+        container: String,
+        /// How long it may take to end, in milliseconds; `None`: as long as ever.
+        #[serde(default)]
+        grace_ms: Option<u64>,
+    },
     /// Stops, unmounts, removes the cgroup, replies, ends. The bundle's directory is left to the caller.
     Quit,
 }
@@ -91,6 +101,7 @@ impl Do {
             | Self::Watch
             | Self::Quit => 1,
             Self::Attach(_) | Self::Copy(_) => 2,
+            Self::End { .. } => 3,
         }
     }
 }
@@ -208,7 +219,7 @@ pub enum Answer {
 /// The state of a sandbox.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxState {
-    /// Its containers run (frozen or not). False also while they start and stop.
+    /// Its containers run (frozen or not), but for those that ended alone. False also while they start and stop.
     pub running: bool,
     /// Counts up with each start.
     pub run: u64,
@@ -219,12 +230,15 @@ pub struct SandboxState {
     pub init: Vec<ContainerState>,
     /// Why the last start failed, or which container ended unasked; cleared by the next start.
     pub trouble: Option<Trouble>,
-    /// Which container ended unasked since the last start; the others were stopped for it.
+    /// Which container ended unasked since the last start, so that the sandbox is over; the others were stopped for it.
     #[serde(default)]
     pub ended: Option<Ended>,
     /// How many ends in a row were unasked and came within 10 s of their start, up to the last one.
     #[serde(default)]
     pub ended_in_a_row: u32,
+    /// [`VERSION`] of the shim; 0: it is older than 3.
+    #[serde(default)]
+    pub version: u32,
 }
 
 /// The state of one container.
@@ -241,6 +255,18 @@ pub struct ContainerState {
     /// When that was, in milliseconds since 1970.
     #[serde(default)]
     pub last_exit_ms: Option<u64>,
+    /// How often it was started, in the shim's life.
+    #[serde(default)]
+    pub starts: u32,
+    /// It ended while the others go on, and is to be started again.
+    #[serde(default)]
+    pub down: bool,
+    /// How many ends in a row were unasked and came within 10 s of its start, up to the last one.
+    #[serde(default)]
+    pub ended_in_a_row: u32,
+    /// Why it could not be started again alone, or its hook after that failed, in one sentence.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// A container that ended unasked.

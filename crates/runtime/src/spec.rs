@@ -107,6 +107,33 @@ pub struct ContainerConfig {
     /// those that are started later.
     #[serde(default)]
     pub sidecar: Option<u32>,
+    /// What is done when it ends by itself while others go on; `None`: they end with it.
+    #[serde(default)]
+    pub again: Option<AgainConfig>,
+}
+
+/// What is done when a container ends by itself and the others of its sandbox go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgainConfig {
+    /// After which ends it is started again.
+    pub after: After,
+    /// The pause before it is, in milliseconds: after the first of several ends in a row that came too soon. It doubles with
+    /// each further one. After an end that did not come too soon there is none.
+    pub pause_ms: u64,
+    /// The longest pause, in milliseconds.
+    pub max_pause_ms: u64,
+}
+
+/// After which ends a container is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum After {
+    /// All.
+    AnyEnd,
+    /// Those that are no good ones: not with exit code 0, or for want of memory.
+    Failure,
+    /// None.
+    NoEnd,
 }
 
 /// The files of a bundle: the directory that holds one sandbox.

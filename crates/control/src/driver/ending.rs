@@ -8,6 +8,7 @@ use layby_model::{ReplicaId, RevisionId};
 
 use super::Driver;
 use super::failure::end_of;
+use super::fallen::fell;
 use super::vacancies::Past;
 use crate::api::types::EventKind;
 
@@ -35,6 +36,8 @@ enum Again {
     At(u64),
     /// When somebody asks for it.
     Asked,
+    /// One of its containers is, alone.
+    Alone,
 }
 
 impl Ending {
@@ -84,6 +87,7 @@ impl Ending {
             Again::Asked => {
                 ", and its restart policy leaves it so: `layby wake` starts it".to_owned()
             }
+            Again::Alone => "; that is started again".to_owned(),
         };
         let what = if looping { "crash loop: " } else { "" };
         format!("{what}replica {replica} {how}{often}{next}")
@@ -105,18 +109,25 @@ impl Driver {
         let ending = |seen: &Replica| {
             let report = reports.iter().find(|r| r.id == seen.id);
             let past = self.vacancies.past(seen.id).filter(|_| !seen.crashed);
+            let down = report.and_then(|r| r.containers.iter().find(|c| c.down));
             Ending {
-                how: match past {
-                    Some(past) => after_death(past),
-                    None => self.how_it_ended(seen.revision, report),
+                how: match (down, past) {
+                    (Some(down), _) => format!(
+                        "runs without its container {}, which {}",
+                        down.name,
+                        fell(down)
+                    ),
+                    (None, Some(past)) => after_death(past),
+                    (None, None) => self.how_it_ended(seen.revision, report),
                 },
                 trouble: report.and_then(|report| report.trouble.clone()),
                 replica: seen.id,
                 revision: seen.revision,
                 failed_starts: seen.failed_starts,
-                again: match stays_ended(seen) {
-                    true => Again::Asked,
-                    false => again(seen.id, seen.failed_starts, backoff_ms(seen)),
+                again: match (down, stays_ended(seen)) {
+                    (Some(_), _) => Again::Alone,
+                    (None, true) => Again::Asked,
+                    (None, false) => again(seen.id, seen.failed_starts, backoff_ms(seen)),
                 },
             }
         };

@@ -113,7 +113,9 @@ pub(super) fn end_of(report: &ReplicaReport) -> Option<End> {
             .containers
             .iter()
             .chain(&report.init)
-            .find(|c| c.ended > 0)?;
+            .filter(|c| c.ended > 0)
+            // One that lies alone now, before those that have run again since.
+            .max_by_key(|c| (c.down, c.ended))?;
         Some(End {
             container: container.name.clone(),
             exit: container.last_exit?,

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use layby_model::deadline;
 use layby_model::depends::Blockade;
 use layby_model::network::Networks;
-use layby_model::plan::{Desired, GatewayReport, Observed, Replica, Timer, depth, timers};
+use layby_model::plan::{
+    CRASH_LOOP_STARTS, Desired, GatewayReport, Observed, Replica, Timer, depth, timers,
+};
 use layby_model::replica::{Phase, ReplicaReport};
 use layby_model::route::{Listener, Protocol, Version};
 use layby_model::spec::{RETRIES, RestartPolicy, ServiceSpec, Strategy};
@@ -60,6 +62,19 @@ pub(crate) fn networks_of(row: &Row) -> BTreeSet<Networks> {
 pub(crate) fn rolling(row: &Row) -> bool {
     let live = row.live.as_ref().map(|live| live.id);
     !row.target_failed && live != Some(row.target.id)
+}
+
+/// How many ends in a row of a container came too soon that lies alone now.
+fn loops(report: &ReplicaReport) -> u32 {
+    let down = report.containers.iter().filter(|c| c.down);
+    down.map(|c| c.ended_in_a_row).max().unwrap_or(0)
+}
+
+/// Whether a replica runs without a container that nobody should wait for: it is in a crash loop, or left as it failed.
+fn is_crippled(report: &ReplicaReport) -> bool {
+    let runs = report.containers.iter().any(|c| c.pid.is_some());
+    let mut failed = report.containers.iter().filter(|c| c.is_left_failed());
+    loops(report) >= CRASH_LOOP_STARTS || runs && failed.next().is_some()
 }
 
 impl Driver {
@@ -176,6 +191,12 @@ impl Driver {
                 self.vacancies.add(id, revision, failed_starts, &said);
                 self.tell_death(report, &said, failed_starts);
             }
+            for (container, said) in self.health.given_up(report.id) {
+                self.tell_given_up(report, &container, &said);
+            }
+            for container in self.tracks.fallen(report) {
+                self.tell_fallen(report, container);
+            }
             let stood = self.tracks.stands(report.id);
             let mut track = self.tracks.see(report, phase, now_ms);
             if phase == Phase::Ready && proved {
@@ -191,12 +212,12 @@ impl Driver {
                 id: report.id,
                 revision: report.revision,
                 phase,
-                failed_starts: track.failed_starts,
+                failed_starts: track.failed_starts.max(loops(report)),
                 crashed: track.crashed,
                 ended: track.ended(report),
                 unhealthy: phase == Phase::Starting
-                    && asks
-                    && self.health.unready(report.id, report.run).is_some(),
+                    && (asks && self.health.unready(report.id, report.run).is_some()
+                        || is_crippled(report)),
                 restart: policies.get(&report.revision).copied().unwrap_or_default(),
             });
         }

@@ -10,6 +10,7 @@ mod canary;
 mod decide;
 mod ending;
 mod failure;
+mod fallen;
 mod look;
 mod moved;
 pub(crate) use look::{desired, networks_of, rolling, shown_spec};

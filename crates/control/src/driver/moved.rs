@@ -183,6 +183,15 @@ mod tests {
         ) -> BoxFuture<'a, Result<ExecOutput, EngineError>> {
             panic!("nothing is to be executed in {replica}")
         }
+
+        fn end<'a>(
+            &'a self,
+            replica: ReplicaId,
+            _: &'a str,
+            _: Option<u64>,
+        ) -> BoxFuture<'a, Result<(), EngineError>> {
+            panic!("nothing is to be ended in {replica}")
+        }
     }
 
     const TARGET: RevisionId = RevisionId(2);
@@ -235,11 +244,8 @@ mod tests {
             address: None,
             init: Vec::new(),
             containers: vec![ContainerReport {
-                name: "web".into(),
                 pid,
-                ended: 0,
-                last_exit: None,
-                last_exit_ms: None,
+                ..ContainerReport::new("web")
             }],
             run: 1,
             ended: None,

@@ -7,7 +7,7 @@ use layby_model::depends::Blockade;
 use layby_model::plan::{
     CRASH_LOOP_STARTS, Desired, Observed, Replica, Route, is_resting, stays_ended,
 };
-use layby_model::replica::{Phase, ReplicaReport};
+use layby_model::replica::{ContainerReport, Phase, ReplicaReport};
 use layby_model::state::state;
 use layby_model::{ReplicaId, RevisionId, State, Wakefulness};
 
@@ -16,7 +16,7 @@ use super::canary::{self, Begun};
 use super::ending::Ending;
 use super::look::{desired, shown_spec};
 use super::vacancies::Vacancies;
-use super::{Driver, Waking};
+use super::{Driver, Waking, fallen};
 use crate::addresses;
 use crate::api::types::{
     AbortedView, ContainerView, DeadlineView, Failure, LastWake, RangeView, ReplicaView,
@@ -225,6 +225,7 @@ impl Driver {
         for (id, said) in unready.filter_map(|r| Some((r.id, self.health.unready(r.id, r.run)?))) {
             conditions.push(format!("replica {id} fails its probe now: {said}"));
         }
+        conditions.extend(fallen::left(reports));
         // How one ended is told apart.
         let stands = reports.iter().filter(|r| r.ended.is_none());
         for (id, trouble) in stands.filter_map(|r| Some((r.id, r.trouble.as_ref()?))) {
@@ -329,17 +330,14 @@ fn replica(
     vacancies: &Vacancies,
 ) -> ReplicaView {
     let past = vacancies.past(report.id);
-    let container = |c: &layby_model::replica::ContainerReport, init| ContainerView {
+    let ended = report.ended.as_ref();
+    let lies = |c: &ContainerReport| c.down || ended.is_some_and(|end| end.container == c.name);
+    let container = |c: &ContainerReport, init| ContainerView {
         name: c.name.clone(),
         init,
         pid: c.pid,
         // One whose end stands was started once less than it ended.
-        restarts: c.ended.saturating_sub(u32::from(
-            report
-                .ended
-                .as_ref()
-                .is_some_and(|end| end.container == c.name),
-        )),
+        restarts: c.ended.saturating_sub(u32::from(lies(c))),
         last_exit: c.last_exit.map(Into::into),
         last_exit_ms: c.last_exit_ms,
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use layby_model::ReplicaId;
 use layby_model::plan::Ended;
-use layby_model::replica::{Phase, ReplicaReport};
+use layby_model::replica::{ContainerReport, Phase, ReplicaReport};
 
 /// One that ends so soon after it was ready came to nothing as much as one that never was, in milliseconds: or what
 /// gets ready and dies at once would be started again and again without a wait.
@@ -12,7 +12,11 @@ const HOLDS_AFTER_MS: u64 = 10_000;
 
 /// The memory of one service's replicas.
 #[derive(Debug, Default)]
-pub(super) struct Tracks(BTreeMap<ReplicaId, Track>);
+pub(super) struct Tracks {
+    tracks: BTreeMap<ReplicaId, Track>,
+    /// How often each container of each replica had ended at the last look.
+    ends: BTreeMap<ReplicaId, Vec<u32>>,
+}
 
 /// The memory of one replica.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,12 +40,27 @@ pub(super) struct Track {
 impl Tracks {
     /// Forgets the replicas that are gone.
     pub(super) fn keep(&mut self, reports: &[ReplicaReport]) {
-        self.0.retain(|id, _| reports.iter().any(|r| r.id == *id));
+        let is_there = |id: &ReplicaId| reports.iter().any(|r| r.id == *id);
+        self.tracks.retain(|id, _| is_there(id));
+        self.ends.retain(|id, _| is_there(id));
     }
 
     /// Whether, as far as is known, it has not ended unasked since it was last ordered to run.
     pub(super) fn stands(&self, replica: ReplicaId) -> bool {
-        !self.0.get(&replica).is_some_and(|track| track.crashed)
+        !self.tracks.get(&replica).is_some_and(|track| track.crashed)
+    }
+
+    /// The containers that ended alone since the last look, while their replica went on.
+    pub(super) fn fallen<'a>(
+        &mut self,
+        report: &'a ReplicaReport,
+    ) -> impl Iterator<Item = &'a ContainerReport> + use<'a> {
+        let ends: Vec<u32> = report.containers.iter().map(|c| c.ended).collect();
+        let known = self.ends.insert(report.id, ends.clone()).unwrap_or(ends);
+        let alone = report.containers.len() > 1 && report.ended.is_none();
+        let all = report.containers.iter().zip(known);
+        all.filter(move |(c, known)| alone && c.ended > *known)
+            .map(|(c, _)| c)
     }
 
     /// It failed its liveness probe for good: gives the starts in a row that came to nothing, that one included; `None`: it was
@@ -52,7 +71,7 @@ impl Tracks {
         proved: bool,
         now_ms: u64,
     ) -> Option<u32> {
-        let track = self.0.entry(report.id).or_default();
+        let track = self.tracks.entry(report.id).or_default();
         if std::mem::replace(&mut track.dead, true) {
             return None;
         }
@@ -65,12 +84,12 @@ impl Tracks {
 
     /// It is made in a place in which so many starts in a row came to nothing.
     pub(super) fn inherit(&mut self, replica: ReplicaId, failed_starts: u32) {
-        self.0.entry(replica).or_default().failed_starts = failed_starts;
+        self.tracks.entry(replica).or_default().failed_starts = failed_starts;
     }
 
     /// It is ready, and nothing speaks against its going on: once it has held, it begins anew.
     pub(super) fn holds(&mut self, report: &ReplicaReport, now_ms: u64) -> Track {
-        let track = self.0.entry(report.id).or_default();
+        let track = self.tracks.entry(report.id).or_default();
         if track.has_held(report.run, now_ms) {
             track.failed_starts = 0;
         }
@@ -79,14 +98,14 @@ impl Tracks {
 
     /// When the next one may have held that came to nothing before, in milliseconds.
     pub(super) fn next_hold_ms(&self, now_ms: u64) -> Option<u64> {
-        let failed = self.0.values().filter(|track| track.failed_starts > 0);
+        let failed = self.tracks.values().filter(|track| track.failed_starts > 0);
         let ready = failed.filter_map(|track| Some(track.ready?.1 + HOLDS_AFTER_MS));
         ready.filter(|at_ms| *at_ms > now_ms).min()
     }
 
     /// Takes in one report; `phase` is the report's with what the probes say.
     pub(super) fn see(&mut self, report: &ReplicaReport, phase: Phase, now_ms: u64) -> Track {
-        let track = self.0.entry(report.id).or_default();
+        let track = self.tracks.entry(report.id).or_default();
         match phase {
             Phase::Ready => {
                 if track.ready_in(report.run).is_none() {
@@ -125,7 +144,7 @@ impl Tracks {
     /// A user wants to have it run: what has ended may be started again, whatever its restart policy, and at once.
     pub(super) fn once_more(&mut self, reports: &[ReplicaReport]) {
         for report in reports.iter().filter(|report| report.ended.is_some()) {
-            let track = self.0.entry(report.id).or_default();
+            let track = self.tracks.entry(report.id).or_default();
             track.forgiven_run = Some(report.run);
             track.failed_starts = 0;
         }
@@ -133,7 +152,7 @@ impl Tracks {
 
     /// It was ordered to run, or to run no more.
     pub(super) fn ordered(&mut self, replica: ReplicaId, to_run: bool) {
-        let track = self.0.entry(replica).or_default();
+        let track = self.tracks.entry(replica).or_default();
         track.ordered_to_run = to_run;
         track.crashed = false;
         // It was still there when it was asked to stop.

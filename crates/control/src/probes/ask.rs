@@ -6,10 +6,10 @@ use std::time::Duration;
 use layby_model::ReplicaId;
 use layby_model::engine::{Engine, EngineError};
 use layby_model::spec::ProbeAction;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::Check;
+use super::{Check, grpc, tls};
 
 /// So much of an HTTP answer is read: its status line is all that counts.
 const ANSWER_BYTES: usize = 512;
@@ -40,10 +40,34 @@ pub(super) async fn ask(
                 path,
                 host,
                 headers,
+                tls,
             } => {
                 let addr = SocketAddr::new(address, *port);
                 let stream = open(addr, connect.min(timeout)).await?;
-                get(stream, addr, path, host.as_deref(), headers).await
+                let get = Get {
+                    url: format!("{}://{addr}{path}", scheme(*tls)),
+                    addr,
+                    path,
+                    host: host.as_deref(),
+                    headers,
+                };
+                if !tls {
+                    return get.ask(stream).await;
+                }
+                match tls::connect(stream, address, get.host).await {
+                    Ok(stream) => get.ask(stream).await,
+                    Err(why) => Err(get.failed(&why)),
+                }
+            }
+            ProbeAction::Grpc { port, service } => {
+                let addr = SocketAddr::new(address, *port);
+                let mut stream = open(addr, connect.min(timeout)).await?;
+                let asked = grpc::check(&mut stream, &addr.to_string(), service).await;
+                let text = |said: &str| format!("gRPC {addr}: {said}");
+                asked.map(|()| text("SERVING")).map_err(|why| Failed {
+                    text: text(&why),
+                    early: false,
+                })
             }
             ProbeAction::Tcp { port } => {
                 let addr = SocketAddr::new(address, *port);
@@ -81,49 +105,71 @@ async fn open(addr: SocketAddr, within: Duration) -> Result<TcpStream, Failed> {
     }
 }
 
-/// A GET by HTTP/1.1 (RFC 9112): one request, then the connection closes.
-async fn get(
-    mut stream: TcpStream,
-    addr: SocketAddr,
-    path: &str,
-    host: Option<&str>,
-    headers: &[(String, String)],
-) -> Result<String, Failed> {
-    let failed = |why: &str| Failed {
-        text: format!("GET http://{addr}{path}: {why}"),
-        early: false,
-    };
-    let own = |name: &str| headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
-    let mut request = format!("GET {path} HTTP/1.1\r\n");
-    if own("host").is_none() {
-        let host = host.map_or_else(|| addr.to_string(), str::to_owned);
-        request.push_str(&format!("Host: {host}\r\n"));
+fn scheme(tls: bool) -> &'static str {
+    match tls {
+        true => "https",
+        false => "http",
     }
-    if own("user-agent").is_none() {
-        request.push_str("User-Agent: layby-probe\r\n");
-    }
-    for (name, value) in headers {
-        request.push_str(&format!("{name}: {value}\r\n"));
-    }
-    request.push_str("Accept: */*\r\nConnection: close\r\n\r\n");
-    let io = |error: std::io::Error| failed(&error.to_string());
-    stream.write_all(request.as_bytes()).await.map_err(io)?;
+}
 
-    let mut answer = Vec::with_capacity(ANSWER_BYTES);
-    let mut limited = (&mut stream).take(ANSWER_BYTES as u64);
-    while !answer.contains(&b'\n') {
-        if limited.read_buf(&mut answer).await.map_err(io)? == 0 {
-            break;
+/// A GET by HTTP/1.1 (RFC 9112): one request, then the connection closes.
+struct Get<'a> {
+    url: String,
+    addr: SocketAddr,
+    path: &'a str,
+    host: Option<&'a str>,
+    headers: &'a [(String, String)],
+}
+
+impl Get<'_> {
+    fn failed(&self, why: &str) -> Failed {
+        Failed {
+            text: format!("GET {}: {why}", self.url),
+            early: false,
         }
     }
-    let line = answer.split(|b| *b == b'\n').next().unwrap_or_default();
-    let line = String::from_utf8_lossy(line);
-    let line = line.trim_end();
-    match status(line) {
-        Some(200..=399) => Ok(format!("GET http://{addr}{path}: {line}")),
-        Some(_) => Err(failed(line)),
-        None if line.is_empty() => Err(failed("the connection was closed without an answer")),
-        None => Err(failed(&format!("not an HTTP answer: {line:?}"))),
+
+    async fn ask(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<String, Failed> {
+        let Self {
+            url,
+            addr,
+            path,
+            host,
+            headers,
+        } = self;
+        let failed = |why: &str| self.failed(why);
+        let own = |name: &str| headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+        let mut request = format!("GET {path} HTTP/1.1\r\n");
+        if own("host").is_none() {
+            let host = host.map_or_else(|| addr.to_string(), str::to_owned);
+            request.push_str(&format!("Host: {host}\r\n"));
+        }
+        if own("user-agent").is_none() {
+            request.push_str("User-Agent: layby-probe\r\n");
+        }
+        for (name, value) in *headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str("Accept: */*\r\nConnection: close\r\n\r\n");
+        let io = |error: std::io::Error| failed(&error.to_string());
+        stream.write_all(request.as_bytes()).await.map_err(io)?;
+
+        let mut answer = Vec::with_capacity(ANSWER_BYTES);
+        let mut limited = (&mut stream).take(ANSWER_BYTES as u64);
+        while !answer.contains(&b'\n') {
+            if limited.read_buf(&mut answer).await.map_err(io)? == 0 {
+                break;
+            }
+        }
+        let line = answer.split(|b| *b == b'\n').next().unwrap_or_default();
+        let line = String::from_utf8_lossy(line);
+        let line = line.trim_end();
+        match status(line) {
+            Some(200..=399) => Ok(format!("GET {url}: {line}")),
+            Some(_) => Err(failed(line)),
+            None if line.is_empty() => Err(failed("the connection was closed without an answer")),
+            None => Err(failed(&format!("not an HTTP answer: {line:?}"))),
+        }
     }
 }
 
@@ -173,6 +219,7 @@ fn what(check: &Check) -> String {
     match &check.probe.action {
         ProbeAction::Http { port, path, .. } => format!("GET :{port}{path}"),
         ProbeAction::Tcp { port } => format!("TCP :{port}"),
+        ProbeAction::Grpc { port, .. } => format!("gRPC :{port}"),
         ProbeAction::Exec { argv } => format!("command {:?}", argv.join(" ")),
     }
 }

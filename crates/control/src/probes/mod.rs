@@ -1,10 +1,12 @@
 //! Health: asks the replicas of engines that do not say themselves whether they are ready.
 //!
 //! Until the first success a replica is asked every few milliseconds, so that nobody waits for the prober;
-//! then at the manifest's pace. One task per run of a replica; a frozen or stopped one has none.
+//! then at the manifest's pace. One task per container from each of its starts on; what is frozen or stopped has none.
 
 mod ask;
+mod grpc;
 mod plan;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,14 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use layby_model::engine::Engine;
-use layby_model::replica::{Phase, ReplicaReport};
+use layby_model::replica::{ContainerReport, Phase, ReplicaReport};
 use layby_model::spec::ProbeAction;
 use layby_model::{ReplicaId, RevisionId};
 use tokio::task::AbortHandle;
 
 use crate::bell::Bell;
 use ask::Failed;
-pub(crate) use plan::{Check, ProbePlan};
+pub(crate) use plan::{Check, Checks, ProbePlan};
 
 /// From one HTTP or TCP attempt to the next until the first success.
 const FAST: Duration = Duration::from_millis(5);
@@ -39,28 +41,67 @@ const FAST_CONNECT: Duration = Duration::from_millis(200);
 pub(crate) struct Health {
     engine: Arc<dyn Engine>,
     bell: Bell,
-    states: Arc<Mutex<BTreeMap<ReplicaId, State>>>,
+    states: States,
 }
 
+type States = Arc<Mutex<BTreeMap<ReplicaId, State>>>;
+
+/// What is known of one run of a replica.
+#[derive(Default)]
 struct State {
     run: u64,
-    /// It answered once in this run.
-    answered: bool,
-    /// Readiness checks (by their place in the plan) that fail now, and what was said to each last.
-    failing: BTreeMap<usize, String>,
-    /// So many liveness checks have succeeded in this run, each counted once.
-    alive: usize,
-    /// A liveness check failed, and what was said to it: it is to be replaced.
-    dead: Option<String>,
+    /// It was ready when it was frozen, and nobody was asked since it was thawed.
+    thawed: bool,
+    /// All of its containers run, but for those that have come to a good end.
+    whole: bool,
+    /// Its containers that run.
+    parts: BTreeMap<String, Part>,
     /// What the last attempt said, for people.
     last_answer: Option<Answer>,
+    /// Containers that were ended for their liveness checks, each with what was said to it, until that is taken note of.
+    given_up: Vec<(String, String)>,
+}
+
+/// What is known of one container since it was started.
+struct Part {
+    /// Counts its starts: what an earlier one said is void.
+    starts: u32,
+    /// It answered once.
+    answered: bool,
+    /// What was said last to its readiness check, which fails now.
+    failing: Option<String>,
+    /// Its liveness check has succeeded.
+    alive: bool,
+    /// Its liveness check failed for good, and this was said to it.
+    dead: Option<String>,
     task: Option<AbortHandle>,
 }
 
-impl Drop for State {
-    fn drop(&mut self) {
-        if let Some(task) = &self.task {
+impl Part {
+    fn rest(&mut self) {
+        if let Some(task) = self.task.take() {
             task.abort();
+        }
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.rest();
+    }
+}
+
+impl State {
+    fn verdict(&self) -> Verdict {
+        let mut parts = self.parts.values();
+        if parts.clone().any(|part| part.dead.is_some()) {
+            return Verdict::Dead;
+        }
+        let asked = !self.parts.is_empty() || self.thawed;
+        let all = parts.all(|part| part.answered && part.failing.is_none());
+        match self.whole && asked && all {
+            true => Verdict::Ready,
+            false => Verdict::NotReady,
         }
     }
 }
@@ -107,10 +148,8 @@ impl Health {
         states.retain(|id, _| reports.iter().any(|report| report.id == *id));
         for report in reports {
             if report.phase != Phase::Starting {
-                if let Some(state) = states.get_mut(&report.id)
-                    && let Some(task) = state.task.take()
-                {
-                    task.abort();
+                if let Some(state) = states.get_mut(&report.id) {
+                    state.parts.values_mut().for_each(Part::rest);
                 }
                 continue;
             }
@@ -118,53 +157,87 @@ impl Health {
                 continue;
             };
             // "Starting" begins with the order; before there is a process nobody can answer.
-            if report.containers.iter().any(|c| c.pid.is_none()) {
+            if report.containers.iter().all(|c| c.pid.is_none()) {
+                if let Some(state) = states.get_mut(&report.id) {
+                    state.whole = false;
+                }
                 continue;
             }
-            let known = states.get(&report.id);
-            if known.is_some_and(|state| state.run == report.run && state.task.is_some()) {
+            let state = states.entry(report.id).or_default();
+            if state.run != report.run {
+                *state = State {
+                    run: report.run,
+                    last_answer: state.last_answer.take(),
+                    ..State::default()
+                };
+            }
+            let is_target = target == Some(report.revision);
+            self.follow_one(state, report, address, plan, is_target);
+        }
+    }
+
+    /// Starts to ask the containers of a replica that run.
+    fn follow_one(
+        &self,
+        state: &mut State,
+        report: &ReplicaReport,
+        address: IpAddr,
+        plan: &ProbePlan,
+        is_target: bool,
+    ) {
+        let is_done = |c: &ContainerReport| !c.down && !c.is_left_failed();
+        state.whole = (report.containers.iter()).all(|c| c.pid.is_some() || is_done(c));
+        // A probe asks one container; another may be about to end, and that is found out before it goes live.
+        let proves = report.containers.len() > 1 && is_target;
+        for container in &report.containers {
+            if container.pid.is_none() {
+                state.parts.remove(&container.name);
                 continue;
             }
-            // The run that `thawed` was told of has no task yet.
-            let answered = known.is_some_and(|s| s.run == report.run && s.answered);
+            let known = state.parts.get(&container.name);
+            let known = known.filter(|part| part.starts == container.starts);
+            if known.is_some_and(|part| part.task.is_some()) {
+                continue;
+            }
+            let answered = known.map_or(state.thawed, |part| part.answered);
+            let checks = plan.of(&container.name);
+            let settles = checks.first.is_empty() && (proves || plan.asks_nothing());
             let prober = Prober {
                 engine: Arc::clone(&self.engine),
                 bell: self.bell.clone(),
                 states: Arc::clone(&self.states),
-                plan: Arc::clone(plan),
+                checks,
                 replica: report.id,
                 run: report.run,
+                container: container.name.clone(),
+                starts: container.starts,
                 address,
-                // A probe asks one container; another may be about to end, and that is found out before it goes live.
-                settles: report.containers.len() > 1 && target == Some(report.revision),
+                settles,
+                alone: report.containers.len() > 1,
             };
-            let last_answer = known.and_then(|state| state.last_answer.clone());
+            // One that has nothing to answer is ready as it runs.
+            let answered = answered || prober.checks.first.is_empty() && !settles;
             let task = tokio::spawn(prober.run(answered)).abort_handle();
-            states.insert(
-                report.id,
-                State {
-                    run: report.run,
-                    answered,
-                    failing: BTreeMap::new(),
-                    alive: 0,
-                    dead: None,
-                    last_answer,
-                    task: Some(task),
-                },
-            );
+            let part = Part {
+                starts: container.starts,
+                answered,
+                failing: None,
+                alive: false,
+                dead: None,
+                task: Some(task),
+            };
+            state.parts.insert(container.name.clone(), part);
         }
+        state.thawed = false;
     }
 
     /// A replica was thawed into `run`: it was ready when it was frozen, so it is at once.
     pub(crate) fn thawed(&self, replica: ReplicaId, run: u64) {
         let state = State {
             run,
-            answered: true,
-            failing: BTreeMap::new(),
-            alive: 0,
-            dead: None,
-            last_answer: None,
-            task: None,
+            thawed: true,
+            whole: true,
+            ..State::default()
         };
         lock(&self.states).insert(replica, state);
     }
@@ -172,33 +245,42 @@ impl Health {
     /// What is known of a replica in `run`.
     pub(crate) fn verdict(&self, replica: ReplicaId, run: u64) -> Verdict {
         let states = lock(&self.states);
-        match states.get(&replica).filter(|state| state.run == run) {
-            Some(state) if state.dead.is_some() => Verdict::Dead,
-            Some(state) if state.answered && state.failing.is_empty() => Verdict::Ready,
-            Some(_) | None => Verdict::NotReady,
-        }
+        let state = states.get(&replica).filter(|state| state.run == run);
+        state.map_or(Verdict::NotReady, State::verdict)
     }
 
     /// Why a replica that was ready in `run` is so no more: what was said to a check that fails now.
     pub(crate) fn unready(&self, replica: ReplicaId, run: u64) -> Option<String> {
         let states = lock(&self.states);
-        let state = states.get(&replica)?;
-        let fails = state.run == run && state.answered;
-        state.failing.values().next().filter(|_| fails).cloned()
+        let state = states.get(&replica).filter(|state| state.run == run)?;
+        let mut answered = state.parts.values().filter(|part| part.answered);
+        answered.find_map(|part| part.failing.clone())
     }
 
     /// Whether each of the liveness checks of a replica's revision has succeeded in `run`, as far as there are any.
     pub(crate) fn proved_alive(&self, replica: ReplicaId, run: u64, plan: &ProbePlan) -> bool {
         let states = lock(&self.states);
         let state = states.get(&replica).filter(|state| state.run == run);
-        plan.liveness.is_empty() || state.is_some_and(|state| state.alive >= plan.liveness.len())
+        let is_alive = |name: &str| {
+            let part = state.and_then(|state| state.parts.get(name));
+            part.is_some_and(|part| part.alive)
+        };
+        plan.asked_alive().all(is_alive)
     }
 
     /// What was said to the liveness check that a replica failed in `run`.
     pub(crate) fn died(&self, replica: ReplicaId, run: u64) -> Option<String> {
         let states = lock(&self.states);
-        let state = states.get(&replica).filter(|state| state.run == run);
-        state?.dead.clone()
+        let state = states.get(&replica).filter(|state| state.run == run)?;
+        state.parts.values().find_map(|part| part.dead.clone())
+    }
+
+    /// The containers of a replica that were ended for their liveness checks since this was asked last, and what was said to
+    /// each.
+    pub(crate) fn given_up(&self, replica: ReplicaId) -> Vec<(String, String)> {
+        let mut states = lock(&self.states);
+        let state = states.get_mut(&replica);
+        state.map_or_else(Vec::new, |state| std::mem::take(&mut state.given_up))
     }
 
     /// What the last attempt on a replica said.
@@ -207,38 +289,38 @@ impl Health {
     }
 }
 
-/// Asks one run of one replica.
+/// Asks one container of a replica, from one start of it on.
 struct Prober {
     engine: Arc<dyn Engine>,
     bell: Bell,
-    states: Arc<Mutex<BTreeMap<ReplicaId, State>>>,
-    plan: Arc<ProbePlan>,
+    states: States,
+    checks: Checks,
     replica: ReplicaId,
     run: u64,
+    container: String,
+    starts: u32,
     address: IpAddr,
-    /// It is ready only after having run for a moment, however soon it answers.
+    /// It is ready only after having run for a moment.
     settles: bool,
+    /// It ends apart from the others of its replica.
+    alone: bool,
 }
 
 impl Prober {
     async fn run(self, answered: bool) {
         if !answered {
-            let settled = tokio::time::Instant::now() + SETTLED;
-            for check in &self.plan.first {
+            for check in &self.checks.first {
                 self.until_it_answers(check).await;
             }
-            if self.settles || self.plan.first.is_empty() {
-                tokio::time::sleep_until(settled).await;
+            if self.settles {
+                tokio::time::sleep(SETTLED).await;
             }
-            self.change(|state| state.answered = true);
+            self.change(|part| part.answered = true);
         }
-        let readiness = self.plan.readiness.iter().enumerate();
-        let readiness = readiness.map(|(n, check)| self.watch_readiness(n, check));
-        let liveness = self
-            .plan
-            .liveness
-            .iter()
-            .map(|check| self.watch_liveness(check));
+        let readiness = self.checks.readiness.iter();
+        let readiness = readiness.map(|check| self.watch_readiness(check));
+        let liveness = self.checks.liveness.iter();
+        let liveness = liveness.map(|check| self.watch_liveness(check));
         tokio::join!(
             futures_util::future::join_all(readiness),
             futures_util::future::join_all(liveness)
@@ -267,6 +349,7 @@ impl Prober {
                         ProbeAction::Exec { .. } if !failed.early => FAST_EXEC,
                         ProbeAction::Exec { .. }
                         | ProbeAction::Http { .. }
+                        | ProbeAction::Grpc { .. }
                         | ProbeAction::Tcp { .. } => fast,
                     }
                 }
@@ -275,7 +358,7 @@ impl Prober {
         }
     }
 
-    async fn watch_readiness(&self, place: usize, check: &Check) {
+    async fn watch_readiness(&self, check: &Check) {
         let (mut good, mut bad) = (0, 0);
         loop {
             tokio::time::sleep(period(check)).await;
@@ -284,16 +367,12 @@ impl Prober {
                 Err(failed) => {
                     (good, bad) = (0, bad + 1);
                     if bad >= check.probe.failure_threshold.max(1) {
-                        self.change(|state| {
-                            state.failing.insert(place, failed.text);
-                        });
+                        self.change(|part| part.failing = Some(failed.text));
                     }
                 }
             }
             if good >= check.probe.success_threshold.max(1) {
-                self.change(|state| {
-                    state.failing.remove(&place);
-                });
+                self.change(|part| part.failing = None);
             }
         }
     }
@@ -307,18 +386,36 @@ impl Prober {
                 Ok(()) => {
                     (good, bad) = (good + 1, 0);
                     if good == 1 {
-                        self.change(|state| state.alive += 1);
+                        self.change(|part| part.alive = true);
                     }
                 }
                 Err(failed) => {
                     bad += 1;
                     if bad >= check.probe.failure_threshold.max(1) {
-                        self.change(|state| state.dead = Some(failed.text));
-                        return;
+                        return self.give_up(check, failed.text).await;
                     }
                 }
             }
         }
+    }
+
+    /// It failed its liveness check for good: it alone is ended, where others go on, and what follows is its restart
+    /// policy's. Else its replica is done for.
+    async fn give_up(&self, check: &Check, said: String) {
+        if self.alone {
+            self.change(|part| part.failing = Some(said.clone()));
+            let grace_ms = check.probe.stop_grace_ms;
+            let ended = self.engine.end(self.replica, &self.container, grace_ms);
+            if ended.await.is_ok() {
+                let mut states = lock(&self.states);
+                if let Some(state) = states.get_mut(&self.replica) {
+                    state.given_up.push((self.container.clone(), said));
+                }
+                self.bell.ring();
+                return;
+            }
+        }
+        self.change(|part| part.dead = Some(said));
     }
 
     async fn ask(&self, check: &Check, connect: Duration) -> Result<(), Failed> {
@@ -340,19 +437,20 @@ impl Prober {
         answer.map(|_| ())
     }
 
-    /// Changes the state of this run, and rings if that changed what [`Health`] says of it.
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        let said = |state: &State| {
-            let ready = state.answered && state.failing.is_empty();
-            (state.answered, ready, state.alive, state.dead.is_some())
-        };
+    /// Changes what is known of this start of the container, and rings if that changed what [`Health`] says of it.
+    fn change(&self, change: impl FnOnce(&mut Part)) {
         let mut states = lock(&self.states);
-        if let Some(state) = states.get_mut(&self.replica).filter(|s| s.run == self.run) {
-            let before = said(state);
-            change(state);
-            if before != said(state) {
-                self.bell.ring();
-            }
+        let state = states.get_mut(&self.replica);
+        let Some(state) = state.filter(|state| state.run == self.run) else {
+            return;
+        };
+        let before = state.verdict();
+        let part = state.parts.get_mut(&self.container);
+        if let Some(part) = part.filter(|part| part.starts == self.starts) {
+            change(part);
+        }
+        if state.verdict() != before {
+            self.bell.ring();
         }
     }
 }

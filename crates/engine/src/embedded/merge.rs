@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use layby_image::ImageConfig;
 use layby_model::hook::Hook;
 use layby_model::options::{ContainerOptions, Device, Ulimit};
+use layby_model::plan::{BACKOFF_MAX_MS, BACKOFF_MS};
 use layby_model::secret::ValueSource;
-use layby_model::spec::ContainerSpec;
+use layby_model::spec::{ContainerSpec, RestartPolicy, ServiceSpec};
 use layby_runtime::{
-    ContainerConfig, DeviceConfig, HookConfig, MountConfig, OptionsConfig, UlimitConfig,
+    After, AgainConfig, ContainerConfig, DeviceConfig, HookConfig, MountConfig, OptionsConfig,
+    UlimitConfig,
 };
 
 use crate::slots::Slots;
@@ -49,7 +51,22 @@ pub(super) fn merge(
         post_start: spec.post_start.iter().map(hook).collect(),
         pre_stop: spec.pre_stop.iter().map(hook).collect(),
         sidecar: spec.sidecar,
+        again: None,
     }
+}
+
+/// What is done when a container ends while others of its replica go on; `None`: they end with it.
+pub(super) fn again(service: &ServiceSpec, container: &ContainerSpec) -> Option<AgainConfig> {
+    let after = match service.restart_of(container) {
+        RestartPolicy::Always => After::AnyEnd,
+        RestartPolicy::OnFailure { .. } => After::Failure,
+        RestartPolicy::Never => After::NoEnd,
+    };
+    service.ends_apart().then_some(AgainConfig {
+        after,
+        pause_ms: BACKOFF_MS,
+        max_pause_ms: BACKOFF_MAX_MS,
+    })
 }
 
 fn hook(hook: &Hook) -> HookConfig {

@@ -3,7 +3,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use layby_image::ImageConfig;
@@ -18,6 +18,10 @@ use crate::slots::Slots;
 
 /// A tmpfs without a size takes no more than this where the container has no memory limit, in bytes: as `/dev/shm`.
 const TMPFS_BYTES: u64 = 64 << 20;
+/// The bit of a folder's mode by which what is made in it has its group (inode(7)).
+pub(super) const SETGID: u32 = 0o2000;
+/// What the group of a file in memory may do with it at least.
+const GROUP_READS: u32 = 0o040;
 
 /// Whose mounts they are.
 pub(super) struct Place<'a> {
@@ -27,6 +31,8 @@ pub(super) struct Place<'a> {
     pub(super) bundle: &'a Path,
     /// Which of the machine's files may be mounted.
     pub(super) gate: &'a Gate,
+    /// The group of what is made.
+    pub(super) group: Option<u32>,
 }
 
 /// What only the operator may allow, and whether he has (`layby serve --allow-privileged`).
@@ -104,7 +110,7 @@ pub(super) fn resolve(
         }
         let folder = place.bundle.join("scratch/own").join(&spec.name);
         all.push(MountConfig {
-            source: bind(scratch(&folder.join(n.to_string()), 0o755)?),
+            source: bind(scratch(&folder.join(n.to_string()), 0o755, None)?),
             target: path.to_owned(),
             read_only: false,
             copy_up: true,
@@ -133,6 +139,7 @@ fn one(
                 external: *external,
                 app: place.app,
                 labels,
+                group: place.group,
             });
             let folder = folder.map_err(|error| from_volume(&error))?;
             let source = MountFrom::Bind {
@@ -183,16 +190,17 @@ fn one(
             }
             // Whoever a container runs as may write to what Kubernetes calls an emptyDir.
             let mode = if *copy { 0o755 } else { 0o777 };
-            let folder = scratch(&place.bundle.join("scratch/named").join(name), mode)?;
+            let folder = place.bundle.join("scratch/named").join(name);
+            let folder = scratch(&folder, mode, place.group)?;
             (bind(folder), *copy)
         }
         MountSource::Files { files, .. } => {
             let files = files.iter().map(|file| FileConfig {
                 path: PathBuf::from(&file.path),
                 value: slots.add(std::slice::from_ref(&file.content)),
-                mode: file.mode,
+                mode: file.mode | place.group.map_or(0, |_| GROUP_READS),
                 uid: file.uid,
-                gid: file.gid,
+                gid: place.group.filter(|_| file.gid == 0).unwrap_or(file.gid),
             });
             let files = files.collect();
             (MountFrom::Files { files }, false)
@@ -215,13 +223,18 @@ fn bind(path: PathBuf) -> MountFrom {
 }
 
 /// The folder of a scratch mount; another container of the replica may have made it already.
-fn scratch(folder: &Path, mode: u32) -> Result<PathBuf, Trouble> {
+fn scratch(folder: &Path, mode: u32, group: Option<u32>) -> Result<PathBuf, Trouble> {
     let made = || -> io::Result<()> {
         if folder.is_dir() {
             return Ok(());
         }
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o755).create(folder)?;
+        if group.is_some() {
+            chown(folder, None, group)?;
+        }
+        // What is made in it has its group, too.
+        let mode = if group.is_some() { mode | SETGID } else { mode };
         fs::set_permissions(folder, fs::Permissions::from_mode(mode)) // whatever the umask is
     };
     made().map_err(|error| Trouble {
@@ -314,6 +327,7 @@ mod tests {
             app: &AppName::new("shop").expect("a label"),
             bundle: &dir.join("bundle"),
             gate: &gate,
+            group: None,
         };
         let mut spec = ContainerSpec::new("web", "web");
         spec.mounts = mounts;

@@ -13,7 +13,7 @@ use layby_model::{AppName, ReplicaId, RevisionId, ServiceId, error_chain};
 use layby_runtime::{ContainerConfig, SandboxSpec, freezer, moving, sandbox};
 
 use super::blocking::blocking;
-use super::merge::merge;
+use super::merge::{again, merge};
 use super::mounts::{self, Place};
 use super::record::{HasEnded, Record};
 use super::sandbox::{name_servers, sandbox as sandbox_of};
@@ -427,6 +427,7 @@ fn merge_all(
         app,
         bundle,
         gate: &shared.gate,
+        group: spec.service.sandbox.fs_group,
     };
     let mut all = Vec::new();
     for (n, container) in spec.service.all_containers().enumerate() {
@@ -435,7 +436,11 @@ fn merge_all(
         let image = shared.images.get(digest).map_err(explain)?;
         let lower = shared.images.layers(digest).map_err(explain)?;
         let mounts = mounts::resolve(&place, container, &image.config, &mut slots)?;
-        all.push(merge(container, &image.config, lower, mounts, &mut slots));
+        let mut config = merge(container, &image.config, lower, mounts, &mut slots);
+        if n < spec.service.containers.len() {
+            config.again = again(&spec.service, container);
+        }
+        all.push(config);
     }
     Ok((all, slots))
 }

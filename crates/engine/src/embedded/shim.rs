@@ -98,6 +98,27 @@ impl Shim {
         self.ask_state(Do::Quit, grace).await
     }
 
+    /// Ends a container as if it had ended by itself.
+    pub(super) async fn end(
+        &self,
+        container: String,
+        grace_ms: Option<u64>,
+    ) -> Result<(), Trouble> {
+        let order = Do::End {
+            container,
+            grace_ms,
+        };
+        // One that does not know the request could not say whose it was either.
+        if self
+            .state()
+            .is_some_and(|state| state.version < order.version())
+        {
+            let text = "its shim is of an older Layby, which cannot end one container alone";
+            return Err(trouble(text.to_owned()));
+        }
+        self.ask_state(order, Duration::ZERO).await.map(|_| ())
+    }
+
     /// Runs a command.
     pub(super) async fn exec(
         &self,

@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::mounts::SETGID;
 use layby_model::mounts::VolumeReport;
 use layby_model::{AppName, ServiceId};
 use nix::errno::Errno;
@@ -85,6 +86,8 @@ pub(super) struct Wanted<'a> {
     /// For whom it is made if it is not there.
     pub(super) app: &'a AppName,
     pub(super) labels: &'a BTreeMap<String, String>,
+    /// The group of its root, if it is made: who is in it may write there.
+    pub(super) group: Option<u32>,
 }
 
 /// The named volumes of a node.
@@ -143,7 +146,7 @@ impl Volumes {
     ) -> Result<VolumeReport, VolumeError> {
         check_name(name)?;
         let _turn = self.lock();
-        self.ensure(name, None, labels)?;
+        self.ensure(name, None, labels, None)?;
         Ok(self.report(name, used))
     }
 
@@ -160,7 +163,7 @@ impl Volumes {
                 let name = name.to_owned();
                 return Err(VolumeError::NoExternal { name });
             }
-            self.ensure(name, Some(wanted.app), wanted.labels)?;
+            self.ensure(name, Some(wanted.app), wanted.labels, wanted.group)?;
         }
         if let Some(subpath) = wanted.subpath {
             make_below(&data, subpath).map_err(|error| match error {
@@ -234,6 +237,7 @@ impl Volumes {
         name: &str,
         app: Option<&AppName>,
         labels: &BTreeMap<String, String>,
+        group: Option<u32>,
     ) -> Result<(), VolumeError> {
         let data = self.data(name);
         if data.is_dir() {
@@ -246,7 +250,7 @@ impl Volumes {
             created_ms: now_ms(),
         };
         let aside = self.dir.join(format!("{NEW}{name}"));
-        let made = make_aside(&aside, &record).and_then(|()| {
+        let made = make_aside(&aside, &record, group).and_then(|()| {
             fs::rename(&aside, self.dir.join(name))?;
             File::open(&self.dir)?.sync_all()
         });
@@ -298,7 +302,7 @@ pub(super) fn check_name(name: &str) -> Result<(), VolumeError> {
     }
 }
 
-fn make_aside(aside: &Path, record: &Record) -> io::Result<()> {
+fn make_aside(aside: &Path, record: &Record, group: Option<u32>) -> io::Result<()> {
     if aside.exists() {
         fs::remove_dir_all(aside)?; // an earlier try that was cut short
     }
@@ -306,7 +310,14 @@ fn make_aside(aside: &Path, record: &Record) -> io::Result<()> {
     let data = aside.join("data");
     fs::create_dir(&data)?;
     // As Docker's: programs that do not run as root may read what root wrote.
-    fs::set_permissions(&data, fs::Permissions::from_mode(0o755))?;
+    let mode = match group {
+        Some(_) => 0o775 | SETGID,
+        None => 0o755,
+    };
+    if group.is_some() {
+        chown(&data, None, group)?;
+    }
+    fs::set_permissions(&data, fs::Permissions::from_mode(mode))?;
     let mut file = File::create(aside.join("volume.json"))?;
     file.write_all(&serde_json::to_vec_pretty(record)?)?;
     file.sync_all()?;
@@ -408,6 +419,7 @@ mod tests {
             external: false,
             app: &app(),
             labels: &BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+            group: None,
         })
     }
 
@@ -441,6 +453,7 @@ mod tests {
             external: true,
             app: &app(),
             labels: &none,
+            group: None,
         };
         let missing = volumes.folder(&wanted);
         assert!(matches!(missing, Err(VolumeError::NoExternal { .. })));

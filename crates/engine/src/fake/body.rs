@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use layby_model::ReplicaId;
@@ -16,7 +16,7 @@ use super::log::Log;
 use super::script::{Fate, Fault, Script};
 use super::{Shared, address_of, start, values};
 use crate::lifecycle::{Action, Actual};
-use crate::roster::Next;
+use crate::roster::{Entry, Next};
 use crate::slots;
 
 /// How long a step takes that is not scripted.
@@ -40,9 +40,20 @@ pub(super) struct Body {
     pub(super) done: AtomicUsize,
     /// The environment of its first container, as the service gives it.
     pub(super) env: Mutex<BTreeMap<String, String>>,
+    /// The containers that ended alone, and when each is started again.
+    pub(super) lying: Mutex<BTreeMap<usize, Instant>>,
 }
 
 impl Body {
+    /// A container lies where it ended alone, until then.
+    pub(super) fn lies_until(&self, number: usize, at: Instant) {
+        self.lying().insert(number, at);
+    }
+
+    fn lying(&self) -> MutexGuard<'_, BTreeMap<usize, Instant>> {
+        self.lying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn set_env(&self, env: BTreeMap<String, String>) {
         *self.env.lock().unwrap_or_else(PoisonError::into_inner) = env;
     }
@@ -58,12 +69,35 @@ impl Body {
 struct Lifetime {
     ran_before: Duration,
     running_since: Option<Instant>,
+    /// When each container but the first was started.
+    others: BTreeMap<usize, Instant>,
 }
 
 impl Lifetime {
     /// When it will have run for `length`; `None` while it does not run.
     fn at(&self, length: Duration) -> Option<Instant> {
         Some(self.running_since? + length.saturating_sub(self.ran_before))
+    }
+
+    /// That of a container that was just started; the first one's is all of it.
+    fn begin(&mut self, number: usize) {
+        match number {
+            0 => {
+                self.ran_before = Duration::ZERO;
+                self.running_since = Some(Instant::now());
+            }
+            _ => {
+                self.others.insert(number, Instant::now());
+            }
+        }
+    }
+
+    /// When a container will have run for `length`.
+    fn of(&self, number: usize, length: Duration) -> Option<Instant> {
+        match number {
+            0 => self.at(length),
+            _ => Some(*self.others.get(&number)? + length),
+        }
     }
 
     fn pause(&mut self) {
@@ -79,7 +113,7 @@ pub(super) async fn run(shared: Arc<Shared>, id: ReplicaId, body: Arc<Body>) {
     loop {
         match shared.roster.next(id) {
             Next::Gone => return,
-            Next::Wait(wake) => idle(&shared, id, &body, &life, &wake).await,
+            Next::Wait(wake) => idle(&shared, id, &body, &mut life, &wake).await,
             Next::Do(Action::Remove) => {
                 tokio::time::sleep(STEP).await;
                 shared.forget(id);
@@ -93,7 +127,7 @@ pub(super) async fn run(shared: Arc<Shared>, id: ReplicaId, body: Arc<Body>) {
 }
 
 /// Waits for an order, or for what the script has in store for a replica that runs.
-async fn idle(shared: &Shared, id: ReplicaId, body: &Body, life: &Lifetime, wake: &Notify) {
+async fn idle(shared: &Shared, id: ReplicaId, body: &Body, life: &mut Lifetime, wake: &Notify) {
     let Some(entry) = shared.roster.get(id) else {
         return;
     };
@@ -104,19 +138,27 @@ async fn idle(shared: &Shared, id: ReplicaId, body: &Body, life: &Lifetime, wake
         }
         _ => None,
     };
-    let fate = match body.script.fate {
-        Some((after, fate)) if runs => life.at(after).map(|at| (at, fate)),
-        _ => None,
+    let fate = if runs {
+        next_fate(&entry, body, life)
+    } else {
+        None
     };
     tokio::select! {
         biased;
         () = wake.notified() => {}
-        () = until(fate.map(|(at, _)| at)) => match fate {
-            Some((_, Fate::Ends(exit))) => {
-                shared.end(id, exit);
+        () = until(fate.map(|(at, ..)| at)) => match fate {
+            Some((_, number, Some(Fate::Ends(exit)))) => {
+                shared.end(id, number, exit);
             }
-            Some((_, Fate::Vanishes)) => {
+            Some((_, _, Some(Fate::Vanishes))) => {
                 shared.lose(id);
+            }
+            Some((_, number, None)) => {
+                body.lying().remove(&number);
+                life.begin(number);
+                let pids = body.first_pid..;
+                let pid = pids.clone().nth(number + 50).unwrap_or(body.first_pid);
+                shared.start_again(id, number, pid);
             }
             None => {}
         },
@@ -129,6 +171,29 @@ async fn idle(shared: &Shared, id: ReplicaId, body: &Body, life: &Lifetime, wake
             body.log.write("stdout", "ready");
         }
     }
+}
+
+/// What happens next to a container of a running replica, and when; without a fate: it is started again.
+fn next_fate(
+    entry: &Entry,
+    body: &Body,
+    life: &Lifetime,
+) -> Option<(Instant, usize, Option<Fate>)> {
+    let lying = body.lying();
+    let again = lying.iter().map(|(number, at)| (*at, *number, None));
+    let specs = entry.spec.iter().flat_map(|spec| &spec.service.containers);
+    let runs = specs.zip(&entry.containers).enumerate();
+    let fates = runs.filter_map(|(number, (spec, container))| {
+        let script = match number {
+            0 => body.script,
+            _ => Script::of(spec),
+        };
+        let (after, fate) = script.fate.filter(|_| container.pid.is_some())?;
+        Some((life.of(number, after)?, number, Some(fate)))
+    });
+    again
+        .chain(fates)
+        .min_by_key(|(at, number, _)| (*at, *number))
 }
 
 /// Waits until `at`, or for ever.
@@ -186,15 +251,19 @@ async fn act(
             if let Some(outcome) = start::before(shared, id, body).await {
                 return outcome;
             }
-            *life = Lifetime {
-                ran_before: Duration::ZERO,
-                running_since: Some(Instant::now()),
-            };
+            body.lying().clear();
+            let count = shared
+                .roster
+                .get(id)
+                .map_or(0, |entry| entry.containers.len());
+            (0..count.max(1)).for_each(|number| life.begin(number));
             shared.roster.change(id, |entry| {
                 // With its processes, so that who sees those can use it.
                 entry.actual = Actual::Running;
                 for (container, pid) in entry.containers.iter_mut().zip(body.first_pid..) {
                     container.pid = Some(pid);
+                    container.starts += 1;
+                    container.down = false;
                 }
             });
             body.log.write("stdout", "started");
@@ -218,6 +287,8 @@ async fn act(
             shared.roster.change(id, |entry| {
                 for container in &mut entry.containers {
                     container.pid = None;
+                    container.down = false;
+                    container.ended_in_a_row = 0;
                 }
             });
             body.stops.send_modify(|stops| *stops += 1);

@@ -16,7 +16,7 @@ use layby_model::access::Access;
 use layby_model::engine::{Engine, EngineError, RunSpec, Workload};
 use layby_model::mounts::{Mount, MountSource};
 use layby_model::replica::{Phase, ReplicaReport};
-use layby_model::spec::{ContainerSpec, Resources, ServiceSpec};
+use layby_model::spec::{ContainerSpec, Resources, RestartPolicy, ServiceSpec};
 use layby_model::{ReplicaId, RevisionId, ServiceId, ServiceName, Wakefulness};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -42,6 +42,10 @@ pub(crate) enum Kind {
     WithExternalVolume,
     /// As [`Kind::Serves`], privileged.
     Privileged,
+    /// As [`Kind::Serves`], with a second container that ends with code 3 as soon as it is started.
+    WithHelper,
+    /// Two containers that end, and are left so: the first with code 0, the second with code 3.
+    TwoTasks,
 }
 
 /// Makes a kit for each promise.
@@ -253,7 +257,9 @@ impl Kit {
                     Kind::Serves
                     | Kind::WithVolume
                     | Kind::WithExternalVolume
-                    | Kind::Privileged => "fake/ok",
+                    | Kind::Privileged
+                    | Kind::WithHelper => "fake/ok",
+                    Kind::TwoTasks => "fake/exits:0",
                     Kind::Exits3 => "fake/exits:3",
                     Kind::MissingImage => "fake/missing",
                     Kind::MissingCommand => "fake/no-command",
@@ -267,7 +273,9 @@ impl Kit {
                     Kind::Serves
                     | Kind::WithVolume
                     | Kind::WithExternalVolume
-                    | Kind::Privileged => ("app:1", image.digest.clone(), None),
+                    | Kind::Privileged
+                    | Kind::WithHelper => ("app:1", image.digest.clone(), None),
+                    Kind::TwoTasks => ("app:1", image.digest.clone(), Some(words("/app exit 0"))),
                     Kind::Exits3 => ("app:1", image.digest.clone(), Some(words("/app exit 3"))),
                     Kind::MissingImage => ("gone:1", missing, None),
                     Kind::MissingCommand => ("app:1", image.digest.clone(), Some(words("/nope"))),
@@ -290,10 +298,18 @@ impl Kit {
                 read_only: false,
             });
         }
-        RunSpec {
-            service,
-            images: vec![digest],
+        let mut images = vec![digest];
+        if matches!(kind, Kind::WithHelper | Kind::TwoTasks) {
+            let mut helper = service.containers[0].clone();
+            helper.name = "helper".to_owned();
+            helper.entrypoint = Some(self.exit(3));
+            service.containers.push(helper);
+            images.push(images[0].clone());
         }
+        if matches!(kind, Kind::TwoTasks) {
+            service.restart = RestartPolicy::Never;
+        }
+        RunSpec { service, images }
     }
 
     /// A command that says `words`.

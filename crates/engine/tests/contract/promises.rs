@@ -46,6 +46,18 @@ pub(crate) const EVERY_ENGINE: &[Promise] = &[
         an_exit_is_seen_and_not_mended_unasked,
     ),
     (
+        "a_container_that_ends_is_started_again_while_the_others_go_on",
+        a_container_that_ends_is_started_again_while_the_others_go_on,
+    ),
+    (
+        "a_replica_has_ended_with_the_last_of_those_that_are_left_so",
+        a_replica_has_ended_with_the_last_of_those_that_are_left_so,
+    ),
+    (
+        "a_container_is_ended_alone_by_order",
+        a_container_is_ended_alone_by_order,
+    ),
+    (
         "a_log_can_be_followed_until_the_replica_is_gone",
         a_log_can_be_followed_until_the_replica_is_gone,
     ),
@@ -247,6 +259,58 @@ fn an_exit_is_seen_and_not_mended_unasked(kit: Kit) {
     kit.order(&awake(ONE).kind(Kind::Exits3));
     let again = kit.until(ONE, "ended", |report| report.containers[0].ended == 2);
     assert_eq!(again.run, 2, "one order, one run");
+    kit.close();
+}
+
+fn a_container_that_ends_is_started_again_while_the_others_go_on(kit: Kit) {
+    kit.order(&awake(ONE).kind(Kind::WithHelper));
+    let first = kit.until(ONE, "running", runs);
+    let again = kit.until(ONE, "helped again", |report| {
+        report.containers[1].starts >= 3
+    });
+    assert!(again.ended.is_none() && again.run == 1, "{again:?}");
+    assert_eq!(again.containers[0], first.containers[0]);
+    let lies = kit.until(ONE, "without its helper", |report| {
+        report.containers[1].down
+    });
+    assert!(lies.containers[1].pid.is_none() && lies.containers[1].ended >= 3);
+    assert_eq!(lies.phase, Phase::Starting, "it is not whole");
+    kit.order(&Order::retire(&[ONE]));
+    kit.until_gone(ONE);
+    kit.close();
+}
+
+fn a_replica_has_ended_with_the_last_of_those_that_are_left_so(kit: Kit) {
+    kit.order(&awake(ONE).kind(Kind::TwoTasks));
+    let stopped = kit.until(ONE, "stopped", |report| {
+        stopped(report) && report.ended.is_some()
+    });
+    let ends = stopped
+        .containers
+        .iter()
+        .map(|c| (c.ended, c.starts, c.down));
+    assert_eq!(ends.collect::<Vec<_>>(), [(1, 1, false); 2]);
+    kit.close();
+}
+
+fn a_container_is_ended_alone_by_order(kit: Kit) {
+    kit.order(&awake(ONE).kind(Kind::WithHelper));
+    let first = kit.until(ONE, "running", runs);
+    let name = first.containers[0].name.clone();
+    let ended = kit.runtime.block_on(kit.engine.end(ONE, &name, Some(0)));
+    ended.expect("ended");
+    let again = kit.until(ONE, "started again", |report| {
+        report.containers[0].starts == 2 && report.containers[0].pid.is_some()
+    });
+    assert_ne!(again.containers[0].pid, first.containers[0].pid);
+    assert_eq!((again.run, again.containers[0].ended), (1, 1));
+    let nobody = kit.runtime.block_on(kit.engine.end(ONE, "nobody", None));
+    assert!(
+        matches!(nobody, Err(EngineError::NotFound(_))),
+        "{nobody:?}"
+    );
+    kit.order(&Order::retire(&[ONE]));
+    kit.until_gone(ONE);
     kit.close();
 }
 

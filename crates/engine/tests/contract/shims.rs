@@ -202,7 +202,8 @@ fn a_replica_of_another_version_is_left_alone(kit: Kit) {
     let bundle = shut.bundles().join(ONE.to_string());
     let file = bundle.join("replica.json");
     let record = fs::read_to_string(&file).expect("read");
-    for (ours, other) in [("\"v\":1", "\"v\":99"), ("\"shim_v\":2", "\"shim_v\":99")] {
+    let shim_v = format!("\"shim_v\":{}", layby_runtime::protocol::VERSION);
+    for (ours, other) in [("\"v\":1", "\"v\":99"), (&*shim_v, "\"shim_v\":99")] {
         assert!(record.contains(ours), "{record}");
         fs::write(&file, record.replace(ours, other)).expect("written");
         let refused = shut.open().err().expect("it is not opened").to_string();

@@ -27,6 +27,12 @@ pub(super) struct Cell {
     pub(super) hook: Option<(usize, Hook)>,
     /// What the next start is to execute, created in advance.
     pub(super) next: Option<Created>,
+    /// When it was started.
+    pub(super) started: Option<Instant>,
+    /// When it is to be started again, having ended alone.
+    pub(super) again_at: Option<Instant>,
+    /// It was started again alone, in this run: its hooks are no steps of the sandbox's start.
+    pub(super) alone: bool,
 }
 
 /// A container that was told to end.
@@ -53,6 +59,9 @@ impl Cell {
             ending: None,
             hook: None,
             next: None,
+            started: None,
+            again_at: None,
+            alone: false,
         }
     }
 
@@ -84,6 +93,10 @@ impl Cell {
     pub(super) fn take(&mut self, started: Started) {
         let Started { pid, outputs } = started;
         self.state.pid = Some(pid.as_raw());
+        self.state.starts = self.state.starts.saturating_add(1);
+        self.state.down = false;
+        self.state.trouble = None;
+        self.started = Some(Instant::now());
         self.ending = None;
         self.pumps = match outputs {
             Outputs::Pipes { stdout, stderr } => {
@@ -114,6 +127,14 @@ impl Cell {
         self.state.last_exit_ms = Some(now_ms());
         self.close();
         exit
+    }
+
+    /// It is not started again alone any more: all are stopped, or are started anew.
+    pub(super) fn stands(&mut self) {
+        self.state.down = false;
+        self.state.trouble = None;
+        self.again_at = None;
+        self.alone = false;
     }
 
     /// Ends what goes with its first process.

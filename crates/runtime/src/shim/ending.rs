@@ -9,12 +9,10 @@ use nix::unistd::Pid;
 use crate::container::{self, Created};
 use crate::freezer;
 use crate::hook::Hook;
-use crate::protocol::Ended;
 
 use super::cell::Ending;
 use super::heed::may_hear;
 use super::sandbox::{CREATE_AFTER, HOLDS_AFTER, KILL_AGAIN, Phase, Sandbox};
-use super::starting::how;
 use super::steps;
 
 /// What a container has at least from its signal until it is killed, where its hooks took all of its time, or those did that
@@ -26,6 +24,9 @@ impl Sandbox {
     pub(super) fn stop(&mut self) {
         if self.phase == Phase::Running {
             self.ended_in_a_row = 0;
+            for cell in &mut self.cells {
+                cell.state.ended_in_a_row = 0;
+            }
         }
         self.end_all();
     }
@@ -44,6 +45,9 @@ impl Sandbox {
             if let Some((_, hook)) = cell.hook.take() {
                 hook.end();
             }
+            // One that is ended alone begins anew, if it was not sent its signal yet: in its turn.
+            cell.ending.take_if(|ending| !ending.signalled);
+            cell.stands();
         }
         for number in 0..self.init.len() {
             if let Some(pid) = self.init[number].pid() {
@@ -92,7 +96,7 @@ impl Sandbox {
     }
 
     /// Begins the hook of this number, or the next that can begin; after the last one the container gets its signal.
-    fn hook_before_stop(&mut self, index: usize, number: usize) {
+    pub(super) fn hook_before_stop(&mut self, index: usize, number: usize) {
         let config = &self.spec.containers[index];
         for number in number..config.pre_stop.len() {
             if let Ok(hook) = self.hook(index, &config.pre_stop[number], None) {
@@ -131,7 +135,8 @@ impl Sandbox {
             .cells
             .iter()
             .filter_map(|cell| cell.hook.as_ref()?.1.due());
-        kills.chain(pauses).chain(self.create_at).min()
+        let again = self.cells.iter().filter_map(|cell| cell.again_at);
+        kills.chain(pauses).chain(again).chain(self.create_at).min()
     }
 
     /// Ends pauses that are over, kills those whose grace is, and creates the next containers when it is time; whether it did the
@@ -165,6 +170,7 @@ impl Sandbox {
                 ending.kill_at = now + KILL_AGAIN;
             }
         }
+        self.start_fallen(now);
         let due = self.create_at.is_some_and(|at| at <= now);
         if due {
             self.create_at = None;
@@ -200,18 +206,15 @@ impl Sandbox {
     }
 
     fn container_ended(&mut self, index: usize, code: i32) {
-        let unasked = matches!(self.phase, Phase::Starting | Phase::Running);
         let cell = &mut self.cells[index];
+        let in_step = cell.hook.is_some() && !cell.alone && self.phase == Phase::Starting;
         let exit = cell.has_ended(code);
-        if unasked {
-            cell.state.ended = cell.state.ended.saturating_add(1);
-            let name = cell.state.name.clone();
-            let message = format!("container {name} {}", how(exit));
-            let container = name;
-            self.fail(Ended { container, exit }, message);
-        } else {
-            self.end_next();
-            self.settle();
+        match self.phase {
+            Phase::Starting | Phase::Running => self.ended_alone(index, exit, in_step),
+            Phase::Stopping | Phase::Stopped => {
+                self.end_next();
+                self.settle();
+            }
         }
     }
 
@@ -221,7 +224,12 @@ impl Sandbox {
             return;
         };
         let failure = hook.failure(code);
+        let cell = &self.cells[index];
+        let is_alone = cell.alone || cell.ending.is_some();
         match self.phase {
+            Phase::Starting | Phase::Running if is_alone => {
+                self.hook_alone_ended(index, number, failure);
+            }
             Phase::Starting => self.started_hook_ended(index, code, failure),
             // How one of these ended changes nothing.
             Phase::Stopping => self.hook_before_stop(index, number + 1),

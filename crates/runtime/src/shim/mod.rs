@@ -9,6 +9,8 @@
 //! waiting for the word, was measured: a start then takes about 1 ms and not 6, but each sleeping
 //! container costs 400 kB more, a third of what its shim has.
 
+mod again;
+mod alone;
 mod attended;
 mod cell;
 mod connection;

@@ -1,13 +1,17 @@
 //! What a shim holds: the containers of one sandbox and their life, without any sockets.
 //!
 //! ```text
-//! Stopped --start--> Starting --its steps are taken--> Running --stop, or one ended unasked--> Stopping
+//! Stopped --start--> Starting --its steps are taken--> Running --stop, or it is over--> Stopping
 //! Stopping --the last has ended--> Stopped
 //! ```
 //!
 //! A start takes its steps at once ([`super::starting`]), but for those that have to end first: containers that run before
 //! the others, and hooks. Those run once in the life of the sandbox; what they left behind stays as long as it does,
 //! also while it sleeps.
+//!
+//! A container that ends by itself ends the others too, unless its [`AgainConfig`](crate::AgainConfig) says more: then it alone
+//! is started again, after a pause ([`super::again`]), node or no node; and the sandbox is over when all that it is there for have
+//! ended for good.
 //!
 //! Some moments after it has stopped, the next containers are created: their inits wait, so that a start need not
 //! wait for the kernel (moving a process into a cgroup can take some 20 ms, a grace period of RCU).
@@ -25,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::exec::{self, Exec};
 use crate::freezer;
 use crate::idmap::Stage;
-use crate::protocol::{Attach, CopyRequest, Ended, SandboxState, Trouble};
+use crate::protocol::{Attach, CopyRequest, Ended, SandboxState, Trouble, VERSION};
 use crate::pump::Pump;
 use crate::spec::{Bundle, SandboxSpec};
 use crate::values::Values;
@@ -146,6 +150,7 @@ impl Sandbox {
 
     pub(super) fn state(&self) -> SandboxState {
         SandboxState {
+            version: VERSION,
             running: self.is_running(),
             run: self.run,
             containers: self.cells.iter().map(|cell| cell.state.clone()).collect(),
@@ -201,7 +206,7 @@ impl Sandbox {
     }
 
     /// A container that can be entered, and its init; empty: the first.
-    fn running_cell(&self, name: &str) -> Result<(&Cell, Pid)> {
+    pub(super) fn running_cell(&self, name: &str) -> Result<(&Cell, Pid)> {
         let cell = if name.is_empty() {
             self.cells.first()
         } else {

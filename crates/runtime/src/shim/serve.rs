@@ -253,6 +253,13 @@ impl Server {
                 self.trim_at = Some(Instant::now() + TRIM_AFTER);
                 self.reply_state(asked);
             }
+            Do::End {
+                container,
+                grace_ms,
+            } => match self.sandbox.end_alone(&container, grace_ms) {
+                Ok(()) => self.reply_state(asked),
+                Err(error) => self.reply(asked, Err(error)),
+            },
             Do::Start => self.queue(asked, Waiting::Start(asked)),
             Do::Stop => {
                 self.sandbox.stop();

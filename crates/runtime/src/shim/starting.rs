@@ -32,6 +32,7 @@ impl Sandbox {
         freezer::thaw_group(&self.group)?;
         self.phase = Phase::Starting;
         self.started = None;
+        self.cells.iter_mut().for_each(Cell::stands);
         self.steps = steps::steps(&self.spec, self.done);
         self.advance()
     }
@@ -65,7 +66,7 @@ impl Sandbox {
         Ok(())
     }
 
-    fn start_one(&mut self, index: usize) -> Result<()> {
+    pub(super) fn start_one(&mut self, index: usize) -> Result<()> {
         let name = self.cells[index].state.name.clone();
         let in_advance = self.cells[index].next.take();
         self.cells[index].before_start();

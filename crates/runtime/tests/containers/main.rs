@@ -3,6 +3,7 @@
 //! There is no test harness: a shim is a copy of the program that starts it, so this program must be able
 //! to become one before it has threads.
 
+mod alone;
 mod attach;
 mod copies;
 mod escapes;
@@ -39,6 +40,7 @@ fn main() {
         .filter(|word| !word.starts_with('-'))
         .collect();
     let all = [
+        alone::TESTS,
         attach::TESTS,
         copies::TESTS,
         life::TESTS,
