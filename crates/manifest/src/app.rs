@@ -21,7 +21,8 @@ pub(crate) fn name(
         for other in others {
             if other.value != first.value {
                 let message = format!(
-                    "the namespace {:?} differs from {:?} in {}: one app is one namespace, or is named with --app",
+                    "the namespace {:?} differs from {:?} in {}: one app is one namespace. Put the objects of each into files of their own, and \
+                     `layby up -f FILE` each; or take all of them as one app with --app NAME",
                     cut(&other.value),
                     cut(&first.value),
                     first.place.short()

@@ -205,7 +205,7 @@ const PLACES: &[Place<'_>] = &[
             ("sysctls", "[{name: net.core.somaxconn, value: '1'}]"),
             ("windowsOptions", "{}"),
         ],
-        // How the owners of files are changed, which fsGroup's warning says they are not.
+        // What is there already keeps its owners.
         inert: &["fsGroupChangePolicy"],
     },
     Place {
@@ -437,7 +437,7 @@ const PLACES: &[Place<'_>] = &[
     },
     Place {
         name: "ConfigMap",
-        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x, envFrom: [{configMapRef: {name: c}}]}]\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n@\n",
+        manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x, envFrom: [{configMapRef: {name: c}}], volumeMounts: [{name: v, mountPath: /v}]}]\n      volumes: [{name: v, configMap: {name: c}}]\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n@\n",
         keys: &[("binaryData", "{A: eA==}"), ("data", "{A: x}")],
         // As with a Secret.
         inert: &["immutable"],
@@ -593,7 +593,10 @@ const PLACES: &[Place<'_>] = &[
         manifest: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec:\n      containers: [{name: web, image: x, volumeMounts: [{name: v, mountPath: /v}]}]\n      volumes:\n      - name: v\n        downwardAPI:\n          items:\n          - path: a\n            fieldRef: {fieldPath: metadata.name}\n            @\n",
         keys: &[
             ("mode", "0400"),
-            ("resourceFieldRef", "{resource: limits.cpu}"),
+            (
+                "resourceFieldRef",
+                "{containerName: web, resource: limits.cpu}",
+            ),
         ],
         inert: &[],
     },

@@ -47,6 +47,7 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Healthcheck {
             timeout_ms: timeout_ms.filter(|ms| *ms > 0).unwrap_or(DEFAULT_MS),
             success_threshold: 1,
             failure_threshold: retries.filter(|retries| *retries > 0).unwrap_or(3),
+            stop_grace_ms: None,
         }),
         Some(Test::Disabled) => {
             return Healthcheck {

@@ -24,6 +24,7 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> SandboxOptions 
         host_pid: namespace(service, "pid", report),
         host_ipc: namespace(service, "ipc", report),
         share_pid: false,
+        fs_group: None,
         host_users: namespace(service, "userns_mode", report),
         elsewhere: BTreeMap::new(),
     };

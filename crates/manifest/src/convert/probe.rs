@@ -79,6 +79,7 @@ fn probe(probe: &Probe, period: u64, failures: u64) -> Map {
             path,
             host,
             headers,
+            tls,
         } => {
             let host = host.iter().map(|host| ("Host", host.as_str()));
             let others = headers
@@ -88,7 +89,15 @@ fn probe(probe: &Probe, period: u64, failures: u64) -> Map {
                 .chain(others)
                 .map(|(name, value)| Map::new().text("name", name).text("value", value));
             let get = Map::new().text("path", path).plain("port", port);
+            let get = match tls {
+                true => get.text("scheme", "HTTPS"),
+                false => get,
+            };
             Map::new().put("httpGet", get.put("httpHeaders", maps(headers)))
+        }
+        ProbeAction::Grpc { port, service } => {
+            let check = Map::new().plain("port", port).text("service", service);
+            Map::new().put("grpc", check)
         }
         ProbeAction::Tcp { port } => Map::new().put("tcpSocket", Map::new().plain("port", port)),
         ProbeAction::Exec { argv } => {

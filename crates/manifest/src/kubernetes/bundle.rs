@@ -19,6 +19,9 @@ use crate::value::DeclaredValue;
 /// The most that all Secrets and ConfigMaps may hold together, in bytes.
 const MAX_ALL_BYTES: usize = 16 << 20;
 
+/// What a ConfigMap holds that need not be text.
+const BINARY: &str = "binaryData";
+
 /// What a Secret or ConfigMap holds, by key.
 pub(crate) type Keys = BTreeMap<String, SecretValue>;
 
@@ -28,6 +31,8 @@ pub(crate) struct Bundles {
     secrets: BTreeMap<String, Keys>,
     configs: BTreeMap<String, Keys>,
     bytes: usize,
+    /// The ConfigMaps and keys that are `binaryData`: they become files, and no variables.
+    binary: BTreeSet<(String, String)>,
     /// The ConfigMaps and keys that files are made of.
     used: RefCell<BTreeSet<(String, String)>>,
 }
@@ -67,7 +72,7 @@ impl Bundles {
                 }
                 ("stringData", "data")
             }
-            ValueKind::Config => ("data", "binaryData"),
+            ValueKind::Config => ("data", BINARY),
         };
         // What is written as text goes over what is encoded.
         for (key, is_encoded) in [(encoded, true), (plain, false)] {
@@ -150,6 +155,9 @@ impl Bundles {
                 report.error(&entry.value.place, message);
                 return;
             }
+            if map == BINARY {
+                self.binary.insert((name.to_owned(), entry.key.clone()));
+            }
             keys.insert(entry.key, SecretValue::new(bytes));
         }
     }
@@ -160,6 +168,11 @@ impl Bundles {
             ValueKind::Secret => self.secrets.get(name),
             ValueKind::Config => self.configs.get(name),
         }
+    }
+
+    /// Whether a key of a ConfigMap of the manifest is `binaryData`.
+    pub(crate) fn is_binary(&self, name: &str, key: &str) -> bool {
+        self.binary.contains(&(name.to_owned(), key.to_owned()))
     }
 
     /// How a file or variable names a key of one of the manifest.
@@ -293,9 +306,10 @@ pub(crate) fn file_path(text: &str) -> Result<String, String> {
     }
 }
 
-/// The text of a value for a variable.
-pub(crate) fn text(value: &SecretValue) -> Option<String> {
-    String::from_utf8(value.bytes().to_vec()).ok()
+/// Whether a value can be a variable's: text without a zero byte.
+pub(crate) fn is_text(value: &SecretValue) -> bool {
+    let bytes = value.bytes();
+    !bytes.contains(&0) && std::str::from_utf8(bytes).is_ok()
 }
 
 #[cfg(test)]

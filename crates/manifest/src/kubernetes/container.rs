@@ -92,6 +92,7 @@ pub(crate) fn read(
         limited,
     } = resources::read(&mut fields, report);
     let env = env::read(&mut fields, &resources, known, report);
+    let mounts = volume::mounts(&mut fields, &env.variables, report);
     let entrypoint = words(&mut fields, "command", &env.variables, report);
     let command = words(&mut fields, "args", &env.variables, report);
     options.cdi_devices = devices;
@@ -123,7 +124,6 @@ pub(crate) fn read(
     };
     env.give(&mut spec);
     fields.refuse(&REFUSED, report);
-    let mounts = volume::mounts(&mut fields, report);
     stdin(&mut fields, spec.options.tty, report);
     fields.accept(&[
         "resizePolicy",

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use layby_model::secret::{ReplicaField, SecretGroup, SecretRef, ValueKind, ValueSource};
+use layby_model::secret::{
+    ReplicaField, SecretGroup, SecretRef, SecretValue, ValueKind, ValueSource,
+};
 use layby_model::spec::{ContainerSpec, Resources};
 
 use crate::fields::Fields;
@@ -18,6 +20,14 @@ pub(crate) struct Known<'a> {
     pub(crate) bundles: &'a Bundles,
     /// The labels of the pod.
     pub(crate) labels: &'a BTreeMap<String, String>,
+}
+
+/// The same, for the volumes of a pod.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KnownToVolumes<'a> {
+    pub(crate) known: Known<'a>,
+    /// What the pod's containers may use and ask for, by their names.
+    pub(crate) resources: &'a BTreeMap<String, Resources>,
 }
 
 /// The variables of a container.
@@ -125,14 +135,17 @@ fn all_of(mut fields: Fields, bundles: &Bundles, env: &mut Env, report: &mut Rep
         match (bundles.get(kind, &named.name), kind) {
             (Some(keys), _) => {
                 for (key, value) in keys {
+                    if kind == ValueKind::Config && bundles.is_binary(&named.name, key) {
+                        continue; // Kubernetes takes `data` alone
+                    }
+                    if !can_be_variable(value, kind, &named, key, report) {
+                        continue;
+                    }
                     let parts = match kind {
                         ValueKind::Secret => {
                             vec![ValueSource::Secret(bundles.named(kind, &named.name, key))]
                         }
-                        ValueKind::Config => match plain(value, &named, key, report) {
-                            Some(text) => vec![ValueSource::Text(text)],
-                            None => continue,
-                        },
+                        ValueKind::Config => vec![ValueSource::Text(text(value))],
                     };
                     env.variables.insert(format!("{prefix}{key}"), parts);
                 }
@@ -174,7 +187,8 @@ fn one(
         found.push(field(reference, known.labels, report).map(|source| vec![source]));
     }
     if let Some(reference) = fields.map("resourceFieldRef", report) {
-        found.push(resource(reference, resources, report).map(|source| vec![source]));
+        let of = ResourcesOf::One(resources);
+        found.push(resource(reference, of, report).map(|source| vec![source]));
     }
     fields.refuse(
         &[("fileKeyRef", "the container would miss the variable")],
@@ -217,35 +231,56 @@ fn key_of(
             }
         };
     };
-    let Some(value) = keys.get(&key) else {
-        bundle::no_key(kind, &named, &key, report);
+    let is_file = kind == ValueKind::Config && bundles.is_binary(&named.name, &key);
+    let Some(value) = keys.get(&key).filter(|_| !is_file) else {
+        if is_file && !named.optional {
+            let message = format!(
+                "the key {:?} of the ConfigMap {:?} is in \"binaryData\", and can only be a file: put it into \"data\"",
+                cut(&key),
+                cut(&named.name)
+            );
+            report.error(&named.place, message);
+        } else {
+            bundle::no_key(kind, &named, &key, report);
+        }
         return None;
     };
+    if !can_be_variable(value, kind, &named, &key, report) {
+        return None;
+    }
     match kind {
         ValueKind::Secret => {
             let secret = bundles.named(kind, &named.name, &key);
             Some(vec![ValueSource::Secret(secret)])
         }
-        ValueKind::Config => Some(vec![ValueSource::Text(plain(value, &named, &key, report)?)]),
+        ValueKind::Config => Some(vec![ValueSource::Text(text(value))]),
     }
 }
 
-fn plain(
-    value: &layby_model::secret::SecretValue,
+/// Whether a value can be a variable's; else that is told, by its key.
+fn can_be_variable(
+    value: &SecretValue,
+    kind: ValueKind,
     named: &Named,
     key: &str,
     report: &mut Report,
-) -> Option<String> {
-    let text = bundle::text(value);
-    if text.is_none() {
+) -> bool {
+    let is_text = bundle::is_text(value);
+    if !is_text {
         let message = format!(
-            "the key {:?} of the ConfigMap {:?} is no text, and cannot be a variable",
+            "the key {:?} of the {} {:?} is no text, or has a zero byte in it, and cannot be a variable: mount it as a file",
             cut(key),
+            bundle::word(kind),
             cut(&named.name)
         );
         report.error(&named.place, message);
     }
-    text
+    is_text
+}
+
+/// The text of what can be a variable.
+fn text(value: &SecretValue) -> String {
+    String::from_utf8_lossy(value.bytes()).into_owned()
 }
 
 /// `fieldRef`: what the replica, or its manifest, says of itself.
@@ -292,13 +327,27 @@ pub(crate) fn field(
     Some(source)
 }
 
-/// `resourceFieldRef`: a limit or request of the container, in units of the divisor, rounded up.
+/// Whose resources a `resourceFieldRef` may ask for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ResourcesOf<'a> {
+    /// The container's own.
+    One(&'a Resources),
+    /// Those of the pod's containers by their names, of which it must name one.
+    Pod(&'a BTreeMap<String, Resources>),
+}
+
+/// `resourceFieldRef`: a limit or request of a container, in units of the divisor, rounded up. A limit that is not said is
+/// what the machine has, as the kubelet has it.
 pub(crate) fn resource(
     mut fields: Fields,
-    resources: &Resources,
+    of: ResourcesOf<'_>,
     report: &mut Report,
 ) -> Option<ValueSource> {
-    fields.accept(&["containerName"]);
+    let named = fields.placed("containerName", report);
+    let resources = match of {
+        ResourcesOf::One(resources) => Some(resources),
+        ResourcesOf::Pod(all) => named.as_ref().and_then(|named| all.get(&named.value)),
+    };
     let place: Place = fields.place.clone();
     let what = fields.what.clone();
     let name = fields.text("resource", report).unwrap_or_default();
@@ -309,6 +358,11 @@ pub(crate) fn resource(
         (text, false) => kubernetes_bytes(text),
     });
     fields.finish(report);
+    let Some(resources) = resources else {
+        let message = format!("{what} must name one of the pod's containers as \"containerName\"");
+        report.error(&named.map_or(place, |named| named.place), message);
+        return None;
+    };
     let limit = match name.as_str() {
         "limits.cpu" => resources.cpu_limit_milli,
         "requests.cpu" => resources.cpu_request_milli.or(resources.cpu_limit_milli),
@@ -325,17 +379,18 @@ pub(crate) fn resource(
             return None;
         }
     };
-    let Some(limit) = limit else {
-        let message = format!("{what} asks for {name}, which the container does not say");
-        report.error(&place, message);
-        return None;
-    };
     let usual = if is_cpu { 1000 } else { 1 };
     let divisor = divisor
         .flatten()
         .filter(|divisor| *divisor > 0)
         .unwrap_or(usual);
-    Some(ValueSource::Text(limit.div_ceil(divisor).to_string()))
+    Some(match limit {
+        Some(limit) => ValueSource::Text(limit.div_ceil(divisor).to_string()),
+        // What is asked for is nothing then.
+        None if name.starts_with("requests.") => ValueSource::Text("0".to_owned()),
+        None if is_cpu => ValueSource::Replica(ReplicaField::MachineCpu { milli: divisor }),
+        None => ValueSource::Replica(ReplicaField::MachineMemory { bytes: divisor }),
+    })
 }
 
 /// Whether Kubernetes takes an unquoted scalar as text, and not as a number or boolean.

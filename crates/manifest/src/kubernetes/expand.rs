@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use layby_model::secret::ValueSource;
+use layby_model::secret::{ReplicaField, ValueSource};
 
+/// What stands for the name of a pod in a path, until it is known which pod: no path has it.
+pub(crate) const POD: char = '\u{1}';
 /// The longest that a value may grow.
 const MAX_BYTES: usize = 1 << 20;
 /// The most parts that a value may come to.
@@ -58,6 +60,33 @@ pub(crate) fn word(text: &str, variables: &Variables) -> Result<String, ()> {
         match part {
             ValueSource::Text(text) => all.push_str(&text),
             ValueSource::Secret(_) | ValueSource::Replica(_) => return Err(()),
+        }
+    }
+    Ok(all)
+}
+
+/// A `subPathExpr`. Each variable that it names has to be there (`v1.VolumeMount`), and known before a replica is; the name of a pod
+/// is where the pod has one of its own, and stands as [`POD`] until then.
+pub(crate) fn path(text: &str, variables: &Variables) -> Result<String, String> {
+    let escaped = text.replace("$$", "");
+    let mut named = escaped.split("$(").skip(1);
+    let is_there = |rest: &str| {
+        let name = rest.split_once(')').map(|(name, _)| name);
+        name.is_some_and(|name| variables.contains_key(name))
+    };
+    if !named.all(is_there) {
+        return Err("a path of variables that the container has".to_owned());
+    }
+    let mut all = String::new();
+    for part in parts(text, variables) {
+        match part {
+            ValueSource::Text(text) => all.push_str(&text),
+            ValueSource::Replica(ReplicaField::Id) => all.push(POD),
+            ValueSource::Secret(_) | ValueSource::Replica(_) => {
+                return Err(
+                    "a path of variables that are known before a replica is made".to_owned(),
+                );
+            }
         }
     }
     Ok(all)

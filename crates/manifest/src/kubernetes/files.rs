@@ -4,7 +4,7 @@ use layby_model::secret::{FileGroup, SecretGroup, SecretRef, ValueFile, ValueKin
 
 use crate::fields::Fields;
 use crate::kubernetes::bundle::{self, Named, file_path, mode};
-use crate::kubernetes::env::{self, Known};
+use crate::kubernetes::env::{self, KnownToVolumes, ResourcesOf};
 use crate::report::Report;
 use crate::tree::cut;
 
@@ -68,7 +68,7 @@ impl Files {
 pub(crate) fn bundle(
     mut fields: Fields,
     kind: ValueKind,
-    known: Known<'_>,
+    known: KnownToVolumes<'_>,
     report: &mut Report,
 ) -> Files {
     let usual = fields.parsed("defaultMode", report, mode).unwrap_or(MODE);
@@ -82,7 +82,11 @@ pub(crate) fn bundle(
 }
 
 /// `projected`: several together.
-pub(crate) fn projected(mut fields: Fields, known: Known<'_>, report: &mut Report) -> Files {
+pub(crate) fn projected(
+    mut fields: Fields,
+    known: KnownToVolumes<'_>,
+    report: &mut Report,
+) -> Files {
     let usual = fields.parsed("defaultMode", report, mode).unwrap_or(MODE);
     let mut files = Files::default();
     let what = format!("a source of {}", fields.what);
@@ -101,13 +105,16 @@ pub(crate) fn projected(mut fields: Fields, known: Known<'_>, report: &mut Repor
         if let Some(fields) = source.map("downwardAPI", report) {
             downward_items(fields, usual, known, &mut files, report);
         }
+        if let Some(entry) = source.entry("serviceAccountToken") {
+            let message = format!(
+                "{} is ignored, and the file is not there: there is no Kubernetes API for the containers to speak to",
+                source.name("serviceAccountToken")
+            );
+            report.warn(&entry.place, message);
+        }
         let missing = "the containers would miss the file";
         source.refuse(
-            &[
-                ("clusterTrustBundle", missing),
-                ("podCertificate", missing),
-                ("serviceAccountToken", missing),
-            ],
+            &[("clusterTrustBundle", missing), ("podCertificate", missing)],
             report,
         );
         source.finish(report);
@@ -117,7 +124,11 @@ pub(crate) fn projected(mut fields: Fields, known: Known<'_>, report: &mut Repor
 }
 
 /// `downwardAPI` of a volume.
-pub(crate) fn downward(mut fields: Fields, known: Known<'_>, report: &mut Report) -> Files {
+pub(crate) fn downward(
+    mut fields: Fields,
+    known: KnownToVolumes<'_>,
+    report: &mut Report,
+) -> Files {
     let usual = fields.parsed("defaultMode", report, mode).unwrap_or(MODE);
     let mut files = Files::default();
     downward_items(fields, usual, known, &mut files, report);
@@ -130,7 +141,7 @@ fn part(
     kind: ValueKind,
     name: &'static str,
     usual: u32,
-    known: Known<'_>,
+    known: KnownToVolumes<'_>,
     files: &mut Files,
     report: &mut Report,
 ) {
@@ -157,7 +168,7 @@ fn part(
     }
     fields.finish(report);
     let Some(named) = named else { return };
-    let keys = known.bundles.get(kind, &named.name);
+    let keys = known.known.bundles.get(kind, &named.name);
     match (keys, kind) {
         (Some(keys), _) => {
             if !has_items {
@@ -171,7 +182,8 @@ fn part(
                     bundle::no_key(kind, &named, &key, report);
                     continue;
                 }
-                let content = ValueSource::Secret(known.bundles.named(kind, &named.name, &key));
+                let content =
+                    ValueSource::Secret(known.known.bundles.named(kind, &named.name, &key));
                 add(files, path, content, mode, &named, report);
             }
         }
@@ -227,7 +239,7 @@ fn add(
 fn downward_items(
     mut fields: Fields,
     usual: u32,
-    known: Known<'_>,
+    known: KnownToVolumes<'_>,
     files: &mut Files,
     report: &mut Report,
 ) {
@@ -240,20 +252,20 @@ fn downward_items(
         let path = item.parsed("path", report, file_path);
         let mode = item.parsed("mode", report, mode).unwrap_or(usual);
         let field = item.map("fieldRef", report);
-        let content = field.map(|field| env::field(field, known.labels, report));
-        item.refuse(
-            &[(
-                "resourceFieldRef",
-                "name it in \"env\", where the container is known",
-            )],
-            report,
-        );
+        let content = field.map(|field| env::field(field, known.known.labels, report));
+        let of = ResourcesOf::Pod(known.resources);
+        let resource = item.map("resourceFieldRef", report);
+        let resource = resource.map(|field| env::resource(field, of, report));
+        if content.is_some() && resource.is_some() {
+            report.error(&place, format!("{what} is of several kinds: one is enough"));
+        }
+        let content = content.or(resource);
         let is_whole = path.is_some() && content.is_some();
         item.finish(report);
         if !is_whole {
             report.error(
                 &place,
-                format!("{what} must have \"path\" and \"fieldRef\""),
+                format!("{what} must have \"path\", and \"fieldRef\" or \"resourceFieldRef\""),
             );
         }
         if let (Some(path), Some(Some(content))) = (path, content) {

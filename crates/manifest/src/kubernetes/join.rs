@@ -470,8 +470,13 @@ fn declare_http(service: &mut ServiceSpec, named: Option<u16>) {
         })
         .flatten();
     let asked = probes.filter_map(|probe| match &probe.action {
-        ProbeAction::Http { port, .. } => Some(*port),
-        ProbeAction::Tcp { .. } | ProbeAction::Exec { .. } => None,
+        ProbeAction::Http {
+            port, tls: false, ..
+        } => Some(*port),
+        ProbeAction::Http { tls: true, .. }
+        | ProbeAction::Grpc { .. }
+        | ProbeAction::Tcp { .. }
+        | ProbeAction::Exec { .. } => None,
     });
     let http: BTreeSet<u16> = asked.chain(named).collect();
     for port in &mut service.ports {

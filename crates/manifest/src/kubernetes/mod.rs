@@ -1,12 +1,14 @@
 //! Kubernetes YAML: the workloads, the Services and Ingresses that lead to them, and the claims that they mount.
 
+use std::collections::BTreeSet;
+
 use layby_model::secret::ValueKind;
 
 use crate::discover::File;
 use crate::draft::{AppDraft, Placed};
 use crate::fields::Fields;
 use crate::report::Report;
-use crate::tree::{Node, Place, Value};
+use crate::tree::{Node, Place, Value, cut};
 use crate::{ReadOptions, app};
 
 mod autoscaler;
@@ -44,6 +46,8 @@ use kinds::Kind;
 use owned::Present;
 pub(crate) use service::Service;
 
+/// So many kinds of what is passed over are told, where there is nothing to run.
+const MAX_TOLD: usize = 10;
 /// The most items that are read, Lists opened.
 const MAX_OBJECTS: usize = 2_000;
 
@@ -57,6 +61,8 @@ struct Objects {
     namespaces: Vec<Placed<String>>,
     /// The Namespaces that there are.
     declared: Vec<Placed<String>>,
+    /// The kinds of what is passed over.
+    others: BTreeSet<String>,
 }
 
 /// Reads the documents of all files as one app.
@@ -100,12 +106,18 @@ pub(crate) fn read(files: Vec<File>, options: &ReadOptions, report: &mut Report)
         bundles,
         mut namespaces,
         declared,
+        others,
     } = objects;
     if parts.deployments.is_empty() && parts.jobs.is_empty() && !report.failed() {
-        report.error(
-            &whole,
-            "there is no Deployment, StatefulSet, DaemonSet, Pod, Job or CronJob: there is nothing to run",
+        let others: Vec<String> = others.into_iter().take(MAX_TOLD).collect();
+        let only = match others.is_empty() {
+            true => String::new(),
+            false => format!(", only {}", others.join(", ")),
+        };
+        let message = format!(
+            "there is no Deployment, ReplicaSet, StatefulSet, DaemonSet, Pod, Job or CronJob{only}: there is nothing to run"
         );
+        report.error(&whole, message);
     }
     // `kubectl apply` would be told it with -n.
     if let ([], [_]) = (&namespaces[..], &declared[..]) {
@@ -162,7 +174,9 @@ fn object(node: Node, objects: &mut Objects, waiting: &mut Vec<Node>, report: &m
         );
         return;
     };
+    let word = cut(&kind);
     let Some(kind) = kinds::kind(&kind, &version, &place, report) else {
+        objects.others.insert(word);
         return;
     };
     let Objects { parts, bundles, .. } = objects;

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 
 use layby_model::options::SandboxOptions;
-use layby_model::spec::{ContainerSpec, RestartPolicy};
+use layby_model::spec::{ContainerSpec, Resources, RestartPolicy};
 
 use crate::capability::{self, Added};
 use crate::draft::Placed;
 use crate::fields::Fields;
 use crate::host::hostname;
 use crate::kubernetes::container::{self, Common, Container, Role};
-use crate::kubernetes::env::Known;
+use crate::kubernetes::env::{Known, KnownToVolumes};
 use crate::kubernetes::volume::{self, Volume, VolumeMount};
-use crate::kubernetes::{sandbox, security};
+use crate::kubernetes::{resources, sandbox, security};
 use crate::power::Limited;
 use crate::report::Report;
+use crate::tree::Node;
 
 /// How long Kubernetes waits for a container to stop, in seconds.
 const STOP_GRACE_SECONDS: u32 = 30;
@@ -114,7 +115,12 @@ pub(crate) fn read(
             format!("{owner} has more than {MAX_CONTAINERS} containers"),
         );
     }
-    let mut volumes = volume::volumes(&mut pod, known, report);
+    let resources = resources_of(nodes.iter().chain(&before));
+    let to_volumes = KnownToVolumes {
+        known,
+        resources: &resources,
+    };
+    let mut volumes = volume::volumes(&mut pod, to_volumes, report);
     for template in templates {
         // It goes over a volume of the same name.
         volumes.insert(
@@ -155,6 +161,7 @@ pub(crate) fn read(
     read.claims = volume::claims(volumes);
     read.subdomain = pod.parsed("subdomain", report, hostname);
     read.sandbox = sandbox::read(&mut pod, common.security.sysctls, report);
+    read.sandbox.fs_group = common.security.fs_group;
     for (name, added) in &capabilities {
         let mut all = read.containers.iter().chain(&read.init);
         if let Some(container) = all.find(|container| container.name == *name) {
@@ -192,6 +199,21 @@ pub(crate) fn read(
     pod.unsupported(&UNSUPPORTED, report);
     pod.finish(report);
     read
+}
+
+/// What containers may use and ask for, by their names. What is wrong with that is told where they are read.
+fn resources_of<'a>(nodes: impl Iterator<Item = &'a Node>) -> BTreeMap<String, Resources> {
+    let mut all = BTreeMap::new();
+    for node in nodes.take(MAX_CONTAINERS) {
+        let mut unheard = Report::default();
+        let name = node.get("name").and_then(Node::scalar);
+        let fields = Fields::open(node.clone(), "a container", &mut unheard);
+        if let (Some(name), Some(mut fields)) = (name, fields) {
+            let said = resources::read(&mut fields, &mut unheard);
+            all.insert(name.to_owned(), said.resources);
+        }
+    }
+    all
 }
 
 /// What is read of containers beside their specs.

@@ -10,6 +10,8 @@ use crate::tree::Node;
 
 /// A day: more is taken for a mistake.
 const MAX_SECONDS: u32 = 86_400;
+/// The longest name of a service that a gRPC probe asks for.
+const MAX_GRPC_SERVICE_BYTES: usize = 253;
 
 /// Takes a probe off a container. `ports` are the container's named ones.
 pub(crate) fn read(
@@ -20,14 +22,6 @@ pub(crate) fn read(
 ) -> Option<Probe> {
     let mut probe = container.map(key, report)?;
     let place = probe.place.clone();
-    let grpc = probe.entry("grpc");
-    if let Some(entry) = &grpc {
-        let message = format!(
-            "{} is not supported yet: use httpGet, tcpSocket or exec",
-            probe.name("grpc")
-        );
-        report.error(&entry.place, message);
-    }
     let mut actions = Vec::new();
     if let Some(fields) = probe.map("httpGet", report) {
         actions.push(http_get(fields, ports, report));
@@ -37,6 +31,19 @@ pub(crate) fn read(
         fields.unsupported(&["host"], report);
         fields.finish(report);
         actions.push(port.map(|port| ProbeAction::Tcp { port }));
+    }
+    if let Some(mut fields) = probe.map("grpc", report) {
+        // By number alone, as Kubernetes has it.
+        let port = port_of(&mut fields, "port", &BTreeMap::new(), report);
+        let service = fields.parsed("service", report, |text| {
+            match text.len() > MAX_GRPC_SERVICE_BYTES {
+                true => Err(format!("a name of at most {MAX_GRPC_SERVICE_BYTES} bytes")),
+                false => Ok(text.to_owned()),
+            }
+        });
+        fields.finish(report);
+        let service = service.unwrap_or_default();
+        actions.push(port.map(|port| ProbeAction::Grpc { port, service }));
     }
     if let Some(mut fields) = probe.map("exec", report) {
         let argv = fields.texts("command", report).unwrap_or_default();
@@ -59,15 +66,13 @@ pub(crate) fn read(
     let failure_threshold = probe
         .count("failureThreshold", 1..=1_000_000, report)
         .unwrap_or(3);
-    probe.unsupported(&["terminationGracePeriodSeconds"], report);
+    let grace_seconds = grace(&mut probe, key, report);
     let what = probe.what.clone();
     probe.finish(report);
     if actions.len() != 1 {
-        if !actions.is_empty() || grpc.is_none() {
-            let message =
-                format!("{what} must have one of \"httpGet\", \"tcpSocket\" and \"exec\"");
-            report.error(&place, message);
-        }
+        let message =
+            format!("{what} must have one of \"httpGet\", \"tcpSocket\", \"grpc\" and \"exec\"");
+        report.error(&place, message);
         return None;
     }
     Some(Probe {
@@ -77,7 +82,23 @@ pub(crate) fn read(
         timeout_ms,
         success_threshold,
         failure_threshold,
+        stop_grace_ms: grace_seconds.map(|seconds| u64::from(seconds) * 1000),
     })
+}
+
+/// Takes `terminationGracePeriodSeconds` off a probe. Readiness ends nothing, and Kubernetes takes none with it.
+fn grace(probe: &mut Fields, key: &str, report: &mut Report) -> Option<u32> {
+    let place = probe.place_of("terminationGracePeriodSeconds")?;
+    let seconds = probe.count("terminationGracePeriodSeconds", 1..=MAX_SECONDS, report);
+    if key == "readinessProbe" {
+        let message = format!(
+            "{} means nothing: a readiness probe ends no container",
+            probe.name("terminationGracePeriodSeconds")
+        );
+        report.error(&place, message);
+        return None;
+    }
+    seconds
 }
 
 fn http_get(
@@ -87,7 +108,12 @@ fn http_get(
 ) -> Option<ProbeAction> {
     let port = port_of(&mut fields, "port", ports, report);
     let path = path(&mut fields, report);
-    scheme(&mut fields, report);
+    let tls = fields.parsed("scheme", report, |text| match text {
+        "HTTP" => Ok(false),
+        "HTTPS" => Ok(true),
+        _ => Err("HTTP or HTTPS".to_owned()),
+    });
+    fields.unsupported(&["protocol"], report);
     if let Some(entry) = fields.entry("host") {
         let message = format!(
             "{} is ignored: the replica itself is asked; a Host header goes into \"httpHeaders\"",
@@ -113,6 +139,7 @@ fn http_get(
         path,
         host,
         headers,
+        tls: tls.unwrap_or(false),
     })
 }
 
@@ -131,11 +158,11 @@ pub(crate) fn path(get: &mut Fields, report: &mut Report) -> String {
     }
 }
 
-/// Takes `scheme` off an `httpGet`.
+/// Takes `scheme` off the `httpGet` of a hook.
 pub(crate) fn scheme(get: &mut Fields, report: &mut Report) {
     get.parsed("scheme", report, |text| match text {
         "HTTP" => Ok(()),
-        _ => Err("HTTP (HTTPS is not supported yet)".to_owned()),
+        _ => Err("HTTP (hooks do not speak HTTPS)".to_owned()),
     });
     get.unsupported(&["protocol"], report);
 }

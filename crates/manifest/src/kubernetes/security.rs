@@ -62,6 +62,8 @@ pub(crate) struct PodSecurity {
     groups: Vec<String>,
     seccomp: Option<Seccomp>,
     pub(crate) sysctls: BTreeMap<String, String>,
+    /// The group of the volumes that are made for it.
+    pub(crate) fs_group: Option<u32>,
 }
 
 /// Takes the context off a pod.
@@ -74,19 +76,13 @@ pub(crate) fn pod(pod: &mut Fields, report: &mut Report) -> PodSecurity {
         groups: context.parsed_list("supplementalGroups", report, group),
         seccomp: seccomp(&mut context, report),
         sysctls: sysctls(&mut context, report),
+        fs_group: context.count("fsGroup", 0..=MAX_ID, report),
     };
-    let group_at = context.place_of("fsGroup");
-    let fs_group = context.count("fsGroup", 0..=MAX_ID, report);
-    if let (Some(place), Some(group)) = (group_at, fs_group) {
+    if let Some(group) = security.fs_group {
         security.groups.push(group.to_string());
-        let message = format!(
-            "{} is a group of the containers, but the files of their volumes keep their owners",
-            context.name("fsGroup")
-        );
-        report.warn(&place, message);
     }
     not_root(&mut context, security.run_as, report);
-    // How the owners of files would be changed.
+    // Files that are there already keep their owners.
     context.accept(&["fsGroupChangePolicy"]);
     context.unsupported(
         &[

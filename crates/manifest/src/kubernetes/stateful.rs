@@ -14,8 +14,8 @@ use crate::draft::{Placed, not_a_label};
 use crate::fields::{Fields, list};
 use crate::host::hostname;
 use crate::kubernetes::claim::{Claim, claim_spec};
-use crate::kubernetes::metadata;
 use crate::kubernetes::volume::TEMPLATE;
+use crate::kubernetes::{expand, metadata};
 use crate::mount;
 use crate::report::Report;
 use crate::tree::{Node, Place, cut};
@@ -161,12 +161,19 @@ fn say_name(container: &mut ContainerSpec, name: &str) {
     }
 }
 
-/// The volume of a template is the pod's own: `<template>-<pod>`, as Kubernetes calls its claim.
+/// The volume of a template is the pod's own: `<template>-<pod>`, as Kubernetes calls its claim. A path that asks for the pod's
+/// name is told it.
 fn own_volume(mount: &mut Mount, pod: &str) {
-    if let MountSource::Volume { name, .. } = &mut mount.source
-        && let Some(template) = name.strip_prefix(TEMPLATE)
-    {
-        *name = format!("{template}-{pod}");
+    let told = |path: &mut String| *path = path.replace(expand::POD, pod);
+    match &mut mount.source {
+        MountSource::Volume { name, subpath, .. } => {
+            if let Some(template) = name.strip_prefix(TEMPLATE) {
+                *name = format!("{template}-{pod}");
+            }
+            subpath.iter_mut().for_each(told);
+        }
+        MountSource::Bind { path, .. } => told(path),
+        MountSource::Scratch { .. } | MountSource::Tmpfs { .. } | MountSource::Files { .. } => {}
     }
 }
 

@@ -7,7 +7,8 @@ use layby_model::secret::ValueKind;
 
 use crate::draft::Placed;
 use crate::fields::Fields;
-use crate::kubernetes::env::Known;
+use crate::kubernetes::env::KnownToVolumes;
+use crate::kubernetes::expand::{self, Variables};
 use crate::kubernetes::files::{self, Files};
 use crate::mount::{distinct, on_machine, relative, scratch_name, target};
 use crate::report::Report;
@@ -94,7 +95,7 @@ pub(crate) struct VolumeMount {
 /// Takes `volumes` off a pod.
 pub(crate) fn volumes(
     pod: &mut Fields,
-    known: Known<'_>,
+    known: KnownToVolumes<'_>,
     report: &mut Report,
 ) -> BTreeMap<String, Volume> {
     let what = format!("a volume of {}", pod.what);
@@ -135,7 +136,7 @@ pub(crate) fn volumes(
     volumes
 }
 
-fn volume(mut fields: Fields, known: Known<'_>, report: &mut Report) -> Volume {
+fn volume(mut fields: Fields, known: KnownToVolumes<'_>, report: &mut Report) -> Volume {
     let mut found = Vec::new();
     let empty_name = fields.name("emptyDir");
     if let Some(mut empty) = fields.map("emptyDir", report) {
@@ -243,8 +244,12 @@ fn claimed(mut fields: Fields, report: &mut Report) -> Option<Volume> {
     })
 }
 
-/// Takes `volumeMounts` off a container.
-pub(crate) fn mounts(container: &mut Fields, report: &mut Report) -> Vec<VolumeMount> {
+/// Takes `volumeMounts` off a container. `variables`: its own, which `subPathExpr` may name.
+pub(crate) fn mounts(
+    container: &mut Fields,
+    variables: &Variables,
+    report: &mut Report,
+) -> Vec<VolumeMount> {
     let what = format!("a mount of {}", container.what);
     let mut mounts = Vec::new();
     for node in container.list("volumeMounts", report).unwrap_or_default() {
@@ -268,7 +273,18 @@ pub(crate) fn mounts(container: &mut Fields, report: &mut Report) -> Vec<VolumeM
         }
         let volume = fields.text("name", report);
         let path = fields.parsed("mountPath", report, target);
+        let has_both = fields.has("subPath") && fields.has("subPathExpr");
         let sub_path = fields.parsed("subPath", report, relative);
+        let expression = fields.parsed("subPathExpr", report, |text| {
+            relative(&expand::path(text, variables)?)
+        });
+        if has_both {
+            report.error(
+                &place,
+                format!("{what} has both \"subPath\" and \"subPathExpr\""),
+            );
+        }
+        let sub_path = sub_path.or(expression);
         let read_only = fields.flag("readOnly", report).unwrap_or(false);
         for (key, usual) in [
             ("mountPropagation", "None"),
@@ -282,10 +298,6 @@ pub(crate) fn mounts(container: &mut Fields, report: &mut Report) -> Vec<VolumeM
             }
         }
         fields.unsupported(&["bindMountOptions"], report);
-        fields.refuse(
-            &[("subPathExpr", "write the path itself as \"subPath\"")],
-            report,
-        );
         fields.finish(report);
         if let (Some(volume), Some(target)) = (volume, path) {
             mounts.push(VolumeMount {
