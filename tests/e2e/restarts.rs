@@ -77,6 +77,51 @@ fn a_task_that_ends_well_is_live_and_one_that_does_not_fails() {
 }
 
 #[test]
+fn a_helper_that_ends_each_second_costs_no_request_and_is_started_again_alone() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start();
+    let app = App::empty();
+    node.run_in(self::app("").path(), &["up"]).ok(); // so that its image is there
+    app.write(
+        "pod.yaml",
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: pair, namespace: pods}\nspec:\n  selector: {matchLabels: {app: pair}}\n  \
+         template:\n    metadata: {labels: {app: pair}}\n    spec:\n      containers:\n      \
+         - {name: main, image: shop-web:1, imagePullPolicy: Never, ports: [{containerPort: 8000}]}\n      \
+         - {name: helper, image: shop-web:1, imagePullPolicy: Never, args: [last, \"1000\"]}\n",
+    );
+    node.run_in(app.path(), &["up", "-f", "pod.yaml"]).ok();
+    let gateway = node.gateway();
+    let clients = (0..4).map(|_| {
+        std::thread::spawn(move || {
+            let ask = |_| crate::node::get(gateway, "pair.pods.localhost", "/slow?700");
+            (0..5)
+                .map(ask)
+                .map(|reply| reply.map(|reply| reply.status))
+                .collect::<Vec<_>>()
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        for status in client.join().expect("no panic") {
+            assert_eq!(status.expect("an answer"), 200);
+        }
+    }
+    let status = node.status("pair");
+    let restarts = |name: &str| {
+        let containers = status["replicas"][0]["containers"]
+            .as_array()
+            .expect("a list");
+        let one = containers.iter().find(|one| one["name"] == name);
+        one.and_then(|one| one["restarts"].as_u64())
+            .expect("a number")
+    };
+    assert_eq!(restarts("main"), 0, "{status}");
+    assert!(restarts("helper") >= 2, "{status}");
+    node.run(&["events"]).ok().says("started again, alone");
+}
+
+#[test]
 fn a_pod_whose_sidecar_dies_at_once_does_not_go_live() {
     if !is_root() {
         return;

@@ -95,6 +95,9 @@ pub struct ServiceSpec {
     /// What the containers of a replica share.
     #[serde(default)]
     pub sandbox: SandboxOptions,
+    /// The set of pods that it is one of (Kubernetes StatefulSet): it has a name and volumes of its own, and is one replica.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_of: Option<ServiceName>,
     /// The services of its app that a rollout of it waits for.
     #[serde(default)]
     pub depends_on: Vec<Dependency>,
@@ -133,6 +136,7 @@ impl ServiceSpec {
             ports: Vec::new(),
             deploy_on_push: false,
             sandbox: SandboxOptions::default(),
+            pod_of: None,
             depends_on: Vec::new(),
             job: None,
             power: None,

@@ -142,6 +142,15 @@ async fn write(
         return Err(Problem::conflict(format!("{id} is being taken down")));
     }
     let spec = &current(row).1.spec.service;
+    if let (Some(set), Some(2..)) = (&spec.pod_of, scale) {
+        let text = format!(
+            "{id} is a pod of the StatefulSet {set}: it is one replica, with a name and volumes of its own"
+        );
+        let hint = format!(
+            "set `replicas` of {set} in its manifest, and `layby up`: that adds pods with volumes of their own"
+        );
+        return Err(Problem::conflict(text).hint(hint));
+    }
     if !row.enabled && scale.is_none() && spec.replicas == 0 && spec.autoscale.is_none() {
         let text = format!("{id} is disabled, and its manifest says that it has no replicas");
         return Err(Problem::conflict(text).hint(format!("give it some: `layby scale {id} 1`")));

@@ -6,7 +6,7 @@ use layby_model::deadline;
 use layby_model::depends::Blockade;
 use layby_model::network::Networks;
 use layby_model::plan::{
-    CRASH_LOOP_STARTS, Desired, GatewayReport, Observed, Replica, Timer, depth, timers,
+    Desired, GatewayReport, Observed, Replica, Timer, depth, pause_after, timers,
 };
 use layby_model::replica::{Phase, ReplicaReport};
 use layby_model::route::{Listener, Protocol, Version};
@@ -64,17 +64,21 @@ pub(crate) fn rolling(row: &Row) -> bool {
     !row.target_failed && live != Some(row.target.id)
 }
 
+/// How long who asks what is unhealthy waits about (the gateway says so exactly), in milliseconds.
+const UNHEALTHY_WAIT_MS: u64 = 3_000;
+
 /// How many ends in a row of a container came too soon that lies alone now.
 fn loops(report: &ReplicaReport) -> u32 {
     let down = report.containers.iter().filter(|c| c.down);
     down.map(|c| c.ended_in_a_row).max().unwrap_or(0)
 }
 
-/// Whether a replica runs without a container that nobody should wait for: it is in a crash loop, or left as it failed.
+/// Whether a replica runs without a container that nobody should wait for: its pause before the next start is longer than those
+/// wait who ask what is unhealthy, or it is left as it failed.
 fn is_crippled(report: &ReplicaReport) -> bool {
     let runs = report.containers.iter().any(|c| c.pid.is_some());
     let mut failed = report.containers.iter().filter(|c| c.is_left_failed());
-    loops(report) >= CRASH_LOOP_STARTS || runs && failed.next().is_some()
+    pause_after(loops(report)) >= UNHEALTHY_WAIT_MS || runs && failed.next().is_some()
 }
 
 impl Driver {

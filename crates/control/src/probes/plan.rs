@@ -70,7 +70,10 @@ impl ProbePlan {
 
     /// The containers that have a liveness check.
     pub(crate) fn asked_alive(&self) -> impl Iterator<Item = &str> {
-        let asked = self.0.iter().filter(|(_, checks)| checks.liveness.is_some());
+        let asked = self
+            .0
+            .iter()
+            .filter(|(_, checks)| checks.liveness.is_some());
         asked.map(|(name, _)| name.as_str())
     }
 

@@ -13,7 +13,7 @@ use crate::scale::Scaling;
 use crate::tree::cut;
 
 /// What can be scaled by one.
-const KINDS: [&str; 2] = ["Deployment", "ReplicaSet"];
+const KINDS: [&str; 3] = ["Deployment", "ReplicaSet", "StatefulSet"];
 
 /// A HorizontalPodAutoscaler, before it is joined to what it scales.
 #[derive(Debug)]
@@ -242,6 +242,16 @@ pub(crate) fn join(
             report.warn(&target.place, message);
             continue;
         };
+        if deployment.stateful.is_some() {
+            fix(deployment, &scaling);
+            let message = format!(
+                "{what} gives the StatefulSet {:?} its fewest pods alone: their number stays {}, whatever they have to do",
+                cut(&target.value),
+                deployment.replicas
+            );
+            report.warn(&target.place, message);
+            continue;
+        }
         let settings = &mut deployment.settings;
         match &mut settings.scale {
             Some(said) if said.paces.is_some() => {

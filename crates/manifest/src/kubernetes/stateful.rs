@@ -50,6 +50,8 @@ struct Template {
 #[derive(Debug)]
 pub(crate) struct Ordinal {
     pub(crate) name: ServiceName,
+    /// The name of them all.
+    set: ServiceName,
     /// The one that has to be live before it.
     before: Option<ServiceName>,
 }
@@ -85,6 +87,7 @@ impl Stateful {
             let before = ordinals.last().map(|last| last.name.clone());
             ordinals.push(Ordinal {
                 name,
+                set: set.clone(),
                 before: before.filter(|_| !self.parallel),
             });
         }
@@ -111,6 +114,7 @@ impl Stateful {
         let name = &ordinal.name;
         service.name = name.clone();
         service.replicas = service.replicas.min(1);
+        service.pod_of = Some(ordinal.set.clone());
         service
             .depends_on
             .extend(ordinal.before.clone().map(|before| Dependency {
