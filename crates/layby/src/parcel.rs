@@ -16,7 +16,7 @@ use tokio_util::io::SyncIoBridge;
 
 pub(crate) use context::ContextFolder;
 use kept::Part;
-pub(crate) use manifests::{Asks, Manifests};
+pub(crate) use manifests::{Asks, Manifests, way};
 
 use crate::client::{Client, Lines, Query};
 use crate::out::tell;

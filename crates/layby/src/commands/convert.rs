@@ -11,7 +11,7 @@ use layby_manifest::{BOUND_MAX_BYTES, Bound, ConvertOptions, Converted};
 
 use crate::cli::Convert;
 use crate::out::{say, tell};
-use crate::parcel::Manifests;
+use crate::parcel::{Manifests, way};
 
 /// What files with keys in them have in common (RFC 7468).
 const KEY: &[u8] = b"PRIVATE KEY-----";
@@ -46,6 +46,7 @@ fn read(options: &Convert) -> Result<Converted> {
     let mut how = ConvertOptions {
         namespace: options.namespace.clone(),
         domain: options.domain.clone(),
+        back: back(options.output.as_deref(), &manifests.folder),
         bound: None,
     };
     let mut is_named = false;
@@ -66,6 +67,21 @@ fn read(options: &Convert) -> Result<Converted> {
         } else {
             return Ok(converted);
         }
+    }
+}
+
+/// The way from the folder that is written into to that of the manifests.
+fn back(output: Option<&Path>, folder: &Path) -> String {
+    let Some(output) = output.and_then(|output| std::path::absolute(output).ok()) else {
+        return String::new();
+    };
+    let into = match is_folder(&output) {
+        true => output.as_path(),
+        false => output.parent().unwrap_or(&output),
+    };
+    match way(into, folder) {
+        way if way.is_empty() => way,
+        way => format!("{way}/"),
     }
 }
 
@@ -128,14 +144,12 @@ fn refuse(files: &[(PathBuf, String)]) -> Result<()> {
         .iter()
         .filter(|(file, _)| file.symlink_metadata().is_ok());
     let there: Vec<String> = there.map(|(file, _)| file.display().to_string()).collect();
-    match there.is_empty() {
-        true => Ok(()),
-        false => bail!(
-            "{} {} there already, and nothing was written: name another output, or replace it with --force",
-            there.join(", "),
-            if there.len() == 1 { "is" } else { "are" }
-        ),
-    }
+    let what = match &there[..] {
+        [] => return Ok(()),
+        [one] => format!("{one} is"),
+        [first, others @ ..] => format!("{first} and {} other files are", others.len()),
+    };
+    bail!("{what} there already, and nothing was written: name another output, or replace what is there with --force")
 }
 
 fn write(files: &[(PathBuf, String)]) -> Result<()> {
@@ -164,7 +178,10 @@ fn summary(converted: &Converted, output: Option<&Path>) -> String {
             None => kinds.push((object.kind, 1)),
         }
     }
-    let kinds = kinds.iter().map(|(kind, count)| format!("{count} {kind}"));
+    let kinds = kinds.iter().map(|(kind, count)| match count {
+        1 => format!("1 {kind}"),
+        count => format!("{count} {}", several(kind)),
+    });
     let kinds = kinds.collect::<Vec<_>>().join(", ");
     let to = output.map(|output| format!(" to {}", output.display()));
     let to = to.unwrap_or_default();
@@ -176,6 +193,15 @@ fn summary(converted: &Converted, output: Option<&Path>) -> String {
                 "Wrote {kinds}{to}; {count} warnings say what is lost or becomes something else."
             )
         }
+    }
+}
+
+/// A kind of which there are several.
+fn several(kind: &str) -> String {
+    match kind.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None if kind.ends_with('s') => format!("{kind}es"),
+        None => format!("{kind}s"),
     }
 }
 

@@ -367,7 +367,7 @@ fn built_from(
 }
 
 /// The way from `folder` to `file`, both absolute and without `..`; to what lies elsewhere it begins with `..`.
-fn way(folder: &Path, file: &Path) -> String {
+pub(crate) fn way(folder: &Path, file: &Path) -> String {
     let (mut from, mut to) = (folder.components().peekable(), file.components().peekable());
     while from.peek().is_some() && from.peek() == to.peek() {
         from.next();

@@ -125,6 +125,9 @@ fn by_cpu(app: &App<'_>, spec: &ServiceSpec, policy: &Autoscale, percent: u32) -
 
 fn tell(app: &App<'_>, draft: &Draft, policy: &Autoscale, report: &mut Report) {
     let count = draft.spec.replicas;
+    if policy.cpu_percent.is_some() {
+        tell_of_cpu(app, draft, report);
+    }
     let why = match policy.cpu_percent {
         None => format!(
             "goes by requests, which a cluster by itself does not: the number stays {count}; the words are kept as annotations, for Layby"
@@ -133,4 +136,14 @@ fn tell(app: &App<'_>, draft: &Draft, policy: &Autoscale, report: &mut Report) {
         Some(_) => return,
     };
     app.said.lost(draft, &["x-layby.scale"], &why, report);
+}
+
+/// A cluster knows no share of what is not asked for. (Layby takes it of one core.)
+fn tell_of_cpu(app: &App<'_>, draft: &Draft, report: &mut Report) {
+    let mut containers = draft.spec.containers.iter().map(|one| one.resources);
+    let is_said = containers.any(|one| one.cpu_request_milli.or(one.cpu_limit_milli).is_some());
+    if !is_said && draft.spec.power.is_none() {
+        let why = "needs the CPU that a replica asks for: say \"deploy.resources.reservations.cpus\"";
+        app.said.lost(draft, &["x-layby.scale.cpu"], why, report);
+    }
 }

@@ -54,11 +54,15 @@ fn has_registry(image: &str) -> bool {
 }
 
 /// Where Layby builds the image, if it is built and not there.
-pub(super) fn annotation(draft: &Draft, annotations: Map) -> Map {
+pub(super) fn annotation(app: &App<'_>, draft: &Draft, annotations: Map) -> Map {
     let build = draft.spec.containers.first();
     let build = build.and_then(|container| container.build.as_ref());
     let context = build.map(|build| build.context.as_str());
     // Elsewhere it is a folder of this machine, or no folder at all.
     let context = context.filter(|context| !context.contains("://") && !context.starts_with('/'));
+    let context = context.map(|context| match app.how.back.as_str() {
+        "" => context.to_owned(),
+        back => format!("{back}{}", context.trim_start_matches("./")),
+    });
     annotations.some_text("layby.dev/build", context)
 }

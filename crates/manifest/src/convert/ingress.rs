@@ -10,7 +10,7 @@ pub(super) fn write(app: &App<'_>, all: &mut Gathered) {
     };
     let mut rules = Vec::new();
     for draft in app.services {
-        let Some(port) = service::routed(app, &draft.spec) else {
+        let Some(port) = service::routed(app, draft) else {
             continue;
         };
         let own = names::service(draft.spec.name.as_str());

@@ -50,6 +50,8 @@ pub struct ConvertOptions {
     pub namespace: Option<String>,
     /// The domain that services are names of: with one, an Ingress leads `SERVICE.APP.DOMAIN` to those that are reached from outside.
     pub domain: Option<String>,
+    /// The way from where it is written to the manifest's folder, with `/` at its end; empty: it is written there.
+    pub back: String,
     /// What there is at the paths of [`Converted::bound`]; those that are left out are not there. `None`: it is not known yet.
     pub bound: Option<BTreeMap<String, Bound>>,
 }

@@ -10,7 +10,7 @@ use layby_model::spec::ServiceSpec;
 
 use crate::convert::tree::{Map, maps, text, texts};
 use crate::convert::{App, Gathered, labels, names, object, service};
-use crate::draft::label_of;
+use crate::draft::{Draft, label_of};
 
 /// What the label of a network begins with.
 pub(crate) const NETWORK: &str = "layby.dev/network-";
@@ -84,8 +84,9 @@ pub(super) fn write(app: &App<'_>, all: &mut Gathered) {
     if specs().any(|spec| spec.networks.internal) {
         add("internal", inside());
     }
-    for spec in specs() {
-        let ports = open(app, spec);
+    for draft in app.services {
+        let spec = &draft.spec;
+        let ports = open(app, draft);
         if !ports.is_empty() {
             let ports = ports.into_iter().map(|port| Map::new().plain("port", port));
             let body = Map::new()
@@ -101,9 +102,9 @@ fn selector(labels: Map) -> Map {
 }
 
 /// The ports of a service that are reached from anywhere.
-fn open(app: &App<'_>, spec: &ServiceSpec) -> BTreeSet<u16> {
-    let published = service::outside(spec).map(|port| port.target);
-    let routed = service::routed(app, spec);
+fn open(app: &App<'_>, draft: &Draft) -> BTreeSet<u16> {
+    let published = service::outside(&draft.spec).map(|port| port.target);
+    let routed = service::routed(app, draft);
     published.chain(routed).collect()
 }
 

@@ -59,7 +59,7 @@ pub(super) fn outside(spec: &ServiceSpec) -> impl Iterator<Item = &PublishedPort
 /// Writes the Services of a service.
 pub(super) fn write(app: &App<'_>, draft: &Draft, all: &mut Gathered, report: &mut Report) {
     let spec = &draft.spec;
-    if workload::kind(app, spec) != Kind::Deployment {
+    if workload::kind(app, draft) != Kind::Deployment {
         return;
     }
     told(app, draft, report);
@@ -106,7 +106,7 @@ pub(super) fn write(app: &App<'_>, draft: &Draft, all: &mut Gathered, report: &m
     } else if is_whole(&by_balancer) && by_node.is_empty() && is_same && !by_balancer.is_empty() {
         add(&own, Some("LoadBalancer"), inner().collect());
         rest.clear();
-    } else if !ports.is_empty() || is_named(app, draft) {
+    } else if !ports.is_empty() || is_looked_up(app, draft) {
         add(&own, None, inner().collect());
     }
     for (ending, kind, published) in rest {
@@ -178,25 +178,27 @@ fn free(app: &App<'_>, wanted: &str) -> String {
     candidates.find(|name| !is_taken(name)).unwrap_or(wanted)
 }
 
-/// Whether another service speaks of this one: by what it waits for, its variables, or its command line.
-fn is_named(app: &App<'_>, draft: &Draft) -> bool {
+/// Whether another service may look this one up: it waits for it, or speaks of it.
+fn is_looked_up(app: &App<'_>, draft: &Draft) -> bool {
+    let mut needs = app.services.iter().flat_map(|other| &other.spec.depends_on);
+    needs.any(|need| need.service == draft.spec.name) || is_named(app, draft)
+}
+
+/// Whether another service speaks of this one, in its variables or its command line.
+pub(super) fn is_named(app: &App<'_>, draft: &Draft) -> bool {
     let own = &draft.spec;
-    let names = || {
+    let says = |text: &String| {
         let aliases = own.aliases.iter().map(|alias| alias.as_str());
-        aliases.chain([own.name.as_str()])
+        let mut names = aliases.chain([own.name.as_str()]);
+        names.any(|name| has_word(text, name))
     };
-    let says = |text: &str| names().any(|name| has_word(text, name));
-    let others = app
-        .services
-        .iter()
-        .filter(|other| other.spec.name != own.name);
-    others.map(|other| &other.spec).any(|spec| {
-        let waits = spec.depends_on.iter().any(|need| need.service == own.name);
+    let others = app.services.iter().map(|other| &other.spec);
+    others.filter(|spec| spec.name != own.name).any(|spec| {
         let mut texts = spec.containers.iter().flat_map(|one| {
             let command = one.entrypoint.iter().chain(&one.command).flatten();
             one.env.values().chain(command)
         });
-        waits || texts.any(|text| says(text))
+        texts.any(says)
     })
 }
 
@@ -230,7 +232,7 @@ fn told(app: &App<'_>, draft: &Draft, report: &mut Report) {
         report.warn(place, message);
     }
     let is_known = !ports(spec).is_empty();
-    if !is_known && is_named(app, draft) {
+    if !is_known && is_looked_up(app, draft) {
         let message = format!(
             "no port of {} is known: its Service is headless and leads to the pods themselves; name its ports under \"expose\"",
             shown(draft)
@@ -240,9 +242,10 @@ fn told(app: &App<'_>, draft: &Draft, report: &mut Report) {
 }
 
 /// The port that an Ingress leads to: the first of a service that is published, or of which is said that it speaks HTTP. `None`: none leads there.
-pub(super) fn routed(app: &App<'_>, spec: &ServiceSpec) -> Option<u16> {
+pub(super) fn routed(app: &App<'_>, draft: &Draft) -> Option<u16> {
     app.how.domain.as_ref()?;
-    if workload::kind(app, spec) != Kind::Deployment {
+    let spec = &draft.spec;
+    if workload::kind(app, draft) != Kind::Deployment {
         return None;
     }
     let first = ports(spec).into_iter().next()?;

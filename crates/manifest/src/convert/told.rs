@@ -120,7 +120,7 @@ fn needs(app: &App<'_>, draft: &Draft, report: &mut Report) {
 
 fn restart(app: &App<'_>, draft: &Draft, report: &mut Report) {
     let at = ["deploy.restart_policy", "restart"];
-    let why = match (workload::kind(app, &draft.spec), draft.spec.restart) {
+    let why = match (workload::kind(app, draft), draft.spec.restart) {
         (Kind::Deployment, RestartPolicy::Never | RestartPolicy::OnFailure { .. }) => {
             "is lost: a Deployment's pods are always started again"
         }

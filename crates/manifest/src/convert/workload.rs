@@ -7,7 +7,7 @@ use crate::convert::quantity::{duration, seconds};
 use crate::convert::said::shown;
 use crate::convert::tree::Map;
 use crate::convert::{
-    App, Gathered, Object, autoscaler, image, labels, names, object, pod, volume,
+    App, Gathered, Object, autoscaler, image, labels, names, object, pod, service, volume,
 };
 use crate::draft::Draft;
 use crate::report::Report;
@@ -25,29 +25,35 @@ pub(super) enum Kind {
     CronJob,
 }
 
-/// What a service is run by: what is to end is a Job, unless others are led to it.
-pub(super) fn kind(app: &App<'_>, spec: &ServiceSpec) -> Kind {
+/// What a service is run by: what is to end is a Job, unless others speak to it.
+pub(super) fn kind(app: &App<'_>, draft: &Draft) -> Kind {
+    let spec = &draft.spec;
     if let Some(job) = &spec.job {
         return match job.schedule {
             Some(_) => Kind::CronJob,
             None => Kind::Job,
         };
     }
-    let mut containers = spec.containers.iter();
-    let serves = !spec.published.is_empty()
-        || containers.any(|one| !one.ports.is_empty() || one.readiness.is_some());
+    let serves = || {
+        let mut containers = spec.containers.iter();
+        let is_asked = containers.any(|one| !one.ports.is_empty() || one.readiness.is_some());
+        is_asked || !spec.published.is_empty() || service::is_named(app, draft)
+    };
     match spec.restart {
         RestartPolicy::Always => Kind::Deployment,
-        RestartPolicy::Never | RestartPolicy::OnFailure { .. } if app.completes(spec) => Kind::Job,
-        RestartPolicy::Never if !serves => Kind::Job,
-        RestartPolicy::Never | RestartPolicy::OnFailure { .. } => Kind::Deployment,
+        RestartPolicy::Never | RestartPolicy::OnFailure { .. } => {
+            match app.completes(spec) || !serves() {
+                true => Kind::Job,
+                false => Kind::Deployment,
+            }
+        }
     }
 }
 
 /// Writes what runs a service, and what scales that.
 pub(super) fn write(app: &App<'_>, draft: &Draft, all: &mut Gathered, report: &mut Report) {
     let spec = &draft.spec;
-    let kind = kind(app, spec);
+    let kind = kind(app, draft);
     let of_containers = labels::as_annotations(app, draft, &["annotations", "labels"], report);
     let metadata = Map::new()
         .put("labels", labels::of_pod(app, spec))
@@ -56,7 +62,7 @@ pub(super) fn write(app: &App<'_>, draft: &Draft, all: &mut Gathered, report: &m
         .put("metadata", metadata)
         .put("spec", pod::spec(app, draft, kind, all, report));
     let annotations = labels::as_annotations(app, draft, &["deploy.labels"], report);
-    let annotations = image::annotation(draft, annotations);
+    let annotations = image::annotation(app, draft, annotations);
     let workload = match kind {
         Kind::Deployment => {
             let annotations = settings(spec, annotations);
