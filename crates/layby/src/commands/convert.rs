@@ -90,17 +90,18 @@ fn look(folder: &Path, paths: &[String]) -> BTreeMap<String, Bound> {
     let each = |path: &String| {
         let file = Path::new(path);
         let metadata = fs::metadata(file).ok()?;
-        if !metadata.is_file() || metadata.len() > BOUND_MAX_BYTES {
+        if !metadata.is_file() {
             return Some((path.clone(), Bound::Other));
         }
+        let is_short = metadata.len() <= BOUND_MAX_BYTES;
         let all_read = metadata.permissions().mode() & 0o004 != 0;
-        let bound = match (all_read, file.starts_with(folder)) {
+        let bound = match (all_read, file.starts_with(folder) && is_short) {
             (false, _) => Bound::Private,
-            (true, false) => Bound::Other,
+            (true, false) => Bound::Machine,
             (true, true) => match fs::read(file) {
                 Ok(content) if has(&content, KEY) => Bound::Private,
                 Ok(content) => Bound::File(content),
-                Err(_) => Bound::Other,
+                Err(_) => Bound::Machine,
             },
         };
         Some((path.clone(), bound))
@@ -149,7 +150,9 @@ fn refuse(files: &[(PathBuf, String)]) -> Result<()> {
         [one] => format!("{one} is"),
         [first, others @ ..] => format!("{first} and {} other files are", others.len()),
     };
-    bail!("{what} there already, and nothing was written: name another output, or replace what is there with --force")
+    bail!(
+        "{what} there already, and nothing was written: name another output, or replace what is there with --force"
+    )
 }
 
 fn write(files: &[(PathBuf, String)]) -> Result<()> {
@@ -248,7 +251,7 @@ mod tests {
         assert_eq!(found.get(&own), Some(&Bound::File(b"listen 80".to_vec())));
         assert_eq!(found.get(&hidden), Some(&Bound::Private));
         assert_eq!(found.get(&key), Some(&Bound::Private));
-        assert_eq!(found.get(&machines), Some(&Bound::Other));
+        assert_eq!(found.get(&machines), Some(&Bound::Machine));
         assert_eq!(found.get(&folder), Some(&Bound::Other));
         assert_eq!(found.get(&missing), None);
     }

@@ -143,7 +143,8 @@ fn tell_of_cpu(app: &App<'_>, draft: &Draft, report: &mut Report) {
     let mut containers = draft.spec.containers.iter().map(|one| one.resources);
     let is_said = containers.any(|one| one.cpu_request_milli.or(one.cpu_limit_milli).is_some());
     if !is_said && draft.spec.power.is_none() {
-        let why = "needs the CPU that a replica asks for: say \"deploy.resources.reservations.cpus\"";
+        let why =
+            "needs the CPU that a replica asks for: say \"deploy.resources.reservations.cpus\"";
         app.said.lost(draft, &["x-layby.scale.cpu"], why, report);
     }
 }

@@ -63,7 +63,9 @@ pub enum Bound {
     File(Vec<u8>),
     /// A file that not all may read.
     Private,
-    /// A folder, a socket, a long file.
+    /// A file that does not come along: it is the machine's own, or too long.
+    Machine,
+    /// A folder, a socket, a device.
     Other,
 }
 
@@ -98,17 +100,22 @@ impl Object {
     pub fn file_name(&self) -> String {
         let rank = ORDER.iter().position(|kind| *kind == self.kind);
         let kind = self.kind.to_ascii_lowercase();
-        format!("{}-{kind}-{}.yaml", rank.unwrap_or(ORDER.len()), self.name)
+        format!(
+            "{:02}-{kind}-{}.yaml",
+            rank.unwrap_or(ORDER.len()),
+            self.name
+        )
     }
 }
 
 /// The kinds of objects, each after those that it needs.
-const ORDER: [&str; 10] = [
+const ORDER: [&str; 11] = [
     "Namespace",
     "ConfigMap",
     "PersistentVolumeClaim",
     "NetworkPolicy",
     "Deployment",
+    "DaemonSet",
     "Job",
     "CronJob",
     "Service",

@@ -27,7 +27,6 @@ pub(super) fn spec(
         .iter()
         .map(|one| container::write(app, draft, one, &mut volumes, all, report))
         .collect();
-    let is_job = matches!(kind, Kind::Job | Kind::CronJob);
     let first = draft.spec.containers.first();
     let said_grace = app.said.of(draft, "stop_grace_period").and(first);
     let grace = said_grace.map(|one| one.stop_grace_ms.div_ceil(1_000));
@@ -35,7 +34,7 @@ pub(super) fn spec(
         // A Compose service knows neither of an API nor of variables that lead to others.
         .plain("automountServiceAccountToken", false)
         .plain("enableServiceLinks", false)
-        .some_text("restartPolicy", is_job.then_some("Never"))
+        .some_text("restartPolicy", (!kind.goes_on()).then_some("Never"))
         .some_plain("terminationGracePeriodSeconds", grace)
         .some_text("hostname", hostname(app, draft, report))
         .flag("hostPID", sandbox.host_pid)

@@ -5,7 +5,7 @@ use layby_model::spec::{PublishedPort, ServiceSpec};
 
 use crate::convert::said::shown;
 use crate::convert::tree::{Map, maps};
-use crate::convert::workload::{self, Kind};
+use crate::convert::workload;
 use crate::convert::{App, Gathered, labels, names, object};
 use crate::draft::Draft;
 use crate::report::Report;
@@ -59,7 +59,7 @@ pub(super) fn outside(spec: &ServiceSpec) -> impl Iterator<Item = &PublishedPort
 /// Writes the Services of a service.
 pub(super) fn write(app: &App<'_>, draft: &Draft, all: &mut Gathered, report: &mut Report) {
     let spec = &draft.spec;
-    if workload::kind(app, draft) != Kind::Deployment {
+    if !workload::kind(app, draft).goes_on() {
         return;
     }
     told(app, draft, report);
@@ -245,7 +245,7 @@ fn told(app: &App<'_>, draft: &Draft, report: &mut Report) {
 pub(super) fn routed(app: &App<'_>, draft: &Draft) -> Option<u16> {
     app.how.domain.as_ref()?;
     let spec = &draft.spec;
-    if workload::kind(app, draft) != Kind::Deployment {
+    if !workload::kind(app, draft).goes_on() {
         return None;
     }
     let first = ports(spec).into_iter().next()?;

@@ -121,13 +121,15 @@ fn needs(app: &App<'_>, draft: &Draft, report: &mut Report) {
 fn restart(app: &App<'_>, draft: &Draft, report: &mut Report) {
     let at = ["deploy.restart_policy", "restart"];
     let why = match (workload::kind(app, draft), draft.spec.restart) {
-        (Kind::Deployment, RestartPolicy::Never | RestartPolicy::OnFailure { .. }) => {
-            "is lost: a Deployment's pods are always started again"
-        }
+        (
+            Kind::Deployment | Kind::DaemonSet,
+            RestartPolicy::Never | RestartPolicy::OnFailure { .. },
+        ) => "is lost: the pods of what goes on are always started again",
+        (Kind::Job, _) if draft.spec.job.is_some() => return,
         (Kind::Job, _) => {
             "makes it a Job: it runs once, and to run it again it has to be deleted and applied anew"
         }
-        (Kind::Deployment, RestartPolicy::Always) | (Kind::CronJob, _) => return,
+        (Kind::Deployment | Kind::DaemonSet, RestartPolicy::Always) | (Kind::CronJob, _) => return,
     };
     if app.completes(&draft.spec) && app.said.of(draft, "restart").is_none() {
         let message = format!(

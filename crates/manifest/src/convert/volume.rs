@@ -85,7 +85,7 @@ fn is_claim(mount: &Mount) -> bool {
 fn is_file(app: &App<'_>, path: &str) -> bool {
     match look(app, path) {
         Some(Bound::File(_) | Bound::Private) => true,
-        Some(Bound::Other) | None => false,
+        Some(Bound::Machine | Bound::Other) | None => false,
     }
 }
 
@@ -240,13 +240,14 @@ impl One<'_, '_> {
                 let name = self.bundle(ValueKind::Secret, &bundle, None);
                 (name, Some(key))
             }
-            Some(Bound::Other) | None => {
+            found @ (Some(Bound::Machine | Bound::Other) | None) => {
                 self.tell(&format!(
                     "is {:?} of whichever machine of the cluster the pod runs on: what is there now does not come along",
                     cut(path)
                 ));
                 let kind = match create {
-                    _ if is_spoken_with(path) && path.ends_with(".sock") => Some("Socket"),
+                    _ if path.ends_with(".sock") => Some("Socket"),
+                    _ if found == Some(&Bound::Machine) => Some("File"),
                     true => Some("DirectoryOrCreate"),
                     false => None,
                 };

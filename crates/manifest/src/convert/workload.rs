@@ -21,8 +21,20 @@ const CRON_JOB_NAME: usize = 52;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Deployment,
+    /// One pod on each machine.
+    DaemonSet,
     Job,
     CronJob,
+}
+
+impl Kind {
+    /// Whether it goes on, so that others are led to it.
+    pub(super) fn goes_on(self) -> bool {
+        match self {
+            Self::Deployment | Self::DaemonSet => true,
+            Self::Job | Self::CronJob => false,
+        }
+    }
 }
 
 /// What a service is run by: what is to end is a Job, unless others speak to it.
@@ -33,6 +45,9 @@ pub(super) fn kind(app: &App<'_>, draft: &Draft) -> Kind {
             Some(_) => Kind::CronJob,
             None => Kind::Job,
         };
+    }
+    if app.said.text(draft, "deploy.mode") == Some("global") {
+        return Kind::DaemonSet;
     }
     let serves = || {
         let mut containers = spec.containers.iter();
@@ -67,6 +82,22 @@ pub(super) fn write(app: &App<'_>, draft: &Draft, all: &mut Gathered, report: &m
         Kind::Deployment => {
             let annotations = settings(spec, annotations);
             deployment(app, draft, annotations, template, all, report)
+        }
+        Kind::DaemonSet => {
+            let name = spec.name.as_str();
+            let head = app.object("apps/v1", "DaemonSet", name, Some(name));
+            let annotations = settings(spec, annotations);
+            let body = Map::new()
+                .put(
+                    "selector",
+                    Map::new().put("matchLabels", labels::selector(spec)),
+                )
+                .put("template", template);
+            object(
+                "DaemonSet",
+                name,
+                head.with(annotations, |map| map.put("spec", body)),
+            )
         }
         Kind::Job => {
             let job = spec.job.clone().unwrap_or_else(|| once(spec));
