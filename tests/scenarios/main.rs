@@ -42,6 +42,7 @@ pages! {
     apps,
     canary,
     compose_files,
+    convert,
     disabled,
     first_deploy,
     history,

@@ -39,7 +39,7 @@ const PEERS: &[(&str, &str)] = &[
     ("podman", "pushes to the registry and pulls from it"),
     (
         "python3-venv",
-        "what schemathesis is installed into, which asks the API",
+        "what schemathesis and kubernetes-validate are installed into",
     ),
     ("skopeo", "pushes to the registry and pulls from it"),
     ("xz-utils", "makes what ADD unpacks"),
@@ -68,13 +68,13 @@ pub(crate) fn test(filter: Option<&str>) -> anyhow::Result<()> {
         // The whole-binary tests deploy it.
         example::put_into_place("mnist", command::CHECKS)
     }));
-    let mut schemathesis = None;
+    let mut programs = Vec::new();
     summary.add(check("tools", || {
-        schemathesis = tools::schemathesis()?;
+        programs = tools::of_python()?;
         Ok(())
     }));
     if !binaries.is_empty() {
-        run::run_all(&binaries, filter, schemathesis.as_deref(), &mut summary)?;
+        run::run_all(&binaries, filter, &programs, &mut summary)?;
     }
     if filter.is_none() {
         summary.add(check("lint", lint));

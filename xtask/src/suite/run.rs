@@ -85,7 +85,7 @@ pub(super) fn build() -> anyhow::Result<Vec<TestBinary>> {
 pub(super) fn run_all(
     binaries: &[TestBinary],
     filter: Option<&str>,
-    schemathesis: Option<&Path>,
+    programs: &[(&str, PathBuf)],
     summary: &mut Summary,
 ) -> anyhow::Result<()> {
     let logs = place::target().join("test-logs");
@@ -98,9 +98,11 @@ pub(super) fn run_all(
                 .current_dir(&binary.folder)
                 .env("CARGO_MANIFEST_DIR", &binary.folder)
                 .args(filter);
-            if let Some(program) = schemathesis {
-                command.env("LAYBY_SCHEMATHESIS", program);
-            }
+            command.envs(
+                programs
+                    .iter()
+                    .map(|(variable, program)| (variable, program)),
+            );
             if binary.harness {
                 // Also what passed tests print: a skipped one says so there.
                 command.arg("--show-output");

@@ -1,7 +1,7 @@
 //! NetworkPolicies (`networking.k8s.io/v1`), as far as they say what networks of an app say.
 //!
 //! Three kinds are understood. One that lets the pods that it selects be reached by just those is a network. One that lets ports of its
-//! pods be reached from anywhere says what the gateway and published ports do by themselves. One that lets its pods reach pods and name
+//! pods be reached from anywhere, or nobody, says what the gateway and networks do by themselves. One that lets its pods reach pods and name
 //! servers alone makes their networks internal. Any other is an error: what it forbids would be allowed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +31,7 @@ pub(crate) struct Policy {
 enum Means {
     /// They are in a network of this name.
     Network(String),
-    /// Ports of theirs are reached from anywhere.
+    /// Ports of theirs are reached from anywhere, or they by nobody: both beside their networks.
     Open,
     /// They reach nothing outside.
     Internal,
@@ -68,7 +68,7 @@ pub(crate) fn read(
         let is_out = egress.is_some() || says("Egress");
         let (ingress, egress) = (ingress.as_ref(), egress.as_ref());
         let means = match (is_in, is_out) {
-            (true, false) => let_in(items(ingress?), &selector, &name.value),
+            (true, false) => let_in(ingress.map_or(&[], items), &selector, &name.value),
             (false, true) => let_out(items(egress?)),
             (true, true) | (false, false) => None,
         };
@@ -119,10 +119,13 @@ fn match_labels(node: &Node) -> Option<Labels> {
     entries.iter().map(pair).collect()
 }
 
-/// One rule: from pods with the same labels, or to ports from anywhere.
+/// No rule, or one: from pods with the same labels, or to ports from anywhere.
 fn let_in(rules: &[Node], selector: &Labels, name: &str) -> Option<Means> {
-    let [rule] = rules else {
-        return None;
+    let rule = match rules {
+        // Whom others let in is let in; all others are kept out here, too.
+        [] => return Some(Means::Open),
+        [rule] => rule,
+        [_, _, ..] => return None,
     };
     if only(rule, "ports").is_some_and(|ports| !items(ports).is_empty()) {
         return Some(Means::Open);

@@ -1,14 +1,19 @@
 //! Every file of the corpus as Kubernetes YAML: it is written down in `kubernetes.txt`, Layby reads it as the same app, and
-//! kubernetes-validate has nothing to say of it (`corpus/oracles.py`).
+//! kubernetes-validate has nothing to say of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
 use std::{env, fs};
 
 use layby_manifest::{Bound, ConvertOptions, Converted, Files, ReadOptions, convert, read};
 use layby_model::spec::AppSpec;
 
 use super::{Case, fits, flat, options, root, sections, sorted};
+
+/// Where kubernetes-validate is.
+const VALIDATE: &str = "LAYBY_KUBERNETES_VALIDATE";
 
 /// What the machine of the corpus has at the paths that are mounted from there.
 fn machine() -> BTreeMap<String, Bound> {
@@ -108,6 +113,29 @@ fn every_file_that_is_deployed_is_converted_as_is_written_down() {
         let first = lines.find(differs);
         assert!(body == known, "{name}: now and before: {first:?}");
     }
+}
+
+#[test]
+fn kubernetes_validate_takes_every_object() {
+    let Some(program) = env::var_os(VALIDATE) else {
+        println!(
+            "SKIPPED: {VALIDATE} names no kubernetes-validate (`cargo xtask test` installs it)"
+        );
+        return;
+    };
+    let texts = sections("kubernetes.txt");
+    let all: Vec<&str> = texts.values().map(String::as_str).collect();
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("converted.yaml");
+    fs::write(&file, all.join("---\n")).unwrap();
+    let mut command = Command::new(program);
+    let output = command
+        .args(["--strict", "--quiet"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(output.status.success() && said.is_empty(), "{said}");
 }
 
 #[test]
