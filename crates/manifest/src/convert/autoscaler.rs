@@ -127,6 +127,11 @@ fn tell(app: &App<'_>, draft: &Draft, policy: &Autoscale, report: &mut Report) {
     let count = draft.spec.replicas;
     if policy.cpu_percent.is_some() {
         tell_of_cpu(app, draft, report);
+        if count > 1 {
+            let why = "is lost: it begins with as many as its autoscaler says";
+            app.said
+                .lost(draft, &["deploy.replicas", "scale"], why, report);
+        }
     }
     let why = match policy.cpu_percent {
         None => format!(

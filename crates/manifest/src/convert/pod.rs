@@ -1,6 +1,5 @@
 //! The pod of a service (`v1.PodSpec`).
 
-use layby_model::options::SandboxOptions;
 use layby_model::spec::ContainerSpec;
 
 use crate::convert::tree::{Map, maps, text, texts};
@@ -42,7 +41,7 @@ pub(super) fn spec(
         .flag("hostUsers", sandbox.host_users)
         .flag("shareProcessNamespace", sandbox.share_pid)
         .put("hostAliases", host_aliases(app, draft, report));
-    dns(sandbox, pod)
+    dns(app, draft, pod, report)
         .put("nodeSelector", node_selector(first))
         .put("securityContext", security::pod(app, draft, report))
         .put("containers", maps(containers))
@@ -83,7 +82,8 @@ fn host_aliases(app: &App<'_>, draft: &Draft, report: &mut Report) -> crate::tre
     }))
 }
 
-fn dns(sandbox: &SandboxOptions, pod: Map) -> Map {
+fn dns(app: &App<'_>, draft: &Draft, pod: Map, report: &mut Report) -> Map {
+    let sandbox = &draft.spec.sandbox;
     let options = sandbox
         .dns_options
         .iter()
@@ -95,8 +95,14 @@ fn dns(sandbox: &SandboxOptions, pod: Map) -> Map {
         .put("nameservers", texts(sandbox.dns.clone()))
         .put("searches", texts(sandbox.dns_search.clone()))
         .put("options", maps(options));
-    // As with Docker: who names name servers gets those alone.
-    let policy = (!sandbox.dns.is_empty()).then_some("None");
+    let has_own = !sandbox.dns.is_empty();
+    // Those of the cluster alone know the names of other services.
+    let is_alone = app.services.len() == 1;
+    if has_own && !is_alone {
+        let why = "is asked only where the cluster's name servers give no answer at all, since those alone know the other services";
+        app.said.lost(draft, &["dns"], why, report);
+    }
+    let policy = (has_own && is_alone).then_some("None");
     pod.some_text("dnsPolicy", policy).put("dnsConfig", config)
 }
 

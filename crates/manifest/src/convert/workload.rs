@@ -126,8 +126,13 @@ fn deployment(
     let spec = &draft.spec;
     let name = spec.name.as_str();
     let scaled = autoscaler::write(app, draft, annotations, report);
-    // What scales it says how many there are: each `kubectl apply` would set the number back.
-    let replicas = Some(spec.replicas).filter(|count| *count != 1 && scaled.object.is_none());
+    // What scales it says how many there are: each `kubectl apply` would set the number back. 0 switches that off, too.
+    let is_scaled = scaled.object.is_some();
+    let replicas = match spec.replicas {
+        1 => None,
+        count if count > 1 && is_scaled => None,
+        count => Some(count),
+    };
     let body = Map::new()
         .some_plain("replicas", replicas)
         .some_plain(

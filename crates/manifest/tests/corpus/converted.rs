@@ -281,7 +281,7 @@ const NATURE: [(&str, &str); 15] = [
 ];
 
 /// What may differ where a warning with these words is given.
-const TOLD: [(&str, &str); 34] = [
+const TOLD: [(&str, &str); 36] = [
     ("containers.build*", "loses all but its folder"),
     ("containers.image", "is built and has no name"),
     ("containers.options.init", "\"init\" in service"),
@@ -311,6 +311,8 @@ const TOLD: [(&str, &str); 34] = [
     ("containers.resources*", "\"x-layby.power\""),
     ("power", "\"x-layby.power\""),
     ("replicas", "Job"),
+    ("replicas", "as many as its autoscaler says"),
+    ("sandbox.dns_after_machines", "name servers give no answer"),
     ("sandbox.hostname", "\"hostname\" in service"),
     (
         "containers.options.group_add",
