@@ -316,10 +316,7 @@ const TOLD: [(&str, &str); 36] = [
     ("replicas", "as many as its autoscaler says"),
     ("sandbox.dns_after_machines", "name servers give no answer"),
     ("sandbox.hostname", "\"hostname\" in service"),
-    (
-        "containers.options.group_add",
-        "becomes the PersistentVolumeClaim",
-    ),
+    ("sandbox.fs_group", "becomes the PersistentVolumeClaim"),
     ("containers.command", "cannot do without the CMD"),
     ("containers.mounts*", "is left out"),
     ("depends_on*", "\"depends_on\" in service"),
