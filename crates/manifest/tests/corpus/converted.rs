@@ -283,7 +283,7 @@ const NATURE: [(&str, &str); 15] = [
 ];
 
 /// What may differ where a warning with these words is given.
-const TOLD: [(&str, &str); 36] = [
+const TOLD: [(&str, &str); 37] = [
     ("containers.build*", "loses all but its folder"),
     ("containers.image", "is built and has no name"),
     ("containers.options.init", "\"init\" in service"),
@@ -316,6 +316,10 @@ const TOLD: [(&str, &str); 36] = [
     ("replicas", "as many as its autoscaler says"),
     ("sandbox.dns_after_machines", "name servers give no answer"),
     ("sandbox.hostname", "\"hostname\" in service"),
+    (
+        "containers.options.group_add",
+        "becomes the PersistentVolumeClaim",
+    ),
     ("sandbox.fs_group", "becomes the PersistentVolumeClaim"),
     ("containers.command", "cannot do without the CMD"),
     ("containers.mounts*", "is left out"),
