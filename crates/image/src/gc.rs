@@ -137,7 +137,9 @@ pub(crate) fn empty_dir(dir: &Path) -> Result<(), Error> {
 fn listed(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let entries = fs::read_dir(dir).map_err(io_error("list", dir))?;
     let paths = entries.map(|entry| entry.map(|entry| entry.path()));
-    paths.collect::<Result<_, _>>().map_err(io_error("list", dir))
+    paths
+        .collect::<Result<_, _>>()
+        .map_err(io_error("list", dir))
 }
 
 /// Removes something; what somebody else has removed meanwhile is fine.

@@ -31,8 +31,8 @@ use crate::config::Parsed;
 use crate::error::{io_error, storing};
 use crate::layout::{self, Descriptor, Index, MANIFEST_TYPE, Manifest};
 use crate::{
-    Error, ImageConfig, Measured, PruneOptions, Pruned, Reference, archive, digest, gc, layer, lock, origin,
-    prune,
+    Error, ImageConfig, Measured, PruneOptions, Pruned, Reference, archive, digest, gc, layer,
+    lock, origin, prune,
 };
 
 /// An image as it lies in the store.
@@ -326,7 +326,8 @@ impl Store {
         let parsed = self.read_config(&manifest)?;
         let entries = index.manifests.iter();
         let named = entries.filter(|entry| entry.digest == digest);
-        let named = named.filter_map(|entry| Some((entry.ref_name()?.to_owned(), Source::of(entry))));
+        let named =
+            named.filter_map(|entry| Some((entry.ref_name()?.to_owned(), Source::of(entry))));
         let (mut references, mut built_for) = (Vec::new(), BTreeMap::new());
         for (name, source) in named {
             if let Source::For(whom) = source {

@@ -118,7 +118,9 @@ impl Lent {
             tokio::time::sleep(long / 8).await;
             // One sender is kept for those who come; builds and their steps have others.
             let links = self.agents.links();
-            let is_used = links.get(&self.key).is_some_and(|link| link.calls.strong_count() > 1);
+            let is_used = links
+                .get(&self.key)
+                .is_some_and(|link| link.calls.strong_count() > 1);
             if is_used {
                 since = Instant::now();
             }

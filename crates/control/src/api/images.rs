@@ -358,8 +358,15 @@ pub(super) fn view(image: &Image) -> ImageView {
         digest: image.digest.clone(),
         size_bytes: image.size_bytes,
         created: image.created.clone(),
-        since: image.since.and_then(|since| jiff::Timestamp::try_from(since).ok()).map(|since| since.to_string()),
-        built_for: image.built_for.iter().map(|(name, whom)| (short(name), whom.clone())).collect(),
+        since: image
+            .since
+            .and_then(|since| jiff::Timestamp::try_from(since).ok())
+            .map(|since| since.to_string()),
+        built_for: image
+            .built_for
+            .iter()
+            .map(|(name, whom)| (short(name), whom.clone()))
+            .collect(),
         platform: image.platform.clone(),
     }
 }

@@ -3,7 +3,9 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
+use layby_image::Reference;
 use layby_manifest::{ConfigOptions, Diagnostic};
+use layby_model::spec::ServiceSpec;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -33,7 +35,7 @@ pub struct ConfigView {
     pub more: Vec<String>,
     /// What the file says that is not honoured, each with its file and line.
     pub warnings: Vec<String>,
-    /// What keeps it from being deployed, each with its file and line.
+    /// What keeps it from being deployed, with file and line where it is about one.
     pub errors: Vec<String>,
 }
 
@@ -63,12 +65,29 @@ impl ConfigView {
             view.warnings = lines(config.warnings, Vec::new());
             view.errors = lines(config.errors, Vec::new());
             match layby_manifest::read(files, options) {
-                Ok(manifest) => view.warnings = lines(manifest.warnings, view.warnings),
+                Ok(manifest) => {
+                    view.errors.extend(unusable(&manifest.app.services));
+                    view.warnings = lines(manifest.warnings, view.warnings);
+                }
                 Err(errors) => view.errors = lines(errors, view.errors),
             }
         }
         Ok(view)
     }
+}
+
+/// The images that nothing can be called.
+fn unusable(services: &[ServiceSpec]) -> Vec<String> {
+    let mut errors = Vec::new();
+    for service in services {
+        let images = service.all_containers().map(|container| &container.image);
+        for image in images.filter(|image| !image.is_empty()) {
+            if let Err(error) = image.parse::<Reference>() {
+                errors.push(format!("service {:?}: {error}", service.name.as_str()));
+            }
+        }
+    }
+    errors
 }
 
 /// These and more, each once.

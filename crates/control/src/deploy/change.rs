@@ -17,8 +17,8 @@ use super::{
     Committed, EVENTS, canary, commit_in_turn, current, finish, images, outcome, privilege,
     revision, warn_of_images,
 };
-use crate::api::types::{DeployBody, Event, Problem, RevisionOutcome};
 use crate::api::Who;
+use crate::api::types::{DeployBody, Event, Problem, RevisionOutcome};
 use crate::driver::rolling;
 use crate::plane::Plane;
 use crate::reach::Reach;

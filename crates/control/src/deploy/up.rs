@@ -46,14 +46,7 @@ pub(crate) async fn up(
     if ask.dry_run {
         plane.spawn(async move {
             warn(&events, warnings).await;
-            show_steps(
-                &reach,
-                &manifest.app,
-                (&builds, &pulls),
-                &leaving,
-                &events,
-            )
-            .await;
+            show_steps(&reach, &manifest.app, (&builds, &pulls), &leaving, &events).await;
         });
         return Ok((name, stream));
     }

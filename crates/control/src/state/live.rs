@@ -172,7 +172,13 @@ async fn put(
         Vec::new()
     });
     let loaded = opened.loaded.len();
-    Ok(imported(content, loaded, needs, taken.kept_tokens, warnings))
+    Ok(imported(
+        content,
+        loaded,
+        needs,
+        taken.kept_tokens,
+        warnings,
+    ))
 }
 
 /// Encrypts the secrets of a state with the node's key, if they are not.

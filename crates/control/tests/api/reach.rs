@@ -22,7 +22,10 @@ async fn up(client: &Client<'_>, image: &str) -> (u16, String) {
 async fn build(client: &Client<'_>, image: &str) -> (u16, String) {
     let dockerfile = format!("FROM {image}\nCOPY Dockerfile /d\n");
     let files = tar(&[
-        ("build.json", br#"{"folder":".","tags":["registry/shop/b:1"]}"#),
+        (
+            "build.json",
+            br#"{"folder":".","tags":["registry/shop/b:1"]}"#,
+        ),
         ("context/0/Dockerfile", dockerfile.as_bytes()),
     ]);
     let reply = client.ask("POST /v1/builds", &[], &files).await;
@@ -36,7 +39,10 @@ async fn of_an_image_that_a_token_may_not_have_it_is_told_as_of_one_that_is_nowh
     let root = at_socket(&world);
     let ci = root.with(&ci(&world).await);
     let name = |rest: &str| format!("{}/own/{rest}", peer.addr);
-    let give = format!("POST /v1/images/tag?reference=checked&to={}", name("there:1"));
+    let give = format!(
+        "POST /v1/images/tag?reference=checked&to={}",
+        name("there:1")
+    );
     assert_eq!(root.status(&give).await, 204);
     let digest = world.images.resolve("checked").expect("an image").digest;
     let zeros = format!("sha256:{}", "0".repeat(64));
@@ -46,7 +52,10 @@ async fn of_an_image_that_a_token_may_not_have_it_is_told_as_of_one_that_is_nowh
     };
     for (there, nowhere) in [
         (name("there:1"), name("where:1")),
-        (format!("{}@{digest}", name("x")), format!("{}@{zeros}", name("x"))),
+        (
+            format!("{}@{digest}", name("x")),
+            format!("{}@{zeros}", name("x")),
+        ),
         (digest.clone(), zeros.clone()),
     ] {
         let told = up(&ci, &there).await;
@@ -55,7 +64,10 @@ async fn of_an_image_that_a_token_may_not_have_it_is_told_as_of_one_that_is_nowh
         let told = build(&ci, &there).await;
         assert!(told.1.contains("\"error\""), "{told:?}");
         assert_eq!(same(told), same(build(&ci, &nowhere).await));
-        for verb in ["GET /v1/images/inspect?", "POST /v1/images/tag?to=registry/shop/x:1&"] {
+        for verb in [
+            "GET /v1/images/inspect?",
+            "POST /v1/images/tag?to=registry/shop/x:1&",
+        ] {
             let ask = async |image: &str| {
                 let reply = ci.ask(&format!("{verb}reference={image}"), &[], b"").await;
                 let text = String::from_utf8_lossy(&reply.body).into_owned();
@@ -91,7 +103,10 @@ async fn what_a_token_has_pulled_takes_no_name_that_somebody_gave() {
     // From then on the app has it.
     let (status, told) = up(&ci, &name).await;
     assert!(status == 200 && told.contains("unchanged"), "{told}");
-    assert_eq!((run().await, peer.count("GET", "/manifests/")), (before, asked));
+    assert_eq!(
+        (run().await, peer.count("GET", "/manifests/")),
+        (before, asked)
+    );
     let inspect = |image: &str| format!("GET /v1/images/inspect?reference={image}");
     assert_eq!(ci.status(&inspect(&public)).await, 200);
     assert_eq!(ci.status(&inspect(&theirs)).await, 404);

@@ -131,7 +131,10 @@ mod tests {
         let servers = name_servers(&own);
         let own = made(&own);
         assert_eq!(own.dns, plain.dns);
-        assert_eq!((servers.addresses.len(), servers.after_machines), (2, false));
+        assert_eq!(
+            (servers.addresses.len(), servers.after_machines),
+            (2, false)
+        );
         assert_eq!(own.dns_options, ["timeout:1"]);
         assert_eq!(own.dns_search, ["example.org"]);
     }

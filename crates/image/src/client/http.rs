@@ -383,7 +383,9 @@ pub(super) fn unreachable(error: ureq::Error) -> Failure {
         ureq::Error::Io(error) => match error.kind() {
             io::ErrorKind::InvalidData => Failure::final_(Fault::Unreachable, distrust(&text)),
             // What the library says of TLS is a link to its manual.
-            io::ErrorKind::UnexpectedEof => passing("broke off in the midst of an answer".to_owned()),
+            io::ErrorKind::UnexpectedEof => {
+                passing("broke off in the midst of an answer".to_owned())
+            }
             _ => {
                 let text = format!("cannot be reached: {}", shown_text(&error.to_string()));
                 // What getaddrinfo says has neither kind nor number; waiting rarely helps it.

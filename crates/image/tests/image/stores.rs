@@ -196,7 +196,11 @@ fn threads_and_stores_on_one_directory_do_not_disturb_each_other() {
 #[test]
 fn while_what_was_collected_is_deleted_others_add_and_collect() {
     let world = World::new();
-    let trash = || fs::read_dir(world.store_dir().join("trash")).unwrap().count();
+    let trash = || {
+        fs::read_dir(world.store_dir().join("trash"))
+            .unwrap()
+            .count()
+    };
     let image = load_layer(&world.store, &Tar::new().file("1", "one").finish());
     world.store.layers(&image.digest).unwrap();
     world.store.remove("layered").unwrap();

@@ -223,9 +223,13 @@ mod tests {
         let tar = tar.into_inner().expect("a tar");
         let mut archive = tar::Archive::new(&*tar);
         let entries = archive.entries().expect("entries").map(|e| e.expect("one"));
-        let names: Vec<Vec<u8>> = entries.map(|entry| entry.path_bytes().into_owned()).collect();
+        let names: Vec<Vec<u8>> = entries
+            .map(|entry| entry.path_bytes().into_owned())
+            .collect();
         let expected: [&[u8]; 3] = [b"context/0", b"context/0/odd\xff", b"context/0/odd\xff/a"];
-        let trimmed = names.iter().map(|name| name.strip_suffix(b"/").unwrap_or(name));
+        let trimmed = names
+            .iter()
+            .map(|name| name.strip_suffix(b"/").unwrap_or(name));
         assert_eq!(trimmed.collect::<Vec<_>>(), expected);
     }
 
