@@ -161,6 +161,34 @@ async fn a_failed_liveness_probe_replaces_the_replica() {
 }
 
 #[tokio::test]
+async fn what_fails_its_liveness_probe_again_and_again_is_counted_and_shown_as_a_crash_loop() {
+    let world = World::with(UNASKED).await;
+    let app = App::new().await;
+    // It never listens there.
+    let live =
+        "        livenessProbe: {tcpSocket: {port: 1}, periodSeconds: 1, failureThreshold: 1}";
+    assert_eq!(up(&world, &app.kubernetes(live)).await.code(), 0);
+    let detail = world.until(ID, |d| d.view.crash_loop).await;
+    let looping = "crash loop: replica ";
+    let said = "failed its liveness probe (";
+    let told =
+        |c: &String| c.starts_with(looping) && c.contains(said) && c.contains("3 times in a row");
+    assert!(
+        detail.conditions.iter().any(told),
+        "{:?}",
+        detail.conditions
+    );
+    let detail = world
+        .until(ID, |d| d.replicas.iter().any(|r| r.deaths >= 3))
+        .await;
+    let said = detail.replicas.iter().find_map(|r| r.last_death.clone());
+    assert!(
+        said.is_some_and(|said| said.contains("127.0.1.")),
+        "{detail:?}"
+    );
+}
+
+#[tokio::test]
 async fn without_a_probe_ready_is_a_connection_to_the_routed_port() {
     let world = World::with(UNASKED).await;
     let app = App::new().await;

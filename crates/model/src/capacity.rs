@@ -269,7 +269,7 @@ pub fn idle_limits(machine: &Machine, service: &ServiceId, spec: &ServiceSpec) -
             let there = (thing.there)(machine);
             if let Some(limit) = limit.filter(|limit| *limit > there) {
                 warnings.push(format!(
-                    "{service}: its container {} may use {} of {}, and the machine has {}",
+                    "{service}: its container {} may use {} of {}, and the machine has {}: that limits nothing",
                     container.name,
                     (thing.figure)(limit),
                     thing.what,
@@ -480,8 +480,8 @@ mod tests {
         };
         let said = idle_limits(&MACHINE, &id("shop/web"), &spec(Some("huge"), &[wide]));
         let should = [
-            "shop/web: its container main may use 16 GB of memory, and the machine has 8 GB",
-            "shop/web: its container main may use 4 of CPU, and the machine has 2",
+            "shop/web: its container main may use 16 GB of memory, and the machine has 8 GB: that limits nothing",
+            "shop/web: its container main may use 4 of CPU, and the machine has 2: that limits nothing",
         ];
         assert_eq!(said, should);
         let none = idle_limits(

@@ -134,7 +134,11 @@ impl From<StateError> for Problem {
                 "bad-state",
                 error.to_string(),
             ),
-            StateError::Images(error) => error.into(),
+            StateError::Images(error) => {
+                let mut problem = Self::from(error);
+                problem.detail.push_str(" (no service was changed)");
+                problem
+            }
             StateError::Io { ref source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Self::full_disk(error_chain(&error))
             }

@@ -174,12 +174,11 @@ impl Driver {
     pub(super) fn tell_death(&self, report: &ReplicaReport, said: &str, failed_starts: u32) {
         let often = match failed_starts {
             0 | 1 => String::new(),
-            n => format!(", the {n}th in its place in a row"),
+            n => format!(", as did those before it, {n} times in a row"),
         };
-        let text = format!(
-            "replica {}{often} failed its liveness probe, and is replaced: {said}",
-            report.id
-        );
+        let id = report.id;
+        let text =
+            format!("replica {id} failed its liveness probe{often}, and is replaced: {said}");
         self.plane
             .events
             .of(&self.id, EventKind::Crashed, text, None);

@@ -269,7 +269,7 @@ fn temporary(plane: &Plane) -> PathBuf {
 
 fn occupied() -> Problem {
     Problem::conflict(
-        "this node has services, jobs or secrets, and a state is put into one that has none",
+        "this node has services, jobs or secrets, and a state is put into one that has none (nothing was changed)",
     )
     .hint("`layby state import FILE --replace` takes them down first; volumes stay")
 }

@@ -210,6 +210,9 @@ impl<R: Read> Opener<R> {
             Some((piece, last))
         });
         let (piece, last) = opened.ok_or_else(wrong)?;
+        if last && self.from.read(&mut [0])? > 0 {
+            return Err(wrong()); // somebody has put more behind its end
+        }
         self.piece = piece;
         self.at = 0;
         self.last = last;
@@ -273,6 +276,8 @@ mod tests {
             );
             assert!(opened(&file, "wrong horse").is_err());
             assert!(opened(&file[..file.len() - 1], "correct horse").is_err());
+            let more = [file.as_slice(), b"junk"].concat();
+            assert!(opened(&more, "correct horse").is_err());
         }
         let file = sealed(&vec![7; 2 * PIECE]);
         // Cut at the end of a piece.

@@ -25,7 +25,9 @@ use lock::MIN_PASSPHRASE;
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The passphrase is too short.
-    #[error("the passphrase is too short: take {MIN_PASSPHRASE} bytes or more")]
+    #[error(
+        "the passphrase is too short: take {MIN_PASSPHRASE} bytes or more (nothing was changed)"
+    )]
     Short,
     /// There is something already.
     #[error(

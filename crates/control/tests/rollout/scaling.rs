@@ -204,3 +204,23 @@ async fn it_sleeps_with_the_fewest_and_wakes_with_as_many_as_those_who_are_held_
     world.gateway.load(ID, 0, 2);
     until_wanted(&world, 2).await;
 }
+
+#[tokio::test]
+async fn it_comes_back_with_the_fewest_after_it_was_off() {
+    let world = World::new().await;
+    world.up(&scaled("")).await;
+    for on in ["enable", "scale"] {
+        world.gateway.load(ID, 0, 3);
+        until_wanted(&world, 3).await;
+        assert_eq!(world.scale("0").await.code(), 0);
+        world.gateway.load(ID, 0, 0);
+        match on {
+            "scale" => assert_eq!(world.scale("null").await.code(), 0),
+            _ => {
+                let path = format!("/v1/services/{ID}/{on}");
+                assert_eq!(world.ask("POST", &path, vec![]).await.0, 200);
+            }
+        }
+        until_wanted(&world, 1).await;
+    }
+}

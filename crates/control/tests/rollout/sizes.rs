@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use layby_control::api::types::{AdviceView, Outcome, PowerView, ServiceDetail};
+use layby_control::api::types::{AdviceView, EventView, Outcome, PowerView, ServiceDetail};
+use layby_model::State;
 use layby_model::replica::Phase;
 use layby_model::route::{Mode, Traffic};
 
@@ -284,7 +285,9 @@ async fn what_does_not_fit_into_the_machine_is_refused_before_anything_starts() 
             .up_as("d", &compose("fake/ok", "mem_limit: 9G"), "")
             .await
             .warnings(),
-        ["d/web: its container web may use 9 GB of memory, and the machine has 8 GB"]
+        [
+            "d/web: its container web may use 9 GB of memory, and the machine has 8 GB: that limits nothing"
+        ]
     );
     // Who sleeps may wake.
     world.ask("POST", "/v1/services/a/web/sleep", vec![]).await;
@@ -308,11 +311,6 @@ async fn scales_that_make_no_sense_are_refused() {
         (off.code(), off.outcomes()),
         (0, vec![("web".into(), Outcome::Disabled)])
     );
-    let again = world.scale("2").await;
-    assert_eq!(
-        again.problem().hint.as_deref(),
-        Some("enable it first: `layby enable shop/web`")
-    );
     for (body, status) in [("1001", 400), ("-1", 400), ("\"2\"", 400)] {
         assert_eq!(world.scale(body).await.problem().status, status, "{body}");
     }
@@ -325,6 +323,96 @@ async fn scales_that_make_no_sense_are_refused() {
             .status,
         400
     );
+}
+
+#[tokio::test]
+async fn a_scale_brings_back_what_is_disabled() {
+    let world = World::new().await;
+    world.up(&compose("fake/ok", "")).await;
+    assert_eq!(world.scale("0").await.code(), 0);
+    let back = world.scale("2").await;
+    assert_eq!(
+        (back.code(), back.outcomes()),
+        (0, vec![("web".into(), Outcome::Scaled)])
+    );
+    let detail = world.detail(ID).await;
+    assert_eq!(
+        (detail.view.state, wants(&detail)),
+        (State::Running, (1, 2, 2))
+    );
+    assert_eq!(world.scale("0").await.code(), 0);
+    let reset = world.scale("null").await;
+    assert_eq!(reset.outcomes(), vec![("web".into(), Outcome::Scaled)]);
+    assert_eq!(wants(&world.detail(ID).await), (1, 1, 1));
+
+    // What never was live rolls out by that, and what is to have none by its manifest has none without a number.
+    world
+        .up_as("b", &compose("fake/ok", "deploy: {replicas: 0}"), "")
+        .await;
+    let path = "/v1/services/b/web/scale";
+    let body = br#"{"replicas":null}"#.to_vec();
+    assert_eq!(world.ask("POST", path, body).await.0, 409);
+    let body = br#"{"replicas":1}"#.to_vec();
+    let (status, answer) = world.ask("POST", path, body).await;
+    let rolled = Deployed::of(status, &answer);
+    assert_eq!(rolled.outcomes(), vec![("web".into(), Outcome::Live)]);
+}
+
+#[tokio::test]
+async fn more_replicas_than_a_network_has_addresses_for_are_refused() {
+    let world = World::new().await; // 253
+    let replicas = |n: u32| compose("fake/ok", &format!("deploy: {{replicas: {n}}}"));
+    world.up(&replicas(1)).await;
+    let short =
+        "the network shop has addresses for 253 replicas, too few for 254 replicas of shop/web";
+    for refused in [world.scale("254").await, world.up(&replicas(254)).await] {
+        assert_eq!(refused.problem().code, "does-not-fit");
+        assert_eq!(refused.problem().detail, short);
+    }
+    // While one revision takes the place of another, both need addresses.
+    assert_eq!(world.up(&replicas(130)).await.code(), 0);
+    let more = compose("fake/ok:2", "deploy: {replicas: 130}");
+    let refused = world.up(&more).await;
+    let both = "too few for 130 replicas of shop/web and the 130 before them";
+    assert!(refused.problem().detail.ends_with(both), "{refused:?}");
+    assert_eq!(world.up(&replicas(130)).await.code(), 0, "unchanged");
+    let stop_first = "deploy: {replicas: 130, update_config: {order: stop-first}}";
+    let stop_first = world.up(&compose("fake/ok:2", stop_first)).await;
+    assert_eq!(stop_first.code(), 0);
+}
+
+#[tokio::test]
+async fn a_scale_whose_replicas_come_to_nothing_says_why_and_ends() {
+    let world = World::new().await;
+    let flaps = compose("fake/ok", "entrypoint: [sleep, 50ms]");
+    assert_eq!(world.up(&flaps).await.code(), 0);
+    world.until(ID, |d| d.view.crash_loop).await;
+    let failed = world.scale("3").await;
+    assert_eq!(
+        (failed.code(), failed.outcomes()),
+        (3, vec![("web".into(), Outcome::Kept)])
+    );
+    let reason = failed.failure().reason;
+    let why = "of 3 replicas are ready; a replica ended with exit code 0 (its container web), ";
+    assert!(
+        reason.contains(why) && reason.ends_with(" times in a row"),
+        "{reason}"
+    );
+    assert_eq!(
+        world.detail(ID).await.view.replicas_wanted,
+        3,
+        "it is tried on"
+    );
+}
+
+#[tokio::test]
+async fn that_a_replica_could_not_be_started_is_told_with_its_reason() {
+    let world = World::new().await;
+    let full = compose("fake/full-disk", "");
+    assert_eq!(world.up(&full).await.code(), 1);
+    let events: Vec<EventView> = world.get("/v1/events?kind=crashed").await;
+    let why = |event: &EventView| event.text.contains(" could not be started: ");
+    assert!(!events.is_empty() && events.iter().all(why), "{events:?}");
 }
 
 #[tokio::test]

@@ -25,13 +25,13 @@ pub(crate) enum State {
 /// `layby state export`.
 #[derive(Debug, Args)]
 pub(crate) struct Export {
-    /// The file.
+    /// The file; `-` is standard output.
     pub(crate) file: PathBuf,
     /// With the images that services and jobs need, or would if they went back to a kept revision: they start from the
     /// file alone, with no registry and no build at hand.
     #[arg(long)]
     pub(crate) images: bool,
-    /// Replace a file that is there.
+    /// Replace a file that is there; a symbolic link stays, and what it leads to is replaced.
     #[arg(long, short)]
     pub(crate) force: bool,
     #[command(flatten)]

@@ -54,7 +54,11 @@ pub(crate) async fn start(paths: &Paths, client: &Client) -> Result<()> {
         .process_group(0) // a Ctrl-C at this terminal is not for the node
         .spawn()
         .context("cannot start a node")?;
-    wait_until_it_answers(paths, client, &mut child, before).await?;
+    let answers = wait_until_it_answers(paths, client, &mut child, before).await;
+    if answers.is_err() && !lock_is_held(paths) {
+        paths.remove_run_dir(); // nothing is left by a start that came to nothing; what is not empty stays
+    }
+    answers?;
     let version: VersionView = client.get("/v1/version", &[]).await?;
     tell!(
         "Started a node in the background (pid {}, data in {}, gateway on {}; `layby node stop` ends it).",

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, IsTerminal, Read, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use base64::Engine as _;
@@ -24,6 +24,8 @@ use crate::paths::Paths;
 
 /// The longest passphrase, in bytes: it has to fit into a request's head.
 const MAX_PASSPHRASE_BYTES: u64 = 4 << 10;
+/// What stands for standard output.
+const STANDARD_OUTPUT: &str = "-";
 /// The header that it is said in.
 const PASSPHRASE: HeaderName = HeaderName::from_static("layby-passphrase");
 
@@ -39,7 +41,10 @@ pub(crate) async fn state(paths: &Paths, client: &Client, command: State) -> Res
 }
 
 async fn export(paths: &Paths, client: &Client, options: &Export) -> Result<()> {
-    let file = &options.file;
+    if options.file == Path::new(STANDARD_OUTPUT) {
+        return export_out(paths, client, options).await;
+    }
+    let file = &place(options)?;
     let there = || {
         format!(
             "{} is there already, and was left as it is: name another file, or replace it with --force",
@@ -85,8 +90,64 @@ async fn export(paths: &Paths, client: &Client, options: &Export) -> Result<()> 
         _ => anyhow::Error::from(error.error).context(not_written()),
     })?;
     File::open(folder).and_then(|folder| folder.sync_all())?;
-    tell_written(options, &view, bytes);
+    tell_written(options, &view, bytes, |line| say!("{line}"));
     Ok(())
+}
+
+/// Where the file comes to be: with --force, a symbolic link that is there stays, and leads to the new one.
+fn place(options: &Export) -> Result<PathBuf> {
+    let file = options.file.clone();
+    let is_link = file.symlink_metadata().is_ok_and(|data| data.is_symlink());
+    if !(options.force && is_link) {
+        return Ok(file);
+    }
+    let target = std::fs::canonicalize(&file).or_else(|_| {
+        let to = std::fs::read_link(&file)?;
+        Ok::<_, io::Error>(file.parent().unwrap_or(Path::new("")).join(to))
+    });
+    target.with_context(|| format!("{} leads nowhere", file.display()))
+}
+
+/// To standard output; what is told beside it goes to standard error.
+async fn export_out(paths: &Paths, client: &Client, options: &Export) -> Result<()> {
+    if io::stdout().is_terminal() {
+        bail!("a state is no text for a terminal: name a file, or lead standard output somewhere");
+    }
+    let runs = client.answers().await?;
+    let _lock = match runs {
+        true => None,
+        false => Some(unused(paths)?),
+    };
+    let passphrase = passphrase(&options.keys, true)?;
+    let mut to = Counted {
+        to: BufWriter::new(io::stdout()),
+        bytes: 0,
+    };
+    let view = match runs {
+        true => fetch(client, options, &passphrase, &mut to).await?,
+        false => write(paths, options, &passphrase, &mut to)?,
+    };
+    to.flush()?;
+    tell_written(options, &view, to.bytes, |line| tell!("{line}"));
+    Ok(())
+}
+
+/// Counts what is written.
+struct Counted<W> {
+    to: W,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = self.to.write(bytes)?;
+        self.bytes += length as u64;
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 /// From a node that runs.
@@ -96,7 +157,7 @@ async fn fetch(
     passphrase: &SecretValue,
     to: &mut impl Write,
 ) -> Result<StateView> {
-    let view: StateView = client.get("/v1/state", &[]).await?;
+    // First of all: who may not have it is refused there, and that is recorded.
     let query = [("images", options.images.to_string())];
     let head = [(PASSPHRASE, header(passphrase)?)];
     let path = "/v1/state/export";
@@ -107,7 +168,7 @@ async fn fetch(
             .await
             .context("the node broke it off: see its log")?;
         if length == 0 {
-            return Ok(view);
+            return client.get("/v1/state", &[]).await;
         }
         to.write_all(&piece[..length])?;
     }
@@ -125,12 +186,12 @@ fn write(
     Ok(state::look(data)?)
 }
 
-fn tell_written(options: &Export, view: &StateView, bytes: u64) {
+fn tell_written(options: &Export, view: &StateView, bytes: u64, say: impl Fn(&str)) {
     let shown = options.file.display();
-    say!(
+    say(&format!(
         "{shown}  written ({}): without its passphrase it is worth nothing, and what is in volumes is not in it",
         size(bytes)
-    );
+    ));
     let gone = view
         .images
         .iter()
@@ -138,6 +199,7 @@ fn tell_written(options: &Export, view: &StateView, bytes: u64) {
     list(
         "These images are needed and not on the node, so that they are not in the file either:",
         gone,
+        &say,
     );
     let here = view
         .images
@@ -145,35 +207,32 @@ fn tell_written(options: &Export, view: &StateView, bytes: u64) {
         .filter(|image| image.size_bytes.is_some());
     match options.images {
         true => match here.count() {
-            1 => say!("1 image is in it."),
-            n => say!("{n} images are in it."),
+            1 => say("1 image is in it."),
+            n => say(&format!("{n} images are in it.")),
         },
         false => list(
             "These images were built or loaded on the node, and no other registry is known to have them: take them along with --images, or keep what they are made of:",
             here.filter(|image| image.origin.is_none()),
+            &say,
         ),
     }
 }
 
 /// What is live in full; what only earlier revisions need is counted.
-fn list<'a>(title: &str, images: impl Iterator<Item = &'a StateImage>) {
+fn list<'a>(title: &str, images: impl Iterator<Item = &'a StateImage>, say: impl Fn(&str)) {
     let (now, before): (Vec<_>, Vec<_>) = images.partition(|image| image.current);
     if now.is_empty() && before.is_empty() {
         return;
     }
-    say!("{title}");
+    say(title);
     for image in &now {
-        say!(
-            "  {}  {}  ({})",
-            image.name,
-            image.digest,
-            image.used_by.join(", ")
-        );
+        let used_by = image.used_by.join(", ");
+        say(&format!("  {}  {}  ({used_by})", image.name, image.digest));
     }
     match before.len() {
         0 => {}
-        1 => say!("  and 1 that only an earlier revision needs"),
-        n => say!("  and {n} that only earlier revisions need"),
+        1 => say("  and 1 that only an earlier revision needs"),
+        n => say(&format!("  and {n} that only earlier revisions need")),
     }
 }
 
@@ -239,10 +298,12 @@ fn tell_done(done: &ImportedView) {
     list(
         "These images are needed and not here; they are pulled with the next `layby redeploy`:",
         pulled.into_iter(),
+        |line| say!("{line}"),
     );
     list(
         "These images are needed and not here: load (`layby image load`), push, pull or build them first:",
         made.into_iter(),
+        |line| say!("{line}"),
     );
     for warning in &done.warnings {
         tell!("warning: {warning}");

@@ -59,6 +59,10 @@ pub(crate) fn keep(paths: &Paths) -> Result<()> {
     let socket = paths.run_dir.join("keeper.sock");
     let ended = runtime.block_on(run(socket.clone(), parents));
     let _ = fs::remove_file(socket);
+    // The node could not: this process was still in there.
+    if let Ok(_alone) = process::lock(paths) {
+        paths.remove_run_dir();
+    }
     ended
 }
 

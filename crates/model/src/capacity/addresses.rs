@@ -46,13 +46,17 @@ fn told(network: &str, there: u64, kept: u64, all: u64, new: &[&Claim]) -> Strin
     if largest.len() > NAMED {
         names.push(format!("{} more", largest.len() - NAMED));
     }
+    let others = match kept {
+        0 => String::new(),
+        _ => format!(": with the {kept} of the others that is {all}"),
+    };
     format!(
-        "the network {network} has too few addresses for {}: with the {kept} of the others that is {all}, and it has {there}",
+        "the network {network} has addresses for {there} replicas, too few for {}{others}",
         names.join(", ")
     )
 }
 
-/// `3 replicas of shop/web`, or `3 replicas of shop/web and the 3 that they replace`.
+/// `3 replicas of shop/web`, or `3 replicas of shop/web and the 3 before them`.
 fn name(claim: &Claim) -> String {
     let Claim {
         holder,
@@ -108,8 +112,8 @@ mod tests {
         assert_eq!(
             short(900, 0).as_deref(),
             Some(
-                "the network shop has too few addresses for 900 replicas of shop/web: with the 3 of the others that is 903, \
-                 and it has 253"
+                "the network shop has addresses for 253 replicas, too few for 900 replicas of shop/web: with the 3 of the \
+                 others that is 903"
             )
         );
         assert_eq!(short(125, 125), None);
