@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use layby_model::ServiceId;
+use layby_model::options::NetworkMode;
 use layby_model::route::{ANY_HOST, Listener, PathRoute, Protocol};
 use layby_model::spec::{HostRoute, ServiceSpec};
 
@@ -13,6 +14,7 @@ use crate::names;
 pub(crate) fn hosts(id: &ServiceId, spec: &ServiceSpec, domain: &str) -> Vec<String> {
     let names = std::iter::once(&spec.name).chain(&spec.aliases);
     names
+        .filter(|_| spec.sandbox.network != NetworkMode::None)
         .map(|name| format!("{name}.{}.{domain}", id.app))
         .collect()
 }
@@ -38,16 +40,19 @@ pub(crate) fn listeners(id: &ServiceId, spec: &ServiceSpec, publish_on: IpAddr) 
         addr: SocketAddr::new(port.host.unwrap_or(publish_on), port.port),
         service: id.clone(),
         target: port.target,
-        protocol: protocol(spec, port.target),
+        protocol: match port.udp {
+            true => Protocol::Udp,
+            false => protocol(spec, port.target),
+        },
     };
     spec.published.iter().map(listener).collect()
 }
 
-/// The published ports of a service that other machines are to reach.
+/// The published TCP ports of a service that other machines are to reach.
 pub(crate) fn public_ports(id: &ServiceId, spec: &ServiceSpec, publish_on: IpAddr) -> Vec<u16> {
     let listeners = listeners(id, spec, publish_on).into_iter();
     listeners
-        .filter(|listener| !listener.addr.ip().is_loopback())
+        .filter(|listener| !listener.addr.ip().is_loopback() && !listener.socket().is_udp)
         .map(|listener| listener.addr.port())
         .collect()
 }
@@ -60,11 +65,6 @@ fn protocol(spec: &ServiceSpec, target: u16) -> Protocol {
         true => Protocol::Http,
         false => Protocol::Tcp,
     }
-}
-
-/// Whether a socket on `a` and one on `b` cannot both be opened.
-pub(crate) fn collide(a: SocketAddr, b: SocketAddr) -> bool {
-    a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }
 
 /// The URLs of a service: the gateway's first, then those of its published ports.
@@ -82,10 +82,10 @@ pub(crate) fn urls(id: &ServiceId, spec: &ServiceSpec, config: &ControlConfig) -
     }
     for listener in listeners(id, spec, config.publish_on) {
         // The port that requests by host name go to speaks HTTP, however it is balanced on this listener.
-        let scheme = if spec.port == Some(listener.target) {
-            "http"
-        } else {
-            "tcp"
+        let scheme = match listener.protocol {
+            Protocol::Udp => "udp",
+            Protocol::Http | Protocol::Tcp if spec.port == Some(listener.target) => "http",
+            Protocol::Http | Protocol::Tcp => "tcp",
         };
         urls.push(format!("{scheme}://{}", reachable(listener.addr)));
     }

@@ -92,7 +92,7 @@ impl Control {
         let services = rows.iter().map(|row| {
             let address = config.virtual_address(row.address);
             let named = |at| names::named(&row.service, shown_spec(row), at, networks_of(row));
-            (row.service.clone(), address.map(named))
+            (row.service.clone(), address.and_then(named))
         });
         let services = services.collect();
         let domain = config.domain.clone();

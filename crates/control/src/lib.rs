@@ -18,6 +18,7 @@ mod events;
 mod facts;
 mod jobs;
 mod names;
+mod networks;
 mod plane;
 mod probes;
 mod prune;

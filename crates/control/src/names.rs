@@ -11,7 +11,12 @@ use layby_model::{AppName, ServiceId};
 /// What a service is called, and where that leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Named {
+    /// For all of its app that it shares a network with.
     pub(crate) names: Vec<String>,
+    /// Further ones for those in one network, by that network.
+    pub(crate) on: BTreeMap<String, Vec<String>>,
+    /// Those of `names` that other apps find in a network of the node, too.
+    pub(crate) shared: Vec<String>,
     pub(crate) address: Ipv4Addr,
     /// The names for hosts elsewhere that it brings into its app.
     pub(crate) elsewhere: BTreeMap<String, String>,
@@ -26,26 +31,32 @@ pub(crate) struct Named {
 pub(crate) type Seekers = BTreeMap<ServiceId, BTreeSet<Networks>>;
 
 /// The names of a service at `address`, whose replicas are in `networks`: its own and its aliases, each alone and with the
-/// app's name behind.
+/// app's name behind. `None`: it has no network of its own, so that nobody is to find it.
 pub(crate) fn named(
     id: &ServiceId,
     spec: &ServiceSpec,
     address: Ipv4Addr,
     networks: BTreeSet<Networks>,
-) -> Named {
+) -> Option<Named> {
+    if !spec.sandbox.network.is_own() {
+        return None;
+    }
     let own = std::iter::once(&spec.name).chain(&spec.aliases);
     let own = own.map(|name| name.as_str());
     let names = own.chain(spec.names.iter().map(String::as_str));
-    let names = names.flat_map(|name| [name.to_owned(), format!("{name}.{}", id.app)]);
-    let mut names: Vec<String> = names.collect();
-    let mut seen = BTreeSet::new();
-    names.retain(|name| seen.insert(name.clone()));
+    let names = with_app(names, &id.app);
     let elsewhere = spec.sandbox.elsewhere.iter();
     let elsewhere = elsewhere.flat_map(|(name, host)| {
         let long = format!("{name}.{}", id.app);
         [(name.clone(), host.clone()), (long, host.clone())]
     });
-    Named {
+    let of_network = |names: &Vec<String>| with_app(names.iter().map(String::as_str), &id.app);
+    let on = spec.network_names.iter();
+    let on = on.map(|(network, names)| (network.clone(), of_network(names)));
+    let alone = std::iter::once(spec.name.as_str()).chain(spec.names.iter().map(String::as_str));
+    Some(Named {
+        shared: with_app(alone, &id.app),
+        on: on.collect(),
         names,
         networks,
         address,
@@ -53,8 +64,18 @@ pub(crate) fn named(
         route: VirtualRoute {
             service: id.clone(),
             ports: ports(spec),
+            datagrams: datagrams(spec),
         },
-    }
+    })
+}
+
+/// These names alone and with the app's name behind, each once.
+fn with_app<'a>(names: impl Iterator<Item = &'a str>, app: &AppName) -> Vec<String> {
+    let names = names.flat_map(|name| [name.to_owned(), format!("{name}.{app}")]);
+    let mut names: Vec<String> = names.collect();
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    names
 }
 
 /// The names of all `services`, by who finds them: those of an app that are in the same networks find what shares one with
@@ -74,14 +95,25 @@ pub(crate) fn table(services: &BTreeMap<ServiceId, Named>, jobs: &Seekers) -> Na
             of_key.insert(sets);
         }
     }
+    for named in services.values() {
+        let ports = named.route.datagrams.keys();
+        table
+            .datagrams
+            .extend(ports.map(|port| (named.address, *port)));
+    }
     for (id, named) in services {
         let of_app = seekers.get(&id.app).into_iter().flatten();
         for (key, all) in of_app {
             let names = table.apps.entry(key.clone()).or_default();
             let found = all.iter().any(|sets| meet(sets, &named.networks));
-            for name in named.names.iter().filter(|_| found) {
+            let own = named.names.iter().filter(|_| found);
+            let is_in = |network: &str| all.iter().any(|sets| sets.iter().any(|n| n.has(network)));
+            let on = named.on.iter().filter(|(network, _)| is_in(network));
+            for name in own.chain(on.flat_map(|(_, names)| names)) {
                 let addresses: &mut Vec<Ipv4Addr> = names.entry(name.clone()).or_default();
-                addresses.push(named.address);
+                if !addresses.contains(&named.address) {
+                    addresses.push(named.address);
+                }
             }
             if !named.elsewhere.is_empty() {
                 let hosts = table.elsewhere.entry(key.clone()).or_default();
@@ -89,7 +121,56 @@ pub(crate) fn table(services: &BTreeMap<ServiceId, Named>, jobs: &Seekers) -> Na
             }
         }
     }
+    for (app, keys) in &seekers {
+        for (key, all) in keys {
+            let own = all.iter().flat_map(|sets| sets.iter());
+            let networks: BTreeSet<&str> = own.flat_map(Networks::shared).collect();
+            if !networks.is_empty() {
+                let names = table.apps.entry(key.clone()).or_default();
+                let hosts = table.elsewhere.get(key);
+                let is_free = |name: &str| hosts.is_none_or(|hosts| !hosts.contains_key(name));
+                names_of_others(app, &networks, services, names, is_free);
+            }
+        }
+    }
     table
+}
+
+/// Adds the names of what other apps have in these networks of the node. A name that the own app has leads there; of two other
+/// apps that have it, the first by its own name does.
+fn names_of_others(
+    app: &AppName,
+    networks: &BTreeSet<&str>,
+    services: &BTreeMap<ServiceId, Named>,
+    names: &mut BTreeMap<String, Vec<Ipv4Addr>>,
+    is_free: impl Fn(&str) -> bool,
+) {
+    let mut theirs: BTreeMap<String, (&AppName, Vec<Ipv4Addr>)> = BTreeMap::new();
+    for (id, named) in services.iter().filter(|(id, _)| id.app != *app) {
+        let sets = named.networks.iter();
+        let shared: BTreeSet<&str> = sets
+            .flat_map(Networks::shared)
+            .filter(|network| networks.contains(network))
+            .collect();
+        if shared.is_empty() {
+            continue;
+        }
+        let on = named.on.iter();
+        let on = on.filter(|(network, _)| shared.contains(network.as_str()));
+        for name in named.shared.iter().chain(on.flat_map(|(_, names)| names)) {
+            let (owner, addresses) = theirs
+                .entry(name.clone())
+                .or_insert_with(|| (&id.app, Vec::new()));
+            if **owner == id.app && !addresses.contains(&named.address) {
+                addresses.push(named.address);
+            }
+        }
+    }
+    for (name, (_, addresses)) in theirs {
+        if is_free(&name) {
+            names.entry(name).or_insert(addresses);
+        }
+    }
 }
 
 /// Whether any of these share a network with any of those.
@@ -122,7 +203,9 @@ pub(crate) fn ports(spec: &ServiceSpec) -> BTreeMap<u16, VirtualPort> {
         | ProbeAction::Tcp { .. }
         | ProbeAction::Exec { .. } => None,
     });
-    let declared = spec.ports.iter().map(|port| {
+    let declared = spec.ports.iter();
+    let declared = declared.filter(|port| port.protocol != Protocol::Udp);
+    let declared = declared.map(|port| {
         let leads = VirtualPort {
             target: port.target,
             protocol: port.protocol,
@@ -131,6 +214,18 @@ pub(crate) fn ports(spec: &ServiceSpec) -> BTreeMap<u16, VirtualPort> {
     });
     // What was declared has the last word.
     probed.chain(declared).collect()
+}
+
+/// Where the UDP ports of a service lead. A published one is known by its number in the replicas, as among containers.
+fn datagrams(spec: &ServiceSpec) -> BTreeMap<u16, u16> {
+    let published = spec.published.iter().filter(|port| port.udp);
+    let published = published.map(|port| (port.target, port.target));
+    let declared = spec.ports.iter();
+    let declared = declared.filter(|port| port.protocol == Protocol::Udp);
+    // What was declared has the last word.
+    published
+        .chain(declared.map(|port| (port.port, port.target)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -157,6 +252,7 @@ mod tests {
         let address = Ipv4Addr::new(10, 1, 240, 1);
         let networks = BTreeSet::from([Networks::default()]);
         let named = named(&id("shop/web"), &spec("web", &["front"]), address, networks);
+        let named = named.expect("it has a network");
         assert_eq!(named.names, ["web", "web.shop", "front", "front.shop"]);
         let services = BTreeMap::from([(id("shop/web"), named.clone()), (id("blog/web"), named)]);
         let table = table(&services, &Seekers::new());
@@ -178,7 +274,7 @@ mod tests {
         let id = id(&format!("shop/s{n}"));
         let sets = sets.iter().map(|names| networks(names)).collect();
         let named = named(&id, &spec, Ipv4Addr::new(10, 1, 240, n), sets);
-        (id, named)
+        (id, named.expect("it has a network"))
     }
 
     /// What is found by those with this key.
@@ -235,6 +331,96 @@ mod tests {
             !table.apps.contains_key("blog/back"),
             "there is nothing to find"
         );
+    }
+
+    #[test]
+    fn an_alias_of_one_network_is_found_by_those_in_it_alone() {
+        let mut two = spec("two", &[]);
+        two.network_names = BTreeMap::from([("back".to_owned(), vec!["db".to_owned()])]);
+        let sets = BTreeSet::from([networks(&["back", "front"])]);
+        let address = Ipv4Addr::new(10, 1, 240, 2);
+        let two = named(&id("shop/two"), &two, address, sets).expect("it has a network");
+        let services = [
+            one(1, &[&["front"]]),
+            (id("shop/two"), two),
+            one(3, &[&["back"]]),
+        ];
+        let table = table(&services.into(), &Seekers::new());
+        assert_eq!(found(&table, "shop/front"), ["s1", "two"]);
+        assert_eq!(found(&table, "shop/back"), ["db", "s3", "two"]);
+        assert_eq!(table.apps["shop/back"]["db.shop"], [address]);
+    }
+
+    /// The service `app/name` at `10.1.240.<n>`, in these networks, with an alias in `@proxy`.
+    fn of_app(n: u8, name: &str, alias: &str, sets: &[&str]) -> (ServiceId, Named) {
+        let id = id(name);
+        let mut spec = spec(id.service.as_str(), &[]);
+        let names = vec![alias.to_owned()];
+        spec.network_names = BTreeMap::from([("@proxy".to_owned(), names)]);
+        let sets = BTreeSet::from([networks(sets)]);
+        let named = named(&id, &spec, Ipv4Addr::new(10, 1, 240, n), sets);
+        (id.clone(), named.expect("it has a network"))
+    }
+
+    #[test]
+    fn apps_find_each_other_in_a_network_of_the_node_and_their_own_names_come_first() {
+        let services = [
+            of_app(1, "blog/web", "api", &["@proxy"]),
+            of_app(2, "shop/web", "web-of-shop", &["@proxy", "default"]),
+            of_app(3, "shop/db", "none", &["default"]),
+            of_app(4, "tick/front", "api", &["@proxy"]),
+            of_app(5, "tock/lone", "api", &["@other"]),
+        ];
+        let table = table(&services.into(), &Seekers::new());
+        let leads = |key: &str, name: &str| -> Vec<u8> {
+            let found = table.apps[key].get(name).into_iter().flatten();
+            found.map(|address| address.octets()[3]).collect()
+        };
+        let own = |key: &str| (leads(key, "web"), leads(key, "api"), leads(key, "front"));
+        assert_eq!(own("blog/@proxy"), (vec![1], vec![1], vec![4]));
+        assert_eq!(own("shop/@proxy+default"), (vec![2], vec![1], vec![4]));
+        assert_eq!(own("tick/@proxy"), (vec![1], vec![4], vec![4]));
+        assert_eq!(leads("tick/@proxy", "web.shop"), [2]);
+        assert_eq!(leads("tick/@proxy", "web-of-shop.shop"), [2]);
+        assert!(
+            leads("tick/@proxy", "db.shop").is_empty(),
+            "it is not in it"
+        );
+        assert_eq!(leads("shop", "web"), [2]);
+        assert!(leads("shop", "front").is_empty());
+        assert!(leads("tock/@other", "web").is_empty());
+    }
+
+    #[test]
+    fn udp_ports_are_those_that_are_declared_or_published() {
+        let mut spec = spec("dns", &[]);
+        let port = |port: u16, target: u16, protocol: Protocol| ServicePort {
+            port,
+            target,
+            protocol,
+        };
+        spec.ports = vec![port(53, 5353, Protocol::Udp), port(53, 5354, Protocol::Tcp)];
+        let published = |udp: bool| layby_model::spec::PublishedPort {
+            host: None,
+            port: 1,
+            target: 9000,
+            udp,
+        };
+        spec.published = vec![published(true), published(false)];
+        let expected = BTreeMap::from([(53, 5353), (9000, 9000)]);
+        assert_eq!(datagrams(&spec), expected);
+        let tcp = VirtualPort {
+            target: 5354,
+            protocol: Protocol::Tcp,
+        };
+        assert_eq!(ports(&spec), BTreeMap::from([(53, tcp)]));
+        let address = Ipv4Addr::new(10, 1, 240, 1);
+        let sets = BTreeSet::from([Networks::default()]);
+        let named = named(&id("shop/dns"), &spec, address, sets).expect("it has a network");
+        let services = BTreeMap::from([(id("shop/dns"), named)]);
+        let table = table(&services, &Seekers::new());
+        let expected = BTreeSet::from([(address, 53), (address, 9000)]);
+        assert_eq!(table.datagrams, expected);
     }
 
     #[test]

@@ -411,11 +411,14 @@ mod tests {
         let named = |name: &str| Named {
             networks: BTreeSet::from([Networks::default()]),
             names: vec![name.to_owned()],
+            on: BTreeMap::new(),
+            shared: Vec::new(),
             address: [10, 1, 240, 1].into(),
             elsewhere: BTreeMap::new(),
             route: VirtualRoute {
                 service: id("a/x"),
                 ports: BTreeMap::new(),
+                datagrams: BTreeMap::new(),
             },
         };
         let shown = |seen: &watch::Receiver<Arc<NameTable>>| -> Vec<String> {

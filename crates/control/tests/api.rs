@@ -23,9 +23,9 @@ use common::{Deployed, PATIENCE, World, compose, tar};
 use layby_control::api::ConfigView;
 use layby_control::api::types::{
     AdviceView, DiffView, EventView, FileView, ImageView, JobView, KeptSecret, LogView, LoginView,
-    ManifestView, NewToken, Outcome, PowerView, Problem, PruneView, RemovedView, RevisionView,
-    RunView, ScaleView, ServiceDetail, ServiceView, StateView, TokenView, TransferEvent, UsageView,
-    VersionView, VolumeView,
+    ManifestView, NetworkView, NewToken, Outcome, PowerView, Problem, PruneView, RemovedView,
+    RevisionView, RunView, ScaleView, ServiceDetail, ServiceView, StateView, TokenView,
+    TransferEvent, UsageView, VersionView, VolumeView,
 };
 use layby_control::api::{self, AuditView};
 use layby_model::State;
@@ -370,6 +370,18 @@ async fn every_endpoint_of_the_document_answers() {
         .call("GET /v1/registries", "/v1/registries", vec![])
         .await;
     assert_eq!(logins, []);
+
+    let body = br#"{"name": "proxy", "apps": ["shop"]}"#.to_vec();
+    let made: NetworkView = api.call("POST /v1/networks", "/v1/networks", body).await;
+    assert_eq!(made.apps, ["shop"]);
+    let all: Vec<NetworkView> = api.call("GET /v1/networks", "/v1/networks", vec![]).await;
+    assert_eq!(all, std::slice::from_ref(&made));
+    let inspected: NetworkView = api
+        .call("GET /v1/networks/{name}", "/v1/networks/proxy", vec![])
+        .await;
+    assert_eq!(inspected, made);
+    api.raw("DELETE /v1/networks/{name}", "/v1/networks/proxy", vec![])
+        .await;
 
     let body = br#"{"name": "spare", "labels": {"a": "b"}}"#.to_vec();
     let made: VolumeView = api.call("POST /v1/volumes", "/v1/volumes", body).await;

@@ -8,25 +8,26 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use layby_model::route::Protocol;
+use layby_model::route::{Protocol, Socket};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::datagram::Incoming;
 use crate::errors::{Answer, Manner};
 use crate::fatal::FatalPanic;
 use crate::route::Entry;
 use crate::watchdog::Pulse;
-use crate::worker::{Opening, Order, Worker};
-use crate::{client, redirected, tcp};
+use crate::worker::{Datagrams, Opening, Order, Worker};
+use crate::{client, desk, redirected, tcp};
 
 /// Connections from clients that one worker has at a time; more are turned away.
-const MAX_CLIENTS: usize = 32_768;
+pub(crate) const MAX_CLIENTS: usize = 32_768;
 /// How long accepting rests when the process is out of file descriptors.
 const EXHAUSTED_REST: Duration = Duration::from_millis(100);
 
 /// The sockets that a worker accepts from.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
-    open: HashMap<SocketAddr, Rc<Pulse>>,
+    open: HashMap<Socket, Rc<Pulse>>,
 }
 
 impl Listeners {
@@ -34,8 +35,9 @@ impl Listeners {
     pub(crate) fn carry_out(&mut self, worker: &Rc<Worker>, order: Order) {
         match order {
             Order::Open(opening) => self.open(worker, opening),
-            Order::Close(addr) => {
-                if let Some(stop) = self.open.remove(&addr) {
+            Order::OpenDatagrams(datagrams) => self.open_datagrams(worker, datagrams),
+            Order::Close(socket) => {
+                if let Some(stop) = self.open.remove(&socket) {
                     stop.expire();
                 }
             }
@@ -56,11 +58,36 @@ impl Listeners {
             }
         };
         let stop = Rc::new(Pulse::new());
-        self.open.insert(entry.addr(), Rc::clone(&stop));
+        let place = Socket {
+            addr: entry.addr(),
+            is_udp: false,
+        };
+        self.open.insert(place, Rc::clone(&stop));
         let worker = Rc::clone(worker);
         tokio::task::spawn_local(async move {
             let _fatal = FatalPanic("a gateway task that accepts");
             accept(worker, socket, shared, entry, stop).await;
+            drop(in_use);
+        });
+    }
+
+    fn open_datagrams(&mut self, worker: &Rc<Worker>, opening: Datagrams) {
+        let Datagrams {
+            addr,
+            socket,
+            in_use,
+        } = opening;
+        let socket = match Incoming::new(socket) {
+            Ok(socket) => socket,
+            Err(error) => return tracing::error!("cannot read from {addr}/udp: {error}"),
+        };
+        let stop = Rc::new(Pulse::new());
+        let place = Socket { addr, is_udp: true };
+        self.open.insert(place, Rc::clone(&stop));
+        let worker = Rc::clone(worker);
+        tokio::task::spawn_local(async move {
+            let _fatal = FatalPanic("a gateway task that takes datagrams");
+            desk::serve(worker, socket, addr, &stop).await;
             drop(in_use);
         });
     }
@@ -143,6 +170,9 @@ fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, entry: Entry)
     let worker = Rc::clone(worker);
     match protocol {
         Protocol::Http => tokio::task::spawn_local(client::serve(worker, stream, peer, entry)),
-        Protocol::Tcp => tokio::task::spawn_local(tcp::serve(worker, stream, entry)),
+        // No connection comes in on a port for datagrams.
+        Protocol::Tcp | Protocol::Udp => {
+            tokio::task::spawn_local(tcp::serve(worker, stream, entry))
+        }
     };
 }

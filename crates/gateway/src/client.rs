@@ -225,7 +225,7 @@ impl Client {
         let (mut new, mut moved) = (false, false);
         loop {
             let waiter = Waiter {
-                client: &self.stream,
+                client: Some(&self.stream),
                 head: &request.bytes,
                 leaving: Leaving::Finished,
                 pulse: &self.pulse,

@@ -4,20 +4,20 @@
 //! holds an idle connection to a replica that was withdrawn, because control freezes replicas by it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use layby_model::fail::{self, Point};
-use layby_model::route::{Confirmed, Listener, RouteTable, Version};
+use layby_model::route::{Confirmed, Listener, RouteTable, Socket, Version};
 use tokio::sync::watch;
 
 use crate::handed::Handed;
-use crate::listen;
 use crate::route::Entry;
-use crate::table_file;
-use crate::worker::{InUse, Order, Shared};
+use crate::snapshot::listeners;
+use crate::worker::{Datagrams, InUse, Order, Shared};
+use crate::{datagram, listen, table_file};
 
 /// How long after a failure the table is written again.
 const REWRITE: Duration = Duration::from_secs(1);
@@ -173,9 +173,9 @@ async fn taken_up(shared: &Shared, generation: u64) {
 pub(crate) struct Ports {
     own: SocketAddr,
     handed: Arc<Handed>,
-    open: BTreeMap<SocketAddr, InUse>,
+    open: BTreeMap<Socket, InUse>,
     /// Those that workers were told to close and may not have closed yet.
-    closing: BTreeMap<SocketAddr, InUse>,
+    closing: BTreeMap<Socket, InUse>,
 }
 
 impl Ports {
@@ -192,46 +192,72 @@ impl Ports {
     /// Opens what `table` asks for and closes the rest; returns what could not be opened, and why. Blocks
     /// for a moment when a port is asked for again that is just being closed.
     pub(crate) fn follow(&mut self, shared: &Shared, table: &RouteTable) -> Vec<Failed> {
-        let wanted: BTreeSet<SocketAddr> = table.listeners.iter().map(|l| l.addr).collect();
+        let listeners: Vec<Listener> = listeners(table).collect();
+        let wanted: BTreeSet<Socket> = listeners.iter().map(Listener::socket).collect();
         self.closing
             .retain(|_, in_use| Arc::strong_count(in_use) > 1);
-        for (addr, in_use) in self.open.extract_if(.., |addr, _| !wanted.contains(addr)) {
-            shared.order((0..shared.workers()).map(|_| Order::Close(addr)));
-            self.handed.close(addr);
-            self.closing.insert(addr, in_use);
+        for (socket, in_use) in self
+            .open
+            .extract_if(.., |socket, _| !wanted.contains(socket))
+        {
+            let Socket { addr, is_udp } = socket;
+            match is_udp {
+                true => shared.order_for(addr, Order::Close(socket)),
+                false => {
+                    shared.order((0..shared.workers()).map(|_| Order::Close(socket)));
+                    self.handed.close(addr);
+                }
+            }
+            self.closing.insert(socket, in_use);
         }
         let mut failed = Vec::new();
-        for listener in &table.listeners {
-            if !self.open.contains_key(&listener.addr)
-                && let Err(why) = self.open(shared, listener.addr)
+        for listener in listeners {
+            let virtual_ =
+                matches!(listener.addr.ip(), IpAddr::V4(ip) if table.virtuals.contains_key(&ip));
+            if !self.open.contains_key(&listener.socket())
+                && let Err(why) = self.open(shared, listener.socket(), virtual_)
             {
-                failed.push((listener.clone(), why));
+                failed.push((listener, why));
             }
         }
         failed
     }
 
-    fn open(&mut self, shared: &Shared, addr: SocketAddr) -> Result<(), String> {
+    /// `virtual_`: it is of a virtual address, which the machine may not have yet.
+    fn open(&mut self, shared: &Shared, socket: Socket, virtual_: bool) -> Result<(), String> {
+        let Socket { addr, is_udp } = socket;
         if addr.port() == 0 {
             return Err("a listener needs a port; 0 is none".to_owned());
         }
-        if addr == self.own {
+        if addr == self.own && !is_udp {
             return Err(format!("{addr} is the gateway's own HTTP address"));
         }
         if shared.is_stopping() {
             return Err("the node ends".to_owned()); // the workers may have ended already
         }
-        if let Some(in_use) = self.closing.remove(&addr) {
+        if let Some(in_use) = self.closing.remove(&socket) {
             let end = Instant::now() + SLOW;
             while Arc::strong_count(&in_use) > 1 && Instant::now() < end {
                 std::thread::sleep(CLOSING);
             }
         }
-        let opened = self.handed.open(addr, shared.workers());
-        let opened = opened.map_err(|error| listen::why(addr, &error))?;
         let in_use = InUse::default();
-        shared.order(opened.orders(Entry::Port(addr), &in_use));
-        self.open.insert(addr, in_use);
+        if is_udp {
+            // Nobody else's, or it is one that is open here already.
+            let beside_own = self.open.keys().any(|open| open.collides(socket));
+            let opened = datagram::open(addr, beside_own, virtual_);
+            let datagrams = Datagrams {
+                addr,
+                socket: opened.map_err(|error| listen::why(socket, &error))?,
+                in_use: InUse::clone(&in_use),
+            };
+            shared.order_for(addr, Order::OpenDatagrams(datagrams));
+        } else {
+            let opened = self.handed.open(addr, shared.workers());
+            let opened = opened.map_err(|error| listen::why(socket, &error))?;
+            shared.order(opened.orders(Entry::Port(addr), &in_use));
+        }
+        self.open.insert(socket, in_use);
         Ok(())
     }
 }

@@ -209,7 +209,8 @@ impl Search {
 /// Who waits: to notice that it went away, and to wake it at its deadline.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Waiter<'c> {
-    pub(crate) client: &'c TcpStream,
+    /// `None`: nobody can tell when it goes away, as of one that sends datagrams.
+    pub(crate) client: Option<&'c TcpStream>,
     /// What its request begins with: by it a canary may be chosen. Empty where no HTTP is spoken.
     pub(crate) head: &'c [u8],
     /// When it is taken to have gone.
@@ -258,7 +259,8 @@ async fn wait(
     waiter.pulse.expire_in(left_ms);
     let begun = worker.view().generation;
     let mut retry = pin!(tokio::time::sleep(RETRY));
-    let mut departure = Departure::of(waiter.client, waiter.leaving);
+    let client = waiter.client;
+    let mut departure = client.map(|client| Departure::of(client, waiter.leaving));
     let mut is_brief = false;
     let answer = poll_fn(|cx| {
         place.set_waker(cx);
@@ -299,7 +301,10 @@ async fn wait(
         if worker.grace_over.get() {
             return Poll::Ready(Err(Unserved::Stopping));
         }
-        departure.poll(cx).map(|()| Err(Unserved::ClientGone))
+        match &mut departure {
+            Some(departure) => departure.poll(cx).map(|()| Err(Unserved::ClientGone)),
+            None => Poll::Pending,
+        }
     })
     .await;
     waiter.pulse.rest();

@@ -6,7 +6,8 @@
 //! Each worker thread is a world of its own: a runtime, `SO_REUSEPORT` listeners, a pool of upstream
 //! connections, a free list of buffers. A request is served by one task on one worker from first byte to
 //! last, in the order of these phases, one file each: [`accept`], [`route`], [`hold`], [`balance`],
-//! [`forward`], [`retry`], [`finish`].
+//! [`forward`], [`retry`], [`finish`]. A TCP connection is a [`tunnel`], and the datagrams of one client to one UDP port are a
+//! [`flow`], which a [`desk`] keeps apart from those of others.
 
 mod accept;
 mod balance;
@@ -14,17 +15,21 @@ mod buffer;
 mod client;
 mod clock;
 pub mod codec;
+mod datagram;
+mod desk;
 mod error;
 mod errors;
 mod exchange;
 mod fatal;
 mod finish;
+mod flow;
 mod follow;
 mod forward;
 mod handed;
 mod hold;
 mod io;
 mod line;
+mod link;
 mod listen;
 mod load;
 mod overhear;

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use layby_model::route::Socket;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
@@ -98,24 +99,25 @@ pub(crate) fn set_options(fd: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// What stands in the way of listening on `addr`, in a few words, with the culprit if it can be seen.
-pub(crate) fn why(addr: SocketAddr, error: &io::Error) -> String {
+/// What stands in the way of listening there, in a few words, with the culprit if it can be seen.
+pub(crate) fn why(socket: Socket, error: &io::Error) -> String {
+    let Socket { addr, is_udp } = socket;
+    let port = match is_udp {
+        true => format!("UDP port {}", addr.port()),
+        false => format!("port {}", addr.port()),
+    };
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EADDRINUSE) => {
-            let owner = portowner::find(addr).map_or_else(
+            let owner = portowner::find(socket).map_or_else(
                 || "another process".to_owned(),
                 |owner| format!("{} (pid {})", owner.name, owner.pid),
             );
-            format!("port {} on {} is in use by {owner}", addr.port(), addr.ip())
+            format!("{port} on {} is in use by {owner}", addr.ip())
         }
         Some(Errno::EADDRNOTAVAIL) => {
             format!("this machine does not have the address {}", addr.ip())
         }
-        Some(Errno::EACCES) => format!("port {} needs root", addr.port()),
-        _ => format!(
-            "port {} on {} cannot be opened: {error}",
-            addr.port(),
-            addr.ip()
-        ),
+        Some(Errno::EACCES) => format!("{port} needs root"),
+        _ => format!("{port} on {} cannot be opened: {error}", addr.ip()),
     }
 }

@@ -1,7 +1,9 @@
 //! Who listens on a port: found through /proc, as `ss -p` does.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+
+use layby_model::route::Socket;
 
 /// A process that listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,13 +13,17 @@ pub(crate) struct Owner {
     pub(crate) name: String,
 }
 
-/// The process that stands in the way of listening on `addr`; `None`: not to be seen from here (it is in
+/// The process that stands in the way of listening there; `None`: not to be seen from here (it is in
 /// another PID namespace, or gone again).
-pub(crate) fn find(addr: SocketAddr) -> Option<Owner> {
-    let inodes: Vec<u64> = ["/proc/net/tcp", "/proc/net/tcp6"]
+pub(crate) fn find(socket: Socket) -> Option<Owner> {
+    let tables = match socket.is_udp {
+        true => ["/proc/net/udp", "/proc/net/udp6"],
+        false => ["/proc/net/tcp", "/proc/net/tcp6"],
+    };
+    let inodes: Vec<u64> = tables
         .iter()
         .filter_map(|path| fs::read_to_string(path).ok())
-        .flat_map(|text| listening(&text, addr))
+        .flat_map(|text| listening(&text, socket))
         .collect();
     let links: Vec<String> = inodes
         .iter()
@@ -48,17 +54,21 @@ pub(crate) fn find(addr: SocketAddr) -> Option<Owner> {
     })
 }
 
-/// The inodes of the sockets in a table as /proc/net/tcp that listen on the port of `addr`, at an address
+/// The inodes of the sockets in a table as /proc/net/tcp that listen on the port of `socket`, at an address
 /// that excludes it (see proc(5)).
-fn listening(table: &str, addr: SocketAddr) -> Vec<u64> {
+fn listening(table: &str, socket: Socket) -> Vec<u64> {
+    // Those of UDP listen as long as they are not connected: the kernel calls that closed.
     const LISTEN: &str = "0A";
+    const CLOSED: &str = "07";
+    let Socket { addr, is_udp } = socket;
+    let state = if is_udp { CLOSED } else { LISTEN };
     let line = |line: &str| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let (ip, port) = fields.get(1)?.split_once(':')?;
         let same_port = u16::from_str_radix(port, 16) == Ok(addr.port());
         let ip = parse_ip(ip)?;
         let overlaps = ip == addr.ip() || ip.is_unspecified() || addr.ip().is_unspecified();
-        if same_port && overlaps && *fields.get(3)? == LISTEN {
+        if same_port && overlaps && *fields.get(3)? == state {
             fields.get(9)?.parse().ok()
         } else {
             None
@@ -88,14 +98,21 @@ fn parse_ip(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
+
+    fn tcp(addr: SocketAddr) -> Socket {
+        let is_udp = false;
+        Socket { addr, is_udp }
+    }
 
     #[test]
     fn a_listening_socket_is_found_by_its_port_and_address() {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
             0: 0100007F:7531 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 x 100 0 0 10 0\n\
             1: 0100007F:7531 0100007F:8888 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 x 100 0 0 10 0\n";
-        let find = |addr: &str| listening(table, addr.parse().expect("an address"));
+        let find = |addr: &str| listening(table, tcp(addr.parse().expect("an address")));
         assert_eq!(find("127.0.0.1:30001"), [4711]);
         assert_eq!(find("0.0.0.0:30001"), [4711]);
         assert!(find("127.0.0.2:30001").is_empty());
@@ -107,6 +124,12 @@ mod tests {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = socket.local_addr().expect("its address");
         let pid = i32::try_from(std::process::id()).expect("a pid");
-        assert_eq!(find(addr).map(|owner| owner.pid), Some(pid));
+        assert_eq!(find(tcp(addr)).map(|owner| owner.pid), Some(pid));
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let udp = Socket {
+            addr: socket.local_addr().expect("its address"),
+            is_udp: true,
+        };
+        assert_eq!(find(udp).map(|owner| owner.pid), Some(pid));
     }
 }

@@ -65,6 +65,29 @@ impl Drop for Opened {
     }
 }
 
+/// A flow of datagrams of a service, counted until dropped.
+#[derive(Debug)]
+pub(crate) struct Counted(Arc<ServiceState>);
+
+impl Counted {
+    /// Counts one more.
+    pub(crate) fn new(service: &Arc<ServiceState>) -> Self {
+        service.flows.fetch_add(1, SeqCst);
+        Self(Arc::clone(service))
+    }
+
+    /// How many there are, with this one.
+    pub(crate) fn count(&self) -> u32 {
+        self.0.flows.load(SeqCst)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.flows.fetch_sub(1, SeqCst);
+    }
+}
+
 impl UpstreamState {
     /// A request that it was given has its answer; `failed`: a 5xx, or none, or half of one.
     pub(crate) fn served(&self, failed: bool) {
@@ -101,6 +124,8 @@ pub(crate) struct ServiceState {
     pub(crate) busy: Level,
     /// Those who wait because all replicas are full.
     pub(crate) line: Line,
+    /// Flows of datagrams, over all of its ports.
+    flows: AtomicU32,
     /// Counts the requests among which a canary gets so many of a hundred.
     turns: AtomicU64,
     /// Counts its changes from Hold to Serve.
@@ -118,6 +143,7 @@ impl ServiceState {
             waiting: Level::default(),
             busy: Level::default(),
             line: Line::default(),
+            flows: AtomicU32::new(0),
             turns: AtomicU64::new(0),
             wakes: AtomicU64::new(0),
             last_wake: Mutex::new(None),

@@ -100,6 +100,8 @@ struct Names {
     paths: HashMap<Box<str>, Vec<(PathRoute, usize)>>,
     listeners: HashMap<SocketAddr, (Listener, usize)>,
     virtuals: HashMap<Ipv4Addr, (VirtualRoute, usize)>,
+    /// Where datagrams come in, with the port in the replicas.
+    datagrams: HashMap<SocketAddr, (u16, usize)>,
     ids: HashMap<ServiceId, usize>,
 }
 
@@ -127,14 +129,38 @@ impl Names {
         let virtual_ = |(ip, route): (&Ipv4Addr, &VirtualRoute)| {
             Some((*ip, (route.clone(), *ids.get(&route.service)?)))
         };
+        let (datagrams, connections): (Vec<_>, Vec<_>) =
+            listeners(table).partition(|listener| listener.socket().is_udp);
+        let datagrams = datagrams.iter().filter_map(|listener| {
+            let (target, service) = (listener.target, *ids.get(&listener.service)?);
+            Some((listener.addr, (target, service)))
+        });
+        let datagrams = datagrams.collect();
         Self {
             hosts: table.hosts.iter().filter_map(host).collect(),
             paths,
-            listeners: table.listeners.iter().filter_map(listener).collect(),
+            listeners: connections.iter().filter_map(listener).collect(),
+            datagrams,
             virtuals: table.virtuals.iter().filter_map(virtual_).collect(),
             ids,
         }
     }
+}
+
+/// All that `table` asks to be listened on: its listeners, and the UDP ports of virtual addresses.
+pub(crate) fn listeners(table: &RouteTable) -> impl Iterator<Item = Listener> {
+    let of_virtual = |(ip, route): (&Ipv4Addr, &VirtualRoute)| {
+        let (ip, service) = (*ip, route.service.clone());
+        let ports: Vec<(u16, u16)> = route.datagrams.iter().map(|(p, t)| (*p, *t)).collect();
+        ports.into_iter().map(move |(port, target)| Listener {
+            addr: SocketAddr::from((ip, port)),
+            service: service.clone(),
+            target,
+            protocol: Protocol::Udp,
+        })
+    };
+    let virtuals = table.virtuals.iter().flat_map(of_virtual);
+    table.listeners.iter().cloned().chain(virtuals)
 }
 
 /// The states of all services, by their ids.
@@ -295,6 +321,11 @@ impl Snapshot {
             protocol: Protocol::Tcp,
         };
         Some((port.unwrap_or(same), *service))
+    }
+
+    /// Where the datagrams lead that come in on `addr`: the port in the replicas, and the index of the service.
+    pub(crate) fn datagrams(&self, addr: &SocketAddr) -> Option<(u16, usize)> {
+        self.names.datagrams.get(addr).copied()
     }
 
     /// The service with `id`.

@@ -37,7 +37,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
     let mut refused: Option<Instant> = None;
     loop {
         let waiter = Waiter {
-            client: &stream,
+            client: Some(&stream),
             head: &[],
             leaving,
             pulse: &pulse,

@@ -12,25 +12,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use layby_model::ReplicaId;
 use layby_model::route::Limits;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
-use crate::balance::{self, Claim};
+use crate::balance::Claim;
 use crate::buffer::{Buffers, Lent};
-use crate::clock::now_ms;
-use crate::hold::Place;
 use crate::io::{Peer, poll_peer, poll_read};
+use crate::link::{ACTIVE_MS, Gate, Link};
 use crate::overhear::Overheard;
-use crate::service::{Opened, ServiceState};
-use crate::slot::Slot;
-use crate::snapshot::Way;
+use crate::service::ServiceState;
 use crate::watchdog::Watched;
 use crate::worker::Worker;
-
-/// How long after a movement the replica stays claimed.
-const ACTIVE_MS: u64 = 1000;
 
 /// A tunnel that is about to begin.
 #[derive(Debug)]
@@ -55,23 +48,8 @@ impl Tunnel {
         input: Option<Lent>,
     ) {
         let mut upstream = self.upstream;
-        let mut claim = self.claim;
-        let now = now_ms();
-        let mut link = Link {
-            worker: &worker,
-            service: self.service,
-            limits: self.limits,
-            replica: claim.upstream().replica,
-            opened: Opened::new(&claim.upstream().state),
-            overheard: self.overheard,
-            slot: claim.take_slot(),
-            claim: Some(claim),
-            place: None,
-            generation: 0,
-            moved_ms: now,
-            counted_ms: now,
-            give_up_ms: u64::MAX,
-        };
+        let (service, limits) = (self.service, self.limits);
+        let mut link = Link::new(&worker, service, limits, self.claim, self.overheard);
         let mut up = Flow::new(input, |link, bytes| link.asked(bytes));
         let mut down = Flow::new(self.early, |link, bytes| link.answered(bytes));
         pulse.expire_in(ACTIVE_MS);
@@ -81,7 +59,7 @@ impl Tunnel {
                 if !link.look_at_the_clock() {
                     return Poll::Ready(());
                 }
-                if link.claim.is_some() || link.place.is_some() || link.may_say_more() {
+                if link.is_active() {
                     pulse.expire_in(ACTIVE_MS);
                 } else if worker.shared.is_stopping() {
                     return Poll::Ready(());
@@ -90,7 +68,7 @@ impl Tunnel {
                     pulse.set_idle(true);
                 }
             }
-            let before = link.moved_ms;
+            let before = link.moved_ms();
             let open = down.poll(cx, &mut upstream, &mut client, &mut link, |_, _| Gate::Open)
                 && up.poll(cx, &mut client, &mut upstream, &mut link, |link, cx| {
                     if down.finished {
@@ -102,159 +80,13 @@ impl Tunnel {
             if !open || (up.closed && down.closed) {
                 return Poll::Ready(());
             }
-            if link.moved_ms != before || link.place.is_some() {
+            if link.moved_ms() != before || link.waits() {
                 pulse.expire_in_at_most(ACTIVE_MS);
                 pulse.set_idle(false);
             }
             Poll::Pending
         });
         ended.await;
-    }
-}
-
-/// Whether bytes may be sent to the replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Gate {
-    Open,
-    /// Not now; this task is woken when that may have changed.
-    Shut,
-    /// Never again.
-    Gone,
-}
-
-/// What ties a tunnel to its replica.
-struct Link<'w> {
-    worker: &'w Worker,
-    service: Arc<ServiceState>,
-    limits: Limits,
-    replica: ReplicaId,
-    /// It is open: while its replica is replaced, it has as long as a request in flight. While its client waits for an answer,
-    /// whatever becomes of the replica.
-    opened: Opened,
-    overheard: Overheard,
-    /// It counts as one request for as long as it is open, whether or not it moves bytes: while it waits, as one that waits.
-    slot: Option<Slot>,
-    claim: Option<Claim>,
-    /// Its place among those that wait, while it waits.
-    place: Option<Place<'w>>,
-    /// The table by which the replica was last seen to take bytes.
-    generation: u64,
-    moved_ms: u64,
-    counted_ms: u64,
-    /// When it has waited as long as it may.
-    give_up_ms: u64,
-}
-
-impl Link<'_> {
-    /// Whether bytes of the client may be sent now: only while the newest table names the replica, or it
-    /// is being replaced.
-    fn gate(&mut self, cx: &Context<'_>) -> Gate {
-        loop {
-            let view = self.worker.view();
-            if self.is_open() {
-                return Gate::Open;
-            }
-            if view.replica(self.replica).is_some() {
-                if self.claim.is_none() {
-                    self.claim = balance::claim_again(self.worker, &view, self.replica);
-                }
-                if self.claim.is_some() {
-                    self.generation = view.generation;
-                    self.be_busy(true);
-                    self.place = None;
-                    return Gate::Open;
-                }
-                continue; // withdrawn at this moment
-            }
-            return match view.service(&self.service.id).map(|s| &s.way) {
-                Some(Way::Hold | Way::Unhealthy) => self.wait(cx),
-                // It is being replaced, and goes when this has ended or has had its time.
-                Some(Way::Serve(_)) => Gate::Open,
-                Some(Way::Refuse | Way::Disabled | Way::Ending) | None => match self.is_in_use() {
-                    true => Gate::Open,
-                    false => Gate::Gone,
-                },
-            };
-        }
-    }
-
-    /// Whether the replica is claimed by the newest table.
-    fn is_open(&self) -> bool {
-        self.claim.is_some() && self.generation == self.worker.shared.generation()
-    }
-
-    /// Whether it counts as awaited only until a quiet moment.
-    fn may_say_more(&self) -> bool {
-        self.opened.is_awaited() && !self.overheard.awaits()
-    }
-
-    /// Whether its replica is given its time for what goes on here.
-    fn is_in_use(&self) -> bool {
-        self.claim.is_some() || self.opened.is_awaited()
-    }
-
-    fn wait(&mut self, cx: &Context<'_>) -> Gate {
-        if self.place.is_none() {
-            self.service.used();
-            self.place = Place::take(self.worker, &self.service, self.limits.hold_queue, None);
-            self.give_up_ms = now_ms().saturating_add(self.limits.hold_deadline_ms);
-        }
-        match &self.place {
-            Some(place) => {
-                place.set_waker(cx);
-                self.be_busy(false);
-                Gate::Shut
-            }
-            None => Gate::Gone, // too many wait
-        }
-    }
-
-    fn be_busy(&mut self, is_busy: bool) {
-        if let Some(slot) = &mut self.slot {
-            slot.set_busy(is_busy);
-        }
-    }
-
-    /// Bytes of the client were passed on.
-    fn asked(&mut self, bytes: &[u8]) {
-        self.overheard.asked(bytes);
-        self.moved();
-    }
-
-    /// Bytes of the replica were passed on.
-    fn answered(&mut self, bytes: &[u8]) {
-        self.overheard.answered(bytes);
-        self.moved();
-    }
-
-    /// Bytes moved.
-    fn moved(&mut self) {
-        // Where no HTTP is spoken, what was said may be only a part of the answer: it counts until a quiet moment.
-        if self.overheard.awaits() || self.overheard.is_followed() {
-            self.opened.set_awaited(self.overheard.awaits());
-        }
-        let now = now_ms();
-        self.moved_ms = now;
-        if self.claim.is_none() {
-            // The replica speaks by itself. If it was withdrawn meanwhile, what it said is passed on uncounted.
-            let view = self.worker.view();
-            self.claim = balance::claim_again(self.worker, &view, self.replica);
-        } else if now < self.counted_ms + ACTIVE_MS {
-            self.service.touch();
-            return;
-        }
-        self.counted_ms = now;
-        self.service.used();
-    }
-
-    /// Gives the claim back after a quiet moment; false: it has waited too long.
-    fn look_at_the_clock(&mut self) -> bool {
-        let now = now_ms();
-        if now >= self.moved_ms + ACTIVE_MS {
-            self.claim = None;
-            self.opened.set_awaited(self.overheard.awaits());
-        }
-        self.place.is_none() || now < self.give_up_ms
     }
 }
 
@@ -288,7 +120,7 @@ impl Flow {
         link: &mut Link<'w>,
         gate: impl Fn(&mut Link<'w>, &Context<'_>) -> Gate,
     ) -> bool {
-        let buffers: &Rc<Buffers> = &link.worker.buffers;
+        let buffers: &Rc<Buffers> = &link.worker().buffers;
         while !self.closed {
             if self.buffer.is_none() && self.finished {
                 let Poll::Ready(shut) = Pin::new(&mut *to).poll_shutdown(cx) else {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use layby_model::ServiceId;
-use layby_model::route::{Demand, RouteTable, Traffic};
+use layby_model::route::{Demand, RouteTable, Socket, Traffic};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, watch};
 
@@ -67,8 +67,18 @@ struct Mailbox {
 pub(crate) enum Order {
     /// Accept from this socket.
     Open(Opening),
-    /// Accept what waits on the sockets of this address, then close them.
-    Close(SocketAddr),
+    /// Take the datagrams that come to this socket.
+    OpenDatagrams(Datagrams),
+    /// Take what waits on these sockets, then close them.
+    Close(Socket),
+}
+
+/// A socket to which datagrams come. One worker has it alone, so that those of one client stay together and in order.
+#[derive(Debug)]
+pub(crate) struct Datagrams {
+    pub(crate) addr: SocketAddr,
+    pub(crate) socket: std::net::UdpSocket,
+    pub(crate) in_use: InUse,
 }
 
 /// A socket to accept from.
@@ -161,6 +171,15 @@ impl Shared {
         }
     }
 
+    /// Gives an order to the worker who has the datagrams that come to `addr`.
+    pub(crate) fn order_for(&self, addr: SocketAddr, order: Order) {
+        let at = usize::from(addr.port()) % self.mailboxes.len().max(1);
+        if let Some(mailbox) = self.mailboxes.get(at) {
+            lock(&mailbox.orders).push(order);
+            mailbox.bell.notify_one();
+        }
+    }
+
     /// How many workers there are.
     pub(crate) fn workers(&self) -> usize {
         self.mailboxes.len()
@@ -205,6 +224,8 @@ pub(crate) struct Worker {
     view: RefCell<Rc<View>>,
     pub(crate) pool: RefCell<Pool>,
     pub(crate) buffers: Rc<Buffers>,
+    /// Room for the longest datagram, for whoever has one in hand.
+    pub(crate) datagram: RefCell<Vec<u8>>,
     pub(crate) watchdog: Rc<Watchdog>,
     pub(crate) waiters: RefCell<Waiters>,
     /// The grace is over: nobody is held any longer.
@@ -222,6 +243,7 @@ impl Worker {
             shared,
             pool: RefCell::default(),
             buffers: Rc::default(),
+            datagram: RefCell::default(),
             watchdog: Rc::default(),
             waiters: RefCell::default(),
             grace_over: Cell::new(false),
@@ -319,7 +341,13 @@ pub(crate) fn start(config: GatewayConfig, wires: Wires) -> Result<Gateway, Erro
     let failed = |addr: SocketAddr| {
         move |source: std::io::Error| Error::Listen {
             addr,
-            why: listen::why(addr, &source),
+            why: listen::why(
+                Socket {
+                    addr,
+                    is_udp: false,
+                },
+                &source,
+            ),
             source,
         }
     };
@@ -345,7 +373,7 @@ pub(crate) fn start(config: GatewayConfig, wires: Wires) -> Result<Gateway, Erro
     if let Some(table) = &remembered {
         shared.swap(table);
         for (listener, why) in ports.follow(&shared, table) {
-            tracing::warn!(addr = %listener.addr, service = %listener.service, "{why}");
+            tracing::warn!(addr = %listener.socket(), service = %listener.service, "{why}");
         }
     }
     for index in 0..workers {

@@ -3,6 +3,8 @@
 #[path = "ports/awaited.rs"]
 mod awaited;
 mod common;
+#[path = "ports/datagrams.rs"]
+mod datagrams;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};

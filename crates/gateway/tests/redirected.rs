@@ -106,6 +106,7 @@ fn give(world: &mut World, ports: BTreeMap<u16, VirtualPort>) -> Ipv4Addr {
     let route = VirtualRoute {
         service: service(),
         ports,
+        datagrams: BTreeMap::new(),
     };
     world.table.virtuals.insert(address, route);
     redirect(world, address);

@@ -3,7 +3,7 @@
 //! The config itself is kept as the bytes it came in: Docker's `Healthcheck` and whatever else OCI does not
 //! know must survive, and the digest must stay.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -24,8 +24,10 @@ pub struct ImageConfig {
     pub working_dir: String,
     /// `""` (root), `uid`, `uid:gid` or names.
     pub user: String,
-    /// The TCP ports of EXPOSE, ascending. UDP ports are not in it, since nothing is routed to them.
+    /// The TCP ports of EXPOSE, ascending.
     pub exposed_ports: Vec<u16>,
+    /// Its UDP ports, ascending.
+    pub exposed_udp: Vec<u16>,
     /// Paths declared as volumes, sorted.
     pub volumes: Vec<String>,
     /// Labels.
@@ -132,17 +134,18 @@ impl From<RawConfig> for ImageConfig {
             (name.to_owned(), value.to_owned())
         });
         let exposed = raw.exposed_ports.unwrap_or_default();
-        let mut exposed_ports: Vec<u16> =
-            exposed.keys().filter_map(|port| tcp_port(port)).collect();
-        exposed_ports.sort_unstable();
-        exposed_ports.dedup();
+        let of = |protocol: &str| -> BTreeSet<u16> {
+            let ports = exposed.keys();
+            ports.filter_map(|port| port_of(port, protocol)).collect()
+        };
         Self {
             entrypoint: raw.entrypoint.unwrap_or_default(),
             cmd: raw.cmd.unwrap_or_default(),
             env: env.collect(),
             working_dir: raw.working_dir.unwrap_or_default(),
             user: raw.user.unwrap_or_default(),
-            exposed_ports,
+            exposed_ports: of("tcp").into_iter().collect(),
+            exposed_udp: of("udp").into_iter().collect(),
             volumes: raw.volumes.unwrap_or_default().into_keys().collect(),
             labels: raw.labels.unwrap_or_default(),
             stop_signal: raw.stop_signal.filter(|signal| !signal.is_empty()),
@@ -151,14 +154,10 @@ impl From<RawConfig> for ImageConfig {
     }
 }
 
-/// `8051/tcp` or `8051` as a port; `None` for other protocols.
-fn tcp_port(text: &str) -> Option<u16> {
-    let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    if protocol == "tcp" {
-        port.parse().ok()
-    } else {
-        None
-    }
+/// `8051/tcp`, or `8051`, which is of TCP, as a port; `None` for other protocols than the one asked for.
+fn port_of(text: &str, protocol: &str) -> Option<u16> {
+    let (port, of) = text.split_once('/').unwrap_or((text, "tcp"));
+    port.parse().ok().filter(|_| of == protocol)
 }
 
 impl RawHealthcheck {
@@ -194,6 +193,7 @@ mod tests {
         assert_eq!(config.env[1], ("EMPTY".into(), "".into()));
         assert_eq!(config.env[2], ("A".into(), "b=c".into()));
         assert_eq!(config.exposed_ports, [9, 80]);
+        assert_eq!(config.exposed_udp, [53]);
         assert_eq!(config.volumes, ["/data"]);
         let healthcheck = config.healthcheck.unwrap();
         assert_eq!(healthcheck.test, ["CMD", "/srv", "health"]);

@@ -6,8 +6,8 @@ use crate::cli::{self, Command};
 use crate::client::Client;
 use crate::commands::{
     audit, build, canary, config, convert, cp, enrol, exec, forward, history, images, jobs,
-    journal, login, logs, manual, node, power, secrets, services, state, switch, tokens, top, up,
-    volumes,
+    journal, login, logs, manual, networks, node, power, secrets, services, state, switch, tokens,
+    top, up, volumes,
 };
 use crate::contexts;
 use crate::contexts::Contexts;
@@ -70,6 +70,7 @@ pub(crate) async fn ask(paths: &Paths, context: Named, command: Command) -> Resu
         Command::Enable(options) => switch::enable(&client, &options).await,
         Command::Rm(options) => switch::remove(&client, &options).await,
         Command::Down { app, volumes } => services::down(&client, &app, volumes).await,
+        Command::Network(command) => networks::network(&client, command).await,
         Command::Volume(command) => volumes::volume(&client, command).await,
         Command::Image(command) => images::image(&client, command).await,
         Command::Secret(command) => secrets::secret(&client, command).await,

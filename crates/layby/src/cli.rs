@@ -10,6 +10,7 @@ mod history;
 mod jobs;
 mod manifest;
 mod manual;
+mod network;
 mod power;
 mod secret;
 mod state;
@@ -30,6 +31,7 @@ pub(crate) use history::{Diff, History, Redeploy, Rollback};
 pub(crate) use jobs::{Job, JobLogs, Run};
 pub(crate) use manifest::Manifest;
 pub(crate) use manual::{Completions, Man};
+pub(crate) use network::Network;
 pub(crate) use power::{Power, Powers, Scale};
 pub(crate) use secret::{Secret, SecretFor, SecretImport, SecretSet};
 pub(crate) use state::{Export, Import, State, StateKeys};
@@ -145,6 +147,9 @@ pub(crate) enum Command {
         #[arg(long)]
         volumes: bool,
     },
+    /// Look after the networks that apps share.
+    #[command(subcommand)]
+    Network(Network),
     /// Look after the node's volumes.
     #[command(subcommand)]
     Volume(Volume),

@@ -1,6 +1,6 @@
 //! Capabilities by their names (capabilities(7)).
 
-use layby_model::options::SandboxOptions;
+use layby_model::options::{NetworkMode, SandboxOptions};
 use layby_model::spec::ContainerSpec;
 
 use crate::fields::Expected;
@@ -94,7 +94,10 @@ pub(crate) fn warn_in_vain(
     sandbox: &SandboxOptions,
     report: &mut Report,
 ) {
-    let shared = sandbox.host_users || sandbox.host_pid || sandbox.host_ipc;
+    let shared = sandbox.host_users
+        || sandbox.host_pid
+        || sandbox.host_ipc
+        || sandbox.network == NetworkMode::Host;
     if shared || all.iter().any(|container| container.options.privileged) {
         return; // it has no user namespace
     }

@@ -59,7 +59,9 @@ fn published(services: &[Draft], report: &mut Report) {
             }
             let others = claimed.entry(port.port).or_default();
             let clash = others.iter().find(|(other, _, other_owner)| {
-                overlap(port.host, other.host) && (*other != port || *other_owner != owner)
+                port.udp == other.udp
+                    && overlap(port.host, other.host)
+                    && (*other != port || *other_owner != owner)
             });
             if let Some((_, other_place, other)) = clash {
                 let message = format!(

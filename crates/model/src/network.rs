@@ -1,4 +1,4 @@
-//! The networks of an app: which of its services reach each other.
+//! The networks of an app, and those that apps share: which services reach each other.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,11 @@ pub const MAX_NAMES_LEN: usize = 120;
 /// The network of an app that its services are in where nothing is said.
 pub const USUAL: &str = "default";
 
-/// The networks that a service is in (Compose `networks`). Services of an app reach each other if they share one.
+/// What a network that apps share begins with in [`Networks::names`]; no network of an app is called so.
+pub const SHARED: char = '@';
+
+/// The networks that a service is in (Compose `networks`). Services reach each other if they share one; those of two apps, if
+/// they share one of the node's own ([`SHARED`]).
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Networks {
@@ -44,8 +48,19 @@ impl Networks {
         }
     }
 
+    /// Whether a network is one of these.
+    pub fn has(&self, name: &str) -> bool {
+        self.names.contains(name) || self.names.is_empty() && name == USUAL
+    }
+
+    /// Those of them that belong to the node, and not to the app, as [`Networks::names`] has them.
+    pub fn shared(&self) -> impl Iterator<Item = &str> {
+        let names = self.names.iter().map(String::as_str);
+        names.filter(|name| name.starts_with(SHARED))
+    }
+
     /// What those of an app are called that are in just these networks: they have a bridge of their own. `shop`,
-    /// `shop/back+front`, `shop/!back`; the `!` says that nothing outside is reached.
+    /// `shop/back+front`, `shop/!back`, `shop/@proxy+back`; the `!` says that nothing outside is reached.
     pub fn key(&self, app: &AppName) -> String {
         if self.is_usual() {
             return app.to_string();
@@ -87,6 +102,17 @@ mod tests {
         assert!(named.is_usual() && !both.is_usual());
         assert_eq!(named.key(&app), "shop");
         assert_eq!(networks(&[USUAL], true).key(&app), "shop/!default");
+    }
+
+    #[test]
+    fn a_network_of_the_node_is_none_of_the_app_that_is_called_so() {
+        let app = AppName::new("shop").expect("a label");
+        let shared = networks(&["@proxy", "back"], false);
+        assert!(!shared.meet(&networks(&["proxy"], false)));
+        assert!(shared.meet(&networks(&["@proxy"], false)) && shared.has("@proxy"));
+        assert_eq!(shared.shared().collect::<Vec<_>>(), ["@proxy"]);
+        assert_eq!(shared.key(&app), "shop/@proxy+back");
+        assert!(!Networks::is_name("@proxy") && Networks::default().has(USUAL));
     }
 
     #[test]

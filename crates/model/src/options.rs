@@ -66,10 +66,33 @@ pub struct Device {
     pub permissions: String,
 }
 
+/// Whose network a replica is in (Compose `network_mode`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkMode {
+    /// One with an address of its own, in the networks of its service.
+    #[default]
+    Own,
+    /// None: it has loopback alone, and nothing leads to it.
+    None,
+    /// The machine's. What leads to it leads to loopback. Only where the node's operator allows it.
+    Host,
+}
+
+impl NetworkMode {
+    /// Whether it is what holds where nothing is said.
+    pub fn is_own(&self) -> bool {
+        *self == Self::Own
+    }
+}
+
 /// Settings that the containers of one replica share, since their namespaces are the sandbox's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SandboxOptions {
+    /// Whose network they are in.
+    #[serde(skip_serializing_if = "NetworkMode::is_own")]
+    pub network: NetworkMode,
     /// The host name that they see; `None`: the replica's id.
     pub hostname: Option<String>,
     /// Further lines of `/etc/hosts`: name, address. The address `host-gateway` is the machine's.

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::hook::Hook;
 use crate::mounts::{Mount, MountSource};
-use crate::options::{ContainerOptions, SandboxOptions};
+use crate::options::{ContainerOptions, NetworkMode, SandboxOptions};
 use crate::spec::ServiceSpec;
 
 /// Whoever reads or writes there knows or does what only root may.
@@ -123,6 +123,10 @@ fn of_sandbox(options: &SandboxOptions) -> Option<&'static str> {
         (options.host_pid, "the machine's process namespace"),
         (options.host_ipc, "the machine's IPC namespace"),
         (options.host_users, "no user namespace"),
+        (
+            options.network == NetworkMode::Host,
+            "the machine's network",
+        ),
     ]
     .into_iter()
     .find_map(|(asked, what)| asked.then_some(what))

@@ -1,6 +1,6 @@
 //! The wires between gateway and control plane: the routing table in, demand and traffic out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -80,6 +80,9 @@ pub struct VirtualRoute {
     pub service: ServiceId,
     /// Its declared ports. Any other leads to the same port of a replica, as TCP.
     pub ports: BTreeMap<u16, VirtualPort>,
+    /// Its UDP ports, each with the one in the replicas. No other takes datagrams.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub datagrams: BTreeMap<u16, u16>,
 }
 
 /// Where a declared port of a virtual address leads.
@@ -99,6 +102,9 @@ pub struct NameTable {
     /// For each of these the names for hosts elsewhere, and the names of those.
     #[serde(default)]
     pub elsewhere: BTreeMap<String, BTreeMap<String, String>>,
+    /// The UDP ports of addresses that datagrams may come to, from whoever may come to the address.
+    #[serde(default)]
+    pub datagrams: BTreeSet<(Ipv4Addr, u16)>,
 }
 
 /// A socket that leads to one service.
@@ -114,6 +120,42 @@ pub struct Listener {
     pub protocol: Protocol,
 }
 
+impl Listener {
+    /// The socket that it is: two of an address can both be open if one of them is of UDP.
+    pub fn socket(&self) -> Socket {
+        Socket {
+            addr: self.addr,
+            is_udp: self.protocol == Protocol::Udp,
+        }
+    }
+}
+
+/// Where something is listened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Socket {
+    /// Its address.
+    pub addr: SocketAddr,
+    /// It takes datagrams (UDP); else connections (TCP).
+    pub is_udp: bool,
+}
+
+impl Socket {
+    /// Whether the two cannot both be open.
+    pub fn collides(self, other: Self) -> bool {
+        let (a, b) = (self.addr, other.addr);
+        self.is_udp == other.is_udp
+            && a.port() == b.port()
+            && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+    }
+}
+
+impl std::fmt::Display for Socket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = if self.is_udp { "/udp" } else { "" };
+        write!(f, "{}{kind}", self.addr)
+    }
+}
+
 /// What is spoken on a listener. Never guessed from bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -122,6 +164,8 @@ pub enum Protocol {
     Http,
     /// Anything over TCP: balanced and held per connection, counted by the bytes it moves.
     Tcp,
+    /// Datagrams over UDP: balanced and held per client that sends some, counted by those it moves.
+    Udp,
 }
 
 /// How to treat requests for one service.

@@ -65,6 +65,9 @@ pub struct ServiceSpec {
     /// services may have the same: it leads to each of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
+    /// Further names as those, by which only those in one of its networks look it up, by that network.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub network_names: BTreeMap<String, Vec<String>>,
     /// Host names and paths of others by which the gateway leads to it (Kubernetes Ingress).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<HostRoute>,
@@ -86,7 +89,7 @@ pub struct ServiceSpec {
     #[serde(default)]
     pub restart: RestartPolicy,
     /// Ports of its virtual address that lead elsewhere than to the same port of its replicas, or whose protocol is
-    /// declared. Every other port leads to the same port, as plain TCP.
+    /// declared, as that of every UDP port has to be. Every other port leads to the same port, as plain TCP.
     #[serde(default)]
     pub ports: Vec<ServicePort>,
     /// A pushed tag that one of its images names makes a new revision (`x-layby: {deploy_on_push: true}`).
@@ -125,6 +128,7 @@ impl ServiceSpec {
             aliases: Vec::new(),
             networks: Networks::default(),
             names: Vec::new(),
+            network_names: BTreeMap::new(),
             routes: Vec::new(),
             published: Vec::new(),
             sleep: SleepPolicy::default(),
@@ -242,7 +246,7 @@ pub struct ServicePort {
     pub port: u16,
     /// The port in the replica.
     pub target: u16,
-    /// What is spoken on it, where that was declared (appProtocol, an HTTP probe, `x-layby`).
+    /// What is spoken on it, where that was declared (appProtocol, an HTTP probe, `x-layby`, `/udp`).
     pub protocol: Protocol,
 }
 
@@ -275,7 +279,7 @@ impl Default for SleepPolicy {
     }
 }
 
-/// A port of the machine that leads to a port in the replicas (TCP; Compose `ports`, Kubernetes NodePort).
+/// A port of the machine that leads to a port in the replicas (Compose `ports`, Kubernetes NodePort).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedPort {
     /// The address to listen on; `None`: the node's `--publish-on`.
@@ -284,6 +288,9 @@ pub struct PublishedPort {
     pub port: u16,
     /// The port in the replica.
     pub target: u16,
+    /// Both are of UDP; else of TCP.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub udp: bool,
 }
 
 /// One container of a replica.
@@ -317,7 +324,7 @@ pub struct ContainerSpec {
     pub user: Option<String>,
     /// Limits and requests.
     pub resources: Resources,
-    /// Ports that it says it listens on, in the manifest's order.
+    /// TCP ports that it says it listens on, in the manifest's order.
     pub ports: Vec<u16>,
     /// When it may be given requests.
     pub readiness: Option<Probe>,

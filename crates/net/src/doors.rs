@@ -3,7 +3,6 @@
 //!
 //! The messages are those of linux/netfilter/nfnetlink.h and nf_tables.h: a batch, which is carried out whole or not at all.
 
-use std::collections::BTreeSet;
 use std::fmt::{self, Debug, Formatter};
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,7 +12,7 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use tokio::time::timeout;
 
-use crate::fence::Door;
+use crate::fence::{Datagrams, Door, Gaps};
 use crate::names::Names;
 
 const NLMSG_ERROR: u16 = 2;
@@ -69,18 +68,23 @@ impl Doors {
         Ok(Self { socket, port, last })
     }
 
-    /// Opens some doors and closes others, at one moment. To open one that is open is fine; to close one that is not is
+    /// Opens and closes what makes `now` of `before`, at one moment. To open what is open is fine; to close what is not is
     /// an error, and then nothing is done.
-    pub(crate) async fn change(
-        &self,
-        names: &Names,
-        open: &BTreeSet<Door>,
-        close: &BTreeSet<Door>,
-    ) -> io::Result<()> {
+    pub(crate) async fn change(&self, names: &Names, before: &Gaps, now: &Gaps) -> io::Result<()> {
         let number = self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        let closed = messages(number, NFT_MSG_DELSETELEM, names, close);
-        let opened = messages(number, NFT_MSG_NEWSETELEM, names, open);
-        let messages: Vec<Vec<u8>> = closed.chain(opened).collect();
+        let without = |these: &Gaps, those: &Gaps| {
+            let doors = these.doors.difference(&those.doors);
+            let doors: Vec<Vec<u8>> = doors.map(|door| door_key(names, door)).collect();
+            let datagrams = these.datagrams.difference(&those.datagrams);
+            let datagrams: Vec<Vec<u8>> = datagrams.map(datagrams_key).collect();
+            [("doors", doors), ("datagrams", datagrams)]
+        };
+        let close = without(before, now).map(|of| (NFT_MSG_DELSETELEM, of));
+        let open = without(now, before).map(|of| (NFT_MSG_NEWSETELEM, of));
+        let all = close.into_iter().chain(open);
+        let messages: Vec<Vec<u8>> = all
+            .flat_map(|(kind, (set, keys))| messages(number, kind, names, set, &keys))
+            .collect();
         let mut batch = message(number, NFNL_MSG_BATCH_BEGIN, 0, &[]);
         batch.extend(messages.concat());
         batch.extend(message(number, NFNL_MSG_BATCH_END, 0, &[]));
@@ -144,20 +148,15 @@ pub(crate) fn changed_by(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(12..)?.first_chunk()?))
 }
 
-fn messages(
-    number: u32,
-    kind: u16,
-    names: &Names,
-    doors: &BTreeSet<Door>,
-) -> impl Iterator<Item = Vec<u8>> {
-    let elements: Vec<Vec<u8>> = doors.iter().map(|door| element(names, door)).collect();
+fn messages(number: u32, kind: u16, names: &Names, set: &str, keys: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let elements: Vec<Vec<u8>> = keys.iter().map(|key| element(key)).collect();
     let head = [
         attribute(NFTA_SET_ELEM_LIST_TABLE, &text(&names.table)),
-        attribute(NFTA_SET_ELEM_LIST_SET, &text("doors")),
+        attribute(NFTA_SET_ELEM_LIST_SET, &text(set)),
     ]
     .concat();
-    let chunks: Vec<Vec<u8>> = elements.chunks(AT_ONCE).map(<[_]>::concat).collect();
-    chunks.into_iter().map(move |elements| {
+    let chunks = elements.chunks(AT_ONCE).map(<[_]>::concat);
+    let message = |elements: Vec<u8>| {
         let elements = attribute(NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED, &elements);
         message(
             number,
@@ -165,15 +164,28 @@ fn messages(
             NFPROTO_IPV4,
             &[head.as_slice(), &elements].concat(),
         )
-    })
+    };
+    chunks.map(message).collect()
 }
 
-/// A door as an element of the set: the bridge's name and the address, one after the other.
-fn element(names: &Names, (number, address): &Door) -> Vec<u8> {
+/// A door as the key of an element: the bridge's name and the address, one after the other.
+fn door_key(names: &Names, (number, address): &Door) -> Vec<u8> {
     let mut key = names.bridge(*number).into_bytes();
     key.resize(NAME_LEN, 0);
     key.extend(address.octets());
-    let value = attribute(NFTA_DATA_VALUE, &key);
+    key
+}
+
+/// A UDP port of an address as the key of an element: each part takes whole words of 32 bits.
+fn datagrams_key((address, port): &Datagrams) -> Vec<u8> {
+    let mut key = address.octets().to_vec();
+    key.extend(port.to_be_bytes());
+    key.extend([0; 2]);
+    key
+}
+
+fn element(key: &[u8]) -> Vec<u8> {
+    let value = attribute(NFTA_DATA_VALUE, key);
     let key = attribute(NFTA_SET_ELEM_KEY | NLA_F_NESTED, &value);
     attribute(NFTA_LIST_ELEM | NLA_F_NESTED, &key)
 }
@@ -214,6 +226,7 @@ fn message(number: u32, kind: u16, family: u8, payload: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::net::Ipv4Addr;
 
     use nix::sched::{CloneFlags, unshare};
@@ -230,32 +243,51 @@ mod tests {
         }
         let names = Names::new("doors").expect("a name");
         let table = &names.table;
-        let set = format!("table ip {table} {{\nset doors {{\ntype ifname . ipv4_addr\n}}\n}}\n");
+        let set = format!(
+            "table ip {table} {{\nset doors {{\ntype ifname . ipv4_addr\n}}\n\
+             set datagrams {{\ntype ipv4_addr . inet_service\n}}\n}}\n"
+        );
         nft::run("make a set", &set).await.expect("a set");
         let doors = Doors::connect().expect("a socket");
-        let none = BTreeSet::new();
-        let some = |count: usize| -> BTreeSet<Door> {
-            (0..count as u32)
+        let none = Gaps::default();
+        let some = |count: usize| -> Gaps {
+            let doors: BTreeSet<Door> = (0..count as u32)
                 .map(|n| (1, Ipv4Addr::from(0x0a01_0000 + n)))
-                .collect()
+                .collect();
+            let datagrams = doors.iter().map(|(_, address)| (*address, 53)).collect();
+            Gaps { doors, datagrams }
         };
         // Several messages, and each of them is refused: more answers than are waited for.
         let many = some(3 * AT_ONCE);
         for _ in 0..2 {
-            let refused = doors.change(&names, &none, &many).await;
+            let refused = doors.change(&names, &many, &none).await;
             assert_eq!(
                 refused.map_err(|error| error.raw_os_error()),
                 Err(Some(nix::errno::Errno::ENOENT as i32))
             );
-            doors.change(&names, &some(1), &none).await.expect("open");
-            doors.change(&names, &none, &some(1)).await.expect("shut");
+            doors.change(&names, &none, &some(1)).await.expect("open");
+            doors.change(&names, &some(1), &none).await.expect("shut");
         }
         // One that nobody waited for says nothing of the next.
         let lost = Duration::ZERO;
-        let _ = timeout(lost, doors.change(&names, &some(1), &none)).await;
-        let twice = doors.change(&names, &none, &many).await;
+        let _ = timeout(lost, doors.change(&names, &none, &some(1))).await;
+        let twice = doors.change(&names, &many, &none).await;
         assert!(twice.is_err(), "only one of many is open");
-        doors.change(&names, &many, &none).await.expect("open all");
-        doors.change(&names, &none, &many).await.expect("shut all");
+        doors.change(&names, &none, &many).await.expect("open all");
+        doors.change(&names, &many, &none).await.expect("shut all");
+        let two = [
+            (Ipv4Addr::new(10, 1, 0, 7), 53),
+            (Ipv4Addr::new(10, 1, 0, 9), 5353),
+        ];
+        let two = Gaps {
+            doors: BTreeSet::new(),
+            datagrams: two.into(),
+        };
+        doors.change(&names, &none, &two).await.expect("open two");
+        let listed = nft::list(&["set", "ip", table, "datagrams"]).await;
+        let shown = serde_json::to_string(&listed).expect("JSON");
+        for pair in ["[\"10.1.0.7\",53]", "[\"10.1.0.9\",5353]"] {
+            assert!(shown.contains(pair), "{shown}");
+        }
     }
 }

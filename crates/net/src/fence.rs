@@ -15,6 +15,19 @@ use crate::subnet::{APPS, Subnet, is_internal};
 /// A virtual address, and the number of the bridge whose app may come to it.
 pub(crate) type Door = (u8, Ipv4Addr);
 
+/// A UDP port of a virtual address.
+pub(crate) type Datagrams = (Ipv4Addr, u16);
+
+/// What may pass beside what always may.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Gaps {
+    /// Who may come to which virtual address.
+    pub(crate) doors: BTreeSet<Door>,
+    /// Where the gateway takes datagrams of those who may come there. All other ports are kept from whatever of the
+    /// machine listens on all of its addresses.
+    pub(crate) datagrams: BTreeSet<Datagrams>,
+}
+
 /// All that the fence is made of.
 #[derive(Debug, Clone)]
 pub(crate) struct Fence {
@@ -29,8 +42,8 @@ pub(crate) struct Fence {
 
 impl Fence {
     /// Puts the fence up, in place of one that stands there.
-    pub(crate) async fn raise(&self, doors: &BTreeSet<Door>) -> Result<(), Error> {
-        nft::run("add the node's table", &self.table(doors)).await
+    pub(crate) async fn raise(&self, gaps: &Gaps) -> Result<(), Error> {
+        nft::run("add the node's table", &self.table(gaps)).await
     }
 
     /// Whether it is up.
@@ -46,28 +59,34 @@ impl Fence {
         nft::run("remove the node's table", &script).await
     }
 
-    /// The doors of the fence that stands there: what a node that was killed had opened stays open.
-    pub(crate) async fn standing_doors(&self) -> BTreeSet<Door> {
-        let listed = nft::list(&["set", "ip", &self.names.table, "doors"]).await;
-        let elements = listed
-            .iter()
-            .find_map(|found| found["set"]["elem"].as_array());
-        let doors = elements.into_iter().flatten().filter_map(|element| {
-            let number = self.names.bridge_number(element["concat"][0].as_str()?)?;
-            let address: Ipv4Addr = element["concat"][1].as_str()?.parse().ok()?;
-            let known = self.node.virtual_range().contains(address);
-            known.then_some((number, address))
-        });
-        doors.collect()
-    }
-
-    fn elements(&self, doors: &BTreeSet<Door>) -> String {
-        let element = |(number, address): &Door| {
-            let bridge = self.names.bridge(*number);
-            format!("\"{bridge}\" . {address}")
+    /// The gaps of the fence that stands there: what a node that was killed had opened stays open.
+    pub(crate) async fn standing(&self) -> Gaps {
+        let range = self.node.virtual_range();
+        let pairs = |name: &'static str| async move {
+            let listed = nft::list(&["set", "ip", &self.names.table, name]).await;
+            let elements = listed
+                .iter()
+                .find_map(|found| found["set"]["elem"].as_array());
+            let pairs = elements.into_iter().flatten();
+            let pairs = pairs.map(|one| (one["concat"][0].clone(), one["concat"][1].clone()));
+            pairs.collect::<Vec<_>>()
         };
-        let elements: Vec<String> = doors.iter().map(element).collect();
-        elements.join(", ")
+        let doors = pairs("doors").await.into_iter().filter_map(|(bridge, to)| {
+            let number = self.names.bridge_number(bridge.as_str()?)?;
+            let address: Ipv4Addr = to.as_str()?.parse().ok()?;
+            range.contains(address).then_some((number, address))
+        });
+        let doors = doors.collect();
+        let datagrams = pairs("datagrams")
+            .await
+            .into_iter()
+            .filter_map(|(to, port)| {
+                let address: Ipv4Addr = to.as_str()?.parse().ok()?;
+                let port = u16::try_from(port.as_u64()?).ok()?;
+                range.contains(address).then_some((address, port))
+            });
+        let datagrams = datagrams.collect();
+        Gaps { doors, datagrams }
     }
 
     /// The table. Which subnet a bridge has follows from its name, so that one that is made later needs no change here.
@@ -77,9 +96,11 @@ impl Fence {
     /// this machine. Or the machine gives it to a connection that begins here, the gateway's own to a replica, say: so answers
     /// always pass.
     ///
-    /// What comes from an internal network to the machine itself is names and virtual addresses, both redirected, or an answer; all
-    /// else is dropped, since whatever listens on the machine (a published port, a proxy, sshd) would be a way out.
-    fn table(&self, doors: &BTreeSet<Door>) -> String {
+    /// Connections to virtual addresses are redirected; datagrams are not, since nobody could tell then where they were going: the
+    /// gateway has a socket on each UDP port of each address.
+    ///
+    /// What comes from an internal network to the machine itself is names and virtual addresses, or an answer; all else is dropped, since whatever listens on the machine (a published port, a proxy, sshd) would be a way out.
+    fn table(&self, gaps: &Gaps) -> String {
         let Self {
             names,
             node,
@@ -92,10 +113,19 @@ impl Fence {
             .map(|n| format!("\"{}\" . {}", names.bridge(n), node.app(n)))
             .collect();
         let homes = homes.join(", ");
-        let doors = match doors.is_empty() {
+        let elements = |elements: Vec<String>| match elements.is_empty() {
             true => String::new(),
-            false => format!("elements = {{ {} }}", self.elements(doors)),
+            false => format!("elements = {{ {} }}", elements.join(", ")),
         };
+        let doors = gaps.doors.iter();
+        let doors = doors.map(|(number, to)| format!("\"{}\" . {to}", names.bridge(*number)));
+        let doors = elements(doors.collect());
+        let datagrams = gaps.datagrams.iter();
+        let datagrams = elements(
+            datagrams
+                .map(|(to, port)| format!("{to} . {port}"))
+                .collect(),
+        );
         let internal: Vec<String> = (0..APPS)
             .filter(|n| is_internal(*n))
             .map(|n| format!("\"{}\"", names.bridge(n)))
@@ -118,6 +148,10 @@ table ip {table} {{
     set doors {{
         type ifname . ipv4_addr
         {doors}
+    }}
+    set datagrams {{
+        type ipv4_addr . inet_service
+        {datagrams}
     }}
     chain fence {{
         type filter hook prerouting priority raw; policy accept;
@@ -144,6 +178,7 @@ table ip {table} {{
         iifname != \"lo\" tcp dport {virtual_port} ct direction original ct status ! dnat drop
         iifname != \"lo\" meta l4proto {{ tcp, udp }} th dport {dns_port} ct direction original ct status ! dnat drop
         ip daddr {range} icmp type echo-request accept
+        iifname \"{bridges}\" ip daddr . udp dport @datagrams accept
         ip daddr {range} reject
         iifname @internal ct direction original ct status ! dnat drop
     }}

@@ -93,7 +93,7 @@ pub(crate) fn check_app(network: &str) -> Result<(), Error> {
     let (app, inner) = network.split_once('/').unwrap_or((network, "x"));
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let inner = inner.strip_prefix('!').unwrap_or(inner);
-    let of_names = |b: u8| b.is_ascii_alphanumeric() || b"._-+".contains(&b);
+    let of_names = |b: u8| b.is_ascii_alphanumeric() || b"._-+@".contains(&b);
     let is_inner = (1..=150).contains(&inner.len()) && inner.bytes().all(of_names);
     if (1..=63).contains(&app.len()) && app.bytes().all(plain) && is_inner {
         Ok(())
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_network_is_of_an_app_and_may_be_internal() {
-        for good in ["shop", "shop/back+front", "shop/!back_1.x"] {
+        for good in ["shop", "shop/@proxy+front", "shop/!back_1.x"] {
             assert!(check_app(good).is_ok(), "{good}");
             assert_eq!(app_of(good), "shop");
         }

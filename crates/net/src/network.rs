@@ -15,7 +15,7 @@ use crate::claims::{Claims, Remembered, file};
 use crate::dns::{Directory, Dns, NameServers, Own};
 use crate::doors::Doors;
 use crate::error::{Collect, Error, whole};
-use crate::fence::{Door, Fence};
+use crate::fence::{Datagrams, Fence, Gaps};
 use crate::link::{self, LOOPBACK};
 use crate::names::{Names, check_app, check_id, is_internal, mac};
 use crate::plug::{Plug, plug};
@@ -71,7 +71,9 @@ pub(crate) struct Changing {
     aliases: Arc<AppAliases>,
     /// The apps that have names; before the first were given, those that have a bridge.
     named: BTreeSet<String>,
-    pub(crate) doors: BTreeSet<Door>,
+    /// Where datagrams may come to, from the next names on.
+    datagrams: BTreeSet<Datagrams>,
+    pub(crate) gaps: Gaps,
     /// The network was taken down.
     pub(crate) closed: bool,
 }
@@ -116,7 +118,7 @@ impl Network {
             virtual_port: config.virtual_port,
             dns_port: 0,
         };
-        let (dns, doors) = match begin(&mut fence, &handle, &memory, &mut remembered).await {
+        let (dns, gaps) = match begin(&mut fence, &handle, &memory, &mut remembered).await {
             Ok(begun) => begun,
             Err(error) => {
                 // Where bridges stand, replicas live on what an earlier start has made.
@@ -138,7 +140,8 @@ impl Network {
             names: None,
             aliases: Arc::default(),
             named: bridges.apps().into_values().collect(),
-            doors,
+            datagrams: gaps.datagrams.clone(),
+            gaps,
             closed: false,
         };
         let changing = Arc::new(tokio::sync::Mutex::new(changing));
@@ -248,6 +251,11 @@ impl Network {
     /// Knows these names for hosts elsewhere from the next [`Network::set_names`] on.
     pub async fn set_aliases(&self, aliases: AppAliases) {
         self.changing.lock().await.aliases = Arc::new(aliases);
+    }
+
+    /// Lets datagrams come to these UDP ports of virtual addresses, from the next [`Network::set_names`] on.
+    pub async fn set_datagrams(&self, datagrams: BTreeSet<(Ipv4Addr, u16)>) {
+        self.changing.lock().await.datagrams = datagrams;
     }
 
     /// Removes the bridges that nobody needs: those without replicas whose app has no names.
@@ -396,18 +404,23 @@ impl Network {
             doors.extend(addresses.map(|address| (*number, *address)));
         }
         let names = Arc::clone(names);
+        let known = changing.datagrams.iter();
+        let known = known.filter(|(address, _)| range.contains(*address));
+        let gaps = Gaps {
+            doors,
+            datagrams: known.copied().collect(),
+        };
         // The door is open before the name leads to it.
-        if doors != changing.doors {
-            let open = doors.difference(&changing.doors).copied().collect();
-            let close = changing.doors.difference(&doors).copied().collect();
-            let changed = self.switch.change(&self.fence.names, &open, &close).await;
+        if gaps != changing.gaps {
+            let names = &self.fence.names;
+            let changed = self.switch.change(names, &changing.gaps, &gaps).await;
             if let Err(error) = changed {
                 // Somebody flushed the machine's rules, ours too.
                 tracing::warn!("the fence is put up anew: {error}");
-                self.fence.raise(&doors).await?;
+                self.fence.raise(&gaps).await?;
                 foreign::open(&self.fence).await?;
             }
-            changing.doors = doors;
+            changing.gaps = gaps;
         }
         self.dns.set(Directory {
             node: self.fence.node,
@@ -446,7 +459,7 @@ async fn begin(
     handle: &Handle,
     memory: &Path,
     remembered: &mut Remembered,
-) -> Result<(Dns, BTreeSet<Door>), Error> {
+) -> Result<(Dns, Gaps), Error> {
     let dns = Dns::open(remembered.dns_port).map_err(Error::Dns)?;
     fence.dns_port = dns.port;
     remembered.subnet = fence.node.to_string();
@@ -455,15 +468,15 @@ async fn begin(
     switch_ip_forward_on()?;
     link::set_up(handle, LOOPBACK).await?;
     link::make_local(handle, fence.node.virtual_range()).await?;
-    let doors = fence.standing_doors().await;
-    fence.raise(&doors).await?;
+    let gaps = fence.standing().await;
+    fence.raise(&gaps).await?;
     for chain in foreign::open(fence).await? {
         tracing::warn!(
             "a firewall drops what it does not know (its {chain}): opened it for the bridges {}",
             fence.names.bridges
         );
     }
-    Ok((dns, doors))
+    Ok((dns, gaps))
 }
 
 /// Takes back what a start has made that came to nothing.

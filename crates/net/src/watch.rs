@@ -70,7 +70,7 @@ pub(crate) fn watch(fence: Fence, changing: Weak<Mutex<Changing>>, own: u32) -> 
 async fn mend(fence: &Fence, changing: &Changing) {
     if !fence.stands().await {
         tracing::warn!("somebody has removed the node's nft table: it is put up again");
-        if let Err(error) = fence.raise(&changing.doors).await {
+        if let Err(error) = fence.raise(&changing.gaps).await {
             tracing::error!(
                 "containers are not fenced in, and names lead nowhere: {}",
                 whole(&error)

@@ -23,6 +23,9 @@ pub struct SandboxSpec {
     pub hostname: String,
     /// The network namespace to join: the path of its mount. Empty: a new one, with only `lo` up.
     pub netns: PathBuf,
+    /// The machine's network instead; `netns` is empty then. Not in a user namespace.
+    #[serde(default)]
+    pub host_network: bool,
     /// Lines of `/etc/hosts` beside localhost: address, names with spaces between them. Those that the user adds (`extra_hosts`) are among them.
     pub hosts: Vec<(String, String)>,
     /// Name servers for `/etc/resolv.conf`. Empty: the file is left without any.
@@ -278,7 +281,7 @@ impl SandboxSpec {
                 self.id
             ));
         }
-        if (self.host_pid || self.host_ipc) && self.id_map.is_some() {
+        if (self.host_pid || self.host_ipc || self.host_network) && self.id_map.is_some() {
             return fatal(format!(
                 "sandbox {} shares the machine's namespaces, and cannot do so in a user namespace",
                 self.id

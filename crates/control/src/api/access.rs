@@ -105,6 +105,10 @@ pub(crate) const RULES: &[Rule] = &[
     // It reads what is sent along, and changes nothing.
     Rule { method: "POST", path: "/v1/manifests", role: Deploy, about: Sifted, verb: None },
     Rule { method: "POST", path: "/v1/manifests/config", role: Read, about: Nothing, verb: None },
+    look("/v1/networks", Read, Sifted),
+    act("POST", "/v1/networks", Admin, Node, "network-create"),
+    look("/v1/networks/{name}", Read, Sifted),
+    act("DELETE", "/v1/networks/{name}", Admin, Node, "network-rm"),
     act("POST", "/v1/node/stop", Admin, Node, "node-stop"),
     look("/v1/openapi.json", Read, Nothing),
     look("/v1/powers", Read, Sifted),

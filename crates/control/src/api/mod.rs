@@ -22,6 +22,7 @@ mod jobs;
 mod lines;
 mod logs;
 mod mend;
+mod networks;
 mod node;
 mod normal;
 mod once;
@@ -128,6 +129,8 @@ fn routes() -> OpenApiRouter<Arc<Plane>> {
         .routes(routes!(files::read, files::write))
         .routes(routes!(files::stat))
         .routes(routes!(usage::usage))
+        .routes(routes!(networks::list, networks::create))
+        .routes(routes!(networks::inspect, networks::remove))
         .routes(routes!(volumes::list, volumes::create))
         .routes(routes!(volumes::inspect, volumes::remove))
         .routes(routes!(services::rollout))

@@ -11,7 +11,7 @@ use layby_model::spec::{PullPolicy, ServiceSpec};
 use layby_model::{RevisionId, ServiceId};
 use tokio::sync::mpsc;
 
-use super::commit::may_have_hosts;
+use super::commit::may_reach;
 use super::pulls::{self, Pull};
 use super::{
     Committed, EVENTS, canary, commit_in_turn, current, finish, images, outcome, privilege,
@@ -313,7 +313,7 @@ async fn write(
     new.anew = matches!(change.next, Next::Again(_));
     new.share.clone_from(&change.share);
     let news = vec![new];
-    may_have_hosts(plane, &change.who.rights, &news).await?;
+    may_reach(plane, &change.who.rights, &news).await?;
     Ok((service, commit_in_turn(plane, &turn, news).await?))
 }
 

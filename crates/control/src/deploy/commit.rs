@@ -16,6 +16,7 @@ use crate::api::types::{EventKind, Problem};
 use crate::capacity;
 use crate::driver::{Request, Status, rolling};
 use crate::jobs;
+use crate::networks;
 use crate::plane::Plane;
 use crate::prune;
 use crate::reach::Reach;
@@ -94,7 +95,7 @@ pub(super) async fn app(
         revisions.push(new);
     }
     let turn = plane.deploys.lock().await;
-    may_have_hosts(plane, &app.rights, &revisions).await?;
+    may_reach(plane, &app.rights, &revisions).await?;
     let orphans = (&app.orphans[..], app.made_by.as_str());
     let (committed, leaving) = replace(plane, &turn, revisions, orphans).await?;
     Ok(Begun {
@@ -104,8 +105,8 @@ pub(super) async fn app(
     })
 }
 
-/// Refuses host names of apps that whoever makes these revisions has nothing to do with. In turn.
-pub(super) async fn may_have_hosts(
+/// Refuses host names of apps that whoever makes these revisions has nothing to do with, and networks in which these are. In turn.
+pub(super) async fn may_reach(
     plane: &Plane,
     rights: &Rights,
     revisions: &[NewRevision],
@@ -114,8 +115,10 @@ pub(super) async fn may_have_hosts(
         return Ok(());
     }
     let rows = plane.store.services().await?;
+    let known = plane.store.networks().await?;
     let specs = revisions.iter();
     let specs = specs.map(|new| (new.service.clone(), &new.spec.service));
+    networks::may_join(&known, rights, &rows, specs.clone())?;
     conflict::check_hosts(rights, &rows, specs)
 }
 
@@ -213,6 +216,7 @@ async fn check(plane: &Plane, rows: &[Row], revisions: &mut [NewRevision]) -> Re
         news.map(|new| (new.service.clone(), &new.spec.service))
     };
     conflict::check(&plane.config, rows, specs())?;
+    networks::check(&plane.store.networks().await?, specs())?;
     // Also what a push deploys anew, from a revision of a time when the operator allowed more.
     privilege::check(&plane.config, &Rights::all(), specs())?;
     let asked = revisions.iter().filter(|new| {

@@ -1,9 +1,9 @@
 //! Claims: no two services may have one port of the machine or one host name.
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, TcpListener, UdpSocket};
 
 use layby_model::ServiceId;
-use layby_model::route::ANY_HOST;
+use layby_model::route::{ANY_HOST, Socket};
 use layby_model::spec::{HostRoute, ServiceSpec};
 
 use crate::addresses;
@@ -16,7 +16,7 @@ use crate::tokens::Rights;
 /// What a service claims.
 struct Claims {
     service: ServiceId,
-    ports: Vec<SocketAddr>,
+    ports: Vec<Socket>,
     hosts: Vec<String>,
     /// Host names and paths of others: host, path, and whether it is that path alone.
     routes: Vec<(String, String, bool)>,
@@ -42,11 +42,11 @@ pub(crate) fn check<'a>(
         .collect();
     for (id, spec) in services {
         let new = claims(config, &id, spec);
-        if let Some(port) = new
-            .ports
-            .iter()
-            .find(|port| addresses::collide(**port, config.http))
-        {
+        let gateway = Socket {
+            addr: config.http,
+            is_udp: false,
+        };
+        if let Some(port) = new.ports.iter().find(|port| port.collides(gateway)) {
             return Err(Problem::conflict(format!(
                 "{id} asks for port {port}, where the node's own gateway answers ({})",
                 config.http
@@ -114,19 +114,28 @@ fn meet(a: Option<&str>, b: Option<&str>) -> bool {
     }
 }
 
-/// A port of the machine that no service claims and that can be listened on now.
+/// A port of the machine that no service claims and that can be listened on now, by TCP or by UDP.
 ///
 /// # Errors
 /// When the machine has none left.
-pub(crate) fn free_port(config: &ControlConfig, rows: &[Row], ip: IpAddr) -> Result<u16, Problem> {
+pub(crate) fn free_port(
+    config: &ControlConfig,
+    rows: &[Row],
+    ip: IpAddr,
+    is_udp: bool,
+) -> Result<u16, Problem> {
     for _ in 0..100 {
-        let probe = TcpListener::bind((ip, 0)).and_then(|socket| socket.local_addr());
+        let probe = match is_udp {
+            true => UdpSocket::bind((ip, 0)).and_then(|socket| socket.local_addr()),
+            false => TcpListener::bind((ip, 0)).and_then(|socket| socket.local_addr()),
+        };
         let addr = probe.map_err(|error| {
             Problem::failed(format!("no free port of {ip} could be found: {error}"))
         })?;
+        let free = Socket { addr, is_udp };
         let claimed = rows.iter().any(|row| {
             let mut ports = specs(row).flat_map(|spec| claims(config, &row.service, spec).ports);
-            ports.any(|port| addresses::collide(port, addr))
+            ports.any(|port| port.collides(free))
         });
         if !claimed {
             return Ok(addr.port());
@@ -151,8 +160,8 @@ fn claims(config: &ControlConfig, id: &ServiceId, spec: &ServiceSpec) -> Claims 
     Claims {
         service: id.clone(),
         ports: listeners
-            .map(|l| l.addr)
-            .filter(|addr| addr.port() != 0)
+            .map(|listener| listener.socket())
+            .filter(|socket| socket.addr.port() != 0)
             .collect(),
         hosts: addresses::hosts(id, spec, &config.domain),
         routes: addresses::paths(id, spec)
@@ -181,7 +190,7 @@ fn own_names(new: &Claims, domain: &str) -> Result<(), Problem> {
 
 fn compare(new: &Claims, other: &Claims) -> Result<(), Problem> {
     for port in &new.ports {
-        if let Some(theirs) = other.ports.iter().find(|p| addresses::collide(**p, *port)) {
+        if let Some(theirs) = other.ports.iter().find(|theirs| theirs.collides(*port)) {
             return Err(Problem::conflict(format!(
                 "{} asks for port {port}, which {} has ({theirs})",
                 new.service, other.service

@@ -46,10 +46,12 @@ pub(crate) struct Build {
 
 /// The name of a container's image: where a manifest gives only a build, `<app>-<service>`.
 pub(crate) fn name(app: &AppName, service: &ServiceSpec, container: &ContainerSpec) -> String {
-    if container.image.is_empty() {
-        format!("{app}-{}", service.name)
-    } else {
-        container.image.clone()
+    let is_first = service.containers.first() == Some(container);
+    match () {
+        () if !container.image.is_empty() => container.image.clone(),
+        () if is_first => format!("{app}-{}", service.name),
+        // It was a service of its own, in the network of this one.
+        () => format!("{app}-{}", container.name),
     }
 }
 

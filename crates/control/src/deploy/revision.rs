@@ -4,13 +4,30 @@
 use std::sync::Arc;
 
 use layby_model::engine::RunSpec;
-use layby_model::spec::ServiceSpec;
+use layby_model::options::NetworkMode;
+use layby_model::route::Protocol;
+use layby_model::spec::{ServicePort, ServiceSpec};
 use layby_model::{AppName, ServiceId};
 
 use super::{conflict, current, images};
 use crate::api::types::Problem;
 use crate::reach::Reach;
 use crate::store::{NewRevision, Row};
+
+/// Lets the service's address take datagrams on these ports, as well.
+fn expose_udp(spec: &mut ServiceSpec, ports: &[u16]) {
+    for port in ports {
+        let known = spec.ports.iter();
+        let mut known = known.filter(|known| known.protocol == Protocol::Udp);
+        if known.all(|known| known.port != *port) {
+            spec.ports.push(ServicePort {
+                port: *port,
+                target: *port,
+                protocol: Protocol::Udp,
+            });
+        }
+    }
+}
 
 /// Resolves images to digests, by what their names mean for somebody, the routed port by the image's EXPOSE, and published ports of which any will do.
 pub(crate) async fn resolve(
@@ -35,8 +52,11 @@ pub(crate) async fn resolve(
             problem.hint = reach.hint(name).or(problem.hint);
             problem
         })?;
-        if let (0, None, [port]) = (n, spec.port, &image.config.exposed_ports[..]) {
-            spec.port = Some(*port);
+        if spec.sandbox.network != NetworkMode::None {
+            if let (0, None, [port]) = (n, spec.port, &image.config.exposed_ports[..]) {
+                spec.port = Some(*port);
+            }
+            expose_udp(&mut spec, &image.config.exposed_udp);
         }
         digests.push(image.digest);
     }
@@ -51,12 +71,14 @@ pub(crate) async fn resolve(
         // The port that was picked at the first deploy stays.
         let kept = before.and_then(|before| {
             let mut same = before.published.iter();
-            same.find(|p| p.host == published.host && p.target == published.target)
+            same.find(|p| {
+                (p.host, p.target, p.udp) == (published.host, published.target, published.udp)
+            })
         });
         let ip = published.host.unwrap_or(config.publish_on);
         published.port = match kept {
             Some(kept) => kept.port,
-            None => conflict::free_port(config, rows, ip)?,
+            None => conflict::free_port(config, rows, ip, published.udp)?,
         };
     }
     Ok(NewRevision {

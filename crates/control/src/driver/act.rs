@@ -156,7 +156,7 @@ impl Driver {
                 is_scaled: spec.autoscale.is_some()
                     || has_canary && self.row().target.spec.service.autoscale.is_some(),
             },
-            named: address.map(|address| names::named(&self.id, spec, address, networks)),
+            named: address.and_then(|address| names::named(&self.id, spec, address, networks)),
         };
         self.version = self.plane.tables.set(&self.id, entry);
         if self.listeners_version.is_none() || self.listeners != listeners {

@@ -255,7 +255,7 @@ impl Driver {
             return None; // an older table's failures
         }
         self.port_refused()
-            .map(|(listener, why)| format!("{} cannot be listened on: {why}", listener.addr))
+            .map(|(listener, why)| format!("{} cannot be listened on: {why}", listener.socket()))
     }
 
     /// A port of a rolling target that could not be opened, and why. One that live has not got either is no reason
@@ -268,10 +268,10 @@ impl Driver {
         let live = live.unwrap_or_default();
         let new: Vec<Listener> = of(&row.target.spec.service)
             .into_iter()
-            .filter(|listener| live.iter().all(|l| l.addr != listener.addr))
+            .filter(|listener| live.iter().all(|l| l.socket() != listener.socket()))
             .collect();
         let mut failed = self.failed_listeners.iter();
-        failed.find(|(listener, _)| new.iter().any(|l| l.addr == listener.addr))
+        failed.find(|(listener, _)| new.iter().any(|l| l.socket() == listener.socket()))
     }
 
     /// Whether a gateway that has come to table `confirmed` tried to open the listeners that are wanted. What it did
@@ -316,7 +316,7 @@ impl Driver {
             for listener in addresses::listeners(&self.id, spec, self.plane.config.publish_on) {
                 // Of what is disabled, those where that can be said: who asks by TCP is turned away at once.
                 let speaks = row.enabled || listener.protocol == Protocol::Http;
-                if speaks && listeners.iter().all(|l| l.addr != listener.addr) {
+                if speaks && listeners.iter().all(|l| l.socket() != listener.socket()) {
                     listeners.push(listener);
                 }
             }

@@ -304,6 +304,7 @@ fn view(row: &Row, d: &Desired, o: &Observed, config: &ControlConfig) -> Service
         urls: addresses::urls(&row.service, spec, config),
         virtual_address: config
             .virtual_address(row.address)
+            .filter(|_| spec.sandbox.network.is_own())
             .map(|address| address.to_string()),
         canary: canary::view(row, o),
         crash_loop: is_crash_loop(o, revision.id),

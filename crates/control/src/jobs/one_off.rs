@@ -88,6 +88,7 @@ mod tests {
                     host: None,
                     port: 80,
                     target: 80,
+                    udp: false,
                 }],
                 ..ServiceSpec::new(name)
             },

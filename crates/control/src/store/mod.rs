@@ -11,6 +11,7 @@ mod events;
 pub(crate) mod format;
 mod history;
 mod jobs;
+mod networks;
 #[cfg(test)]
 mod old;
 mod operations;
@@ -39,6 +40,7 @@ pub(crate) use history::Record;
 #[cfg(test)]
 pub(crate) use jobs::AttemptRow;
 pub(crate) use jobs::{Cause, EndRow, JobRow, NewRun, RunRow, Shelf};
+pub(crate) use networks::Network;
 pub(crate) use operations::OperationRow;
 pub(crate) use rows::{Decision, NewRevision, Revision, Row, enabled_after};
 pub(crate) use secrets::{SealedValue, ValueRow};

@@ -17,14 +17,15 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) async fn follow(engine: Weak<Shared>, mut tables: watch::Receiver<Arc<NameTable>>) {
     while tables.changed().await.is_ok() {
         loop {
-            let (names, aliases) = {
+            let (names, aliases, datagrams) = {
                 let table = tables.borrow_and_update();
-                (names(&table), aliases(&table))
+                (names(&table), aliases(&table), table.datagrams.clone())
             };
             let Some(shared) = engine.upgrade() else {
                 return;
             };
             shared.network.set_aliases(aliases).await;
+            shared.network.set_datagrams(datagrams).await;
             let Err(error) = shared.network.set_names(names).await else {
                 // The next names do not wait for it.
                 tokio::spawn(remove_unused(shared));

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use layby_model::options::NetworkMode;
 use layby_model::replica::{ContainerReport, End};
 use layby_model::{ReplicaId, RevisionId, ServiceId};
 use layby_net::NameServers;
@@ -51,6 +52,9 @@ pub(super) struct Record {
     /// Its own name servers.
     #[serde(default)]
     pub(super) name_servers: NameServers,
+    /// Whose network it is in: where it has none of its own, nothing of it is found in the machine's.
+    #[serde(default, skip_serializing_if = "NetworkMode::is_own")]
+    pub(super) network: NetworkMode,
     /// That it ended by itself, and was not started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) ended: Option<HasEnded>,
@@ -92,6 +96,7 @@ impl Record {
             images: Vec::new(),
             volumes: Vec::new(),
             name_servers: NameServers::default(),
+            network: NetworkMode::default(),
             ended: None,
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use layby_model::engine::EngineError;
+use layby_model::options::NetworkMode;
 use layby_model::{ReplicaId, error_chain};
 use layby_runtime::{Bundle, freezer, sandbox};
 
@@ -84,7 +85,11 @@ pub(super) async fn reopen(shared: &Arc<Shared>, found: Vec<Found>) -> Result<()
         .for_each_concurrent(AT_ONCE, |Found { id, record }| {
             let name = id.to_string();
             let address = attached.iter().find(|(of, _)| *of == name);
-            let address = address.map(|(_, address)| *address);
+            let network = record.as_ref().map(|record| record.network);
+            let address = match network.unwrap_or_default() {
+                NetworkMode::Own => address.map(|(_, address)| *address),
+                NetworkMode::None | NetworkMode::Host => Some(Ipv4Addr::LOCALHOST),
+            };
             async move {
                 if let Some(entry) = take_over(shared, id, record, address).await {
                     shared.roster.adopt(id, entry);

@@ -1,7 +1,7 @@
 //! One replica's task: carries out its orders, one after another, until it is gone.
 
-use std::net::IpAddr;
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use layby_model::engine::RunSpec;
 use layby_model::fail::{self, Point};
 use layby_model::replica::Trouble;
 use layby_model::{AppName, ReplicaId, RevisionId, ServiceId, error_chain};
+use layby_net::Attachment;
 use layby_runtime::{ContainerConfig, SandboxSpec, freezer, moving, sandbox};
 
 use super::blocking::blocking;
@@ -227,7 +228,9 @@ fn record(id: ReplicaId, entry: &Entry) -> Record {
     let revision: RevisionId = entry.revision;
     let images = entry.spec.as_ref().map(|spec| spec.images.clone());
     let name_servers = entry.spec.as_deref().map(name_servers);
+    let network = entry.spec.as_ref().map(|spec| spec.service.sandbox.network);
     Record {
+        network: network.unwrap_or_default(),
         generation: entry.generation,
         images: images.unwrap_or_default(),
         volumes: entry.volumes.clone(),
@@ -372,6 +375,9 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
     let name = id.to_string();
     let network = spec.service.networks.key(&app);
     let attached = async {
+        if !spec.service.sandbox.network.is_own() {
+            return Ok(unattached());
+        }
         let attached = shared.network.attach(&name, Some(&network)).await;
         let network = &shared.network;
         network.set_name_servers(&name, name_servers(&spec));
@@ -411,6 +417,15 @@ async fn prepare(shared: &Arc<Shared>, id: ReplicaId) -> Result<(), Trouble> {
     fail::at(Point::AfterSpawn);
     connect(shared, id).await?;
     Ok(())
+}
+
+/// The place of a replica that has no network of its own: its loopback, or the machine's.
+fn unattached() -> Attachment {
+    Attachment {
+        netns: PathBuf::new(),
+        address: Ipv4Addr::LOCALHOST,
+        gateway: Ipv4Addr::LOCALHOST,
+    }
 }
 
 /// Finds and unpacks every container's image, makes what it mounts, and merges its settings; those that run before the others

@@ -1,6 +1,9 @@
 //! What the containers of a replica share: names, name servers, kernel settings, the range of their ids.
 
+use std::fs;
+
 use layby_model::engine::RunSpec;
+use layby_model::options::NetworkMode;
 use layby_model::{AppName, ReplicaId};
 use layby_net::{Attachment, NameServers};
 use layby_runtime::{ContainerConfig, SandboxSpec};
@@ -25,7 +28,13 @@ pub(super) fn sandbox(
         address,
         gateway,
     } = attachment;
-    let hostname = options.hostname.clone().unwrap_or_else(|| id.to_string());
+    let host_network = options.network == NetworkMode::Host;
+    let machine = match host_network {
+        true => Machine::read(),
+        false => Machine::default(),
+    };
+    let hostname = options.hostname.clone().or(machine.hostname);
+    let hostname = hostname.unwrap_or_else(|| id.to_string());
     let mut hosts = vec![(address.to_string(), own_names(app, spec, &hostname))];
     hosts.extend(options.extra_hosts.iter().map(|(name, address)| {
         let address = match address.as_str() {
@@ -34,18 +43,30 @@ pub(super) fn sandbox(
         };
         (address, name.clone())
     }));
-    let dns_options = match options.dns_options.is_empty() {
-        true => vec![WHOLE_NAMES.to_owned()],
-        false => options.dns_options.clone(),
+    let usual = match options.network {
+        NetworkMode::Own => (Vec::new(), Vec::new(), vec![WHOLE_NAMES.to_owned()]),
+        NetworkMode::None => Default::default(),
+        NetworkMode::Host => (machine.dns, machine.search, Vec::new()),
     };
+    let said = |said: &Vec<String>, usual: Vec<String>| match said.is_empty() {
+        true => usual,
+        false => said.clone(),
+    };
+    let dns = match options.network {
+        // Those that the service names are asked by that one.
+        NetworkMode::Own => vec![gateway.to_string()],
+        NetworkMode::None | NetworkMode::Host => said(&options.dns, usual.0),
+    };
+    let dns_search = said(&options.dns_search, usual.1);
+    let dns_options = said(&options.dns_options, usual.2);
     SandboxSpec {
         id: id.to_string(),
         hostname,
         netns,
+        host_network,
         hosts,
-        // Those that the service names are asked by that one.
-        dns: vec![gateway.to_string()],
-        dns_search: options.dns_search.clone(),
+        dns,
+        dns_search,
         dns_options,
         sysctls: options.sysctls.clone(),
         host_pid: options.host_pid,
@@ -85,7 +106,46 @@ fn own_names(app: &AppName, spec: &RunSpec, hostname: &str) -> String {
 fn shifts_ids(spec: &RunSpec) -> bool {
     let options = &spec.service.sandbox;
     let privileged = spec.service.all_containers().any(|c| c.options.privileged);
-    !(privileged || options.host_users || options.host_pid || options.host_ipc)
+    let host_network = options.network == NetworkMode::Host;
+    !(privileged || options.host_users || options.host_pid || options.host_ipc || host_network)
+}
+
+/// What the machine is called, and whom it asks for names.
+#[derive(Debug, Default)]
+struct Machine {
+    hostname: Option<String>,
+    dns: Vec<String>,
+    search: Vec<String>,
+}
+
+impl Machine {
+    /// As it is now; what cannot be read is left out.
+    fn read() -> Self {
+        let hostname = fs::read_to_string("/proc/sys/kernel/hostname").ok();
+        let hostname = hostname.map(|name| name.trim().to_owned());
+        let resolv_conf = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let (dns, search) = resolvers(&resolv_conf);
+        Self {
+            hostname: hostname.filter(|name| !name.is_empty()),
+            dns,
+            search,
+        }
+    }
+}
+
+/// The name servers, and the domains to look short names up in, of a text as `/etc/resolv.conf` (resolv.conf(5)).
+fn resolvers(text: &str) -> (Vec<String>, Vec<String>) {
+    let (mut dns, mut search) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace();
+        match words.next() {
+            Some("nameserver") => dns.extend(words.next().map(str::to_owned)),
+            // The last one counts.
+            Some("search" | "domain") => search = words.map(str::to_owned).collect(),
+            _ => {}
+        }
+    }
+    (dns, search)
 }
 
 #[cfg(test)]
@@ -164,13 +224,34 @@ mod tests {
     }
 
     #[test]
+    fn one_in_the_machines_network_asks_whom_the_machine_asks() {
+        let text = "# made\nsearch old\nnameserver 9.9.9.9\nnameserver 1.1.1.1 # two\nsearch a b\n";
+        let (dns, search) = resolvers(text);
+        assert_eq!(
+            (dns, search),
+            (
+                vec!["9.9.9.9".into(), "1.1.1.1".into()],
+                vec!["a".into(), "b".into()]
+            )
+        );
+        let mut host = spec();
+        host.service.sandbox.network = NetworkMode::Host;
+        assert!(made(&host).host_network && made(&host).dns_options.is_empty());
+        let mut none = spec();
+        none.service.sandbox.network = NetworkMode::None;
+        assert!(!made(&none).host_network && made(&none).dns.is_empty());
+    }
+
+    #[test]
     fn an_app_has_ids_of_its_own_unless_it_shares_the_machines() {
         assert_eq!(made(&spec()).id_map, Some(IDS));
         let mut privileged = spec();
         privileged.service.containers[0].options.privileged = true;
         let mut host = spec();
         host.service.sandbox.host_users = true;
-        for spec in [privileged, host] {
+        let mut network = spec();
+        network.service.sandbox.network = NetworkMode::Host;
+        for spec in [privileged, host, network] {
             assert_eq!(made(&spec).id_map, None);
         }
     }

@@ -13,9 +13,9 @@ use crate::tree::{Node, Place, Value, cut};
 /// Another service, as a service names it.
 #[derive(Debug)]
 pub(crate) struct Need {
-    service: String,
-    place: Place,
-    condition: Condition,
+    pub(crate) service: String,
+    pub(crate) place: Place,
+    pub(crate) condition: Condition,
     required: bool,
     restart: bool,
     /// It only links to it, and what is wrong with that is said there.

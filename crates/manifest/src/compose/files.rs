@@ -11,6 +11,7 @@ use layby_model::secret::{
 
 use crate::compose::project::Project;
 use crate::compose::tmpfs;
+use crate::compose::volumes::external;
 use crate::draft::Placed;
 use crate::fields::{Fields, parsed};
 use crate::mount::target;
@@ -69,7 +70,8 @@ fn source(mut fields: Fields, key: &str, place: &Place, report: &mut Report) -> 
         .filter(|name| !name.is_empty());
     let content = fields.text("content", report);
     let name = fields.text("name", report);
-    let is_external = fields.flag("external", report).unwrap_or(false);
+    let external = external(&mut fields, report);
+    let is_external = external.is_some();
     let is_driven = fields.has("driver");
     fields.refuse(&[("driver", "name a \"file\"")], report);
     fields.accept(&["labels"]);
@@ -77,7 +79,8 @@ fn source(mut fields: Fields, key: &str, place: &Place, report: &mut Report) -> 
     fields.accept_extensions();
     let what = fields.what.clone();
     fields.finish(report);
-    let name = name.unwrap_or_else(|| key.to_owned());
+    let older = external.and_then(|external| external.name);
+    let name = name.or(older).unwrap_or_else(|| key.to_owned());
     if !is_value_name(&name) {
         let message = format!(
             "{what} cannot be called {:?}: use up to 253 letters, digits, '_', '.' and '-', not beginning with a point",

@@ -39,6 +39,7 @@ mod mounts;
 pub(crate) mod normal;
 mod options;
 mod pairs;
+mod pods;
 mod profiles;
 mod project;
 mod relocate;
@@ -88,8 +89,9 @@ pub(crate) fn read(
     let networks = networks::declared(&mut top, report);
     top.refuse(&REFUSED, report);
     let mut members = services(&mut top, &project, report);
-    depends::join(&mut members, report);
     volumes_from::join(&mut members, report);
+    pods::join(&mut members, report);
+    depends::join(&mut members, report);
     top.finish(report);
     let (values, named_files) = files::values(&project, report);
     AppDraft {

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use layby_model::names::ServiceName;
-use layby_model::network::{MAX_NAMES_LEN, Networks};
+use layby_model::network::{MAX_NAMES_LEN, Networks, SHARED};
+use layby_model::options::NetworkMode;
 
 use crate::compose::depends::Need;
+use crate::compose::volumes::external;
 use crate::compose::volumes_from;
 use crate::draft::{Draft, Placed, not_a_label};
 use crate::fields::{Fields, parsed};
@@ -21,15 +23,42 @@ pub(crate) const MAX_SETS: usize = 40;
 #[derive(Debug, Default)]
 pub(crate) struct Declared {
     internal: bool,
-    /// Where it is said to be there already, if it is: that matters once a service is in it.
-    external: Option<Place>,
+    /// The name of the node's network that it stands for (`external`).
+    external: Option<String>,
 }
 
 /// The networks that a service is in, and what else it is called there.
 #[derive(Debug, Default)]
 pub(crate) struct Joined {
     names: BTreeMap<String, Place>,
-    aliases: Vec<Placed<String>>,
+    /// Each with the network where it is called so.
+    aliases: Vec<(String, Placed<String>)>,
+    pub(crate) mode: Mode,
+}
+
+/// Whose network a service is in (`network_mode`).
+#[derive(Debug, Default)]
+pub(crate) enum Mode {
+    /// Those that it names.
+    #[default]
+    Own,
+    /// None.
+    None,
+    /// The machine's.
+    Host,
+    /// That of another service of the file.
+    Service(Placed<String>),
+}
+
+impl Mode {
+    /// What its replicas have: those of one in the network of another are that one's.
+    pub(crate) fn of_sandbox(&self) -> NetworkMode {
+        match self {
+            Self::Own | Self::Service(_) => NetworkMode::Own,
+            Self::None => NetworkMode::None,
+            Self::Host => NetworkMode::Host,
+        }
+    }
 }
 
 /// Takes `networks` off the top of a Compose file.
@@ -48,23 +77,37 @@ pub(crate) fn declared(top: &mut Fields, report: &mut Report) -> BTreeMap<String
             report.error(&entry.place, message);
         }
         let fields = Fields::open(entry.value, what, report);
-        let network = fields.map(|fields| network(fields, report));
+        let network = fields.map(|fields| network(&entry.key, fields, report));
         declared.insert(entry.key, network.unwrap_or_default());
     }
     declared
 }
 
 /// Reads a network.
-fn network(mut network: Fields, report: &mut Report) -> Declared {
-    let external = network.entry("external");
-    let external = external.filter(|entry| entry.value.scalar() != Some("false"));
+fn network(key: &str, mut network: Fields, report: &mut Report) -> Declared {
     let internal = network.flag("internal", report).unwrap_or(false);
+    let what = network.what.clone();
     network.parsed("driver", report, |text| match text {
         "" | "bridge" | "default" => Ok(()),
         _ => Err("bridge (no other driver is supported)".to_owned()),
     });
-    // What it is called, and who else may join, changes nothing for its services.
-    network.accept(&["attachable", "labels", "name"]);
+    let name = network.placed("name", report);
+    let external = external(&mut network, report);
+    let external = external.map(|older| {
+        let name = older.name.or(name.map(|name| name.value));
+        name.unwrap_or_else(|| key.to_owned())
+    });
+    if let Some(name) = &external
+        && !Networks::is_name(name)
+    {
+        let message = format!(
+            "{what} stands for {:?}, which no network is called",
+            cut(name)
+        );
+        report.error(&network.place, message);
+    }
+    // Who else may join changes nothing for its services.
+    network.accept(&["attachable", "labels"]);
     network.accept_extensions();
     accept_if(&mut network, "enable_ipv4", "true");
     accept_if(&mut network, "enable_ipv6", "false");
@@ -73,10 +116,7 @@ fn network(mut network: Fields, report: &mut Report) -> Declared {
         report,
     );
     network.finish(report);
-    Declared {
-        internal,
-        external: external.map(|entry| entry.place),
-    }
+    Declared { internal, external }
 }
 
 /// Takes a key off whose value is what holds anyway.
@@ -90,19 +130,22 @@ fn accept_if(fields: &mut Fields, key: &'static str, value: &str) {
 
 /// Takes `networks` and `network_mode` off a service.
 pub(crate) fn joined(service: &mut Fields, report: &mut Report) -> Joined {
-    let mut joined = Joined::default();
-    service.parsed("network_mode", report, |text| match text {
-        "" | "bridge" | "default" => Ok(()),
-        "none" => Err("left out (a service without a network is not supported yet)".to_owned()),
-        "host" => {
-            Err("left out (the machine's own network is not supported; publish ports)".to_owned())
-        }
-        _ => Err("left out (no other network can be joined)".to_owned()),
-    });
+    let mut joined = Joined {
+        mode: mode(service, report),
+        ..Joined::default()
+    };
     let name = service.name("networks");
     let Some(node) = service.take("networks") else {
         return joined;
     };
+    if !matches!(joined.mode, Mode::Own) {
+        let message = format!(
+            "{name} and {} exclude each other: leave one of them out",
+            service.name("network_mode")
+        );
+        report.error(&node.place, message);
+        return joined;
+    }
     match node.value {
         Value::List(items) => {
             let item_name = format!("an item of {name}");
@@ -115,7 +158,9 @@ pub(crate) fn joined(service: &mut Fields, report: &mut Report) -> Joined {
             for entry in entries {
                 let key = entry.key.clone();
                 let place = entry.place.clone();
-                joined.aliases.extend(membership(entry, &name, report));
+                let aliases = membership(entry, &name, report).into_iter();
+                let aliases = aliases.map(|alias| (key.clone(), alias));
+                joined.aliases.extend(aliases);
                 joined.names.insert(key, place);
             }
         }
@@ -128,6 +173,33 @@ pub(crate) fn joined(service: &mut Fields, report: &mut Report) -> Joined {
     joined
 }
 
+/// Takes `network_mode` off a service.
+fn mode(service: &mut Fields, report: &mut Report) -> Mode {
+    let place = service.place_of("network_mode");
+    let word = service.parsed("network_mode", report, |text| match text {
+        "" | "bridge" | "default" | "none" | "host" => Ok(text.to_owned()),
+        _ if text.starts_with("service:") => Ok(text.to_owned()),
+        _ if text.starts_with("container:") => {
+            Err("service:NAME, of this file (containers of others are not joined)".to_owned())
+        }
+        _ => Err(
+            "none, host, service:NAME, or left out (a network is named in \"networks\")".to_owned(),
+        ),
+    });
+    match (word.as_deref(), place) {
+        (Some("none"), _) => Mode::None,
+        (Some("host"), _) => Mode::Host,
+        (Some(word), Some(place)) => match word.strip_prefix("service:") {
+            Some(name) => Mode::Service(Placed {
+                value: name.to_owned(),
+                place,
+            }),
+            None => Mode::Own,
+        },
+        (_, None) | (None, _) => Mode::Own,
+    }
+}
+
 /// How a service is in one network: hands out its aliases.
 fn membership(entry: Entry, name: &str, report: &mut Report) -> Vec<Placed<String>> {
     let what = format!("{:?} of {name}", cut(&entry.key));
@@ -135,7 +207,12 @@ fn membership(entry: Entry, name: &str, report: &mut Report) -> Vec<Placed<Strin
         return Vec::new();
     };
     let aliases = fields.text_or_texts("aliases", report).unwrap_or_default();
-    for key in ["ipv4_address", "ipv6_address", "link_local_ips"] {
+    for key in [
+        "ipv4_address",
+        "ipv6_address",
+        "link_local_ips",
+        "mac_address",
+    ] {
         if let Some(entry) = fields.entry(key) {
             let message = format!(
                 "{} is ignored: who is to reach the service asks for it by its name",
@@ -145,13 +222,7 @@ fn membership(entry: Entry, name: &str, report: &mut Report) -> Vec<Placed<Strin
         }
     }
     fields.unsupported(
-        &[
-            "driver_opts",
-            "gw_priority",
-            "interface_name",
-            "mac_address",
-            "priority",
-        ],
+        &["driver_opts", "gw_priority", "interface_name", "priority"],
         report,
     );
     fields.accept_extensions();
@@ -211,10 +282,17 @@ pub(crate) fn join(
     mut members: Vec<Member>,
     report: &mut Report,
 ) -> Vec<Draft> {
+    let everywhere = everywhere(declared, &members);
     apart(declared, &mut members, report);
     for member in &mut members {
-        for alias in std::mem::take(&mut member.joined.aliases) {
-            add_alias(&mut member.draft, &alias.value, &alias.place, report);
+        for (network, alias) in std::mem::take(&mut member.joined.aliases) {
+            match everywhere.contains(&network) {
+                true => add_alias(&mut member.draft, &alias.value, &alias.place, report),
+                false => {
+                    let network = known_as(declared, &network);
+                    add_name(&mut member.draft, network, &alias, report);
+                }
+            }
         }
     }
     let links: Vec<Link> = members
@@ -249,6 +327,38 @@ pub(crate) fn join(
     members.into_iter().map(|member| member.draft).collect()
 }
 
+/// What a network of the file is called in the model.
+fn known_as(declared: &BTreeMap<String, Declared>, name: &str) -> String {
+    let external = declared.get(name).and_then(|one| one.external.as_ref());
+    external.map_or_else(|| name.to_owned(), |external| format!("{SHARED}{external}"))
+}
+
+/// The networks of the app that all of its services are in: whoever has a name there has it for the whole app.
+fn everywhere(declared: &BTreeMap<String, Declared>, members: &[Member]) -> BTreeSet<String> {
+    let mut sets = members.iter().map(|member| {
+        let names: BTreeSet<String> = member.joined.names.keys().cloned().collect();
+        match names.is_empty() && matches!(member.joined.mode, Mode::Own) {
+            true => BTreeSet::from([DEFAULT.to_owned()]),
+            false => names,
+        }
+    });
+    let first = sets.next().unwrap_or_default();
+    let mut common = sets.fold(first, |common, set| &common & &set);
+    common.retain(|name| declared.get(name).is_none_or(|one| one.external.is_none()));
+    common
+}
+
+/// Gives a service a name that those in one network find, and nobody else.
+fn add_name(draft: &mut Draft, network: String, alias: &Placed<String>, report: &mut Report) {
+    let Some(name) = inner_name(&alias.value) else {
+        return report.error(&alias.place, not_a_label("further", &alias.value));
+    };
+    let names = draft.spec.network_names.entry(network).or_default();
+    if !names.contains(&name) {
+        names.push(name);
+    }
+}
+
 /// Gives services the names of their containers, where these can be host names and are nobody else's.
 fn container_names(members: &mut [Member], report: &mut Report) {
     let mut taken: BTreeSet<String> = members
@@ -273,6 +383,14 @@ fn container_names(members: &mut [Member], report: &mut Report) {
             continue;
         }
         let free = name.filter(|name| taken.insert(name.clone()));
+        if let Some(name) = &free {
+            // Other apps that it shares a network with find it so, too.
+            let shared: Vec<String> = spec.networks.shared().map(str::to_owned).collect();
+            for network in shared {
+                let names = spec.network_names.entry(network).or_default();
+                names.push(name.clone());
+            }
+        }
         match free.map(|name| (ServiceName::new(&name), name)) {
             Some((Ok(label), _)) => {
                 spec.aliases.push(label);
@@ -325,7 +443,8 @@ pub(crate) fn inner_name(text: &str) -> Option<String> {
 /// Puts the services into their networks. Where all are in the same ones, nothing is to be kept apart.
 fn apart(declared: &BTreeMap<String, Declared>, members: &mut [Member], report: &mut Report) {
     let mut sets: BTreeSet<BTreeSet<String>> = BTreeSet::new();
-    for member in members.iter_mut() {
+    let own = |member: &&mut Member| matches!(member.joined.mode, Mode::Own);
+    for member in members.iter_mut().filter(own) {
         for (name, place) in &member.joined.names {
             if name != DEFAULT && !declared.contains_key(name) {
                 let message = format!(
@@ -341,16 +460,9 @@ fn apart(declared: &BTreeMap<String, Declared>, members: &mut [Member], report: 
         if names.is_empty() {
             names.insert(DEFAULT.to_owned());
         }
-        for (name, place) in names.iter().filter_map(|name| {
-            let declared = declared.get(name)?;
-            Some((name, declared.external.as_ref()?))
-        }) {
-            let message = format!(
-                "\"external\" in the network {:?} is not supported yet: the services would not reach what else is in it",
-                cut(name)
-            );
-            report.error(place, message);
-        }
+        let is_internal = |name: &String| declared.get(name).is_some_and(|one| one.internal);
+        let internal = names.iter().all(is_internal);
+        let names: BTreeSet<String> = names.iter().map(|name| known_as(declared, name)).collect();
         let length: usize = names.iter().map(|name| name.len() + 1).sum();
         if length > MAX_NAMES_LEN {
             let message = format!(
@@ -367,11 +479,7 @@ fn apart(declared: &BTreeMap<String, Declared>, members: &mut [Member], report: 
             report.error(&place, message);
             return;
         }
-        let is_internal = |name: &String| declared.get(name).is_some_and(|one| one.internal);
-        let networks = Networks {
-            internal: names.iter().all(is_internal),
-            names,
-        };
+        let networks = Networks { internal, names };
         // Named or not it is one network: that others get further ones is no change of this service.
         member.draft.spec.networks = match networks.is_usual() {
             true => Networks::default(),
@@ -379,9 +487,10 @@ fn apart(declared: &BTreeMap<String, Declared>, members: &mut [Member], report: 
         };
     }
     let is_one = sets.len() == 1
-        && members
-            .iter()
-            .all(|member| !member.draft.spec.networks.internal);
+        && members.iter().all(|member| {
+            let networks = &member.draft.spec.networks;
+            !networks.internal && networks.shared().next().is_none()
+        });
     if is_one {
         for member in members {
             member.draft.spec.networks = Networks::default();

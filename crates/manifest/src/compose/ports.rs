@@ -54,20 +54,36 @@ pub(crate) fn published(service: &mut Fields, report: &mut Report) -> Published 
     published
 }
 
-/// Reads `expose`: ports, ranges of them, or `PORT/tcp`.
-pub(crate) fn exposed(service: &mut Fields, report: &mut Report) -> Vec<u16> {
+/// The ports that a service says it listens on.
+#[derive(Debug, Default)]
+pub(crate) struct Exposed {
+    pub(crate) tcp: Vec<u16>,
+    pub(crate) udp: Vec<u16>,
+}
+
+/// Reads `expose`: ports or ranges of them, of TCP or with `/udp`.
+pub(crate) fn exposed(service: &mut Fields, report: &mut Report) -> Exposed {
     let name = format!("an item of {}", service.name("expose"));
-    let mut ports = Vec::new();
+    let mut exposed = Exposed::default();
     for item in items(service, "expose", report) {
-        let range = parsed(&item, &name, report, |text| range(without_protocol(text)?));
-        ports.extend(range.into_iter().flatten());
-        if ports.len() > MAX_PORTS {
+        let read = parsed(&item, &name, report, |text| {
+            let (text, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+            Ok((range(text)?, is_udp(protocol)?))
+        });
+        let Some((range, is_udp)) = read else {
+            continue;
+        };
+        match is_udp {
+            true => exposed.udp.extend(range),
+            false => exposed.tcp.extend(range),
+        }
+        if exposed.tcp.len() + exposed.udp.len() > MAX_PORTS {
             let message = format!("{} has more than {MAX_PORTS} ports", service.name("expose"));
             report.error(&item.place, message);
             break;
         }
     }
-    ports
+    exposed
 }
 
 /// The items of a list of ports, as many as there may be.
@@ -143,13 +159,16 @@ struct Port {
 /// The short syntax.
 fn short(text: &str) -> Result<Vec<Port>, String> {
     let read = |written: Written| {
-        if written.protocol != "tcp" {
-            return Err("TCP (only TCP is supported)".to_owned());
-        }
+        let udp = is_udp(&written.protocol)?;
         let (port, range) = published_port(written.published.as_deref().unwrap_or_default())?;
         let host = written.host.as_deref().map(address).transpose()?;
         let target = written.target;
-        let port = PublishedPort { host, port, target };
+        let port = PublishedPort {
+            host,
+            port,
+            target,
+            udp,
+        };
         Ok(Port { port, range })
     };
     written(text)?.into_iter().map(read).collect()
@@ -181,12 +200,9 @@ fn long(
         warn_of_range(&fields.name("published"), &range, &place, report);
     }
     let host = fields.parsed("host_ip", report, address);
-    fields.parsed("protocol", report, |text| match text {
-        "tcp" => Ok(()),
-        _ => Err("tcp (only TCP is supported)".to_owned()),
-    });
+    let udp = fields.parsed("protocol", report, is_udp).unwrap_or(false);
     let is_http = app_protocol(&mut fields, "app_protocol", report);
-    http.extend(target.filter(|_| is_http));
+    http.extend(target.filter(|_| is_http && !udp));
     fields.accept(&["mode", "name"]);
     fields.accept_extensions();
     fields.finish(report);
@@ -194,6 +210,7 @@ fn long(
         host,
         port,
         target: target?,
+        udp,
     })
 }
 
@@ -219,12 +236,12 @@ pub(crate) fn app_protocol(fields: &mut Fields, key: &'static str, report: &mut 
     }
 }
 
-/// Takes `/tcp` off.
-fn without_protocol(text: &str) -> Result<&str, String> {
-    match text.split_once('/') {
-        None => Ok(text),
-        Some((port, "tcp")) => Ok(port),
-        Some(_) => Err("TCP (only TCP is supported)".to_owned()),
+/// Whether a protocol is UDP; else it is TCP.
+fn is_udp(protocol: &str) -> Result<bool, String> {
+    match protocol {
+        "tcp" => Ok(false),
+        "udp" => Ok(true),
+        _ => Err("of tcp or udp (no other protocol is supported)".to_owned()),
     }
 }
 
@@ -312,8 +329,16 @@ mod tests {
         ];
         for (text, (host, port, target)) in cases {
             let host = host.map(|host: &str| host.parse().unwrap());
-            let port = PublishedPort { host, port, target };
-            assert_eq!(short(text), Ok(vec![Port { port, range: None }]), "{text}");
+            for (udp, text) in [(false, text.to_owned()), (true, format!("{text}/udp"))] {
+                let port = PublishedPort {
+                    host,
+                    port,
+                    target,
+                    udp,
+                };
+                let text = text.replace("/tcp/udp", "/udp");
+                assert_eq!(short(&text), Ok(vec![Port { port, range: None }]), "{text}");
+            }
         }
         for bad in [
             "",
@@ -321,7 +346,8 @@ mod tests {
             "80:",
             "80:0",
             "a:80",
-            "80:80/udp",
+            "80:80/sctp",
+            "80:80/icmp",
             "1-2:1-3",
             "80:1-2",
             "2-1:2-1",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use layby_model::options::SandboxOptions;
+use layby_model::options::{NetworkMode, SandboxOptions};
 
 use crate::compose::pairs;
 use crate::fields::{Expected, Fields, one_or_more};
@@ -11,9 +11,14 @@ use crate::report::Report;
 use crate::sysctl::sysctl;
 use crate::tree::{Node, Place, Value, cut};
 
-/// Takes the options of the sandbox off a service.
-pub(crate) fn read(service: &mut Fields, report: &mut Report) -> SandboxOptions {
+/// Takes the options of the sandbox off a service, which is in this network.
+pub(crate) fn read(
+    service: &mut Fields,
+    network: NetworkMode,
+    report: &mut Report,
+) -> SandboxOptions {
     let sandbox = SandboxOptions {
+        network,
         hostname: service.parsed("hostname", report, own_hostname),
         extra_hosts: extra_hosts(service, report),
         dns: texts(service, "dns", report, address),

@@ -99,8 +99,9 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
             published
                 .all
                 .iter()
+                .filter(|port| !port.value.udp)
                 .map(|port| port.value.target)
-                .chain(exposed),
+                .chain(exposed.tcp),
         ),
         readiness: healthcheck.readiness,
         liveness: None,
@@ -116,12 +117,12 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         options,
         ..ContainerSpec::new(name.as_ref().map_or("", ServiceName::as_str), &image)
     };
-    let sandbox = sandbox::read(&mut service, report);
+    let joined = networks::joined(&mut service, report);
+    let sandbox = sandbox::read(&mut service, joined.mode.of_sandbox(), report);
     if let Some(added) = capabilities {
         let all = std::slice::from_ref(&container);
         capability::warn_in_vain(&container, &added, all, &sandbox, report);
     }
-    let joined = networks::joined(&mut service, report);
     let links = networks::links(&mut service, report);
     let mut needs = depends::read(&mut service, report);
     let linked = links.iter();
@@ -139,7 +140,10 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
             .chain(layby.http.iter().copied())
             .chain(published.http),
     );
-    let exposed = container.ports.first().or(http.first()).copied();
+    let first = container.ports.first().or(http.first()).copied();
+    let udp = unique(exposed.udp.into_iter()).into_iter();
+    let udp = udp.map(|port| declared(port, Protocol::Udp));
+    let http = http.into_iter().map(|port| declared(port, Protocol::Http));
     let (published, published_at) = published
         .all
         .into_iter()
@@ -148,11 +152,11 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
     let mut spec = ServiceSpec {
         containers: vec![container],
         replicas,
-        port: layby.port.or(exposed),
+        port: layby.port.or(first),
         published,
         sleep: layby.sleep,
         restart: restart.unwrap_or_default(),
-        ports: http.into_iter().map(http_port).collect(),
+        ports: http.chain(udp).collect(),
         deploy_on_push: layby.deploy_on_push,
         retries: layby.retries,
         progress_deadline_ms: layby.progress_deadline_ms,
@@ -220,12 +224,12 @@ fn called(key: &str, place: &Place, report: &mut Report) -> (Option<ServiceName>
     }
 }
 
-/// A port of the virtual address that speaks HTTP, as the port in the replicas that it leads to.
-fn http_port(port: u16) -> ServicePort {
+/// A port of the virtual address of which is known what is spoken there, as on the port in the replicas that it leads to.
+fn declared(port: u16, protocol: Protocol) -> ServicePort {
     ServicePort {
         port,
         target: port,
-        protocol: Protocol::Http,
+        protocol,
     }
 }
 

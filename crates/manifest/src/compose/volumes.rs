@@ -98,12 +98,14 @@ fn checked(name: &str, place: &Place, report: &mut Report) -> Option<String> {
     }
 }
 
-struct External {
-    /// The older form, `external: {name: ...}`.
-    name: Option<String>,
+/// Something that is there already, and is not the manifest's.
+pub(crate) struct External {
+    /// Its name in the older form, `external: {name: ...}`.
+    pub(crate) name: Option<String>,
 }
 
-fn external(volume: &mut Fields, report: &mut Report) -> Option<External> {
+/// Takes `external` off a volume, a network or the like; `None`: it is the manifest's own.
+pub(crate) fn external(volume: &mut Fields, report: &mut Report) -> Option<External> {
     let place = volume.place_of("external")?;
     let node = volume.take("external")?;
     if let Value::Map(_) = node.value {

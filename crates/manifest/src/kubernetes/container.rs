@@ -26,6 +26,8 @@ const REFUSED: [(&str, &str); 1] = [("volumeDevices", "data written there would 
 pub(crate) struct Container {
     pub(crate) spec: ContainerSpec,
     pub(crate) named_ports: BTreeMap<String, u16>,
+    /// UDP ports that it says it listens on.
+    pub(crate) udp: Vec<u16>,
     pub(crate) mounts: Vec<VolumeMount>,
     pub(crate) capabilities: Option<Added>,
     pub(crate) limited: Option<Limited>,
@@ -83,7 +85,11 @@ pub(crate) fn read(
     if !has_image {
         report.error(&place, format!("{} has no \"image\"", fields.what));
     }
-    let (ports, named_ports) = ports(&mut fields, report);
+    let Ports {
+        tcp: ports,
+        udp,
+        named: named_ports,
+    } = ports(&mut fields, report);
     let (run_as, mut options, capabilities) =
         security::container(&mut fields, &common.security, report);
     let Said {
@@ -135,6 +141,7 @@ pub(crate) fn read(
     Some(Container {
         spec,
         named_ports,
+        udp,
         mounts,
         capabilities,
         limited,
@@ -219,10 +226,18 @@ fn stdin(container: &mut Fields, tty: bool, report: &mut Report) {
     }
 }
 
+/// What a container says it listens on.
+#[derive(Debug, Default)]
+struct Ports {
+    tcp: Vec<u16>,
+    udp: Vec<u16>,
+    named: BTreeMap<String, u16>,
+}
+
 /// `ports`: they say what is listened on, and give it names.
-fn ports(container: &mut Fields, report: &mut Report) -> (Vec<u16>, BTreeMap<String, u16>) {
+fn ports(container: &mut Fields, report: &mut Report) -> Ports {
     let what = format!("a port of {}", container.what);
-    let (mut ports, mut named) = (Vec::new(), BTreeMap::new());
+    let mut read = Ports::default();
     for item in container.list("ports", report).unwrap_or_default() {
         let Some(mut fields) = Fields::open(item, what.as_str(), report) else {
             continue;
@@ -247,22 +262,26 @@ fn ports(container: &mut Fields, report: &mut Report) -> (Vec<u16>, BTreeMap<Str
         );
         fields.accept(&["hostIP"]);
         fields.finish(report);
-        if let Some(entry) = protocol
-            && entry.value.scalar() != Some("TCP")
-        {
-            let message = format!(
-                "{what} is ignored: only TCP is supported, not {}",
-                entry.value.shown()
-            );
-            report.warn(&entry.place, message);
-            continue;
-        }
+        let ports = match protocol.as_ref().map(|entry| entry.value.scalar()) {
+            None | Some(Some("TCP")) => &mut read.tcp,
+            Some(Some("UDP")) => &mut read.udp,
+            Some(_) => {
+                if let Some(entry) = protocol {
+                    let message = format!(
+                        "{what} is ignored: only TCP and UDP are supported, not {}",
+                        entry.value.shown()
+                    );
+                    report.warn(&entry.place, message);
+                }
+                continue;
+            }
+        };
         let Some(port) = port else { continue };
         if !ports.contains(&port) {
             ports.push(port);
         }
         if let Some(name) = name
-            && named.insert(name.clone(), port).is_some()
+            && read.named.insert(name.clone(), port).is_some()
         {
             report.error(
                 &place,
@@ -270,5 +289,5 @@ fn ports(container: &mut Fields, report: &mut Report) -> (Vec<u16>, BTreeMap<Str
             );
         }
     }
-    (ports, named)
+    read
 }

@@ -115,6 +115,7 @@ pub(crate) fn join(parts: Parts, app: Option<&AppName>, report: &mut Report) -> 
         };
         draft.spec.port = deployment.settings.port.or(routed).or_else(exposed);
         declare_http(&mut draft.spec, deployment.settings.port);
+        declare_udp(&mut draft.spec, &deployment.pod.udp);
         for container in draft.spec.all_containers_mut() {
             claim::resolve(&mut container.mounts, &claims, app);
         }
@@ -345,18 +346,17 @@ fn lead(
                 }
             },
         };
-        targets.push((port.port, port.name.clone(), target));
-        let protocol = if port.http {
-            Protocol::Http
-        } else {
-            Protocol::Tcp
-        };
-        lead_port(draft, port.port, target, protocol, &port.place, report);
+        let udp = port.protocol == Protocol::Udp;
+        if !udp {
+            targets.push((port.port, port.name.clone(), target));
+        }
+        lead_port(draft, port.port, target, port.protocol, &port.place, report);
         if let Some(node_port) = port.node_port.filter(|_| is_first) {
             draft.spec.published.push(PublishedPort {
                 host: None,
                 port: node_port,
                 target,
+                udp,
             });
             draft.published_at.push(port.node_port_place.clone());
         }
@@ -433,7 +433,10 @@ fn lead_port(
     report: &mut Report,
 ) {
     let ports = &mut draft.spec.ports;
-    match ports.iter_mut().find(|known| known.port == port) {
+    let is_udp = |protocol: Protocol| protocol == Protocol::Udp;
+    let same =
+        |known: &&mut ServicePort| known.port == port && is_udp(known.protocol) == is_udp(protocol);
+    match ports.iter_mut().find(same) {
         Some(known) if known.target != target => {
             let message = format!(
                 "port {port} leads to port {target} of service {:?}, and to its port {} by another Service: all of its names have one address",
@@ -479,13 +482,15 @@ fn declare_http(service: &mut ServiceSpec, named: Option<u16>) {
         | ProbeAction::Exec { .. } => None,
     });
     let http: BTreeSet<u16> = asked.chain(named).collect();
-    for port in &mut service.ports {
+    let of_tcp = |port: &&mut ServicePort| port.protocol != Protocol::Udp;
+    for port in service.ports.iter_mut().filter(of_tcp) {
         if http.contains(&port.target) {
             port.protocol = Protocol::Http;
         }
     }
     for port in http {
-        if service.ports.iter().all(|known| known.port != port) {
+        let mut known = service.ports.iter();
+        if known.all(|known| known.port != port || known.protocol == Protocol::Udp) {
             service.ports.push(ServicePort {
                 port,
                 target: port,
@@ -495,5 +500,20 @@ fn declare_http(service: &mut ServiceSpec, named: Option<u16>) {
     }
     service
         .ports
-        .retain(|port| port.port != port.target || port.protocol == Protocol::Http);
+        .retain(|port| port.port != port.target || port.protocol != Protocol::Tcp);
+}
+
+/// Lets the service's address take datagrams on the ports of its containers, where no Service leads them elsewhere.
+fn declare_udp(service: &mut ServiceSpec, ports: &[u16]) {
+    for port in ports {
+        let known = service.ports.iter();
+        let mut known = known.filter(|known| known.protocol == Protocol::Udp);
+        if known.all(|known| known.port != *port) {
+            service.ports.push(ServicePort {
+                port: *port,
+                target: *port,
+                protocol: Protocol::Udp,
+            });
+        }
+    }
 }

@@ -70,6 +70,8 @@ pub(crate) struct Pod {
     /// Where the limits of the first one stand.
     pub(crate) limited: Option<Limited>,
     pub(crate) named_ports: BTreeMap<String, u16>,
+    /// UDP ports that its containers say they listen on.
+    pub(crate) udp: Vec<u16>,
     pub(crate) sandbox: SandboxOptions,
     /// The PersistentVolumeClaims that its volumes name.
     pub(crate) claims: Vec<Placed<String>>,
@@ -231,6 +233,7 @@ impl Gathered {
         let Container {
             mut spec,
             named_ports,
+            udp,
             mounts,
             capabilities,
             limited,
@@ -253,6 +256,7 @@ impl Gathered {
         }
         pod.containers.push(spec);
         self.mounts.push(mounts);
+        pod.udp.extend(udp);
         for (name, port) in named_ports {
             pod.named_ports.entry(name).or_insert(port);
         }

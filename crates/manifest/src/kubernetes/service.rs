@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use layby_model::route::Protocol;
+
 use crate::compose::ports::app_protocol;
 use crate::draft::Placed;
 use crate::fields::{Fields, parsed, port};
@@ -32,8 +34,8 @@ pub(crate) struct ServicePort {
     /// What it is called.
     pub(crate) name: Option<String>,
     pub(crate) target: Target,
-    /// It is said to speak HTTP.
-    pub(crate) http: bool,
+    /// What is said to be spoken there.
+    pub(crate) protocol: Protocol,
     /// The port of the machine, if it has one; 0: any free one.
     pub(crate) node_port: Option<u16>,
     /// Where the node port stands.
@@ -123,6 +125,15 @@ pub(crate) fn read(
     (Some(service), namespace)
 }
 
+/// Whether a protocol is UDP; else it is TCP.
+pub(crate) fn is_udp(text: &str) -> Result<bool, String> {
+    match text {
+        "TCP" => Ok(false),
+        "UDP" => Ok(true),
+        _ => Err("TCP or UDP (no other protocol is supported)".to_owned()),
+    }
+}
+
 fn service_type(spec: &mut Fields, report: &mut Report) -> Type {
     let name = spec.name("type");
     let Some(entry) = spec.entry("type") else {
@@ -189,10 +200,7 @@ fn service_port(node: Node, what: &str, kind: Type, report: &mut Report) -> Opti
             Ok(Target::Name(text.to_owned()))
         }
     });
-    fields.parsed("protocol", report, |text| match text {
-        "TCP" => Ok(()),
-        _ => Err("TCP (only TCP is supported)".to_owned()),
-    });
+    let is_udp = fields.parsed("protocol", report, is_udp).unwrap_or(false);
     let mut node_port_place = place.clone();
     let mut node_port = None;
     if let Some(entry) = fields.entry("nodePort") {
@@ -219,7 +227,11 @@ fn service_port(node: Node, what: &str, kind: Type, report: &mut Report) -> Opti
         port: number,
         name,
         target: target.unwrap_or(Target::Number(number)),
-        http,
+        protocol: match (is_udp, http) {
+            (true, _) => Protocol::Udp,
+            (false, true) => Protocol::Http,
+            (false, false) => Protocol::Tcp,
+        },
         node_port: (kind == Type::NodePort).then(|| node_port.unwrap_or(0)),
         node_port_place,
     })

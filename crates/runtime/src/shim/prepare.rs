@@ -133,6 +133,10 @@ fn needed(bundle: &Bundle, spec: &SandboxSpec) -> Result<Vec<PathBuf>> {
 /// The shim stays in it, and its containers are born in it: with a user namespace they could not join one
 /// that they do not own. The shim itself speaks over paths only.
 pub(crate) fn network(spec: &SandboxSpec) -> Result<()> {
+    if spec.host_network {
+        // It is born in it, and the machine's settings are nobody's but the machine's.
+        return Ok(());
+    }
     let path = &spec.netns;
     if path.as_os_str().is_empty() {
         unshare(CloneFlags::CLONE_NEWNET).trying(|| "make a network namespace".into())?;

@@ -1,0 +1,29 @@
+//! Networks that apps share, in the API's words.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A network of the node, which services of several apps may be in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NetworkView {
+    /// Its name, as manifests give it (Compose `external: true`).
+    pub name: String,
+    /// The apps that may join; none: any that somebody deploys who is not limited to some apps.
+    pub apps: Vec<String>,
+    /// The services and jobs that are in it, as `app/service`.
+    pub used_by: Vec<String>,
+    /// Who made it.
+    pub made_by: String,
+    /// When (RFC 3339).
+    pub created: Option<String>,
+}
+
+/// A network to make.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NetworkBody {
+    /// Its name.
+    pub name: String,
+    /// The apps that may join, whoever deploys them; none: any.
+    #[serde(default)]
+    pub apps: Vec<String>,
+}

@@ -1,0 +1,190 @@
+//! Networks that apps share (Compose `external`): made and removed by an admin, and joined by what names them.
+
+use std::collections::BTreeSet;
+
+use axum::http::StatusCode;
+use layby_model::ServiceId;
+use layby_model::names::is_dns_label;
+use layby_model::network::{Networks, SHARED};
+use layby_model::spec::ServiceSpec;
+
+use crate::api::types::Problem;
+use crate::clock;
+use crate::plane::Plane;
+use crate::store::{Network, Row};
+use crate::tokens::Rights;
+
+/// The most networks that apps share. Each makes further sets of networks, which take bridges of the node.
+const MOST: u32 = 100;
+/// The longest name, in characters.
+const LONGEST: usize = 63;
+
+/// A network, and the services and jobs that are in it.
+pub(crate) struct Used {
+    pub(crate) network: Network,
+    pub(crate) by: Vec<ServiceId>,
+}
+
+/// Makes a network; of one that is there, who may join is changed.
+///
+/// # Errors
+/// 409: it cannot be called so, or there are too many.
+pub(crate) async fn make(
+    plane: &Plane,
+    name: &str,
+    apps: BTreeSet<String>,
+    by: &str,
+) -> Result<Used, Problem> {
+    if !Networks::is_name(name) || name.len() > LONGEST {
+        let text = format!("no network can be called {name:?}");
+        let hint =
+            "use up to 63 letters, digits, '_', '.' and '-', beginning with a letter or digit";
+        return Err(Problem::conflict(text).hint(hint));
+    }
+    if let Some(app) = apps.iter().find(|app| !is_dns_label(app)) {
+        let text = format!("no app is called {app:?}");
+        return Err(Problem::conflict(text).hint("`layby ls` shows what the apps are called"));
+    }
+    // Whoever deploys meanwhile is done before.
+    let _turn = plane.deploys.lock().await;
+    let network = Network {
+        name: name.to_owned(),
+        apps,
+        made_by: by.to_owned(),
+        created_ms: i64::try_from(clock::wall_ms()).unwrap_or(i64::MAX),
+    };
+    if !plane.store.set_network(network, MOST).await? {
+        let text = format!("this node has {MOST} networks already, as many as it may have");
+        return Err(Problem::conflict(text).hint("remove one that no service uses"));
+    }
+    one(plane, name).await
+}
+
+/// All networks that apps share.
+pub(crate) async fn all(plane: &Plane) -> Result<Vec<Used>, Problem> {
+    let rows = plane.store.services().await?;
+    let shelves = plane.store.shelves().await?;
+    let services = rows.iter().flat_map(|row| {
+        let revisions = row.live.iter().chain([&row.target]);
+        revisions.map(move |revision| (&row.service, &revision.spec.service))
+    });
+    let jobs = shelves.iter().flat_map(|(id, shelf)| {
+        let job = shelf.job.iter().map(|job| &job.spec);
+        let runs = shelf.active().filter_map(|run| run.spec.as_ref());
+        job.chain(runs).map(move |spec| (id, &spec.service))
+    });
+    let users: Vec<(&ServiceId, &ServiceSpec)> = services.chain(jobs).collect();
+    let networks = plane.store.networks().await?.into_iter();
+    let used = networks.map(|network| {
+        let is_in = |spec: &ServiceSpec| names(spec).any(|name| name == network.name);
+        let by = users.iter().filter(|(_, spec)| is_in(spec));
+        let by: BTreeSet<ServiceId> = by.map(|(id, _)| (*id).clone()).collect();
+        Used {
+            network,
+            by: by.into_iter().collect(),
+        }
+    });
+    Ok(used.collect())
+}
+
+/// One of them.
+///
+/// # Errors
+/// 404.
+pub(crate) async fn one(plane: &Plane, name: &str) -> Result<Used, Problem> {
+    let mut all = all(plane).await?.into_iter();
+    let found = all.find(|used| used.network.name == name);
+    found.ok_or_else(|| missing(name))
+}
+
+/// That a network is not there.
+pub(crate) fn missing(name: &str) -> Problem {
+    let text = format!("there is no network {name:?} that apps share");
+    Problem::new(StatusCode::NOT_FOUND, "not-found", text).hint("`layby network ls` shows them")
+}
+
+/// Removes one.
+///
+/// # Errors
+/// 404; 409: something is in it.
+pub(crate) async fn remove(plane: &Plane, name: &str) -> Result<(), Problem> {
+    let _turn = plane.deploys.lock().await;
+    let used = one(plane, name).await?;
+    if let Some(first) = used.by.first() {
+        let more = match used.by.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        let text = format!("the network {name:?} is in use by {first}{more}");
+        return Err(Problem::conflict(text).hint("take these out of it, or down, first"));
+    }
+    Ok(plane.store.remove_network(name.to_owned()).await?)
+}
+
+/// Refuses services that name a network which is not there, or is not for their app. In turn.
+///
+/// # Errors
+/// 409, with the command that makes it.
+pub(crate) fn check<'a>(
+    known: &[Network],
+    services: impl IntoIterator<Item = (ServiceId, &'a ServiceSpec)>,
+) -> Result<(), Problem> {
+    for (id, spec) in services {
+        for name in names(spec) {
+            let Some(network) = known.iter().find(|network| network.name == name) else {
+                let text =
+                    format!("{id} is in the network {name:?} of other apps, which is not there");
+                let hint = format!("an admin makes it: `layby network create {name}`");
+                return Err(Problem::conflict(text).hint(hint));
+            };
+            if !network.apps.is_empty() && !network.apps.contains(id.app.as_str()) {
+                let text = format!("{id} may not join the network {name:?}: it is for other apps");
+                let hint = format!(
+                    "`layby network inspect {name}` shows which; `layby network create {name} --app ...` says anew"
+                );
+                return Err(Problem::conflict(text).hint(hint));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses whoever is limited to some apps what lets these reach others: a network that does not name the app, and in which it is
+/// not yet. In turn.
+///
+/// # Errors
+/// 403.
+pub(crate) fn may_join<'a>(
+    known: &[Network],
+    rights: &Rights,
+    rows: &[Row],
+    services: impl IntoIterator<Item = (ServiceId, &'a ServiceSpec)>,
+) -> Result<(), Problem> {
+    for (id, spec) in services {
+        for name in names(spec) {
+            let network = known.iter().find(|network| network.name == name);
+            let names_it = network.is_some_and(|one| one.apps.contains(id.app.as_str()));
+            let is_in = rows.iter().any(|row| {
+                let mut revisions = row.live.iter().chain([&row.target]);
+                row.service.app == id.app
+                    && revisions.any(|of| names(&of.spec.service).any(|had| had == name))
+            });
+            if !names_it && !is_in {
+                let problem =
+                    rights.denied(&format!("the network {name:?}, in which other apps are"));
+                let hint = format!(
+                    "an admin lets the app in: `layby network create {name} --app {}`",
+                    id.app
+                );
+                return Err(problem.hint(hint));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The networks of the node that a service is in, as manifests call them.
+fn names(spec: &ServiceSpec) -> impl Iterator<Item = &str> {
+    let shared = spec.networks.shared();
+    shared.map(|name| name.trim_start_matches(SHARED))
+}

@@ -1,0 +1,34 @@
+//! Arguments of `layby network`.
+
+use clap::Subcommand;
+
+use super::Json;
+
+/// `layby network`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Network {
+    /// List the networks that apps share.
+    Ls(Json),
+    /// Show one whole, as JSON.
+    Inspect {
+        /// The network.
+        name: String,
+    },
+    /// Make a network that apps share, for manifests that name it as `external`; of one that is there, change who may join.
+    #[command(after_help = "Examples:
+  layby network create proxy                        any app may join that somebody deploys who may deploy all apps
+  layby network create proxy --app shop --app blog  these two, and whoever may deploy them")]
+    Create {
+        /// Its name.
+        name: String,
+        /// Let this app join; may be given several times. Left out: any may.
+        #[arg(long, value_name = "APP")]
+        app: Vec<String>,
+    },
+    /// Remove networks that nothing is in.
+    Rm {
+        /// The networks.
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
