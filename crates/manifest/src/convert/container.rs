@@ -22,6 +22,7 @@ pub(super) fn write(
         Map::new()
             .text("name", &port.name)
             .plain("containerPort", port.target)
+            .some_text("protocol", port.protocol())
     });
     let options = &container.options;
     let probes = probe::write(app, draft, container, report);

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use layby_model::network::USUAL;
+use layby_model::network::{SHARED, USUAL};
 use layby_model::spec::ServiceSpec;
 
 use crate::convert::tree::{Map, maps, text, texts};
@@ -31,7 +31,12 @@ fn is_apart(app: &App<'_>) -> bool {
 fn networks(spec: &ServiceSpec) -> BTreeSet<String> {
     match spec.networks.names.is_empty() {
         true => [USUAL.to_owned()].into(),
-        false => spec.networks.names.clone(),
+        // What apps share is of one node.
+        false => {
+            let names = spec.networks.names.iter();
+            let own = names.filter(|name| !name.starts_with(SHARED));
+            own.cloned().collect()
+        }
     }
 }
 
@@ -88,7 +93,10 @@ pub(super) fn write(app: &App<'_>, all: &mut Gathered) {
         let spec = &draft.spec;
         let ports = open(app, draft);
         if !ports.is_empty() {
-            let ports = ports.into_iter().map(|port| Map::new().plain("port", port));
+            let ports = ports.into_iter().map(|(port, udp)| {
+                let port = Map::new().plain("port", port);
+                port.some_text("protocol", udp.then_some("UDP"))
+            });
             let body = Map::new()
                 .put("podSelector", selector(labels::selector(spec)))
                 .put("ingress", maps([Map::new().put("ports", maps(ports))]));
@@ -101,10 +109,11 @@ fn selector(labels: Map) -> Map {
     Map::new().put("matchLabels", labels)
 }
 
-/// The ports of a service that are reached from anywhere.
-fn open(app: &App<'_>, draft: &Draft) -> BTreeSet<u16> {
-    let published = service::outside(&draft.spec).map(|port| port.target);
+/// The ports of a service that are reached from anywhere, and whether they are of UDP.
+fn open(app: &App<'_>, draft: &Draft) -> BTreeSet<(u16, bool)> {
+    let published = service::outside(&draft.spec).map(|port| (port.target, port.udp));
     let routed = service::routed(app, draft);
+    let routed = routed.map(|target| (target, false));
     published.chain(routed).collect()
 }
 

@@ -1,7 +1,9 @@
 //! The names and ports by which a service is reached: Services (`v1`).
 
+use std::collections::BTreeSet;
+
 use layby_model::route::Protocol;
-use layby_model::spec::{PublishedPort, ServiceSpec};
+use layby_model::spec::{PublishedPort, ServicePort, ServiceSpec};
 
 use crate::convert::said::shown;
 use crate::convert::tree::{Map, maps};
@@ -19,6 +21,14 @@ pub(super) struct Port {
     pub(super) name: String,
     pub(super) target: u16,
     pub(super) http: bool,
+    pub(super) udp: bool,
+}
+
+impl Port {
+    /// What a port says of UDP: TCP is what holds where nothing is said.
+    pub(super) fn protocol(&self) -> Option<&'static str> {
+        self.udp.then_some("UDP")
+    }
 }
 
 /// The ports of a service that are known: the one that requests by host name go to is the first.
@@ -28,7 +38,9 @@ pub(super) fn ports(spec: &ServiceSpec) -> Vec<Port> {
         ports.any(|port| port.target == target && port.protocol == Protocol::Http)
     };
     let first = spec.port.into_iter();
-    let declared = spec.ports.iter().map(|port| port.target);
+    let is_udp = |port: &&ServicePort| port.protocol == Protocol::Udp;
+    let declared = spec.ports.iter().filter(|port| !is_udp(port));
+    let declared = declared.map(|port| port.target);
     let exposed = spec.containers.iter().flat_map(|one| one.ports.clone());
     let mut ports: Vec<Port> = Vec::new();
     for target in first.chain(declared).chain(exposed) {
@@ -45,8 +57,18 @@ pub(super) fn ports(spec: &ServiceSpec) -> Vec<Port> {
             name,
             target,
             http: is_http,
+            udp: false,
         });
     }
+    let published = spec.published.iter().filter(|port| port.udp);
+    let declared = spec.ports.iter().filter(is_udp).map(|port| port.target);
+    let udp: BTreeSet<u16> = published.map(|port| port.target).chain(declared).collect();
+    ports.extend(udp.into_iter().map(|target| Port {
+        name: format!("udp-{target}"),
+        target,
+        http: false,
+        udp: true,
+    }));
     ports
 }
 
@@ -76,7 +98,7 @@ pub(super) fn write(app: &App<'_>, draft: &Draft, all: &mut Gathered, report: &m
         report.warn(&draft.place, message);
     }
     let is_whole = |published: &[&PublishedPort]| {
-        let covers = |port: &Port| published.iter().any(|one| one.target == port.target);
+        let covers = |port: &Port| published.iter().any(|one| is_of(one, port));
         published.len() == ports.len() && ports.iter().all(covers)
     };
     let is_same = by_balancer.iter().all(|port| port.port == port.target);
@@ -98,7 +120,7 @@ pub(super) fn write(app: &App<'_>, draft: &Draft, all: &mut Gathered, report: &m
     ];
     if is_whole(&by_node) && by_balancer.is_empty() && !by_node.is_empty() {
         let ports = ports.iter().map(|port| {
-            let found = by_node.iter().find(|one| one.target == port.target);
+            let found = by_node.iter().find(|one| is_of(one, port));
             inner_port(port, found.map(|one| one.port).filter(|port| *port > 0))
         });
         add(&own, Some("NodePort"), ports.collect());
@@ -124,6 +146,11 @@ pub(super) fn write(app: &App<'_>, draft: &Draft, all: &mut Gathered, report: &m
     }
 }
 
+/// Whether a published port leads to this one.
+fn is_of(one: &PublishedPort, port: &Port) -> bool {
+    (one.target, one.udp) == (port.target, port.udp)
+}
+
 fn is_node_port(port: u16) -> bool {
     port == 0 || NODE_PORTS.contains(&port)
 }
@@ -132,17 +159,22 @@ fn inner_port(port: &Port, node_port: Option<u16>) -> Map {
     Map::new()
         .text("name", &port.name)
         .plain("port", port.target)
+        .some_text("protocol", port.protocol())
         .some_plain("nodePort", node_port)
         .some_text("appProtocol", port.http.then_some("http"))
 }
 
 /// A port that is published, as a port of a Service for those outside.
 fn published_port(one: &PublishedPort, ports: &[Port], kind: &str) -> Map {
-    let known = ports.iter().find(|port| port.target == one.target);
+    let known = ports.iter().find(|port| is_of(one, port));
     let is_http = known.is_some_and(|port| port.http);
     let is_node = kind == "NodePort";
     let port = if is_node { one.target } else { one.port };
-    let word = if is_http { "http" } else { "tcp" };
+    let word = match (is_http, one.udp) {
+        (true, _) => "http",
+        (false, true) => "udp",
+        (false, false) => "tcp",
+    };
     Map::new()
         .text(
             "name",
@@ -152,6 +184,7 @@ fn published_port(one: &PublishedPort, ports: &[Port], kind: &str) -> Map {
             ),
         )
         .plain("port", port)
+        .some_text("protocol", one.udp.then_some("UDP"))
         .some_plain(
             "targetPort",
             Some(one.target).filter(|target| *target != port),
@@ -248,7 +281,7 @@ pub(super) fn routed(app: &App<'_>, draft: &Draft) -> Option<u16> {
     if !workload::kind(app, draft).goes_on() {
         return None;
     }
-    let first = ports(spec).into_iter().next()?;
-    let is_published = outside(spec).any(|port| port.target == first.target);
+    let first = ports(spec).into_iter().find(|port| !port.udp)?;
+    let is_published = outside(spec).any(|port| is_of(port, &first));
     (first.http || is_published).then_some(first.target)
 }

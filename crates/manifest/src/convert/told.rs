@@ -1,5 +1,7 @@
 //! What of a service Kubernetes has no word for, and is told wherever it is said.
 
+use layby_model::network::SHARED;
+use layby_model::options::NetworkMode;
 use layby_model::spec::{RestartPolicy, ServiceSpec, SleepPolicy};
 
 use crate::convert::App;
@@ -15,6 +17,7 @@ pub(super) fn tell(app: &App<'_>, draft: &Draft, report: &mut Report) {
     needs(app, draft, report);
     restart(app, draft, report);
     names(draft, report);
+    network(app, draft, report);
     sleep(app, draft, report);
 }
 
@@ -151,6 +154,38 @@ fn names(draft: &Draft, report: &mut Report) {
             cut(name),
             shown(draft),
             spec.name.as_str()
+        );
+        report.warn(&draft.place, message);
+    }
+}
+
+/// Whose network it is in, and what it is called in one of them.
+fn network(app: &App<'_>, draft: &Draft, report: &mut Report) {
+    let spec: &ServiceSpec = &draft.spec;
+    let why = match spec.sandbox.network {
+        NetworkMode::Own => None,
+        NetworkMode::None => Some("is lost: a pod always has a network"),
+        NetworkMode::Host => {
+            Some("is lost: `hostNetwork: true` in the pod is the same, where the cluster allows it")
+        }
+    };
+    if let Some(why) = why {
+        app.said.lost(draft, &["network_mode"], why, report);
+    }
+    for name in spec.networks.shared() {
+        let message = format!(
+            "{} is in the network {:?} of other apps: that is lost, the pods of other namespaces are reached by names such as `web.blog`",
+            shown(draft),
+            cut(name.trim_start_matches(SHARED))
+        );
+        report.warn(&draft.place, message);
+    }
+    for (network, names) in &spec.network_names {
+        let message = format!(
+            "{} of {} in the network {:?} is lost: the name of a Service is for all networks",
+            names.join(", "),
+            shown(draft),
+            cut(network.trim_start_matches(SHARED))
         );
         report.warn(&draft.place, message);
     }

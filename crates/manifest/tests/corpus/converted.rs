@@ -283,7 +283,7 @@ const NATURE: [(&str, &str); 15] = [
 ];
 
 /// What may differ where a warning with these words is given.
-const TOLD: [(&str, &str); 37] = [
+const TOLD: [(&str, &str); 41] = [
     ("containers.build*", "loses all but its folder"),
     ("containers.image", "is built and has no name"),
     ("containers.options.init", "\"init\" in service"),
@@ -330,4 +330,8 @@ const TOLD: [(&str, &str); 37] = [
     ("restart*", "Job"),
     ("sandbox.extra_hosts*", "\"extra_hosts\" in service"),
     ("names", "is lost"),
+    ("networks*", "of other apps: that is lost"),
+    ("network_names*", "is lost: the name of a Service"),
+    ("sandbox.network", "\"network_mode\" in service"),
+    ("strategy", "\"network_mode\" in service"),
 ];
