@@ -40,6 +40,14 @@ pub(super) fn write(app: &App<'_>, draft: &Draft, annotations: Map, report: &mut
     }
 }
 
+/// How many replicas a service begins with: 0 disables it.
+pub(super) fn replicas(spec: &ServiceSpec) -> u32 {
+    match &spec.autoscale {
+        Some(policy) if spec.replicas > 0 => policy.clamp(spec.replicas),
+        Some(_) | None => spec.replicas,
+    }
+}
+
 /// Whether the annotations say how many replicas there are at least.
 pub(super) fn says_min(policy: &Autoscale) -> bool {
     policy.min > 0 && policy.cpu_percent.is_none()
@@ -49,11 +57,8 @@ pub(super) fn says_min(policy: &Autoscale) -> bool {
 fn words(policy: &Autoscale) -> Vec<(&'static str, String)> {
     let usual = Autoscale::default();
     let by_cpu = policy.cpu_percent.is_some();
-    // An autoscaler says both, and 1 at least.
-    let min = match by_cpu {
-        true => policy.min == 0,
-        false => policy.min > 0,
-    };
+    // An autoscaler says both; 0 is 1 while awake.
+    let min = !by_cpu && policy.min > 0;
     let count = |value: u32| value.to_string();
     let tenth_ms = (policy.stable_window_ms / 10).max(layby_model::scale::WINDOW_MIN_MS);
     let all = [
@@ -124,10 +129,10 @@ fn by_cpu(app: &App<'_>, spec: &ServiceSpec, policy: &Autoscale, percent: u32) -
 }
 
 fn tell(app: &App<'_>, draft: &Draft, policy: &Autoscale, report: &mut Report) {
-    let count = draft.spec.replicas;
+    let count = replicas(&draft.spec);
     if policy.cpu_percent.is_some() {
         tell_of_cpu(app, draft, report);
-        if count > 1 {
+        if draft.spec.replicas > policy.floor() {
             let why = "is lost: it begins with as many as its autoscaler says";
             app.said
                 .lost(draft, &["deploy.replicas", "scale"], why, report);
@@ -137,7 +142,9 @@ fn tell(app: &App<'_>, draft: &Draft, policy: &Autoscale, report: &mut Report) {
         None => format!(
             "goes by requests, which a cluster by itself does not: the number stays {count}; the words are kept as annotations, for Layby"
         ),
-        Some(_) if policy.aim().is_some() || policy.min == 0 => "goes by CPU alone, and not below one replica; all other words are kept as annotations, for Layby".to_owned(),
+        Some(_) if policy.aim().is_some() => {
+            "goes by CPU alone; what goes by requests is kept as annotations, for Layby".to_owned()
+        }
         Some(_) => return,
     };
     app.said.lost(draft, &["x-layby.scale"], &why, report);

@@ -128,7 +128,7 @@ fn deployment(
     let scaled = autoscaler::write(app, draft, annotations, report);
     // What scales it says how many there are: each `kubectl apply` would set the number back. 0 switches that off, too.
     let is_scaled = scaled.object.is_some();
-    let replicas = match spec.replicas {
+    let replicas = match autoscaler::replicas(spec) {
         1 => None,
         count if count > 1 && is_scaled => None,
         count => Some(count),
@@ -283,8 +283,40 @@ fn told_of_schedule(
         let why = "is meant in the time zone of the cluster, mostly UTC: say \"time_zone\"";
         app.said.lost(draft, &at, why, report);
     }
-    if cron.contains(['L', 'W', '#']) && !cron.starts_with('@') {
+    if has_foreign_signs(cron) {
         let why = "has signs (L, W or #) that Kubernetes does not know";
         app.said.lost(draft, &at, why, report);
+    }
+}
+
+/// Whether a cron expression has the signs for last days (`L`, `5L`), days of work (`15W`) or weeks (`5#2`) that Kubernetes does not know.
+fn has_foreign_signs(cron: &str) -> bool {
+    let parts = cron.split([' ', '\t', ',']);
+    let is_foreign = |part: &str| {
+        let number = part.strip_suffix(['L', 'W']);
+        let is_numbered = number.is_some_and(|number| number.bytes().all(|b| b.is_ascii_digit()));
+        is_numbered || part.contains('#') || part == "LW"
+    };
+    parts.into_iter().any(is_foreign)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_days_and_months_are_no_foreign_signs() {
+        for known in ["30 2 * JUL WED", "@weekly", "*/5 0-3 1,15 * MON-FRI"] {
+            assert!(!has_foreign_signs(known), "{known}");
+        }
+        for foreign in [
+            "0 0 L * *",
+            "0 0 15W * *",
+            "0 0 * * 5#2",
+            "0 0 * * 5L",
+            "0 0 LW * *",
+        ] {
+            assert!(has_foreign_signs(foreign), "{foreign}");
+        }
     }
 }

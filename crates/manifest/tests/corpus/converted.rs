@@ -231,7 +231,7 @@ fn shape_of(path: &str) -> String {
 }
 
 /// Where the two differ by nature, and why.
-const NATURE: [(&str, &str); 15] = [
+const NATURE: [(&str, &str); 16] = [
     (
         "containers.stop_grace_ms",
         "where nothing is said, Compose gives 10 seconds, and Kubernetes 30",
@@ -272,6 +272,10 @@ const NATURE: [(&str, &str); 15] = [
         "containers.platform",
         "it says on which machines of a cluster it can run",
     ),
+    (
+        "autoscale.min",
+        "an autoscaler has one replica at least, which 0 means, too",
+    ),
     ("containers.ports", "the port for requests is declared"),
     ("aliases", "a Service of its own leads to what is published"),
     (
@@ -283,7 +287,7 @@ const NATURE: [(&str, &str); 15] = [
 ];
 
 /// What may differ where a warning with these words is given.
-const TOLD: [(&str, &str); 41] = [
+const TOLD: [(&str, &str); 42] = [
     ("containers.build*", "loses all but its folder"),
     ("containers.image", "is built and has no name"),
     ("containers.options.init", "\"init\" in service"),
@@ -313,6 +317,7 @@ const TOLD: [(&str, &str); 41] = [
     ("containers.resources*", "\"x-layby.power\""),
     ("power", "\"x-layby.power\""),
     ("replicas", "Job"),
+    ("replicas", "goes by requests"),
     ("replicas", "as many as its autoscaler says"),
     ("sandbox.dns_after_machines", "name servers give no answer"),
     ("sandbox.hostname", "\"hostname\" in service"),
