@@ -52,7 +52,7 @@ mod value;
 mod write;
 mod yaml;
 
-pub use compose::dotenv::read_env_file;
+pub use compose::dotenv::{env_file_variables, read_env_file};
 pub use compose::normal::{Config, ConfigOptions};
 pub use convert::{BOUND_MAX_BYTES, Bound, ConvertOptions, Converted, Object};
 pub use diagnostic::Diagnostic;

@@ -64,6 +64,15 @@ pub(crate) fn variables(
     variables
 }
 
+/// What a file of variables says, with `env` over it, whatever else is wrong with the file: for whoever needs to know before
+/// it is read as a whole.
+pub fn env_file_variables(
+    bytes: &[u8],
+    env: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    variables(&[("", bytes)], env, &mut Report::default())
+}
+
 /// Reads the `KEY=VALUE` lines of a file by the same rules; `${VAR}` means what the file itself says before.
 ///
 /// # Errors

@@ -1,11 +1,12 @@
 //! Which files are meant, as Compose finds them: what the command line says, the variables COMPOSE_FILE and its like, else
 //! the folder and those above it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use layby_manifest::{COMPOSE_NAMES, read_env_file};
+use layby_manifest::{COMPOSE_NAMES, env_file_variables};
 
 use super::{STDIN, parent_of, read_bounded};
 use crate::cli;
@@ -94,7 +95,7 @@ fn listed(
         for source in sources.iter().rev() {
             let bytes = read_bounded(&here.join(source))?;
             // What is wrong with it the node says.
-            let mut variables = read_env_file("", &bytes).unwrap_or_default();
+            let mut variables = env_file_variables(&bytes, &named_in(&bytes, variable));
             if let Some(value) = variables.remove(name).filter(|value| !value.is_empty()) {
                 return Ok(Some(value));
             }
@@ -109,6 +110,16 @@ fn listed(
         .split(separator.as_str())
         .filter(|file| !file.is_empty());
     Ok(files.map(PathBuf::from).collect())
+}
+
+/// Those of the caller's variables whose names stand in a file.
+fn named_in(bytes: &[u8], variable: &impl Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
+    let text = String::from_utf8_lossy(bytes);
+    let names = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let names = names.filter(|name| !name.is_empty());
+    names
+        .filter_map(|name| Some((name.to_owned(), variable(name)?)))
+        .collect()
 }
 
 /// The folder itself where it has a manifest, else the next one above that has a Compose file, else the folder itself.
@@ -258,8 +269,19 @@ mod tests {
             found.files,
             ["below/a.yaml", "compose.yaml"].map(PathBuf::from)
         );
-        fs::write(below.join(".env"), "COMPOSE_FILE=../compose.yaml\n").expect("a file");
-        let found = meant(&options, &below, &none).expect("to find it");
-        assert_eq!(found.files, ["../compose.yaml"].map(PathBuf::from));
+        for dot_env in [
+            "COMPOSE_FILE=../compose.yaml\n",
+            // What else is wrong with it changes nothing of that.
+            "A=$NOWHERE\nNO LINE=1\nCOMPOSE_FILE=$UP/compose.yaml\n",
+        ] {
+            fs::write(below.join(".env"), dot_env).expect("a file");
+            let variable = |name: &str| (name == "UP").then(|| "..".to_owned());
+            let found = meant(&options, &below, &variable).expect("to find it");
+            assert_eq!(
+                found.files,
+                ["../compose.yaml"].map(PathBuf::from),
+                "{dot_env}"
+            );
+        }
     }
 }
