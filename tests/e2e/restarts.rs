@@ -70,7 +70,7 @@ fn a_task_that_ends_well_is_live_and_one_that_does_not_fails() {
         .exits(1)
         .says("exit code 3")
         .says("about to exit with 3");
-    node.run(&["ls"]).ok().says("READY (revision 1 failed)");
+    node.run(&["ls"]).ok().says("FAILED (revision 1)");
     node.run(&["status", "job"])
         .ok()
         .says("about to exit with 3");

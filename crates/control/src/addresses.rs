@@ -67,19 +67,20 @@ fn protocol(spec: &ServiceSpec, target: u16) -> Protocol {
     }
 }
 
-/// The URLs of a service: the gateway's first, then those of its published ports.
+/// The URLs of a service: the gateway's first, then those of its published ports, and last those for any of many names (`*.shop.org`).
 pub(crate) fn urls(id: &ServiceId, spec: &ServiceSpec, config: &ControlConfig) -> Vec<String> {
     let mut urls = Vec::new();
     if spec.port.is_some() {
         let host = format!("{}.{}.{}", spec.name, id.app, config.domain);
         urls.push(at_gateway(&host, config));
     }
-    for route in &spec.routes {
-        // Of a pattern nobody can say which name is meant.
-        if let Some(host) = route.host.as_ref().filter(|host| !host.starts_with('*')) {
-            urls.push(at_gateway(host, config) + route.path.trim_end_matches('/'));
-        }
-    }
+    let routes = spec.routes.iter();
+    let named = routes.filter_map(|route| Some((route.host.as_ref()?, route)));
+    let (patterns, names): (Vec<_>, Vec<_>) = named.partition(|(host, _)| host.starts_with('*'));
+    let url = |(host, route): (&String, &HostRoute)| {
+        at_gateway(host, config) + route.path.trim_end_matches('/')
+    };
+    urls.extend(names.into_iter().map(url));
     for listener in listeners(id, spec, config.publish_on) {
         // The port that requests by host name go to speaks HTTP, however it is balanced on this listener.
         let scheme = match listener.protocol {
@@ -89,6 +90,7 @@ pub(crate) fn urls(id: &ServiceId, spec: &ServiceSpec, config: &ControlConfig) -
         };
         urls.push(format!("{scheme}://{}", reachable(listener.addr)));
     }
+    urls.extend(patterns.into_iter().map(url));
     urls
 }
 

@@ -48,6 +48,37 @@ async fn history(world: &World, service: &str) -> Vec<RevisionView> {
         .await
 }
 
+#[tokio::test]
+async fn all_that_is_wrong_with_a_manifest_is_told_at_once() {
+    let world = World::new().await;
+    let text = app(&[("web", "Bad:Ref:x", "imgae: x"), ("db", "also bad", "")]);
+    let up = world.up(&text).await;
+    assert_eq!(up.status, 422, "{up:#?}");
+    let lines: Vec<&str> = up.problem().detail.lines().collect();
+    assert!(lines[0].contains("\"Bad:Ref:x\" is not an image reference"));
+    assert!(lines[1].contains("\"also bad\" is not an image reference"));
+    assert!(
+        lines[2].starts_with("warning: compose.yaml:4:"),
+        "{lines:?}"
+    );
+    assert_eq!(lines.len(), 3);
+}
+
+#[tokio::test]
+async fn a_hook_that_fails_is_what_failed() {
+    let world = World::new().await;
+    let hook = "post_start: [{command: [exit, \"5\"]}]\nx-layby: {retries: 0}";
+    let up = world.up(&app(&[("web", "fake/ok", hook)])).await;
+    assert_eq!(outcome(&up, "web"), Outcome::Failed);
+    let reason = up.failure().reason;
+    let text =
+        "the hook after the start of container web ended with exit code 5 in each of 3 starts";
+    assert_eq!(reason, text);
+    let texts = told(&up, "shop/web");
+    let last = texts.last().expect("something was told");
+    assert!(last.ends_with("(start 3 of 3)"), "{texts:?}");
+}
+
 const HEALTHY: &str = "depends_on: {db: {condition: service_healthy}}";
 
 #[tokio::test]

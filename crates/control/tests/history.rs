@@ -200,6 +200,14 @@ async fn there_is_not_always_a_way_back() {
     assert_eq!(refused.status, 409);
     let text = &refused.problem().detail;
     assert!(text.contains("revision 1 was kept"), "{text}");
+    // Who says so may have it all the same.
+    let back = post(&world, "rollback?to=2").await;
+    let told = back.warnings();
+    assert!(
+        told[0].starts_with("revision 2 was never live: it failed ("),
+        "{told:?}"
+    );
+    assert_eq!(back.outcomes(), one(Outcome::Kept));
 }
 
 #[tokio::test]

@@ -106,6 +106,18 @@ async fn what_is_as_good_as_root_needs_the_operators_word() {
         );
         assert!(problem.detail.contains("shop/web"), "{}", problem.detail);
     }
+    // All of it is told at once.
+    let text = "services:\n  a:\n    image: fake/ok\n    privileged: true\n    volumes: [\"/etc:/e\", \"/run:/r\"]\n  b:\n    image: fake/ok\n    pid: host\n";
+    let up = world.up_as("shop", text, "").await;
+    assert_eq!(up.status, 403, "{up:#?}");
+    let lines: Vec<&str> = up.problem().detail.lines().collect();
+    for (line, asked) in lines.iter().zip([
+        "shop/a asks for privileged, the mount of /etc, the mount of /run,",
+        "shop/b asks for the machine's process namespace,",
+    ]) {
+        assert!(line.starts_with(asked), "{line}");
+    }
+    assert_eq!(lines.len(), 2);
     assert!(world.replicas().await.is_empty());
     let free = "volumes: [\"/srv/shop:/srv\", \"/etc/localtime:/etc/localtime:ro\"]";
     let up = world.up(&compose("fake/ok", free)).await;

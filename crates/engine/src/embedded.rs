@@ -502,6 +502,7 @@ fn ended(state: &protocol::SandboxState) -> Option<layby_model::replica::End> {
     Some(layby_model::replica::End {
         container: ended.container.clone(),
         exit: exit(ended.exit),
+        hook: ended.hook,
     })
 }
 

@@ -33,9 +33,18 @@ pub(crate) fn print(table: &Table) {
 }
 
 /// `RUNNING, awake` or just the state; with what became of the revision deployed last, if it is not live:
-/// `READY (revision 1 failed)`, `RUNNING, awake (revision 2 aborted by ann)`; and `RUNNING, waking (crash loop)`.
+/// `RUNNING, awake (revision 2 aborted by ann)`; and `RUNNING, waking (crash loop)`. Of a service that never ran only that: it is
+/// ready for a deploy, but who reads `READY` takes it for ready to be used.
 pub(crate) fn state(service: &ServiceView) -> String {
     let state = text(&service.state);
+    match (service.state, service.failed_revision, &service.aborted) {
+        (State::Ready, Some(revision), _) => return format!("FAILED (revision {revision})"),
+        (State::Ready, None, Some(AbortedView { revision, by })) => {
+            return format!("ABORTED (revision {revision}, by {by})");
+        }
+        (State::Ready, None, None)
+        | (State::Disabled | State::Deploying | State::Updating | State::Running, _, _) => {}
+    }
     let state = match &service.wakefulness {
         Some(wakefulness) => format!("{state}, {}", text(wakefulness)),
         None => state,
@@ -81,7 +90,9 @@ pub(crate) fn addresses(service: &ServiceView, gateway: &str) -> Vec<String> {
                 .map_or(authority, |(host, _)| host)
                 .to_owned()
         });
-    if let Some(host) = host.filter(|host| !host.starts_with(|c: char| c.is_ascii_digit())) {
+    // Of a pattern nobody can say which name is meant.
+    let is_name = |host: &String| !host.starts_with(|c: char| c.is_ascii_digit() || c == '*');
+    if let Some(host) = host.filter(is_name) {
         let gateway = gateway.replace("0.0.0.0", "127.0.0.1");
         lines.insert(1, format!("curl -H 'Host: {host}' http://{gateway}/"));
     }

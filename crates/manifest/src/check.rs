@@ -64,11 +64,15 @@ fn published(services: &[Draft], report: &mut Report) {
                     && (*other != port || *other_owner != owner)
             });
             if let Some((_, other_place, other)) = clash {
-                let message = format!(
-                    "the machine's port {} of service {owner:?} is claimed by service {other:?} too, in {}",
-                    port.port,
-                    other_place.short()
-                );
+                let (port, first) = (port.port, other_place.short());
+                let message = match *other == owner {
+                    true => format!(
+                        "service {owner:?} publishes the machine's port {port} twice: first in {first}"
+                    ),
+                    false => format!(
+                        "the machine's port {port} of service {owner:?} is claimed by service {other:?} too, in {first}"
+                    ),
+                };
                 report.error(place, message);
             }
             others.push((port, place, owner));

@@ -46,3 +46,24 @@ impl fmt::Display for Diagnostic {
 }
 
 impl std::error::Error for Diagnostic {}
+
+/// Why a manifest cannot be used, and what else there is to say about it: all is told at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Everything that is wrong with it, by file and line.
+    pub errors: Vec<Diagnostic>,
+    /// What it says that would not be honoured, by file and line, as far as it could be read.
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl fmt::Display for Faults {
+    /// A line each, the errors first.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let errors = self.errors.iter().map(ToString::to_string);
+        let warnings = self.warnings.iter().map(|one| format!("warning: {one}"));
+        let lines: Vec<String> = errors.chain(warnings).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Faults {}

@@ -100,7 +100,8 @@ fn discovered(files: &Files, options: &ReadOptions, report: &mut Report) -> Foun
     let mut found = Vec::new();
     let mut broken = false;
     for (name, bytes) in &files.0 {
-        if name.contains('/') || name.starts_with('.') || !is_yaml(name) {
+        let is_json = name.ends_with(".json");
+        if name.contains('/') || name.starts_with('.') || !(is_yaml(name) || is_json) {
             continue;
         }
         match yaml::parse(name, bytes) {
@@ -110,6 +111,8 @@ fn discovered(files: &Files, options: &ReadOptions, report: &mut Report) -> Foun
             }),
             // YAML of something else: it was not asked for.
             Ok(_) => {}
+            // What is no JSON of Kubernetes is somebody else's.
+            Err(_) if is_json => {}
             Err(error) if looks_like_kubernetes(bytes) => {
                 broken = true;
                 report.push_error(error);
@@ -129,7 +132,7 @@ fn discovered(files: &Files, options: &ReadOptions, report: &mut Report) -> Foun
     }
     if !broken {
         let message = format!(
-            "no manifest in the folder {:?}: looked for {}, and for *.yaml and *.yml with Kubernetes' \"apiVersion\" and \"kind\"; name a file with -f",
+            "no manifest in the folder {:?}: looked for {}, and for *.yaml, *.yml and *.json with Kubernetes' \"apiVersion\" and \"kind\"; name a file with -f",
             options.folder,
             COMPOSE_NAMES.join(", ")
         );

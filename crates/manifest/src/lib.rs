@@ -55,7 +55,7 @@ mod yaml;
 pub use compose::dotenv::{env_file_variables, read_env_file};
 pub use compose::normal::{Config, ConfigOptions};
 pub use convert::{BOUND_MAX_BYTES, Bound, ConvertOptions, Converted, Object};
-pub use diagnostic::Diagnostic;
+pub use diagnostic::{Diagnostic, Faults};
 pub use discover::COMPOSE_NAMES;
 pub use value::DeclaredValue;
 
@@ -113,7 +113,7 @@ pub struct Manifest {
 ///
 /// # Errors
 /// Everything that is wrong with it, by file and line, if anything is.
-pub fn read(files: &Files, options: &ReadOptions) -> Result<Manifest, Vec<Diagnostic>> {
+pub fn read(files: &Files, options: &ReadOptions) -> Result<Manifest, Faults> {
     let mut report = Report::default();
     let found = discover::find(files, options, &mut report);
     let (names, draft) = match found {
@@ -133,7 +133,7 @@ pub fn read(files: &Files, options: &ReadOptions) -> Result<Manifest, Vec<Diagno
     let warnings = report.finish()?;
     let named_files = draft.named();
     // Without a name there is an error, which was handed out before.
-    let name = draft.name.ok_or_else(Vec::new)?;
+    let name = draft.name.ok_or_else(Faults::default)?;
     Ok(Manifest {
         app: AppSpec {
             name,
@@ -165,7 +165,7 @@ pub fn convert(
     files: &Files,
     options: &ReadOptions,
     how: &ConvertOptions,
-) -> Result<Converted, Vec<Diagnostic>> {
+) -> Result<Converted, Faults> {
     let more = needed(files, options);
     if !more.is_empty() {
         return Ok(Converted {
@@ -235,11 +235,7 @@ pub fn needed(files: &Files, options: &ReadOptions) -> Vec<String> {
 ///
 /// # Errors
 /// What keeps it from being made, by file and line.
-pub fn config(
-    files: &Files,
-    options: &ReadOptions,
-    how: ConfigOptions,
-) -> Result<Config, Vec<Diagnostic>> {
+pub fn config(files: &Files, options: &ReadOptions, how: ConfigOptions) -> Result<Config, Faults> {
     let mut report = Report::default();
     let config = match discover::find(files, options, &mut report) {
         Found::Compose(found) => {

@@ -1,6 +1,6 @@
 //! Where errors and warnings are gathered, so that all are shown at once.
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Faults};
 use crate::tree::Place;
 
 /// The most errors, and the most warnings, that are handed out.
@@ -43,12 +43,16 @@ impl Report {
     /// The warnings, by file and line.
     ///
     /// # Errors
-    /// The errors, by file and line, if there are any.
-    pub(crate) fn finish(self) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
-        if self.failed() {
-            Err(sorted(self.errors, "errors"))
-        } else {
-            Ok(sorted(self.warnings, "warnings"))
+    /// The errors, by file and line, if there are any, and the warnings with them.
+    pub(crate) fn finish(self) -> Result<Vec<Diagnostic>, Faults> {
+        let failed = self.failed();
+        let warnings = sorted(self.warnings, "warnings");
+        match failed {
+            true => Err(Faults {
+                errors: sorted(self.errors, "errors"),
+                warnings,
+            }),
+            false => Ok(warnings),
         }
     }
 }

@@ -137,10 +137,13 @@ fn show(files: &Files, options: &ReadOptions) -> String {
             }
             yaml(&serde_json::to_value(&manifest.app).unwrap(), 0, &mut shown);
         }
-        Err(errors) => {
-            assert!(!errors.is_empty(), "refused without a reason");
-            for error in &errors {
+        Err(faults) => {
+            assert!(!faults.errors.is_empty(), "refused without a reason");
+            for error in &faults.errors {
                 writeln!(shown, "error: {error}").unwrap();
+            }
+            for warning in &faults.warnings {
+                writeln!(shown, "warning: {warning}").unwrap();
             }
         }
     }

@@ -305,10 +305,7 @@ fn outcome(place: &Place, line: &str) -> (String, String) {
             let told: Vec<_> = manifest.warnings.iter().map(ToString::to_string).collect();
             (format!("{:?}", manifest.app), told.join("\n"))
         }
-        Err(errors) => {
-            let told: Vec<_> = errors.iter().map(ToString::to_string).collect();
-            ("nothing".to_owned(), told.join("\n"))
-        }
+        Err(faults) => ("nothing".to_owned(), faults.to_string()),
     }
 }
 

@@ -136,10 +136,7 @@ fn made(files: &Files, options: &ReadOptions, json: bool) -> Result<Config, Stri
         json,
         ..ConfigOptions::default()
     };
-    config(files, options, how).map_err(|errors| {
-        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        lines.join("\n")
-    })
+    config(files, options, how).map_err(|faults| faults.to_string())
 }
 
 /// The normal form of a text that stands alone.
@@ -232,7 +229,9 @@ fn deployed(files: &Files, options: &ReadOptions) -> Result<Value, BTreeSet<Stri
             services.sort_by_key(|service| service["name"].as_str().unwrap().to_owned());
             Ok(app)
         }
-        Err(errors) => Err(errors.into_iter().map(|error| error.message).collect()),
+        Err(faults) => Err((faults.errors.into_iter())
+            .map(|error| error.message)
+            .collect()),
     }
 }
 

@@ -35,9 +35,9 @@ fn check(name: &str, bytes: Vec<u8>, dotenv: Vec<u8>) {
     };
     match read(&files, &options) {
         Ok(manifest) => assert!(!manifest.app.services.is_empty()),
-        Err(errors) => {
-            assert!(!errors.is_empty(), "refused without a reason");
-            for error in errors {
+        Err(faults) => {
+            assert!(!faults.errors.is_empty(), "refused without a reason");
+            for error in faults.errors.into_iter().chain(faults.warnings) {
                 assert!(!error.message.is_empty());
                 assert!(error.to_string().len() < 2_000, "{error}");
             }
@@ -127,7 +127,7 @@ proptest! {
 #[test]
 fn a_file_over_one_mebibyte_is_refused_with_its_size() {
     let files = Files([("compose.yaml".to_owned(), vec![b' '; 100 << 20])].into());
-    let errors = read(&files, &ReadOptions::default()).unwrap_err();
+    let errors = read(&files, &ReadOptions::default()).unwrap_err().errors;
     assert_eq!(
         errors[0].to_string(),
         "compose.yaml: is 104857600 bytes long; a manifest may have 1048576 (1 MiB) at most"
@@ -142,7 +142,7 @@ fn aliases_that_multiply_are_refused() {
         bomb += &format!("x-{level}: &a{level} [{}]\n", vec![alias; 10].join(", "));
     }
     let files = Files([("compose.yaml".to_owned(), bomb.into_bytes())].into());
-    let errors = read(&files, &ReadOptions::default()).unwrap_err();
+    let errors = read(&files, &ReadOptions::default()).unwrap_err().errors;
     assert!(
         errors[0].message.contains("more than 100000 values"),
         "{}",
@@ -156,7 +156,7 @@ fn a_long_text_that_is_named_often_is_refused() {
     let aliases = vec!["*a"; 100_000].join(", ");
     let bomb = format!("x-a: &a {text}\nx-b: [{aliases}]\n");
     let files = Files([("compose.yaml".to_owned(), bomb.into_bytes())].into());
-    let errors = read(&files, &ReadOptions::default()).unwrap_err();
+    let errors = read(&files, &ReadOptions::default()).unwrap_err().errors;
     assert!(
         errors[0].message.contains("counted by their length"),
         "{}",
@@ -171,7 +171,7 @@ fn aliases_that_deepen_are_refused() {
         bomb += &format!("x-{level}: &a{level} [*a{}]\n", level - 1);
     }
     let files = Files([("compose.yaml".to_owned(), bomb.into_bytes())].into());
-    let errors = read(&files, &ReadOptions::default()).unwrap_err();
+    let errors = read(&files, &ReadOptions::default()).unwrap_err().errors;
     assert!(
         errors[0].message.contains("deeper than 64 levels"),
         "{}",
@@ -200,7 +200,7 @@ fn variables_that_grow_without_end_are_refused() {
         folder: "demo".to_owned(),
         ..ReadOptions::default()
     };
-    let errors = read(&files, &options).unwrap_err();
+    let errors = read(&files, &options).unwrap_err().errors;
     assert!(errors[0].message.contains("1 MiB"), "{}", errors[0]);
 }
 
@@ -231,7 +231,7 @@ fn env_files_that_every_service_reads_come_to_so_much_and_no_more() {
         named_files: Some([("big.env".to_owned(), big.into_bytes())].into()),
         ..ReadOptions::default()
     };
-    let errors = read(&files, &options).unwrap_err();
+    let errors = read(&files, &options).unwrap_err().errors;
     assert!(errors[0].message.contains("64 MiB"), "{}", errors[0]);
 }
 
@@ -245,7 +245,7 @@ fn lists_of_words_have_a_bound() {
         folder: "demo".to_owned(),
         ..ReadOptions::default()
     };
-    let errors = read(&files, &options).unwrap_err();
+    let errors = read(&files, &options).unwrap_err().errors;
     assert!(
         errors[0].message.contains("more than 1000 items"),
         "{}",

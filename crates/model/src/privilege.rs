@@ -67,58 +67,58 @@ const USUAL: [&str; 14] = [
 /// Many containers are shown the machine's time zone, which is no secret.
 const TIME_ZONE: [&str; 2] = ["/etc/localtime", "/etc/timezone"];
 
-/// What a service asks for that needs the operator's word, in the manifest's terms; `None`: nothing. Links are not
+/// All that a service asks for that needs the operator's word, in the manifest's terms, each once. Links are not
 /// followed here: whoever mounts has to ask [`is_machines`] once more. `own`: the node's folders.
-pub fn asked(spec: &ServiceSpec, own: &[PathBuf]) -> Option<String> {
+pub fn asked(spec: &ServiceSpec, own: &[PathBuf]) -> Vec<String> {
     let containers = || spec.all_containers();
-    let of_options = containers().find_map(|container| of_container(&container.options));
-    let of_hooks = || {
-        let mut hooks = containers().flat_map(|c| c.post_start.iter().chain(&c.pre_stop));
-        let privileged = hooks.any(Hook::is_privileged);
-        privileged.then(|| "a privileged hook".to_owned())
-    };
-    let of_mounts = || {
-        let mut mounts = containers().flat_map(|container| &container.mounts);
-        mounts.find_map(|mount| of_mount(mount, own))
-    };
-    of_options
-        .or_else(of_hooks)
-        .or_else(|| of_sandbox(&spec.sandbox).map(str::to_owned))
-        .or_else(of_mounts)
+    let of_options = containers().flat_map(|container| of_container(&container.options));
+    let mut hooks = containers().flat_map(|c| c.post_start.iter().chain(&c.pre_stop));
+    let of_hooks = hooks
+        .any(Hook::is_privileged)
+        .then_some("a privileged hook");
+    let named = of_hooks.into_iter().chain(of_sandbox(&spec.sandbox));
+    let mounts = containers().flat_map(|container| &container.mounts);
+    let of_mounts = mounts.filter_map(|mount| of_mount(mount, own));
+    let all = of_options.chain(named.map(str::to_owned)).chain(of_mounts);
+    let mut asked: Vec<String> = Vec::new();
+    for what in all {
+        if !asked.contains(&what) {
+            asked.push(what);
+        }
+    }
+    asked
 }
 
 /// The same where root in a container is root on the machine, since that has no user namespaces: then capabilities and
 /// system calls beyond the usual ones need the operator's word too.
-pub fn asked_of_root(spec: &ServiceSpec) -> Option<String> {
-    spec.all_containers().find_map(|container| {
+pub fn asked_of_root(spec: &ServiceSpec) -> Vec<String> {
+    let usual = |name: &str| {
+        let name = name.to_ascii_uppercase();
+        USUAL.contains(&name.strip_prefix("CAP_").unwrap_or(&name))
+    };
+    let mut asked = Vec::new();
+    for container in spec.all_containers() {
         let options = &container.options;
-        let usual = |name: &str| {
-            let name = name.to_ascii_uppercase();
-            USUAL.contains(&name.strip_prefix("CAP_").unwrap_or(&name))
-        };
-        let added = options.cap_add.iter().find(|name| !usual(name));
-        let unconfined = options.seccomp.as_deref() == Some("unconfined");
-        added
-            .map(|name| format!("the capability {name} without a user namespace"))
-            .or_else(|| {
-                unconfined.then(|| "seccomp=unconfined without a user namespace".to_owned())
-            })
-    })
+        let added = options.cap_add.iter().filter(|name| !usual(name));
+        asked.extend(added.map(|name| format!("the capability {name} without a user namespace")));
+        if options.seccomp.as_deref() == Some("unconfined") {
+            asked.push("seccomp=unconfined without a user namespace".to_owned());
+        }
+    }
+    asked
 }
 
-fn of_container(options: &ContainerOptions) -> Option<String> {
-    if options.privileged {
-        return Some("privileged".to_owned());
-    }
+fn of_container(options: &ContainerOptions) -> Vec<String> {
+    let privileged = options.privileged.then(|| "privileged".to_owned());
     // Those by the Container Device Interface are what the operator has described as fit for containers.
-    if let Some(device) = options.devices.first() {
-        return Some(format!("the device {}", device.source));
-    }
-    let score = options.oom_score_adj.filter(|score| *score < 0)?;
-    Some(format!("oom_score_adj {score}"))
+    let devices = options.devices.iter();
+    let devices = devices.map(|device| format!("the device {}", device.source));
+    let score = options.oom_score_adj.filter(|score| *score < 0);
+    let score = score.map(|score| format!("oom_score_adj {score}"));
+    privileged.into_iter().chain(devices).chain(score).collect()
 }
 
-fn of_sandbox(options: &SandboxOptions) -> Option<&'static str> {
+fn of_sandbox(options: &SandboxOptions) -> impl Iterator<Item = &'static str> {
     [
         (options.host_pid, "the machine's process namespace"),
         (options.host_ipc, "the machine's IPC namespace"),
@@ -129,7 +129,7 @@ fn of_sandbox(options: &SandboxOptions) -> Option<&'static str> {
         ),
     ]
     .into_iter()
-    .find_map(|(asked, what)| asked.then_some(what))
+    .filter_map(|(asked, what)| asked.then_some(what))
 }
 
 fn of_mount(mount: &Mount, own: &[PathBuf]) -> Option<String> {
@@ -191,7 +191,7 @@ mod tests {
         service
     }
 
-    fn mounts(path: &str, read_only: bool) -> Option<String> {
+    fn mounts(path: &str, read_only: bool) -> Vec<String> {
         let source = MountSource::Bind {
             path: path.to_owned(),
             create: false,
@@ -208,19 +208,14 @@ mod tests {
     #[test]
     fn rights_of_root_need_a_word_where_root_is_not_shut_in() {
         let added = |name: &str| asked_of_root(&service(|c| c.options.cap_add.push(name.into())));
-        assert_eq!(added("CAP_CHOWN"), None);
-        assert_eq!(added("net_raw"), None);
+        assert!(added("CAP_CHOWN").is_empty() && added("net_raw").is_empty());
         for name in ["SYS_ADMIN", "CAP_SYS_PTRACE", "ALL"] {
-            assert!(
-                added(name).is_some_and(|what| what.contains(name)),
-                "{name}"
-            );
+            assert!(added(name)[0].contains(name), "{name}");
         }
         let unconfined = service(|c| c.options.seccomp = Some("unconfined".into()));
-        assert!(asked_of_root(&unconfined).is_some());
-        assert_eq!(
-            asked(&unconfined, &own()),
-            None,
+        assert!(!asked_of_root(&unconfined).is_empty());
+        assert!(
+            asked(&unconfined, &own()).is_empty(),
             "a user namespace shuts it in"
         );
     }
@@ -244,11 +239,11 @@ mod tests {
             "/etcetera",
             "/devices",
         ] {
-            assert_eq!(mounts(path, false), None, "{path}");
+            assert!(mounts(path, false).is_empty(), "{path}");
         }
         for path in ["/etc/localtime", "/usr/share/zoneinfo", "/lib/modules"] {
-            assert_eq!(mounts(path, true), None, "{path}");
-            assert!(mounts(path, false).is_some(), "{path}");
+            assert!(mounts(path, true).is_empty(), "{path}");
+            assert!(!mounts(path, false).is_empty(), "{path}");
         }
     }
 
@@ -276,11 +271,11 @@ mod tests {
             "/boot",
         ] {
             for read_only in [true, false] {
-                let what = mounts(path, read_only).expect(path);
-                assert!(what.contains(path), "{what}");
+                let what = mounts(path, read_only);
+                assert!(what[0].contains(path), "{what:?}");
             }
         }
-        assert!(mounts("/usr", false).is_some());
+        assert!(!mounts("/usr", false).is_empty());
     }
 
     #[test]
@@ -291,12 +286,12 @@ mod tests {
             permissions: "rwm".to_owned(),
         };
         let by_path = service(|c| c.options.devices.push(device));
-        assert_eq!(asked(&by_path, &[]).as_deref(), Some("the device /dev/sda"));
+        assert_eq!(asked(&by_path, &[]), ["the device /dev/sda"]);
         let by_cdi = service(|c| c.options.cdi_devices.push("vendor.com/gpu=0".to_owned()));
-        assert_eq!(asked(&by_cdi, &[]), None);
+        assert!(asked(&by_cdi, &[]).is_empty());
         for (score, free) in [(-1, false), (0, true), (500, true)] {
             let scored = service(|c| c.options.oom_score_adj = Some(score));
-            assert_eq!(asked(&scored, &[]).is_none(), free, "{score}");
+            assert_eq!(asked(&scored, &[]).is_empty(), free, "{score}");
         }
     }
 
@@ -304,14 +299,42 @@ mod tests {
     fn the_machines_namespaces_need_the_operator() {
         for n in 0..3 {
             let mut spec = service(|_| ());
-            assert_eq!(asked(&spec, &own()), None);
+            assert!(asked(&spec, &own()).is_empty());
             match n {
                 0 => spec.sandbox.host_pid = true,
                 1 => spec.sandbox.host_ipc = true,
                 _ => spec.sandbox.host_users = true,
             }
-            assert!(asked(&spec, &own()).is_some(), "{n}");
+            assert!(!asked(&spec, &own()).is_empty(), "{n}");
         }
-        assert!(asked(&service(|c| c.options.privileged = true), &own()).is_some());
+    }
+
+    #[test]
+    fn all_that_is_asked_for_is_named_each_once() {
+        let mount = |path: &str| Mount {
+            source: MountSource::Bind {
+                path: path.to_owned(),
+                create: false,
+                recursive: true,
+            },
+            target: "/x".to_owned(),
+            read_only: true,
+        };
+        let spec = service(|c| {
+            c.options.privileged = true;
+            c.options.oom_score_adj = Some(-5);
+            for path in ["/etc", "/srv", "/run", "/etc"] {
+                c.mounts.push(mount(path));
+            }
+        });
+        assert_eq!(
+            asked(&spec, &own()),
+            [
+                "privileged",
+                "oom_score_adj -5",
+                "the mount of /etc",
+                "the mount of /run"
+            ]
+        );
     }
 }

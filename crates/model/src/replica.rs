@@ -97,6 +97,9 @@ pub struct End {
     pub container: String,
     /// How it ended.
     pub exit: Exit,
+    /// It was a hook after the container's start that ended so, and the replica was stopped for it.
+    #[serde(default)]
+    pub hook: bool,
 }
 
 /// What stands in the way of a replica, as its engine sees it.

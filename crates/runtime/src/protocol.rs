@@ -276,6 +276,9 @@ pub struct Ended {
     pub container: String,
     /// How it ended.
     pub exit: Exit,
+    /// It was a hook after its start that ended so, and the container was ended for it.
+    #[serde(default)]
+    pub hook: bool,
 }
 
 /// How a container ended.

@@ -1,11 +1,11 @@
 //! The normal form of a Compose file, as `docker compose config` shows it.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use layby_image::Reference;
-use layby_manifest::{ConfigOptions, Diagnostic};
-use layby_model::spec::ServiceSpec;
+use layby_manifest::{ConfigOptions, Diagnostic, Faults};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -13,7 +13,7 @@ use super::Shared;
 use super::apps::{ask, receive};
 use super::query::{self, Pairs};
 use super::types::Problem;
-use crate::deploy::{bad_manifest, options};
+use crate::deploy::{bad_images, bad_manifest, options};
 
 /// A Compose file in its normal form.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -43,13 +43,25 @@ impl ConfigView {
     /// Reads a Compose file: its normal form, and what would come of it.
     ///
     /// # Errors
-    /// What keeps a normal form from being made.
+    /// What keeps a normal form from being made, and all else that is wrong with it.
     pub fn read(
         files: &layby_manifest::Files,
         options: &layby_manifest::ReadOptions,
         how: ConfigOptions,
-    ) -> Result<Self, Vec<Diagnostic>> {
-        let config = layby_manifest::config(files, options, how)?;
+    ) -> Result<Self, Faults> {
+        let config = layby_manifest::config(files, options, how).map_err(|mut faults| {
+            // What else is wrong is told in the same round, but not what is said of the same place already.
+            let more = layby_manifest::read(files, options)
+                .err()
+                .unwrap_or_default();
+            let place = |one: &Diagnostic| (one.file.clone(), one.line, one.column);
+            let said: BTreeSet<_> = more.errors.iter().map(place).collect();
+            faults.errors.retain(|one| !said.contains(&place(one)));
+            faults.errors.extend(more.errors);
+            faults.errors.sort();
+            faults.warnings = more.warnings;
+            faults
+        })?;
         let mut view = Self {
             text: config.text,
             services: config.services,
@@ -66,28 +78,17 @@ impl ConfigView {
             view.errors = lines(config.errors, Vec::new());
             match layby_manifest::read(files, options) {
                 Ok(manifest) => {
-                    view.errors.extend(unusable(&manifest.app.services));
+                    view.errors = lines(bad_images(&manifest.app), view.errors);
                     view.warnings = lines(manifest.warnings, view.warnings);
                 }
-                Err(errors) => view.errors = lines(errors, view.errors),
+                Err(faults) => {
+                    view.errors = lines(faults.errors, view.errors);
+                    view.warnings = lines(faults.warnings, view.warnings);
+                }
             }
         }
         Ok(view)
     }
-}
-
-/// The images that nothing can be called.
-fn unusable(services: &[ServiceSpec]) -> Vec<String> {
-    let mut errors = Vec::new();
-    for service in services {
-        let images = service.all_containers().map(|container| &container.image);
-        for image in images.filter(|image| !image.is_empty()) {
-            if let Err(error) = image.parse::<Reference>() {
-                errors.push(format!("service {:?}: {error}", service.name.as_str()));
-            }
-        }
-    }
-    errors
 }
 
 /// These and more, each once.

@@ -11,6 +11,9 @@ use layby_model::{ServiceId, error_chain};
 use super::types::{Problem, ProblemType};
 use crate::store::StoreError;
 
+/// The most problems that are told at once.
+const MAX_LINES: usize = 100;
+
 impl Problem {
     /// The code of [`Problem::context_gone`].
     pub const CONTEXT_GONE: &str = "context-gone";
@@ -122,6 +125,33 @@ impl Problem {
         let mut problem = Self::new(status, code, error.to_string());
         problem.hint = error.advice();
         problem
+    }
+
+    /// Several problems as one, so that all can be mended in one round: a line each; status and code are those of the first.
+    /// `None`: there are none.
+    pub(crate) fn all(problems: Vec<Self>) -> Option<Self> {
+        let mut problems = problems.into_iter();
+        let mut whole = problems.next()?;
+        let rest: Vec<Self> = problems.collect();
+        let is_shared = rest.iter().all(|problem| problem.hint == whole.hint);
+        let line = |problem: &Self| match &problem.hint {
+            Some(hint) if !is_shared => format!("{} ({hint})", problem.detail),
+            Some(_) | None => problem.detail.clone(),
+        };
+        let mut lines = vec![line(&whole)];
+        for line in rest.iter().map(line) {
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+        let more = lines.len().saturating_sub(MAX_LINES);
+        lines.truncate(MAX_LINES);
+        if more > 0 {
+            lines.push(format!("and {more} more"));
+        }
+        whole.detail = lines.join("\n");
+        whole.hint = whole.hint.filter(|_| is_shared);
+        Some(whole)
     }
 
     /// The answer took too long.

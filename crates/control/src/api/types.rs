@@ -713,7 +713,8 @@ pub struct Problem {
     pub title: String,
     /// The HTTP status.
     pub status: u16,
-    /// What went wrong and where, in one sentence; one line each where a manifest has several errors.
+    /// What went wrong and where, in one sentence; one line each where a manifest has several errors. What else is to be said of
+    /// that follows, in lines that begin with `warning: `.
     pub detail: String,
     /// The kind of error, for programs: `not-found`, `ambiguous`, `conflict`, `bad-manifest`, `image-not-found`, ...
     pub code: String,

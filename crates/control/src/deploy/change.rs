@@ -15,7 +15,7 @@ use super::commit::may_reach;
 use super::pulls::{self, Pull};
 use super::{
     Committed, EVENTS, canary, commit_in_turn, current, finish, images, outcome, privilege,
-    revision, warn_of_images,
+    revision, warn, warn_of_images,
 };
 use crate::api::Who;
 use crate::api::types::{DeployBody, Event, Problem, RevisionOutcome};
@@ -31,6 +31,8 @@ struct Change {
     who: Who,
     /// Tried out on this part of the requests.
     share: Option<Share>,
+    /// What whoever makes it is to be told.
+    warning: Option<String>,
 }
 
 /// What it runs.
@@ -122,6 +124,7 @@ pub(crate) async fn change(
         next: Next::Edited(body),
         who,
         share,
+        warning: None,
     };
     roll(plane, change, detach).await
 }
@@ -188,8 +191,23 @@ pub(crate) async fn rollback(
         },
         who,
         share: None,
+        warning: never_live(record),
     };
     roll(plane, change, detach).await
+}
+
+/// What is to be said of going back to a revision that was never live.
+fn never_live(record: &Record) -> Option<String> {
+    let why = match (record.outcome, &record.failure) {
+        (RevisionOutcome::Live | RevisionOutcome::Rolling, _) => return None,
+        (RevisionOutcome::Failed, Some(failure)) => format!("it failed ({})", failure.reason),
+        (RevisionOutcome::Failed, None) => "it failed".to_owned(),
+        (RevisionOutcome::Aborted, _) => "it was aborted".to_owned(),
+        (RevisionOutcome::Superseded, _) => {
+            "a newer one took its place before it was ready".to_owned()
+        }
+    };
+    Some(format!("revision {} was never live: {why}", record.id))
 }
 
 /// Makes a revision with the settings of the newest one, whatever became of that. With `pull`, the names of its images are
@@ -209,6 +227,7 @@ pub(crate) async fn redeploy(
         next: Next::Again(pull),
         who,
         share: None,
+        warning: None,
     };
     roll(plane, change, detach).await
 }
@@ -241,6 +260,7 @@ async fn roll(
     plane.spawn(async move {
         let plane = task_plane;
         let work = async {
+            warn(&events, change.warning.clone().into_iter().collect()).await;
             let (service, committed) = match ready {
                 Some(written) => written,
                 None => {

@@ -25,7 +25,7 @@ struct Claims {
 /// Refuses services that claim what one of `rows` has, or what two of them claim.
 ///
 /// # Errors
-/// 409, naming both services.
+/// 409, naming both services of each such claim.
 pub(crate) fn check<'a>(
     config: &ControlConfig,
     rows: &[Row],
@@ -40,6 +40,7 @@ pub(crate) fn check<'a>(
         .filter(|row| !row.removing && services.iter().all(|(id, _)| *id != row.service))
         .flat_map(|row| specs(row).map(|spec| claims(config, &row.service, spec)))
         .collect();
+    let mut problems = Vec::new();
     for (id, spec) in services {
         let new = claims(config, &id, spec);
         let gateway = Socket {
@@ -47,19 +48,19 @@ pub(crate) fn check<'a>(
             is_udp: false,
         };
         if let Some(port) = new.ports.iter().find(|port| port.collides(gateway)) {
-            return Err(Problem::conflict(format!(
+            let text = format!(
                 "{id} asks for port {port}, where the node's own gateway answers ({})",
                 config.http
-            ))
-            .hint("give it another port, or start the node with another --http"));
+            );
+            let hint = "give it another port, or start the node with another --http";
+            problems.push(Problem::conflict(text).hint(hint));
         }
-        own_names(&new, &config.domain)?;
-        for other in &taken {
-            compare(&new, other)?;
-        }
+        problems.extend(own_names(&new, &config.domain).err());
+        let clashes = taken.iter().map(|other| compare(&new, other));
+        problems.extend(clashes.filter_map(Result::err));
         taken.push(new);
     }
-    Ok(())
+    Problem::all(problems).map_or(Ok(()), Err)
 }
 
 /// Refuses paths below host names that an app has whom `rights` do not cover: the longest path would take its requests, with

@@ -34,10 +34,10 @@ pub(crate) use up::up;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use layby_image::Source;
-use layby_manifest::{Diagnostic, Manifest, ReadOptions};
+use layby_image::{Reference, Source};
+use layby_manifest::{Diagnostic, Faults, Manifest, ReadOptions};
 use layby_model::route::Share;
-use layby_model::spec::{MAX_RETRIES, ServiceSpec};
+use layby_model::spec::{AppSpec, MAX_RETRIES, ServiceSpec};
 use layby_model::{AppName, ServiceId};
 use tokio::sync::mpsc;
 
@@ -235,6 +235,11 @@ pub(crate) fn current(row: &Row) -> (bool, &crate::store::Revision) {
 fn read(upload: &Upload, ask: &Ask, whole: bool) -> Result<Manifest, Problem> {
     let options = options(upload, ask, whole);
     let mut manifest = layby_manifest::read(&upload.files, &options).map_err(bad_manifest)?;
+    let errors = bad_images(&manifest.app);
+    if !errors.is_empty() {
+        let warnings = manifest.warnings;
+        return Err(bad_manifest(Faults { errors, warnings }));
+    }
     if let Some(retries) = ask.retries {
         let retries = checked_retries(retries)?;
         let services = manifest.app.services.iter_mut();
@@ -265,10 +270,24 @@ pub(crate) fn needed(upload: &Upload, ask: &Ask) -> Vec<String> {
 }
 
 /// All that is wrong with a manifest.
-pub(crate) fn bad_manifest(errors: Vec<Diagnostic>) -> Problem {
-    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+pub(crate) fn bad_manifest(faults: Faults) -> Problem {
     let status = StatusCode::UNPROCESSABLE_ENTITY;
-    Problem::new(status, "bad-manifest", lines.join("\n"))
+    Problem::new(status, "bad-manifest", faults.to_string())
+}
+
+/// Names of images that no registry could have, each as an error. Where they stand is not known any more.
+pub(crate) fn bad_images(app: &AppSpec) -> Vec<Diagnostic> {
+    let mut bad = Vec::new();
+    for service in &app.services {
+        for container in service.all_containers() {
+            let name = images::name(&app.name, service, container);
+            if let Err(error) = name.parse::<Reference>() {
+                let message = format!("service {:?}: {error}", service.name.as_str());
+                bad.push(Diagnostic::new("", 0, 0, message));
+            }
+        }
+    }
+    bad
 }
 
 /// A number of retries that somebody asked for.

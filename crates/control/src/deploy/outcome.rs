@@ -114,7 +114,15 @@ async fn wait_for(
             let counts = match &held_up {
                 Blockade::Waits(why) | Blockade::Stuck(why) => format!("waits: {why}"),
                 Blockade::Fails(why) => format!("gives up: {why}"),
-                Blockade::Open => counts(&shown.detail.replicas, revision.0, shown.row.replicas),
+                Blockade::Open => {
+                    let failed = shown.failed_starts(revision);
+                    counts(
+                        &shown.detail.replicas,
+                        revision.0,
+                        shown.row.replicas,
+                        failed,
+                    )
+                }
             };
             let answer = shown.last_answer.as_deref();
             let (now, next) = progress.tell(counts, answer, Instant::now());

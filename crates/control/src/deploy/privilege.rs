@@ -1,8 +1,9 @@
 //! What only the node's operator may allow. The engine asks the same before it prepares a replica, and follows links.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use layby_model::mounts::MountSource;
+use layby_model::mounts::{Mount, MountSource};
 use layby_model::spec::ServiceSpec;
 use layby_model::{ServiceId, privilege};
 
@@ -13,7 +14,7 @@ use crate::tokens::Rights;
 /// Refuses services that ask for what the operator has not allowed, or for folders of the machine where no admin asks.
 ///
 /// # Errors
-/// 403, naming the service, what it asks for, and the flag.
+/// 403, naming each such service, all that it asks for, and the flag.
 pub(crate) fn check<'a>(
     config: &ControlConfig,
     rights: &Rights,
@@ -22,24 +23,27 @@ pub(crate) fn check<'a>(
     if config.allow_privileged && rights.is_admin() {
         return Ok(());
     }
+    let mut problems = Vec::new();
     for (id, spec) in services {
         if !rights.is_admin() {
-            folders(&id, spec)?;
+            problems.extend(folders(&id, spec).err());
         }
-        if let Some(what) =
-            asked(config.shifts_ids, &config.data_dir, spec).or_else(|| of_build(spec))
-        {
-            let text = match config.allow_privileged {
-                true => format!("{id} asks for {what}, which takes a token with the role admin"),
-                false => format!(
-                    "{id} asks for {what}, which only this node's operator may allow: \
-                     start the node with `layby serve --allow-privileged` to allow it"
-                ),
-            };
-            return Err(Problem::not_allowed(text));
+        let mut asked = asked(config.shifts_ids, &config.data_dir, spec);
+        asked.extend(of_build(spec));
+        if asked.is_empty() {
+            continue;
         }
+        let what = asked.join(", ");
+        let text = match config.allow_privileged {
+            true => format!("{id} asks for {what}, which takes a token with the role admin"),
+            false => format!(
+                "{id} asks for {what}, which only this node's operator may allow: \
+                 start the node with `layby serve --allow-privileged` to allow it"
+            ),
+        };
+        problems.push(Problem::not_allowed(text));
     }
-    Ok(())
+    Problem::all(problems).map_or(Ok(()), Err)
 }
 
 /// Whether somebody may reach into containers of a service, or run commands in others like them: what these have of the
@@ -57,10 +61,12 @@ pub(crate) fn enter(
         return Ok(());
     }
     folders(id, spec)?;
-    match asked(config.shifts_ids, &config.data_dir, spec) {
-        None => Ok(()),
-        Some(what) => Err(Problem::not_allowed(format!(
-            "{id} has {what}: to reach into it takes a token with the role admin"
+    let asked = asked(config.shifts_ids, &config.data_dir, spec);
+    match asked.is_empty() {
+        true => Ok(()),
+        false => Err(Problem::not_allowed(format!(
+            "{id} has {}: to reach into it takes a token with the role admin",
+            asked.join(", ")
         ))),
     }
 }
@@ -70,32 +76,31 @@ fn folders(id: &ServiceId, spec: &ServiceSpec) -> Result<(), Problem> {
     let mounts = spec
         .all_containers()
         .flat_map(|container| &container.mounts);
-    for mount in mounts {
-        match &mount.source {
-            MountSource::Bind { path, .. } => {
-                let text = format!(
-                    "{id} mounts {path} of the machine, which takes a token with the role admin"
-                );
-                return Err(Problem::not_allowed(text)
-                    .hint("give it a named volume, or let an admin do it"));
-            }
-            MountSource::Volume { .. }
-            | MountSource::Tmpfs { .. }
-            | MountSource::Scratch { .. }
-            | MountSource::Files { .. } => {}
-        }
+    let path = |mount: &'_ Mount| match &mount.source {
+        MountSource::Bind { path, .. } => Some(path.clone()),
+        MountSource::Volume { .. }
+        | MountSource::Tmpfs { .. }
+        | MountSource::Scratch { .. }
+        | MountSource::Files { .. } => None,
+    };
+    let paths: BTreeSet<String> = mounts.filter_map(path).collect();
+    if paths.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let paths = Vec::from_iter(paths).join(", ");
+    let text =
+        format!("{id} mounts {paths} of the machine, which takes a token with the role admin");
+    Err(Problem::not_allowed(text).hint("give it a named volume, or let an admin do it"))
 }
 
 /// What a service asks for on a machine that has user namespaces, or not, and the node's folders there.
-fn asked(shifts_ids: bool, data_dir: &Path, spec: &ServiceSpec) -> Option<String> {
+fn asked(shifts_ids: bool, data_dir: &Path, spec: &ServiceSpec) -> Vec<String> {
     let own = [data_dir.to_owned()];
-    let of_root = || match shifts_ids {
-        true => None,
-        false => privilege::asked_of_root(spec),
-    };
-    privilege::asked(spec, &own).or_else(of_root)
+    let mut asked = privilege::asked(spec, &own);
+    if !shifts_ids {
+        asked.extend(privilege::asked_of_root(spec));
+    }
+    asked
 }
 
 fn of_build(spec: &ServiceSpec) -> Option<String> {
@@ -118,7 +123,7 @@ mod tests {
         container.options.cap_add.push("SYS_ADMIN".to_owned());
         spec.containers.push(container);
         let own = Path::new("/var/lib/layby");
-        assert_eq!(asked(true, own, &spec), None);
-        assert!(asked(false, own, &spec).is_some_and(|what| what.contains("SYS_ADMIN")));
+        assert!(asked(true, own, &spec).is_empty());
+        assert!(asked(false, own, &spec)[0].contains("SYS_ADMIN"));
     }
 }

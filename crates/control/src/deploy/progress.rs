@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use layby_model::plan::CRASH_LOOP_STARTS;
 use layby_model::replica::Phase;
 use tokio::time::Instant;
 
@@ -67,8 +68,14 @@ impl Progress {
     }
 }
 
-/// How far the `wanted` replicas of a revision are, such as `1 of 2 ready, 1 of 2 starting`.
-pub(super) fn counts(replicas: &[ReplicaView], revision: u32, wanted: u32) -> String {
+/// How far the `wanted` replicas of a revision are, such as `1 of 2 ready, 1 of 2 starting`. `failed_starts`: the most starts in
+/// a row of one of them that came to nothing.
+pub(super) fn counts(
+    replicas: &[ReplicaView],
+    revision: u32,
+    wanted: u32,
+    failed_starts: u32,
+) -> String {
     let (mut ready, mut starting, mut before, mut ended, mut oom) = (0, 0, 0, 0, 0);
     for replica in replicas.iter().filter(|r| r.revision == revision) {
         match replica.phase {
@@ -97,10 +104,19 @@ pub(super) fn counts(replicas: &[ReplicaView], revision: u32, wanted: u32) -> St
         .filter(|(n, _)| *n > 0)
         .map(|(n, what)| format!("{n} of {wanted} {what}"))
         .collect();
-    match (parts.is_empty(), wanted) {
-        (false, _) => parts.join(", "),
-        (true, 1) => "preparing 1 replica".into(),
-        (true, n) => format!("preparing {n} replicas"),
+    let what = match (parts.is_empty(), failed_starts, wanted) {
+        (false, _, _) => parts.join(", "),
+        (true, 0, 1) => "preparing 1 replica".into(),
+        (true, 0, n) => format!("preparing {n} replicas"),
+        (true, _, 1) => "starting it again".into(),
+        (true, _, n) => format!("starting some of {n} again"),
+    };
+    match failed_starts {
+        0 => what,
+        n => format!(
+            "{what} (start {} of {CRASH_LOOP_STARTS})",
+            (n + 1).min(CRASH_LOOP_STARTS)
+        ),
     }
 }
 
@@ -184,11 +200,19 @@ mod tests {
             code: 9,
             oom: false,
         });
-        assert_eq!(counts(&[first], 2, 1), "1 of 1 ended", "for the first time");
+        assert_eq!(
+            counts(&[first], 2, 1, 0),
+            "1 of 1 ended",
+            "for the first time"
+        );
         for (replicas, text) in table {
-            assert_eq!(counts(&replicas, 2, 2), text);
+            assert_eq!(counts(&replicas, 2, 2, 0), text);
         }
-        assert_eq!(counts(&[], 2, 1), "preparing 1 replica");
+        assert_eq!(counts(&[], 2, 1, 0), "preparing 1 replica");
+        let again = [replica(2, Phase::Starting, None, 0)];
+        assert_eq!(counts(&again, 2, 1, 1), "starting it again (start 2 of 3)");
+        let runs = [replica(2, Phase::Starting, Some(1), 2)];
+        assert_eq!(counts(&runs, 2, 2, 2), "1 of 2 starting (start 3 of 3)");
     }
 
     /// What is told of these looks: when, in milliseconds, at what counts, and what a probe said.

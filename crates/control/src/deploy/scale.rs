@@ -275,7 +275,7 @@ fn counts_of(status: &Status) -> String {
         .count();
     let more = there.saturating_sub(row.replicas as usize);
     match more {
-        0 => counts(&status.detail.replicas, view.revision, row.replicas),
+        0 => counts(&status.detail.replicas, view.revision, row.replicas, 0),
         more => format!("{more} more than wanted, draining"),
     }
 }

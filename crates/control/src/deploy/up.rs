@@ -246,25 +246,29 @@ async fn check(
     let specs = || app.services.iter().map(|s| (id(s), s));
     let staying = rows.iter().filter(|row| !first.contains(&row.service));
     let staying: Vec<Row> = staying.cloned().collect();
+    // First, and alone: it does not say whose a host is.
     conflict::check_hosts(&who.rights, &staying, specs())?;
-    conflict::check(&plane.config, &staying, specs())?;
-    privilege::check(&plane.config, &who.rights, specs())?;
     let (settled, sizes) = power::settle(plane, rows, app).await?;
     // A job is there for a while only.
     let asked = settled.services.iter();
     let asked = asked.filter(|s| s.replicas > 0 && s.job.is_none());
-    capacity::check_jobs(&plane.config, specs())?;
-    capacity::check(
-        plane,
-        rows,
-        asked.map(|s| (id(s), s, unscaled(rows, &id(s), s))),
-    )?;
-    secrets::check(plane, &app.name, &app.services, brought).await?;
-    jobs::check_names(plane, rows, specs())?;
-    for service in &app.services {
-        jobs::check_schedule(&id(service), service)?;
+    let asked = asked.map(|s| (id(s), s, unscaled(rows, &id(s), s)));
+    // None of these needs another one to have passed: all is told at once.
+    let checks = [
+        conflict::check(&plane.config, &staying, specs()),
+        privilege::check(&plane.config, &who.rights, specs()),
+        capacity::check_jobs(&plane.config, specs()),
+        capacity::check(plane, rows, asked),
+        secrets::check(plane, &app.name, &app.services, brought).await,
+        jobs::check_names(plane, rows, specs()),
+    ];
+    let schedules = app.services.iter();
+    let schedules = schedules.map(|service| jobs::check_schedule(&id(service), service));
+    let problems = checks.into_iter().chain(schedules);
+    match Problem::all(problems.filter_map(Result::err).collect()) {
+        Some(problem) => Err(problem),
+        None => Ok(sizes),
     }
-    Ok(sizes)
 }
 
 /// Tells which services a dry run would take down.

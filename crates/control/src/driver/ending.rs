@@ -46,6 +46,11 @@ impl Ending {
         self.failed_starts >= CRASH_LOOP_STARTS && !matches!(self.again, Again::Asked)
     }
 
+    /// Starts in a row that came to nothing, of a replica of a revision; `None`: it is none of them.
+    pub(crate) fn failed_starts(&self, revision: RevisionId) -> Option<u32> {
+        (self.revision == revision).then_some(self.failed_starts)
+    }
+
     fn often(&self) -> String {
         match self.failed_starts {
             0 | 1 => String::new(),
@@ -185,12 +190,23 @@ impl Driver {
     }
 
     fn how_it_ended(&self, revision: RevisionId, report: Option<&ReplicaReport>) -> String {
-        let Some(End { container, exit }) = report.and_then(end_of) else {
+        let Some(end) = report.and_then(end_of) else {
             return match report.and_then(|report| report.trouble.as_ref()) {
                 Some(_) => "could not be started".to_owned(),
                 None => "ended".to_owned(),
             };
         };
+        let End {
+            container,
+            exit,
+            hook,
+        } = end;
+        if hook {
+            return format!(
+                "was stopped, since a hook after the start of its container {container} ended with exit code {}",
+                exit.code
+            );
+        }
         let spec = self.spec_of(revision);
         let mut containers = spec.iter().flat_map(|spec| spec.service.all_containers());
         let limit =

@@ -119,6 +119,7 @@ pub(super) fn end_of(report: &ReplicaReport) -> Option<End> {
         Some(End {
             container: container.name.clone(),
             exit: container.last_exit?,
+            hook: false,
         })
     };
     report.ended.clone().or_else(before)
@@ -146,20 +147,13 @@ fn reason_text(reason: &FailReason, d: &Desired, o: &Observed, seen: Seen<'_>) -
     match (reason, ended) {
         (FailReason::Hopeless(why), _) => why.clone(),
         (FailReason::Deadline, _) => late(d, o),
-        (FailReason::CrashLoop, Some(End { container, exit })) if exit.oom => format!(
-            "its container {container} was ended for want of memory in each of {failed_starts} starts"
-        ),
-        (FailReason::CrashLoop, Some(End { container, exit })) => format!(
-            "its container {container} ended with exit code {} in each of {failed_starts} starts",
-            exit.code
-        ),
-        (FailReason::Ended, Some(End { container, exit })) if exit.oom => format!(
-            "its container {container} was ended for want of memory, and its restart policy leaves it so"
-        ),
-        (FailReason::Ended, Some(End { container, exit })) => format!(
-            "its container {container} ended with exit code {}, and its restart policy leaves it so",
-            exit.code
-        ),
+        (FailReason::CrashLoop, Some(end)) => {
+            format!("{} in each of {failed_starts} starts", how(end, trouble))
+        }
+        (FailReason::Ended, Some(end)) => {
+            let how = how(end, trouble);
+            format!("{how}, and its restart policy leaves it so")
+        }
         (FailReason::Ended, None) => "it ended, and its restart policy leaves it so".into(),
         (FailReason::CrashLoop, None) => match (trouble, died) {
             (Some(why), _) => {
@@ -170,6 +164,29 @@ fn reason_text(reason: &FailReason, d: &Desired, o: &Observed, seen: Seen<'_>) -
             }
             (None, None) => format!("it could not be started, {failed_starts} times in a row"),
         },
+    }
+}
+
+/// What ended, and how. The engine says more of a hook: in `trouble`.
+fn how(end: &End, trouble: Option<&str>) -> String {
+    let End {
+        container,
+        exit,
+        hook,
+    } = end;
+    match (hook, exit.oom, trouble) {
+        (true, _, Some(trouble)) => trouble.to_owned(),
+        (true, _, None) => format!(
+            "a hook after the start of its container {container} ended with exit code {}",
+            exit.code
+        ),
+        (false, true, _) => {
+            format!("its container {container} was ended for want of memory")
+        }
+        (false, false, _) => format!(
+            "its container {container} ended with exit code {}",
+            exit.code
+        ),
     }
 }
 

@@ -54,6 +54,13 @@ pub(crate) struct Status {
 }
 
 impl Status {
+    /// The most starts in a row that came to nothing of a replica of a revision.
+    pub(crate) fn failed_starts(&self, revision: RevisionId) -> u32 {
+        let ends = self.ends.iter();
+        let failed = ends.filter_map(|end| end.failed_starts(revision));
+        failed.max().unwrap_or(0)
+    }
+
     /// What is shown before the first look.
     pub(crate) fn at_rest(row: &Row, config: &ControlConfig) -> Self {
         let d = desired(row);

@@ -271,6 +271,7 @@ mod tests {
                 code: 3,
                 oom: false,
             },
+            hook: false,
         });
         let mut tracks = Tracks::default();
         tracks.ordered(ReplicaId(1), true);

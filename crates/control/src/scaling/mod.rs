@@ -210,7 +210,10 @@ async fn look(plane: &Arc<Plane>, id: &ServiceId, driver: &DriverHandle, one: &m
             }
         }
     }
-    if let Some(text) = one.told.tell(replicas, &decision, now) {
+    if let Some(text) = one
+        .told
+        .tell(replicas, &decision, one.short.as_deref(), now)
+    {
         let kind = crate::api::types::EventKind::Scaled;
         plane.events.of(id, kind, text, None);
     }

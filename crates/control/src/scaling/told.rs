@@ -22,11 +22,13 @@ impl Told {
         Self { replicas, at: None }
     }
 
-    /// What is to be told now that there are so many, in words that follow the service's name.
+    /// What is to be told now that there are so many, in words that follow the service's name. `short`: what stands in the way of
+    /// as many as were decided.
     pub(super) fn tell(
         &mut self,
         replicas: u32,
         decision: &Decision,
+        short: Option<&str>,
         now: Instant,
     ) -> Option<String> {
         let is_early = self.at.is_some_and(|at| now.duration_since(at) < TELL);
@@ -39,9 +41,10 @@ impl Told {
             1 => "replica",
             _ => "replicas",
         };
-        let why = match decision.replicas == replicas {
-            true => format!(": {}", decision.why),
-            false => String::new(),
+        let why = match (decision.replicas == replicas, short) {
+            (true, _) => format!(": {}", decision.why),
+            (false, Some(short)) => format!(", not {}: {short}", decision.replicas),
+            (false, None) => String::new(),
         };
         Some(format!("scaled from {before} to {replicas} {noun}{why}"))
     }
@@ -63,21 +66,24 @@ mod tests {
             seen: Seen::default(),
         };
         let mut told = Told::new(1);
-        assert_eq!(told.tell(1, &decision(1), begun), None);
-        let first = told.tell(2, &decision(2), after(1));
+        assert_eq!(told.tell(1, &decision(1), None, begun), None);
+        let first = told.tell(2, &decision(2), None, after(1));
         assert_eq!(
             first.as_deref(),
             Some("scaled from 1 to 2 replicas: 4 requests")
         );
-        assert_eq!(told.tell(3, &decision(3), after(2)), None);
-        assert_eq!(told.tell(4, &decision(4), after(10)), None);
-        let last = told.tell(4, &decision(4), after(11));
+        assert_eq!(told.tell(3, &decision(3), None, after(2)), None);
+        assert_eq!(told.tell(4, &decision(4), None, after(10)), None);
+        let last = told.tell(4, &decision(4), None, after(11));
         assert_eq!(
             last.as_deref(),
             Some("scaled from 2 to 4 replicas: 4 requests")
         );
-        assert_eq!(told.tell(2, &decision(2), after(12)), None);
-        let back = told.tell(1, &decision(3), after(30));
+        assert_eq!(told.tell(2, &decision(2), None, after(12)), None);
+        let back = told.tell(1, &decision(3), None, after(30));
         assert_eq!(back.as_deref(), Some("scaled from 4 to 1 replica"));
+        let short = told.tell(5, &decision(9), Some("there is no room"), after(60));
+        let text = "scaled from 1 to 5 replicas, not 9: there is no room";
+        assert_eq!(short.as_deref(), Some(text));
     }
 }

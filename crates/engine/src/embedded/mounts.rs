@@ -49,15 +49,16 @@ impl Gate {
     /// Refuses what a service asks for that has not been allowed: how it was deployed, and how the node was started then,
     /// does not count.
     pub(super) fn check(&self, spec: &ServiceSpec) -> Result<(), Trouble> {
-        let of_root = || match self.shifts_ids {
-            true => None,
-            false => privilege::asked_of_root(spec),
-        };
-        match privilege::asked(spec, &self.own).or_else(of_root) {
-            Some(what) if !self.is_open => {
+        let mut asked = privilege::asked(spec, &self.own);
+        if !self.shifts_ids {
+            asked.extend(privilege::asked_of_root(spec));
+        }
+        match asked.is_empty() || self.is_open {
+            true => Ok(()),
+            false => {
+                let what = asked.join(", ");
                 Err(not_allowed(&format!("the service asks for {what}")))
             }
-            _ => Ok(()),
         }
     }
 

@@ -194,6 +194,7 @@ mod tests {
                     code: 3,
                     oom: false,
                 },
+                hook: false,
             },
             in_a_row: 2,
             containers: Vec::new(),

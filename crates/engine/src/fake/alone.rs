@@ -52,7 +52,11 @@ impl Shared {
             }
             entry.ended_in_a_row += 1;
             let container = name;
-            entry.ended = Some(End { container, exit });
+            entry.ended = Some(End {
+                container,
+                exit,
+                hook: false,
+            });
             true
         });
         ended == Some(true)

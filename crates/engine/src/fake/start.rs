@@ -54,7 +54,12 @@ pub(super) async fn before(
                 "container {}, which has to end well before the others start, ended by itself with exit code {}",
                 container.name, exit.code
             );
-            return Some(Err(fail(shared, id, &container.name, exit, message)));
+            let end = End {
+                container: container.name.clone(),
+                exit,
+                hook: false,
+            };
+            return Some(Err(fail(shared, id, end, message)));
         }
         body.done.store(n + 1, SeqCst);
     }
@@ -91,8 +96,12 @@ pub(super) async fn after(shared: &Shared, id: ReplicaId, body: &Body) -> Result
                     "the hook after the start of container {} ended with exit code {code}",
                     container.name
                 );
-                let exit = Exit { code, oom: false };
-                return Err(fail(shared, id, &container.name, exit, message));
+                let end = End {
+                    container: container.name.clone(),
+                    exit: Exit { code, oom: false },
+                    hook: true,
+                };
+                return Err(fail(shared, id, end, message));
             }
         }
     }
@@ -134,7 +143,7 @@ async fn carry_out(hook: &Hook, body: &Body) -> i32 {
 }
 
 /// Writes down that a replica ended unasked while it was started.
-fn fail(shared: &Shared, id: ReplicaId, name: &str, exit: Exit, message: String) -> Trouble {
+fn fail(shared: &Shared, id: ReplicaId, end: End, message: String) -> Trouble {
     shared.roster.change(id, |entry| {
         entry.actual = Actual::Stopped;
         entry
@@ -142,10 +151,7 @@ fn fail(shared: &Shared, id: ReplicaId, name: &str, exit: Exit, message: String)
             .iter_mut()
             .for_each(|container| container.pid = None);
         entry.ended_in_a_row += 1;
-        entry.ended = Some(End {
-            container: name.to_owned(),
-            exit,
-        });
+        entry.ended = Some(end);
     });
     Trouble {
         fatal: false,

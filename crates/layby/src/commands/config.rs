@@ -63,10 +63,7 @@ fn read_here(manifests: &mut Manifests, how: ConfigOptions) -> Result<ConfigView
     loop {
         let (files, mut options) = manifests.as_read();
         options.folder_path = Some(manifests.folder.display().to_string());
-        let view = ConfigView::read(&files, &options, how).map_err(|errors| {
-            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            anyhow::anyhow!("{}", lines.join("\n"))
-        })?;
+        let view = ConfigView::read(&files, &options, how)?;
         if view.more.is_empty() {
             return Ok(view);
         }

@@ -54,10 +54,7 @@ fn read(options: &Convert) -> Result<Converted> {
         let (files, mut read) = manifests.as_read();
         read.folder_path = Some(manifests.folder.display().to_string());
         read.named_files = is_named.then(|| files.0.clone());
-        let converted = layby_manifest::convert(&files, &read, &how).map_err(|errors| {
-            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            anyhow::anyhow!("{}", lines.join("\n"))
-        })?;
+        let converted = layby_manifest::convert(&files, &read, &how)?;
         if !converted.more.is_empty() {
             // Those that manifests are made of come first; once none is missing, what services have files of.
             is_named = layby_manifest::needed(&files, &read).is_empty();

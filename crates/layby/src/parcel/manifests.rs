@@ -84,7 +84,7 @@ impl Manifests {
             }
             if manifests.files.is_empty() {
                 bail!(
-                    "{} has no compose.yaml and no Kubernetes YAML: name a manifest with -f, or another folder",
+                    "{} has no compose.yaml and no Kubernetes YAML or JSON: name a manifest with -f, or another folder",
                     manifests.folder.display()
                 );
             }
@@ -102,7 +102,10 @@ impl Manifests {
     fn take_all(&mut self, folder: &Path) -> Result<()> {
         let names = find::manifests_in(folder)?;
         if names.is_empty() {
-            bail!("{} has no YAML in it", folder.display());
+            bail!(
+                "{} has no YAML in it, and no JSON of Kubernetes",
+                folder.display()
+            );
         }
         for name in names {
             let name = self.take(&folder.join(name))?;
@@ -147,8 +150,8 @@ impl Manifests {
     /// Naming the first such thing.
     pub(crate) fn check_asked(&self, node: &str, reply: &ManifestView) -> Result<()> {
         let (files, options) = self.as_read();
-        let manifest = layby_manifest::read(&files, &options).map_err(|errors| {
-            let first = errors.first().map(ToString::to_string).unwrap_or_default();
+        let manifest = layby_manifest::read(&files, &options).map_err(|faults| {
+            let first = faults.errors.first().map(ToString::to_string).unwrap_or_default();
             anyhow::anyhow!(
                 "the node {node} takes the manifests, but this program does not ({first}), and so cannot tell what it may send: use the node's own version"
             )

@@ -80,8 +80,13 @@ fn condition(text: &str) -> Result<Condition, Expected> {
     }
 }
 
-/// Gives the services what they wait for, and refuses what could never come about.
-pub(crate) fn join(members: &mut [Member], report: &mut Report) {
+/// Gives the services what they wait for, and refuses what could never come about. `left_out`: services that are not run, each
+/// with the profile that would switch it on.
+pub(crate) fn join(
+    members: &mut [Member],
+    left_out: &BTreeMap<String, String>,
+    report: &mut Report,
+) {
     let index: BTreeMap<String, usize> = members
         .iter()
         .enumerate()
@@ -94,7 +99,7 @@ pub(crate) fn join(members: &mut [Member], report: &mut Report) {
         for need in needs {
             let owner = members[at].draft.spec.name.clone();
             let Some(&other) = index.get(&need.service) else {
-                unknown(&need, &owner, report);
+                unknown(&need, &owner, left_out.get(&need.service), report);
                 continue;
             };
             let job = |at: usize| members[at].draft.spec.job.as_ref();
@@ -150,23 +155,30 @@ pub(crate) fn join(members: &mut [Member], report: &mut Report) {
     cycles(members, &index, &places, report);
 }
 
-fn unknown(need: &Need, owner: &ServiceName, report: &mut Report) {
+fn unknown(need: &Need, owner: &ServiceName, profile: Option<&String>, report: &mut Report) {
     let name = cut(&need.service);
     if need.implied {
         return; // that it cannot be linked to is said
     }
-    if need.required {
-        let message = format!(
-            "service {:?} depends on {name:?}, which is no service of this file that is run",
-            owner.as_str()
-        );
-        report.error(&need.place, message);
-    } else {
-        let message = format!(
-            "service {:?} does without {name:?}, which is no service of this file that is run",
-            owner.as_str()
-        );
-        report.warn(&need.place, message);
+    let why = match profile {
+        Some(profile) => {
+            let profile = cut(profile);
+            format!(
+                "is left out since it is in the profile {profile:?}: `--profile {profile}` switches it on"
+            )
+        }
+        None => "is no service of this file".to_owned(),
+    };
+    let owner = owner.as_str();
+    match need.required {
+        true => {
+            let message = format!("service {owner:?} depends on {name:?}, which {why}");
+            report.error(&need.place, message);
+        }
+        false => {
+            let message = format!("service {owner:?} does without {name:?}, which {why}");
+            report.warn(&need.place, message);
+        }
     }
 }
 

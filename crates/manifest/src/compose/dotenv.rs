@@ -94,12 +94,11 @@ pub fn read_env_file(
             }
         }
     }
-    report
-        .finish()
-        .and_then(|warnings| match warnings.is_empty() {
-            true => Ok(env),
-            false => Err(warnings),
-        })
+    match report.finish() {
+        Ok(warnings) if warnings.is_empty() => Ok(env),
+        Ok(warnings) => Err(warnings),
+        Err(faults) => Err(faults.errors),
+    }
 }
 
 /// Lays the variables of an `env_file` over `env`. Values are filled in from `known`, else from what this file and those

@@ -7,7 +7,7 @@ use layby_model::AppName;
 use crate::draft::{AppDraft, Placed, label_of};
 use crate::fields::Fields;
 use crate::report::Report;
-use crate::tree::{Node, Place, cut};
+use crate::tree::{Entry, Node, Place, cut};
 use crate::{Files, ReadOptions, app};
 use load::Load;
 use networks::Member;
@@ -88,10 +88,10 @@ pub(crate) fn read(
     volumes::read(&mut top, &mut project, report);
     let networks = networks::declared(&mut top, report);
     top.refuse(&REFUSED, report);
-    let mut members = services(&mut top, &project, report);
+    let (mut members, left_out) = services(&mut top, &project, report);
     volumes_from::join(&mut members, report);
     pods::join(&mut members, report);
-    depends::join(&mut members, report);
+    depends::join(&mut members, &left_out, report);
     top.finish(report);
     let (values, named_files) = files::values(&project, report);
     AppDraft {
@@ -185,26 +185,32 @@ fn labelled(written: Placed<String>, report: &mut Report) -> Placed<String> {
     Placed { value, ..written }
 }
 
-fn services(top: &mut Fields, project: &Project<'_>, report: &mut Report) -> Vec<Member> {
+/// The services that are run, and of those that are left out the profile that would switch each on.
+fn services(
+    top: &mut Fields,
+    project: &Project<'_>,
+    report: &mut Report,
+) -> (Vec<Member>, BTreeMap<String, String>) {
     let place = top.place.clone();
     let mut map = match top.entry("services") {
         Some(entry) => match Fields::open(entry.value, "\"services\"", report) {
             Some(map) => map,
-            None => return Vec::new(),
+            None => return Default::default(),
         },
         None => {
             nothing_to_run(&place, report);
-            return Vec::new();
+            return Default::default();
         }
     };
     let entries = map.rest();
     if entries.is_empty() {
         nothing_to_run(&place, report);
     }
-    entries
-        .into_iter()
-        .filter_map(|entry| service::read(entry, project, report))
-        .collect()
+    let off = |entry: &Entry| Some((entry.key.clone(), project.profiles.missing(&entry.value)?));
+    let left_out = entries.iter().filter_map(off).collect();
+    let members = entries.into_iter();
+    let members = members.filter_map(|entry| service::read(entry, project, report));
+    (members.collect(), left_out)
 }
 
 fn nothing_to_run(place: &Place, report: &mut Report) {

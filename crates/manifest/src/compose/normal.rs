@@ -16,7 +16,7 @@ use crate::compose::profiles::Profiles;
 use crate::compose::{merged, project};
 use crate::report::Report;
 use crate::tree::{Entry, Node, Place, Value};
-use crate::{Diagnostic, Files, ReadOptions, write};
+use crate::{Diagnostic, Faults, Files, ReadOptions, write};
 
 /// How it is written out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -112,7 +112,9 @@ pub(crate) fn config(
     };
     match around.of_env_files.take().finish() {
         Ok(warnings) => config.warnings = warnings,
-        Err(errors) => config.errors = errors,
+        Err(Faults { errors, warnings }) => {
+            (config.errors, config.warnings) = (errors, warnings);
+        }
     }
     let more = around.load.missing();
     if !more.is_empty() {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::ReadOptions;
 use crate::fields::Fields;
 use crate::report::Report;
-use crate::tree::Place;
+use crate::tree::{Node, Place, Value};
 
 /// The variable that names profiles beside those that the caller asks for, apart by commas.
 const VARIABLE: &str = "COMPOSE_PROFILES";
@@ -31,6 +31,18 @@ impl Profiles {
     /// Whether a profile is switched on.
     pub(crate) fn has(&self, profile: &str) -> bool {
         self.0.contains(profile) || self.0.contains("*")
+    }
+
+    /// The first profile of a service that is left out for want of one; `None`: it is not.
+    pub(crate) fn missing(&self, service: &Node) -> Option<String> {
+        let profiles = match &service.get("profiles")?.value {
+            Value::List(items) => items.iter().filter_map(Node::scalar).collect(),
+            Value::Scalar { text, .. } => vec![text.as_str()],
+            Value::Null | Value::Map(_) => Vec::new(),
+        };
+        let is_off = profiles.iter().all(|profile| !self.has(profile));
+        let first = profiles.first().filter(|_| is_off)?;
+        Some((*first).to_owned())
     }
 
     /// Takes `profiles` off a service: whether it is to run. One without any always is.

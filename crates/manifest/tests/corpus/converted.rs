@@ -52,8 +52,13 @@ fn made(case: &Case) -> Result<Converted, BTreeSet<String>> {
         bound: Some(machine()),
         ..ConvertOptions::default()
     };
-    convert(&case.files, &case.options, &how)
-        .map_err(|errors| errors.into_iter().map(|error| error.message).collect())
+    convert(&case.files, &case.options, &how).map_err(|faults| {
+        faults
+            .errors
+            .into_iter()
+            .map(|error| error.message)
+            .collect()
+    })
 }
 
 fn text(converted: &Converted) -> String {
@@ -75,10 +80,7 @@ fn again(case: &Case, converted: &Converted) -> AppSpec {
     };
     match read(&files, &options) {
         Ok(manifest) => manifest.app,
-        Err(errors) => {
-            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            panic!("{name}: {}\n{text}", lines.join("\n"))
-        }
+        Err(faults) => panic!("{name}: {faults}\n{text}"),
     }
 }
 

@@ -70,7 +70,12 @@ impl Sandbox {
         let exit = state.last_exit.unwrap_or_default();
         let container = state.name.clone();
         let message = format!("container {container} {}", how(exit));
-        self.fail(Ended { container, exit }, message);
+        let ended = Ended {
+            container,
+            exit,
+            hook: false,
+        };
+        self.fail(ended, message);
     }
 
     /// Starts those again whose pause is over.

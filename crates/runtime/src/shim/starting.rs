@@ -118,6 +118,7 @@ impl Sandbox {
             Ended {
                 container: name,
                 exit,
+                hook: false,
             },
             message,
         );
@@ -166,6 +167,7 @@ impl Sandbox {
             Ended {
                 container: name,
                 exit,
+                hook: true,
             },
             message,
         );

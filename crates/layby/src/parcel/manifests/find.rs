@@ -140,14 +140,49 @@ fn above(folder: &Path) -> PathBuf {
 /// Whether the folder has YAML that looks like Kubernetes'.
 fn has_kubernetes(folder: &Path) -> bool {
     let names = yaml_files(folder).unwrap_or_default();
-    names.iter().any(|name| {
-        let text = read_bounded(&folder.join(name)).unwrap_or_default();
-        let mut lines = text.split(|byte| *byte == b'\n');
-        lines.any(|line| line.starts_with(b"apiVersion:"))
-    })
+    names.iter().any(|name| is_kubernetes(&folder.join(name)))
 }
 
-/// The files of a folder that may be its manifest: the Compose file and what is laid over it, else all YAML.
+/// Whether a file looks like Kubernetes'.
+fn is_kubernetes(file: &Path) -> bool {
+    if is_json(file) {
+        return true; // any other was left out
+    }
+    let text = read_bounded(file).unwrap_or_default();
+    let mut lines = text.split(|byte| *byte == b'\n');
+    lines.any(|line| line.starts_with(b"apiVersion:"))
+}
+
+fn is_json(file: &Path) -> bool {
+    file.extension().is_some_and(|ending| ending == "json")
+}
+
+/// Whether a JSON file is an object of Kubernetes. Any other (`package.json`) is no manifest, and nobody's business.
+fn is_kubernetes_json(file: &Path) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        #[serde(rename = "apiVersion")]
+        _version: String,
+        #[serde(rename = "kind")]
+        _kind: String,
+    }
+    let text = read_bounded(file).unwrap_or_default();
+    serde_json::from_slice::<Head>(&text).is_ok()
+}
+
+/// The first few of these names.
+fn listed_short(names: &[&str]) -> String {
+    const SHOWN: usize = 5;
+    let more = names.len().saturating_sub(SHOWN);
+    let shown = names[..names.len() - more].join(", ");
+    match more {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// The files of a folder that may be its manifest: the Compose file and what is laid over it, else all YAML, and what JSON is
+/// Kubernetes'.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -155,10 +190,20 @@ pub(super) fn manifests_in(folder: &Path) -> Result<Vec<String>> {
     let names = yaml_files(folder)?;
     let is_compose =
         |name: &str| name.starts_with("compose.") || name.starts_with("docker-compose.");
-    if names
+    if let Some(compose) = names
         .iter()
-        .any(|name| COMPOSE_NAMES.contains(&name.as_str()))
+        .find(|name| COMPOSE_NAMES.contains(&name.as_str()))
     {
+        let others = names.iter().filter(|name| !is_compose(name));
+        let others = others.filter(|name| is_kubernetes(&folder.join(name)));
+        let others: Vec<&str> = others.map(String::as_str).collect();
+        if let [first, ..] = others[..] {
+            tell!(
+                "warning: {} has a {compose} and Kubernetes YAML ({}): only the Compose file is read; `-f {first}` reads the other",
+                folder.display(),
+                listed_short(&others)
+            );
+        }
         return Ok(names.into_iter().filter(|name| is_compose(name)).collect());
     }
     // A long file that is no manifest by its name is some other program's; the node would say what is missing.
@@ -172,7 +217,7 @@ pub(super) fn manifests_in(folder: &Path) -> Result<Vec<String>> {
         .collect())
 }
 
-/// The names of the YAML files in a folder.
+/// The names of the YAML files in a folder, and of its JSON files that are Kubernetes'.
 fn yaml_files(folder: &Path) -> Result<Vec<String>> {
     let cannot = || format!("cannot read the folder {}", folder.display());
     if !folder.is_dir() {
@@ -184,8 +229,9 @@ fn yaml_files(folder: &Path) -> Result<Vec<String>> {
         let Ok(name) = entry.file_name().into_string() else {
             continue;
         };
+        let file = entry.path();
         let is_yaml = name.ends_with(".yaml") || name.ends_with(".yml");
-        if is_yaml && entry.path().is_file() {
+        if file.is_file() && (is_yaml || is_json(&file) && is_kubernetes_json(&file)) {
             names.push(name);
         }
     }
@@ -219,6 +265,24 @@ mod tests {
         assert_eq!(found(&below), top);
         fs::write(below.join("k.yaml"), "kind: Pod\napiVersion: v1\n").expect("a file");
         assert_eq!(found(&below), below, "it has a manifest of its own");
+    }
+
+    #[test]
+    fn json_of_kubernetes_is_a_manifest_and_other_json_is_not() {
+        let (_dir, _, below) = folders();
+        for (name, text) in [
+            ("pod.json", r#"{"kind": "Pod", "apiVersion": "v1"}"#),
+            ("package.json", r#"{"name": "shop", "version": "1"}"#),
+            ("broken.json", r#"{"kind": "Pod", "apiVersion": "v1""#),
+            ("x.yaml", "a: 1"),
+        ] {
+            fs::write(below.join(name), text).expect("a file");
+        }
+        let names = manifests_in(&below).expect("to read it");
+        assert_eq!(names, ["pod.json", "x.yaml"]);
+        fs::write(below.join("compose.yaml"), "services: {}").expect("a file");
+        let names = manifests_in(&below).expect("to read it");
+        assert_eq!(names, ["compose.yaml"]);
     }
 
     #[test]
