@@ -190,7 +190,8 @@ fn missing(reach: &Reach, name: &str, error: Error) -> Failed {
         if problem.code == "registry-unreachable" {
             let (hint, detail) = (problem.hint.take(), problem.detail.clone());
             *problem = Problem::new(StatusCode::NOT_FOUND, "image-not-found", detail);
-            problem.hint = hint;
+            // It may be here under a name that is not for whoever asks.
+            problem.hint = reach.hint(name).or(hint);
         }
         let usual = "check its name, give it a build, or load it with `layby image load`";
         let of_app = || reach.hint(name).unwrap_or_else(|| usual.to_owned());
