@@ -184,6 +184,33 @@ async fn an_attempt_that_fails_is_followed_by_another_one() {
 }
 
 #[tokio::test]
+async fn each_good_end_of_an_indexed_job_has_a_number_of_its_own() {
+    let world = World::new().await;
+    let more = "  completionMode: Indexed\n  parallelism: 2\n  completions: 2\n";
+    apply(&world, &job("sleep, 60s", more)).await;
+    let id = "shop/task".parse().expect("a name");
+    let started = tokio::time::Instant::now();
+    let mut numbers = Vec::new();
+    while numbers.len() < 2 {
+        assert!(
+            started.elapsed() < PATIENCE,
+            "never came about: {numbers:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        numbers.clear();
+        for report in world.fake.observe(Some(&id)).await.expect("seen") {
+            let argv = ["printenv", "JOB_COMPLETION_INDEX"].map(str::to_owned);
+            // Not before it runs.
+            if let Ok(said) = world.fake.exec(report.id, None, &argv, 1_000).await {
+                numbers.push(String::from_utf8_lossy(&said.output).trim().to_owned());
+            }
+        }
+    }
+    numbers.sort();
+    assert_eq!(numbers, ["0", "1"]);
+}
+
+#[tokio::test]
 async fn a_run_that_takes_too_long_or_is_not_wanted_any_more_is_ended() {
     let world = World::new().await;
     apply(&world, &job("sleep, 1m", "  activeDeadlineSeconds: 1\n")).await;

@@ -6,6 +6,7 @@
 
 mod room;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -62,6 +63,9 @@ pub struct JobSpec {
     pub completions: u32,
     /// So many may go on at a time.
     pub parallelism: u32,
+    /// Each good end is that of another number, from 0 on, which its attempts are told (Kubernetes `completionMode: Indexed`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub indexed: bool,
     /// So many runs that ended well are kept.
     pub keep_succeeded: u32,
     /// So many others are.
@@ -82,6 +86,7 @@ impl Default for JobSpec {
             time_limit_ms: None,
             completions: 1,
             parallelism: 1,
+            indexed: false,
             keep_succeeded: KEPT_RUNS,
             keep_failed: KEPT_RUNS,
             ttl_ms: None,
@@ -435,6 +440,20 @@ fn verdict(run: &Run) -> Option<Step> {
     let wanted = run.parallelism.min(run.completions - well);
     let rested = failed == 0 || run.rested_ms >= pause_ms(failed);
     (active < wanted && rested && !run.waits).then_some(Step::Begin)
+}
+
+/// The number of the next attempt of a run whose attempts have numbers: the least that none goes on with, and none has ended well
+/// with. `attempts`: those that there are by now, each with its number and how it ended.
+pub fn next_index(attempts: impl Iterator<Item = (u32, Option<AttemptEnd>)>) -> u32 {
+    let is_taken = |end: &Option<AttemptEnd>| match end {
+        None | Some(AttemptEnd::Well) => true,
+        Some(AttemptEnd::Badly | AttemptEnd::Hopelessly) => false,
+    };
+    let taken: BTreeSet<u32> = attempts
+        .filter(|(_, end)| is_taken(end))
+        .map(|(index, _)| index)
+        .collect();
+    (0..).find(|index| !taken.contains(index)).unwrap_or(0)
 }
 
 /// How long it is until [`next_steps`] may say something else without any new fact, in milliseconds.

@@ -339,7 +339,11 @@ fn replica(
 ) -> ReplicaView {
     let past = vacancies.past(report.id);
     let ended = report.ended.as_ref();
-    let lies = |c: &ContainerReport| c.down || ended.is_some_and(|end| end.container == c.name);
+    let lies = |c: &ContainerReport| {
+        // Where each start came to an end that nobody asked for, so did the last one.
+        let each = c.pid.is_none() && c.starts > 0 && c.ended >= c.starts;
+        c.down || each || ended.is_some_and(|end| end.container == c.name)
+    };
     let container = |c: &ContainerReport, init| ContainerView {
         name: c.name.clone(),
         init,

@@ -139,9 +139,14 @@ impl Runner {
         match step {
             Step::Begin => {
                 let replica = self.plane.new_replica();
+                let ends = run.attempts.iter().filter_map(|attempt| {
+                    let end = attempt.end.as_ref().map(|end| end.end());
+                    Some((attempt.number?, end))
+                });
+                let number = is_indexed(run).then(|| job::next_index(ends));
                 let store = &self.plane.store;
                 store
-                    .begin_attempt(id, run.run, replica)
+                    .begin_attempt(id, run.run, replica, number)
                     .await
                     .map_err(told)?;
                 fail::at(Point::AfterAttempt);
@@ -216,6 +221,13 @@ impl Runner {
         let Some(spec) = &run.spec else {
             return Ok(());
         };
+        let mut spec = (**spec).clone();
+        if let [(replica, _)] = replicas
+            && let Some(attempt) = run.attempts.iter().find(|one| one.replica == *replica)
+            && let Some(number) = attempt.number
+        {
+            tell_number(&mut spec, id, number);
+        }
         let awake = replicas
             .iter()
             .filter_map(|(id, level)| Some((*id, (*level)?)));
@@ -227,7 +239,7 @@ impl Runner {
             service: service.clone(),
             revision: RevisionId(run.run.0),
             generation: generation.map_err(|error| layby_model::error_chain(&error))?,
-            spec: (**spec).clone(),
+            spec,
             replicas: awake.collect(),
             retire: retire.map(|(id, _)| *id).collect(),
         };
@@ -439,5 +451,22 @@ mod tests {
         assert_eq!(told.end(), job::AttemptEnd::Well);
         let stopped = end_of(&run(Some(Stop::TimeLimit)), None, None);
         assert_eq!(stopped.message.as_deref(), Some("it took too long"));
+    }
+}
+
+/// Whether each good end of a run is that of another number.
+fn is_indexed(run: &RunRow) -> bool {
+    let job = run.spec.as_ref().and_then(|spec| spec.service.job.as_ref());
+    job.is_some_and(|job| job.indexed)
+}
+
+/// Tells an attempt its number: by a variable, and by its host name (Kubernetes, "Completion mode").
+fn tell_number(spec: &mut RunSpec, id: &ServiceId, number: u32) {
+    let hostname = format!("{}-{number}", id.service);
+    if layby_model::names::is_dns_label(&hostname) {
+        spec.service.sandbox.hostname = Some(hostname);
+    }
+    for container in spec.service.all_containers_mut() {
+        container.set_env("JOB_COMPLETION_INDEX".to_owned(), number.to_string());
     }
 }

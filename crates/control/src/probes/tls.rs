@@ -85,3 +85,59 @@ impl ServerCertVerifier for AnyCertificate {
             .supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_certificate_for_somebody_else_is_taken_as_well() {
+        let made = rcgen::generate_simple_self_signed(vec!["elsewhere.example".to_owned()]);
+        let made = made.expect("a certificate");
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+        let server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .expect("a configuration");
+        let acceptor = TlsAcceptor::from(Arc::new(server));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let serving = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("a client");
+            let mut stream = acceptor.accept(stream).await.expect("hands are shaken");
+            stream.write_all(b"hello").await.expect("written");
+            stream.shutdown().await.expect("closed");
+        });
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        let host = Some("web.example");
+        let mut stream = connect(stream, address.ip(), host).await.expect("TLS");
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await.expect("read");
+        assert_eq!(said, "hello");
+        serving.await.expect("no panic");
+        // What speaks no TLS is told, not waited for.
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let speaking = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a client");
+            stream
+                .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                .await
+                .expect("written");
+        });
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        let error = connect(stream, address.ip(), None)
+            .await
+            .expect_err("no TLS");
+        assert!(error.starts_with("no TLS"), "{error}");
+        speaking.await.expect("no panic");
+    }
+}

@@ -31,6 +31,7 @@ pub(super) const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("0015_orders.sql")),
     M::up(include_str!("0016_record.sql")),
     M::up(include_str!("0017_networks.sql")),
+    M::up(include_str!("0018_index.sql")),
 ];
 
 /// Where `user_version` lies in the file: 4 bytes, big-endian (SQLite's "Database File Format", 1.3).

@@ -103,6 +103,8 @@ pub(crate) struct AttemptRow {
     pub(crate) made_ms: u64,
     /// The engine has taken the order for it.
     pub(crate) launched: bool,
+    /// Its number, in an indexed job.
+    pub(crate) number: Option<u32>,
     /// How it ended.
     pub(crate) end: Option<EndRow>,
 }
@@ -280,17 +282,19 @@ impl Store {
         id: &ServiceId,
         run: RunId,
         replica: ReplicaId,
+        number: Option<u32>,
     ) -> Result<(), StoreError> {
         let (id, now_ms) = (id.clone(), wall_ms());
         self.call(move |db| {
             db.execute(
-                "INSERT INTO job_attempts (replica, app, job, run, made_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT INTO job_attempts (replica, app, job, run, made_ms, number) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 params![
                     replica.to_string(),
                     id.app.as_str(),
                     id.service.as_str(),
                     run.0,
-                    int(now_ms)
+                    int(now_ms),
+                    number
                 ],
             )
             .map(drop)
@@ -535,7 +539,7 @@ fn read(db: &Connection, id: &ServiceId) -> rusqlite::Result<Shelf> {
     for run in &mut runs {
         run.attempts = db
             .prepare_cached(
-                "SELECT replica, made_ms, ended_ms, code, oom, hopeless, message, launched
+                "SELECT replica, made_ms, ended_ms, code, oom, hopeless, message, launched, number
                  FROM job_attempts WHERE app = ?1 AND job = ?2 AND run = ?3 ORDER BY replica",
             )?
             .query_map(params![names[0], names[1], run.run.0], read_attempt)?
@@ -576,6 +580,7 @@ fn read_attempt(row: &rusqlite::Row<'_>) -> rusqlite::Result<AttemptRow> {
         replica: replica.parse().map_err(unreadable)?,
         made_ms: row.get::<_, i64>(1)?.unsigned_abs(),
         launched: row.get(7)?,
+        number: row.get(8)?,
         end: ended_ms.map(|ended_ms| EndRow {
             ended_ms: ended_ms.unsigned_abs(),
             exit: code.map(|code| Exit { code, oom }),

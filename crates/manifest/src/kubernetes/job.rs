@@ -208,10 +208,12 @@ fn job_spec(
     // Without a number of good ends, Kubernetes waits until all have ended once one has ended well.
     settings.completions = completions.unwrap_or(settings.parallelism);
     settings.suspended = spec.flag("suspend", report).unwrap_or(false);
-    spec.parsed("completionMode", report, |text| match text {
-        "NonIndexed" => Ok(()),
-        _ => Err("NonIndexed (a run's replicas are not told apart by an index)".to_owned()),
+    let indexed = spec.parsed("completionMode", report, |text| match text {
+        "NonIndexed" => Ok(false),
+        "Indexed" => Ok(true),
+        _ => Err("NonIndexed or Indexed".to_owned()),
     });
+    settings.indexed = indexed.unwrap_or(false);
     // Which pods are whose is known without labels.
     spec.accept(&["manualSelector", "selector"]);
     spec.unsupported(

@@ -107,6 +107,17 @@ fn attempt(n: u64, end: Option<AttemptEnd>, seen: Seen) -> Attempt {
 }
 
 #[test]
+fn numbers_are_given_once_for_each_good_end() {
+    let next = |ends: &[(u32, Option<AttemptEnd>)]| next_index(ends.iter().copied());
+    assert_eq!(next(&[]), 0);
+    assert_eq!(next(&[(0, None)]), 1);
+    let (well, badly) = (Some(AttemptEnd::Well), Some(AttemptEnd::Badly));
+    assert_eq!(next(&[(0, well), (1, badly), (2, None)]), 1);
+    assert_eq!(next(&[(0, well), (1, badly), (2, None), (1, None)]), 3);
+    assert_eq!(next(&[(0, badly), (0, well), (1, well)]), 2);
+}
+
+#[test]
 fn a_run_goes_from_its_attempt_to_its_end() {
     let id = ReplicaId(1);
     let mut one = run();
