@@ -27,15 +27,16 @@ fn is_apart(app: &App<'_>) -> bool {
     specs.any(|spec| !spec.networks.is_usual())
 }
 
-/// The networks of a service.
+/// The networks of a service. One that apps share is one of the app's own here: whom it lets in from other namespaces is told as lost, and
+/// left open to nobody.
 fn networks(spec: &ServiceSpec) -> BTreeSet<String> {
     match spec.networks.names.is_empty() {
         true => [USUAL.to_owned()].into(),
-        // What apps share is of one node.
         false => {
             let names = spec.networks.names.iter();
-            let own = names.filter(|name| !name.starts_with(SHARED));
-            own.cloned().collect()
+            names
+                .map(|name| name.trim_start_matches(SHARED).to_owned())
+                .collect()
         }
     }
 }

@@ -174,7 +174,7 @@ fn network(app: &App<'_>, draft: &Draft, report: &mut Report) {
     }
     for name in spec.networks.shared() {
         let message = format!(
-            "{} is in the network {:?} of other apps: that is lost, the pods of other namespaces are reached by names such as `web.blog`",
+            "{} is in the network {:?} of other apps: that is lost, it is a network of this app alone; let others in by a NetworkPolicy with a \"namespaceSelector\", they go by names such as `web.blog`",
             shown(draft),
             cut(name.trim_start_matches(SHARED))
         );
