@@ -410,7 +410,11 @@ async fn that_a_replica_could_not_be_started_is_told_with_its_reason() {
     let world = World::new().await;
     let full = compose("fake/full-disk", "");
     assert_eq!(world.up(&full).await.code(), 1);
-    let events: Vec<EventView> = world.get("/v1/events?kind=crashed").await;
+    let (_, events) = world.ask("GET", "/v1/events?kind=crashed", vec![]).await;
+    let lines = events.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+    let events: Vec<EventView> = lines
+        .map(|line| serde_json::from_slice(line).expect("an event"))
+        .collect();
     let why = |event: &EventView| event.text.contains(" could not be started: ");
     assert!(!events.is_empty() && events.iter().all(why), "{events:?}");
 }
