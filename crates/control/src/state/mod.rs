@@ -25,9 +25,7 @@ use lock::MIN_PASSPHRASE;
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The passphrase is too short.
-    #[error(
-        "the passphrase is too short: take {MIN_PASSPHRASE} bytes or more (nothing was changed)"
-    )]
+    #[error("the passphrase is too short: take {MIN_PASSPHRASE} bytes or more")]
     Short,
     /// There is something already.
     #[error(

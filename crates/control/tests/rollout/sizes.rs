@@ -411,7 +411,9 @@ async fn that_a_replica_could_not_be_started_is_told_with_its_reason() {
     let full = compose("fake/full-disk", "");
     assert_eq!(world.up(&full).await.code(), 1);
     let (_, events) = world.ask("GET", "/v1/events?kind=crashed", vec![]).await;
-    let lines = events.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+    let lines = events
+        .split(|b| *b == b'\n')
+        .filter(|line| !line.is_empty());
     let events: Vec<EventView> = lines
         .map(|line| serde_json::from_slice(line).expect("an event"))
         .collect();
