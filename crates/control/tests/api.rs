@@ -504,6 +504,7 @@ async fn jobs_and_runs(api: &mut Caller, one: &str, at: &str) {
 async fn revisions_and_switches(api: &mut Caller, one: &str, at: &str) {
     for (what, outcome) in [
         ("redeploy", Outcome::Live),
+        ("restart", Outcome::Restarted),
         ("rollback?to=1", Outcome::Unchanged),
     ] {
         let endpoint = format!("POST {one}/{}", what.split('?').next().expect("a word"));
@@ -511,6 +512,10 @@ async fn revisions_and_switches(api: &mut Caller, one: &str, at: &str) {
         let done = Deployed::of(axum::http::StatusCode::OK, &events);
         assert_eq!(done.outcomes(), [("web".into(), outcome)]);
     }
+    let held = api.world.first_line(&format!("{at}/hold")).await;
+    let held: ServiceDetail = serde_json::from_str(&held).expect("a service");
+    assert_eq!(held.view.service, "web");
+    api.called.insert(format!("GET {one}/hold"));
     let path = format!("{at}/history");
     let history: Vec<RevisionView> = api.call(&format!("GET {one}/history"), &path, vec![]).await;
     assert_eq!((history.len(), history[0].active), (2, true));

@@ -342,3 +342,91 @@ async fn what_the_manifest_no_longer_names_goes_when_that_is_asked_for() {
         (0, vec!["db".to_owned()])
     );
 }
+
+/// Deploys with further words in the query.
+async fn up(world: &World, manifest: &str, query: &str) -> Deployed {
+    world.up_as("shop", manifest, query).await
+}
+
+#[tokio::test]
+async fn only_the_services_that_are_named_and_what_they_need_are_deployed() {
+    let world = World::new().await;
+    let needs = "depends_on: [db]";
+    let all = |colour: &str| {
+        let env = format!("environment: {{C: {colour}}}");
+        let web = format!("{needs}\n{env}");
+        app(&[
+            ("db", "fake/ok", &env),
+            ("web", "fake/ok", &web),
+            ("mail", "fake/ok", &env),
+        ])
+    };
+    let first = up(&world, &all("red"), "&service=web").await;
+    assert_eq!(first.code(), 0);
+    assert_eq!(services(&world).await, ["db", "web"]);
+    up(&world, &all("red"), "").await;
+
+    // The others are neither changed nor told of, and are no orphans.
+    let second = up(&world, &all("blue"), "&service=db&remove_orphans=true").await;
+    assert_eq!(
+        (second.outcomes(), second.warnings()),
+        (vec![("db".into(), Outcome::Live)], vec![])
+    );
+    assert_eq!(services(&world).await, ["db", "mail", "web"]);
+    let third = up(&world, &all("green"), "&service=web&no_deps=true").await;
+    assert_eq!(third.outcomes(), [("web".into(), Outcome::Live)]);
+    let revisions = async |name| history(&world, name).await.len();
+    assert_eq!(
+        (
+            revisions("db").await,
+            revisions("web").await,
+            revisions("mail").await
+        ),
+        (2, 2, 1)
+    );
+
+    // It is the same service, whether it comes alone or not.
+    let whole = up(&world, &all("green"), "").await;
+    assert_eq!(outcome(&whole, "web"), Outcome::Unchanged);
+    let wrong = up(&world, &all("green"), "&service=wbe").await;
+    let told = "no service of the manifest is called \"wbe\": did you mean \"web\"?";
+    assert_eq!(
+        (wrong.status.as_u16(), &*wrong.problem().detail),
+        (422, told)
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_deployed_is_not_waited_for_without_dependencies() {
+    let world = World::new().await;
+    let both = app(&[("db", "fake/ok", ""), ("web", "fake/ok", HEALTHY)]);
+    let alone = up(&world, &both, "&service=web&no_deps=true").await;
+    assert_eq!(alone.outcomes(), [("web".into(), Outcome::Live)]);
+    assert_eq!(
+        alone.warnings(),
+        ["web goes without shop/db, which is not deployed"]
+    );
+    assert_eq!(services(&world).await, ["web"]);
+    assert_eq!(up(&world, &both, "").await.code(), 0);
+    assert_eq!(history(&world, "web").await.len(), 2, "now it waits");
+}
+
+#[tokio::test]
+async fn a_scale_of_an_up_goes_over_the_manifest_and_over_one_by_hand() {
+    let world = World::new().await;
+    let manifest = app(&[("web", "fake/ok", "scale: 1"), ("db", "fake/ok", "")]);
+    let wanted = async || world.detail("shop/web").await.view.replicas_wanted;
+    assert_eq!(up(&world, &manifest, "&scale=web=2").await.code(), 0);
+    assert_eq!(wanted().await, 2);
+    up(&world, &manifest, "").await;
+    assert_eq!(wanted().await, 1);
+    let body = br#"{"replicas":3}"#.to_vec();
+    world.ask("POST", "/v1/services/shop/web/scale", body).await;
+    let same = up(&world, &manifest, "&scale=web=1&service=web").await;
+    assert_eq!(same.outcomes(), [("web".into(), Outcome::Live)]);
+    assert_eq!(wanted().await, 1);
+    for bad in ["&scale=web", "&scale=web=x"] {
+        assert_eq!(up(&world, &manifest, bad).await.status, 400, "{bad}");
+    }
+    assert_eq!(up(&world, &manifest, "&scale=wbe=2").await.status, 422);
+}

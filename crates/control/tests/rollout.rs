@@ -3,6 +3,8 @@
 #[path = "rollout/attempts.rs"]
 mod attempts;
 mod common;
+#[path = "rollout/restart.rs"]
+mod restart;
 #[path = "rollout/scaling.rs"]
 mod scaling;
 #[path = "rollout/sizes.rs"]

@@ -21,6 +21,8 @@ pub(crate) enum Style {
     Auto,
     /// As plain lines.
     Plain,
+    /// In place on a terminal; for good, and elsewhere, only what went wrong.
+    Brief,
     /// Only what went wrong, and the digest of an image that was built.
     Quiet,
 }
@@ -109,7 +111,7 @@ pub(crate) async fn show(client: &Client, mut lines: Lines, style: Style) -> Res
         }
     }
     screen.clear();
-    if outcomes.len() > 1 {
+    if outcomes.len() > 1 && !screen.is_quiet {
         screen.say(&summary(outcomes.values()));
     }
     let code = match code {
@@ -167,6 +169,7 @@ fn summary<'a>(outcomes: impl Iterator<Item = &'a Outcome> + Clone) -> String {
         (Outcome::Canary, "tried out"),
         (Outcome::Unchanged, "unchanged"),
         (Outcome::Scaled, "scaled"),
+        (Outcome::Restarted, "restarted"),
         (Outcome::Disabled, "disabled"),
         (Outcome::Removed, "removed"),
         (Outcome::RolledBack, "rolled back"),
@@ -193,11 +196,12 @@ struct Screen {
 
 impl Screen {
     fn new(gateway: String, style: Style) -> Self {
-        let in_place = style == Style::Auto && std::io::stderr().is_terminal();
+        let may = matches!(style, Style::Auto | Style::Brief);
+        let in_place = may && std::io::stderr().is_terminal();
         Self {
             gateway,
             live: in_place.then(MultiProgress::new),
-            is_quiet: style == Style::Quiet,
+            is_quiet: matches!(style, Style::Brief | Style::Quiet),
             bars: BTreeMap::new(),
         }
     }
@@ -257,6 +261,9 @@ impl Screen {
                 bar.finish_and_clear();
             }
         }
+        if self.is_quiet && is_well(outcome) {
+            return;
+        }
         let said = match outcome {
             Outcome::Live => format!("live, revision {}", service.revision),
             Outcome::Canary => canary(service, &name),
@@ -272,6 +279,7 @@ impl Screen {
                 scale(service.replicas_wanted),
                 show::state(service)
             ),
+            Outcome::Restarted => format!("restarted, revision {}", service.revision),
             Outcome::RolledBack => format!(
                 "back to what was live before, revision {}",
                 service.revision
@@ -334,6 +342,25 @@ impl Screen {
             let _ = live.clear(); // nothing is lost where a terminal has gone
         }
         self.bars.clear();
+    }
+}
+
+/// Whether what was asked for has come about.
+fn is_well(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Live
+        | Outcome::Canary
+        | Outcome::Unchanged
+        | Outcome::Disabled
+        | Outcome::Scaled
+        | Outcome::Restarted
+        | Outcome::Removed => true,
+        Outcome::Failed
+        | Outcome::Kept
+        | Outcome::Pending
+        | Outcome::RolledBack
+        | Outcome::Overtaken
+        | Outcome::Aborted => false,
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use layby_model::names::{AppName, ServiceName, is_dns_label};
 use layby_model::spec::{REPLICAS_MAX, ServiceSpec};
 
+use crate::compose::watch::Watch;
 use crate::fields::Expected;
 use crate::report::Report;
 use crate::tree::{Place, cut};
@@ -23,6 +24,12 @@ pub(crate) struct AppDraft {
     /// Its name. `None`: the report says why.
     pub(crate) name: Option<AppName>,
     pub(crate) services: Vec<Draft>,
+    /// Those that were asked for; `None`: nobody has looked yet.
+    pub(crate) chosen: Option<BTreeSet<ServiceName>>,
+    /// Services that were not asked for, and that their profiles leave out.
+    pub(crate) left_out: Vec<ServiceName>,
+    /// What is done when files of the developer change.
+    pub(crate) watches: Vec<Watch>,
     /// The secrets and configs that it brings.
     pub(crate) values: Vec<DeclaredValue>,
     /// Files that these are in, and that are to be read.

@@ -19,6 +19,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use layby_model::names::ServiceName;
 use layby_model::spec::AppSpec;
 
 use compose::dotenv;
@@ -44,6 +45,7 @@ mod mount;
 mod power;
 mod report;
 mod scale;
+mod select;
 mod signal;
 mod sysctl;
 mod tree;
@@ -54,9 +56,11 @@ mod yaml;
 
 pub use compose::dotenv::{env_file_variables, read_env_file};
 pub use compose::normal::{Config, ConfigOptions};
+pub use compose::watch::{Watch, WatchAction, WatchExec, WatchRule};
 pub use convert::{BOUND_MAX_BYTES, Bound, ConvertOptions, Converted, Object};
 pub use diagnostic::{Diagnostic, Faults};
 pub use discover::COMPOSE_NAMES;
+pub use select::service_names;
 pub use value::DeclaredValue;
 
 /// The files that a manifest may be made of: path relative to the manifest's folder (with `/`; it may begin with `../`, or be
@@ -85,6 +89,12 @@ pub struct ReadOptions {
     pub env: BTreeMap<String, String>,
     /// The profiles whose services are switched on (Compose); `*`: all. Empty: those of the variable `COMPOSE_PROFILES`.
     pub profiles: Vec<String>,
+    /// Only these services, by name, and what they need; their profiles are switched on. Empty: all.
+    pub services: Vec<String>,
+    /// Not what those need.
+    pub no_deps: bool,
+    /// So many replicas these services get, whatever the manifest says.
+    pub scale: BTreeMap<String, u32>,
     /// What is in the files of [`Manifest::named_files`], by the paths given there; one that is left out does not
     /// exist. `None`: they are not known yet, and what they would say is missing from the app.
     pub named_files: Option<BTreeMap<String, Vec<u8>>>,
@@ -95,8 +105,14 @@ pub struct ReadOptions {
 /// A manifest that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
-    /// What it says.
+    /// What it says; of its services only those that were asked for.
     pub app: AppSpec,
+    /// Its other services.
+    pub others: Vec<ServiceName>,
+    /// Those of `app` whose number of replicas was asked for ([`ReadOptions::scale`]).
+    pub scaled: BTreeSet<ServiceName>,
+    /// What is done when files of the developer change, of services that say so.
+    pub watches: Vec<Watch>,
     /// The secrets and configs that it brings, each once. What is in files of [`Manifest::named_files`] is among them once
     /// those are known.
     pub values: Vec<DeclaredValue>,
@@ -109,6 +125,14 @@ pub struct Manifest {
     pub named_files: Vec<String>,
 }
 
+impl Manifest {
+    /// Whether it has a service of this name, whether that was asked for or not.
+    pub fn names(&self, name: &ServiceName) -> bool {
+        let asked = self.app.services.iter().map(|service| &service.name);
+        asked.chain(&self.others).any(|known| known == name)
+    }
+}
+
 /// Reads a manifest.
 ///
 /// # Errors
@@ -116,7 +140,7 @@ pub struct Manifest {
 pub fn read(files: &Files, options: &ReadOptions) -> Result<Manifest, Faults> {
     let mut report = Report::default();
     let found = discover::find(files, options, &mut report);
-    let (names, draft) = match found {
+    let (names, mut draft) = match found {
         Found::Compose(found) => {
             let (names, documents) = split(found);
             let variables = dotenv::of(files, options, &mut report);
@@ -130,6 +154,7 @@ pub fn read(files: &Files, options: &ReadOptions) -> Result<Manifest, Faults> {
         Found::Nothing => return Err(report.finish().err().unwrap_or_default()),
     };
     check_whole(&draft, &names, &mut report);
+    let (others, scaled) = select::split(&mut draft, options, &mut report);
     let warnings = report.finish()?;
     let named_files = draft.named();
     // Without a name there is an error, which was handed out before.
@@ -139,6 +164,9 @@ pub fn read(files: &Files, options: &ReadOptions) -> Result<Manifest, Faults> {
             name,
             services: draft.services.into_iter().map(|draft| draft.spec).collect(),
         },
+        others,
+        scaled,
+        watches: draft.watches,
         values: draft.values,
         warnings,
         files: names,

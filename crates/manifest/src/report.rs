@@ -35,6 +35,11 @@ impl Report {
         self.warnings.extend(other.warnings);
     }
 
+    /// What keeps the manifest from being used of what another has gathered.
+    pub(crate) fn add_errors(&mut self, other: Self) {
+        self.errors.extend(other.errors);
+    }
+
     /// Whether anything was an error.
     pub(crate) fn failed(&self) -> bool {
         !self.errors.is_empty()

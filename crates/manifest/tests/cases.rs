@@ -1,7 +1,7 @@
 //! Reads every folder of `tests/cases` as a manifest and compares what comes of it with `expected.txt`.
 //!
 //! A case may hold an `args.txt`, one option a line: `-f FILE`, `--app NAME`, `--profile NAME`, `folder NAME` (the
-//! manifest's folder; otherwise `demo`, in `/srv`), `env KEY=VALUE`, `include PATH` (a file of this repository
+//! manifest's folder; otherwise `demo`, in `/srv`), `service NAME`, `no-deps`, `scale NAME=N`, `env KEY=VALUE`, `include PATH` (a file of this repository
 //! that is read as if it lay in the case), `far` (the folder is not on the node's machine) and `pending` (files that
 //! the manifest names are not sent yet; otherwise they are those of the case). `UPDATE_EXPECTED=1 cargo test -p layby-manifest` writes what
 //! came out: read the diff.
@@ -107,6 +107,14 @@ fn load(case: &Path) -> (Files, ReadOptions) {
                 options.env.insert(key.to_owned(), value.to_owned());
             }
             "--profile" => options.profiles.push(value.to_owned()),
+            "service" => options.services.push(value.to_owned()),
+            "no-deps" => options.no_deps = true,
+            "scale" => {
+                let (name, number) = value.split_once('=').unwrap();
+                options
+                    .scale
+                    .insert(name.to_owned(), number.parse().unwrap());
+            }
             "far" => options.folder_path = None,
             "pending" => options.named_files = None,
             "include" => {
@@ -130,6 +138,15 @@ fn show(files: &Files, options: &ReadOptions) -> String {
             writeln!(shown, "files: {}", manifest.files.join(" ")).unwrap();
             if !manifest.named_files.is_empty() {
                 writeln!(shown, "named: {}", manifest.named_files.join(" ")).unwrap();
+            }
+            if !manifest.others.is_empty() {
+                let others: Vec<&str> = manifest.others.iter().map(|name| name.as_str()).collect();
+                writeln!(shown, "others: {}", others.join(" ")).unwrap();
+            }
+            for watch in &manifest.watches {
+                for rule in &watch.rules {
+                    writeln!(shown, "watch {}: {rule:?}", watch.service).unwrap();
+                }
             }
             for value in &manifest.values {
                 let (kind, name, value) = (value.kind, &value.name, &value.value);

@@ -49,7 +49,7 @@ const PLACES: &[Place] = &[
             ("credential_spec", "{file: x}"),
             ("depends_on", "[db]"),
             ("deploy", "{replicas: 2}"),
-            ("develop", "{watch: []}"),
+            ("develop", "{watch: [{path: ., action: rebuild}]}"),
             ("device_cgroup_rules", "['c 1:3 mr']"),
             ("devices", "[/dev/null]"),
             ("dns", "192.0.2.1"),
@@ -288,6 +288,27 @@ const PLACES: &[Place] = &[
         ],
         inert: &[],
     },
+    Place {
+        name: "a rule of develop",
+        manifest: "services:\n  web:\n    image: x\n    develop:\n      watch:\n      - path: .\n        action: sync+exec\n        target: /x\n        exec: {command: make}\n        @\n",
+        keys: &[
+            ("ignore", "[a]"),
+            ("include", "[a]"),
+            ("initial_sync", "true"),
+        ],
+        inert: &[],
+    },
+    Place {
+        name: "the command of a rule of develop",
+        manifest: "services:\n  web:\n    image: x\n    develop:\n      watch:\n      - path: .\n        action: sync+exec\n        target: /x\n        exec:\n          command: make\n          @\n",
+        keys: &[
+            ("environment", "{A: b}"),
+            ("privileged", "true"),
+            ("user", "root"),
+            ("working_dir", "/x"),
+        ],
+        inert: &[],
+    },
 ];
 
 /// What comes of a manifest: what is deployed, and what is told.
@@ -303,7 +324,8 @@ fn outcome(place: &Place, line: &str) -> (String, String) {
     match read(&files, &options) {
         Ok(manifest) => {
             let told: Vec<_> = manifest.warnings.iter().map(ToString::to_string).collect();
-            (format!("{:?}", manifest.app), told.join("\n"))
+            let said = format!("{:?} {:?}", manifest.app, manifest.watches);
+            (said, told.join("\n"))
         }
         Err(faults) => ("nothing".to_owned(), faults.to_string()),
     }

@@ -119,6 +119,9 @@ pub struct CopyIn {
     pub path: String,
     /// Owners are as the tar has them (by number); else all belongs to the container's root.
     pub keep_owners: bool,
+    /// An entry called `.wh.NAME` takes away what is called NAME there, as in a layer of an image (OCI image specification,
+    /// "Whiteouts").
+    pub whiteouts: bool,
 }
 
 /// A tar stream, in pieces.

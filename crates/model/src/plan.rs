@@ -176,6 +176,9 @@ pub fn next_steps(d: &Desired, o: &Observed, stored_wanted: Wakefulness) -> Vec<
             let new = plan.missing(revision) - resting.count();
             steps.extend(std::iter::repeat_n(Step::Create(revision), new));
             for replica in &mine {
+                if plan.restarting == Some(replica.id) && replica.phase != Phase::Stopped {
+                    continue; // on its way down
+                }
                 if level == Awake && depth(replica.phase) == Some(Dozing) {
                     steps.push(Step::Thaw(replica.id));
                 } else if level > Asleep
@@ -286,6 +289,8 @@ struct Plan<'a> {
     kept: BTreeSet<ReplicaId>,
     /// The target, while it rolls and may.
     target: Option<RevisionId>,
+    /// The replica that is stopped to be started again.
+    restarting: Option<ReplicaId>,
 }
 
 impl<'a> Plan<'a> {
@@ -310,13 +315,38 @@ impl<'a> Plan<'a> {
             mine.sort_unstable();
             kept.extend(mine.into_iter().map(|(_, id)| id).take(d.replicas as usize));
         }
-        Self {
+        let mut plan = Self {
             d,
             o,
             wants,
             kept,
             target,
+            restarting: None,
+        };
+        plan.restarting = plan.next_restart();
+        plan
+    }
+
+    /// Which of live's replicas that are to be restarted is: one at a time, and only while all that are not (any more) are
+    /// ready. Those that serve nobody come first, then the oldest.
+    fn next_restart(&self) -> Option<ReplicaId> {
+        let live = self
+            .d
+            .live
+            .filter(|live| self.wants.get(live) == Some(&Awake))?;
+        let (stale, others): (Vec<&Replica>, Vec<&Replica>) =
+            self.kept_of(live).partition(|replica| replica.stale);
+        // It is down already, and is started next.
+        let down = stale
+            .iter()
+            .filter(|r| matches!(r.phase, Phase::Stopped | Phase::Stopping));
+        if let Some(id) = down.map(|r| r.id).min() {
+            return Some(id);
         }
+        let is_there = |r: &Replica| r.phase == Phase::Ready || stays_ended(r);
+        let next = stale.iter().min_by_key(|r| (r.phase == Phase::Ready, r.id));
+        next.filter(|_| others.into_iter().all(is_there))
+            .map(|r| r.id)
     }
 
     /// The target, while it rolls and may.
@@ -440,6 +470,7 @@ impl<'a> Plan<'a> {
     /// The ready ones of a revision's replicas that are kept, the oldest first: the engine's order must make no new table.
     fn ready(&self, revision: RevisionId) -> Vec<ReplicaId> {
         let ready = self.kept_of(revision).filter(|r| r.phase == Phase::Ready);
+        let ready = ready.filter(|r| self.restarting != Some(r.id));
         let mut ids: Vec<ReplicaId> = ready.map(|r| r.id).collect();
         ids.sort_unstable();
         ids
@@ -471,8 +502,10 @@ impl<'a> Plan<'a> {
             .wants
             .get(&replica.revision)
             .filter(|_| self.kept.contains(&id));
+        let restarts = self.restarting == Some(id) && depth(replica.phase) > Some(Asleep);
         match level {
             None => Some(Step::Remove(id)),
+            Some(_) if restarts => Some(Step::Sleep(id)),
             Some(Asleep) if depth(replica.phase) > Some(Asleep) => Some(Step::Sleep(id)),
             // A starting one gets ready first: frozen half-way, its boot would be paid by the next request.
             Some(Dozing) if replica.phase == Phase::Ready => Some(Step::Freeze(id)),

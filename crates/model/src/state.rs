@@ -139,6 +139,7 @@ mod tests {
             ended: None,
             restart: RestartPolicy::Always,
             unhealthy: false,
+            stale: false,
         };
         let o = Observed {
             now_ms: 0,

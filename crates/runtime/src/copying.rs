@@ -54,7 +54,11 @@ pub(crate) fn help(
                 .and_then(|_lost| out.flush())
                 .map_err(|error| failed(format!("{path} cannot be read: {error}")))?;
         }
-        Copy::In { path, keep_owners } => {
+        Copy::In {
+            path,
+            keep_owners,
+            whiteouts,
+        } => {
             let target =
                 tree::Target::open(Path::new(path)).map_err(|error| match error.kind() {
                     ErrorKind::NotADirectory => failed(format!("{path} is no folder")),
@@ -67,6 +71,7 @@ pub(crate) fn help(
             let input = BufReader::with_capacity(PIECE_BYTES, fs::File::from(read));
             let options = tree::Unpack {
                 keep_owners: *keep_owners,
+                whiteouts: *whiteouts,
                 rename: None,
             };
             tree::unpack(&target, input, &options)

@@ -100,6 +100,12 @@ impl Do {
             | Self::Exec { .. }
             | Self::Watch
             | Self::Quit => 1,
+            Self::Copy(CopyRequest {
+                copy: Copy::In {
+                    whiteouts: true, ..
+                },
+                ..
+            }) => 3,
             Self::Attach(_) | Self::Copy(_) => 2,
             Self::End { .. } => 3,
         }
@@ -159,6 +165,9 @@ pub enum Copy {
         path: String,
         /// Owners are as the tar has them; else all belongs to the container's root.
         keep_owners: bool,
+        /// An entry called `.wh.NAME` takes away what is called NAME there.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        whiteouts: bool,
     },
     /// What is at a path: replies with a [`Stat`] in JSON as the output.
     Stat {

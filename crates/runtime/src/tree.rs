@@ -5,6 +5,7 @@
 //! one.
 
 mod pack;
+mod remove;
 mod unpack;
 
 use std::ffi::OsString;
@@ -153,6 +154,7 @@ mod tests {
     fn unpacked(tar: &[u8], dir: &Path, rename: Option<&str>) -> io::Result<Lost> {
         let options = Unpack {
             keep_owners: false,
+            whiteouts: false,
             rename: rename.map(PathBuf::from),
         };
         unpack(&Target::open(dir).expect("a folder"), tar, &options)
@@ -259,6 +261,49 @@ mod tests {
         let content = names(packed(&root.join("deep/."), false));
         assert!(content.contains(&PathBuf::from("er/file")), "{content:?}");
         assert!(Source::open(&root.join("none"), false).is_err());
+    }
+
+    #[test]
+    fn a_whiteout_takes_away_what_is_there_and_never_what_a_link_leads_to() {
+        let (from, to) = (a_tree(), tempfile::tempdir().expect("a folder"));
+        let outside = tempfile::tempdir().expect("a folder");
+        fs::write(outside.path().join("kept"), "").expect("a file");
+        unpacked(&packed(&from.path().join("tree"), false), to.path(), None).expect("unpacked");
+        let root = to.path().join("tree");
+        symlink(outside.path(), root.join("deep/out")).expect("a link");
+        symlink(outside.path(), root.join("way")).expect("a link");
+        let whiteouts = |names: &[&str]| {
+            let mut tar = tar::Builder::new(Vec::new());
+            for name in names {
+                let mut header = tar::Header::new_gnu();
+                header.set_size(0);
+                header.set_mode(0o644);
+                tar.append_data(&mut header, name, io::empty())
+                    .expect("added");
+            }
+            let tar = tar.into_inner().expect("whole");
+            let options = Unpack {
+                whiteouts: true,
+                ..Unpack::default()
+            };
+            unpack(&Target::open(to.path()).expect("a folder"), &*tar, &options)
+        };
+        whiteouts(&[
+            "tree/.wh.deep",
+            "tree/.wh.none",
+            "none/.wh.x",
+            "tree/way/.wh.kept",
+        ])
+        .expect("taken away");
+        assert!(!root.join("deep").exists() && root.join("same").exists());
+        assert!(outside.path().join("kept").exists());
+        for bad in ["tree/.wh.", "tree/.wh..", "tree/.wh..."] {
+            assert!(whiteouts(&[bad]).is_err(), "{bad}");
+        }
+        // Without the option it is a file like any other.
+        let tar = packed(&root.join("same"), false);
+        unpacked(&tar, &root, Some(".wh.same")).expect("unpacked");
+        assert!(root.join(".wh.same").exists() && root.join("same").exists());
     }
 
     #[test]

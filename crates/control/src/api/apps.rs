@@ -1,5 +1,6 @@
 //! Apps: reading, deploying and taking down a manifest.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -33,6 +34,9 @@ use crate::volumes;
         ("file" = Option<Vec<String>>, Query, description = "The files to read, in order; none: look for them"),
         ("env_file" = Option<Vec<String>>, Query, description = "The files of variables, in order, instead of `.env`"),
         ("profile" = Option<Vec<String>>, Query, description = "The profiles that are switched on (Compose)"),
+        ("service" = Option<Vec<String>>, Query, description = "Only these services of it, and what they need; otherwise all"),
+        ("no_deps" = Option<bool>, Query, description = "Not what those need"),
+        ("scale" = Option<Vec<String>>, Query, description = "So many replicas a service gets, whatever the manifest says: `NAME=N`"),
         ("build" = Option<bool>, Query, description = "Build also what is there already"),
     ),
     request_body(content_type = "application/x-tar", description = "The manifest's files; `.layby/env.json`: the caller's environment; `.layby/file/<n>`: the further files that were asked for as `more`, whose names are a list in `.layby/files.json`"),
@@ -64,6 +68,9 @@ pub(super) async fn manifest(
         ("file" = Option<Vec<String>>, Query, description = "The files to read, in order; none: look for them"),
         ("env_file" = Option<Vec<String>>, Query, description = "The files of variables, in order, instead of `.env`"),
         ("profile" = Option<Vec<String>>, Query, description = "The profiles that are switched on (Compose)"),
+        ("service" = Option<Vec<String>>, Query, description = "Only these services of it, and what they need; otherwise all"),
+        ("no_deps" = Option<bool>, Query, description = "Not what those need"),
+        ("scale" = Option<Vec<String>>, Query, description = "So many replicas a service gets, whatever the manifest says: `NAME=N`"),
         ("build" = Option<bool>, Query, description = "Build also what is there already"),
         ("dry_run" = Option<bool>, Query, description = "Only tell the steps"),
         ("detach" = Option<bool>, Query, description = "Do not wait for the outcome"),
@@ -143,6 +150,9 @@ pub(super) fn ask(pairs: &Pairs) -> Result<Ask, Problem> {
         files: query::all(pairs, "file"),
         env_files: query::all(pairs, "env_file"),
         profiles: query::all(pairs, "profile"),
+        services: query::all(pairs, "service"),
+        no_deps: query::flag(pairs, "no_deps"),
+        scale: scale(pairs)?,
         build: query::flag(pairs, "build"),
         dry_run: query::flag(pairs, "dry_run"),
         detach: query::flag(pairs, "detach"),
@@ -152,6 +162,17 @@ pub(super) fn ask(pairs: &Pairs) -> Result<Ask, Problem> {
         agents: query::get(pairs, "agents").map(str::to_owned),
         retries: retries.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
     })
+}
+
+/// `scale=NAME=N`, for several services.
+fn scale(pairs: &Pairs) -> Result<BTreeMap<String, u32>, Problem> {
+    let said = query::all(pairs, "scale");
+    let each = said.iter().map(|text| {
+        let (name, number) = text.split_once('=').unwrap_or((text, ""));
+        let wrong = |_| Problem::bad_request(format!("scale={text:?} is not NAME=N"));
+        Ok((name.to_owned(), number.parse().map_err(wrong)?))
+    });
+    each.collect()
 }
 
 /// Reads an upload with build contexts, off the async threads.

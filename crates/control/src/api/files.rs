@@ -68,6 +68,7 @@ pub(super) async fn read(
         ("service" = String, Path),
         ("path" = String, Query, description = "The folder; it must be there"),
         ("owners" = Option<bool>, Query, description = "Keep the owners of the tar, by number; otherwise all belongs to root"),
+        ("whiteouts" = Option<bool>, Query, description = "An entry called `.wh.NAME` takes away what is called NAME there, with all that is in it"),
         ("container" = Option<String>, Query, description = "In this container; the first if none is named"),
         ("replica" = Option<String>, Query, description = "In this replica"),
     ),
@@ -90,6 +91,7 @@ pub(super) async fn write(
         container: query::get(&pairs, "container").map(str::to_owned),
         path: path(&pairs)?,
         keep_owners: query::flag(&pairs, "owners"),
+        whiteouts: query::flag(&pairs, "whiteouts"),
     };
     replica::enter(&plane, &names, &who)?;
     let held = replica::with_files(&plane, names, &pairs).await?;

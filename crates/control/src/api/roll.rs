@@ -17,8 +17,8 @@ use super::types::{Event, Problem};
 use super::{Who, sse};
 
 /// The last words of their paths.
-const VERBS: [&str; 7] = [
-    "deploy", "enable", "power", "promote", "redeploy", "rollback", "scale",
+const VERBS: [&str; 8] = [
+    "deploy", "enable", "power", "promote", "redeploy", "restart", "rollback", "scale",
 ];
 
 /// Such a request, beside what is its own.

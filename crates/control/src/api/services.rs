@@ -21,6 +21,7 @@ use crate::addresses;
 use crate::deploy;
 use crate::driver::{DriverHandle, Request, Status, shown_spec};
 use crate::plane::Plane;
+use crate::uses::Use;
 
 /// How often it is looked whether what is watched has changed.
 const WATCH: Duration = Duration::from_millis(250);
@@ -109,6 +110,29 @@ pub(super) async fn detail(
         ));
     }
     Ok(Json(detail).into_response())
+}
+
+/// One service in full, again whenever something of it changes. Wakes it, and as long as somebody listens it stays awake.
+#[utoipa::path(
+    get,
+    path = "/v1/services/{app}/{service}/hold",
+    params(("app" = String, Path), ("service" = String, Path)),
+    responses(
+        (status = 200, content_type = "application/x-ndjson", body = ServiceDetail, description = "One a line"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn hold(
+    State(plane): Shared,
+    Path(names): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let (id, _) = find(&plane, names)?;
+    let held = Use::begin(&plane, &id);
+    let look = move || {
+        let _ = &held; // kept until nobody listens
+        std::future::ready(look_at(&plane, &id))
+    };
+    Ok(lines(watched(look)))
 }
 
 /// What a service is at now, but for what others do to it.

@@ -43,6 +43,19 @@ pub(super) async fn enable(State(plane): Shared, roll: Roll) -> Result<Response,
     roll::told(deploy::enable(plane, &roll.id, roll.detach, &roll.who).await)
 }
 
+/// Restarts the containers of a service as they are, one replica after the other, and tells how it goes. It is no revision, and
+/// what they have written stays. One that rests is woken.
+#[utoipa::path(
+    post,
+    path = "/v1/services/{app}/{service}/restart",
+    responses(
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "It is disabled, or nothing of it is live"),
+    )
+)]
+pub(super) async fn restart(State(plane): Shared, roll: Roll) -> Result<Response, Problem> {
+    roll::told(deploy::restart(plane, &roll.id, roll.detach, &roll.who).await)
+}
+
 /// Takes a service down with its history, and answers when it is gone. Its volumes stay.
 #[utoipa::path(
     delete,

@@ -1,9 +1,11 @@
 //! Writing revisions, and telling the drivers: all in one turn, and to its end once it has begun.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use layby_model::fail::{self, Point};
+use layby_model::names::ServiceName;
 use layby_model::route::Share;
 use layby_model::spec::AppSpec;
 use layby_model::state::Showing;
@@ -11,7 +13,9 @@ use layby_model::{RevisionId, ServiceId};
 use tokio::sync::{MutexGuard, watch};
 
 use super::leave::Leaving;
-use super::{BY_UP, canary, conflict, current, needs, power, privilege, revision, unscales, whole};
+use super::{
+    BY_UP, canary, conflict, current, needs, power, privilege, rescales, revision, unscales, whole,
+};
 use crate::api::types::{EventKind, Problem};
 use crate::capacity;
 use crate::driver::{Request, Status, rolling};
@@ -59,6 +63,8 @@ impl Committed {
 /// An app that is to be deployed.
 pub(super) struct App {
     pub(super) spec: AppSpec,
+    /// Those of its services whose number of replicas was asked for.
+    pub(super) scaled: BTreeSet<ServiceName>,
     /// What its manifest brings.
     pub(super) brought: Vec<NewValue>,
     /// Its services that go as these come.
@@ -90,7 +96,9 @@ pub(super) async fn app(
     for service in &spec.services {
         let made = revision::resolve(reach, &spec.name, service, &before, BY_UP, &app.made_by);
         let mut new = made.await?;
-        new.unscale = unscales(&before, &new.service, &new.spec.service);
+        let asked = app.scaled.contains(&service.name);
+        new.unscale = unscales(&before, &new.service, &new.spec.service, asked);
+        new.anew = asked && rescales(&before, &new.service, &new.spec.service);
         new.share.clone_from(&app.share);
         revisions.push(new);
     }

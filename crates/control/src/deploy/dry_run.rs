@@ -1,7 +1,9 @@
 //! The dry run: the same decisions, carried out by a world that obliges at once, and told.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use layby_model::names::ServiceName;
 use layby_model::plan::{self, Desired, GatewayReport, Observed, Replica, Step};
 use layby_model::replica::Phase;
 use layby_model::route::Version;
@@ -26,6 +28,7 @@ const LOOKS: usize = 1_000;
 pub(crate) async fn run(
     reach: &Arc<Reach>,
     app: &AppSpec,
+    scaled: &BTreeSet<ServiceName>,
     builds: &[Build],
     pulls: &[Pull],
     events: &mpsc::Sender<Event>,
@@ -54,6 +57,7 @@ pub(crate) async fn run(
             continue;
         }
         let row = rows.iter().find(|row| row.service == id);
+        let asked = scaled.contains(&service.name);
         let to_build = service.containers.iter().any(|container| {
             let name = images::name(&app.name, service, container);
             builds.iter().any(|build| build.tag == name)
@@ -63,7 +67,8 @@ pub(crate) async fn run(
         let changes = match made.await {
             Ok(new) => row.is_none_or(|row| {
                 let (counts, current) = current(row);
-                !counts || *current.spec != new.spec || has_ended(plane, &id)
+                let rescales = asked && super::rescales(&rows, &id, service);
+                !counts || *current.spec != new.spec || has_ended(plane, &id) || rescales
             }),
             // The image that is to be built or pulled is not there yet.
             Err(_) if to_build => true,
@@ -76,7 +81,7 @@ pub(crate) async fn run(
             if !changes {
                 texts.push("nothing more if that image is the one that runs already; else:".into());
             }
-            let replicas = super::unscaled(&rows, &id, service);
+            let replicas = super::unscaled(&rows, &id, service, asked);
             let (d, o) = begin(plane, row, service, &id, replicas);
             for dependency in &service.depends_on {
                 let until = match dependency.condition {
@@ -138,6 +143,7 @@ fn begin(
         ended: None,
         restart: RestartPolicy::Always,
         unhealthy: false,
+        stale: false,
     });
     let mut o = Observed {
         now_ms: 0,
@@ -233,6 +239,7 @@ fn take(d: &mut Desired, o: &mut Observed, step: &Step) {
                 ended: None,
                 restart: RestartPolicy::Always,
                 unhealthy: false,
+                stale: false,
             });
         }
         Step::Start(id) | Step::Thaw(id) => set(id, Phase::Ready),

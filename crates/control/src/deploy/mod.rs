@@ -15,6 +15,7 @@ pub(crate) mod privilege;
 mod progress;
 mod pulls;
 pub(crate) mod push;
+mod restart;
 mod revision;
 pub(crate) mod scale;
 mod switch;
@@ -28,9 +29,11 @@ pub(crate) use change::{change, redeploy, rollback};
 pub(crate) use commit::{Committed, commit_in_turn, tell_driver};
 pub(crate) use leave::{down, remove};
 pub(crate) use outcome::wait;
+pub(crate) use restart::restart;
 pub(crate) use switch::{disable, enable};
 pub(crate) use up::up;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
@@ -71,6 +74,12 @@ pub(crate) struct Ask {
     pub(crate) env_files: Vec<String>,
     /// The profiles that are switched on.
     pub(crate) profiles: Vec<String>,
+    /// Only these services, and what they need. Empty: all.
+    pub(crate) services: Vec<String>,
+    /// Not what those need.
+    pub(crate) no_deps: bool,
+    /// So many replicas these get, whatever the manifest and `layby scale` say.
+    pub(crate) scale: BTreeMap<String, u32>,
     /// Build also what is there already.
     pub(crate) build: bool,
     /// Only say what would be done.
@@ -255,6 +264,9 @@ pub(crate) fn options(upload: &Upload, ask: &Ask, whole: bool) -> ReadOptions {
         env_files: ask.env_files.clone(),
         absent: upload.absent.clone(),
         profiles: ask.profiles.clone(),
+        services: ask.services.clone(),
+        no_deps: ask.no_deps,
+        scale: ask.scale.clone(),
         app: ask.app.clone(),
         folder: ask.folder.clone(),
         folder_path: ask.folder_path.clone(),
@@ -297,15 +309,26 @@ fn checked_retries(retries: u32) -> Result<u32, Problem> {
     few.ok_or_else(|| Problem::bad_request(text()))
 }
 
-/// Whether a manifest's revision takes back what `layby scale` said: only if its number of replicas is another one.
-fn unscales(rows: &[Row], id: &ServiceId, spec: &ServiceSpec) -> bool {
+/// Whether a manifest's revision takes back what `layby scale` said: only if its number of replicas is another one, or was
+/// `asked` for.
+fn unscales(rows: &[Row], id: &ServiceId, spec: &ServiceSpec, asked: bool) -> bool {
     let row = rows.iter().find(|row| row.service == *id);
-    row.is_some_and(|row| row.scale.is_some() && row.target.spec.service.replicas != spec.replicas)
+    row.is_some_and(|row| {
+        let other = row.target.spec.service.replicas != spec.replicas;
+        row.scale.is_some() && (other || asked)
+    })
+}
+
+/// Whether a number that was asked for differs from what `layby scale` said, though the settings may not.
+fn rescales(rows: &[Row], id: &ServiceId, spec: &ServiceSpec) -> bool {
+    let row = rows.iter().find(|row| row.service == *id);
+    row.and_then(|row| row.scale)
+        .is_some_and(|scale| scale != spec.replicas)
 }
 
 /// How many replicas a service of a manifest would have.
-fn unscaled(rows: &[Row], id: &ServiceId, spec: &ServiceSpec) -> u32 {
-    capacity::replicas(rows, id, spec, unscales(rows, id, spec))
+fn unscaled(rows: &[Row], id: &ServiceId, spec: &ServiceSpec, asked: bool) -> u32 {
+    capacity::replicas(rows, id, spec, unscales(rows, id, spec, asked))
 }
 
 async fn warn(events: &mpsc::Sender<Event>, texts: Vec<String>) {

@@ -1,6 +1,7 @@
 //! What services of one deploy have to do with each other, since one depends on another.
 
 use layby_model::ServiceId;
+use layby_model::spec::AppSpec;
 
 use crate::api::types::Problem;
 use crate::store::{NewRevision, Row};
@@ -24,6 +25,28 @@ pub(super) fn check(rows: &[Row], revisions: &[NewRevision]) -> Result<(), Probl
         }
     }
     Ok(())
+}
+
+/// Takes out of an app what its services would wait for, and what is neither deployed nor comes with them, as `--no-deps`
+/// has it. Says so.
+pub(super) fn cut(rows: &[Row], app: &mut AppSpec) -> Vec<String> {
+    let mut said = Vec::new();
+    let comes: Vec<_> = app.services.iter().map(|one| one.name.clone()).collect();
+    for service in &mut app.services {
+        service.depends_on.retain(|dependency| {
+            let id = ServiceId::new(app.name.clone(), dependency.service.clone());
+            let is_there = rows.iter().any(|row| row.service == id && !row.removing);
+            let stays = is_there || comes.contains(&dependency.service);
+            if !stays {
+                said.push(format!(
+                    "{} goes without {id}, which is not deployed",
+                    service.name
+                ));
+            }
+            stays
+        });
+    }
+    said
 }
 
 /// Moves those of the unchanged ones to the changed ones that are to be made anew whenever what they depend on is.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use layby_manifest::Manifest;
-use layby_model::spec::{AppSpec, ServiceSpec};
+use layby_model::spec::ServiceSpec;
 use layby_model::{AppName, ServiceId};
 use tokio::sync::mpsc;
 
@@ -11,8 +11,8 @@ use super::images::Build;
 use super::pulls::{self, Pull};
 use super::upload::Upload;
 use super::{
-    Ask, EVENTS, commit, conflict, dry_run, finish, images, lent, outcome, power, privilege, read,
-    unscaled, warn, warn_of_images, whole,
+    Ask, EVENTS, commit, conflict, dry_run, finish, images, lent, needs, outcome, power, privilege,
+    read, unscaled, warn, warn_of_images, whole,
 };
 use crate::agents::Link;
 use crate::api::Who;
@@ -46,12 +46,13 @@ pub(crate) async fn up(
     if ask.dry_run {
         plane.spawn(async move {
             warn(&events, warnings).await;
-            show_steps(&reach, &manifest.app, (&builds, &pulls), &leaving, &events).await;
+            show_steps(&reach, &manifest, (&builds, &pulls), &leaving, &events).await;
         });
         return Ok((name, stream));
     }
     let to_commit = commit::App {
         spec: app.clone(),
+        scaled: manifest.scaled.clone(),
         brought: brought(&manifest),
         orphans: leaving.first.clone(),
         made_by: who.name.clone(),
@@ -102,24 +103,28 @@ async fn prepare(
     ask: &Ask,
     who: &Who,
 ) -> Result<(Manifest, Gone, Vec<String>), Problem> {
-    let manifest = read(upload, ask, true)?;
+    let mut manifest = read(upload, ask, true)?;
     let rows = plane.store.services().await?;
-    let app = &manifest.app;
+    let alone = match ask.no_deps {
+        true => needs::cut(&rows, &mut manifest.app),
+        false => Vec::new(),
+    };
     let orphans = match ask.remove_orphans {
-        true => whole::orphans(&rows, app),
+        true => whole::orphans(&rows, &manifest),
         false => Vec::new(),
     };
     let (first, last) = match ask.atomic {
         true => (Vec::new(), orphans),
         false => (orphans, Vec::new()),
     };
-    let sizes = check(plane, ask, who, &rows, &first, app, &brought(&manifest)).await?;
+    let sizes = check(plane, ask, who, &rows, &first, &manifest).await?;
     let leaving = Gone {
         first,
         last,
-        jobs: jobs::orphans(plane, app),
+        jobs: jobs::orphans(plane, &manifest),
     };
     let mut warnings = warnings(&manifest, ask, &rows, &leaving.jobs);
+    warnings.extend(alone);
     warnings.extend(sizes);
     Ok((manifest, leaving, warnings))
 }
@@ -190,14 +195,15 @@ async fn make(
 /// Tells the steps of a deploy, without doing any.
 async fn show_steps(
     reach: &Arc<Reach>,
-    app: &AppSpec,
+    manifest: &Manifest,
     (builds, pulls): (&[Build], &[Pull]),
     leaving: &Gone,
     events: &mpsc::Sender<Event>,
 ) {
+    let app = &manifest.app;
     warn_of_images(reach, &app.name, &app.services, events).await;
     tell_orphans(leaving.first.iter().chain(&leaving.last), events).await;
-    let ended = dry_run::run(reach, app, builds, pulls, events).await;
+    let ended = dry_run::run(reach, app, &manifest.scaled, builds, pulls, events).await;
     finish(events, ended.map(|()| 0)).await;
 }
 
@@ -226,9 +232,9 @@ async fn check(
     who: &Who,
     rows: &[Row],
     first: &[ServiceId],
-    app: &AppSpec,
-    brought: &[NewValue],
+    manifest: &Manifest,
 ) -> Result<Vec<String>, Problem> {
+    let app = &manifest.app;
     reach::deploy(plane, &who.rights, app).await?;
     if app.name.as_str() == crate::registry::OWN_APP {
         let text = format!(
@@ -252,14 +258,18 @@ async fn check(
     // A job is there for a while only.
     let asked = settled.services.iter();
     let asked = asked.filter(|s| s.replicas > 0 && s.job.is_none());
-    let asked = asked.map(|s| (id(s), s, unscaled(rows, &id(s), s)));
+    let asked = asked.map(|s| {
+        let scaled = manifest.scaled.contains(&s.name);
+        (id(s), s, unscaled(rows, &id(s), s, scaled))
+    });
+    let brought = brought(manifest);
     // None of these needs another one to have passed: all is told at once.
     let checks = [
         conflict::check(&plane.config, &staying, specs()),
         privilege::check(&plane.config, &who.rights, specs()),
         capacity::check_jobs(&plane.config, specs()),
         capacity::check(plane, rows, asked),
-        secrets::check(plane, &app.name, &app.services, brought).await,
+        secrets::check(plane, &app.name, &app.services, &brought).await,
         jobs::check_names(plane, rows, specs()),
     ];
     let schedules = app.services.iter();
@@ -316,7 +326,7 @@ fn warnings(manifest: &Manifest, ask: &Ask, rows: &[Row], lost_jobs: &[ServiceId
     if ask.remove_orphans {
         return said.collect();
     }
-    let left_out = whole::orphans(rows, &manifest.app).into_iter();
+    let left_out = whole::orphans(rows, manifest).into_iter();
     let left_out = left_out.map(|id| {
         format!(
             "{id} is not in the manifest (any more) and goes on as it is: `layby up --remove-orphans` takes such services down"

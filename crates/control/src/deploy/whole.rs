@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use layby_manifest::Manifest;
 use layby_model::engine::RunSpec;
-use layby_model::spec::AppSpec;
 use layby_model::{RevisionId, ServiceId};
 use tokio::sync::{MutexGuard, mpsc};
 
@@ -20,11 +20,11 @@ use crate::store::{NewRevision, Row};
 const WITHDRAWAL: Duration = Duration::from_secs(5);
 
 /// The services of an app that its manifest does not name (any more).
-pub(super) fn orphans(rows: &[Row], app: &AppSpec) -> Vec<ServiceId> {
+pub(super) fn orphans(rows: &[Row], manifest: &Manifest) -> Vec<ServiceId> {
     let left_out = rows.iter().filter(|row| {
-        row.service.app == app.name
+        row.service.app == manifest.app.name
             && !row.removing
-            && app.services.iter().all(|s| s.name != row.service.service)
+            && !manifest.names(&row.service.service)
     });
     left_out.map(|row| row.service.clone()).collect()
 }
@@ -101,6 +101,7 @@ pub(super) fn is_broken(done: &[Done]) -> bool {
         | Outcome::Unchanged
         | Outcome::Disabled
         | Outcome::Scaled
+        | Outcome::Restarted
         | Outcome::RolledBack
         | Outcome::Removed => false,
     })
@@ -159,6 +160,7 @@ fn way_back(before: Option<&Row>, done: &Done) -> Back {
             | Outcome::Failed
             | Outcome::Kept
             | Outcome::Scaled
+            | Outcome::Restarted
             | Outcome::RolledBack
             | Outcome::Removed
             | Outcome::Overtaken

@@ -76,7 +76,11 @@ impl Driver {
                     order.replicas.insert(id, first_level(d, revision));
                     continue;
                 }
-                Step::Start(id) | Step::Thaw(id) => (id, Some(Wakefulness::Awake)),
+                Step::Start(id) => {
+                    self.restarts.started(id);
+                    (id, Some(Wakefulness::Awake))
+                }
+                Step::Thaw(id) => (id, Some(Wakefulness::Awake)),
                 Step::Freeze(id) => (id, Some(Wakefulness::Dozing)),
                 Step::Sleep(id) => (id, Some(Wakefulness::Asleep)),
                 Step::Remove(id) => (id, None),

@@ -160,6 +160,7 @@ impl Driver {
         };
         let is_there = |id: ReplicaId| reports.iter().any(|report| report.id == id);
         self.vacancies.keep(d, is_there, counts);
+        self.restarts.keep(reports);
         self.addresses = reports
             .iter()
             .filter_map(|r| Some((r.id, r.address?)))
@@ -219,6 +220,7 @@ impl Driver {
                 failed_starts: track.failed_starts.max(loops(report)),
                 crashed: track.crashed,
                 ended: track.ended(report),
+                stale: self.restarts.is_stale(report.id),
                 unhealthy: phase == Phase::Starting
                     && (asks && self.health.unready(report.id, report.run).is_some()
                         || is_crippled(report)),

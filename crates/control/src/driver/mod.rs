@@ -15,6 +15,7 @@ mod look;
 mod moved;
 pub(crate) use look::{desired, networks_of, rolling, shown_spec};
 mod needs;
+mod restarts;
 mod show;
 mod track;
 mod vacancies;
@@ -31,7 +32,7 @@ use layby_model::plan::{self, Desired, Observed, Route, Step, Timer};
 use layby_model::replica::Phase;
 use layby_model::route::{Confirmed, Listener, Version};
 use layby_model::{ReplicaId, RevisionId, ServiceId, Wakefulness};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::types::EventKind;
 use crate::bell::Bell;
@@ -41,6 +42,7 @@ use crate::store::Row;
 use boot::Boot;
 use decide::Work;
 use moved::Moved;
+use restarts::Restarts;
 pub(crate) use show::Status;
 use track::Tracks;
 use vacancies::Vacancies;
@@ -68,6 +70,8 @@ pub(crate) enum Request {
     Want(Wakefulness),
     /// What it has to do takes so many replicas: written already, in the row of this generation.
     Replicas { generation: u64, replicas: u32 },
+    /// Restart all replicas of live, one after the other. It answers how often that was asked for.
+    Restart(oneshot::Sender<u64>),
 }
 
 /// How to reach a driver.
@@ -111,6 +115,7 @@ pub(crate) struct Driver {
     health: Health,
     tracks: Tracks,
     vacancies: Vacancies,
+    restarts: Restarts,
     since: BTreeMap<Timer, u64>,
     /// It cannot have been idle since before this, whatever the gateway counts.
     idle_floor_ms: u64,
@@ -192,6 +197,7 @@ pub(crate) fn new(plane: Arc<Plane>, loaded: Loaded) -> (DriverHandle, Driver) {
         idle_floor_ms: plane.clock.now_ms(),
         tracks: Tracks::default(),
         vacancies: Vacancies::default(),
+        restarts: Restarts::default(),
         since: BTreeMap::new(),
         blockade: Blockade::Open,
         route: None,
@@ -337,6 +343,15 @@ impl Driver {
                     self.vacancies.once_more();
                 }
                 self.want(wanted, false);
+            }
+            Request::Restart(answer) => {
+                let reports = self.plane.facts.of(&self.id);
+                let live = self.row().live.as_ref().map(|live| live.id);
+                self.idle_floor_ms = self.plane.clock.now_ms();
+                self.tracks.once_more(&reports);
+                self.want(Wakefulness::Awake, false);
+                // Who asked may have gone.
+                let _ = answer.send(self.restarts.ask(live, &reports));
             }
         }
     }

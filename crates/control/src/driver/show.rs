@@ -15,6 +15,7 @@ use super::act::rests_at;
 use super::canary::{self, Begun};
 use super::ending::Ending;
 use super::look::{desired, shown_spec};
+use super::restarts::Restarting;
 use super::vacancies::Vacancies;
 use super::{Driver, Waking, fallen};
 use crate::addresses;
@@ -49,6 +50,8 @@ pub(crate) struct Status {
     pub(crate) is_confirmed: bool,
     /// It is wanted awake.
     pub(crate) is_awake: bool,
+    /// The replicas that a user wants restarted.
+    pub(crate) restarting: Restarting,
     /// The service was removed.
     pub(crate) gone: bool,
 }
@@ -100,6 +103,7 @@ impl Status {
             rests: false,
             is_confirmed: false,
             is_awake: row.wanted == Wakefulness::Awake,
+            restarting: Restarting::default(),
             gone: false,
         }
     }
@@ -140,6 +144,7 @@ impl Driver {
             is_confirmed: (self.route.is_some())
                 && (o.gateway.as_ref()).is_some_and(|gateway| gateway.confirmed >= self.version),
             is_awake: d.wanted == Wakefulness::Awake,
+            restarting: self.restarts.shown(),
             gone: false,
         };
         let is_scaled = scaling::policy(row).is_some() && d.enabled && d.live.is_some();

@@ -1,5 +1,6 @@
 //! Jobs of a manifest: what is refused, and what is told of those that were deployed.
 
+use layby_manifest::Manifest;
 use layby_model::spec::{AppSpec, ServiceSpec};
 use layby_model::{ServiceId, job};
 use tokio::sync::mpsc;
@@ -103,16 +104,11 @@ pub(crate) async fn tell(
 }
 
 /// The jobs of an app that its manifest does not name (any more).
-pub(crate) fn orphans(plane: &Plane, app: &AppSpec) -> Vec<ServiceId> {
+pub(crate) fn orphans(plane: &Plane, manifest: &Manifest) -> Vec<ServiceId> {
     let shown = plane.jobs.shown();
-    let named = |id: &ServiceId| {
-        app.services
-            .iter()
-            .any(|service| service.name == id.service)
-    };
     let lost = shown.shelves.iter().filter(|(id, shelf)| {
         let stays = shelf.job.as_ref().is_some_and(|job| !job.removing);
-        stays && id.app == app.name && !named(id)
+        stays && id.app == manifest.app.name && !manifest.names(&id.service)
     });
     lost.map(|(id, _)| id.clone()).collect()
 }

@@ -276,6 +276,22 @@ impl World {
         addr
     }
 
+    /// The first line of an answer that goes on, which is then no longer listened to.
+    pub(crate) async fn first_line(&self, path: &str) -> String {
+        let request = Request::builder().uri(path).body(Body::empty());
+        let answer = self.router.clone().oneshot(request.expect("a request"));
+        let answer = answer.await.expect("an answer");
+        assert_eq!(answer.status(), 200, "{path}");
+        let mut body = answer.into_body();
+        let line = tokio::time::timeout(PATIENCE, body.frame());
+        let line = line
+            .await
+            .expect("in time")
+            .expect("a line")
+            .expect("whole");
+        String::from_utf8_lossy(line.data_ref().expect("data")).into_owned()
+    }
+
     /// Begins a request whose body never comes.
     pub(crate) fn stall(&self, path: &str) {
         let body =

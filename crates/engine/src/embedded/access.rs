@@ -89,6 +89,7 @@ impl Access for Embedded {
             let copy = protocol::Copy::In {
                 path: order.path.clone(),
                 keep_owners: order.keep_owners,
+                whiteouts: order.whiteouts,
             };
             files::copy_in(socket, protocol::CopyRequest { container, copy }, tar).await
         })

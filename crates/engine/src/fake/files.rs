@@ -117,7 +117,7 @@ impl Files {
                 let text = format!("{} is no folder", order.path);
                 return Err(EngineError::Failed(text));
             }
-            unpack(files, &dir, order.keep_owners, tar).map_err(|error| broken(&error))
+            unpack(files, &dir, order, tar).map_err(|error| broken(&error))
         })
     }
 }
@@ -182,7 +182,7 @@ fn append(tar: &mut Builder<Vec<u8>>, shown: &Path, node: &Node) -> io::Result<(
 fn unpack(
     files: &mut BTreeMap<PathBuf, Node>,
     dir: &Path,
-    keep_owners: bool,
+    order: &CopyIn,
     tar: &[u8],
 ) -> io::Result<()> {
     for entry in Archive::new(tar).entries()? {
@@ -194,6 +194,15 @@ fn unpack(
         }
         names.reverse();
         let path: PathBuf = std::iter::once(dir.to_owned()).chain(names).collect();
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        let gone = name.as_deref().and_then(|name| name.strip_prefix(".wh."));
+        if let Some(gone) = gone.filter(|_| order.whiteouts) {
+            let gone = path.with_file_name(gone);
+            files.retain(|path, _| !path.starts_with(&gone));
+            continue;
+        }
         for above in path.ancestors().skip(1) {
             files.entry(above.to_owned()).or_insert_with(Node::dir);
         }
@@ -212,7 +221,7 @@ fn unpack(
         let header = entry.header();
         let node = Node {
             mode: header.mode()?,
-            owner: match keep_owners {
+            owner: match order.keep_owners {
                 true => (header.uid()?, header.gid()?),
                 false => (0, 0),
             },

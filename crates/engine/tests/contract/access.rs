@@ -197,6 +197,20 @@ fn files_go_in_and_come_out(kit: Kit) {
         let file = ("dir/file".to_owned(), "text".to_owned(), owner);
         assert_eq!(found, [("dir".to_owned(), String::new(), 0), file]);
     }
+    let order = CopyIn {
+        path: "/etc".into(),
+        whiteouts: true,
+        ..CopyIn::default()
+    };
+    let tar = Box::pin(stream::iter([Ok(tar_of("dir/.wh.file", ""))]));
+    let copied = kit.access.copy_in(ONE, &order, tar);
+    kit.runtime.block_on(copied).expect("copied");
+    let gone = kit
+        .runtime
+        .block_on(kit.access.stat(ONE, None, "/etc/dir/file"));
+    assert!(matches!(gone, Err(EngineError::NotFound(_))));
+    let stays = kit.runtime.block_on(kit.access.stat(ONE, None, "/etc/dir"));
+    assert!(stays.is_ok_and(|stays| stays.is_dir));
     let order = CopyOut {
         path: "/nowhere".into(),
         ..CopyOut::default()

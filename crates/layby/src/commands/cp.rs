@@ -127,6 +127,7 @@ async fn out(client: &Client, options: &Cp, service: &str, path: &str, to: &str)
         let options = Unpack {
             keep_owners,
             rename,
+            ..Unpack::default()
         };
         tree::unpack(&target, SyncIoBridge::new(tar), &options)
     });

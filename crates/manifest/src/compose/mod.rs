@@ -12,6 +12,7 @@ use crate::{Files, ReadOptions, app};
 use load::Load;
 use networks::Member;
 use project::Project;
+use select::Selection;
 
 pub(crate) mod dotenv;
 pub(crate) mod interpolate;
@@ -45,12 +46,13 @@ mod project;
 mod relocate;
 mod restart;
 mod sandbox;
+mod select;
 mod service;
 mod shell;
 mod tmpfs;
 mod volumes;
 mod volumes_from;
-mod watch;
+pub(crate) mod watch;
 
 /// Keys at the top that would be dangerous to ignore.
 const REFUSED: [(&str, &str); 1] = [("models", "the services would miss them")];
@@ -71,6 +73,7 @@ pub(crate) fn read(
     let variables = &variables;
     let load = Load::new(files, options, Some(variables));
     let merged = merged(documents, &load, report);
+    let selection = Selection::of(merged.as_ref(), options, report);
     let Some(mut top) =
         merged.and_then(|document| Fields::open(document, "the Compose file", report))
     else {
@@ -83,8 +86,10 @@ pub(crate) fn read(
         name: name.clone(),
         secrets: files::declared(&mut top, "secrets", report),
         configs: files::declared(&mut top, "configs", report),
+        selection,
         ..Project::new(options, variables, options.named_files.as_ref())
     };
+    project.profiles.add(project.selection.profiles());
     volumes::read(&mut top, &mut project, report);
     let networks = networks::declared(&mut top, report);
     top.refuse(&REFUSED, report);
@@ -94,9 +99,19 @@ pub(crate) fn read(
     depends::join(&mut members, &left_out, report);
     top.finish(report);
     let (values, named_files) = files::values(&project, report);
+    let asked = members
+        .iter()
+        .filter(|member| project.selection.has(&member.key));
+    let asked = asked.map(|member| member.draft.spec.name.clone()).collect();
+    let mut left_out = std::mem::take(&mut project.selection.others);
+    left_out.retain(|name| members.iter().all(|member| member.draft.spec.name != *name));
+    let watches = members.iter_mut().filter_map(Member::watch).collect();
     AppDraft {
         name,
         services: networks::join(&networks, members, report),
+        chosen: project.selection.is_partial().then_some(asked),
+        left_out,
+        watches,
         values,
         named_files,
     }
@@ -208,8 +223,17 @@ fn services(
     }
     let off = |entry: &Entry| Some((entry.key.clone(), project.profiles.missing(&entry.value)?));
     let left_out = entries.iter().filter_map(off).collect();
-    let members = entries.into_iter();
-    let members = members.filter_map(|entry| service::read(entry, project, report));
+    let members = entries.into_iter().filter_map(|mut entry| {
+        if project.selection.has(&entry.key) {
+            return service::read(entry, project, report);
+        }
+        select::strip(&mut entry.value);
+        // What is wrong with it keeps the file from being used; what is not honoured of it is nothing to those asked for.
+        let mut own = Report::default();
+        let member = service::read(entry, project, &mut own);
+        report.add_errors(own);
+        member
+    });
     (members.collect(), left_out)
 }
 

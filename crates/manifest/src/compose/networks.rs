@@ -9,6 +9,7 @@ use layby_model::options::NetworkMode;
 use crate::compose::depends::Need;
 use crate::compose::volumes::external;
 use crate::compose::volumes_from;
+use crate::compose::watch::{Watch, WatchRule};
 use crate::draft::{Draft, Placed, not_a_label};
 use crate::fields::{Fields, parsed};
 use crate::report::Report;
@@ -274,6 +275,17 @@ pub(crate) struct Member {
     pub(crate) container_name: Option<Placed<String>>,
     /// The services whose volumes it wants.
     pub(crate) volumes_from: Vec<volumes_from::From>,
+    /// What is done when files of the developer change.
+    pub(crate) watch: Vec<WatchRule>,
+}
+
+impl Member {
+    /// What is done when files of the developer change, if anything is. Takes it away.
+    pub(crate) fn watch(&mut self) -> Option<Watch> {
+        let rules = std::mem::take(&mut self.watch);
+        let service = self.draft.spec.name.clone();
+        (!rules.is_empty()).then_some(Watch { service, rules })
+    }
 }
 
 /// Puts the services into their networks, and gives them their further names.

@@ -28,6 +28,11 @@ impl Profiles {
         Self(names.into_iter().filter(|name| !name.is_empty()).collect())
     }
 
+    /// Switches further ones on.
+    pub(crate) fn add(&mut self, names: impl Iterator<Item = String>) {
+        self.0.extend(names);
+    }
+
     /// Whether a profile is switched on.
     pub(crate) fn has(&self, profile: &str) -> bool {
         self.0.contains(profile) || self.0.contains("*")

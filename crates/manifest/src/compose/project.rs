@@ -8,6 +8,7 @@ use layby_model::AppName;
 use crate::ReadOptions;
 use crate::compose::files::{Source, Used};
 use crate::compose::profiles::Profiles;
+use crate::compose::select::Selection;
 use crate::compose::volumes::Volume;
 use crate::compose::{env_file, interpolate};
 use crate::draft::label_of;
@@ -55,6 +56,8 @@ pub(crate) struct Project<'a> {
     pub(crate) named_files: Option<&'a BTreeMap<String, Vec<u8>>>,
     /// The profiles that are switched on.
     pub(crate) profiles: Profiles,
+    /// The services that are asked for.
+    pub(crate) selection: Selection,
     /// What `${VAR}` means.
     pub(crate) variables: &'a BTreeMap<String, String>,
     /// The top-level `volumes`. `None` for one that is not right, as the report says.
@@ -81,6 +84,7 @@ impl<'a> Project<'a> {
             options,
             named_files,
             profiles: Profiles::of(options, variables),
+            selection: Selection::default(),
             variables,
             volumes: BTreeMap::new(),
             secrets: BTreeMap::new(),

@@ -44,7 +44,8 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         };
         report.error(image_at.as_ref().unwrap_or(&place), message);
     }
-    let pull = image::pull(&mut service, build.is_some(), report);
+    let build_said = build.is_some();
+    let pull = image::pull(&mut service, build_said, report);
     let (build, built_for) = build
         .flatten()
         .map_or((None, None), |build| (Some(build.spec), build.platform));
@@ -129,7 +130,7 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
     needs.extend(linked.map(|link| depends::started(&link.service, &link.place, true)));
     let container_name = service.placed("container_name", report);
     let volumes_from = volumes_from::read(&mut service, report);
-    watch::read(&mut service, report);
+    let watch = watch::read(&mut service, build_said, project, report);
     leftover::read(&mut service, report);
     service.finish(report);
 
@@ -190,6 +191,7 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
         restart_said: restart.is_some(),
         container_name,
         volumes_from,
+        watch,
     })
 }
 

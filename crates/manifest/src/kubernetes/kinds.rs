@@ -50,6 +50,20 @@ const READ: [(&str, &str, Kind); 17] = [
 
 const AUTOSCALER: &str = "HorizontalPodAutoscaler";
 
+/// Whether objects of a kind are something that runs.
+pub(crate) fn is_workload(kind: &str) -> bool {
+    let words = [
+        "CronJob",
+        "DaemonSet",
+        "Deployment",
+        "Job",
+        "Pod",
+        "ReplicaSet",
+        "StatefulSet",
+    ];
+    words.contains(&kind)
+}
+
 /// Kinds that bound or widen the reach of the network: ignoring one would make something else of the app than what was
 /// asked for.
 const REFUSED: [(&str, &str); 1] = [("ServiceEntry", "the services would miss what it leads to")];

@@ -43,6 +43,7 @@ use bundle::Bundles;
 pub(crate) use deployment::Deployment;
 use join::Parts;
 use kinds::Kind;
+pub(crate) use kinds::is_workload;
 use owned::Present;
 pub(crate) use service::Service;
 
@@ -130,7 +131,7 @@ pub(crate) fn read(files: Vec<File>, options: &ReadOptions, report: &mut Report)
         name,
         services,
         values: bundles.values(),
-        named_files: Vec::new(),
+        ..AppDraft::default()
     }
 }
 

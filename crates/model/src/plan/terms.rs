@@ -72,6 +72,8 @@ pub struct Replica {
     pub restart: RestartPolicy,
     /// It runs, was ready in this run, and does not answer its probe any more. Its phase is `Starting`.
     pub unhealthy: bool,
+    /// A user wants it restarted, and it was not started since.
+    pub stale: bool,
 }
 
 /// The place of a replica that failed its liveness probe for good: another one is made for it, after a pause that grows.

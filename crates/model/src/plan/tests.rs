@@ -1,6 +1,7 @@
 //! Single rules, where one example says more than a run of the simulation; and what holds for any input.
 
 mod kept;
+mod restarts;
 mod vacancies;
 
 use proptest::prelude::*;
@@ -57,6 +58,7 @@ fn replica(id: ReplicaId, revision: RevisionId, phase: Phase) -> Replica {
         ended: None,
         restart: RestartPolicy::Always,
         unhealthy: false,
+        stale: false,
     }
 }
 
@@ -739,11 +741,11 @@ prop_compose! {
             RestartPolicy::OnFailure { max_retries: None },
             RestartPolicy::OnFailure { max_retries: Some(3) },
         ]),
-        unhealthy in any::<bool>(),
+        (unhealthy, stale) in (any::<bool>(), prop::bool::weighted(0.3)),
     ) -> Replica {
         let (id, revision) = (ReplicaId(id), RevisionId(revision));
         let ended = ended.filter(|_| crashed);
-        Replica { id, revision, phase, failed_starts, crashed, ended, restart, unhealthy }
+        Replica { id, revision, phase, failed_starts, crashed, ended, restart, unhealthy, stale }
     }
 }
 

@@ -87,6 +87,7 @@ impl Sandbox {
             ended: self.ended.filter(|_| stopped),
             restart: self.restart,
             unhealthy: self.sick,
+            stale: false,
         }
     }
 

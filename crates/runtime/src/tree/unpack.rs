@@ -4,12 +4,14 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 use tar::{Archive, Entry, EntryType};
 
+use super::remove::remove;
 use super::{Lost, MAX_DEPTH, SET_ID, Target};
 
 /// How to unpack.
@@ -18,6 +20,8 @@ pub struct Unpack {
     /// Owners are as the tar has them, by number; else all belongs to who unpacks, and nothing runs as its owner
     /// (set-user-ID) any more.
     pub keep_owners: bool,
+    /// An entry called `.wh.NAME` takes away what is called NAME there, with all that is in it.
+    pub whiteouts: bool,
     /// What the first name of every path is replaced by.
     pub rename: Option<PathBuf>,
 }
@@ -43,6 +47,9 @@ pub fn unpack(target: &Target, tar: impl Read, options: &Unpack) -> io::Result<L
     unpacker.finish_dirs()?;
     Ok(unpacker.lost)
 }
+
+/// What the name of an entry begins with that takes something away.
+const WHITEOUT: &[u8] = b".wh.";
 
 struct Unpacker<'a> {
     root: BorrowedFd<'a>,
@@ -70,6 +77,11 @@ impl Unpacker<'_> {
         let Some((dir, name)) = self.place(&shown)? else {
             return Ok(()); // the folder itself
         };
+        if self.options.whiteouts
+            && let Some(gone) = name.as_bytes().strip_prefix(WHITEOUT)
+        {
+            return self.take_away(&dir, OsStr::from_bytes(gone), &shown);
+        }
         let wanted = self.wanted(&entry, &shown)?;
         let kind = entry.header().entry_type();
         let is_file = matches!(
@@ -112,6 +124,27 @@ impl Unpacker<'_> {
             }
             // Headers of others' making say nothing here.
             _ => Ok(()),
+        }
+    }
+
+    /// Takes away what is there, if anything is.
+    fn take_away(&mut self, dir: &Path, name: &OsStr, shown: &Path) -> io::Result<()> {
+        if name.is_empty() || name == "." || name == ".." {
+            let text = format!("{} takes nothing away that has a name", shown.display());
+            return Err(io::Error::other(text));
+        }
+        let parent = match dir.as_os_str().is_empty() {
+            true => open_beneath(self.root, Path::new(".")),
+            false => open_beneath(self.root, dir),
+        };
+        match parent {
+            // Then it is gone already. A link or a file on the way has nothing of it, either.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
+            parent => {
+                self.last = None;
+                let parent = parent.map_err(at(shown))?;
+                remove(parent.as_fd(), name, 0).map_err(at(shown))
+            }
         }
     }
 
@@ -227,7 +260,7 @@ fn link_target(entry: &Entry<'_, impl Read>, shown: &Path) -> io::Result<OsStrin
     })
 }
 
-fn open_beneath(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
+pub(super) fn open_beneath(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     loop {

@@ -44,6 +44,7 @@ fn copy_in(rig: &Rig, path: &str, keep_owners: bool, tar: &[u8]) -> Result<(), E
     let copy = Copy::In {
         path: path.into(),
         keep_owners,
+        whiteouts: false,
     };
     match begin(rig, copy)? {
         Begun::Attached(mut ends, reply) => {
@@ -92,7 +93,7 @@ fn packed(path: &Path) -> Vec<u8> {
 fn unpacked(tar: &[u8], into: &Path) {
     let options = Unpack {
         keep_owners: true,
-        rename: None,
+        ..Unpack::default()
     };
     tree::unpack(&Target::open(into).expect("a folder"), tar, &options).expect("unpacked");
 }

@@ -25,6 +25,8 @@ pub enum EventKind {
     Aborted,
     /// The number of replicas was changed.
     Scaled,
+    /// Somebody had the replicas of a service restarted.
+    Restarted,
     /// A service was switched off.
     Disabled,
     /// A service was switched on again.
@@ -68,6 +70,7 @@ impl EventKind {
             | Self::Promoted
             | Self::Aborted
             | Self::Scaled
+            | Self::Restarted
             | Self::Disabled
             | Self::Enabled
             | Self::Removed

@@ -23,6 +23,8 @@ pub enum Outcome {
     Disabled,
     /// The live revision has as many replicas as were asked for.
     Scaled,
+    /// All replicas of the live revision were restarted.
+    Restarted,
     /// It went live, and has gone back to the settings of before, since another service failed.
     RolledBack,
     /// It was taken down.

@@ -1,0 +1,73 @@
+//! Restarts in place, from the API to the replicas.
+
+use std::collections::BTreeMap;
+
+use layby_control::api::types::Outcome;
+use layby_model::ReplicaId;
+use layby_model::replica::Phase;
+
+use super::ID;
+use crate::common::{Deployed, World, compose};
+
+impl World {
+    async fn restart_service(&self, query: &str) -> Deployed {
+        let path = format!("/v1/services/{ID}/restart{query}");
+        let (status, body) = self.ask("POST", &path, vec![]).await;
+        Deployed::of(status, &body)
+    }
+
+    /// How often each replica was started.
+    async fn runs(&self) -> BTreeMap<ReplicaId, u64> {
+        let replicas = self.replicas().await.into_iter();
+        replicas.map(|replica| (replica.id, replica.run)).collect()
+    }
+}
+
+#[tokio::test]
+async fn all_replicas_are_started_once_more_and_stay_the_same() {
+    let world = World::new().await;
+    world.up(&compose("fake/ok", "scale: 3")).await;
+    let before = world.runs().await;
+    let done = world.restart_service("").await;
+    assert_eq!(
+        (done.code(), done.outcomes()),
+        (0, vec![("web".into(), Outcome::Restarted)])
+    );
+    let after = world.runs().await;
+    let expected = before.into_iter().map(|(id, run)| (id, run + 1)).collect();
+    assert_eq!(after, expected);
+    let detail = world.detail(ID).await;
+    assert_eq!((detail.view.revision, detail.view.replicas_ready), (1, 3));
+    assert_eq!(
+        detail.replicas[0].containers[0].restarts, 0,
+        "nothing ended unasked"
+    );
+}
+
+#[tokio::test]
+async fn what_rests_is_woken_by_a_restart_and_what_is_not_there_is_refused() {
+    let world = World::new().await;
+    assert_eq!(world.restart_service("").await.status, 404);
+    world.up(&compose("fake/ok", "")).await;
+    for rest in ["doze", "sleep"] {
+        let path = format!("/v1/services/{ID}/{rest}");
+        world.ask("POST", &path, vec![]).await;
+        let done = world.restart_service("").await;
+        assert_eq!(
+            done.outcomes(),
+            [("web".into(), Outcome::Restarted)],
+            "{rest}"
+        );
+        assert!(
+            world
+                .replicas()
+                .await
+                .iter()
+                .all(|r| r.phase != Phase::Frozen)
+        );
+    }
+    world
+        .ask("POST", &format!("/v1/services/{ID}/disable"), vec![])
+        .await;
+    assert_eq!(world.restart_service("").await.status, 409);
+}
