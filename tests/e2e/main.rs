@@ -24,3 +24,4 @@ mod sleep;
 mod state;
 mod tcp;
 mod volumes;
+mod watch;

@@ -53,5 +53,6 @@ pages! {
     scaling,
     secrets,
     sizes,
+    some_services,
     state,
 }

@@ -41,6 +41,7 @@ pub(crate) async fn ask(paths: &Paths, context: Named, command: Command) -> Resu
         }
         Command::State(command) => state::state(paths, &client, command).await,
         Command::Up(options) => up::up(paths, &client, options).await,
+        Command::Watch(options) => up::watch(paths, &client, options).await,
         Command::Config(options) => config::config(&client, options).await,
         Command::Build(options) => build::build(paths, &client, options).await,
         Command::Ls { all, json } => services::ls(&client, all, json.json).await,
@@ -64,6 +65,7 @@ pub(crate) async fn ask(paths: &Paths, context: Named, command: Command) -> Resu
         Command::Diff(options) => history::diff(&client, &options).await,
         Command::Rollback(options) => history::rollback(&client, &options).await,
         Command::Redeploy(options) => history::redeploy(&client, &options).await,
+        Command::Restart(options) => switch::restart(&client, &options).await,
         Command::Promote(options) => canary::promote(&client, &options).await,
         Command::Abort(name) => canary::abort(&client, &name).await,
         Command::Disable(several) => switch::disable(&client, &several).await,

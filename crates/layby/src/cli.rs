@@ -15,6 +15,7 @@ mod power;
 mod secret;
 mod state;
 mod switch;
+mod up;
 
 use std::env::VarError;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -29,13 +30,14 @@ pub(crate) use convert::Convert;
 pub(crate) use events::Events;
 pub(crate) use history::{Diff, History, Redeploy, Rollback};
 pub(crate) use jobs::{Job, JobLogs, Run};
-pub(crate) use manifest::Manifest;
+pub(crate) use manifest::{Manifest, Place};
 pub(crate) use manual::{Completions, Man};
 pub(crate) use network::Network;
 pub(crate) use power::{Power, Powers, Scale};
 pub(crate) use secret::{Secret, SecretFor, SecretImport, SecretSet};
 pub(crate) use state::{Export, Import, State, StateKeys};
-pub(crate) use switch::{Enable, Remove, Several};
+pub(crate) use switch::{Enable, Remove, Restart, Several};
+pub(crate) use up::{Up, Watch, What};
 
 /// Where the gateway listens when nothing is said.
 pub(crate) const USUAL_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -66,8 +68,10 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 the rollout f
 pub(crate) enum Command {
     /// Run the node in the foreground.
     Serve(Serve),
-    /// Deploy a Compose file or Kubernetes manifests, and wait until they are live.
+    /// Deploy a Compose file or Kubernetes manifests, or some of their services, and wait until they are live.
     Up(Up),
+    /// Deploy a Compose file, then do what its services say of files that change (`develop: {watch: ...}`): copy, rebuild, restart.
+    Watch(Watch),
     /// Print a Compose file as it is understood: one file, filled in, every value in its long form.
     Config(Config),
     /// Write a Compose file as Kubernetes YAML, and say what is lost.
@@ -124,6 +128,8 @@ pub(crate) enum Command {
     Rollback(Rollback),
     /// Deploy the newest revision of a service anew.
     Redeploy(Redeploy),
+    /// Restart the containers of services as they are, one replica after the other; no revision, and no request lost.
+    Restart(Restart),
     /// Let a canary take all requests.
     Promote(Promote),
     /// Give up what is on its way to be live, canary or not; what is live goes on.
@@ -294,33 +300,6 @@ pub(crate) struct Serve {
     /// Threads of the gateway; 0: one for each core.
     #[arg(long, default_value_t = 0, value_name = "N", hide = true)]
     pub(crate) workers: usize,
-}
-
-/// `layby up`.
-#[derive(Debug, Args)]
-pub(crate) struct Up {
-    #[command(flatten)]
-    pub(crate) manifest: Manifest,
-    /// Build images again that are there.
-    #[arg(long)]
-    pub(crate) build: bool,
-    /// Print the steps that would be taken, and take none.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// All or nothing: if one service fails, those that went live go back to where they were, and new ones are removed.
-    #[arg(long, conflicts_with_all = ["detach", "dry_run"])]
-    pub(crate) atomic: bool,
-    /// Take services of the app down that the manifest does not name (any more); their volumes stay.
-    #[arg(long)]
-    pub(crate) remove_orphans: bool,
-    #[command(flatten)]
-    pub(crate) canary: Canary,
-    /// So many more attempts a failed rollout gets; otherwise what the manifest says, or 2.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10))]
-    pub(crate) retries: Option<u32>,
-    /// Do not wait until live or failed.
-    #[arg(long, short)]
-    pub(crate) detach: bool,
 }
 
 /// `layby deploy`.

@@ -16,7 +16,7 @@ use tokio_util::io::SyncIoBridge;
 
 pub(crate) use context::ContextFolder;
 use kept::Part;
-pub(crate) use manifests::{Asks, Manifests, way};
+pub(crate) use manifests::{Asks, Manifests, Picked, way};
 
 use crate::client::{Client, Lines, Query};
 use crate::out::tell;

@@ -6,7 +6,7 @@ use layby_model::route::Share;
 use super::Name;
 
 /// Which part of the requests a new revision is tried out on.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[group(multiple = false)]
 pub(crate) struct Canary {
     /// Try it out beside what is live on so many of the requests (1% to 99%), until `layby promote` or `layby abort`.

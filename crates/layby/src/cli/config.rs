@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::Manifest;
+use super::{Manifest, Place};
 
 /// `layby config`.
 #[derive(Debug, Args)]
 pub(crate) struct Config {
     #[command(flatten)]
     pub(crate) manifest: Manifest,
+    #[command(flatten)]
+    pub(crate) place: Place,
     #[command(flatten)]
     pub(crate) only: Only,
     /// How the file is written.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Manifest, not_empty};
+use super::{Manifest, Place, not_empty};
 
 /// `layby convert`.
 #[derive(Debug, Args)]
@@ -17,6 +17,8 @@ use super::{Manifest, not_empty};
 pub(crate) struct Convert {
     #[command(flatten)]
     pub(crate) manifest: Manifest,
+    #[command(flatten)]
+    pub(crate) place: Place,
     /// Write to this file (`.yaml`, `.yml`) or, one file for each object, to this folder, instead of standard output.
     #[arg(long, short, value_name = "FILE|FOLDER")]
     pub(crate) output: Option<PathBuf>,

@@ -26,6 +26,20 @@ pub(crate) struct Enable {
     pub(crate) detach: bool,
 }
 
+/// `layby restart`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What the containers have written stays, as it does not with `layby redeploy`, which makes new replicas. \
+    A service that rests is woken."
+)]
+pub(crate) struct Restart {
+    #[command(flatten)]
+    pub(crate) several: Several,
+    /// Do not wait until they have restarted.
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+}
+
 /// `layby rm`.
 #[derive(Debug, Args)]
 pub(crate) struct Remove {

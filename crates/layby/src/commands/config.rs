@@ -21,7 +21,7 @@ impl Asks for ConfigView {
 /// # Errors
 /// The file is not what it should be; or the node refused it.
 pub(crate) async fn config(client: &Client, options: Config) -> Result<()> {
-    let mut manifests = Manifests::read(&options.manifest)?;
+    let mut manifests = Manifests::read(&options.manifest.at(options.place))?;
     let how = ConfigOptions {
         no_interpolate: options.no_interpolate,
         json: options.format == ConfigFormat::Json || options.only.hash.is_some(),

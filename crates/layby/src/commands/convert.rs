@@ -42,7 +42,7 @@ pub(crate) fn convert(options: &Convert) -> Result<()> {
 
 /// Reads the file and all that it names, and converts it.
 fn read(options: &Convert) -> Result<Converted> {
-    let mut manifests = Manifests::read(&options.manifest)?;
+    let mut manifests = Manifests::read(&options.manifest.clone().at(options.place.clone()))?;
     let mut how = ConvertOptions {
         namespace: options.namespace.clone(),
         domain: options.domain.clone(),

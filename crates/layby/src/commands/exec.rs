@@ -27,6 +27,9 @@ const CLOSE: u8 = 255;
 /// The exit code of an error of usage.
 const USAGE: u8 = 2;
 
+/// So much of what a command writes is gathered.
+const MAX_GATHERED_BYTES: usize = 64 * 1024;
+
 /// The exit code of one whose end is not known, as Docker has it.
 const UNKNOWN: u8 = 125;
 
@@ -151,6 +154,42 @@ pub(crate) async fn converse(
             Err(Passed(UNKNOWN).into())
         }
     }
+}
+
+/// Runs a command with nobody at its other end. Gives its exit code, and the first of what it wrote to both outputs.
+///
+/// # Errors
+/// It could not be begun, or its end is not known.
+pub(crate) async fn gather(
+    client: &Client,
+    path: &str,
+    mut query: Vec<(&'static str, String)>,
+) -> Result<(i32, String)> {
+    query.push(("stdin", "false".to_owned()));
+    let mut socket = client.web_socket(path, &query).await?;
+    let mut output = Vec::new();
+    while let Some(Ok(message)) = socket.next().await {
+        let Message::Binary(bytes) = message else {
+            continue;
+        };
+        match bytes.split_first() {
+            Some((&STDOUT | &STDERR, bytes)) => {
+                let left = MAX_GATHERED_BYTES - output.len();
+                output.extend(&bytes[..bytes.len().min(left)]);
+            }
+            Some((&STATUS, json)) => {
+                let ended: StatusView =
+                    serde_json::from_slice(json).context("the node's answer is not understood")?;
+                let output = String::from_utf8_lossy(&output).into_owned();
+                return match ended.exit_code() {
+                    Some(code) => Ok((code, output)),
+                    None => bail!("{}", ended.message.unwrap_or_default()),
+                };
+            }
+            Some(_) | None => {}
+        }
+    }
+    bail!("the node closed the connection: see its log")
 }
 
 async fn pass_input(send: mpsc::Sender<Vec<u8>>) {

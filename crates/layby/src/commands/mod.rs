@@ -29,3 +29,4 @@ pub(crate) mod tokens;
 pub(crate) mod top;
 pub(crate) mod up;
 pub(crate) mod volumes;
+pub(crate) mod watch;

@@ -1,10 +1,10 @@
-//! `layby disable`, `enable` and `rm`: services off and on, and away.
+//! `layby disable`, `enable`, `restart` and `rm`: services off and on, and away.
 
 use anyhow::Result;
 use futures_util::future::join_all;
 use layby_control::api::types::{JobView, RemovedView, ServiceView};
 
-use crate::cli::{Enable, Remove, Several};
+use crate::cli::{Enable, Remove, Restart, Several};
 use crate::client::Client;
 use crate::commands::services::{find, find_all};
 use crate::events::{self, Style};
@@ -35,10 +35,29 @@ pub(crate) async fn disable(client: &Client, several: &Several) -> Result<()> {
 /// # Errors
 /// As [`disable`]; or one of them did not come back.
 pub(crate) async fn enable(client: &Client, options: &Enable) -> Result<()> {
-    let query = [("detach", options.detach.to_string())];
+    each(client, &options.several, false, "enable", options.detach).await
+}
+
+/// Restarts services in place, all at a time, each one replica after the other.
+///
+/// # Errors
+/// As [`disable`]; or one of them is not ready again.
+pub(crate) async fn restart(client: &Client, options: &Restart) -> Result<()> {
+    each(client, &options.several, true, "restart", options.detach).await
+}
+
+/// Has all services do something that takes its time, and shows how it goes.
+async fn each(
+    client: &Client,
+    several: &Several,
+    enabled: bool,
+    verb: &str,
+    detach: bool,
+) -> Result<()> {
+    let query = [("detach", detach.to_string())];
     let mut answers = Vec::new();
-    for path in paths(client, &options.several, false).await? {
-        answers.push(client.post_lines(&format!("{path}/enable"), &query).await);
+    for path in paths(client, several, enabled).await? {
+        answers.push(client.post_lines(&format!("{path}/{verb}"), &query).await);
     }
     let mut results = Vec::new();
     for lines in answers {

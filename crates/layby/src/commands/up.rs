@@ -3,25 +3,91 @@
 use anyhow::{Result, bail};
 use layby_control::api::types::{ContextView, ManifestView};
 
-use crate::cli::Up;
-use crate::client::Client;
+use crate::cli::{Canary, Up, Watch};
+use crate::client::{Client, Query};
 use crate::commands::agents::{self, Source};
-use crate::commands::node;
+use crate::commands::{node, watch};
 use crate::events::{self, Style};
 use crate::parcel::{self, ContextFolder, Manifests, Parcel, SecretSource, SecretValue};
 use crate::paths::Paths;
 
-/// Deploys what `options` names. Starts a node in the background if none answers.
+/// How a manifest is deployed.
+#[derive(Debug, Default)]
+pub(crate) struct How {
+    pub(crate) build: bool,
+    pub(crate) dry_run: bool,
+    pub(crate) detach: bool,
+    pub(crate) atomic: bool,
+    pub(crate) remove_orphans: bool,
+    pub(crate) retries: Option<u32>,
+}
+
+/// Deploys what `options` names, and goes on watching where they say so. Starts a node in the background if none answers.
 ///
 /// # Errors
 /// What the node refused, and each failed rollout, with the exit code for it.
 pub(crate) async fn up(paths: &Paths, client: &Client, options: Up) -> Result<()> {
-    let mut manifests = Manifests::read(&options.manifest)?;
+    let mut manifests = Manifests::read_what(options.what)?;
+    if options.watch {
+        // What is wrong with it shows before anything is deployed.
+        watch::rules(&mut manifests, client.elsewhere().is_none())?;
+    }
     if !options.dry_run && !client.answers().await? {
         node::start(paths, client).await?;
     }
+    let how = How {
+        // What is watched begins as the files are now.
+        build: options.build || options.watch,
+        dry_run: options.dry_run,
+        detach: options.detach,
+        atomic: options.atomic,
+        remove_orphans: options.remove_orphans,
+        retries: options.retries,
+    };
+    deploy(client, &mut manifests, &how, &options.canary, Style::Auto).await?;
+    match options.watch {
+        true => watch::watch(client, manifests, false).await,
+        false => Ok(()),
+    }
+}
+
+/// Deploys what `options` name unless they say not to, then watches it.
+///
+/// # Errors
+/// As [`up`]; nothing is to be watched.
+pub(crate) async fn watch(paths: &Paths, client: &Client, options: Watch) -> Result<()> {
+    let mut manifests = Manifests::read_what(options.what)?;
+    watch::rules(&mut manifests, client.elsewhere().is_none())?;
+    if !options.no_up {
+        if !client.answers().await? {
+            node::start(paths, client).await?;
+        }
+        let style = match options.quiet {
+            true => Style::Quiet,
+            false => Style::Auto,
+        };
+        let how = How {
+            build: true,
+            ..How::default()
+        };
+        deploy(client, &mut manifests, &how, &Canary::default(), style).await?;
+    }
+    watch::watch(client, manifests, options.quiet).await
+}
+
+/// Deploys manifests.
+///
+/// # Errors
+/// As [`up`].
+pub(crate) async fn deploy(
+    client: &Client,
+    manifests: &mut Manifests,
+    how: &How,
+    canary: &Canary,
+    style: Style,
+) -> Result<()> {
     let mut query = manifests.query(client.elsewhere().is_none());
-    if options.build {
+    if how.build {
         query.push(("build", true.to_string()));
     }
     let reply: ManifestView = manifests
@@ -30,22 +96,14 @@ pub(crate) async fn up(paths: &Paths, client: &Client, options: Up) -> Result<()
     if let Some(node) = client.elsewhere() {
         manifests.check_asked(node, &reply)?;
     }
-    let contexts = context_folders(&manifests, &reply)?;
+    let contexts = context_folders(manifests, &reply)?;
     manifests.add(&reply.files)?;
-    query.push(("dry_run", options.dry_run.to_string()));
-    query.push(("detach", options.detach.to_string()));
-    query.push(("atomic", options.atomic.to_string()));
-    query.push(("remove_orphans", options.remove_orphans.to_string()));
-    query.extend(options.canary.query());
-    query.extend(
-        options
-            .retries
-            .map(|retries| ("retries", retries.to_string())),
-    );
+    query.extend(how.query());
+    query.extend(canary.query());
     let agents = reply.ssh.iter();
     let agents = agents.map(|view| Source::of_manifest(view, &manifests.folder));
     let agents: Vec<Source> = agents.collect();
-    let lent = match options.dry_run || agents.is_empty() {
+    let lent = match how.dry_run || agents.is_empty() {
         true => None,
         false => Some(agents::lend(client, &agents).await?),
     };
@@ -58,7 +116,7 @@ pub(crate) async fn up(paths: &Paths, client: &Client, options: Up) -> Result<()
         };
         source.read(&manifests.folder)
     });
-    let secrets: Result<Vec<SecretValue>> = match options.dry_run {
+    let secrets: Result<Vec<SecretValue>> = match how.dry_run {
         true => Ok(Vec::new()),
         false => secrets.collect(),
     };
@@ -66,16 +124,27 @@ pub(crate) async fn up(paths: &Paths, client: &Client, options: Up) -> Result<()
         files: manifests.files()?,
         secrets: secrets?,
         // Nothing is built of them.
-        contexts: if options.dry_run {
-            Vec::new()
-        } else {
-            contexts
-        },
+        contexts: if how.dry_run { Vec::new() } else { contexts },
     };
     let lines = parcel::send(client, "/v1/apps", &query, parcel).await?;
-    let shown = events::show(client, lines, Style::Auto).await;
+    let shown = events::show(client, lines, style).await;
     drop(lent);
     shown
+}
+
+impl How {
+    /// As the API takes it, but for what it takes earlier.
+    fn query(&self) -> Vec<Query<'static>> {
+        let flags = [
+            ("dry_run", self.dry_run),
+            ("detach", self.detach),
+            ("atomic", self.atomic),
+            ("remove_orphans", self.remove_orphans),
+        ];
+        let flags = flags.map(|(name, is_set)| (name, is_set.to_string()));
+        let retries = self.retries.map(|retries| ("retries", retries.to_string()));
+        flags.into_iter().chain(retries).collect()
+    }
 }
 
 fn context_folders(manifests: &Manifests, reply: &ManifestView) -> Result<Vec<ContextFolder>> {

@@ -1,6 +1,7 @@
 //! The manifests that are meant, as they lie on this machine, and what of it is sent to a node.
 
 mod find;
+mod targets;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -27,7 +28,7 @@ const STDIN: &str = "-";
 const ALWAYS: [&str; 3] = ["HOME", "COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME"];
 
 /// The manifests of one app, as they lie on this machine.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Manifests {
     /// The folder that all paths in them are relative to.
     pub(crate) folder: PathBuf,
@@ -41,6 +42,19 @@ pub(crate) struct Manifests {
     further: BTreeMap<String, Option<Vec<u8>>>,
     app: Option<String>,
     profiles: Vec<String>,
+    /// Which of their services are meant.
+    pub(crate) picked: Picked,
+}
+
+/// Which services of a manifest are meant, and how many replicas they get.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Picked {
+    /// These, and what they need; empty: all.
+    pub(crate) services: Vec<String>,
+    /// Not what they need.
+    pub(crate) no_deps: bool,
+    /// So many replicas, whatever the manifest says.
+    pub(crate) scale: Vec<(String, u32)>,
 }
 
 impl Manifests {
@@ -191,6 +205,9 @@ impl Manifests {
             app: self.app.clone(),
             folder: self.folder_name(),
             profiles: self.profiles.clone(),
+            services: self.picked.services.clone(),
+            no_deps: self.picked.no_deps,
+            scale: self.picked.scale.iter().cloned().collect(),
             env: self.variables(),
             ..ReadOptions::default()
         };
@@ -216,6 +233,20 @@ impl Manifests {
         query.extend(self.chosen.iter().map(|file| ("file", file.clone())));
         query.extend(self.env_files.iter().map(|file| ("env_file", file.clone())));
         query.extend(self.profiles.iter().map(|name| ("profile", name.clone())));
+        let Picked {
+            services,
+            no_deps,
+            scale,
+        } = &self.picked;
+        query.extend(services.iter().map(|name| ("service", name.clone())));
+        if *no_deps {
+            query.push(("no_deps", true.to_string()));
+        }
+        query.extend(
+            scale
+                .iter()
+                .map(|(name, n)| ("scale", format!("{name}={n}"))),
+        );
         query
     }
 

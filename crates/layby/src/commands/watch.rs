@@ -1,0 +1,276 @@
+//! `layby watch` and `layby up --watch`: what is done for services when files of the developer change (Compose Develop
+//! Specification). Copies and restarts are in place, in the replicas that there are; a rebuild is an `up` of the service.
+
+mod batch;
+mod copy;
+mod folders;
+mod held;
+mod rules;
+mod session;
+mod tree;
+mod work;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::Result;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use layby_manifest::Manifest;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use crate::cli::Canary;
+use crate::client::Client;
+use crate::commands::up::{self, How};
+use crate::events::Style;
+use crate::out::{say, tell};
+use crate::parcel::{Manifests, Picked};
+use batch::Batch;
+use held::Held;
+use rules::Watched;
+use session::Session;
+use tree::{Change, Tree};
+use work::Work;
+
+/// How long after a batch is due it is looked once more whether it can begin.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Reads what is to be watched, to find out what is wrong with it.
+///
+/// # Errors
+/// Something is, or nothing is to be watched.
+pub(crate) fn rules(manifests: &mut Manifests, here: bool) -> Result<()> {
+    let manifest = read(manifests, here)?;
+    rules::watched(manifests, &manifest, here).map(drop)
+}
+
+/// The manifests as this program itself reads them: a node elsewhere has no say in which files are watched.
+fn read(manifests: &mut Manifests, here: bool) -> Result<Manifest> {
+    loop {
+        let (files, mut options) = manifests.as_read();
+        if here {
+            options.folder_path = Some(manifests.folder.display().to_string());
+        }
+        let more = layby_manifest::needed(&files, &options);
+        if !more.is_empty() {
+            manifests.add(&more)?;
+            continue;
+        }
+        return layby_manifest::read(&files, &options).map_err(|errors| {
+            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            anyhow::anyhow!("{}", lines.join("\n"))
+        });
+    }
+}
+
+/// Watches until it is ended by Ctrl-C. What fails is told, and does not end it.
+///
+/// # Errors
+/// Files cannot be watched.
+pub(crate) async fn watch(client: &Client, mut manifests: Manifests, quiet: bool) -> Result<()> {
+    let here = client.elsewhere().is_none();
+    let manifest = read(&mut manifests, here)?;
+    let watched = Rc::new(rules::watched(&manifests, &manifest, here)?);
+    let mut tree = Tree::new(Rc::clone(&watched))?;
+    let mut held = Held::default();
+    let mut sessions: Vec<Session<'_>> = Vec::new();
+    for one in watched.iter() {
+        sessions.push(Session::new(client, one, &tree, &mut held));
+    }
+    let (mut interrupted, mut terminated) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
+    let mut ended = async || {
+        tokio::select! {
+            _ = interrupted.recv() => {}
+            _ = terminated.recv() => {}
+        }
+    };
+    if !quiet {
+        say!("{}", begun(&watched));
+    }
+    let (bell, mut batch) = (held.bell(), Batch::default());
+    loop {
+        let due = batch.due();
+        tokio::select! {
+            heard = tree.hear(&mut batch) => {
+                heard?;
+                continue;
+            }
+            () = until(due) => {}
+            () = bell.notified() => {}
+            () = ended() => break,
+        }
+        let is_due = batch.due().is_some_and(|due| due <= Instant::now());
+        let changes = match is_due {
+            true => tree.changes(batch.take())?,
+            false => Vec::new(),
+        };
+        let only_waits = Cell::new(false);
+        let work = act(
+            client,
+            &manifests,
+            &mut sessions,
+            &changes,
+            &only_waits,
+            quiet,
+        );
+        tokio::pin!(work);
+        // What changes meanwhile is the next batch. It may mend what a restart waits for.
+        let mut earliest = Instant::now();
+        let is_over = loop {
+            let due = batch.due().map(|due| due.max(earliest));
+            tokio::select! {
+                () = &mut work => break false,
+                heard = tree.hear(&mut batch) => heard?,
+                () = until(due) => {
+                    if only_waits.get() {
+                        break false;
+                    }
+                    earliest = Instant::now() + AGAIN;
+                }
+                () = ended() => break true,
+            }
+        };
+        if is_over {
+            break;
+        }
+    }
+    tell!("No longer watching; the services go on.");
+    Ok(())
+}
+
+/// Does what the changes mean, service by service, and brings replicas up to date that have come. `only_waits` is set while it may
+/// be left without anything being lost.
+async fn act(
+    client: &Client,
+    manifests: &Manifests,
+    sessions: &mut [Session<'_>],
+    changes: &[Change],
+    only_waits: &Cell<bool>,
+    quiet: bool,
+) {
+    let mut rebuilt = Vec::new();
+    for session in sessions {
+        match Work::of(session.watched, changes) {
+            Some(work) if work.rebuild => rebuilt.push((session.watched, work)),
+            work => {
+                let work = work.unwrap_or_default();
+                session.bring(client, work, only_waits, quiet).await;
+            }
+        }
+    }
+    if rebuilt.is_empty() {
+        return;
+    }
+    let begun = Instant::now();
+    let names = rebuilt
+        .iter()
+        .map(|(watched, _)| watched.name.clone())
+        .collect();
+    let done = rebuild(client, manifests, names, quiet).await;
+    if let Err(error) = &done {
+        tell_error(error);
+    }
+    for (watched, work) in rebuilt {
+        let what = work.what();
+        match done {
+            Ok(()) if quiet => {}
+            Ok(()) => line(watched, &what, "built and live", begun),
+            Err(_) => line(watched, &what, "not rebuilt: what was live goes on", begun),
+        }
+    }
+}
+
+/// Builds services and rolls them out, without what they depend on.
+async fn rebuild(
+    client: &Client,
+    manifests: &Manifests,
+    services: Vec<String>,
+    quiet: bool,
+) -> Result<()> {
+    let mut manifests = manifests.clone();
+    let is_one = |name: &String| services.contains(&name.to_lowercase().replace('_', "-"));
+    let scale = manifests
+        .picked
+        .scale
+        .iter()
+        .filter(|(name, _)| is_one(name))
+        .cloned()
+        .collect();
+    manifests.picked = Picked {
+        services,
+        no_deps: true,
+        scale,
+    };
+    let how = How {
+        build: true,
+        ..How::default()
+    };
+    let style = match quiet {
+        true => Style::Quiet,
+        false => Style::Brief,
+    };
+    up::deploy(client, &mut manifests, &how, &Canary::default(), style).await
+}
+
+/// What is said at the beginning.
+fn begun(watched: &[Watched]) -> String {
+    let all: Vec<&str> = watched.iter().map(|one| one.name.as_str()).collect();
+    let held: Vec<&str> = watched
+        .iter()
+        .filter(|one| one.is_held())
+        .map(|one| one.name.as_str())
+        .collect();
+    let awake = match held.is_empty() {
+        true => String::new(),
+        false => format!("; {} awake meanwhile", kept(&held)),
+    };
+    format!(
+        "Watching the files of {}{awake}. Ctrl-C ends it, and the services go on.",
+        all.join(", ")
+    )
+}
+
+fn kept(names: &[&str]) -> String {
+    match names {
+        [one] => format!("{one} is kept"),
+        several => format!("{} are kept", several.join(", ")),
+    }
+}
+
+/// `12:03:44  web  src/app.py  copied to 2 replicas, 34 ms`.
+fn line(watched: &Watched, what: &str, done: &str, begun: Instant) {
+    let now = TimeZone::system().to_datetime(Timestamp::now());
+    let now = now.strftime("%H:%M:%S");
+    say!(
+        "{now}  {}  {what}  {done}, {}",
+        watched.name,
+        took(begun.elapsed())
+    );
+}
+
+fn took(took: Duration) -> String {
+    match took.as_secs() {
+        0 => format!("{} ms", took.as_millis()),
+        _ => format!("{:.1} s", took.as_secs_f64()),
+    }
+}
+
+/// An error whose text may have been said already.
+fn tell_error(error: &anyhow::Error) {
+    let text = format!("{error:#}");
+    if !text.is_empty() {
+        tell!("layby: {text}");
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}

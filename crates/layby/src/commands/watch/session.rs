@@ -1,0 +1,260 @@
+//! One service while it is watched: which files its replicas are to have beside their image, and which of them have these.
+//!
+//! What is copied stays through restarts and sleep, since a replica keeps what was written in it. A replica that comes later gets
+//! all that was copied since the revision went live; a new revision begins with its image, and with what `initial_sync` says.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use layby_manifest::{WatchAction, WatchExec};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::copy::{self, Pair};
+use super::held::{Held, Running};
+use super::rules::Watched;
+use super::tree::Tree;
+use super::work::Work;
+use super::{line, tell_error};
+use crate::client::Client;
+use crate::commands::exec;
+use crate::events::{self, Style};
+use crate::out::say;
+
+/// A file and the number of the rule by which it is copied.
+type Copied = BTreeSet<(usize, PathBuf)>;
+
+/// A service that is watched.
+pub(super) struct Session<'a> {
+    pub(super) watched: &'a Watched,
+    /// Its path in the API.
+    path: String,
+    /// What runs of it; `None`: nothing is done in its replicas.
+    running: Option<watch::Receiver<Running>>,
+    /// The revision that what follows is of.
+    revision: u32,
+    /// What every revision is to have.
+    initial: Copied,
+    /// What its replicas are to have.
+    copied: Copied,
+    /// The replicas that have it.
+    in_step: BTreeSet<String>,
+}
+
+/// What came of it.
+#[derive(Default)]
+struct Done {
+    replicas: usize,
+    ran: bool,
+    restarted: bool,
+}
+
+impl<'a> Session<'a> {
+    /// Begins to hold a service, where something is done in its replicas.
+    pub(super) fn new(client: &Client, watched: &'a Watched, tree: &Tree, held: &mut Held) -> Self {
+        let path = format!("/v1/services/{}", watched.id);
+        let mut initial = Copied::new();
+        for (number, rule) in watched.rules.iter().enumerate() {
+            if rule.initial_sync && rule.target.is_some() {
+                let files = tree.files(|path| rule.means(path)).into_iter();
+                initial.extend(files.map(|file| (number, file)));
+            }
+        }
+        Self {
+            running: watched.is_held().then(|| held.hold(client, &path)),
+            path,
+            watched,
+            revision: 0,
+            copied: initial.clone(),
+            initial,
+            in_step: BTreeSet::new(),
+        }
+    }
+
+    /// Does what a batch asks for, and brings replicas up to date that have come. What fails is told.
+    pub(super) async fn bring(
+        &mut self,
+        client: &Client,
+        work: Work,
+        only_waits: &Cell<bool>,
+        quiet: bool,
+    ) {
+        let begun = Instant::now();
+        let what = match work.files.is_empty() {
+            true => format!("{} files", self.copied.len()),
+            false => work.what(),
+        };
+        let mut done = Done::default();
+        match self
+            .do_all(client, work, &mut done, only_waits, quiet)
+            .await
+        {
+            Ok(()) => {
+                if let Some(done) = done.said().filter(|_| !quiet) {
+                    line(self.watched, &what, &done, begun);
+                }
+            }
+            Err(error) => {
+                tell_error(&error);
+                line(self.watched, &what, "failed", begun);
+            }
+        }
+    }
+
+    async fn do_all(
+        &mut self,
+        client: &Client,
+        mut work: Work,
+        done: &mut Done,
+        only_waits: &Cell<bool>,
+        quiet: bool,
+    ) -> Result<()> {
+        let Some(running) = self
+            .running
+            .as_ref()
+            .map(|running| running.borrow().clone())
+        else {
+            return Ok(());
+        };
+        self.note(&running, &mut work);
+        if running.replicas.is_empty() && !work.files.is_empty() {
+            bail!(
+                "no replica of {} runs: `layby status {}` says why; what has changed is copied when one does",
+                self.watched.name,
+                self.watched.id
+            );
+        }
+        for id in &running.replicas {
+            done.replicas += usize::from(self.catch_up(client, id, &work.copies).await?);
+        }
+        for number in &work.execs {
+            if let WatchAction::SyncExec(exec) = &self.watched.rules[*number].action {
+                for id in &running.replicas {
+                    self.run(client, id, exec, quiet).await?;
+                }
+                done.ran = true;
+            }
+        }
+        if work.restart {
+            let path = format!("{}/restart", self.path);
+            let lines = client.post_lines(&path, &[]).await?;
+            only_waits.set(true);
+            let shown = events::show(client, lines, Style::Brief).await;
+            only_waits.set(false);
+            shown?;
+            done.restarted = true;
+        }
+        Ok(())
+    }
+
+    /// Takes up which revision and replicas there are, and what they are to have now. For those that have come since, all is
+    /// done that was done before.
+    fn note(&mut self, running: &Running, work: &mut Work) {
+        if running.revision != self.revision {
+            self.revision = running.revision;
+            self.copied.clone_from(&self.initial);
+            self.in_step.clear();
+        }
+        for (number, file) in &work.copies {
+            if self.watched.rules[*number].initial_sync {
+                self.initial.insert((*number, file.clone()));
+            }
+            self.copied.insert((*number, file.clone()));
+        }
+        if running.replicas.is_subset(&self.in_step) {
+            return;
+        }
+        for (number, _) in &self.copied {
+            match self.watched.rules[*number].action {
+                // A program that has begun without it begins anew.
+                WatchAction::SyncRestart => work.restart = true,
+                WatchAction::SyncExec(_) => drop(work.execs.insert(*number)),
+                WatchAction::Rebuild | WatchAction::Restart | WatchAction::Sync => {}
+            }
+        }
+    }
+
+    /// Copies into a replica what it lacks: the `new` files, or all where it has come since. Gives whether anything was.
+    async fn catch_up(&mut self, client: &Client, replica: &str, new: &Copied) -> Result<bool> {
+        // Until all of it is there.
+        let files = match self.in_step.remove(replica) {
+            true => new,
+            false => &self.copied,
+        };
+        let copied = self.copy(client, replica, files).await;
+        copied.with_context(|| format!("cannot copy into replica {replica}"))?;
+        let any = !files.is_empty();
+        self.in_step.insert(replica.to_owned());
+        Ok(any)
+    }
+
+    /// Copies files into a replica, rule by rule.
+    async fn copy(&self, client: &Client, replica: &str, files: &Copied) -> Result<()> {
+        let mut by_rule: BTreeMap<usize, Vec<Pair>> = BTreeMap::new();
+        for (number, file) in files {
+            if let Some(target) = self.watched.rules[*number].target_of(file) {
+                by_rule
+                    .entry(*number)
+                    .or_default()
+                    .push((file.clone(), target));
+            }
+        }
+        for (number, pairs) in by_rule {
+            let rule = &self.watched.rules[number];
+            let root = rule.target_of(&rule.root).unwrap_or_default();
+            let folder = match rule.is_file() {
+                true => root.parent().unwrap_or(Path::new("")).to_owned(),
+                false => root,
+            };
+            copy::copy(client, &self.path, replica, &folder, pairs).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs a rule's command in a replica.
+    async fn run(
+        &self,
+        client: &Client,
+        replica: &str,
+        rule: &WatchExec,
+        quiet: bool,
+    ) -> Result<()> {
+        let env = rule.env.iter();
+        let env: Vec<(String, Option<String>)> = env
+            .map(|(name, value)| (name.clone(), Some(value.clone())))
+            .collect();
+        let mut query = exec::words(&rule.command, &env);
+        query.extend(rule.working_dir.clone().map(|dir| ("workdir", dir)));
+        query.extend(rule.user.clone().map(|user| ("user", user)));
+        query.push(("replica", replica.to_owned()));
+        let command = rule.command.join(" ");
+        let ran = exec::gather(client, &format!("{}/exec", self.path), query).await;
+        let (code, output) = ran.with_context(|| format!("cannot run {command:?}"))?;
+        if !quiet || code != 0 {
+            output
+                .lines()
+                .for_each(|text| say!("  {}  {text}", self.watched.name));
+        }
+        match code {
+            0 => Ok(()),
+            code => bail!("{command:?} ended with exit code {code} in replica {replica}"),
+        }
+    }
+}
+
+impl Done {
+    /// `copied to 2 replicas and restarted`; `None`: nothing was done.
+    fn said(&self) -> Option<String> {
+        let copied = match self.replicas {
+            0 => None,
+            1 => Some("copied".to_owned()),
+            n => Some(format!("copied to {n} replicas")),
+        };
+        let ran = self.ran.then(|| "its command run".to_owned());
+        let restarted = self.restarted.then(|| "restarted".to_owned());
+        let all: Vec<String> = [copied, ran, restarted].into_iter().flatten().collect();
+        (!all.is_empty()).then(|| all.join(", "))
+    }
+}

@@ -1,0 +1,132 @@
+//! What is to be done for the files that have changed.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use layby_manifest::WatchAction;
+
+use super::rules::{Rule, Watched};
+use super::tree::Change;
+
+/// What is to be done for one service.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Work {
+    /// The files for which it is done, for people.
+    pub(super) files: Vec<String>,
+    /// Its image is built and rolled out; all else comes with that.
+    pub(super) rebuild: bool,
+    /// Files to copy or to take away, by the number of their rule.
+    pub(super) copies: BTreeSet<(usize, PathBuf)>,
+    /// The rules whose commands are run then.
+    pub(super) execs: BTreeSet<usize>,
+    /// The containers are restarted then.
+    pub(super) restart: bool,
+}
+
+impl Work {
+    /// What the changes mean for a service; `None`: nothing.
+    pub(super) fn of(watched: &Watched, changes: &[Change]) -> Option<Self> {
+        let mut work = Self::default();
+        for change in changes {
+            let mut means = false;
+            for (number, rule) in watched.rules.iter().enumerate() {
+                if rule.means(&change.path) {
+                    means |= work.take(number, rule, &change.path);
+                }
+            }
+            if means {
+                work.files.push(shown(watched, &change.path));
+            }
+        }
+        (!work.files.is_empty()).then_some(work)
+    }
+
+    /// Takes up a file that a rule means. `false`: there is nothing to do for it.
+    pub(super) fn take(&mut self, number: usize, rule: &Rule, path: &Path) -> bool {
+        let (copies, restarts) = match &rule.action {
+            WatchAction::Rebuild => (false, false),
+            WatchAction::Restart => (false, true),
+            WatchAction::Sync | WatchAction::SyncExec(_) => (true, false),
+            WatchAction::SyncRestart => (true, true),
+        };
+        // Only a copy has a use for folders.
+        if !copies && path.is_dir() {
+            return false;
+        }
+        if copies {
+            self.copies.insert((number, path.to_owned()));
+        }
+        self.rebuild |= rule.action == WatchAction::Rebuild;
+        self.restart |= restarts;
+        if matches!(rule.action, WatchAction::SyncExec(_)) {
+            self.execs.insert(number);
+        }
+        true
+    }
+
+    /// `src/app.py`, or `3 files (src/a.py, ...)`.
+    pub(super) fn what(&self) -> String {
+        match &self.files[..] {
+            [] => "all that is watched".to_owned(),
+            [one] => one.clone(),
+            [first, rest @ ..] => format!("{first} and {} more", rest.len()),
+        }
+    }
+}
+
+/// A path as people know it: by its way from the root of the first rule that means it.
+fn shown(watched: &Watched, path: &Path) -> String {
+    let rule = watched.rules.iter().find(|rule| rule.means(path));
+    let parent = rule.and_then(|rule| rule.root.parent());
+    let short = parent.and_then(|parent| path.strip_prefix(parent).ok());
+    short.unwrap_or(path).display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use layby_manifest::WatchExec;
+
+    use super::super::rules::tests::rule;
+    use super::*;
+
+    fn changed(paths: &[&str]) -> Vec<Change> {
+        let change = |path: &&str| Change {
+            path: path.into(),
+            is_gone: false,
+        };
+        paths.iter().map(change).collect()
+    }
+
+    #[test]
+    fn every_rule_that_means_a_file_has_its_say() {
+        let exec = WatchAction::SyncExec(WatchExec::default());
+        let web = Watched {
+            id: "shop/web".into(),
+            name: "web".into(),
+            rules: vec![
+                rule("/w/src", WatchAction::Sync, &["gen"], &[]),
+                rule("/w/src/gen", exec, &[], &[]),
+                rule("/w/conf.ini", WatchAction::SyncRestart, &[], &[]),
+                rule("/w/Dockerfile.dev", WatchAction::Rebuild, &[], &[]),
+                rule("/w/flags", WatchAction::Restart, &[], &[]),
+            ],
+        };
+        assert_eq!(Work::of(&web, &changed(&["/w/other", "/x"])), None);
+        let work = Work::of(&web, &changed(&["/w/src/a", "/w/src/gen/b"])).expect("work");
+        let copies = [(0, "/w/src/a".into()), (1, "/w/src/gen/b".into())];
+        let expected = Work {
+            files: vec!["src/a".into(), "gen/b".into()],
+            copies: copies.into(),
+            execs: [1].into(),
+            ..Work::default()
+        };
+        assert_eq!(work, expected);
+        assert_eq!(work.what(), "src/a and 1 more");
+        let work = Work::of(&web, &changed(&["/w/conf.ini"])).expect("work");
+        assert!(work.restart && !work.rebuild && work.copies.len() == 1);
+        let work = Work::of(&web, &changed(&["/w/flags/x"])).expect("work");
+        assert!(work.restart && work.copies.is_empty());
+        let work = Work::of(&web, &changed(&["/w/Dockerfile.dev", "/w/src/a"])).expect("work");
+        assert!(work.rebuild);
+    }
+}
