@@ -58,10 +58,8 @@ fn read(manifests: &mut Manifests, here: bool) -> Result<Manifest> {
             manifests.add(&more)?;
             continue;
         }
-        return layby_manifest::read(&files, &options).map_err(|errors| {
-            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            anyhow::anyhow!("{}", lines.join("\n"))
-        });
+        return layby_manifest::read(&files, &options)
+            .map_err(|faults| anyhow::anyhow!("{faults}"));
     }
 }
 
