@@ -126,7 +126,7 @@ fn longest(row: &Row) -> Duration {
 /// `1 of 2 ready, 1 to restart`.
 fn at(status: &Status) -> String {
     let (row, view) = (&status.row, &status.detail.view);
-    let counts = counts(&status.detail.replicas, view.revision, row.replicas);
+    let counts = counts(&status.detail.replicas, view.revision, row.replicas, 0);
     match status.restarting.left {
         0 => counts,
         left => format!("{counts}, {left} to restart"),
