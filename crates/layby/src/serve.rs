@@ -85,7 +85,7 @@ async fn run(paths: &Paths, options: &Serve, mut handed: Handed) -> Result<()> {
     let gateway = Gateway::start(
         GatewayConfig {
             http,
-            workers: workers(options),
+            workers: settings::workers(options),
             table_file: paths.data_dir.join("routes.json"),
             handed: handed.gateway(http, &others(options)),
         },
@@ -230,13 +230,6 @@ async fn serve_on(
 fn others(options: &Serve) -> Vec<SocketAddr> {
     let registry = registry::wanted(options.registry);
     options.https.api.into_iter().chain([registry]).collect()
-}
-
-fn workers(options: &Serve) -> usize {
-    match options.workers {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        n => n,
-    }
 }
 
 async fn until_asked_to_end(control: &Control) -> Result<StopRequest> {

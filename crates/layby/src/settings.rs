@@ -80,3 +80,11 @@ pub(crate) fn registry(options: &Serve, addr: SocketAddr) -> RegistrySettings {
         unpack: true,
     }
 }
+
+/// How many threads the gateway has.
+pub(crate) fn workers(options: &Serve) -> usize {
+    match options.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    }
+}
