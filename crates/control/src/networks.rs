@@ -188,3 +188,58 @@ fn names(spec: &ServiceSpec) -> impl Iterator<Item = &str> {
     let shared = spec.networks.shared();
     shared.map(|name| name.trim_start_matches(SHARED))
 }
+
+#[cfg(test)]
+mod tests {
+    use layby_model::ServiceName;
+
+    use super::*;
+    use crate::tokens::Role;
+
+    fn network(name: &str, apps: &[&str]) -> Network {
+        Network {
+            name: name.to_owned(),
+            apps: apps.iter().map(|app| (*app).to_owned()).collect(),
+            made_by: "root".to_owned(),
+            created_ms: 0,
+        }
+    }
+
+    /// `shop/web` in a network of the node.
+    fn web(name: &str) -> (ServiceId, ServiceSpec) {
+        let mut spec = ServiceSpec::new(ServiceName::new("web").expect("a label"));
+        spec.networks.names.insert(format!("{SHARED}{name}"));
+        ("shop/web".parse().expect("a service"), spec)
+    }
+
+    #[test]
+    fn a_network_is_joined_only_if_it_is_there_and_for_the_app() {
+        let known = [
+            network("any", &[]),
+            network("ours", &["shop"]),
+            network("theirs", &["blog"]),
+        ];
+        let joins = |name: &str| {
+            let (id, spec) = web(name);
+            check(&known, [(id, &spec)])
+        };
+        assert!(joins("any").is_ok() && joins("ours").is_ok());
+        assert_eq!(joins("theirs").map_err(|problem| problem.status), Err(409));
+        let hint = joins("none").map_err(|problem| problem.hint.unwrap_or_default());
+        assert!(hint.is_err_and(|hint| hint.contains("layby network create none")));
+    }
+
+    #[test]
+    fn who_is_limited_to_an_app_joins_only_what_names_the_app() {
+        let known = [network("any", &[]), network("ours", &["shop"])];
+        let rights = Rights::new(Role::Deploy, Some(BTreeSet::from(["shop".to_owned()])));
+        let joins = |name: &str| {
+            let (id, spec) = web(name);
+            may_join(&known, &rights, &[], [(id, &spec)])
+        };
+        assert!(joins("ours").is_ok());
+        for name in ["any", "none"] {
+            assert_eq!(joins(name).map_err(|problem| problem.status), Err(403));
+        }
+    }
+}
