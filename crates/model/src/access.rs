@@ -120,7 +120,7 @@ pub struct CopyIn {
     /// Owners are as the tar has them (by number); else all belongs to the container's root.
     pub keep_owners: bool,
     /// An entry called `.wh.NAME` takes away what is called NAME there, as in a layer of an image (OCI image specification,
-    /// "Whiteouts").
+    /// "Whiteouts"), a folder gives way to a file of its name, and a file to a folder. What is mounted there stays.
     pub whiteouts: bool,
 }
 

@@ -272,38 +272,143 @@ mod tests {
         let root = to.path().join("tree");
         symlink(outside.path(), root.join("deep/out")).expect("a link");
         symlink(outside.path(), root.join("way")).expect("a link");
-        let whiteouts = |names: &[&str]| {
-            let mut tar = tar::Builder::new(Vec::new());
-            for name in names {
-                let mut header = tar::Header::new_gnu();
-                header.set_size(0);
-                header.set_mode(0o644);
-                tar.append_data(&mut header, name, io::empty())
-                    .expect("added");
-            }
-            let tar = tar.into_inner().expect("whole");
-            let options = Unpack {
-                whiteouts: true,
-                ..Unpack::default()
-            };
-            unpack(&Target::open(to.path()).expect("a folder"), &*tar, &options)
-        };
-        whiteouts(&[
+        let away = [
             "tree/.wh.deep",
             "tree/.wh.none",
             "none/.wh.x",
             "tree/way/.wh.kept",
-        ])
-        .expect("taken away");
+        ];
+        told(&away, to.path()).expect("taken away");
         assert!(!root.join("deep").exists() && root.join("same").exists());
         assert!(outside.path().join("kept").exists());
         for bad in ["tree/.wh.", "tree/.wh..", "tree/.wh..."] {
-            assert!(whiteouts(&[bad]).is_err(), "{bad}");
+            assert!(told(&[bad], to.path()).is_err(), "{bad}");
         }
         // Without the option it is a file like any other.
         let tar = packed(&root.join("same"), false);
         unpacked(&tar, &root, Some(".wh.same")).expect("unpacked");
         assert!(root.join(".wh.same").exists() && root.join("same").exists());
+    }
+
+    /// A tar of empty files (`name`), folders (`name/`) and links that lead nowhere (`name@`), unpacked with whiteouts.
+    fn told(names: &[&str], dir: &Path) -> io::Result<Lost> {
+        let mut tar = tar::Builder::new(Vec::new());
+        for name in names {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(0);
+            header.set_mode(0o755);
+            if let Some(link) = name.strip_suffix('@') {
+                header.set_entry_type(tar::EntryType::Symlink);
+                tar.append_link(&mut header, link, "/nowhere")?;
+                continue;
+            }
+            header.set_entry_type(match name.ends_with('/') {
+                true => tar::EntryType::Directory,
+                false => tar::EntryType::Regular,
+            });
+            tar.append_data(&mut header, name, io::empty())?;
+        }
+        let tar = tar.into_inner()?;
+        let options = Unpack {
+            whiteouts: true,
+            ..Unpack::default()
+        };
+        unpack(&Target::open(dir)?, &*tar, &options)
+    }
+
+    #[test]
+    fn what_takes_the_place_of_a_folder_or_a_file_does_so_where_the_tar_says_how_it_is_to_be() {
+        let to = tempfile::tempdir().expect("a folder");
+        let kind = |name: &str| {
+            let found = fs::symlink_metadata(to.path().join(name)).expect("there");
+            (found.is_dir(), found.is_file(), found.is_symlink())
+        };
+        told(&["conf/", "conf/a", "b", "c/", "c/d", "e@"], to.path()).expect("unpacked");
+        told(&["conf", "b/", "b/x", "c@", "e/", "e/f", "z"], to.path()).expect("unpacked");
+        assert_eq!(kind("conf"), (false, true, false));
+        assert_eq!((kind("b").0, kind("b/x").1), (true, true));
+        assert_eq!(kind("c"), (false, false, true));
+        assert_eq!((kind("e").0, kind("e/f").1), (true, true));
+        told(&["conf/", ".wh.b", "c", "e@"], to.path()).expect("unpacked");
+        assert!(kind("conf").0 && kind("c").1 && kind("e").2);
+        // Without the option nothing of another kind gives way.
+        let dir = packed(&to.path().join("conf"), false);
+        assert!(unpacked(&dir, to.path(), Some("c")).is_err());
+        let file = packed(&to.path().join("c"), false);
+        assert!(unpacked(&file, to.path(), Some("conf")).is_err());
+    }
+
+    #[test]
+    fn what_is_mounted_outlives_a_whiteout_of_what_it_lies_in() {
+        use nix::mount::{MsFlags, mount};
+        use nix::sched::{CloneFlags, unshare};
+        if !nix::unistd::Uid::effective().is_root() {
+            println!("SKIPPED: mounts need root");
+            return;
+        }
+        let to = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| to.path().join(name);
+        std::thread::scope(|scope| {
+            // The mounts go with this thread's mount namespace.
+            let mounted = scope.spawn(|| {
+                unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).expect("a namespace");
+                let on = |source: Option<&Path>, target: &Path, kind: Option<&str>, flags| {
+                    mount(source, target, kind, flags, None::<&str>).expect("mounted");
+                };
+                on(
+                    None,
+                    Path::new("/"),
+                    None,
+                    MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+                );
+                fs::create_dir_all(at("tree/deep/volume")).expect("folders");
+                on(
+                    None,
+                    &at("tree/deep/volume"),
+                    Some("tmpfs"),
+                    MsFlags::empty(),
+                );
+                // A folder of the same file system is no less mounted, nor is a file.
+                fs::create_dir_all(at("tree/deep/bound")).expect("folders");
+                fs::create_dir(at("data")).expect("a folder");
+                on(
+                    Some(&at("data")),
+                    &at("tree/deep/bound"),
+                    None,
+                    MsFlags::MS_BIND,
+                );
+                for name in [
+                    "text",
+                    "tree/deep/text",
+                    "tree/deep/gone",
+                    "tree/deep/bound/kept",
+                ] {
+                    fs::write(at(name), name).expect("a file");
+                }
+                on(
+                    Some(&at("text")),
+                    &at("tree/deep/text"),
+                    None,
+                    MsFlags::MS_BIND,
+                );
+                fs::create_dir(at("tree/deep/volume/in")).expect("a folder");
+                fs::write(at("tree/deep/volume/in/kept"), "").expect("a file");
+
+                told(&["tree/.wh.deep"], to.path()).expect("unpacked");
+                told(&["tree/deep/.wh.volume"], to.path()).expect("unpacked");
+                told(&["tree/deep/.wh.bound"], to.path()).expect("unpacked");
+                assert!(!at("tree/deep/gone").exists());
+                assert!(at("tree/deep/volume/in/kept").exists() && at("data/kept").exists());
+                assert_eq!(fs::read(at("tree/deep/text")).expect("read"), b"text");
+                // A file in its place is refused, and what is in a volume is named by its own way.
+                let refused = told(&["tree/deep"], to.path()).expect_err("mounted in it");
+                assert!(refused.to_string().contains("mounted"), "{refused}");
+                assert!(at("tree/deep/volume/in/kept").exists() && at("data/kept").exists());
+                told(&["tree/deep/volume/in/.wh.kept"], to.path()).expect("unpacked");
+                assert!(!at("tree/deep/volume/in/kept").exists());
+            });
+            mounted.join().expect("no panic");
+        });
     }
 
     #[test]

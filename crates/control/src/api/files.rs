@@ -68,7 +68,7 @@ pub(super) async fn read(
         ("service" = String, Path),
         ("path" = String, Query, description = "The folder; it must be there"),
         ("owners" = Option<bool>, Query, description = "Keep the owners of the tar, by number; otherwise all belongs to root"),
-        ("whiteouts" = Option<bool>, Query, description = "An entry called `.wh.NAME` takes away what is called NAME there, with all that is in it"),
+        ("whiteouts" = Option<bool>, Query, description = "An entry called `.wh.NAME` takes away what is called NAME there, with all that is in it; a folder gives way to a file of its name, and a file to a folder. What is mounted there stays"),
         ("container" = Option<String>, Query, description = "In this container; the first if none is named"),
         ("replica" = Option<String>, Query, description = "In this replica"),
     ),

@@ -218,6 +218,9 @@ fn unpack(
                 Content::File(bytes)
             }
         };
+        if order.whiteouts && !matches!(content, Content::Dir) {
+            files.retain(|known, _| *known == path || !known.starts_with(&path));
+        }
         let header = entry.header();
         let node = Node {
             mode: header.mode()?,

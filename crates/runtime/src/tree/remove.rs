@@ -1,23 +1,26 @@
-//! A tree taken away, following no link.
+//! A tree taken away, following no link and crossing into no mount.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir};
+use rustix::fs::{AtFlags, Dir, ResolveFlags};
 use rustix::io::Errno;
 
 use super::MAX_DEPTH;
-use super::unpack::open_beneath;
+use super::unpack::open_with;
 
-/// Removes what is called `name` in `parent`, with all that is in it. What is not there is gone.
+/// Removes what is called `name` in `parent`, with all that is in it. What is mounted there stays as it is, with the folders
+/// that it lies in: a volume is another's. Gives whether all of it is gone, as what was never there is.
 ///
 /// # Errors
-/// When it may not be removed, something is mounted on it, or it lies too deep.
-pub(super) fn remove(parent: BorrowedFd<'_>, name: &OsStr, depth: usize) -> Result<(), Errno> {
+/// When it may not be removed, or lies too deep.
+pub(super) fn remove(parent: BorrowedFd<'_>, name: &OsStr, depth: usize) -> Result<bool, Errno> {
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Ok(()) | Err(Errno::NOENT) => return Ok(true),
+        // A file on which another is mounted.
+        Err(Errno::BUSY) => return Ok(false),
         // Linux says the one, POSIX the other.
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(error) => return Err(error),
@@ -25,12 +28,20 @@ pub(super) fn remove(parent: BorrowedFd<'_>, name: &OsStr, depth: usize) -> Resu
     if depth >= MAX_DEPTH {
         return Err(Errno::NAMETOOLONG);
     }
-    let dir = open_beneath(parent, Path::new(name))?;
+    let dir = match open_with(parent, Path::new(name), ResolveFlags::NO_XDEV) {
+        Err(Errno::XDEV) => return Ok(false),
+        opened => opened?,
+    };
+    let mut all = true;
     for entry in names(&dir)? {
-        remove(dir.as_fd(), &entry, depth + 1)?;
+        all &= remove(dir.as_fd(), &entry, depth + 1)?;
+    }
+    if !all {
+        return Ok(false);
     }
     match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Ok(()) | Err(Errno::NOENT) => Ok(true),
+        Err(Errno::BUSY) => Ok(false),
         Err(error) => Err(error),
     }
 }

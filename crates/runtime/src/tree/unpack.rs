@@ -20,14 +20,15 @@ pub struct Unpack {
     /// Owners are as the tar has them, by number; else all belongs to who unpacks, and nothing runs as its owner
     /// (set-user-ID) any more.
     pub keep_owners: bool,
-    /// An entry called `.wh.NAME` takes away what is called NAME there, with all that is in it.
+    /// The tar says how it is to be: an entry called `.wh.NAME` takes away what is called NAME there, with all that is in it,
+    /// and a folder gives way to a file, and a file to a folder. What is mounted there stays.
     pub whiteouts: bool,
     /// What the first name of every path is replaced by.
     pub rename: Option<PathBuf>,
 }
 
-/// Unpacks `tar` into `target`. What is there is replaced, but never a folder by a file or a file by a folder; device
-/// nodes are left out. Tells what is lost.
+/// Unpacks `tar` into `target`. What is there is replaced, but, without `whiteouts`, never a folder by a file or a file by
+/// a folder; device nodes are left out. Tells what is lost.
 ///
 /// # Errors
 /// When the tar is not whole, names something outside of the folder, or does not fit what is there. What was unpacked
@@ -96,6 +97,11 @@ impl Unpacker<'_> {
             self.lost.left_out.add(&shown);
             return Ok(());
         }
+        let is_other = matches!(kind, EntryType::Symlink | EntryType::Link | EntryType::Fifo);
+        let is_dir = kind == EntryType::Directory;
+        if self.options.whiteouts && (is_dir || is_file || is_other) {
+            self.clear(&dir, &name, is_dir, &shown)?;
+        }
         let parent = self.parent(&dir).map_err(at(&shown))?;
         match kind {
             EntryType::Directory => {
@@ -143,8 +149,27 @@ impl Unpacker<'_> {
             parent => {
                 self.last = None;
                 let parent = parent.map_err(at(shown))?;
-                remove(parent.as_fd(), name, 0).map_err(at(shown))
+                // What is mounted there stays, and that is no error: it would be one for each later tar, too.
+                remove(parent.as_fd(), name, 0).map(drop).map_err(at(shown))
             }
+        }
+    }
+
+    /// Takes away a folder in the place of something else, and something else in the place of a folder.
+    fn clear(&mut self, dir: &Path, name: &OsStr, is_dir: bool, shown: &Path) -> io::Result<()> {
+        let parent = self.parent(dir).map_err(at(shown))?;
+        let stands = kind(parent, name).map(|kind| kind == FileType::Directory);
+        if stands.is_none_or(|stands| stands == is_dir) {
+            return Ok(());
+        }
+        let is_gone = remove(parent, name, 0).map_err(at(shown))?;
+        self.last = None; // it may have been in there
+        match is_gone {
+            true => Ok(()),
+            false => Err(io::Error::other(format!(
+                "{} cannot take the place of what is there: something is mounted on it or in it",
+                shown.display()
+            ))),
         }
     }
 
@@ -260,9 +285,19 @@ fn link_target(entry: &Entry<'_, impl Read>, shown: &Path) -> io::Result<OsStrin
     })
 }
 
-pub(super) fn open_beneath(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
+fn open_beneath(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
+    open_with(root, path, ResolveFlags::empty())
+}
+
+/// Opens a folder below another, through no link, and only as `more` allows.
+pub(super) fn open_with(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    more: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let resolve = resolve | more;
     loop {
         match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
             // The kernel could not rule out a rename on the way (openat2(2)).
