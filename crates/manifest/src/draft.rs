@@ -90,8 +90,9 @@ pub(crate) fn not_a_label(what: &str, name: &str) -> String {
     )
 }
 
-/// `name` made into a DNS label: lower case, anything else becomes `-`. `None` if nothing is left of it.
-pub(crate) fn label_of(name: &str) -> Option<String> {
+/// `name` made into a DNS label (RFC 1123), as services of a manifest get theirs: lower case, anything else becomes `-`. `None`
+/// if nothing is left of it.
+pub fn label_of(name: &str) -> Option<String> {
     let label: String = name
         .to_lowercase()
         .chars()

@@ -60,6 +60,7 @@ pub use compose::watch::{Watch, WatchAction, WatchExec, WatchRule};
 pub use convert::{BOUND_MAX_BYTES, Bound, ConvertOptions, Converted, Object};
 pub use diagnostic::{Diagnostic, Faults};
 pub use discover::COMPOSE_NAMES;
+pub use draft::label_of;
 pub use select::service_names;
 pub use value::DeclaredValue;
 

@@ -29,7 +29,7 @@ pub struct WatchRule {
     pub path: String,
     /// What is done.
     pub action: WatchAction,
-    /// Where it is in the containers, absolute: said of each rule that copies.
+    /// Where it is in the containers, absolute: said of each rule that copies, and of no other.
     pub target: Option<String>,
     /// What is left out, relative to `path`, as in a `.dockerignore`.
     pub ignore: Vec<String>,
@@ -75,6 +75,16 @@ enum Word {
     Sync,
     SyncRestart,
     SyncExec,
+}
+
+impl WatchAction {
+    /// Whether files are copied into the containers.
+    pub fn copies(&self) -> bool {
+        match self {
+            Self::Sync | Self::SyncRestart | Self::SyncExec(_) => true,
+            Self::Rebuild | Self::Restart => false,
+        }
+    }
 }
 
 impl Word {
@@ -135,6 +145,16 @@ fn rule(
     let has_action = rule.has("action");
     let word = rule.parsed("action", report, Word::read);
     let path = rule.text("path", report).filter(|path| !path.is_empty());
+    if word.is_some_and(|word| !word.copies()) {
+        for key in ["target", "initial_sync"] {
+            if let Some(entry) = rule.entry(key)
+                && entry.value.scalar() != Some("false")
+            {
+                let message = format!("{} is ignored: the rule copies nothing", rule.name(key));
+                report.warn(&entry.place, message);
+            }
+        }
+    }
     let target = rule.text("target", report).filter(|path| !path.is_empty());
     let mut patterns = |key: &'static str, report: &mut Report| {
         let texts = rule.text_or_texts(key, report).unwrap_or_default();
