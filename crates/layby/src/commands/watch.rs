@@ -142,7 +142,7 @@ pub(crate) async fn watch(client: &Client, mut manifests: Manifests, quiet: bool
 }
 
 /// Does what the changes mean, service by service, and brings replicas up to date that have come. `only_waits` is set while it may
-/// be left without anything being lost.
+/// be left without anything being lost: nothing is to come then that the changes ask for.
 async fn act(
     client: &Client,
     manifests: &Manifests,
@@ -151,36 +151,93 @@ async fn act(
     only_waits: &Cell<bool>,
     quiet: bool,
 ) {
-    let mut rebuilt = Vec::new();
-    for session in sessions {
-        match Work::of(session.watched, changes) {
-            Some(work) if work.rebuild => rebuilt.push((session.watched, work)),
-            work => {
-                let work = work.unwrap_or_default();
-                session.bring(client, work, only_waits, quiet).await;
-            }
+    let works = sessions.iter_mut().map(|session| {
+        let work = Work::of(session.watched, changes).unwrap_or_default();
+        (session, work)
+    });
+    let turns = Turns::of(works.collect(), |(_, work)| work);
+    let Turns {
+        copies,
+        builds,
+        mut restarts,
+    } = turns;
+    let is_last = builds.is_empty() && restarts.is_empty();
+    let last = copies.iter().rposition(|(_, work)| !work.files.is_empty());
+    for (n, (session, work)) in copies.into_iter().enumerate() {
+        let may_leave = is_last && last.is_none_or(|last| n >= last);
+        let only_waits = may_leave.then_some(only_waits);
+        session.bring(client, work, only_waits, quiet).await;
+    }
+    if !builds.is_empty() {
+        restarts.extend(build(client, manifests, builds, quiet).await);
+    }
+    let count = restarts.len();
+    for (n, (session, work)) in restarts.into_iter().enumerate() {
+        let only_waits = (n + 1 == count).then_some(only_waits);
+        session.bring(client, work, only_waits, quiet).await;
+    }
+}
+
+/// In which order services have their turn: copies are quick, and a restart may take long.
+#[derive(Debug, PartialEq, Eq)]
+struct Turns<T> {
+    /// Those of which files are copied, or nothing is to be done but for replicas that have come.
+    copies: Vec<T>,
+    /// Those that are built anew.
+    builds: Vec<T>,
+    /// Those that are restarted, whose end is waited for.
+    restarts: Vec<T>,
+}
+
+impl<T> Turns<T> {
+    fn of(all: Vec<T>, work: impl Fn(&T) -> &Work) -> Self {
+        let (builds, others): (Vec<T>, Vec<T>) = all.into_iter().partition(|one| work(one).rebuild);
+        let (restarts, copies) = others.into_iter().partition(|one| work(one).restart);
+        Self {
+            copies,
+            builds,
+            restarts,
         }
     }
-    if rebuilt.is_empty() {
-        return;
-    }
+}
+
+/// Builds services and says what came of it. Gives those of which something is to be done in place instead, since they could
+/// not be built: what was live goes on, and has not got what was saved together with what cannot be built.
+async fn build<'a, 's>(
+    client: &Client,
+    manifests: &Manifests,
+    mut builds: Vec<(&'a mut Session<'s>, Work)>,
+    quiet: bool,
+) -> Vec<(&'a mut Session<'s>, Work)> {
     let begun = Instant::now();
-    let names = rebuilt
-        .iter()
-        .map(|(watched, _)| watched.name.clone())
-        .collect();
+    let mut names = Vec::new();
+    for (session, _) in &mut builds {
+        session.begin_build();
+        names.push(session.watched.name.clone());
+    }
     let done = rebuild(client, manifests, names, quiet).await;
     if let Err(error) = &done {
         tell_error(error);
     }
-    for (watched, work) in rebuilt {
+    builds.retain_mut(|(session, work)| {
         let what = work.what();
         match done {
             Ok(()) if quiet => {}
-            Ok(()) => line(watched, &what, "built and live", begun),
-            Err(_) => line(watched, &what, "not rebuilt: what was live goes on", begun),
+            Ok(()) => line(session.watched, &what, "built and live", begun),
+            Err(_) => {
+                session.drop_build();
+                line(
+                    session.watched,
+                    &what,
+                    "not rebuilt: what was live goes on",
+                    begun,
+                );
+            }
         }
-    }
+        work.rebuild = false;
+        done.is_err() && work.is_in_place()
+    });
+    builds
 }
 
 /// Builds services and rolls them out, without what they depend on.
@@ -191,7 +248,11 @@ async fn rebuild(
     quiet: bool,
 ) -> Result<()> {
     let mut manifests = manifests.clone();
-    let is_one = |name: &String| services.contains(&name.to_lowercase().replace('_', "-"));
+    // By the name of the file, or by the one that it has here.
+    let is_one = |name: &String| {
+        services.contains(name)
+            || layby_manifest::label_of(name).is_some_and(|label| services.contains(&label))
+    };
     let scale = manifests
         .picked
         .scale
@@ -270,5 +331,36 @@ async fn until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_quick_comes_before_a_build_and_a_restart_last() {
+        let named = |name: &str, rebuild, restart| {
+            let files = vec![name.to_owned()];
+            Work {
+                files,
+                rebuild,
+                restart,
+                ..Work::default()
+            }
+        };
+        let [a, b, c, d] = [
+            named("a", false, true),
+            named("b", true, true),
+            Work::default(),
+            named("d", false, false),
+        ];
+        let turns = Turns::of(vec![&a, &b, &c, &d], |one| *one);
+        let expected = Turns {
+            copies: vec![&c, &d],
+            builds: vec![&b],
+            restarts: vec![&a],
+        };
+        assert_eq!(turns, expected);
     }
 }

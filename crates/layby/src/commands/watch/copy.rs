@@ -1,13 +1,18 @@
 //! Copying what has changed into a replica: one tar for each rule, in which what is gone is a whiteout.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use layby_control::api::types::FileView;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
 use tokio_util::io::SyncIoBridge;
 
@@ -17,10 +22,11 @@ use crate::exit::{Code, Exit};
 /// How much is moved at once.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// A file, and where it is to be in the containers, without a leading `/`.
+/// A file below the folder that is watched, and where it is to be in the containers, without a leading `/`.
 pub(super) type Pair = (PathBuf, PathBuf);
 
-/// Copies files into a replica, or takes away there what is gone here. `target` is the folder that all of them are to be in.
+/// Copies files of the folder `root` into a replica, or takes away there what is gone here. `target` is the folder that all of
+/// them are to be in.
 ///
 /// # Errors
 /// The replica does not run, or something does not fit what is there.
@@ -28,6 +34,7 @@ pub(super) async fn copy(
     client: &Client,
     service: &str,
     replica: &str,
+    root: PathBuf,
     target: &Path,
     pairs: Vec<Pair>,
 ) -> Result<()> {
@@ -45,7 +52,7 @@ pub(super) async fn copy(
     let (write, read) = tokio::io::duplex(PIECE_BYTES);
     let packed = tokio::task::spawn_blocking(move || {
         let mut out = BufWriter::with_capacity(PIECE_BYTES, SyncIoBridge::new(write));
-        pack(&pairs, &mut out)?;
+        pack(&root, &pairs, &mut out)?;
         out.flush()
     });
     let put = client.put(&format!("{service}/files"), &query, read).await;
@@ -86,16 +93,29 @@ fn is_missing(error: &anyhow::Error) -> bool {
 
 /// Writes the files as they are now; what is not there, as what is to be taken away, and that first: in the place of a
 /// folder there may be a file now.
-fn pack(pairs: &[Pair], out: impl Write) -> io::Result<()> {
+///
+/// What may write to the folder may also put links there, such as in the place of a folder that was watched. None is followed:
+/// nothing from elsewhere gets into the containers.
+fn pack(root: &Path, pairs: &[Pair], out: impl Write) -> io::Result<()> {
     let mut tar = Builder::new(out);
-    let mut there = BTreeMap::new();
+    let root = open_root(root)?;
+    let open = |file: &Path, flags| match &root {
+        Some(root) => open_below(root, file, flags),
+        None => Ok(None),
+    };
+    let mut there = BTreeSet::new();
     for (file, to) in pairs {
-        match fs::symlink_metadata(file) {
-            Ok(metadata) => drop(there.insert(to, (file, metadata))),
-            Err(_) => whiteout(&mut tar, to)?,
+        match open(file, OFlags::PATH)? {
+            Some(_) => drop(there.insert((to, file))),
+            None => whiteout(&mut tar, to)?,
         }
     }
-    for (to, (file, metadata)) in there {
+    for (to, file) in there {
+        // One that goes or is exchanged meanwhile is heard of again.
+        let Some(found) = open(file, OFlags::PATH)? else {
+            continue;
+        };
+        let metadata = found.metadata()?;
         let mut header = Header::new_gnu();
         header.set_mode(metadata.permissions().mode() & 0o777);
         header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
@@ -105,14 +125,15 @@ fn pack(pairs: &[Pair], out: impl Write) -> io::Result<()> {
             tar.append_data(&mut header, to, io::empty())?;
         } else if metadata.is_symlink() {
             header.set_entry_type(EntryType::Symlink);
-            // One that goes meanwhile is heard of again.
-            if let Ok(leads_to) = fs::read_link(file) {
-                tar.append_link(&mut header, to, leads_to)?;
-            }
+            let leads_to = rustix::fs::readlinkat(&found, "", Vec::new())?;
+            tar.append_link(&mut header, to, OsStr::from_bytes(leads_to.to_bytes()))?;
         } else if metadata.is_file()
-            && let Ok(open) = File::open(file)
+            // It does not wait for the other end of what is a pipe by now.
+            && let Ok(Some(open)) = open(file, OFlags::RDONLY | OFlags::NONBLOCK)
+            && let Ok(metadata) = open.metadata()
+            && metadata.is_file()
         {
-            let size = open.metadata()?.len();
+            let size = metadata.len();
             header.set_size(size);
             // One that shrinks meanwhile is filled up, and one that grows is cut: it is heard of again.
             let content = open.take(size).chain(io::repeat(0)).take(size);
@@ -122,11 +143,41 @@ fn pack(pairs: &[Pair], out: impl Write) -> io::Result<()> {
     tar.into_inner()?.flush()
 }
 
+/// Opens the folder that is watched, by the way that had no links in it when the watch began. `None`: it is gone.
+fn open_root(root: &Path) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat2(CWD, root, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        Ok(opened) => Ok(Some(opened)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(Errno::LOOP) => Err(io::Error::other(format!(
+            "{} is behind a link now: begin to watch anew",
+            root.display()
+        ))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Opens what is at a path below the root, through no link; a link itself with [`OFlags::PATH`]. `None`: it is gone.
+fn open_below(root: &OwnedFd, file: &Path, flags: OFlags) -> io::Result<Option<File>> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    loop {
+        match rustix::fs::openat2(root, file, flags, Mode::empty(), resolve) {
+            Ok(opened) => return Ok(Some(opened.into())),
+            // The kernel could not rule out a rename on the way (openat2(2)).
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            // What may not be looked at is not found by a look, either.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 fn whiteout(tar: &mut Builder<impl Write>, gone: &Path) -> io::Result<()> {
     let Some(name) = gone.file_name() else {
         return Ok(());
     };
-    let mut whiteout = std::ffi::OsString::from(".wh.");
+    let mut whiteout = OsString::from(".wh.");
     whiteout.push(name);
     let mut header = Header::new_gnu();
     header.set_mode(0o644);
@@ -136,22 +187,19 @@ fn whiteout(tar: &mut Builder<impl Write>, gone: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
-    #[test]
-    fn what_is_gone_comes_first_and_what_is_there_as_it_is_now() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let at = |name: &str| dir.path().join(name);
-        fs::create_dir(at("deep")).expect("a folder");
-        fs::write(at("deep/b"), "text").expect("a file");
-        std::os::unix::fs::symlink("b", at("deep/link")).expect("a link");
-        let names = ["deep", "deep/b", "deep/link", "gone/c"];
+    /// What is packed of these names: path, kind and text.
+    fn packed(root: &Path, names: &[&str]) -> Vec<(String, EntryType, String)> {
         let pairs: Vec<Pair> = names
             .iter()
-            .map(|name| (at(name), Path::new("app").join(name)))
+            .map(|name| (name.into(), Path::new("app").join(name)))
             .collect();
         let mut tar = Vec::new();
-        pack(&pairs, &mut tar).expect("packed");
+        pack(root, &pairs, &mut tar).expect("packed");
         let mut archive = tar::Archive::new(&*tar);
         let entries = archive.entries().expect("entries").map(|entry| {
             let mut entry = entry.expect("whole");
@@ -160,6 +208,51 @@ mod tests {
             entry.read_to_string(&mut text).expect("read");
             (path, entry.header().entry_type(), text)
         });
+        entries.collect()
+    }
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let root = dir.path().canonicalize().expect("its path").join("src");
+        fs::create_dir(&root).expect("a folder");
+        (dir, root)
+    }
+
+    #[test]
+    fn nothing_comes_along_through_a_link_in_the_place_of_a_folder() {
+        let ((_dir, root), (_other, outside)) = (folder(), folder());
+        fs::write(outside.join("key"), "secret").expect("a file");
+        fs::create_dir(root.join("x")).expect("a folder");
+        fs::write(root.join("x/key"), "text").expect("a file");
+        let gone = |path: &str| (path.to_owned(), EntryType::Regular, String::new());
+        let text = (
+            "app/x/key".to_owned(),
+            EntryType::Regular,
+            "text".to_owned(),
+        );
+        assert_eq!(packed(&root, &["x/key"]), [text]);
+        fs::remove_dir_all(root.join("x")).expect("removed");
+        symlink(&outside, root.join("x")).expect("a link");
+        assert_eq!(packed(&root, &["x/key"]), [gone("app/x/.wh.key")]);
+        // Nor is the root itself followed, and behind a link on the way to it nothing is taken away.
+        fs::remove_dir_all(&root).expect("removed");
+        symlink(&outside, &root).expect("a link");
+        assert_eq!(packed(&root, &["key"]), [gone("app/.wh.key")]);
+        let behind = root.join("deep");
+        fs::create_dir(outside.join("deep")).expect("a folder");
+        let pairs = [("key".into(), "app/key".into())];
+        let error = pack(&behind, &pairs, io::sink()).expect_err("a link");
+        assert!(error.to_string().contains("behind a link"), "{error}");
+    }
+
+    #[test]
+    fn what_is_gone_comes_first_and_what_is_there_as_it_is_now() {
+        let (_dir, root) = folder();
+        let at = |name: &str| root.join(name);
+        fs::create_dir(at("deep")).expect("a folder");
+        fs::write(at("deep/b"), "text").expect("a file");
+        symlink("b", at("deep/link")).expect("a link");
+        let entries = packed(&root, &["deep", "deep/b", "deep/link", "gone/c"]);
         let file = |path: &str, text: &str| (path.to_owned(), EntryType::Regular, text.to_owned());
         let other = |path: &str, kind| (path.to_owned(), kind, String::new());
         let expected = [
@@ -168,6 +261,6 @@ mod tests {
             file("app/deep/b", "text"),
             other("app/deep/link", EntryType::Symlink),
         ];
-        assert_eq!(entries.collect::<Vec<_>>(), expected);
+        assert_eq!(entries, expected);
     }
 }

@@ -12,8 +12,8 @@ use layby_model::spec::ServiceSpec;
 use crate::out::tell;
 use crate::parcel::Manifests;
 
-/// What no rule ever means: what git keeps, and what editors leave for a moment.
-const PASSING: &str = "**/.git\n**/*~\n**/.*.sw?\n**/.*.sw??\n**/4913\n**/.#*\n**/#*#\n**/*___jb_tmp___\n**/*___jb_old___\n";
+/// What no rule ever means: what git keeps, what editors leave for a moment, and what in a copy would take away another.
+const PASSING: &str = "**/.git\n**/*~\n**/.*.sw?\n**/.*.sw??\n**/4913\n**/.#*\n**/#*#\n**/*___jb_tmp___\n**/*___jb_old___\n**/.wh.*\n";
 
 /// A service and what is watched for it.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Watched {
 pub(super) struct Rule {
     /// The file or folder, without links.
     pub(super) root: PathBuf,
-    is_file: bool,
+    pub(super) is_file: bool,
     pub(super) action: WatchAction,
     /// Where it is in the containers; of a file, the file itself.
     pub(super) target: Option<String>,
@@ -54,7 +54,10 @@ impl Rule {
     fn new(rule: &WatchRule, root: PathBuf, context: Option<(PathBuf, Ignore)>) -> Self {
         let is_file = root.is_file();
         let target = rule.target.as_ref().map(|target| {
-            let name = root.file_name().unwrap_or_default().to_string_lossy();
+            // As it is written: it may be a link to one of another name.
+            let written = Path::new(&rule.path).file_name();
+            let name = written.or(root.file_name()).unwrap_or_default();
+            let name = name.to_string_lossy();
             match is_file && target.ends_with('/') {
                 true => format!("{target}{name}"),
                 false => target.trim_end_matches('/').to_owned(),
@@ -74,9 +77,12 @@ impl Rule {
         }
     }
 
-    /// Whether it is on a file alone.
-    pub(super) fn is_file(&self) -> bool {
-        self.is_file
+    /// The folder below which all that it means is.
+    pub(super) fn folder(&self) -> &Path {
+        match self.is_file {
+            true => self.root.parent().unwrap_or(&self.root),
+            false => &self.root,
+        }
     }
 
     /// Whether a change of this very path is one that the rule means.
@@ -146,12 +152,13 @@ pub(super) fn watched(
         };
         let mut kept = Vec::new();
         for rule in rules {
-            let path = rule.path.trim_start_matches("./");
-            let path = manifests.folder.join(path);
+            let path = manifests.folder.join(&rule.path);
+            // For people without the `./` in it.
+            let path: PathBuf = path.components().collect();
             let root = path
                 .canonicalize()
                 .with_context(|| format!("cannot watch {} for {service}", path.display()))?;
-            if let Some(bound) = bound(spec, &root).filter(|_| here && rule.target.is_some()) {
+            if let Some(bound) = bound(spec, &root).filter(|_| here && rule.action.copies()) {
                 tell!(
                     "{service} has {bound} mounted: {} is not copied there",
                     root.display()
@@ -253,13 +260,15 @@ pub(super) mod tests {
 
     #[test]
     fn patterns_say_what_is_meant_relative_to_the_path() {
-        let table: [(&[&str], &[&str], &str, bool); 10] = [
+        let table: [(&[&str], &[&str], &str, bool); 12] = [
             (&[], &[], "a.py", true),
             (&[], &[], ".git/HEAD", false),
             (&[], &[], "deep/.git/HEAD", false),
             (&[], &[], ".gitignore", true),
             (&[], &[], "x/.a.py.swp", false),
             (&[], &[], "a.py~", false),
+            (&[], &[], "layer/.wh.data", false),
+            (&[], &["**/.wh.*"], ".wh.", false),
             (&["node_modules/"], &[], "node_modules/x/y.js", false),
             (&["**/*.md", "!keep.md"], &[], "keep.md", true),
             (&[], &["**/*.py"], "deep/a.py", true),
@@ -279,6 +288,24 @@ pub(super) mod tests {
         assert!(folder.enters(Path::new("/src")) && folder.enters(Path::new("/src/deep")));
         assert!(!folder.enters(Path::new("/src/node_modules")));
         assert!(!folder.enters(Path::new("/other")));
+    }
+
+    #[test]
+    fn a_link_to_a_file_keeps_its_own_name() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("config.dev.yaml");
+        fs::write(&file, "").expect("a file");
+        let rule = WatchRule {
+            path: "./config.yaml".to_owned(),
+            action: WatchAction::Sync,
+            target: Some("/etc/app/".to_owned()),
+            ignore: Vec::new(),
+            include: Vec::new(),
+            initial_sync: false,
+        };
+        let made = Rule::new(&rule, file.clone(), None);
+        let target = made.target_of(&file);
+        assert_eq!(target, Some("etc/app/config.yaml".into()));
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! One service while it is watched: which files its replicas are to have beside their image, and which of them have these.
 //!
 //! What is copied stays through restarts and sleep, since a replica keeps what was written in it. A replica that comes later gets
-//! all that was copied since the revision went live; a new revision begins with its image, and with what `initial_sync` says.
+//! all that was copied since the revision went live; a new revision begins with its image, with what `initial_sync` says, and with
+//! what was copied while its image was built here.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use layby_manifest::{WatchAction, WatchExec};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::copy::{self, Pair};
 use super::held::{Held, Running};
@@ -21,7 +23,12 @@ use super::{line, tell_error};
 use crate::client::Client;
 use crate::commands::exec;
 use crate::events::{self, Style};
-use crate::out::say;
+use crate::out::{say, tell};
+
+/// After so long it is said that a command still runs.
+const LONG: Duration = Duration::from_secs(10);
+/// For so long it is waited for.
+const LONGEST: Duration = Duration::from_mins(10);
 
 /// A file and the number of the rule by which it is copied.
 type Copied = BTreeSet<(usize, PathBuf)>;
@@ -39,6 +46,8 @@ pub(super) struct Session<'a> {
     initial: Copied,
     /// What its replicas are to have.
     copied: Copied,
+    /// What was copied since its image began to be built: it may have come too late for the revision that is to come.
+    since: Option<Copied>,
     /// The replicas that have it.
     in_step: BTreeSet<String>,
 }
@@ -57,7 +66,7 @@ impl<'a> Session<'a> {
         let path = format!("/v1/services/{}", watched.id);
         let mut initial = Copied::new();
         for (number, rule) in watched.rules.iter().enumerate() {
-            if rule.initial_sync && rule.target.is_some() {
+            if rule.initial_sync && rule.action.copies() {
                 let files = tree.files(|path| rule.means(path)).into_iter();
                 initial.extend(files.map(|file| (number, file)));
             }
@@ -68,17 +77,29 @@ impl<'a> Session<'a> {
             watched,
             revision: 0,
             copied: initial.clone(),
+            since: None,
             initial,
             in_step: BTreeSet::new(),
         }
     }
 
-    /// Does what a batch asks for, and brings replicas up to date that have come. What fails is told.
+    /// Its image begins to be built.
+    pub(super) fn begin_build(&mut self) {
+        self.since = Some(Copied::new());
+    }
+
+    /// No revision comes of it.
+    pub(super) fn drop_build(&mut self) {
+        self.since = None;
+    }
+
+    /// Does what a batch asks for, and brings replicas up to date that have come. What fails is told. `only_waits` is set while
+    /// nothing is left but to wait for the end of a restart.
     pub(super) async fn bring(
         &mut self,
         client: &Client,
         work: Work,
-        only_waits: &Cell<bool>,
+        only_waits: Option<&Cell<bool>>,
         quiet: bool,
     ) {
         let begun = Instant::now();
@@ -108,7 +129,7 @@ impl<'a> Session<'a> {
         client: &Client,
         mut work: Work,
         done: &mut Done,
-        only_waits: &Cell<bool>,
+        only_waits: Option<&Cell<bool>>,
         quiet: bool,
     ) -> Result<()> {
         let Some(running) = self
@@ -140,9 +161,10 @@ impl<'a> Session<'a> {
         if work.restart {
             let path = format!("{}/restart", self.path);
             let lines = client.post_lines(&path, &[]).await?;
-            only_waits.set(true);
+            let waits = |waits| only_waits.into_iter().for_each(|only| only.set(waits));
+            waits(true);
             let shown = events::show(client, lines, Style::Brief).await;
-            only_waits.set(false);
+            waits(false);
             shown?;
             done.restarted = true;
         }
@@ -155,11 +177,16 @@ impl<'a> Session<'a> {
         if running.revision != self.revision {
             self.revision = running.revision;
             self.copied.clone_from(&self.initial);
+            // What is packed is as it is then: what the image has already comes to no harm.
+            self.copied.extend(self.since.take().into_iter().flatten());
             self.in_step.clear();
         }
         for (number, file) in &work.copies {
             if self.watched.rules[*number].initial_sync {
                 self.initial.insert((*number, file.clone()));
+            }
+            if let Some(since) = &mut self.since {
+                since.insert((*number, file.clone()));
             }
             self.copied.insert((*number, file.clone()));
         }
@@ -194,21 +221,23 @@ impl<'a> Session<'a> {
     async fn copy(&self, client: &Client, replica: &str, files: &Copied) -> Result<()> {
         let mut by_rule: BTreeMap<usize, Vec<Pair>> = BTreeMap::new();
         for (number, file) in files {
-            if let Some(target) = self.watched.rules[*number].target_of(file) {
-                by_rule
-                    .entry(*number)
-                    .or_default()
-                    .push((file.clone(), target));
+            let rule = &self.watched.rules[*number];
+            if let (Some(target), Ok(below)) =
+                (rule.target_of(file), file.strip_prefix(rule.folder()))
+            {
+                let pairs = by_rule.entry(*number).or_default();
+                pairs.push((below.to_owned(), target));
             }
         }
         for (number, pairs) in by_rule {
             let rule = &self.watched.rules[number];
-            let root = rule.target_of(&rule.root).unwrap_or_default();
-            let folder = match rule.is_file() {
-                true => root.parent().unwrap_or(Path::new("")).to_owned(),
-                false => root,
+            let target = rule.target_of(&rule.root).unwrap_or_default();
+            let target: &Path = match rule.is_file {
+                true => target.parent().unwrap_or(Path::new("")),
+                false => &target,
             };
-            copy::copy(client, &self.path, replica, &folder, pairs).await?;
+            let root = rule.folder().to_owned();
+            copy::copy(client, &self.path, replica, root, target, pairs).await?;
         }
         Ok(())
     }
@@ -230,7 +259,24 @@ impl<'a> Session<'a> {
         query.extend(rule.user.clone().map(|user| ("user", user)));
         query.push(("replica", replica.to_owned()));
         let command = rule.command.join(" ");
-        let ran = exec::gather(client, &format!("{}/exec", self.path), query).await;
+        let path = format!("{}/exec", self.path);
+        let ran = exec::gather(client, &path, query);
+        tokio::pin!(ran);
+        let ran = match timeout(LONG, &mut ran).await {
+            Ok(ran) => ran,
+            Err(_) => {
+                let name = &self.watched.name;
+                tell!("  {name}  {command}  still runs: what changes meanwhile waits for it");
+                match timeout(LONGEST - LONG, &mut ran).await {
+                    Ok(ran) => ran,
+                    Err(_) => bail!(
+                        "{command:?} has run for {} minutes in replica {replica}, and is not waited for any longer: the command of \
+                         a `sync+exec` is one that ends",
+                        LONGEST.as_secs() / 60
+                    ),
+                }
+            }
+        };
         let (code, output) = ran.with_context(|| format!("cannot run {command:?}"))?;
         if !quiet || code != 0 {
             output
@@ -256,5 +302,64 @@ impl Done {
         let restarted = self.restarted.then(|| "restarted".to_owned());
         let all: Vec<String> = [copied, ran, restarted].into_iter().flatten().collect();
         (!all.is_empty()).then(|| all.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rules::tests::rule;
+    use super::*;
+
+    fn running(revision: u32, replica: &str) -> Running {
+        Running {
+            revision,
+            replicas: [replica.to_owned()].into(),
+        }
+    }
+
+    fn copying(file: &str) -> Work {
+        Work {
+            copies: [(0, file.into())].into(),
+            ..Work::default()
+        }
+    }
+
+    #[test]
+    fn what_is_copied_while_an_image_is_built_is_in_its_revision_too() {
+        let watched = Watched {
+            id: "shop/web".into(),
+            name: "web".into(),
+            rules: vec![rule("/w/src", WatchAction::Sync, &[], &[])],
+        };
+        let mut session = Session {
+            watched: &watched,
+            path: String::new(),
+            running: None,
+            revision: 0,
+            initial: Copied::new(),
+            copied: Copied::new(),
+            since: None,
+            in_step: BTreeSet::new(),
+        };
+        let has = |session: &Session<'_>, files: &[&str]| {
+            let files: Copied = files.iter().map(|file| (0, file.into())).collect();
+            assert_eq!(session.copied, files);
+        };
+        session.note(&running(1, "a"), &mut copying("/w/src/before"));
+        has(&session, &["/w/src/before"]);
+        session.begin_build();
+        // It is live, and that is not heard of yet: the file goes to the replica that is drained, and not to it alone.
+        session.note(&running(1, "a"), &mut copying("/w/src/meanwhile"));
+        has(&session, &["/w/src/before", "/w/src/meanwhile"]);
+        session.note(&running(2, "b"), &mut Work::default());
+        has(&session, &["/w/src/meanwhile"]);
+        // A revision that was not built here begins with its image, and so does one after a build that failed.
+        session.note(&running(3, "c"), &mut Work::default());
+        has(&session, &[]);
+        session.begin_build();
+        session.note(&running(3, "c"), &mut copying("/w/src/x"));
+        session.drop_build();
+        session.note(&running(4, "d"), &mut Work::default());
+        has(&session, &[]);
     }
 }

@@ -50,7 +50,8 @@ impl Work {
             WatchAction::SyncRestart => (true, true),
         };
         // Only a copy has a use for folders.
-        if !copies && path.is_dir() {
+        let is_dir = || path.symlink_metadata().is_ok_and(|found| found.is_dir());
+        if !copies && is_dir() {
             return false;
         }
         if copies {
@@ -62,6 +63,11 @@ impl Work {
             self.execs.insert(number);
         }
         true
+    }
+
+    /// Whether anything of it is done in the replicas that there are.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.restart || !self.copies.is_empty()
     }
 
     /// `src/app.py`, or `3 files (src/a.py, ...)`.
@@ -126,7 +132,21 @@ mod tests {
         assert!(work.restart && !work.rebuild && work.copies.len() == 1);
         let work = Work::of(&web, &changed(&["/w/flags/x"])).expect("work");
         assert!(work.restart && work.copies.is_empty());
+        let work = Work::of(&web, &changed(&["/w/Dockerfile.dev"])).expect("work");
+        assert!(work.rebuild && !work.is_in_place());
         let work = Work::of(&web, &changed(&["/w/Dockerfile.dev", "/w/src/a"])).expect("work");
-        assert!(work.rebuild);
+        assert!(work.rebuild && work.is_in_place());
+    }
+
+    #[test]
+    fn a_link_to_a_folder_is_no_folder() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let root = dir.path().display().to_string();
+        std::fs::create_dir(dir.path().join("v2")).expect("a folder");
+        std::os::unix::fs::symlink("v2", dir.path().join("current")).expect("a link");
+        let mut rule = rule(&root, WatchAction::Restart, &[], &[]);
+        rule.is_file = false;
+        let takes = |name: &str| Work::default().take(0, &rule, &dir.path().join(name));
+        assert!(takes("current") && !takes("v2"));
     }
 }
