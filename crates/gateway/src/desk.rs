@@ -1,7 +1,7 @@
 //! Takes the datagrams of one UDP port, and sorts them into flows: one for each client.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
@@ -12,57 +12,74 @@ use crate::accept::MAX_CLIENTS;
 use crate::clock::now_ms;
 use crate::datagram::{Ends, Incoming, LONGEST};
 use crate::flow;
+use crate::parcel::{Parcel, Queue, Room};
 use crate::service::Counted;
 use crate::watchdog::Pulse;
 use crate::worker::Worker;
 
-/// The most flows of one service, over all of its ports: for one more, the one of the same port that was silent for longest ends.
-pub(crate) const MAX_FLOWS: u32 = 4096;
-/// So many flows one worker has at a time at most; connections are to have room as well.
+/// The most flows of one service, over all of its ports: for one more, those of the same port end that were silent for longest.
+const MAX_FLOWS: u32 = 4096;
+/// The most flows of a node. Each takes one of the machine's ports, of which there are 28,232 for whoever asks for any: its name
+/// server and its clock do so for each question.
+const MAX_FLOWS_OF_NODE: u32 = 8192;
+/// A worker that has so many connections and flows begins no more flows; connections are to have room as well.
 const MAX_FLOWS_OF_WORKER: usize = MAX_CLIENTS / 2;
-/// The most datagrams that wait in one flow; more are dropped, as in the queue of a socket.
-const MAX_WAITING: usize = 16;
-/// The most bytes of them.
-const MAX_WAITING_BYTES: usize = 64 * 1024;
+/// For one more flow, so much of its port's ends at once: who looks through all of them does so for many.
+const ENDING_SHARE: usize = 64;
+/// So many milliseconds longer a client may be silent who spoke more than once: whoever invents clients is not to end those
+/// that are there.
+const KNOWN_MS: u64 = 10_000;
 /// How often is looked whether all flows have ended.
 const CLOSING: Duration = Duration::from_millis(1);
 
 /// What one client has sent and was not passed on yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Inbox {
-    waiting: RefCell<VecDeque<Box<[u8]>>>,
-    bytes: Cell<usize>,
-    /// When the client last sent anything, in milliseconds.
+    waiting: RefCell<Queue>,
+    room: Rc<Room>,
+    /// When the client last sent anything, in milliseconds; 0: it did not.
     heard_ms: Cell<u64>,
+    /// It did so more than once.
+    known: Cell<bool>,
+    /// Its place among the flows of its service, until it is to end.
+    place: RefCell<Option<Counted>>,
     closed: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Inbox {
-    fn put(&self, datagram: &[u8]) {
-        self.heard_ms.set(now_ms());
-        let mut waiting = self.waiting.borrow_mut();
-        let bytes = self.bytes.get() + datagram.len();
-        if waiting.len() < MAX_WAITING && bytes <= MAX_WAITING_BYTES {
-            self.bytes.set(bytes);
-            waiting.push_back(datagram.into());
+    fn new(room: &Rc<Room>, place: Counted) -> Self {
+        Self {
+            waiting: RefCell::default(),
+            room: Rc::clone(room),
+            heard_ms: Cell::new(0),
+            known: Cell::new(false),
+            place: RefCell::new(Some(place)),
+            closed: Cell::new(false),
+            waker: RefCell::new(None),
         }
-        drop(waiting);
+    }
+
+    fn put(&self, datagram: &[u8]) {
+        let heard_ms = self.heard_ms.replace(now_ms());
+        self.known.set(heard_ms > 0);
+        self.waiting.borrow_mut().take_in(datagram, &self.room);
         self.wake();
     }
 
+    /// Those for which it is smallest end first.
+    fn worth(&self) -> u64 {
+        self.heard_ms.get() + if self.known.get() { KNOWN_MS } else { 0 }
+    }
+
     /// Takes the first of those that wait.
-    pub(crate) fn take(&self) -> Option<Box<[u8]>> {
-        let first = self.waiting.borrow_mut().pop_front();
-        let len = first.as_ref().map_or(0, |datagram| datagram.len());
-        self.bytes.set(self.bytes.get() - len);
-        first
+    pub(crate) fn take(&self) -> Option<Parcel> {
+        self.waiting.borrow_mut().pop_front()
     }
 
     /// Puts one back that could not be passed on, as the first.
-    pub(crate) fn put_back(&self, datagram: Box<[u8]>) {
-        self.bytes.set(self.bytes.get() + datagram.len());
-        self.waiting.borrow_mut().push_front(datagram);
+    pub(crate) fn put_back(&self, datagram: Parcel) {
+        self.waiting.borrow_mut().put_back(datagram);
     }
 
     /// Whether any wait.
@@ -82,6 +99,7 @@ impl Inbox {
 
     fn close(&self) {
         self.closed.set(true);
+        drop(self.place.take());
         self.wake();
     }
 
@@ -148,18 +166,15 @@ fn begin(
     if worker.watchdog.len() >= MAX_FLOWS_OF_WORKER {
         return None;
     }
-    let counted = Counted::new(state);
-    if counted.count() > MAX_FLOWS {
-        // It counts until it has ended: at a flood of new clients some are dropped meanwhile.
-        let flows = flows.borrow();
-        let open = flows.values().filter(|inbox| !inbox.is_closed());
-        let oldest = open.min_by_key(|inbox| inbox.heard_ms.get())?;
-        oldest.close();
-        if counted.count() > MAX_FLOWS + MAX_FLOWS / 8 {
-            return None;
-        }
+    let port = Counted::new(worker.shared.flows());
+    if port.count() > MAX_FLOWS_OF_NODE {
+        return None;
     }
-    let inbox = Rc::new(Inbox::default());
+    let place = Counted::new(state.flows());
+    if place.count() > most(port.count()) && !make_place(&flows.borrow()) {
+        return None;
+    }
+    let inbox = Rc::new(Inbox::new(&worker.room, place));
     flows.borrow_mut().insert(ends, Rc::clone(&inbox));
     let flow = flow::Flow {
         worker: Rc::clone(worker),
@@ -172,7 +187,7 @@ fn begin(
         flows: Rc::downgrade(flows),
         ends,
         inbox: Rc::clone(&inbox),
-        _counted: counted,
+        _port: port,
     };
     tokio::task::spawn_local(async move {
         flow.run().await;
@@ -181,12 +196,33 @@ fn begin(
     Some(inbox)
 }
 
+/// The most flows that a service may have when the node has so many: as many as the node has left. So one alone gets half of
+/// all, two get a third each, and some are always left for those that have none.
+fn most(of_node: u32) -> u32 {
+    MAX_FLOWS.min(MAX_FLOWS_OF_NODE.saturating_sub(of_node))
+}
+
+/// Ends those flows of a port that were silent for longest; false: it has none.
+fn make_place(flows: &HashMap<Ends, Rc<Inbox>>) -> bool {
+    let open = flows.values().filter(|inbox| !inbox.is_closed());
+    let mut open: Vec<&Rc<Inbox>> = open.collect();
+    let ending = open.len().div_ceil(ENDING_SHARE);
+    if ending == 0 {
+        return false;
+    }
+    open.select_nth_unstable_by_key(ending - 1, |inbox| inbox.worth());
+    for inbox in &open[..ending] {
+        inbox.close();
+    }
+    true
+}
+
 /// A flow that is open; dropped, it is forgotten.
 struct Open {
     flows: Weak<RefCell<HashMap<Ends, Rc<Inbox>>>>,
     ends: Ends,
     inbox: Rc<Inbox>,
-    _counted: Counted,
+    _port: Counted,
 }
 
 impl Drop for Open {
@@ -198,5 +234,65 @@ impl Drop for Open {
                 flows.remove(&self.ends);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+    use super::*;
+
+    #[test]
+    fn services_share_the_flows_of_a_node_and_leave_some_for_another_one() {
+        for (services, each) in [(1, 4096), (2, 2730), (7, 1024), (40, 199)] {
+            let mut has = vec![0; services];
+            let mut of_node = 0;
+            for _ in 0..MAX_FLOWS_OF_NODE {
+                for has in &mut has {
+                    if *has < most(of_node + 1) {
+                        (*has, of_node) = (*has + 1, of_node + 1);
+                    }
+                }
+            }
+            let fair = |has: &u32| (each..=each + 1).contains(has);
+            assert!(has.iter().all(fair), "{services}: {has:?}");
+            assert!(most(of_node + 1) > 0, "none is left");
+        }
+    }
+
+    #[test]
+    fn for_a_new_client_some_end_that_were_silent_for_longest_and_spoke_once() {
+        let (room, count) = (Rc::default(), Arc::new(AtomicU32::new(0)));
+        let mut flows = HashMap::new();
+        assert!(!make_place(&flows));
+        let ends = |port| Ends {
+            client: (Ipv4Addr::LOCALHOST, port).into(),
+            local: None,
+        };
+        for port in 0..200_u16 {
+            let inbox = Inbox::new(&room, Counted::new(&count));
+            inbox.put(b"once");
+            assert!(!inbox.known.get());
+            if port < 3 {
+                inbox.put(b"again");
+                assert!(inbox.known.get());
+            }
+            inbox.heard_ms.set(1000 + u64::from(port));
+            flows.insert(ends(port), Rc::new(inbox));
+        }
+        let closed = |flows: &HashMap<Ends, Rc<Inbox>>| {
+            let closed = flows.iter().filter(|(_, inbox)| inbox.is_closed());
+            let mut ports: Vec<u16> = closed.map(|(ends, _)| ends.client.port()).collect();
+            ports.sort_unstable();
+            ports
+        };
+        assert!(make_place(&flows));
+        assert_eq!(closed(&flows), [3, 4, 5, 6]);
+        assert_eq!(count.load(SeqCst), 196, "their places are free at once");
+        assert!(make_place(&flows));
+        assert_eq!(closed(&flows), [3, 4, 5, 6, 7, 8, 9, 10]);
     }
 }

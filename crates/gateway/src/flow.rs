@@ -3,7 +3,6 @@
 //! Nobody says when a client is done: a flow that was silent for long enough ends. One whose replica is being replaced goes on to
 //! another as soon as it is silent for a moment, since what comes after that is mostly a new question.
 
-use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -24,6 +23,7 @@ use crate::hold::{self, Held, Search, Waiter};
 use crate::io::Leaving;
 use crate::link::{ACTIVE_MS, Gate, Link};
 use crate::overhear::Overheard;
+use crate::parcel::{Parcel, Queue};
 use crate::watchdog::Pulse;
 use crate::worker::Worker;
 
@@ -39,8 +39,8 @@ const REFUSED_PATIENCE_MS: u64 = 3_000;
 /// at once, and of one a second after that.
 const FIRST_PAUSE_MS: u64 = 20;
 const LONGEST_PAUSE_MS: u64 = 1_000;
-/// The most datagrams that are kept to be sent again.
-const MAX_KEPT: usize = 16;
+/// How often at most is told that a socket cannot be had, in milliseconds.
+const TELLING_MS: u64 = 1_000;
 
 /// One flow.
 #[derive(Debug)]
@@ -112,7 +112,12 @@ impl Flow {
         let upstream = match connect(to).await {
             Ok(upstream) => Rc::new(upstream),
             Err(error) => {
-                tracing::warn!(service = %service.state.id, "no datagrams can be sent to {to}: {error}");
+                // The next datagram of the client tries it again, however fast they come.
+                let now = now_ms();
+                if now >= self.worker.told_ms.get() + TELLING_MS {
+                    self.worker.told_ms.set(now);
+                    tracing::warn!(service = %service.state.id, "no datagrams can be sent to {to}: {error}");
+                }
                 return Next::Over;
             }
         };
@@ -130,8 +135,8 @@ impl Flow {
             refusal: refusal(&upstream),
             upstream,
             held: search.held.take(),
-            again: VecDeque::new(),
-            kept: VecDeque::new(),
+            again: Queue::default(),
+            kept: Queue::default(),
             pause: None,
             pause_ms: FIRST_PAUSE_MS,
             begun_ms: now_ms(),
@@ -179,9 +184,9 @@ struct Exchange<'f> {
     /// It waited for the replica, and has no answer yet.
     held: Option<Held>,
     /// Datagrams that are to be sent before those that wait.
-    again: VecDeque<Box<[u8]>>,
+    again: Queue,
     /// Those that were sent, as long as they may be refused because nobody listens yet.
-    kept: VecDeque<Box<[u8]>>,
+    kept: Queue,
     /// Until then nothing is sent.
     pause: Option<Pin<Box<Sleep>>>,
     pause_ms: u64,
@@ -230,7 +235,7 @@ impl Exchange<'_> {
                 Poll::Ready(Ok(())) => {
                     self.answered = true;
                     self.both = true;
-                    self.kept.clear();
+                    self.kept = Queue::default();
                     // What cannot be delivered is lost, as anywhere on the way.
                     let _ = self.flow.socket.answer(room.filled(), &self.flow.ends);
                     self.link.moved();
@@ -275,9 +280,9 @@ impl Exchange<'_> {
             let Some(datagram) = next.or_else(|| self.flow.inbox.take()) else {
                 return Poll::Pending;
             };
-            match self.upstream.poll_send(cx, &datagram) {
+            match self.upstream.poll_send(cx, datagram.bytes()) {
                 Poll::Pending => {
-                    self.again.push_front(datagram);
+                    self.again.put_back(datagram);
                     return Poll::Pending;
                 }
                 Poll::Ready(Ok(_)) => {
@@ -288,7 +293,7 @@ impl Exchange<'_> {
                 // That is told of one before, and this one was not sent.
                 Poll::Ready(Err(error)) if is_refusal(&error) && !self.was_refused => {
                     self.was_refused = true;
-                    self.again.push_front(datagram);
+                    self.again.put_back(datagram);
                     self.refused();
                 }
                 // It is too long, or there is no way: lost, as anywhere.
@@ -298,11 +303,17 @@ impl Exchange<'_> {
     }
 
     /// Keeps one that was sent, as long as that may be in vain.
-    fn keep(&mut self, datagram: Box<[u8]>) {
+    fn keep(&mut self, datagram: Parcel) {
+        self.forget_kept();
+        if self.is_beginning() {
+            self.kept.keep(datagram);
+        }
+    }
+
+    /// Keeps nothing once a refusal means that nobody listens there any more.
+    fn forget_kept(&mut self) {
         if !self.is_beginning() {
-            self.kept.clear();
-        } else if self.kept.len() < MAX_KEPT {
-            self.kept.push_back(datagram);
+            self.kept = Queue::default();
         }
     }
 
@@ -318,12 +329,12 @@ impl Exchange<'_> {
         }
         let is_gone = self.link.is_replaced();
         if !is_gone && !self.is_beginning() {
-            self.kept.clear();
+            self.kept = Queue::default();
             return;
         }
         // They go before what was not sent yet.
         let mut again = std::mem::take(&mut self.kept);
-        again.append(&mut self.again);
+        again.append(std::mem::take(&mut self.again));
         self.again = again;
         if is_gone {
             self.is_gone = true;
@@ -345,6 +356,8 @@ impl Exchange<'_> {
 
     /// Whether it goes on with this replica: `None`.
     fn look_at_the_clock(&mut self) -> Option<Next> {
+        // Also of a client that says nothing more.
+        self.forget_kept();
         if !self.link.look_at_the_clock() {
             return Some(Next::Over); // it has waited too long
         }

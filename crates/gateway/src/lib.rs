@@ -33,6 +33,7 @@ mod link;
 mod listen;
 mod load;
 mod overhear;
+mod parcel;
 mod path;
 mod pool;
 mod portowner;

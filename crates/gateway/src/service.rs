@@ -65,26 +65,26 @@ impl Drop for Opened {
     }
 }
 
-/// A flow of datagrams of a service, counted until dropped.
+/// A flow of datagrams, counted until dropped.
 #[derive(Debug)]
-pub(crate) struct Counted(Arc<ServiceState>);
+pub(crate) struct Counted(Arc<AtomicU32>);
 
 impl Counted {
     /// Counts one more.
-    pub(crate) fn new(service: &Arc<ServiceState>) -> Self {
-        service.flows.fetch_add(1, SeqCst);
-        Self(Arc::clone(service))
+    pub(crate) fn new(flows: &Arc<AtomicU32>) -> Self {
+        flows.fetch_add(1, SeqCst);
+        Self(Arc::clone(flows))
     }
 
     /// How many there are, with this one.
     pub(crate) fn count(&self) -> u32 {
-        self.0.flows.load(SeqCst)
+        self.0.load(SeqCst)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.flows.fetch_sub(1, SeqCst);
+        self.0.fetch_sub(1, SeqCst);
     }
 }
 
@@ -125,7 +125,7 @@ pub(crate) struct ServiceState {
     /// Those who wait because all replicas are full.
     pub(crate) line: Line,
     /// Flows of datagrams, over all of its ports.
-    flows: AtomicU32,
+    flows: Arc<AtomicU32>,
     /// Counts the requests among which a canary gets so many of a hundred.
     turns: AtomicU64,
     /// Counts its changes from Hold to Serve.
@@ -143,7 +143,7 @@ impl ServiceState {
             waiting: Level::default(),
             busy: Level::default(),
             line: Line::default(),
-            flows: AtomicU32::new(0),
+            flows: Arc::default(),
             turns: AtomicU64::new(0),
             wakes: AtomicU64::new(0),
             last_wake: Mutex::new(None),
@@ -166,6 +166,11 @@ impl ServiceState {
     /// The number of one more request that may go to the canary.
     pub(crate) fn next_turn(&self) -> u64 {
         self.turns.fetch_add(1, Relaxed)
+    }
+
+    /// Counts its flows of datagrams.
+    pub(crate) fn flows(&self) -> &Arc<AtomicU32> {
+        &self.flows
     }
 
     /// The state of one of its replicas.

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,6 +21,7 @@ use crate::clock::now_ms;
 use crate::fatal::FatalPanic;
 use crate::hold::Waiters;
 use crate::listen;
+use crate::parcel::Room;
 use crate::pool::Pool;
 use crate::route::Entry;
 use crate::service::lock;
@@ -44,6 +45,8 @@ pub(crate) struct Shared {
     states: Mutex<States>,
     pub(crate) demand: watch::Sender<Demand>,
     mailboxes: Vec<Mailbox>,
+    /// Flows of datagrams that have a port of the machine.
+    flows: Arc<AtomicU32>,
     /// Told when a worker has taken up a generation.
     pub(crate) taken_up: Notify,
     stopping: AtomicBool,
@@ -102,6 +105,7 @@ impl Shared {
             states: Mutex::new(States::new()),
             demand,
             mailboxes: (0..workers).map(|_| Mailbox::default()).collect(),
+            flows: Arc::default(),
             taken_up: Notify::new(),
             stopping: AtomicBool::new(false),
             turning_away: AtomicBool::new(false),
@@ -180,6 +184,11 @@ impl Shared {
         }
     }
 
+    /// Counts the flows of datagrams of the node.
+    pub(crate) fn flows(&self) -> &Arc<AtomicU32> {
+        &self.flows
+    }
+
     /// How many workers there are.
     pub(crate) fn workers(&self) -> usize {
         self.mailboxes.len()
@@ -226,6 +235,10 @@ pub(crate) struct Worker {
     pub(crate) buffers: Rc<Buffers>,
     /// Room for the longest datagram, for whoever has one in hand.
     pub(crate) datagram: RefCell<Vec<u8>>,
+    /// For datagrams that wait.
+    pub(crate) room: Rc<Room>,
+    /// When was last told that no datagrams can be sent, in milliseconds.
+    pub(crate) told_ms: Cell<u64>,
     pub(crate) watchdog: Rc<Watchdog>,
     pub(crate) waiters: RefCell<Waiters>,
     /// The grace is over: nobody is held any longer.
@@ -244,6 +257,8 @@ impl Worker {
             pool: RefCell::default(),
             buffers: Rc::default(),
             datagram: RefCell::default(),
+            room: Rc::default(),
+            told_ms: Cell::new(0),
             watchdog: Rc::default(),
             waiters: RefCell::default(),
             grace_over: Cell::new(false),
