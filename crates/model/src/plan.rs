@@ -514,19 +514,21 @@ impl<'a> Plan<'a> {
     }
 
     /// Rule 5: whether a replica that is to be lowered is left its time. For requests in flight it is, also on connections that
-    /// speak no HTTP as far as anybody knows; and one that goes, for connections that are open and may be quiet, too. Those of
-    /// a replica that only rests outlive a doze; those of a service that is switched off lead nowhere; and under stop-first,
-    /// the next revision would wait for them.
+    /// speak no HTTP as far as anybody knows; and one that goes, or restarts while others serve, for connections that are open
+    /// and may be quiet, too. Those of a replica that only rests outlive a doze; those of a service that is switched off lead
+    /// nowhere; and under stop-first the next revision would wait for them, as requests would for the only replica.
     fn drains(&self, replica: &Replica) -> bool {
         let Some(gateway) = &self.o.gateway else {
             return false;
         };
         let some = |counts: &BTreeMap<ReplicaId, u32>| counts.get(&replica.id) > Some(&0);
         let runs = matches!(replica.phase, Phase::Ready | Phase::Starting);
-        let goes = || self.lower(replica) == Some(Step::Remove(replica.id));
+        let goes = || !self.d.stop_first && self.lower(replica) == Some(Step::Remove(replica.id));
+        let others_serve = || self.d.live.is_some_and(|live| !self.ready(live).is_empty());
+        let restarts = || self.restarting == Some(replica.id) && others_serve();
         some(&gateway.in_flight)
             || (some(&gateway.awaited) && runs)
-            || (some(&gateway.open) && runs && self.d.enabled && !self.d.stop_first && goes())
+            || (some(&gateway.open) && runs && self.d.enabled && (goes() || restarts()))
     }
 
     /// Rule 5: the gateway has confirmed a table newer than the last one that named the replica. A table that

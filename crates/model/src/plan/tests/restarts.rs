@@ -85,6 +85,39 @@ fn requests_are_held_while_the_only_replica_restarts_and_what_is_in_flight_is_dr
 }
 
 #[test]
+fn quiet_connections_have_their_time_before_a_restart_while_others_serve() {
+    let two = Desired {
+        replicas: 2,
+        ..desired()
+    };
+    let stop_first = Desired {
+        stop_first: true,
+        ..two.clone()
+    };
+    let quiet = |d: &Desired, other, age_ms| {
+        let mut o = served(&[stale(ONE, Phase::Ready), other], &[TWO]);
+        o.gateway.as_mut().expect("a report").open = [(ONE, 100)].into();
+        let o = aged(d, o, age_ms);
+        if steps(d, &o).is_empty() {
+            let end_ms = o.now_ms - age_ms + d.drain_ms;
+            assert_eq!(next_due(d, &o), Some(end_ms), "it is looked at again");
+        }
+        steps(d, &o)
+    };
+    for d in [&two, &stop_first] {
+        let fresh = || replica(TWO, LIVE, Phase::Ready);
+        assert_eq!(quiet(d, fresh(), 0), []);
+        assert_eq!(quiet(d, fresh(), d.drain_ms - 1), []);
+        assert_eq!(quiet(d, fresh(), d.drain_ms), [Step::Sleep(ONE)]);
+        assert_eq!(quiet(d, stale(TWO, Phase::Ready), 0), []);
+    }
+    // Of the only one, requests would be held as long.
+    let mut o = observed(&[stale(ONE, Phase::Ready)]);
+    o.gateway.as_mut().expect("a report").open = [(ONE, 100)].into();
+    assert_eq!(steps(&desired(), &o), [Step::Sleep(ONE)]);
+}
+
+#[test]
 fn one_that_serves_nobody_is_restarted_first_and_at_once() {
     for (phase, step) in [
         (Phase::Starting, Step::Sleep(TWO)),
