@@ -16,7 +16,7 @@ use crate::hierarchy::Hierarchies;
 /// where it is. A refusal costs nothing but the time that would have been won.
 pub fn hasten() {
     static WAITING: AtomicBool = AtomicBool::new(false);
-    // One is enough for all that follow.
+    // One is enough for all that come meanwhile.
     if !WAITING.swap(true, Ordering::AcqRel) {
         let _ = stay();
         WAITING.store(false, Ordering::Release);

@@ -244,7 +244,10 @@ impl Driver {
             conditions.push(format!("replica {id}: {}", trouble.message));
         }
         for (listener, why) in &self.failed_listeners {
-            conditions.push(format!("{} cannot be listened on: {why}", listener.addr));
+            conditions.push(format!(
+                "{} cannot be listened on: {why}",
+                listener.socket()
+            ));
         }
         let troubles = [
             ("engine", &self.engine_trouble),

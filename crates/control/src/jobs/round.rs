@@ -417,6 +417,23 @@ fn end_of(run: &RunRow, report: Option<&ReplicaReport>, told: Option<i32>) -> En
     }
 }
 
+/// Whether each good end of a run is that of another number.
+fn is_indexed(run: &RunRow) -> bool {
+    let job = run.spec.as_ref().and_then(|spec| spec.service.job.as_ref());
+    job.is_some_and(|job| job.indexed)
+}
+
+/// Tells an attempt its number: by a variable, and by its host name (Kubernetes, "Completion mode").
+fn tell_number(spec: &mut RunSpec, id: &ServiceId, number: u32) {
+    let hostname = format!("{}-{number}", id.service);
+    if layby_model::names::is_dns_label(&hostname) {
+        spec.service.sandbox.hostname = Some(hostname);
+    }
+    for container in spec.service.all_containers_mut() {
+        container.set_env("JOB_COMPLETION_INDEX".to_owned(), number.to_string());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use layby_model::job::Stop;
@@ -451,22 +468,5 @@ mod tests {
         assert_eq!(told.end(), job::AttemptEnd::Well);
         let stopped = end_of(&run(Some(Stop::TimeLimit)), None, None);
         assert_eq!(stopped.message.as_deref(), Some("it took too long"));
-    }
-}
-
-/// Whether each good end of a run is that of another number.
-fn is_indexed(run: &RunRow) -> bool {
-    let job = run.spec.as_ref().and_then(|spec| spec.service.job.as_ref());
-    job.is_some_and(|job| job.indexed)
-}
-
-/// Tells an attempt its number: by a variable, and by its host name (Kubernetes, "Completion mode").
-fn tell_number(spec: &mut RunSpec, id: &ServiceId, number: u32) {
-    let hostname = format!("{}-{number}", id.service);
-    if layby_model::names::is_dns_label(&hostname) {
-        spec.service.sandbox.hostname = Some(hostname);
-    }
-    for container in spec.service.all_containers_mut() {
-        container.set_env("JOB_COMPLETION_INDEX".to_owned(), number.to_string());
     }
 }

@@ -693,12 +693,12 @@ impl Runner {
     }
 }
 
-/// Whoever asked may have gone.
 /// When a run was made, and which it is: the order of their coming.
 fn made(id: &ServiceId, run: &RunRow) -> (u64, ServiceId, RunId) {
     (run.made_ms, id.clone(), run.run)
 }
 
+/// Whoever asked may have gone.
 fn reply_to<T>(reply: oneshot::Sender<T>, answer: T) {
     let _ = reply.send(answer);
 }
