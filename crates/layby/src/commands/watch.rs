@@ -224,15 +224,12 @@ async fn build<'a, 's>(
         match done {
             Ok(()) if quiet => {}
             Ok(()) => line(session.watched, &what, "built and live", begun),
-            Err(_) => {
-                session.drop_build();
-                line(
-                    session.watched,
-                    &what,
-                    "not rebuilt: what was live goes on",
-                    begun,
-                );
-            }
+            Err(_) => line(
+                session.watched,
+                &what,
+                "not rebuilt: what was live goes on",
+                begun,
+            ),
         }
         work.rebuild = false;
         done.is_err() && work.is_in_place()
