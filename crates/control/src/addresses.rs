@@ -34,7 +34,7 @@ pub(crate) fn paths(id: &ServiceId, spec: &ServiceSpec) -> Vec<(String, PathRout
     spec.routes.iter().map(path).collect()
 }
 
-/// The listeners that the published ports of a service ask for.
+/// The listeners that the published ports of a service ask for; none where nothing leads to its replicas.
 pub(crate) fn listeners(id: &ServiceId, spec: &ServiceSpec, publish_on: IpAddr) -> Vec<Listener> {
     let listener = |port: &layby_model::spec::PublishedPort| Listener {
         addr: SocketAddr::new(port.host.unwrap_or(publish_on), port.port),
@@ -45,7 +45,9 @@ pub(crate) fn listeners(id: &ServiceId, spec: &ServiceSpec, publish_on: IpAddr) 
             false => protocol(spec, port.target),
         },
     };
-    spec.published.iter().map(listener).collect()
+    let published = spec.published.iter();
+    let published = published.filter(|_| spec.sandbox.network != NetworkMode::None);
+    published.map(listener).collect()
 }
 
 /// The published TCP ports of a service that other machines are to reach.

@@ -9,6 +9,8 @@ mod restart;
 mod scaling;
 #[path = "rollout/sizes.rs"]
 mod sizes;
+#[path = "rollout/unreached.rs"]
+mod unreached;
 
 use std::task::Poll;
 

@@ -41,6 +41,7 @@ mod fields;
 mod host;
 mod job;
 mod kubernetes;
+mod machine;
 mod mount;
 mod power;
 mod report;

@@ -44,6 +44,13 @@ pub(super) fn settle(row: Option<&Row>, new: &mut NewRevision) -> Result<(), Pro
         );
         return Err(Problem::conflict(text).hint("deploy it whole"));
     }
+    if spec.sandbox.network != live.spec.service.sandbox.network {
+        let text = format!(
+            "revision {} of {id}, which is live, is in another kind of network (`network_mode`): a canary has to be in the same",
+            live.id
+        );
+        return Err(Problem::conflict(text).hint("deploy it whole"));
+    }
     match share {
         Share::Header { .. } | Share::Cookie { .. } if !speaks_http(spec) => {
             let text = format!("no port of {id} is known to speak HTTP: {share} chooses nothing");

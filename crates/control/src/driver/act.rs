@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use layby_model::engine::{EngineError, Workload};
 use layby_model::network::Networks;
+use layby_model::options::NetworkMode;
 use layby_model::plan::{self, Desired, Observed, Route, Step, Vacancy, depth};
 use layby_model::replica::Phase;
 use layby_model::route::{Canary, Limits, Mode, ServiceRoute, Upstream};
@@ -139,9 +140,11 @@ impl Driver {
             }
         );
         self.note_canary(has_canary);
-        if matches!(mode, Mode::Serve { .. })
-            && let Some(waking) = self.waking.take()
-        {
+        let is_awake = match shown_spec(self.row()).sandbox.network {
+            NetworkMode::Own | NetworkMode::Host => matches!(mode, Mode::Serve { .. }),
+            NetworkMode::None => matches!(self.route, Some(Route::Serve { .. })),
+        };
+        if is_awake && let Some(waking) = self.waking.take() {
             self.last_wake = Some(self.wake_so_far(&waking));
         }
         let networks = self.networks();
@@ -183,9 +186,13 @@ impl Driver {
         self.networks.values().cloned().collect()
     }
 
-    /// The replicas of `revision` that have an address.
+    /// The replicas of `revision` that have an address which leads to them.
     fn upstreams(&self, ids: &[ReplicaId], revision: Option<RevisionId>) -> Vec<Upstream> {
         let spec = revision.and_then(|revision| self.spec_of(revision));
+        // Without a network it has a loopback of its own, whose address is the machine's where the gateway is.
+        if spec.is_some_and(|spec| spec.service.sandbox.network == NetworkMode::None) {
+            return Vec::new();
+        }
         let concurrency = spec.and_then(|spec| spec.service.autoscale.as_ref()?.concurrency);
         let upstream = |id: &ReplicaId| {
             let ip = *self.addresses.get(id)?;

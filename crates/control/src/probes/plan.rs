@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use layby_image::{Healthcheck, ImageConfig};
 use layby_model::engine::RunSpec;
+use layby_model::options::NetworkMode;
 use layby_model::spec::{ContainerSpec, Probe, ProbeAction, ServiceSpec};
 
 /// One probe of one container.
@@ -83,9 +84,13 @@ impl ProbePlan {
     }
 }
 
-/// The routed port, and the container that says it listens on it; else the first.
+/// The routed port, and the container that says it listens on it; else the first. Without a network there is none: what would
+/// be asked is the machine.
 fn routed(service: &ServiceSpec) -> Option<(&str, u16)> {
     let port = service.port?;
+    if service.sandbox.network == NetworkMode::None {
+        return None;
+    }
     let mut containers = service.containers.iter();
     let container = containers.find(|container| container.ports.contains(&port));
     let container = container.or(service.containers.first())?;

@@ -5,18 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use layby_model::spec::{Condition, Strategy};
 
 use crate::compose::networks::{Member, Mode};
+use crate::machine;
 use crate::report::Report;
 use crate::tree::{Place, cut};
 
 /// Settles whose network each service is in. Those in the network of another one are no services any more.
 pub(crate) fn join(members: &mut Vec<Member>, report: &mut Report) {
-    for member in members.iter_mut() {
-        match member.joined.mode {
-            Mode::Own | Mode::Service(_) => {}
-            Mode::None => without(member, report),
-            Mode::Host => of_the_machine(member, report),
-        }
-    }
     let hosts = hosts(members, report);
     let mut guests = Vec::new();
     let mut at = 0;
@@ -36,6 +30,12 @@ pub(crate) fn join(members: &mut Vec<Member>, report: &mut Report) {
         }
     }
     for member in members {
+        // What it took in is where it is: its ports lead nowhere either.
+        match member.joined.mode {
+            Mode::Own | Mode::Service(_) => {}
+            Mode::None => without(member, report),
+            Mode::Host => machine::settle(&mut member.draft, report),
+        }
         rename(member, &hosts, report);
     }
 }
@@ -54,36 +54,6 @@ fn without(member: &mut Member, report: &mut Report) {
     member.draft.published_at.clear();
     spec.port = None;
     spec.ports.clear();
-}
-
-/// The replicas take ports of the machine itself.
-fn of_the_machine(member: &mut Member, report: &mut Report) {
-    let draft = &mut member.draft;
-    let spec = &mut draft.spec;
-    let name = spec.name.as_str().to_owned();
-    if !spec.published.is_empty() {
-        let message = format!(
-            "the ports of service {name:?} are not published: it is in the machine's network, and takes them there itself"
-        );
-        report.warn(&draft.place, message);
-    }
-    spec.published.clear();
-    draft.published_at.clear();
-    let is_net = |key: &String| key.starts_with("net.");
-    if let Some(key) = spec.sandbox.sysctls.keys().find(|key| is_net(key)) {
-        let message = format!(
-            "{key:?} in \"sysctls\" of service {name:?} would be the machine's: it is in the machine's network"
-        );
-        report.error(&draft.place, message);
-    }
-    let message = format!(
-        "service {name:?} is in the machine's network: the services of the app do not find it by its name, and its next revision starts after the old one has stopped"
-    );
-    report.warn(&draft.place, message);
-    // Two of them cannot listen on one port.
-    if spec.job.is_none() {
-        spec.strategy = Strategy::StopFirst;
-    }
 }
 
 /// In the replicas of which service each guest is, by their keys; one that is a guest itself leads on.
