@@ -18,6 +18,11 @@ pub(crate) type Door = (u8, Ipv4Addr);
 /// A UDP port of a virtual address.
 pub(crate) type Datagrams = (Ipv4Addr, u16);
 
+/// For whom a datagram is: a socket that was bound to the very address it is sent to. One of a program that listens on all
+/// addresses of the machine is none, be it that the gateway could not have the port for it, or that the node is not there.
+/// An older kernel or nft cannot tell.
+const TO_ITS_ADDRESS: &str = "socket wildcard 0 ";
+
 /// What may pass beside what always may.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Gaps {
@@ -43,7 +48,15 @@ pub(crate) struct Fence {
 impl Fence {
     /// Puts the fence up, in place of one that stands there.
     pub(crate) async fn raise(&self, gaps: &Gaps) -> Result<(), Error> {
-        nft::run("add the node's table", &self.table(gaps)).await
+        let what = "add the node's table";
+        let Err(error) = nft::run(what, &self.table(gaps, TO_ITS_ADDRESS)).await else {
+            return Ok(());
+        };
+        nft::run(what, &self.table(gaps, "")).await?;
+        tracing::warn!(
+            "nft cannot tell here whose socket a datagram is for ({error}): one to a UDP port of a service that the gateway could not open comes to a program of this machine that listens on that port of all addresses"
+        );
+        Ok(())
     }
 
     /// Whether it is up.
@@ -97,10 +110,10 @@ impl Fence {
     /// always pass.
     ///
     /// Connections to virtual addresses are redirected; datagrams are not, since nobody could tell then where they were going: the
-    /// gateway has a socket on each UDP port of each address.
+    /// gateway has a socket on each UDP port of each address. `socket`: for whose sockets they pass.
     ///
     /// What comes from an internal network to the machine itself is names and virtual addresses, or an answer; all else is dropped, since whatever listens on the machine (a published port, a proxy, sshd) would be a way out.
-    fn table(&self, gaps: &Gaps) -> String {
+    fn table(&self, gaps: &Gaps, socket: &str) -> String {
         let Self {
             names,
             node,
@@ -178,7 +191,7 @@ table ip {table} {{
         iifname != \"lo\" tcp dport {virtual_port} ct direction original ct status ! dnat drop
         iifname != \"lo\" meta l4proto {{ tcp, udp }} th dport {dns_port} ct direction original ct status ! dnat drop
         ip daddr {range} icmp type echo-request accept
-        iifname \"{bridges}\" ip daddr . udp dport @datagrams accept
+        iifname \"{bridges}\" ip daddr . udp dport @datagrams {socket}accept
         ip daddr {range} reject
         iifname @internal ct direction original ct status ! dnat drop
     }}

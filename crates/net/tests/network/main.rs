@@ -82,6 +82,10 @@ const TESTS: &[Test] = &[
         reach::a_virtual_address_leads_to_the_redirect_for_its_app_alone,
     ),
     (
+        "a_datagram_to_a_virtual_address_comes_to_no_socket_of_all_addresses",
+        reach::a_datagram_to_a_virtual_address_comes_to_no_socket_of_all_addresses,
+    ),
+    (
         "a_start_that_comes_to_nothing_claims_nothing",
         lasting::a_start_that_comes_to_nothing_claims_nothing,
     ),

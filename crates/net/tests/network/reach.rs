@@ -362,6 +362,40 @@ pub(crate) fn a_virtual_address_leads_to_the_redirect_for_its_app_alone(dir: &Pa
     });
 }
 
+pub(crate) fn a_datagram_to_a_virtual_address_comes_to_no_socket_of_all_addresses(dir: &Path) {
+    block_on(async {
+        let network = Network::open(config(dir, "vv1")).await.expect("opened");
+        let back = network.attach("back", Some("shop/!back")).await;
+        let back = back.expect("attached");
+        let address = virtual_address(&network, 1);
+        let names = BTreeMap::from([("db".to_owned(), vec![address])]);
+        let gaps = BTreeSet::from([(address, 9111)]);
+        network.set_datagrams(gaps).await;
+        let names = AppNames::from([("shop/!back".to_owned(), names)]);
+        network.set_names(names).await.expect("named");
+        let table = std::process::Command::new("nft")
+            .args(["list", "chain", "ip", "layby_vv1", "input"])
+            .output();
+        let table = String::from_utf8(table.expect("nft runs").stdout).expect("text");
+        let tells = table.contains("@datagrams socket wildcard 0 accept");
+        // A program of the machine has the port, so that the gateway cannot open it; then the gateway has.
+        for (bound, is_own) in [(Ipv4Addr::UNSPECIFIED, false), (address, true)] {
+            let socket = std::net::UdpSocket::bind((bound, 9111)).expect("bound");
+            socket.set_read_timeout(Some(REFUSED_AFTER)).expect("set");
+            within(&back.netns, move || {
+                let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).expect("bound");
+                socket.send_to(b"x", (address, 9111)).expect("sent");
+            });
+            let came = socket.recv_from(&mut [0]).is_ok();
+            assert_eq!(came, is_own || !tells, "to {bound}; {table}");
+        }
+        if !tells {
+            println!("SKIPPED: this kernel has no `socket wildcard` for nft");
+        }
+        network.close().await.expect("closed");
+    });
+}
+
 /// Listens on the virtual port, as the gateway does, and says where each connection was going.
 fn listen_for_redirected() -> std::sync::mpsc::Receiver<Ipv4Addr> {
     use nix::sys::socket::{getsockopt, sockopt::OriginalDst};
