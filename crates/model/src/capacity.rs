@@ -3,7 +3,7 @@
 //! A service keeps, for each of its replicas, the memory that it asks for, else that of its power; and the CPU that it asks
 //! for. What a power gives of CPU is a most, and shared. Who sleeps may wake, and counts; who is disabled does not. A run of a
 //! job keeps the same for each attempt that may go on at a time, from when it begins until it is over; one that waits keeps
-//! nothing. Each of them needs an address of its network as well.
+//! nothing. Each of them needs an address of its network as well, unless it has none of its own.
 
 mod addresses;
 
@@ -60,8 +60,9 @@ pub struct Claim {
     pub memory_bytes: u64,
     /// CPU of each, in thousandths of a core.
     pub cpu_milli: u64,
-    /// The networks of its app that they are in, by the name of their range.
-    pub network: String,
+    /// The networks of its app that they are in, by the name of their range; `None`: in none of them, so that they need no
+    /// address.
+    pub network: Option<String>,
     /// So many replicas of before stand beside them there until they are ready.
     pub beside: u32,
 }
@@ -91,7 +92,7 @@ impl Claim {
         };
         let (Holder::Service(id) | Holder::Run(id, _)) = &holder;
         Self {
-            network: spec.networks.key(&id.app),
+            network: (spec.sandbox.network.is_own()).then(|| spec.networks.key(&id.app)),
             beside: 0,
             holder,
             replicas,
@@ -301,7 +302,7 @@ mod tests {
 
     fn claim(name: &str, replicas: u32, memory_bytes: u64, cpu_milli: u64) -> Claim {
         Claim {
-            network: id(name).app.to_string(),
+            network: Some(id(name).app.to_string()),
             beside: 0,
             holder: Holder::Service(id(name)),
             replicas,

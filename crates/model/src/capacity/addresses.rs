@@ -9,9 +9,10 @@ use super::{Claim, Holder, Machine, NAMED};
 /// enough. `claims` and `asked` as for [`shortage`](super::shortage); what stands beside others of `asked` while those are
 /// started ([`Claim::beside`]) needs addresses, too.
 pub fn short_of_addresses(machine: &Machine, claims: &[Claim], asked: &[Claim]) -> Option<String> {
-    let networks: BTreeSet<&str> = asked.iter().map(|claim| claim.network.as_str()).collect();
+    let networks = asked.iter().filter_map(|claim| claim.network.as_deref());
+    let networks: BTreeSet<&str> = networks.collect();
     let short = |network: &str| {
-        let in_it = |claim: &&Claim| claim.network == network;
+        let in_it = |claim: &&Claim| claim.network.as_deref() == Some(network);
         let is_asked = |holder: &Holder| asked.iter().any(|new| new.holder == *holder);
         let before = sum(claims.iter().filter(in_it));
         let kept = sum(claims
@@ -78,6 +79,8 @@ fn name(claim: &Claim) -> String {
 mod tests {
     use super::*;
     use crate::names::ServiceId;
+    use crate::options::NetworkMode;
+    use crate::spec::ServiceSpec;
 
     const MACHINE: Machine = Machine {
         memory_bytes: 0,
@@ -92,7 +95,7 @@ mod tests {
             replicas,
             memory_bytes: 0,
             cpu_milli: 0,
-            network: network.to_owned(),
+            network: Some(network.to_owned()),
             beside,
         }
     }
@@ -118,6 +121,32 @@ mod tests {
         );
         assert_eq!(short(125, 125), None);
         assert!(short(126, 125).is_some_and(|text| text.contains("and the 125 before them")));
+    }
+
+    #[test]
+    fn who_has_no_network_of_its_own_needs_no_address() {
+        let mut there = claim("shop/agent", "shop", 250, 0);
+        let mut asked = [claim("shop/web", "shop", 200, 0)];
+        let short = |there: &Claim, asked: &[Claim]| {
+            short_of_addresses(&MACHINE, std::slice::from_ref(there), asked)
+        };
+        assert!(short(&there, &asked).is_some());
+        there.network = None;
+        assert_eq!(short(&there, &asked), None);
+        asked[0] = Claim {
+            network: None,
+            replicas: 900,
+            ..asked[0].clone()
+        };
+        assert_eq!(short(&there, &asked), None);
+        let id: ServiceId = "shop/agent".parse().expect("an id");
+        let mut spec = ServiceSpec::new(id.service.clone());
+        for mode in [NetworkMode::Own, NetworkMode::None, NetworkMode::Host] {
+            spec.sandbox.network = mode;
+            let claim = Claim::of(id.clone(), &spec, 1);
+            let expected = (mode == NetworkMode::Own).then(|| "shop".to_owned());
+            assert_eq!(claim.network, expected, "{mode:?}");
+        }
     }
 
     #[test]

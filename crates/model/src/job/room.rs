@@ -59,7 +59,7 @@ mod tests {
             replicas: 1,
             memory_bytes,
             cpu_milli: 0,
-            network: "shop".to_owned(),
+            network: Some("shop".to_owned()),
             beside: 0,
         }
     }
