@@ -341,6 +341,7 @@ mod tests {
                         ("cloud", "db.example.org"),
                         ("short", "web"),
                         ("long", "Web.shop.svc.cluster.local"),
+                        ("cluster", "db-0.db.default.svc.cluster.local"),
                         ("machine", "host.layby.internal"),
                         ("others", "db.blog"),
                         ("nobodys", "nosuch"),
@@ -489,11 +490,15 @@ mod tests {
         assert_eq!(asked("short."), both("web.", "10.1.240.5"));
         let long = "Web.shop.svc.cluster.local.";
         assert_eq!(asked("long.shop.svc."), both(long, "10.1.240.5"));
+        let pod = "db-0.db.default.svc.cluster.local.";
+        assert_eq!(asked("cluster.default.svc."), both(pod, "10.1.240.7"));
         assert_eq!(asked("machine."), both("host.layby.internal.", "10.1.3.1"));
         assert_eq!(ask(SHOP, "short.", RecordType::AAAA), known("web."));
         for name in ["others.", "nobodys.", "round.", "third."] {
             assert_eq!(asked(name), NO_NAME, "{name}");
         }
+        // Who may not ask for what it stands for does not come to it by the alias either.
+        assert_eq!(ask(BLOG, "short.", RecordType::A), NO_NAME);
     }
 
     #[test]
