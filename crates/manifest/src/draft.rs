@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use layby_model::names::{AppName, ServiceName, is_dns_label};
-use layby_model::spec::{REPLICAS_MAX, ServiceSpec};
+use layby_model::spec::{PublishedPort, REPLICAS_MAX, ServiceSpec};
 
 use crate::compose::watch::Watch;
 use crate::fields::Expected;
@@ -57,6 +57,14 @@ pub(crate) struct Draft {
     pub(crate) aliases_at: Vec<Place>,
     /// Files that it names and that are to be read.
     pub(crate) named_files: Vec<String>,
+}
+
+impl Draft {
+    /// Publishes these ports, and no others.
+    pub(crate) fn publish(&mut self, ports: Vec<Placed<PublishedPort>>) {
+        let ports = ports.into_iter().map(|port| (port.value, port.place));
+        (self.spec.published, self.published_at) = ports.unzip();
+    }
 }
 
 /// How many replicas a service is to have; 0: it is disabled.

@@ -43,14 +43,17 @@ pub(crate) fn search(text: &str) -> Result<String, Expected> {
 
 /// An IP address, in brackets or not.
 pub(crate) fn address(text: &str) -> Result<String, Expected> {
+    ip(text).map(|address| address.to_string())
+}
+
+/// The same as what it means.
+pub(crate) fn ip(text: &str) -> Result<IpAddr, Expected> {
     let bare = text
         .strip_prefix('[')
         .and_then(|text| text.strip_suffix(']'))
         .unwrap_or(text);
-    match bare.parse::<IpAddr>() {
-        Ok(address) => Ok(address.to_string()),
-        Err(_) => Err("an IP address such as 192.0.2.1".to_owned()),
-    }
+    let address = bare.parse();
+    address.map_err(|_| "an IP address such as 192.0.2.1".to_owned())
 }
 
 /// An IP address, or `host-gateway`.

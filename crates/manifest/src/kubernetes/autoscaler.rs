@@ -13,7 +13,12 @@ use crate::scale::Scaling;
 use crate::tree::cut;
 
 /// What can be scaled by one.
-const KINDS: [&str; 3] = ["Deployment", "ReplicaSet", "StatefulSet"];
+const KINDS: [&str; 4] = [
+    "Deployment",
+    "ReplicaSet",
+    "ReplicationController",
+    "StatefulSet",
+];
 
 /// A HorizontalPodAutoscaler, before it is joined to what it scales.
 #[derive(Debug)]

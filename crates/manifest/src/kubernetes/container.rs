@@ -1,12 +1,14 @@
 //! One container of a pod (`v1.Container`).
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use layby_model::spec::{ContainerSpec, PullPolicy};
+use layby_model::spec::{ContainerSpec, PublishedPort, PullPolicy};
 
 use crate::capability::Added;
-use crate::draft::not_a_label;
-use crate::fields::Fields;
+use crate::draft::{Placed, not_a_label};
+use crate::fields::{self, Fields};
+use crate::host::ip;
 use crate::kubernetes::env::{self, Known};
 use crate::kubernetes::expand::{self, Variables};
 use crate::kubernetes::lifecycle;
@@ -28,6 +30,8 @@ pub(crate) struct Container {
     pub(crate) named_ports: BTreeMap<String, u16>,
     /// UDP ports that it says it listens on.
     pub(crate) udp: Vec<u16>,
+    /// Ports of the machine that lead to its own (`hostPort`).
+    pub(crate) published: Vec<Placed<PublishedPort>>,
     pub(crate) mounts: Vec<VolumeMount>,
     pub(crate) capabilities: Option<Added>,
     pub(crate) limited: Option<Limited>,
@@ -89,6 +93,7 @@ pub(crate) fn read(
         tcp: ports,
         udp,
         named: named_ports,
+        published,
     } = ports(&mut fields, report);
     let (run_as, mut options, capabilities) =
         security::container(&mut fields, &common.security, report);
@@ -142,6 +147,7 @@ pub(crate) fn read(
         spec,
         named_ports,
         udp,
+        published,
         mounts,
         capabilities,
         limited,
@@ -232,9 +238,10 @@ struct Ports {
     tcp: Vec<u16>,
     udp: Vec<u16>,
     named: BTreeMap<String, u16>,
+    published: Vec<Placed<PublishedPort>>,
 }
 
-/// `ports`: they say what is listened on, and give it names.
+/// `ports`: they say what is listened on, give it names, and lead ports of the machine there.
 fn ports(container: &mut Fields, report: &mut Report) -> Ports {
     let what = format!("a port of {}", container.what);
     let mut read = Ports::default();
@@ -248,23 +255,15 @@ fn ports(container: &mut Fields, report: &mut Report) -> Ports {
             report.error(&place, format!("{what} has no \"containerPort\""));
         }
         let entry_name = fields.name("containerPort");
-        let port = entry.and_then(|entry| {
-            crate::fields::parsed(&entry.value, &entry_name, report, crate::fields::port)
-        });
+        let port =
+            entry.and_then(|entry| fields::parsed(&entry.value, &entry_name, report, fields::port));
         let name = fields.text("name", report);
         let protocol = fields.entry("protocol");
-        fields.refuse(
-            &[(
-                "hostPort",
-                "publish the port with a Service of type NodePort",
-            )],
-            report,
-        );
-        fields.accept(&["hostIP"]);
+        let of_machine = host_port(&mut fields, report);
         fields.finish(report);
-        let ports = match protocol.as_ref().map(|entry| entry.value.scalar()) {
-            None | Some(Some("TCP")) => &mut read.tcp,
-            Some(Some("UDP")) => &mut read.udp,
+        let (ports, udp) = match protocol.as_ref().map(|entry| entry.value.scalar()) {
+            None | Some(Some("TCP")) => (&mut read.tcp, false),
+            Some(Some("UDP")) => (&mut read.udp, true),
             Some(_) => {
                 if let Some(entry) = protocol {
                     let message = format!(
@@ -280,6 +279,19 @@ fn ports(container: &mut Fields, report: &mut Report) -> Ports {
         if !ports.contains(&port) {
             ports.push(port);
         }
+        read.published.extend(of_machine.map(|of_machine| {
+            let (host, number) = of_machine.value;
+            let value = PublishedPort {
+                host,
+                port: number,
+                target: port,
+                udp,
+            };
+            Placed {
+                value,
+                place: of_machine.place,
+            }
+        }));
         if let Some(name) = name
             && read.named.insert(name.clone(), port).is_some()
         {
@@ -290,4 +302,21 @@ fn ports(container: &mut Fields, report: &mut Report) -> Ports {
         }
     }
     read
+}
+
+/// `hostPort` and `hostIP`: a port of the machine, on one of its addresses or on all that services are published on. 0: none.
+fn host_port(fields: &mut Fields, report: &mut Report) -> Option<Placed<(Option<IpAddr>, u16)>> {
+    let host = fields.parsed("hostIP", report, |text| match text {
+        "" => Ok(None),
+        text => ip(text).map(Some),
+    });
+    let place = fields.place_of("hostPort")?;
+    let number = fields.parsed("hostPort", report, |text| match text {
+        "0" => Ok(None),
+        text => fields::port(text).map(Some),
+    });
+    Some(Placed {
+        value: (host.flatten(), number.flatten()?),
+        place,
+    })
 }

@@ -1,4 +1,5 @@
-//! Deployments (`apps/v1`), and the other workloads that go on: ReplicaSets, StatefulSets, DaemonSets, and Pods (`v1`).
+//! Deployments (`apps/v1`), and the other workloads that go on: ReplicaSets, StatefulSets, DaemonSets, and Pods and
+//! ReplicationControllers (`v1`).
 
 use std::collections::BTreeMap;
 
@@ -42,6 +43,8 @@ pub(crate) struct Deployment {
 pub(crate) enum Kind {
     Deployment,
     ReplicaSet,
+    /// What there was before ReplicaSets.
+    ReplicationController,
     StatefulSet,
     /// One pod on each machine: there is one machine.
     DaemonSet,
@@ -55,6 +58,7 @@ impl Kind {
         match self {
             Self::Deployment => "Deployment",
             Self::ReplicaSet => "ReplicaSet",
+            Self::ReplicationController => "ReplicationController",
             Self::StatefulSet => "StatefulSet",
             Self::DaemonSet => "DaemonSet",
             Self::Pod => "Pod",
@@ -116,9 +120,11 @@ pub(crate) fn read(
     spec.what.clone_from(&what);
     let read = match kind {
         Kind::Pod => Some(Spec::of_pod(spec, labels, &what, bundles, report)),
-        Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet | Kind::DaemonSet => {
-            Spec::read(spec, kind, &what, bundles, report)
-        }
+        Kind::Deployment
+        | Kind::ReplicaSet
+        | Kind::ReplicationController
+        | Kind::StatefulSet
+        | Kind::DaemonSet => Spec::read(spec, kind, &what, bundles, report),
     };
     let Some(mut read) = read else {
         return (None, namespace);
@@ -204,9 +210,13 @@ impl Spec {
             }
             Kind::DaemonSet => stateful::update_strategy(&mut spec, report),
             Kind::StatefulSet => stateful = Some(stateful::read(&mut spec, report)),
-            Kind::ReplicaSet | Kind::Pod => {}
+            Kind::ReplicaSet | Kind::ReplicationController | Kind::Pod => {}
         }
-        let selector = selector(&mut spec, report);
+        let is_older = kind == Kind::ReplicationController;
+        let selector = match is_older {
+            true => metadata::text_map(&mut spec, "selector", report),
+            false => selector(&mut spec, report),
+        };
         let templates = stateful.as_ref().map(Stateful::template_names);
         let templates = templates.unwrap_or_default();
         let restarts = Restarts::Always;
@@ -224,7 +234,10 @@ impl Spec {
             report.error(&spec_place, format!("{what} has no \"template\""));
             return None;
         };
-        check_selector(&selector, &template, what, &spec_place, report);
+        // Where it says none it selects what is in its template.
+        if !is_older || !selector.is_empty() {
+            check_selector(&selector, &template, what, &spec_place, report);
+        }
         Some(Self {
             template,
             replicas,

@@ -40,7 +40,7 @@ pub(crate) struct Job {
 impl Job {
     /// The job as the manifest's other services are.
     pub(crate) fn draft(self) -> Draft {
-        Draft {
+        let mut draft = Draft {
             spec: ServiceSpec {
                 containers: self.pod.containers,
                 init: self.pod.init,
@@ -52,7 +52,9 @@ impl Job {
             published_at: Vec::new(),
             aliases_at: Vec::new(),
             named_files: Vec::new(),
-        }
+        };
+        draft.publish(self.pod.published);
+        draft
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use layby_model::AppName;
 use layby_model::names::ServiceName;
+use layby_model::options::NetworkMode;
 use layby_model::route::Protocol;
 use layby_model::spec::{
     HostRoute, ProbeAction, PublishedPort, ServicePort, ServiceSpec, Strategy,
@@ -21,6 +22,7 @@ use crate::kubernetes::policy::{self, Policy};
 use crate::kubernetes::service::Target;
 use crate::kubernetes::stateful::Ordinal;
 use crate::kubernetes::{Deployment, Service};
+use crate::machine;
 use crate::mount;
 use crate::report::Report;
 use crate::scale;
@@ -90,6 +92,9 @@ pub(crate) fn join(parts: Parts, app: Option<&AppName>, report: &mut Report) -> 
         claim::check(&job.pod.claims, &claims, app, report);
         let labels = job.labels.clone();
         let mut draft = job.draft();
+        if draft.spec.sandbox.network == NetworkMode::Host {
+            machine::settle(&mut draft, report);
+        }
         for container in draft.spec.all_containers_mut() {
             claim::resolve(&mut container.mounts, &claims, app);
         }
@@ -122,6 +127,8 @@ pub(crate) fn join(parts: Parts, app: Option<&AppName>, report: &mut Report) -> 
         draft.spec.strategy = match deployment.stateful {
             // Two pods of one name are never there at once.
             Some(_) => Strategy::StopFirst,
+            // Two of them cannot listen on one port.
+            None if draft.spec.sandbox.network == NetworkMode::Host => Strategy::StopFirst,
             None => {
                 let how = "say \"type: RollingUpdate\" in its \"strategy\"";
                 mount::strategy(deployment.strategy, &draft.spec, &draft.place, how, report)
@@ -150,15 +157,26 @@ fn drafts(
     };
     let (name, place) = (&deployment.name, &deployment.place);
     let ordinals = stateful.ordinals(name, deployment.replicas, place, report);
-    let of_one = |ordinal: &Ordinal| {
+    if let ([_, _, ..], Some(place)) = (&ordinals[..], draft.published_at.first()) {
+        let message = format!(
+            "\"hostPort\" leads to the first of the {} pods of StatefulSet {:?} alone: a port of the machine has one of them",
+            ordinals.len(),
+            name.as_str()
+        );
+        report.warn(place, message);
+    }
+    let of_one = |(n, ordinal): (usize, &Ordinal)| {
         for claim in stateful.claims(ordinal) {
             claims.entry(claim.name.value.clone()).or_insert(claim);
         }
         let mut own = draft.clone();
+        if n > 0 {
+            own.publish(Vec::new());
+        }
         stateful.settle(ordinal, &mut own.spec);
         own
     };
-    ordinals.iter().map(of_one).collect()
+    ordinals.iter().enumerate().map(of_one).collect()
 }
 
 /// The pods of a StatefulSet are services of their own, so that their number is none that load changes.
@@ -201,6 +219,10 @@ fn draft(deployment: &mut Deployment, report: &mut Report) -> Draft {
         aliases_at: Vec::new(),
         named_files: Vec::new(),
     };
+    draft.publish(std::mem::take(&mut pod.published));
+    if draft.spec.sandbox.network == NetworkMode::Host {
+        machine::settle(&mut draft, report);
+    }
     let Settings {
         scale, sleep_said, ..
     } = &mut deployment.settings;

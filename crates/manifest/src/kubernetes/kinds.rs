@@ -11,6 +11,7 @@ pub(crate) enum Kind {
     List,
     Deployment,
     ReplicaSet,
+    ReplicationController,
     StatefulSet,
     DaemonSet,
     Pod,
@@ -28,9 +29,10 @@ pub(crate) enum Kind {
 }
 
 /// Those that are read, each with the version in which it is.
-const READ: [(&str, &str, Kind); 17] = [
+const READ: [(&str, &str, Kind); 18] = [
     ("Deployment", "apps/v1", Kind::Deployment),
     ("ReplicaSet", "apps/v1", Kind::ReplicaSet),
+    ("ReplicationController", "v1", Kind::ReplicationController),
     ("StatefulSet", "apps/v1", Kind::StatefulSet),
     ("DaemonSet", "apps/v1", Kind::DaemonSet),
     ("Pod", "v1", Kind::Pod),
@@ -59,6 +61,7 @@ pub(crate) fn is_workload(kind: &str) -> bool {
         "Job",
         "Pod",
         "ReplicaSet",
+        "ReplicationController",
         "StatefulSet",
     ];
     words.contains(&kind)
@@ -69,7 +72,7 @@ pub(crate) fn is_workload(kind: &str) -> bool {
 const REFUSED: [(&str, &str); 1] = [("ServiceEntry", "the services would miss what it leads to")];
 
 /// Kinds that mean nothing here, each with the reason.
-const IGNORED: [(&str, &str); 17] = [
+const IGNORED: [(&str, &str); 16] = [
     ("ClusterRole", NO_API),
     ("ClusterRoleBinding", NO_API),
     ("CustomResourceDefinition", NO_API),
@@ -86,10 +89,6 @@ const IGNORED: [(&str, &str); 17] = [
     (
         "PriorityClass",
         "there is one machine, and nothing is evicted from it",
-    ),
-    (
-        "ReplicationController",
-        "make it a Deployment to have it run",
     ),
     (
         "ResourceQuota",

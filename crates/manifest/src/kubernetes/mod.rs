@@ -189,6 +189,9 @@ fn object(node: Node, objects: &mut Objects, waiting: &mut Vec<Node>, report: &m
     let namespace = match kind {
         Kind::Deployment => workload(fields, deployment::Kind::Deployment, report),
         Kind::ReplicaSet => workload(fields, deployment::Kind::ReplicaSet, report),
+        Kind::ReplicationController => {
+            workload(fields, deployment::Kind::ReplicationController, report)
+        }
         Kind::StatefulSet => workload(fields, deployment::Kind::StatefulSet, report),
         Kind::DaemonSet => workload(fields, deployment::Kind::DaemonSet, report),
         Kind::Pod => workload(fields, deployment::Kind::Pod, report),

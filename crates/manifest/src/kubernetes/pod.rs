@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use layby_model::options::SandboxOptions;
-use layby_model::spec::{ContainerSpec, Resources, RestartPolicy};
+use layby_model::options::{NetworkMode, SandboxOptions};
+use layby_model::spec::{ContainerSpec, PublishedPort, Resources, RestartPolicy};
 
 use crate::capability::{self, Added};
 use crate::draft::Placed;
@@ -22,11 +22,8 @@ const STOP_GRACE_SECONDS: u32 = 30;
 /// The most containers of a pod.
 const MAX_CONTAINERS: usize = 32;
 
-/// Keys that touch data, secrets or the reach of the network.
-const REFUSED: [(&str, &str); 2] = [
-    ("hostNetwork", "a service has a network of its own"),
-    ("resourceClaims", "the containers would miss their devices"),
-];
+/// Keys that touch devices.
+const REFUSED: [(&str, &str); 1] = [("resourceClaims", "the containers would miss their devices")];
 
 /// Keys that change nothing here: there is one machine, and one who puts pods on it.
 const ACCEPTED: [&str; 6] = [
@@ -72,6 +69,8 @@ pub(crate) struct Pod {
     pub(crate) named_ports: BTreeMap<String, u16>,
     /// UDP ports that its containers say they listen on.
     pub(crate) udp: Vec<u16>,
+    /// Ports of the machine that lead to those of its containers, each once.
+    pub(crate) published: Vec<Placed<PublishedPort>>,
     pub(crate) sandbox: SandboxOptions,
     /// The PersistentVolumeClaims that its volumes name.
     pub(crate) claims: Vec<Placed<String>>,
@@ -164,6 +163,10 @@ pub(crate) fn read(
     read.subdomain = pod.parsed("subdomain", report, hostname);
     read.sandbox = sandbox::read(&mut pod, common.security.sysctls, report);
     read.sandbox.fs_group = common.security.fs_group;
+    if read.sandbox.network == NetworkMode::Host {
+        // A container that has the machine's ports says those that it listens on, or the cluster does.
+        read.published.clear();
+    }
     for (name, added) in &capabilities {
         let mut all = read.containers.iter().chain(&read.init);
         if let Some(container) = all.find(|container| container.name == *name) {
@@ -185,15 +188,10 @@ pub(crate) fn read(
     });
     read.restart = policy.unwrap_or_default();
     accounts(&mut pod, report);
-    for (key, usual) in [
-        ("automountServiceAccountToken", "false"),
-        ("hostNetwork", "false"),
-    ] {
-        if let Some(entry) = pod.entry(key)
-            && entry.value.scalar() != Some(usual)
-        {
-            pod.put_back(entry);
-        }
+    if let Some(entry) = pod.entry("automountServiceAccountToken")
+        && entry.value.scalar() != Some("false")
+    {
+        pod.put_back(entry);
     }
     pod.unsupported(&["automountServiceAccountToken"], report);
     pod.refuse(&REFUSED, report);
@@ -234,6 +232,7 @@ impl Gathered {
             mut spec,
             named_ports,
             udp,
+            published,
             mounts,
             capabilities,
             limited,
@@ -257,6 +256,11 @@ impl Gathered {
         pod.containers.push(spec);
         self.mounts.push(mounts);
         pod.udp.extend(udp);
+        for port in published {
+            if pod.published.iter().all(|known| known.value != port.value) {
+                pod.published.push(port);
+            }
+        }
         for (name, port) in named_ports {
             pod.named_ports.entry(name).or_insert(port);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use layby_model::options::SandboxOptions;
+use layby_model::options::{NetworkMode, SandboxOptions};
 
 use crate::fields::Fields;
 use crate::host::{address, hostname, own_hostname, resolver_option, search};
@@ -14,7 +14,12 @@ pub(crate) fn read(
     sysctls: BTreeMap<String, String>,
     report: &mut Report,
 ) -> SandboxOptions {
+    let of_machine = pod.flag("hostNetwork", report).unwrap_or(false);
     let mut sandbox = SandboxOptions {
+        network: match of_machine {
+            true => NetworkMode::Host,
+            false => NetworkMode::Own,
+        },
         hostname: pod.parsed("hostname", report, own_hostname),
         extra_hosts: host_aliases(pod, report),
         sysctls,
@@ -54,6 +59,8 @@ fn host_aliases(pod: &mut Fields, report: &mut Report) -> Vec<(String, String)> 
 enum Policy {
     /// The machine's name servers, then the pod's own.
     ClusterFirst,
+    /// The same, of a pod in the machine's network too; there it is the machine's alone here.
+    WithHostNet,
     /// The same; of the machine's also the search domains, which is not done here.
     Default,
     /// The pod's own alone.
@@ -65,7 +72,8 @@ fn dns(pod: &mut Fields, sandbox: &mut SandboxOptions, report: &mut Report) {
     let policy_at = pod.place_of("dnsPolicy");
     let name = pod.name("dnsPolicy");
     let policy = pod.parsed("dnsPolicy", report, |text| match text {
-        "ClusterFirst" | "ClusterFirstWithHostNet" => Ok(Policy::ClusterFirst),
+        "ClusterFirst" => Ok(Policy::ClusterFirst),
+        "ClusterFirstWithHostNet" => Ok(Policy::WithHostNet),
         "None" => Ok(Policy::Own),
         "Default" => Ok(Policy::Default),
         _ => Err("ClusterFirst, ClusterFirstWithHostNet, Default or None".to_owned()),
@@ -103,6 +111,13 @@ fn dns(pod: &mut Fields, sandbox: &mut SandboxOptions, report: &mut Report) {
             );
             report.warn(&place, message);
         }
-        Some(Policy::ClusterFirst | Policy::Default | Policy::Own) | None => {}
+        Some(Policy::WithHostNet) if sandbox.network == NetworkMode::Host => {
+            let message = format!(
+                "{name} is ClusterFirstWithHostNet: from the machine's network the services of the app are not found by their names"
+            );
+            report.warn(&place, message);
+        }
+        Some(Policy::ClusterFirst | Policy::WithHostNet | Policy::Default | Policy::Own) | None => {
+        }
     }
 }
