@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
@@ -13,6 +13,9 @@ use crate::worker::Worker;
 
 /// How long connecting to a replica may take. It is on this machine: longer means that it is not there.
 const CONNECT: Duration = Duration::from_secs(3);
+/// How long one attempt may take. Where nobody answers, the line before the replica's socket is full (listen(2)), and the
+/// kernel would ask again only after 1 s, and after 2 s more.
+const ATTEMPT: Duration = Duration::from_millis(100);
 
 /// A connection to `port` of the claimed replica: an idle one, unless a new one is asked for.
 pub(crate) async fn connect(
@@ -36,7 +39,16 @@ pub(crate) async fn connect(
 
 /// Opens a connection.
 pub(crate) async fn open(addr: SocketAddr) -> io::Result<TcpStream> {
-    let stream = tokio::time::timeout(CONNECT, TcpStream::connect(addr)).await??;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+    let begun = Instant::now();
+    loop {
+        match tokio::time::timeout(ATTEMPT, TcpStream::connect(addr)).await {
+            Ok(stream) => {
+                let stream = stream?;
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(late) if begun.elapsed() >= CONNECT => return Err(late.into()),
+            Err(_) => {}
+        }
+    }
 }
