@@ -22,7 +22,7 @@ use crate::overhear::Overheard;
 use crate::retry::{Again, Unanswered, again};
 use crate::route::{Entry, route};
 use crate::tunnel::Tunnel;
-use crate::watchdog::Watched;
+use crate::watchdog::{Pulse, Watched};
 use crate::worker::Worker;
 
 /// How long a connection may be idle between requests.
@@ -349,25 +349,30 @@ impl Client {
     }
 
     /// Closes so that the client can read the answer, though it may still be sending.
-    async fn linger(mut self) {
-        if self.stream.shutdown().await.is_err() {
-            return;
-        }
-        let mut buffer = self.worker.buffers.small();
-        let mut left = LINGER_BYTES;
-        self.pulse.expire_in(LINGER_MS);
-        let drained = poll_fn(|cx| {
-            self.pulse.set_waker(cx);
-            while left > 0 && !self.pulse.is_expired() {
-                match ready!(poll_read(&mut self.stream, cx, &mut buffer)) {
-                    Ok(len) if len > 0 => left = left.saturating_sub(len),
-                    _ => break,
-                }
-                let len = buffer.filled().len();
-                buffer.consume(len);
-            }
-            Poll::Ready(())
-        });
-        drained.await;
+    async fn linger(self) {
+        linger(&self.worker, self.stream, &self.pulse).await;
     }
+}
+
+/// Closes so that the client can read what it was sent last, though it may still be sending.
+pub(crate) async fn linger(worker: &Worker, mut stream: TcpStream, pulse: &Pulse) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let mut buffer = worker.buffers.small();
+    let mut left = LINGER_BYTES;
+    pulse.expire_in(LINGER_MS);
+    let drained = poll_fn(|cx| {
+        pulse.set_waker(cx);
+        while left > 0 && !pulse.is_expired() {
+            match ready!(poll_read(&mut stream, cx, &mut buffer)) {
+                Ok(len) if len > 0 => left = left.saturating_sub(len),
+                _ => break,
+            }
+            let len = buffer.filled().len();
+            buffer.consume(len);
+        }
+        Poll::Ready(())
+    });
+    drained.await;
 }

@@ -115,7 +115,7 @@ impl<'w> Link<'w> {
     }
 
     /// Whether bytes of the client may be sent now: only while the newest table names the replica, or it
-    /// is being replaced.
+    /// is being replaced, or an exchange is under way that the replica is claimed for.
     pub(crate) fn gate(&mut self, cx: &Context<'_>) -> Gate {
         loop {
             let view = self.worker.view();
@@ -135,6 +135,12 @@ impl<'w> Link<'w> {
                 continue; // withdrawn at this moment
             }
             return match view.service(&self.service.id).map(|s| &s.way) {
+                // Let through as a request is: it goes there though the replica was withdrawn since, and that waits for it.
+                Some(Way::Hold | Way::Unhealthy)
+                    if self.claim.is_some() && self.overheard.is_amid() =>
+                {
+                    Gate::Open
+                }
                 Some(Way::Hold | Way::Unhealthy) => self.wait(cx),
                 // It is being replaced, and goes when this has ended or has had its time.
                 Some(Way::Serve(_)) => Gate::Open,

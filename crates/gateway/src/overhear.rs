@@ -1,8 +1,9 @@
 //! Overhears a tunnel: whether its client waits for an answer.
 //!
-//! Nothing of what is routed or passed on depends on it, only whether a replica that is to be stopped is given its time. Where
-//! HTTP/1.1 is spoken, an exchange goes on from the end of its request's head to the end of its answer. Of anything else no more
-//! is known than who spoke last: a client that did may wait for an answer.
+//! Where a byte goes does not depend on it, only whether a replica that is to be stopped is given its time, and what was begun
+//! there still goes to it; and whether one that cannot be served is told so. Where HTTP/1.1 is spoken, an exchange goes on
+//! from the end of its request's head to the end of its answer. Of anything else no more is known than who spoke last: a client
+//! that did may wait for an answer.
 
 use std::collections::VecDeque;
 
@@ -88,6 +89,15 @@ impl Overheard {
         matches!(self.speech, Speech::Http(_))
     }
 
+    /// Whether an exchange is under way, from the first byte of its request on, or the first one is still to come.
+    pub(crate) fn is_amid(&self) -> bool {
+        match &self.speech {
+            Speech::None => true,
+            Speech::Http(http) => !http.up.part.is_empty() || !http.asked.is_empty(),
+            Speech::Other => false,
+        }
+    }
+
     /// Whether the client waits for an answer, or for the rest of one.
     pub(crate) fn awaits(&self) -> bool {
         match &self.speech {
@@ -104,6 +114,16 @@ fn begins_a_request(bytes: &[u8]) -> bool {
         Some(next) => *next == b' ' && (1..=METHOD_BYTES).contains(&name),
         None => (1..=METHOD_BYTES).contains(&name),
     }
+}
+
+/// Whether bytes begin with the whole first line of a request in HTTP/1.
+pub(crate) fn is_request(bytes: &[u8]) -> bool {
+    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+        return false;
+    };
+    let line = bytes[..end].trim_ascii_end();
+    let is_http = line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0");
+    is_http && begins_a_request(line)
 }
 
 /// A connection that speaks HTTP/1.1.
@@ -270,6 +290,40 @@ mod tests {
             false, true, true, true, false, true, true, true, true, false,
         ];
         assert_eq!(waits, expected);
+    }
+
+    #[test]
+    fn a_client_is_amid_an_exchange_before_its_first_word_and_from_the_first_byte_of_a_request_on()
+    {
+        let mut overheard = Overheard::default();
+        assert!(overheard.is_amid(), "nothing was said yet");
+        for part in ["G", "ET / HTTP/1.1\r\n", "Host: a\r\n\r\n"] {
+            overheard.asked(part.as_bytes());
+            assert!(overheard.is_amid(), "{part}");
+        }
+        overheard.answered(b"HTTP/1.1 204 No Content\r\n\r\n");
+        assert!(!overheard.is_amid(), "between two of them");
+        overheard.asked(b"GET");
+        assert!(overheard.is_amid(), "the next one begins");
+        let mut other = Overheard::default();
+        other.asked(b"*1\r\n");
+        assert!(!other.is_amid(), "no more is known of it");
+        assert!(!Overheard::no_http().is_amid());
+    }
+
+    #[test]
+    fn only_a_whole_line_that_names_http_is_a_request() {
+        assert!(is_request(b"GET / HTTP/1.1\r\nHost: a"));
+        assert!(is_request(b"HEAD / HTTP/1.0\n"));
+        for other in [
+            "",
+            "GET / HTTP/1.1",
+            "GET key\r\n",
+            "PRI * HTTP/2.0\r\n",
+            "a HTTP/1.1\n",
+        ] {
+            assert!(!is_request(other.as_bytes()), "{other}");
+        }
     }
 
     #[test]

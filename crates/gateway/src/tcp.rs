@@ -7,18 +7,27 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
+use crate::client::linger;
+use crate::errors::{Answer, Manner};
 use crate::forward;
 use crate::hold::{self, Search, Waiter};
-use crate::io::Leaving;
-use crate::overhear::Overheard;
+use crate::io::{Leaving, write_all};
+use crate::overhear::{Overheard, is_request};
 use crate::route::{Entry, route};
 use crate::tunnel::Tunnel;
+use crate::watchdog::Pulse;
 use crate::worker::Worker;
 
 /// How long replicas may refuse connections to a port of a virtual address before that is taken for an answer.
 const REFUSED_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Serves a connection until it ends. There is no way to say why it cannot be served but to close it.
+/// How long one that cannot be served may take to say in what it speaks.
+const SPEECH_PATIENCE: Duration = Duration::from_millis(250);
+/// How much of that is looked at.
+const SPEECH_BYTES: usize = 4096;
+
+/// Serves a connection until it ends. Where it cannot be served it is closed: a client that speaks HTTP/1 is told why, though
+/// nobody declared that it would.
 pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
     let pulse = worker.watchdog.watch();
     let view = worker.view();
@@ -46,7 +55,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
             Ok(claim) => claim,
             Err(why) => {
                 tracing::debug!(service = %service.state.id, ?why, "a connection is not served");
-                return;
+                let name = service.state.id.to_string();
+                let answer = Answer::unserved(why, &name, service.limits.hold_deadline_ms);
+                return Box::pin(turn_away(&worker, stream, &pulse, &answer)).await;
             }
         };
         // A table that came while it waited may also have moved the port.
@@ -77,5 +88,23 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, entry: Entry) {
                 search.choice.avoid.push(claim.upstream().replica);
             }
         }
+    }
+}
+
+/// Closes a connection, after a client that asked in HTTP/1 was answered.
+async fn turn_away(worker: &Worker, mut stream: TcpStream, pulse: &Pulse, answer: &Answer) {
+    let mut said = vec![0; SPEECH_BYTES];
+    let spoken = tokio::time::timeout(SPEECH_PATIENCE, stream.peek(&mut said)).await;
+    let Ok(Ok(len)) = spoken else { return };
+    let said = &said[..len];
+    if !is_request(said) {
+        return;
+    }
+    let manner = Manner {
+        head: said.starts_with(b"HEAD "),
+        ..Manner::default()
+    };
+    if write_all(&mut stream, &answer.render(manner)).await.is_ok() {
+        linger(worker, stream, pulse).await;
     }
 }

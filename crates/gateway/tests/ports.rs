@@ -219,6 +219,22 @@ fn a_held_tcp_connection_is_connected_after_the_wake() {
 }
 
 #[test]
+fn over_tcp_a_disabled_service_answers_who_asks_in_http_and_closes_on_others() {
+    let server = mirror();
+    let (mut world, addr) = tcp_world(&server);
+    world.set(Mode::Disabled, None);
+    world.confirm();
+    let mut http = Client::connect(addr);
+    http.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let answer = http.response();
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains("is disabled"), "{}", answer.text());
+    assert!(http.is_closed());
+    let mut other = Client::connect(addr);
+    assert!(other.send("GET key\r\n").is_closed());
+}
+
+#[test]
 fn what_a_client_said_before_it_closed_a_held_tcp_connection_is_passed_on_after_the_wake() {
     let (heard, hears) = std::sync::mpsc::channel();
     let server = Server::scripted(move |client| {
