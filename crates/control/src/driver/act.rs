@@ -33,6 +33,7 @@ impl Driver {
     /// Does the steps. `true`: something changed by it, so look again at once.
     pub(super) async fn act(&mut self, d: &Desired, o: &Observed, steps: Vec<Step>) -> bool {
         let mut orders = Orders::default();
+        let mut made = Vec::new();
         let revision = |id: ReplicaId| o.replicas.iter().find(|r| r.id == id).map(|r| r.revision);
         let mut published = false;
         for step in steps {
@@ -72,6 +73,7 @@ impl Driver {
                     let id = self.plane.new_replica();
                     let is_over = |vacancy: &Vacancy| plan::is_over(o, vacancy);
                     let failed_starts = self.vacancies.fill(revision, id, is_over);
+                    made.push(id);
                     self.tracks.inherit(id, failed_starts);
                     let order = orders.0.entry(revision).or_default();
                     order.replicas.insert(id, first_level(d, revision));
@@ -101,7 +103,17 @@ impl Driver {
             self.publish(); // hosts and listeners change without the route
         }
         let ordered = self.order(d, o, orders).await;
+        self.give_back(made);
         published || ordered
+    }
+
+    /// Of the replicas that were to be made, those are not there that the engine did not take, or was not asked for.
+    fn give_back(&mut self, made: Vec<ReplicaId>) {
+        let reports = self.plane.facts.of(&self.id);
+        let is_there = |id: &ReplicaId| reports.iter().any(|report| report.id == *id);
+        for id in made.into_iter().filter(|id| !is_there(id)) {
+            self.vacancies.give_back(id);
+        }
     }
 
     /// Puts this service's entry into the routing table, if it is another than before.

@@ -13,8 +13,8 @@ const MAX: usize = layby_model::spec::REPLICAS_MAX as usize;
 #[derive(Debug, Default)]
 pub(super) struct Vacancies {
     empty: Vec<Empty>,
-    /// Of replicas that were made in such a place.
-    filled: BTreeMap<ReplicaId, Past>,
+    /// The places in which replicas were made, as they were before.
+    filled: BTreeMap<ReplicaId, Empty>,
 }
 
 /// An empty place.
@@ -42,7 +42,7 @@ impl Vacancies {
         failed_starts: u32,
         said: &str,
     ) {
-        let deaths = self.filled.get(&replica).map_or(0, |past| past.deaths) + 1;
+        let deaths = self.past(replica).map_or(0, |past| past.deaths) + 1;
         let vacancy = Vacancy {
             replica,
             revision,
@@ -67,9 +67,16 @@ impl Vacancies {
         let Some(at) = self.empty.iter().position(fits) else {
             return 0;
         };
-        let Empty { vacancy, past } = self.empty.remove(at);
-        self.filled.insert(replica, past);
-        vacancy.failed_starts
+        let place = self.empty.remove(at);
+        let failed_starts = place.vacancy.failed_starts;
+        self.filled.insert(replica, place);
+        failed_starts
+    }
+
+    /// A replica was not made after all: its place, if it was to have one, is as empty as before. The pause before it is filled
+    /// is over already.
+    pub(super) fn give_back(&mut self, replica: ReplicaId) {
+        self.empty.extend(self.filled.remove(&replica));
     }
 
     /// Forgets replicas that are not there, and places that nobody misses: `there` says how many replicas of a revision can
@@ -108,7 +115,7 @@ impl Vacancies {
 
     /// What happened in the place of a replica before it was made.
     pub(super) fn past(&self, replica: ReplicaId) -> Option<&Past> {
-        self.filled.get(&replica)
+        self.filled.get(&replica).map(|place| &place.past)
     }
 }
 
@@ -130,6 +137,26 @@ mod tests {
         assert_eq!((past.deaths, past.said.as_str()), (3, "503"));
         assert_eq!(vacancies.past(ReplicaId(1)), None);
         assert_eq!(vacancies.fill(REVISION, ReplicaId(9), |_| true), 0);
+    }
+
+    #[test]
+    fn a_place_whose_replica_was_not_made_is_as_empty_as_before() {
+        let mut vacancies = Vacancies::default();
+        vacancies.add(ReplicaId(1), REVISION, 1, "503");
+        vacancies.fill(REVISION, ReplicaId(2), |_| true);
+        vacancies.add(ReplicaId(2), REVISION, 2, "503");
+        let before = vacancies.all();
+        for n in 3..=4 {
+            assert_eq!(vacancies.fill(REVISION, ReplicaId(n), |_| true), 2);
+            vacancies.give_back(ReplicaId(n));
+            assert_eq!(vacancies.all(), before);
+            assert_eq!(vacancies.past(ReplicaId(n)), None);
+        }
+        vacancies.fill(REVISION, ReplicaId(5), |_| true);
+        let past = vacancies.past(ReplicaId(5)).expect("it has one");
+        assert_eq!(past.deaths, 2);
+        vacancies.give_back(ReplicaId(6));
+        assert_eq!(vacancies.all(), [], "it had no place");
     }
 
     #[test]
