@@ -129,6 +129,29 @@ async fn retries_on_failure_are_counted() {
 }
 
 #[tokio::test]
+async fn retries_of_one_container_of_several_are_counted_and_its_replica_is_not_started_for_more() {
+    let world = World::new().await;
+    let task = "  task:\n    image: fake/exits:0\n    network_mode: service:web\n    restart: on-failure:2\n";
+    let both = compose("fake/ok", "restart: on-failure:2") + "\n" + task;
+    let up = world.up(&both).await;
+    assert_eq!(up.code(), 0, "{up:#?}");
+    let replica = world.replicas().await[0].id;
+    for starts in 1..=3 {
+        let runs = move |all: &[layby_model::replica::ReplicaReport]| {
+            let web = &all[0].containers[0];
+            web.starts == starts && web.pid.is_some()
+        };
+        world.until_replicas(runs).await;
+        assert!(world.fake.crash(replica, 1));
+    }
+    world
+        .until(ID, |d| d.view.wakefulness == Some(Showing::Ended))
+        .await;
+    let left = &world.replicas().await[0];
+    assert_eq!((left.run, left.containers[0].starts), (1, 3));
+}
+
+#[tokio::test]
 async fn a_crash_loop_is_told_with_its_cause_and_the_next_try() {
     let world = World::new().await;
     world.up(&compose("fake/ok", "")).await;

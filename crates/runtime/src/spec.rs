@@ -125,6 +125,10 @@ pub struct AgainConfig {
     pub pause_ms: u64,
     /// The longest pause, in milliseconds.
     pub max_pause_ms: u64,
+    /// So often in a row it is started again after ends that are no good ones and came too soon, where it is only after such; `None`:
+    /// however often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most: Option<u32>,
 }
 
 /// After which ends a container is started again.

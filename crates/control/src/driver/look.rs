@@ -6,9 +6,9 @@ use layby_model::deadline;
 use layby_model::depends::Blockade;
 use layby_model::network::Networks;
 use layby_model::plan::{
-    Desired, GatewayReport, Observed, Replica, Timer, depth, pause_after, timers,
+    Desired, Ended, GatewayReport, Observed, Replica, Timer, depth, pause_after, timers,
 };
-use layby_model::replica::{Phase, ReplicaReport};
+use layby_model::replica::{ContainerReport, Phase, ReplicaReport};
 use layby_model::route::{Listener, Protocol, Version};
 use layby_model::spec::{RETRIES, RestartPolicy, ServiceSpec, Strategy};
 use layby_model::{ReplicaId, RevisionId};
@@ -67,10 +67,14 @@ pub(crate) fn rolling(row: &Row) -> bool {
 /// How long who asks what is unhealthy waits about (the gateway says so exactly), in milliseconds.
 const UNHEALTHY_WAIT_MS: u64 = 3_000;
 
-/// How many ends in a row of a container came too soon that lies alone now.
-fn loops(report: &ReplicaReport) -> u32 {
-    let down = report.containers.iter().filter(|c| c.down);
-    down.map(|c| c.ended_in_a_row).max().unwrap_or(0)
+/// How many ends in a row of a container came too soon that lies alone now, or with which its replica `ended`: where one is left
+/// after so many, the replica is not started for it again.
+fn loops(report: &ReplicaReport, ended: Option<Ended>) -> u32 {
+    let told = report.ended.as_ref().filter(|_| ended.is_some());
+    let told = told.map(|end| &end.container);
+    let counts = |c: &&ContainerReport| c.down || Some(&c.name) == told;
+    let all = report.containers.iter().filter(counts);
+    all.map(|c| c.ended_in_a_row).max().unwrap_or(0)
 }
 
 /// Whether a replica runs without a container that nobody should wait for: its pause before the next start is longer than those
@@ -78,7 +82,7 @@ fn loops(report: &ReplicaReport) -> u32 {
 fn is_crippled(report: &ReplicaReport) -> bool {
     let runs = report.containers.iter().any(|c| c.pid.is_some());
     let mut failed = report.containers.iter().filter(|c| c.is_left_failed());
-    pause_after(loops(report)) >= UNHEALTHY_WAIT_MS || runs && failed.next().is_some()
+    pause_after(loops(report, None)) >= UNHEALTHY_WAIT_MS || runs && failed.next().is_some()
 }
 
 impl Driver {
@@ -213,13 +217,14 @@ impl Driver {
             if phase == Phase::Ready && unopened && Some(report.revision) == d.target {
                 phase = Phase::Starting;
             }
+            let ended = track.ended(report);
             replicas.push(Replica {
                 id: report.id,
                 revision: report.revision,
                 phase,
-                failed_starts: track.failed_starts.max(loops(report)),
+                failed_starts: track.failed_starts.max(loops(report, ended)),
                 crashed: track.crashed,
-                ended: track.ended(report),
+                ended,
                 stale: self.restarts.is_stale(report.id),
                 unhealthy: phase == Phase::Starting
                     && (asks && self.health.unready(report.id, report.run).is_some()

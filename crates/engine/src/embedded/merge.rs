@@ -57,15 +57,16 @@ pub(super) fn merge(
 
 /// What is done when a container ends while others of its replica go on; `None`: they end with it.
 pub(super) fn again(service: &ServiceSpec, container: &ContainerSpec) -> Option<AgainConfig> {
-    let after = match service.restart_of(container) {
-        RestartPolicy::Always => After::AnyEnd,
-        RestartPolicy::OnFailure { .. } => After::Failure,
-        RestartPolicy::Never => After::NoEnd,
+    let (after, most) = match service.restart_of(container) {
+        RestartPolicy::Always => (After::AnyEnd, None),
+        RestartPolicy::OnFailure { max_retries } => (After::Failure, max_retries),
+        RestartPolicy::Never => (After::NoEnd, None),
     };
     service.ends_apart().then_some(AgainConfig {
         after,
         pause_ms: BACKOFF_MS,
         max_pause_ms: BACKOFF_MAX_MS,
+        most,
     })
 }
 

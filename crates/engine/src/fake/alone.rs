@@ -84,13 +84,16 @@ fn goes_on(entry: &mut Entry, number: usize, exit: Exit) -> Option<Option<Instan
         .filter(|spec| spec.service.ends_apart())?;
     let containers = &spec.service.containers;
     let failed = exit.code != 0 || exit.oom;
-    let again = match spec.service.restart_of(containers.get(number)?) {
-        RestartPolicy::Always => true,
-        RestartPolicy::OnFailure { .. } => failed,
-        RestartPolicy::Never => false,
-    };
+    let policy = spec.service.restart_of(containers.get(number)?);
     let container = entry.containers.get_mut(number)?;
     container.ended_in_a_row += 1;
+    let again = match policy {
+        RestartPolicy::Always => true,
+        RestartPolicy::OnFailure { max_retries } => {
+            failed && max_retries.is_none_or(|max| container.ended_in_a_row <= max)
+        }
+        RestartPolicy::Never => false,
+    };
     container.down = again;
     let doublings = (container.ended_in_a_row - 1).min(16);
     let pause_ms = (BACKOFF_MS << doublings).min(BACKOFF_MAX_MS);

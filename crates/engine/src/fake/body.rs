@@ -264,6 +264,7 @@ async fn act(
                     container.pid = Some(pid);
                     container.starts += 1;
                     container.down = false;
+                    container.ended_in_a_row = 0;
                 }
             });
             body.log.write("stdout", "started");

@@ -21,7 +21,7 @@ pub(super) struct Standing {
 pub(super) fn pause(config: &AgainConfig, exit: Exit, in_a_row: u32) -> Option<Duration> {
     let is_due = match config.after {
         After::AnyEnd => true,
-        After::Failure => failed(exit),
+        After::Failure => failed(exit) && config.most.is_none_or(|most| in_a_row.max(1) <= most),
         After::NoEnd => false,
     };
     // Most ends are single: the first is not waited for.
@@ -59,6 +59,7 @@ mod tests {
             after,
             pause_ms: 100,
             max_pause_ms: 60_000,
+            most: None,
         }
     }
 
@@ -71,6 +72,20 @@ mod tests {
         // One whose child was killed for want of memory may have ended well all the same.
         let oom = Exit { code: 0, oom: true };
         assert!(pause(&config(After::Failure), oom, 0).is_some());
+    }
+
+    #[test]
+    fn one_that_fails_too_often_in_a_row_is_left_as_it_ended() {
+        let after = |after, most, in_a_row| {
+            let config = AgainConfig {
+                most: Some(most),
+                ..config(after)
+            };
+            pause(&config, exit(1), in_a_row).is_some()
+        };
+        assert!((0..=3).all(|n| after(After::Failure, 3, n)));
+        assert!(!after(After::Failure, 3, 4) && !after(After::Failure, 0, 0));
+        assert!(after(After::AnyEnd, 3, 4));
     }
 
     #[test]

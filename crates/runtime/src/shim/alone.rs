@@ -37,6 +37,15 @@ impl Sandbox {
         cell.parts.binds.detach(&cell.parts.rootfs);
         let _ = container::forget(&self.bundle, &cell.state.name);
         self.lie(index, &again, exit);
+    }
+
+    /// A container lies where it ended, until it is to be started again, if it is. If it was the last that anything was to come
+    /// of, the sandbox has ended with it.
+    fn lie(&mut self, index: usize, again: &AgainConfig, exit: Exit) {
+        let cell = &mut self.cells[index];
+        let pause = again::pause(again, exit, cell.state.ended_in_a_row);
+        cell.state.down = pause.is_some();
+        cell.again_at = pause.map(|pause| Instant::now() + pause);
         if self.phase == Phase::Running && again::is_over(self.standings()) {
             let failed = |index: &usize| {
                 let exit = self.cells[*index].state.last_exit;
@@ -45,14 +54,6 @@ impl Sandbox {
             let told = (0..self.cells.len()).find(failed);
             self.over(told.unwrap_or(index));
         }
-    }
-
-    /// A container lies where it ended, until it is to be started again, if it is.
-    fn lie(&mut self, index: usize, again: &AgainConfig, exit: Exit) {
-        let cell = &mut self.cells[index];
-        let pause = again::pause(again, exit, cell.state.ended_in_a_row);
-        cell.state.down = pause.is_some();
-        cell.again_at = pause.map(|pause| Instant::now() + pause);
     }
 
     fn standings(&self) -> impl Iterator<Item = Standing> {

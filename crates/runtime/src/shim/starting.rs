@@ -32,7 +32,10 @@ impl Sandbox {
         freezer::thaw_group(&self.group)?;
         self.phase = Phase::Starting;
         self.started = None;
-        self.cells.iter_mut().for_each(Cell::stands);
+        for cell in &mut self.cells {
+            cell.stands();
+            cell.state.ended_in_a_row = 0;
+        }
         self.steps = steps::steps(&self.spec, self.done);
         self.advance()
     }

@@ -17,6 +17,10 @@ pub(crate) const TESTS: &[Test] = &[
         a_sandbox_is_over_with_the_last_that_is_left_as_it_ended,
     ),
     (
+        "one_that_fails_too_often_in_a_row_is_left_while_the_others_go_on",
+        one_that_fails_too_often_in_a_row_is_left_while_the_others_go_on,
+    ),
+    (
         "one_is_ended_alone_by_order_and_its_hooks_run_again",
         one_is_ended_alone_by_order_and_its_hooks_run_again,
     ),
@@ -37,6 +41,7 @@ fn apart(name: &str, arguments: &[&str], after: After, pause_ms: u64) -> Contain
         after,
         pause_ms,
         max_pause_ms: pause_ms,
+        most: None,
     });
     config
 }
@@ -100,6 +105,24 @@ fn a_sandbox_is_over_with_the_last_that_is_left_as_it_ended() {
         assert_eq!(stopped.containers[2].ended, 0, "it was asked to end");
         assert!(stopped.containers.iter().all(|one| !one.down));
     }
+}
+
+fn one_that_fails_too_often_in_a_row_is_left_while_the_others_go_on() {
+    let web = apart("web", &["polite"], After::Failure, 10);
+    let mut helper = apart("helper", &["exit", "3"], After::Failure, 10);
+    helper.again = helper.again.map(|again| AgainConfig {
+        most: Some(2),
+        ..again
+    });
+    let rig = Rig::of(vec![web, helper]);
+    let mut client = rig.started();
+    let state = until(&mut client, "its last end", |state| {
+        state.containers[1].ended == 3
+    });
+    assert!(state.running && state.ended.is_none());
+    let helper = &state.containers[1];
+    assert!(!helper.down && helper.pid.is_none(), "{helper:?}");
+    assert_eq!(helper.starts, 3);
 }
 
 fn one_is_ended_alone_by_order_and_its_hooks_run_again() {
