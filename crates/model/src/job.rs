@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::names::{AppName, ReplicaId, ServiceId, ServiceName};
 use crate::replica::{Phase, ReplicaReport};
 
-pub use room::{PASSED_MS, Waiting, kept_free};
+pub use room::{Made, PASSED_MS, Waiting, kept_free};
 
 /// The most runs of a node that may have replicas at a time; others wait.
 pub const MAX_RUNS: usize = 50;

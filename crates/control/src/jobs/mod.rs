@@ -5,6 +5,7 @@ mod deploy;
 mod held;
 mod logs;
 mod one_off;
+mod room;
 mod round;
 mod runner;
 mod show;

@@ -1,5 +1,6 @@
 //! One look at one job: what is due is made, what a run needs is done, what is over is put away.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -35,13 +36,16 @@ impl Runner {
         }
         let mut changed = false;
         let mut trouble = None;
+        let mut room = OnceCell::new();
         for run in shelf.active() {
-            for step in job::next_steps(&self.facts_of(id, &shelf, run)) {
+            let steps = job::next_steps(&self.facts_of(id, &shelf, run, &room));
+            for step in steps {
                 match self.act(id, run, step).await {
                     Ok(more) => changed |= more,
                     // One replica that cannot be had keeps no other run, and no end, waiting.
                     Err(text) => trouble = trouble.or(Some(text)),
                 }
+                room.take(); // as it was before
             }
         }
         // Where something was done there may be more to do, and what was not taken is tried with it.

@@ -1,13 +1,14 @@
 //! The task that drives all jobs: it answers requests, looks at each job, and sleeps until something may be due.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use layby_model::capacity::{Claim, Holder, shortage};
+use layby_model::capacity::Claim;
 use layby_model::fail::{self, Point};
 use layby_model::job::{
-    self, Concurrency, Held as HeldFact, JobSpec, RunId, Schedule, Stop, Waiting,
+    self, Concurrency, Held as HeldFact, JobSpec, Made, RunId, Schedule, Stop, Waiting,
 };
 use layby_model::network::Networks;
 use layby_model::{AppName, ReplicaId, ServiceId};
@@ -15,6 +16,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
+use super::room::{Awaited, Room};
 use super::timetable::Timetable;
 use super::{Held, Request, Shelves, Shown, logs};
 use crate::api::types::Problem;
@@ -62,7 +64,7 @@ pub(crate) struct Runner {
     pub(super) readers: Arc<Semaphore>,
     /// The jobs whose rows may be others than those that were read last.
     stale: BTreeSet<ServiceId>,
-    /// The runs that have not begun since something is in their way, and since when that is known.
+    /// The runs that have not begun for want of room, and since when that is known.
     waiting: BTreeMap<(ServiceId, RunId), Instant>,
 }
 
@@ -273,12 +275,17 @@ impl Runner {
     }
 
     fn show(&mut self) {
-        let waits = self.waits();
+        let waits = self.waits(&OnceCell::new());
         let now = Instant::now();
-        self.waiting.retain(|run, _| waits.contains_key(run));
-        for run in waits.keys() {
+        let for_room = |run: &(ServiceId, RunId)| waits.get(run).is_some_and(Awaited::is_room);
+        self.waiting.retain(|run, _| for_room(run));
+        for run in waits.keys().filter(|run| for_room(run)) {
             self.waiting.entry(run.clone()).or_insert(now);
         }
+        let waits = waits
+            .into_iter()
+            .map(|(run, for_what)| (run, for_what.text()))
+            .collect();
         let shown = Shown {
             shelves: self.shelves.clone(),
             due: self.due.clone(),
@@ -303,10 +310,11 @@ impl Runner {
             let ahead = Duration::from_millis(due.saturating_sub(wall).max(1));
             now + ahead.min(LOOK_EVERY)
         });
+        let room = OnceCell::new();
         let shelves = || self.shelves.iter().filter(|(id, _)| calm(id));
         let runs = shelves().flat_map(|(id, shelf)| {
             let active = shelf.active();
-            active.filter_map(|run| job::wait_ms(&self.facts_of(id, shelf, run)))
+            active.filter_map(|run| job::wait_ms(&self.facts_of(id, shelf, run, &room)))
         });
         let runs = runs.map(|ms| now + Duration::from_millis(ms.max(1)));
         let ttls = shelves().filter_map(|(_, shelf)| {
@@ -317,64 +325,54 @@ impl Runner {
         });
         let troubles = self.troubles.values().map(|trouble| trouble.until);
         let troubles = troubles.filter(|until| *until > now);
-        let room = (!self.waits().is_empty()).then(|| now + ROOM_EVERY);
+        let waits = (!self.waits(&room).is_empty()).then(|| now + ROOM_EVERY);
         due.chain(runs)
             .chain(ttls)
             .chain(troubles)
-            .chain(room)
+            .chain(waits)
             .min()
     }
 
-    /// What the runs that have not begun wait for.
-    fn waits(&self) -> BTreeMap<(ServiceId, RunId), String> {
+    /// What the runs that have not begun wait for. `room`: as it is now, once it was asked for.
+    fn waits(&self, room: &OnceCell<Room>) -> BTreeMap<(ServiceId, RunId), Awaited> {
         let all = self.shelves.iter().flat_map(|(id, shelf)| {
             let waiting = shelf.active().filter(|run| run.attempts.is_empty());
-            waiting.filter_map(|run| Some(((id.clone(), run.run), self.waits_for(id, shelf, run)?)))
+            waiting.filter_map(|run| {
+                let for_what = self.waits_for(id, shelf, run, room)?;
+                Some(((id.clone(), run.run), for_what))
+            })
         });
         all.collect()
     }
 
     /// What a run that has not begun waits for; `None`: nothing is in its way.
-    fn waits_for(&self, id: &ServiceId, shelf: &Shelf, run: &RunRow) -> Option<String> {
+    fn waits_for(
+        &self,
+        id: &ServiceId,
+        shelf: &Shelf,
+        run: &RunRow,
+        room: &OnceCell<Room>,
+    ) -> Option<Awaited> {
         let spec = run.spec.as_ref()?;
         let job = spec.service.job.as_ref();
         let replaces = job.is_some_and(|job| job.concurrency == Concurrency::Replace);
         let older = shelf.active().find(|other| other.run < run.run);
         if let Some(older) = older.filter(|_| replaces) {
-            return Some(format!(
-                "run {}, whose place it takes, still ends",
-                older.run
-            ));
+            let text = format!("run {}, whose place it takes, still ends", older.run);
+            return Some(Awaited::Other(text));
         }
         if self.busy() >= job::MAX_RUNS {
-            return Some(format!("{} runs go on, and no more may", job::MAX_RUNS));
+            let text = format!("{} runs go on, and no more may", job::MAX_RUNS);
+            return Some(Awaited::Other(text));
         }
         let claim = Claim::of_run(id.clone(), Some(run.run), &spec.service);
-        self.shortage(claim, made(id, run), None)
+        let room = room.get_or_init(|| self.room(None));
+        room.shortage(claim, &made(id, run)).map(Awaited::Room)
     }
 
-    /// Why there is no room for a run beside what services and other runs keep to themselves, and what is kept free for runs that
-    /// came before it and have waited for long; `None`: there is. `leaving`: the runs of this job make room for it.
-    fn shortage(
-        &self,
-        run: Claim,
-        made: (u64, ServiceId, RunId),
-        leaving: Option<&ServiceId>,
-    ) -> Option<String> {
-        let drivers = self.plane.all_drivers();
-        let shown: Vec<_> = drivers
-            .iter()
-            .map(|(_, driver)| Arc::clone(&driver.status.borrow()))
-            .collect();
-        let mut claims = capacity::claims(shown.iter().map(|status| &status.row));
-        let machine = &self.plane.config.machine;
-        let kept_free = job::kept_free(machine, &claims, &self.waiting(), &made);
-        let runs = capacity::runs(&self.shelves).into_iter();
-        claims.extend(runs.chain(kept_free).filter(|claim| match &claim.holder {
-            Holder::Run(id, _) => Some(id) != leaving,
-            Holder::Service(_) => true,
-        }));
-        shortage(machine, &claims, &[run])
+    /// The room that there is for runs. `leaving`: the runs of this job make room.
+    fn room(&self, leaving: Option<&ServiceId>) -> Room {
+        Room::new(&self.plane, &self.shelves, self.waiting(), leaving)
     }
 
     /// The runs that were seen to wait.
@@ -392,7 +390,13 @@ impl Runner {
     }
 
     /// A run as the model sees it.
-    pub(super) fn facts_of(&self, id: &ServiceId, shelf: &Shelf, run: &RunRow) -> job::Run {
+    pub(super) fn facts_of(
+        &self,
+        id: &ServiceId,
+        shelf: &Shelf,
+        run: &RunRow,
+        room: &OnceCell<Room>,
+    ) -> job::Run {
         let spec = run.spec.as_ref().and_then(|spec| spec.service.job.clone());
         let JobSpec {
             retries,
@@ -413,7 +417,7 @@ impl Runner {
         });
         let key = (id.clone(), run.run);
         let clock = self.clocks.get(&key);
-        let waits = run.attempts.is_empty() && self.waits_for(id, shelf, run).is_some();
+        let waits = run.attempts.is_empty() && self.waits_for(id, shelf, run, room).is_some();
         job::Run {
             completions: completions.max(1),
             parallelism: parallelism.max(1),
@@ -589,7 +593,8 @@ impl Runner {
         // What is due waits for room; whoever asks for a run is told that there is none.
         let claim = Claim::of_run(id.clone(), None, &new.spec.service);
         let last = (u64::MAX, id.clone(), RunId(u32::MAX));
-        if let Some(text) = self.shortage(claim, last, Some(&id).filter(|_| replaces)) {
+        let room = self.room(Some(&id).filter(|_| replaces));
+        if let Some(text) = room.shortage(claim, &last) {
             return Err(capacity::does_not_fit(text));
         }
         if replaces {
@@ -693,8 +698,7 @@ impl Runner {
     }
 }
 
-/// When a run was made, and which it is: the order of their coming.
-fn made(id: &ServiceId, run: &RunRow) -> (u64, ServiceId, RunId) {
+fn made(id: &ServiceId, run: &RunRow) -> Made {
     (run.made_ms, id.clone(), run.run)
 }
 

@@ -8,38 +8,35 @@ use super::RunId;
 /// So long may newer runs that fit go first, in milliseconds.
 pub const PASSED_MS: u64 = 60_000;
 
+/// When a run was made, and which it is: the order of their coming.
+pub type Made = (u64, ServiceId, RunId);
+
 /// A run that waits for room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// When it was made, and which it is: the order of their coming.
-    pub made: (u64, ServiceId, RunId),
+    /// When it was made, and which it is.
+    pub made: Made,
     /// What it is to keep to itself.
     pub claim: Claim,
     /// For how long it has been waiting, in milliseconds.
     pub waits_ms: u64,
 }
 
-/// What is kept free for those of `waiting` that came before `made` and have waited for long; a run that comes later begins only
-/// in what is left beside it. `services`: what services keep to themselves. For one that would not fit were all other runs over,
-/// nothing is kept: it waits for something else.
-pub fn kept_free(
-    machine: &Machine,
-    services: &[Claim],
-    waiting: &[Waiting],
-    made: &(u64, ServiceId, RunId),
-) -> Vec<Claim> {
-    let is_first = |w: &&Waiting| w.made < *made && w.waits_ms >= PASSED_MS;
-    let mut first: Vec<&Waiting> = waiting.iter().filter(is_first).collect();
-    first.sort_by(|a, b| a.made.cmp(&b.made));
-    let mut kept = Vec::new();
-    for waiting in first {
-        let beside: Vec<Claim> = services.iter().chain(&kept).cloned().collect();
-        let asked = std::slice::from_ref(&waiting.claim);
-        if shortage(machine, &beside, asked).is_none() {
-            kept.push(waiting.claim.clone());
+/// Those of `waiting` that have waited for long and for which room is kept free, in the order of their coming; a run that comes
+/// after one of them begins only in what is left beside it. `services`: what services keep to themselves. For one that would not
+/// fit were all other runs over, nothing is kept: it waits for something else.
+pub fn kept_free(machine: &Machine, services: &[Claim], mut waiting: Vec<Waiting>) -> Vec<Waiting> {
+    waiting.retain(|w| w.waits_ms >= PASSED_MS);
+    waiting.sort_by(|a, b| a.made.cmp(&b.made));
+    let mut beside = services.to_vec();
+    waiting.retain(|w| {
+        let fits = shortage(machine, &beside, std::slice::from_ref(&w.claim)).is_none();
+        if fits {
+            beside.push(w.claim.clone());
         }
-    }
-    kept
+        fits
+    });
+    waiting
 }
 
 #[cfg(test)]
@@ -74,20 +71,18 @@ mod tests {
         }
     }
 
-    /// The memory that is kept free for runs before the one that came as the ninth.
+    /// The memory that is kept free for each run.
     fn kept(service_bytes: u64, all: &[Waiting]) -> Vec<u64> {
         let service = Holder::Service("shop/web".parse().expect("an id"));
         let services = [claim(service, service_bytes)];
-        let last = waiting(9, 0, 0).made;
-        let kept = kept_free(&MACHINE, &services, all, &last);
-        kept.iter().map(|claim| claim.memory_bytes).collect()
+        let kept = kept_free(&MACHINE, &services, all.to_vec());
+        kept.iter().map(|kept| kept.claim.memory_bytes).collect()
     }
 
     #[test]
-    fn room_is_kept_for_a_run_that_has_waited_for_long_and_came_before() {
+    fn room_is_kept_for_a_run_that_has_waited_for_long() {
         assert_eq!(kept(2, &[waiting(1, 6, PASSED_MS)]), [6]);
         assert_eq!(kept(2, &[waiting(1, 6, PASSED_MS - 1)]), []);
-        assert_eq!(kept(2, &[waiting(10, 6, PASSED_MS)]), []);
     }
 
     #[test]
