@@ -458,8 +458,16 @@ impl Engine for Embedded {
         Box::pin(async move {
             let (entry, shim) = self.shared.running(replica)?;
             let container = entry.container(replica, Some(container))?;
-            let ended = shim.end(container, grace_ms).await;
-            ended.map_err(|trouble| EngineError::Failed(trouble.message))
+            let ended = shim.end(container.clone(), grace_ms).await;
+            ended.map_err(|trouble| {
+                // A state is known before the reply that it comes from.
+                let state = shim.state().unwrap_or_default();
+                let mut all = state.containers.iter();
+                match all.any(|known| known.name == container && known.pid.is_some()) {
+                    true => EngineError::Failed(trouble.message),
+                    false => EngineError::NotFound(trouble.message),
+                }
+            })
         })
     }
 }

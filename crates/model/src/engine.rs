@@ -159,7 +159,8 @@ pub trait Engine: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<ExecOutput, EngineError>>;
 
     /// Ends a container of a running replica as if it had ended by itself, by its hooks and its signal; it is killed after
-    /// `grace_ms` (`None`: as its spec says). What follows is what follows such an end. Returns when that has begun.
+    /// `grace_ms` (`None`: as its spec says). What follows is what follows such an end. Returns when that has begun;
+    /// [`EngineError::NotFound`] if it does not run, as one that has ended by itself just now.
     fn end<'a>(
         &'a self,
         replica: ReplicaId,

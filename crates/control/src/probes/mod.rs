@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use layby_model::engine::Engine;
+use layby_model::engine::{Engine, EngineError};
 use layby_model::replica::{ContainerReport, Phase, ReplicaReport};
 use layby_model::spec::ProbeAction;
 use layby_model::{ReplicaId, RevisionId};
@@ -31,6 +31,8 @@ const EAGER: Duration = Duration::from_millis(1);
 const EAGER_ATTEMPTS: u32 = 10;
 /// From one command to the next until the first success: a process costs more than a packet.
 const FAST_EXEC: Duration = Duration::from_millis(200);
+/// From one HTTPS attempt that was answered to the next until the first success: each shakes hands anew.
+const FAST_TLS: Duration = Duration::from_millis(50);
 /// Where there is nothing to ask, a replica that has run this long is ready: one that exits at once is not.
 const SETTLED: Duration = Duration::from_millis(500);
 /// How long one early attempt may take to connect: a packet lost while the address comes up is sent again
@@ -347,6 +349,7 @@ impl Prober {
                     successes = 0;
                     match check.probe.action {
                         ProbeAction::Exec { .. } if !failed.early => FAST_EXEC,
+                        ProbeAction::Http { tls: true, .. } if !failed.early => FAST_TLS,
                         ProbeAction::Exec { .. }
                         | ProbeAction::Http { .. }
                         | ProbeAction::Grpc { .. }
@@ -384,6 +387,10 @@ impl Prober {
             tokio::time::sleep(period(check)).await;
             match self.ask(check, Duration::MAX).await {
                 Ok(()) => {
+                    if bad >= check.probe.failure_threshold.max(1) {
+                        // It was to be ended, did not run at that moment, and is well now.
+                        self.change(|part| part.failing = None);
+                    }
                     (good, bad) = (good + 1, 0);
                     if good == 1 {
                         self.change(|part| part.alive = true);
@@ -391,8 +398,10 @@ impl Prober {
                 }
                 Err(failed) => {
                     bad += 1;
-                    if bad >= check.probe.failure_threshold.max(1) {
-                        return self.give_up(check, failed.text).await;
+                    if bad >= check.probe.failure_threshold.max(1)
+                        && self.give_up(check, failed.text).await
+                    {
+                        return;
                     }
                 }
             }
@@ -400,22 +409,38 @@ impl Prober {
     }
 
     /// It failed its liveness check for good: it alone is ended, where others go on, and what follows is its restart
-    /// policy's. Else its replica is done for.
-    async fn give_up(&self, check: &Check, said: String) {
+    /// policy's. Else its replica is done for. `false`: it has just ended by itself, so that nothing was given up.
+    async fn give_up(&self, check: &Check, said: String) -> bool {
         if self.alone {
             self.change(|part| part.failing = Some(said.clone()));
             let grace_ms = check.probe.stop_grace_ms;
             let ended = self.engine.end(self.replica, &self.container, grace_ms);
-            if ended.await.is_ok() {
-                let mut states = lock(&self.states);
-                if let Some(state) = states.get_mut(&self.replica) {
-                    state.given_up.push((self.container.clone(), said));
+            match ended.await {
+                Ok(()) => {
+                    let mut states = lock(&self.states);
+                    if let Some(state) = states.get_mut(&self.replica) {
+                        state.given_up.push((self.container.clone(), said));
+                    }
+                    self.bell.ring();
+                    return true;
                 }
-                self.bell.ring();
-                return;
+                Err(EngineError::NotFound(_)) => return false,
+                Err(_) if !self.runs_on().await => return false,
+                Err(_) => {}
             }
         }
         self.change(|part| part.dead = Some(said));
+        true
+    }
+
+    /// Whether this start of the container goes on, as far as the engine says.
+    async fn runs_on(&self) -> bool {
+        let Ok(reports) = self.engine.observe(None).await else {
+            return true;
+        };
+        let report = reports.iter().find(|report| report.id == self.replica);
+        let mut containers = report.into_iter().flat_map(|report| &report.containers);
+        containers.any(|c| c.name == self.container && c.starts == self.starts && c.pid.is_some())
     }
 
     async fn ask(&self, check: &Check, connect: Duration) -> Result<(), Failed> {
