@@ -122,6 +122,14 @@ fn take_in(
         told += &format!(", and \"restart\" of {:?} counts", host_name.as_str());
     }
     report.warn(&other.place, told);
+    if !guest.watch.is_empty() {
+        let message = format!(
+            "\"develop\" in service {:?} is ignored: it is a container of the replicas of {:?}, whose own rules alone are followed",
+            name.as_str(),
+            host_name.as_str()
+        );
+        report.warn(&other.place, message);
+    }
 
     let spec = &mut own.spec;
     spec.containers.extend(other.spec.containers);

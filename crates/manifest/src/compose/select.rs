@@ -1,5 +1,5 @@
-//! The services of a Compose file that are asked for by name, and those that they need: found before anything of them is
-//! read, since profiles are switched on by it, and files of the others are not asked for.
+//! The services of a Compose file that are asked for by name, those that they need, and those that are containers of the same
+//! replicas: found before anything of them is read, since profiles are switched on by it, and files of the others are not asked for.
 
 use std::collections::BTreeSet;
 
@@ -59,10 +59,23 @@ impl Selection {
             }
         }
         while let Some(entry) = waiting.pop() {
-            if keys.insert(entry.key.clone()) && !options.no_deps {
-                let needs = needs(&entry.value);
-                waiting.extend(services.iter().filter(|other| needs.contains(&other.key)));
+            if !keys.insert(entry.key.clone()) {
+                continue;
             }
+            let needs = match options.no_deps {
+                true => BTreeSet::new(),
+                false => needs(&entry.value),
+            };
+            let host = of_service(&entry.value, "network_mode");
+            // Containers of the same replicas: none is deployed without the others.
+            let is_beside = |other: &Entry| {
+                host == Some(other.key.as_str())
+                    || of_service(&other.value, "network_mode") == Some(entry.key.as_str())
+            };
+            let more = services
+                .iter()
+                .filter(|other| needs.contains(&other.key) || is_beside(other));
+            waiting.extend(more);
         }
         let others = services.iter().filter(|entry| !keys.contains(&entry.key));
         let others = others.filter_map(|entry| ServiceName::new(&label_of(&entry.key)?).ok());
@@ -103,11 +116,15 @@ fn needs(service: &Node) -> BTreeSet<String> {
         needs.extend(named.map(|text| text.split(':').next().unwrap_or_default().to_owned()));
     }
     for key in ["ipc", "network_mode", "pid"] {
-        let named = service.get(key).and_then(Node::scalar);
-        let named = named.and_then(|text| text.strip_prefix("service:"));
-        needs.extend(named.map(str::to_owned));
+        needs.extend(of_service(service, key).map(str::to_owned));
     }
     needs
+}
+
+/// The service whose namespace one is to have.
+fn of_service<'a>(service: &'a Node, key: &str) -> Option<&'a str> {
+    let named = service.get(key).and_then(Node::scalar);
+    named.and_then(|text| text.strip_prefix("service:"))
 }
 
 /// The items of a list, the keys of a map, or one word alone.
