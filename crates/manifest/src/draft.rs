@@ -34,6 +34,8 @@ pub(crate) struct AppDraft {
     pub(crate) values: Vec<DeclaredValue>,
     /// Files that these are in, and that are to be read.
     pub(crate) named_files: Vec<String>,
+    /// Where files of secrets are on the machine, whether anything has them or not.
+    pub(crate) secret_paths: BTreeSet<String>,
 }
 
 impl AppDraft {

@@ -82,20 +82,22 @@ fn back(output: Option<&Path>, folder: &Path) -> String {
     }
 }
 
-/// What paths lead to that services mount. Files below the manifests' `folder` are the app's own; others are the machine's.
+/// What paths lead to that services mount, links followed. Files below the manifests' `folder` are the app's own; others are the
+/// machine's.
 fn look(folder: &Path, paths: &[String]) -> BTreeMap<String, Bound> {
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     let each = |path: &String| {
-        let file = Path::new(path);
-        let metadata = fs::metadata(file).ok()?;
+        let file = Path::new(path).canonicalize().ok()?;
+        let metadata = fs::metadata(&file).ok()?;
         if !metadata.is_file() {
             return Some((path.clone(), Bound::Other));
         }
         let is_short = metadata.len() <= BOUND_MAX_BYTES;
         let all_read = metadata.permissions().mode() & 0o004 != 0;
-        let bound = match (all_read, file.starts_with(folder) && is_short) {
+        let bound = match (all_read, file.starts_with(&folder) && is_short) {
             (false, _) => Bound::Private,
             (true, false) => Bound::Machine,
-            (true, true) => match fs::read(file) {
+            (true, true) => match fs::read(&file) {
                 Ok(content) if has(&content, KEY) => Bound::Private,
                 Ok(content) => Bound::File(content),
                 Err(_) => Bound::Machine,
@@ -241,14 +243,19 @@ mod tests {
         let hidden = file(app.join("token"), "t", 0o600);
         let key = file(app.join("tls.key"), "-----BEGIN PRIVATE KEY-----\n", 0o644);
         let machines = file(dir.path().join("hosts"), "::1", 0o644);
+        let linked = app.join("linked.conf");
+        std::os::unix::fs::symlink(dir.path().join("hosts"), &linked).expect("a link");
+        let linked = linked.display().to_string();
         let folder = app.display().to_string();
         let missing = app.join("missing").display().to_string();
-        let paths = [&own, &hidden, &key, &machines, &folder, &missing].map(String::clone);
+        let paths = [&own, &hidden, &key, &machines, &linked, &folder, &missing];
+        let paths = paths.map(String::clone);
         let found = look(&app, &paths);
         assert_eq!(found.get(&own), Some(&Bound::File(b"listen 80".to_vec())));
         assert_eq!(found.get(&hidden), Some(&Bound::Private));
         assert_eq!(found.get(&key), Some(&Bound::Private));
         assert_eq!(found.get(&machines), Some(&Bound::Machine));
+        assert_eq!(found.get(&linked), Some(&Bound::Machine));
         assert_eq!(found.get(&folder), Some(&Bound::Other));
         assert_eq!(found.get(&missing), None);
     }

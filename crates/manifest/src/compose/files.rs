@@ -1,7 +1,7 @@
 //! The top-level `secrets` and `configs`, and the files that services have of them: in memory, and only to be read. What is
 //! in them comes with the manifest and is kept encrypted; builds read secrets of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use layby_model::mounts::{Mount, MountSource};
 use layby_model::secret::{
@@ -104,6 +104,15 @@ fn source(mut fields: Fields, key: &str, place: &Place, report: &mut Report) -> 
             Source::Wrong
         }
     }
+}
+
+/// Where the files of the secrets are on the machine that the Compose file lies on.
+pub(crate) fn secret_paths(project: &Project<'_>) -> BTreeSet<String> {
+    let path = |source: &Source| match source {
+        Source::File(file) => project.path(file).ok(),
+        Source::Environment(_) | Source::Content(_) | Source::External(_) | Source::Wrong => None,
+    };
+    project.secrets.values().filter_map(path).collect()
 }
 
 /// Takes `secrets` and `configs` off a service. Where no target is said, a secret is below `/run/secrets`, and a config

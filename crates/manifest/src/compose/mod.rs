@@ -106,6 +106,7 @@ pub(crate) fn read(
     let mut left_out = std::mem::take(&mut project.selection.others);
     left_out.retain(|name| members.iter().all(|member| member.draft.spec.name != *name));
     let watches = members.iter_mut().filter_map(Member::watch).collect();
+    let secret_paths = files::secret_paths(&project);
     AppDraft {
         name,
         services: networks::join(&networks, members, report),
@@ -114,6 +115,7 @@ pub(crate) fn read(
         watches,
         values,
         named_files,
+        secret_paths,
     }
 }
 

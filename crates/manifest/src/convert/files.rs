@@ -162,7 +162,7 @@ fn source_of(app: &App<'_>, name: &str, key: &str) -> String {
 }
 
 /// The last part of a path as a key: letters, digits, `-`, `_` and `.`.
-fn key_of(path: &str) -> String {
+pub(super) fn key_of(path: &str) -> String {
     let last = path.rsplit('/').next().unwrap_or(path);
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     last.chars()

@@ -16,7 +16,7 @@ use crate::value::DeclaredValue;
 use crate::write;
 use claim::Claims;
 use files::Files;
-pub(crate) use policy::NETWORK;
+pub(crate) use policy::{ALONE, NETWORK};
 use said::Said;
 use tree::Map;
 
@@ -61,7 +61,7 @@ pub struct ConvertOptions {
 pub enum Bound {
     /// A file that all may read, and that is no longer than a ConfigMap may be.
     File(Vec<u8>),
-    /// A file that not all may read.
+    /// A file that not all may read, or that looks like a key.
     Private,
     /// A file that does not come along: it is the machine's own, or too long.
     Machine,
@@ -134,6 +134,8 @@ struct App<'a> {
     said: Said<'a>,
     services: &'a [Draft],
     values: &'a [DeclaredValue],
+    /// Where files of secrets are on the machine.
+    secret_paths: &'a BTreeSet<String>,
 }
 
 impl App<'_> {
@@ -213,6 +215,7 @@ pub(crate) fn convert(
         said: Said(merged),
         services: &draft.services,
         values: &draft.values,
+        secret_paths: &draft.secret_paths,
     };
     let mut all = Gathered::default();
     for draft in &draft.services {

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use layby_model::network::{SHARED, USUAL};
+use layby_model::options::NetworkMode;
 use layby_model::spec::ServiceSpec;
 
 use crate::convert::tree::{Map, maps, text, texts};
@@ -14,6 +15,8 @@ use crate::draft::{Draft, label_of};
 
 /// What the label of a network begins with.
 pub(crate) const NETWORK: &str = "layby.dev/network-";
+/// The label of those that have no network: nothing reaches them, and they reach nothing.
+pub(crate) const ALONE: &str = "layby.dev/alone";
 /// The label of those that reach nothing outside of the namespace.
 const INTERNAL: &str = "layby.dev/internal";
 /// The namespace of the cluster's name servers.
@@ -24,13 +27,19 @@ const DNS: u16 = 53;
 /// Whether the app keeps anything apart.
 fn is_apart(app: &App<'_>) -> bool {
     let mut specs = app.services.iter().map(|draft| &draft.spec);
-    specs.any(|spec| !spec.networks.is_usual())
+    specs.any(|spec| !spec.networks.is_usual() || is_alone(spec))
+}
+
+/// Whether a service has no network.
+fn is_alone(spec: &ServiceSpec) -> bool {
+    spec.sandbox.network == NetworkMode::None
 }
 
 /// The networks of a service. One that apps share is one of the app's own here: whom it lets in from other namespaces is told as lost, and
 /// left open to nobody.
 fn networks(spec: &ServiceSpec) -> BTreeSet<String> {
     match spec.networks.names.is_empty() {
+        _ if is_alone(spec) => BTreeSet::new(),
         true => [USUAL.to_owned()].into(),
         false => {
             let names = spec.networks.names.iter();
@@ -63,6 +72,9 @@ pub(super) fn labels(app: &App<'_>, spec: &ServiceSpec) -> Vec<String> {
     if spec.networks.internal {
         all.push(INTERNAL.to_owned());
     }
+    if is_alone(spec) {
+        all.push(ALONE.to_owned());
+    }
     all
 }
 
@@ -89,6 +101,13 @@ pub(super) fn write(app: &App<'_>, all: &mut Gathered) {
     }
     if specs().any(|spec| spec.networks.internal) {
         add("internal", inside());
+    }
+    if specs().any(is_alone) {
+        // Without a rule nothing is let in or out.
+        let body = Map::new()
+            .put("podSelector", selector(Map::new().text(ALONE, "true")))
+            .put("policyTypes", texts(["Ingress", "Egress"]));
+        add("alone", body);
     }
     for draft in app.services {
         let spec = &draft.spec;

@@ -164,7 +164,9 @@ fn network(app: &App<'_>, draft: &Draft, report: &mut Report) {
     let spec: &ServiceSpec = &draft.spec;
     let why = match spec.sandbox.network {
         NetworkMode::Own => None,
-        NetworkMode::None => Some("is lost: a pod always has a network"),
+        NetworkMode::None => Some(
+            "becomes a NetworkPolicy: the pod has a network, where nothing reaches it and it reaches nothing if the cluster heeds policies",
+        ),
         NetworkMode::Host => {
             Some("is lost: `hostNetwork: true` in the pod is the same, where the cluster allows it")
         }

@@ -5,6 +5,8 @@ use layby_model::secret::{ValueFile, ValueKind, ValueSource};
 use layby_model::spec::{ContainerSpec, ServiceSpec};
 
 use crate::convert::claim::User;
+use crate::convert::files::key_of;
+use crate::convert::hooks::quoted;
 use crate::convert::names::Names;
 use crate::convert::quantity::bytes;
 use crate::convert::said::shown;
@@ -18,6 +20,8 @@ use crate::tree::{Node, Place, cut};
 const MODE: u32 = 0o444;
 /// That of the root of a file system in memory.
 const TMPFS_MODE: u32 = 0o1777;
+/// Where the files of secrets are in containers.
+const SECRETS: &str = "/run/secrets/";
 /// Where programs look for shared memory.
 const SHM: &str = "/dev/shm";
 
@@ -90,7 +94,22 @@ fn is_file(app: &App<'_>, path: &str) -> bool {
 }
 
 fn look<'a>(app: &App<'a>, path: &str) -> Option<&'a Bound> {
-    app.how.bound.as_ref().and_then(|bound| bound.get(path))
+    let found = app.how.bound.as_ref().and_then(|bound| bound.get(path));
+    match found {
+        Some(Bound::File(_)) if is_secret(app, path) => Some(&Bound::Private),
+        Some(Bound::File(_) | Bound::Private | Bound::Machine | Bound::Other) | None => found,
+    }
+}
+
+/// Whether a file is a secret by how it is used, whoever may read it: the manifest declares it as one, or something mounts it where
+/// secrets are.
+fn is_secret(app: &App<'_>, path: &str) -> bool {
+    let mut mounts = app
+        .services
+        .iter()
+        .flat_map(|draft| mounts_of(&draft.spec))
+        .filter(|mount| bound(mount).is_some_and(|bound| bound == path));
+    app.secret_paths.contains(path) || mounts.any(|mount| mount.target.starts_with(SECRETS))
 }
 
 /// Sockets and devices are spoken with.
@@ -235,7 +254,7 @@ impl One<'_, '_> {
                 (name, Some(key))
             }
             Some(Bound::Private) => {
-                let source = format!("--from-file={last}={}", super::hooks::quoted(path));
+                let source = format!("--from-file={}={}", key_of(path), quoted(path));
                 let (bundle, key) = self.all.files.private(path, &last, source, self.place);
                 let name = self.bundle(ValueKind::Secret, &bundle, None);
                 (name, Some(key))

@@ -1,15 +1,17 @@
 //! NetworkPolicies (`networking.k8s.io/v1`), as far as they say what networks of an app say.
 //!
-//! Three kinds are understood. One that lets the pods that it selects be reached by just those is a network. One that lets ports of its
+//! Four kinds are understood. One that lets the pods that it selects be reached by just those is a network. One that lets ports of its
 //! pods be reached from anywhere, or nobody, says what the gateway and networks do by themselves. One that lets its pods reach pods and name
-//! servers alone makes their networks internal. Any other is an error: what it forbids would be allowed.
+//! servers alone makes their networks internal. One that lets
+//! pods of Layby's own label reach nothing and be reached by nothing leaves them without a network. Any other is an error: what it forbids would be allowed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use layby_model::network::{MAX_NAMES_LEN, Networks, USUAL};
+use layby_model::options::NetworkMode;
 
 use crate::compose::networks::MAX_SETS;
-use crate::convert::NETWORK;
+use crate::convert::{ALONE, NETWORK};
 use crate::draft::{Draft, Placed};
 use crate::fields::Fields;
 use crate::kubernetes::metadata;
@@ -35,6 +37,8 @@ enum Means {
     Open,
     /// They reach nothing outside.
     Internal,
+    /// They have no network.
+    Alone,
 }
 
 /// Reads one, and the namespace that it names.
@@ -70,7 +74,13 @@ pub(crate) fn read(
         let means = match (is_in, is_out) {
             (true, false) => let_in(ingress.map_or(&[], items), &selector, &name.value),
             (false, true) => let_out(items(egress?)),
-            (true, true) | (false, false) => None,
+            (true, true) => {
+                let rules = [ingress, egress].into_iter().flatten();
+                let is_ours = selector.len() == 1 && selector.contains_key(ALONE);
+                let is_shut = rules.flat_map(items).next().is_none();
+                (is_ours && is_shut).then_some(Means::Alone)
+            }
+            (false, false) => None,
         };
         Some(Policy {
             selector,
@@ -180,6 +190,18 @@ pub(crate) fn join(policies: &[Policy], drafts: &mut [(Draft, Labels)], report: 
             .filter(selects)
             .map(|policy| &policy.means)
             .collect();
+        if own.contains(&&Means::Alone) {
+            let is_in = |means: &&Means| name(means).is_some() || *means == &Means::Internal;
+            if own.iter().any(is_in) {
+                let message = format!(
+                    "NetworkPolicies leave the pods of {:?} without a network and put them into one: take the label {ALONE:?} or those of networks off",
+                    cut(draft.spec.name.as_str())
+                );
+                report.error(&draft.place, message);
+            }
+            without(draft);
+            continue;
+        }
         let mut networks = Networks {
             names: own.iter().filter_map(|means| name(means)).collect(),
             internal: own.contains(&&Means::Internal),
@@ -205,10 +227,20 @@ pub(crate) fn join(policies: &[Policy], drafts: &mut [(Draft, Labels)], report: 
     }
 }
 
+/// Leaves a service without a network: nothing leads to it.
+fn without(draft: &mut Draft) {
+    let spec = &mut draft.spec;
+    spec.sandbox.network = NetworkMode::None;
+    spec.published.clear();
+    draft.published_at.clear();
+    spec.port = None;
+    spec.ports.clear();
+}
+
 fn name(means: &Means) -> Option<String> {
     match means {
         Means::Network(name) => Some(name.clone()),
-        Means::Open | Means::Internal => None,
+        Means::Open | Means::Internal | Means::Alone => None,
     }
 }
 

@@ -23,6 +23,8 @@ fn machine() -> BTreeMap<String, Bound> {
         ("/srv/demo/site.conf", file("listen 80;\n")),
         ("/srv/demo/logo.png", Bound::File(vec![0x89, 0x50])),
         ("/srv/demo/tls.key", Bound::Private),
+        ("/srv/demo/mail.txt", file("a password that all may read")),
+        ("/srv/demo/my token", file("a token that all may read")),
         ("/home/me/.netrc", Bound::Private),
     ];
     all.map(|(path, bound)| (path.to_owned(), bound)).into()
@@ -339,6 +341,6 @@ const TOLD: [(&str, &str); 42] = [
     ("names", "is lost"),
     ("networks*", "of other apps: that is lost"),
     ("network_names*", "is lost: the name of a Service"),
-    ("sandbox.network", "\"network_mode\" in service"),
+    ("sandbox.network", "`hostNetwork: true` in the pod"),
     ("strategy", "\"network_mode\" in service"),
 ];
