@@ -67,6 +67,13 @@ impl Draft {
         let ports = ports.into_iter().map(|port| (port.value, port.place));
         (self.spec.published, self.published_at) = ports.unzip();
     }
+
+    /// Leaves no port that anything leads to.
+    pub(crate) fn close(&mut self) {
+        self.publish(Vec::new());
+        self.spec.port = None;
+        self.spec.ports.clear();
+    }
 }
 
 /// How many replicas a service is to have; 0: it is disabled.

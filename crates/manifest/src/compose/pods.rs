@@ -42,7 +42,7 @@ pub(crate) fn join(members: &mut Vec<Member>, report: &mut Report) {
 
 /// The replicas have loopback alone: nothing leads to them.
 fn without(member: &mut Member, report: &mut Report) {
-    let spec = &mut member.draft.spec;
+    let spec = &member.draft.spec;
     if !spec.published.is_empty() {
         let message = format!(
             "the ports of service {:?} are not published: it has no network",
@@ -50,10 +50,7 @@ fn without(member: &mut Member, report: &mut Report) {
         );
         report.warn(&member.draft.place, message);
     }
-    spec.published.clear();
-    member.draft.published_at.clear();
-    spec.port = None;
-    spec.ports.clear();
+    member.draft.close();
 }
 
 /// In the replicas of which service each guest is, by their keys; one that is a guest itself leads on.

@@ -192,14 +192,16 @@ pub(crate) fn join(policies: &[Policy], drafts: &mut [(Draft, Labels)], report: 
             .collect();
         if own.contains(&&Means::Alone) {
             let is_in = |means: &&Means| name(means).is_some() || *means == &Means::Internal;
-            if own.iter().any(is_in) {
+            let is_hosts = draft.spec.sandbox.network == NetworkMode::Host;
+            if is_hosts || own.iter().any(is_in) {
                 let message = format!(
-                    "NetworkPolicies leave the pods of {:?} without a network and put them into one: take the label {ALONE:?} or those of networks off",
+                    "a NetworkPolicy leaves the pods of {:?} without a network, and they are put into one: take the label {ALONE:?} off, or what puts them there",
                     cut(draft.spec.name.as_str())
                 );
                 report.error(&draft.place, message);
             }
-            without(draft);
+            draft.spec.sandbox.network = NetworkMode::None;
+            draft.close();
             continue;
         }
         let mut networks = Networks {
@@ -225,16 +227,6 @@ pub(crate) fn join(policies: &[Policy], drafts: &mut [(Draft, Labels)], report: 
             false => networks,
         };
     }
-}
-
-/// Leaves a service without a network: nothing leads to it.
-fn without(draft: &mut Draft) {
-    let spec = &mut draft.spec;
-    spec.sandbox.network = NetworkMode::None;
-    spec.published.clear();
-    draft.published_at.clear();
-    spec.port = None;
-    spec.ports.clear();
 }
 
 fn name(means: &Means) -> Option<String> {
