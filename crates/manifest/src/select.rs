@@ -64,7 +64,7 @@ fn by_name(
         }
         chosen.extend(found.into_iter().map(|one| one.spec.name.clone()));
     }
-    while !options.no_deps {
+    loop {
         let needed = services
             .iter()
             .filter(|one| chosen.contains(&one.spec.name));
@@ -73,7 +73,7 @@ fn by_name(
             .filter(|name| !chosen.contains(*name))
             .cloned()
             .collect();
-        if more.is_empty() {
+        if options.no_deps || more.is_empty() {
             break;
         }
         chosen.extend(more);
