@@ -136,8 +136,8 @@ pub(crate) fn table(services: &BTreeMap<ServiceId, Named>, jobs: &Seekers) -> Na
     table
 }
 
-/// Adds the names of what other apps have in these networks of the node. A name that the own app has leads there; of two other
-/// apps that have it, the first by its own name does.
+/// Adds the names of what other apps have in these networks of the node, as far as an app can have them there. A name that the
+/// own app has leads there; of two other apps that have it, the first by its own name does.
 fn names_of_others(
     app: &AppName,
     networks: &BTreeSet<&str>,
@@ -157,7 +157,8 @@ fn names_of_others(
         }
         let on = named.on.iter();
         let on = on.filter(|(network, _)| shared.contains(network.as_str()));
-        for name in named.shared.iter().chain(on.flat_map(|(_, names)| names)) {
+        let names = named.shared.iter().chain(on.flat_map(|(_, names)| names));
+        for name in names.filter(|name| is_for_others(name, &id.app)) {
             let (owner, addresses) = theirs
                 .entry(name.clone())
                 .or_insert_with(|| (&id.app, Vec::new()));
@@ -171,6 +172,13 @@ fn names_of_others(
             names.entry(name).or_insert(addresses);
         }
     }
+}
+
+/// Whether a service of `app` can have this name for other apps: one without a dot, or such a one with its app's name behind.
+/// Any other would be a name of another app's service, or one of the world's.
+fn is_for_others(name: &str, app: &AppName) -> bool {
+    name.split_once('.')
+        .is_none_or(|(_, behind)| behind == app.as_str())
 }
 
 /// Whether any of these share a network with any of those.
@@ -389,6 +397,43 @@ mod tests {
         assert_eq!(leads("shop", "web"), [2]);
         assert!(leads("shop", "front").is_empty());
         assert!(leads("tock/@other", "web").is_empty());
+    }
+
+    #[test]
+    fn no_alias_leads_other_apps_to_a_name_of_a_third_or_of_the_world() {
+        let evil = |n: u8, alias: &str| of_app(n, &format!("a{n}/evil"), alias, &["@proxy"]);
+        let wanted = [
+            "app.n2",
+            "proxy.n1",
+            "proxy.n1.svc",
+            "proxy.n1.svc.cluster.local",
+            "www.example.org",
+            "registry.localhost",
+        ];
+        let mut services: BTreeMap<ServiceId, Named> = [
+            of_app(1, "n1/proxy", "front", &["@proxy"]),
+            of_app(2, "n2/app", "back", &["@proxy"]),
+            // What the app's name is put behind makes no such name either.
+            of_app(9, "local/evil", "proxy.n1.svc.cluster", &["@proxy"]),
+        ]
+        .into();
+        services.extend((10..).zip(wanted).map(|(n, alias)| evil(n, alias)));
+        let table = table(&services, &Seekers::new());
+        let address = |n: u8| Ipv4Addr::new(10, 1, 240, n);
+        for (key, other, n) in [("n1/@proxy", "app.n2", 2), ("n2/@proxy", "proxy.n1", 1)] {
+            let names = &table.apps[key];
+            assert_eq!(names[other], [address(n)], "{key}");
+            assert_eq!(names["evil.a10"], [address(10)], "{key}");
+            for name in wanted.iter().filter(|name| !name.ends_with(['1', '2'])) {
+                assert!(!names.contains_key(*name), "{key}: {name}");
+            }
+        }
+        let own = &table.apps["a14/@proxy"];
+        assert_eq!(
+            own["www.example.org"],
+            [address(14)],
+            "its own app finds it"
+        );
     }
 
     #[test]

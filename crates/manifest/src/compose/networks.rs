@@ -365,10 +365,21 @@ fn add_name(draft: &mut Draft, network: String, alias: &Placed<String>, report: 
     let Some(name) = inner_name(&alias.value) else {
         return report.error(&alias.place, not_a_label("further", &alias.value));
     };
+    if network.starts_with(SHARED) && name.contains('.') {
+        report.warn(&alias.place, own_app_alone(&name));
+    }
     let names = draft.spec.network_names.entry(network).or_default();
     if !names.contains(&name) {
         names.push(name);
     }
+}
+
+/// What is told of a name with a dot in a network that apps share.
+fn own_app_alone(name: &str) -> String {
+    format!(
+        "the name {:?} is found by this app's own services alone: other apps find a service by names without a dot and by SERVICE.APP",
+        cut(name)
+    )
 }
 
 /// Gives services the names of their containers, where these can be host names and are nobody else's.
@@ -398,6 +409,9 @@ fn container_names(members: &mut [Member], report: &mut Report) {
         if let Some(name) = &free {
             // Other apps that it shares a network with find it so, too.
             let shared: Vec<String> = spec.networks.shared().map(str::to_owned).collect();
+            if !shared.is_empty() && name.contains('.') {
+                report.warn(&given.place, own_app_alone(name));
+            }
             for network in shared {
                 let names = spec.network_names.entry(network).or_default();
                 names.push(name.clone());

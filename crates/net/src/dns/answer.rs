@@ -234,8 +234,13 @@ fn look_up(directory: &Directory, bridge: u8, name: &Name, kind: RecordType) -> 
     if let Some(known) = in_app(name) {
         return known;
     }
-    let others = directory.names.values();
-    let of_others = others.into_iter().any(|names| names.contains_key(name));
+    // What an app calls its services otherwise is for it alone: that takes no name of the world's from the rest.
+    let is_below_app = |key: &str| {
+        name.rsplit_once('.')
+            .is_none_or(|(_, end)| end == app_of(key))
+    };
+    let mut others = directory.names.iter();
+    let of_others = others.any(|(key, names)| is_below_app(key) && names.contains_key(name));
     // No resolver of the world has an address for a name without a dot; one that makes one up must not stand in for
     // a service that is not deployed yet.
     let alone =
@@ -328,7 +333,13 @@ mod tests {
             ("none", WEB),
             ("db-0.db", POD),
         ]);
-        let blog = names(&[("web", DB), ("web.blog", DB), ("db", DB), ("db.blog", DB)]);
+        let blog = names(&[
+            ("web", DB),
+            ("web.blog", DB),
+            ("db", DB),
+            ("db.blog", DB),
+            ("www.example.org", DB),
+        ]);
         let names = BTreeMap::from([("shop".to_owned(), shop), ("blog".to_owned(), blog)]);
         Directory {
             node: "10.1.0.0/16".parse().expect("a range"),
@@ -394,6 +405,14 @@ mod tests {
         assert_eq!(ask(SHOP, "db.", RecordType::A), NO_NAME);
         assert_eq!(ask(BUILD, "web.", RecordType::A), NO_NAME);
         assert_eq!(ask(BUILD, "web.shop.", RecordType::A), NO_NAME);
+    }
+
+    #[test]
+    fn a_name_of_the_world_that_one_app_has_for_itself_is_the_worlds_for_the_rest() {
+        let ask = |from: Ipv4Addr| ask(from, "www.example.org.", RecordType::A);
+        assert_eq!(ask(BLOG), known("10.1.240.6"));
+        assert_eq!(ask(SHOP), None);
+        assert_eq!(ask(BUILD), None);
     }
 
     #[test]
