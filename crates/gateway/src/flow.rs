@@ -1,7 +1,8 @@
 //! The datagrams of one client to one UDP port: held while its service wakes, passed on to one replica, its answers passed back.
 //!
 //! Nobody says when a client is done: a flow that was silent for long enough ends. One whose replica is being replaced goes on to
-//! another as soon as it is silent for a moment, since what comes after that is mostly a new question.
+//! another as soon as that one says nothing for a moment, since what comes after that is mostly a new question, and since nothing
+//! is told of datagrams that are sent where nobody is any more.
 
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
@@ -31,7 +32,7 @@ use crate::worker::Worker;
 const SILENT_MS: u64 = 30_000;
 /// The same, once both sides were heard.
 const SILENT_BOTH_MS: u64 = 120_000;
-/// How long one is silent before it leaves a replica that is being replaced, in milliseconds.
+/// How long a replica that is being replaced says nothing before it is left, in milliseconds: however much its client says.
 const SILENT_REPLACED_MS: u64 = 3_000;
 /// How long a replica that was just begun with may refuse datagrams, in milliseconds: it may have started, and not listen yet.
 const REFUSED_PATIENCE_MS: u64 = 3_000;
@@ -140,6 +141,7 @@ impl Flow {
             pause: None,
             pause_ms: FIRST_PAUSE_MS,
             begun_ms: now_ms(),
+            heard_ms: now_ms(),
             answered: false,
             both: false,
             was_refused: false,
@@ -192,6 +194,8 @@ struct Exchange<'f> {
     pause_ms: u64,
     /// When the replica was begun with, or woke, in milliseconds.
     begun_ms: u64,
+    /// When the replica said something last, or was begun with, in milliseconds.
+    heard_ms: u64,
     /// Something came back since then.
     answered: bool,
     /// Something came back at all.
@@ -233,6 +237,7 @@ impl Exchange<'_> {
             match self.upstream.poll_recv(cx, &mut room) {
                 Poll::Pending => return,
                 Poll::Ready(Ok(())) => {
+                    self.heard_ms = now_ms();
                     self.answered = true;
                     self.both = true;
                     self.kept = Queue::default();
@@ -273,6 +278,7 @@ impl Exchange<'_> {
             }
             if waited {
                 self.begun_ms = now_ms();
+                self.heard_ms = self.begun_ms;
                 self.pause_ms = FIRST_PAUSE_MS;
                 self.answered = false;
             }
@@ -347,7 +353,10 @@ impl Exchange<'_> {
 
     /// Whether what comes now is to go to another replica.
     fn leaves(&self) -> bool {
-        self.is_gone || self.silent_ms() >= SILENT_REPLACED_MS && self.link.is_replaced()
+        let unheard_ms = now_ms().saturating_sub(self.heard_ms);
+        // What waited while nobody served goes to who serves now.
+        let is_done = unheard_ms >= SILENT_REPLACED_MS || self.link.waits();
+        self.is_gone || is_done && self.link.is_replaced()
     }
 
     fn silent_ms(&self) -> u64 {

@@ -176,6 +176,29 @@ fn a_flow_goes_on_to_the_next_replica_when_its_own_is_replaced() {
 }
 
 #[test]
+fn a_client_that_never_falls_silent_leaves_a_replica_that_says_nothing_more() {
+    let old = Echo::new("old");
+    let port = old.addr.port();
+    let (mut world, addr) = udp_world(old.addr);
+    let new = Echo::at(SocketAddr::new(lonely_ip(), port), "new");
+    let client = Client::of(addr);
+    assert!(client.ask("a").starts_with("old"));
+    world.serve(&[(replica(2), new.addr)]);
+    world.confirm();
+    assert!(client.ask("b").starts_with("old"), "it drains");
+    // Its socket stays: nothing tells that what comes to it is lost, as where a whole network namespace went.
+    old.socket.send_to(b"end", old.addr).expect("sent");
+    let often = Some(Duration::from_millis(100));
+    client.0.set_read_timeout(often).expect("a timeout");
+    wait_for("the other replica", || {
+        client.send("c");
+        let mut buffer = [0; 64];
+        let len = client.0.recv(&mut buffer).ok()?;
+        buffer[..len].starts_with(b"new").then_some(())
+    });
+}
+
+#[test]
 fn a_udp_port_of_a_virtual_address_answers_from_there() {
     let server = Echo::new("one");
     let mut world = World::new();
