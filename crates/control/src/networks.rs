@@ -25,10 +25,10 @@ pub(crate) struct Used {
     pub(crate) by: Vec<ServiceId>,
 }
 
-/// Makes a network; of one that is there, who may join is changed.
+/// Makes a network; of one that is there, who may join is said anew.
 ///
 /// # Errors
-/// 409: it cannot be called so, or there are too many.
+/// 409: it cannot be called so, there are too many, or an app that is in it would be left out.
 pub(crate) async fn make(
     plane: &Plane,
     name: &str,
@@ -47,6 +47,7 @@ pub(crate) async fn make(
     }
     // Whoever deploys meanwhile is done before.
     let _turn = plane.deploys.lock().await;
+    leaves_none_out(&all(plane).await?, name, &apps)?;
     let network = Network {
         name: name.to_owned(),
         apps,
@@ -58,6 +59,23 @@ pub(crate) async fn make(
         return Err(Problem::conflict(text).hint("remove one that no service uses"));
     }
     one(plane, name).await
+}
+
+/// Refuses to shut an app out of a network that it is in: none of its deploys would pass any more, those that nobody looks at
+/// either.
+fn leaves_none_out(all: &[Used], name: &str, apps: &BTreeSet<String>) -> Result<(), Problem> {
+    let used = all.iter().filter(|used| used.network.name == name);
+    let mut by = used.flat_map(|used| &used.by);
+    let left_out = by.find(|id| !apps.is_empty() && !apps.contains(id.app.as_str()));
+    let Some(id) = left_out else {
+        return Ok(());
+    };
+    let text = format!("the network {name:?} is in use by {id}, whose app would be left out");
+    let hint = format!(
+        "name all that may join, `--app {}` too; `layby network inspect {name}` shows who is in it",
+        id.app
+    );
+    Err(Problem::conflict(text).hint(hint))
 }
 
 /// All networks that apps share.
@@ -139,9 +157,7 @@ pub(crate) fn check<'a>(
             };
             if !network.apps.is_empty() && !network.apps.contains(id.app.as_str()) {
                 let text = format!("{id} may not join the network {name:?}: it is for other apps");
-                let hint = format!(
-                    "`layby network inspect {name}` shows which; `layby network create {name} --app ...` says anew"
-                );
+                let hint = naming(name, id.app.as_str());
                 return Err(Problem::conflict(text).hint(hint));
             }
         }
@@ -172,15 +188,19 @@ pub(crate) fn may_join<'a>(
             if !names_it && !is_in {
                 let problem =
                     rights.denied(&format!("the network {name:?}, in which other apps are"));
-                let hint = format!(
-                    "an admin lets the app in: `layby network create {name} --app {}`",
-                    id.app
-                );
+                let hint = naming(name, id.app.as_str());
                 return Err(problem.hint(hint));
             }
         }
     }
     Ok(())
+}
+
+/// How an app is let into a network, and those that are for it already are not shut out.
+fn naming(name: &str, app: &str) -> String {
+    format!(
+        "an admin lets the app in: `layby network inspect {name}` shows which apps it is for, and `layby network create {name} --app ... --app {app}` names them all anew"
+    )
 }
 
 /// The networks of the node that a service is in, as manifests call them.
@@ -227,6 +247,23 @@ mod tests {
         assert_eq!(joins("theirs").map_err(|problem| problem.status), Err(409));
         let hint = joins("none").map_err(|problem| problem.hint.unwrap_or_default());
         assert!(hint.is_err_and(|hint| hint.contains("layby network create none")));
+    }
+
+    #[test]
+    fn no_app_is_shut_out_of_a_network_that_it_is_in() {
+        let used = Used {
+            network: network("proxy", &[]),
+            by: vec!["shop/web".parse().expect("a service")],
+        };
+        let all = [used];
+        let says = |name: &str, apps: &[&str]| {
+            let apps = apps.iter().map(|app| (*app).to_owned()).collect();
+            leaves_none_out(&all, name, &apps)
+        };
+        assert!(says("proxy", &[]).is_ok() && says("proxy", &["blog", "shop"]).is_ok());
+        assert!(says("other", &["blog"]).is_ok());
+        let refused = says("proxy", &["blog"]).map_err(|problem| problem.hint.unwrap_or_default());
+        assert!(refused.is_err_and(|hint| hint.contains("--app shop")));
     }
 
     #[test]

@@ -373,7 +373,10 @@ async fn every_endpoint_of_the_document_answers() {
 
     let body = br#"{"name": "proxy", "apps": ["shop"]}"#.to_vec();
     let made: NetworkView = api.call("POST /v1/networks", "/v1/networks", body).await;
-    assert_eq!(made.apps, ["shop"]);
+    assert_eq!(
+        (made.apps.join(" "), made.limited),
+        ("shop".to_owned(), true)
+    );
     let all: Vec<NetworkView> = api.call("GET /v1/networks", "/v1/networks", vec![]).await;
     assert_eq!(all, std::slice::from_ref(&made));
     let inspected: NetworkView = api

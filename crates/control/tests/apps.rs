@@ -397,6 +397,20 @@ async fn only_the_services_that_are_named_and_what_they_need_are_deployed() {
 }
 
 #[tokio::test]
+async fn a_network_that_is_not_there_is_told_before_anything_is_done_and_by_a_dry_run() {
+    let world = World::new().await;
+    let networks = "networks: {proxy: {external: true}}\n";
+    let manifest = app(&[("web", "fake/ok", "networks: [proxy]")]) + networks;
+    for query in ["&dry_run=true", ""] {
+        let refused = up(&world, &manifest, query).await;
+        let hint = refused.problem().hint.clone().unwrap_or_default();
+        assert_eq!(refused.status, 409, "{refused:#?}");
+        assert!(hint.contains("layby network create proxy"), "{hint}");
+    }
+    assert_eq!(services(&world).await, [] as [String; 0]);
+}
+
+#[tokio::test]
 async fn what_is_not_deployed_is_not_waited_for_without_dependencies() {
     let world = World::new().await;
     let both = app(&[("db", "fake/ok", ""), ("web", "fake/ok", HEALTHY)]);

@@ -21,14 +21,14 @@ pub(super) async fn list(
     Ok(Json(seen.map(|used| view(used, &who)).collect()))
 }
 
-/// Makes a network that apps share; of one that is there, who may join is changed.
+/// Makes a network that apps share; of one that is there, who may join is said anew.
 #[utoipa::path(
     post,
     path = "/v1/networks",
     request_body = NetworkBody,
     responses(
         (status = 200, body = NetworkView),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "The name is none for a network"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "The name is none for a network, or an app that is in it would be left out"),
     )
 )]
 pub(super) async fn create(
@@ -99,6 +99,7 @@ fn view(used: Used, who: &Who) -> NetworkView {
     let covers = |app: &str| who.rights.covers(app);
     let by = by.iter().filter(|id| covers(id.app.as_str()));
     NetworkView {
+        limited: !network.apps.is_empty(),
         used_by: by.map(ToString::to_string).collect(),
         apps: (network.apps.into_iter())
             .filter(|app| covers(app))

@@ -20,6 +20,7 @@ use crate::api::types::{Event, Problem};
 use crate::capacity;
 use crate::collect::Kept;
 use crate::jobs::{self, Shown};
+use crate::networks;
 use crate::plane::Plane;
 use crate::reach::{self, Reach};
 use crate::secrets::{self, NewValue};
@@ -254,6 +255,11 @@ async fn check(
     let staying: Vec<Row> = staying.cloned().collect();
     // First, and alone: it does not say whose a host is.
     conflict::check_hosts(&who.rights, &staying, specs())?;
+    let known = plane.store.networks().await?;
+    // Nor does this say which networks are there.
+    if !who.rights.is_whole() {
+        networks::may_join(&known, &who.rights, rows, specs())?;
+    }
     let (settled, sizes) = power::settle(plane, rows, app).await?;
     // A job is there for a while only.
     let asked = settled.services.iter();
@@ -266,6 +272,7 @@ async fn check(
     // None of these needs another one to have passed: all is told at once.
     let checks = [
         conflict::check(&plane.config, &staying, specs()),
+        networks::check(&known, specs()),
         privilege::check(&plane.config, &who.rights, specs()),
         capacity::check_jobs(&plane.config, specs()),
         capacity::check(plane, rows, asked),

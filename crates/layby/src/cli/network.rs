@@ -14,14 +14,14 @@ pub(crate) enum Network {
         /// The network.
         name: String,
     },
-    /// Make a network that apps share, for manifests that name it as `external`; of one that is there, change who may join.
+    /// Make a network that apps share, for manifests that name it as `external`; of one that is there, say anew who may join.
     #[command(after_help = "Examples:
   layby network create proxy                        any app may join that somebody deploys who may deploy all apps
   layby network create proxy --app shop --app blog  these two, and whoever may deploy them")]
     Create {
         /// Its name.
         name: String,
-        /// Let this app join; may be given several times. Left out: any may.
+        /// Let this app join; may be given several times: those that are not named may not. Left out: any may.
         #[arg(long, value_name = "APP")]
         app: Vec<String>,
     },

@@ -48,9 +48,10 @@ async fn ls(client: &Client, json: bool) -> Result<()> {
     }
     let mut table = show::table(&["NETWORK", "MAY JOIN", "USED BY", "MADE BY"]);
     for network in networks {
-        let apps = match network.apps.is_empty() {
-            true => "any".to_owned(),
-            false => network.apps.join(", "),
+        let apps = match (network.apps.is_empty(), network.limited) {
+            (true, false) => "any".to_owned(),
+            (true, true) => "other apps".to_owned(),
+            (false, _) => network.apps.join(", "),
         };
         let used_by = match network.used_by.is_empty() {
             true => "-".to_owned(),

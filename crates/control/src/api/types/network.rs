@@ -8,8 +8,11 @@ use utoipa::ToSchema;
 pub struct NetworkView {
     /// Its name, as manifests give it (Compose `external: true`).
     pub name: String,
-    /// The apps that may join; none: any that somebody deploys who is not limited to some apps.
+    /// The apps that may join; who is limited to some apps is told of these alone.
     pub apps: Vec<String>,
+    /// It is for some apps alone. Otherwise any may join that somebody deploys who is not limited to some apps.
+    #[serde(default)]
+    pub limited: bool,
     /// The services and jobs that are in it, as `app/service`.
     pub used_by: Vec<String>,
     /// Who made it.
