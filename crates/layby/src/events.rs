@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use layby_control::api::types::{AbortedView, Event, Failure, Outcome, ServiceView};
+use layby_model::state::Showing;
 
 use crate::client::{Client, Lines};
 use crate::commands::history;
@@ -279,6 +280,9 @@ impl Screen {
                 scale(service.replicas_wanted),
                 show::state(service)
             ),
+            Outcome::Restarted if service.wakefulness == Some(Showing::Ended) => {
+                format!("restarted and ended, revision {}", service.revision)
+            }
             Outcome::Restarted => format!("restarted, revision {}", service.revision),
             Outcome::RolledBack => format!(
                 "back to what was live before, revision {}",

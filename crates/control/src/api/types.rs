@@ -373,7 +373,8 @@ pub struct ServiceView {
     pub app: String,
     /// Its name in the app.
     pub service: String,
-    /// Its state.
+    /// Its state: `DISABLED`, `DEPLOYING`, `READY`, `UPDATING` or `RUNNING`. READY, nothing of it is live, is also what never ran
+    /// since its first revision failed or was called off: `failed_revision` or `aborted` says which.
     #[schema(value_type = String, example = "RUNNING")]
     pub state: State,
     /// How awake it is: `awake`, `dozing`, `asleep`, `waking` or `ended`; `null` unless RUNNING.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use layby_model::ServiceId;
 use layby_model::replica::Phase;
+use layby_model::state::Showing;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -84,7 +85,7 @@ async fn wait(
             // Somebody else has changed it since: what was asked for here is no longer waited for.
             return tell(&shown, Outcome::Pending, None, events).await;
         }
-        if heard && shown.restarting.left == 0 && shown.resting.is_some() {
+        if heard && is_done(&shown) {
             return tell(&shown, Outcome::Restarted, None, events).await;
         }
         if heard && gives_up(&shown).is_some() {
@@ -116,6 +117,13 @@ async fn wait(
     }
 }
 
+/// Whether all have restarted, and are ready or have ended well, as they may.
+fn is_done(status: &Status) -> bool {
+    let ended = status.detail.view.wakefulness == Some(Showing::Ended);
+    let there = status.resting.is_some() || ended;
+    status.restarting.left == 0 && there && left_failed(status).is_none()
+}
+
 /// How long one replica may take to be drained, to end, and to be ready again.
 fn longest(row: &Row) -> Duration {
     let live = row.live.as_ref().unwrap_or(&row.target);
@@ -133,10 +141,17 @@ fn at(status: &Status) -> String {
     }
 }
 
-/// What ended again and again, or cannot be started.
+/// What ended again and again, or badly and for good, or cannot be started.
 fn gives_up(status: &Status) -> Option<String> {
     let live = status.row.live.as_ref()?.id;
-    status.ends.iter().find_map(|ending| ending.gives_up(live))
+    let looping = status.ends.iter().find_map(|ending| ending.gives_up(live));
+    looping.or_else(|| left_failed(status))
+}
+
+/// What ended badly since it was restarted, and is left so.
+fn left_failed(status: &Status) -> Option<String> {
+    let live = status.row.live.as_ref()?.id;
+    (status.ends.iter()).find_map(|ending| ending.left_failed(live))
 }
 
 /// Why it does not go on.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use layby_model::replica::Phase;
 use layby_model::spec::REPLICAS_MAX;
+use layby_model::state::Showing;
 use layby_model::{RevisionId, ServiceId};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -263,7 +264,9 @@ fn reached(status: &Status) -> bool {
     let of_live = all.filter(|r| Some(RevisionId(r.revision)) == live).count();
     // A canary goes on until somebody ends it.
     let settled = !rolling(row) || (row.share.is_some() && live.is_some());
-    settled && status.resting.is_some() && of_live == row.replicas as usize
+    // So do tasks that have ended.
+    let ended = status.detail.view.wakefulness == Some(Showing::Ended);
+    settled && (status.resting.is_some() || ended) && of_live == row.replicas as usize
 }
 
 /// `1 of 3 ready`, of more than are wanted `5 of 3 draining`.

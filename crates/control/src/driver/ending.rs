@@ -1,9 +1,11 @@
 //! How replicas end unasked: what is told of it when it happens, and what is shown for as long as it stands.
 
 use layby_model::plan::{
-    CRASH_LOOP_STARTS, Observed, Replica, Timer, Vacancy, backoff_ms, pause_after, stays_ended,
+    CRASH_LOOP_STARTS, Ended, Observed, Replica, Timer, Vacancy, backoff_ms, pause_after,
+    stays_ended,
 };
 use layby_model::replica::{End, Phase, ReplicaReport, Trouble};
+use layby_model::spec::RestartPolicy;
 use layby_model::{ReplicaId, RevisionId};
 
 use super::Driver;
@@ -34,8 +36,8 @@ enum Again {
     Now,
     /// At this moment of the driver's clock, in milliseconds.
     At(u64),
-    /// When somebody asks for it.
-    Asked,
+    /// When somebody asks for it: it ended like this, and its restart policy leaves it so.
+    Asked(Ended),
     /// One of its containers is, alone.
     Alone,
 }
@@ -43,7 +45,7 @@ enum Again {
 impl Ending {
     /// Whether it came to nothing so often that it is not just bad luck.
     fn loops(&self) -> bool {
-        self.failed_starts >= CRASH_LOOP_STARTS && !matches!(self.again, Again::Asked)
+        self.failed_starts >= CRASH_LOOP_STARTS && !matches!(self.again, Again::Asked(_))
     }
 
     /// Starts in a row that came to nothing, of a replica of a revision; `None`: it is none of them.
@@ -74,6 +76,13 @@ impl Ending {
         self.told(revision).filter(|_| is_fatal || self.loops())
     }
 
+    /// The same where it ended badly, and is not tried again.
+    pub(crate) fn left_failed(&self, revision: RevisionId) -> Option<String> {
+        let told = self.told(revision)?;
+        matches!(self.again, Again::Asked(Ended::Badly))
+            .then(|| format!("{told}, and its restart policy leaves it so"))
+    }
+
     /// The condition that it makes at `now_ms`.
     pub(crate) fn condition(&self, now_ms: u64) -> String {
         let (often, looping) = (self.often(), self.loops());
@@ -89,7 +98,7 @@ impl Ending {
                 let seconds = ms.saturating_sub(now_ms).div_ceil(1000);
                 format!("; next try in {seconds} s")
             }
-            Again::Asked => {
+            Again::Asked(_) => {
                 ", and its restart policy leaves it so: `layby wake` starts it".to_owned()
             }
             Again::Alone => "; that is started again".to_owned(),
@@ -129,10 +138,10 @@ impl Driver {
                 replica: seen.id,
                 revision: seen.revision,
                 failed_starts: seen.failed_starts,
-                again: match (down, stays_ended(seen)) {
+                again: match (down, seen.ended.filter(|_| stays_ended(seen))) {
                     (Some(_), _) => Again::Alone,
-                    (None, true) => Again::Asked,
-                    (None, false) => again(seen.id, seen.failed_starts, backoff_ms(seen)),
+                    (None, Some(ended)) => Again::Asked(ended),
+                    (None, None) => again(seen.id, seen.failed_starts, backoff_ms(seen)),
                 },
             }
         };
@@ -161,13 +170,16 @@ impl Driver {
 
     /// Tells those who listen that a replica ended unasked.
     pub(super) fn tell_end(&self, report: &ReplicaReport) {
-        let oom = end_of(report).is_some_and(|end| end.exit.oom);
-        let kind = match oom {
-            true => EventKind::OutOfMemory,
-            false => EventKind::Crashed,
+        let end = end_of(report);
+        let kind = match end.as_ref().map(|end| (end.exit.oom, end.exit.code)) {
+            Some((true, _)) => EventKind::OutOfMemory,
+            Some((false, 0)) if report.ended.is_some() && self.may_end(report.revision) => {
+                EventKind::Ended
+            }
+            Some((false, _)) | None => EventKind::Crashed,
         };
         let how = self.how_it_ended(report.revision, Some(report));
-        let why = match (&report.trouble, end_of(report)) {
+        let why = match (&report.trouble, end) {
             (Some(trouble), None) => format!(": {}", trouble.message),
             (Some(_) | None, _) => String::new(),
         };
@@ -187,6 +199,15 @@ impl Driver {
         self.plane
             .events
             .of(&self.id, EventKind::Crashed, text, None);
+    }
+
+    /// Whether a replica of a revision that ended well is left so.
+    fn may_end(&self, revision: RevisionId) -> bool {
+        let spec = self.spec_of(revision);
+        spec.is_some_and(|spec| match spec.service.restart {
+            RestartPolicy::Never | RestartPolicy::OnFailure { .. } => true,
+            RestartPolicy::Always => false,
+        })
     }
 
     fn how_it_ended(&self, revision: RevisionId, report: Option<&ReplicaReport>) -> String {

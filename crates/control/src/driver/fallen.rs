@@ -10,6 +10,7 @@ impl Driver {
     pub(super) fn tell_fallen(&self, report: &ReplicaReport, container: &ContainerReport) {
         let kind = match container.last_exit {
             Some(exit) if exit.oom => EventKind::OutOfMemory,
+            Some(exit) if exit.code == 0 && container.is_left() => EventKind::Ended,
             Some(_) | None => EventKind::Crashed,
         };
         let then = match container.is_left() {

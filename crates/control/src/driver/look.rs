@@ -217,7 +217,9 @@ impl Driver {
             if phase == Phase::Ready && unopened && Some(report.revision) == d.target {
                 phase = Phase::Starting;
             }
-            let ended = track.ended(report);
+            let stale = self.restarts.is_stale(report.id);
+            // What a user wants restarted is started, however it ended before its turn.
+            let ended = track.ended(report).filter(|_| !stale);
             replicas.push(Replica {
                 id: report.id,
                 revision: report.revision,
@@ -225,7 +227,7 @@ impl Driver {
                 failed_starts: track.failed_starts.max(loops(report, ended)),
                 crashed: track.crashed,
                 ended,
-                stale: self.restarts.is_stale(report.id),
+                stale,
                 unhealthy: phase == Phase::Starting
                     && (asks && self.health.unready(report.id, report.run).is_some()
                         || is_crippled(report)),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use layby_control::api::types::Outcome;
 use layby_model::ReplicaId;
 use layby_model::replica::Phase;
+use layby_model::state::Showing;
 
 use super::ID;
 use crate::common::{Deployed, World, compose};
@@ -70,4 +71,32 @@ async fn what_rests_is_woken_by_a_restart_and_what_is_not_there_is_refused() {
         .ask("POST", &format!("/v1/services/{ID}/disable"), vec![])
         .await;
     assert_eq!(world.restart_service("").await.status, 409);
+}
+
+#[tokio::test]
+async fn a_task_that_ends_well_has_restarted_and_did_not_crash() {
+    let world = World::new().await;
+    let task = compose("fake/exits:0", "restart: 'no'\nscale: 2");
+    assert_eq!(world.up(&task).await.code(), 0);
+    for run in 2..=3 {
+        let done = world.restart_service("").await;
+        assert_eq!(
+            (done.code(), done.outcomes()),
+            (0, vec![("web".into(), Outcome::Restarted)]),
+            "{done:#?}"
+        );
+        assert!(world.runs().await.values().all(|n| *n == run));
+    }
+    let shown = world.detail(ID).await.view;
+    assert_eq!(shown.wakefulness, Some(Showing::Ended));
+    for (kind, count) in [("ended", 6), ("crashed", 0)] {
+        let path = format!("/v1/events?kind={kind}");
+        let (_, events) = world.ask("GET", &path, vec![]).await;
+        let lines = events.split(|b| *b == b'\n').filter(|l| !l.is_empty());
+        assert_eq!(lines.count(), count, "{kind}");
+    }
+    assert_eq!(
+        world.scale("3").await.outcomes(),
+        [("web".into(), Outcome::Scaled)]
+    );
 }

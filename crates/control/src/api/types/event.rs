@@ -35,6 +35,8 @@ pub enum EventKind {
     Removed,
     /// A container ended unasked.
     Crashed,
+    /// A replica or a container that may end did so, with exit code 0, and its restart policy leaves it so.
+    Ended,
     /// A container was ended for want of memory within its limit.
     OutOfMemory,
     /// A replica was woken.
@@ -75,6 +77,7 @@ impl EventKind {
             | Self::Enabled
             | Self::Removed
             | Self::Crashed
+            | Self::Ended
             | Self::OutOfMemory
             | Self::JobStarted
             | Self::JobEnded
