@@ -44,6 +44,20 @@ fn the_committed_document_is_the_one_that_the_code_makes() {
     );
 }
 
+#[test]
+fn no_two_endpoints_of_the_document_have_one_name() {
+    let document: serde_json::Value = serde_json::from_str(&api::openapi()).expect("JSON");
+    let paths = document["paths"].as_object().expect("paths");
+    let methods = paths
+        .values()
+        .flat_map(|path| path.as_object().expect("methods").values());
+    let mut seen = BTreeSet::new();
+    for name in methods.filter_map(|method| method["operationId"].as_str()) {
+        assert!(seen.insert(name), "{name} is there twice");
+    }
+    assert!(!seen.is_empty());
+}
+
 /// Calls, remembering which endpoint of the document each is.
 struct Caller {
     world: World,

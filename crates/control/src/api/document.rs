@@ -51,7 +51,17 @@ fn bound(value: &mut Value) {
     }
 }
 
+/// What an operation is called: it must be unique (OpenAPI 3.1, "Operation Object"), which the handlers' own names are not.
+fn operation_id(path: &str, method: &str) -> String {
+    let words = path.trim_start_matches("/v1").split(['/', '.', '-']);
+    let words = words.map(|word| word.trim_matches(['{', '}']));
+    let words = words.filter(|word| !word.is_empty());
+    let words: Vec<&str> = std::iter::once(method).chain(words).collect();
+    words.join("_")
+}
+
 fn one(path: &str, method: &str, operation: &mut Value) {
+    operation["operationId"] = json!(operation_id(path, method));
     let method = axum::http::Method::from_bytes(method.to_uppercase().as_bytes());
     let rule = method.ok().and_then(|method| access::rule(&method, path));
     if let Some(rule) = rule {

@@ -38,9 +38,10 @@ async fn schemathesis_finds_nothing_wrong() {
         // That a name is taken, or none for what it is to name, stands in no schema.
         .args(["--exclude-checks", "positive_data_acceptance"])
         .args(["--suppress-health-check", "all", "--continue-on-failure"])
-        // Those reach other machines.
+        // Those reach other machines, and the last one goes on for as long as somebody listens.
         .args(["--exclude-path-regex", "^/v1/images/(pull|push)$"])
-        .args(["--exclude-operation-id", "login"])
+        .args(["--exclude-operation-id", "post_registries"])
+        .args(["--exclude-operation-id", "get_services_app_service_hold"])
         .arg(format!("http://{addr}/v1/openapi.json"))
         .env("SCHEMATHESIS_HOOKS", hooks)
         .current_dir(world.dir.path())
