@@ -312,7 +312,12 @@ impl Prober {
     async fn run(self, answered: bool) {
         if !answered {
             for check in &self.checks.first {
-                self.until_it_answers(check).await;
+                let answers = self.until_it_answers(check);
+                match check.patience_ms.map(Duration::from_millis) {
+                    // It may as well never answer: then it is ready now.
+                    Some(patience) => drop(tokio::time::timeout(patience, answers).await),
+                    None => answers.await,
+                }
             }
             if self.settles {
                 tokio::time::sleep(SETTLED).await;
@@ -445,9 +450,14 @@ impl Prober {
 
     async fn ask(&self, check: &Check, connect: Duration) -> Result<(), Failed> {
         let answer = ask::ask(&*self.engine, self.replica, self.address, check, connect).await;
-        let text = match &answer {
-            Ok(text) => text.clone(),
-            Err(failed) => failed.text.clone(),
+        let text = match (&answer, check.patience_ms) {
+            (Ok(text), _) => text.clone(),
+            (Err(failed), None) => failed.text.clone(),
+            (Err(failed), Some(ms)) => format!(
+                "{}; only the image speaks of that port: after {} s without an answer it is taken for ready",
+                failed.text,
+                ms / 1000
+            ),
         };
         let mut states = lock(&self.states);
         if let Some(state) = states.get_mut(&self.replica).filter(|s| s.run == self.run) {

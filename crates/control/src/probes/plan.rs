@@ -15,7 +15,13 @@ pub(crate) struct Check {
     pub(crate) container: String,
     /// The probe.
     pub(crate) probe: Probe,
+    /// How long it may go without an answer before the container is taken for ready all the same, in milliseconds; `None`: for ever.
+    pub(crate) patience_ms: Option<u64>,
 }
+
+/// How long a port is waited for of which only the image speaks, where another program runs than the image's own. The worker
+/// beside a web server of the same image never listens on it.
+const DOUBTED_MS: u64 = 30_000;
 
 /// The checks of one container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,6 +46,7 @@ impl ProbePlan {
             let check = |probe: Probe| Check {
                 container: container.name.clone(),
                 probe,
+                patience_ms: None,
             };
             let image = images.get(n).and_then(Option::as_ref);
             let readiness = container.readiness.clone();
@@ -54,12 +61,17 @@ impl ProbePlan {
             plan.0.insert(container.name.clone(), checks);
         }
         if let (true, Some((container, port))) = (plan.asks_nothing(), routed(&spec.service)) {
+            let doubted = is_doubted(&spec.service, container, port);
             let check = Check {
-                container: container.to_owned(),
+                container: container.name.clone(),
                 probe: connects(port),
+                patience_ms: doubted.then_some(DOUBTED_MS),
             };
-            let checks = plan.0.entry(container.to_owned()).or_default();
-            checks.first.push(check);
+            // Nobody but the image says that there is anything to ask, and the manifest says not to.
+            if !(doubted && container.no_healthcheck) {
+                let checks = plan.0.entry(container.name.clone()).or_default();
+                checks.first.push(check);
+            }
         }
         plan
     }
@@ -86,7 +98,7 @@ impl ProbePlan {
 
 /// The routed port, and the container that says it listens on it; else the first. Without a network there is none: what would
 /// be asked is the machine.
-fn routed(service: &ServiceSpec) -> Option<(&str, u16)> {
+fn routed(service: &ServiceSpec) -> Option<(&ContainerSpec, u16)> {
     let port = service.port?;
     if service.sandbox.network == NetworkMode::None {
         return None;
@@ -94,7 +106,19 @@ fn routed(service: &ServiceSpec) -> Option<(&str, u16)> {
     let mut containers = service.containers.iter();
     let container = containers.find(|container| container.ports.contains(&port));
     let container = container.or(service.containers.first())?;
-    Some((&container.name, port))
+    Some((container, port))
+}
+
+/// Whether nothing of the manifest says that the container listens on the port, and its image says so of another program.
+fn is_doubted(service: &ServiceSpec, container: &ContainerSpec, port: u16) -> bool {
+    let is_said = container.ports.contains(&port)
+        || service
+            .published
+            .iter()
+            .any(|published| published.target == port)
+        || service.ports.iter().any(|to| to.target == port);
+    let is_own = container.entrypoint.is_none() && container.command.is_none();
+    !is_said && !is_own
 }
 
 /// Without any probe, a replica is ready when its port takes a connection.
@@ -136,4 +160,56 @@ fn healthcheck(container: &ContainerSpec, image: &ImageConfig) -> Option<Probe> 
         failure_threshold: retries.filter(|n| *n > 0).unwrap_or(3),
         stop_grace_ms: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use layby_model::ServiceName;
+
+    use super::*;
+
+    /// How long each check is waited for of a service that has its port of the image's EXPOSE and runs a program of its own.
+    fn patience(change: impl FnOnce(&mut ServiceSpec)) -> Vec<Option<u64>> {
+        let mut container = ContainerSpec::new("a", "web:1");
+        container.command = Some(vec!["work".to_owned()]);
+        let mut service = ServiceSpec {
+            port: Some(8000),
+            containers: vec![container],
+            ..ServiceSpec::new(ServiceName::new("a").expect("a label"))
+        };
+        change(&mut service);
+        let spec = RunSpec {
+            service,
+            images: vec![String::new()],
+        };
+        let checks = ProbePlan::new(&spec, &[None]).of("a");
+        checks.first.iter().map(|check| check.patience_ms).collect()
+    }
+
+    #[test]
+    fn a_port_that_only_the_image_speaks_of_is_waited_for_as_long_as_its_own_program_runs() {
+        assert_eq!(patience(|_| {}), [Some(DOUBTED_MS)]);
+        assert_eq!(
+            patience(|service| service.containers[0].command = None),
+            [None]
+        );
+        assert_eq!(
+            patience(|service| service.containers[0].ports = vec![8000]),
+            [None]
+        );
+    }
+
+    #[test]
+    fn who_says_that_nothing_is_to_be_asked_of_such_a_port_is_believed() {
+        let none: [Option<u64>; 0] = [];
+        assert_eq!(
+            patience(|service| service.containers[0].no_healthcheck = true),
+            none
+        );
+        let own = |service: &mut ServiceSpec| {
+            service.containers[0].no_healthcheck = true;
+            service.containers[0].ports = vec![8000];
+        };
+        assert_eq!(patience(own), [None]);
+    }
 }
