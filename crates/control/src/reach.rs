@@ -409,7 +409,7 @@ pub(crate) async fn deploy(
                 return Err(Problem::not_allowed(text)
                     .hint("give it a named volume, or let an admin deploy it"));
             }
-            MountSource::Volume { name, .. } => volumes.push(name),
+            MountSource::Volume { name, external, .. } => volumes.push((name, *external)),
             MountSource::Tmpfs { .. } | MountSource::Scratch { .. } | MountSource::Files { .. } => {
             }
         }
@@ -418,11 +418,11 @@ pub(crate) async fn deploy(
         return Ok(());
     }
     let known = plane.access.volumes().await?;
-    for name in volumes {
-        let of_other = known
-            .iter()
-            .any(|volume| volume.name == **name && !rights.covers_owner(volume.app.as_ref()));
-        if of_other {
+    for (name, is_external) in volumes {
+        let volume = known.iter().find(|volume| volume.name == **name);
+        let covers = volume.map(|volume| rights.covers_owner(volume.app.as_ref()));
+        // Of one that must be there already the same is said whether it is not, or is another's.
+        if !covers.unwrap_or(!is_external) {
             return Err(rights.denied(&format!("the volume {name}")));
         }
     }

@@ -333,7 +333,7 @@ async fn write(
     new.anew = matches!(change.next, Next::Again(_));
     new.share.clone_from(&change.share);
     let news = vec![new];
-    may_reach(plane, &change.who.rights, &news).await?;
+    may_reach(plane, &change.who.rights, &news, &[]).await?;
     Ok((service, commit_in_turn(plane, &turn, news).await?))
 }
 

@@ -103,7 +103,7 @@ pub(super) async fn app(
         revisions.push(new);
     }
     let turn = plane.deploys.lock().await;
-    may_reach(plane, &app.rights, &revisions).await?;
+    may_reach(plane, &app.rights, &revisions, &app.orphans).await?;
     let orphans = (&app.orphans[..], app.made_by.as_str());
     let (committed, leaving) = replace(plane, &turn, revisions, orphans).await?;
     Ok(Begun {
@@ -113,21 +113,25 @@ pub(super) async fn app(
     })
 }
 
-/// Refuses host names of apps that whoever makes these revisions has nothing to do with, and networks in which these are. In turn.
+/// Refuses what apps have that whoever makes these revisions has nothing to do with, without saying whose it is: host names, ports,
+/// and networks in which these are. What the `orphans` have is free. In turn.
 pub(super) async fn may_reach(
     plane: &Plane,
     rights: &Rights,
     revisions: &[NewRevision],
+    orphans: &[ServiceId],
 ) -> Result<(), Problem> {
     if rights.is_whole() {
         return Ok(());
     }
-    let rows = plane.store.services().await?;
+    let mut rows = plane.store.services().await?;
     let known = plane.store.networks().await?;
     let specs = revisions.iter();
     let specs = specs.map(|new| (new.service.clone(), &new.spec.service));
     networks::may_join(&known, rights, &rows, specs.clone())?;
-    conflict::check_hosts(rights, &rows, specs)
+    conflict::check_hosts(rights, &rows, specs.clone())?;
+    rows.retain(|row| !orphans.contains(&row.service));
+    conflict::check(&plane.config, rights, &rows, specs)
 }
 
 /// Writes those revisions that change something, all or none, and tells their drivers. For whoever has its turn: what it
@@ -223,7 +227,7 @@ async fn check(plane: &Plane, rows: &[Row], revisions: &mut [NewRevision]) -> Re
         let news = revisions.iter();
         news.map(|new| (new.service.clone(), &new.spec.service))
     };
-    conflict::check(&plane.config, rows, specs())?;
+    conflict::check(&plane.config, &Rights::all(), rows, specs())?;
     networks::check(&plane.store.networks().await?, specs())?;
     // Also what a push deploys anew, from a revision of a time when the operator allowed more.
     privilege::check(&plane.config, &Rights::all(), specs())?;

@@ -25,9 +25,10 @@ struct Claims {
 /// Refuses services that claim what one of `rows` has, or what two of them claim.
 ///
 /// # Errors
-/// 409, naming both services of each such claim.
+/// 409, naming both services of each such claim; to whom `rights` do not cover the other's app only the one.
 pub(crate) fn check<'a>(
     config: &ControlConfig,
+    rights: &Rights,
     rows: &[Row],
     services: impl IntoIterator<Item = (ServiceId, &'a ServiceSpec)>,
 ) -> Result<(), Problem> {
@@ -56,7 +57,7 @@ pub(crate) fn check<'a>(
             problems.push(Problem::conflict(text).hint(hint));
         }
         problems.extend(own_names(&new, &config.domain).err());
-        let clashes = taken.iter().map(|other| compare(&new, other));
+        let clashes = taken.iter().map(|other| compare(&new, other, rights));
         problems.extend(clashes.filter_map(Result::err));
         taken.push(new);
     }
@@ -189,27 +190,31 @@ fn own_names(new: &Claims, domain: &str) -> Result<(), Problem> {
     }
 }
 
-fn compare(new: &Claims, other: &Claims) -> Result<(), Problem> {
+fn compare(new: &Claims, other: &Claims, rights: &Rights) -> Result<(), Problem> {
+    let owner = match rights.covers(other.service.app.as_str()) {
+        true => other.service.to_string(),
+        false => "another app".to_owned(),
+    };
     for port in &new.ports {
         if let Some(theirs) = other.ports.iter().find(|theirs| theirs.collides(*port)) {
             return Err(Problem::conflict(format!(
-                "{} asks for port {port}, which {} has ({theirs})",
-                new.service, other.service
+                "{} asks for port {port}, which {owner} has ({theirs})",
+                new.service
             ))
             .hint("give one of them another port"));
         }
     }
     if let Some((host, path, _)) = new.routes.iter().find(|r| other.routes.contains(r)) {
         return Err(Problem::conflict(format!(
-            "{} asks for requests to {host}{path}, which {} has",
-            new.service, other.service
+            "{} asks for requests to {host}{path}, which {owner} has",
+            new.service
         ))
         .hint("give one of them another host or path"));
     }
     match new.hosts.iter().find(|host| other.hosts.contains(host)) {
         Some(host) => Err(Problem::conflict(format!(
-            "{} asks for the name {host}, which {} has",
-            new.service, other.service
+            "{} asks for the name {host}, which {owner} has",
+            new.service
         ))
         .hint("give one of them another name or alias")),
         None => Ok(()),

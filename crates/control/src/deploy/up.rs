@@ -271,7 +271,7 @@ async fn check(
     let brought = brought(manifest);
     // None of these needs another one to have passed: all is told at once.
     let checks = [
-        conflict::check(&plane.config, &staying, specs()),
+        conflict::check(&plane.config, &who.rights, &staying, specs()),
         networks::check(&known, specs()),
         privilege::check(&plane.config, &who.rights, specs()),
         capacity::check_jobs(&plane.config, specs()),

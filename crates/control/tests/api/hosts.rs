@@ -1,8 +1,8 @@
-//! Host names of an Ingress: whose they are.
+//! Host names of an Ingress, ports and volumes: whose they are.
 
 use layby_control::api::types::Problem;
 
-use crate::common::{World, tar};
+use crate::common::{World, compose, tar};
 use crate::network::{Client, at_socket, token};
 
 /// What is sent to deploy an app of one service with an Ingress.
@@ -63,4 +63,37 @@ async fn a_token_of_an_app_gets_no_path_of_a_host_that_another_app_has() {
     let back = "POST /v1/services/blog/web/rollback";
     assert_eq!(ci.status(back).await, 403);
     assert_eq!(root.status(back).await, 200);
+}
+
+#[tokio::test]
+async fn a_token_of_an_app_is_not_told_which_other_app_has_a_port_nor_which_volumes_there_are() {
+    let world = World::new().await;
+    let root = at_socket(&world);
+    let ci = root.with(&token(&world, r#"{"name":"ci","role":"deploy","apps":["blog"]}"#).await);
+    let port = compose("fake/ok", "ports: ['31993:8080']");
+    let up = world.up(&port).await;
+    assert_eq!(up.code(), 0, "{up:#?}");
+    let volume = br#"{"name":"shopvol","labels":{}}"#;
+    assert_eq!(root.ask("POST /v1/volumes", &[], volume).await.status, 200);
+    let up = async |client: &Client<'_>, manifest: &str| {
+        let files = tar(&[("manifest/compose.yaml", manifest.as_bytes())]);
+        let line = "POST /v1/apps?app=blog&folder=x";
+        let reply = client.ask(line, &[], &files).await;
+        let text = String::from_utf8_lossy(&reply.body).into_owned();
+        (reply.status.as_u16(), text)
+    };
+    let (status, told) = up(&ci, &port).await;
+    assert!(status == 409 && told.contains("another app has"), "{told}");
+    assert!(!told.contains("shop"), "it is told whose it is: {told}");
+    let (status, told) = up(&root, &port).await;
+    assert!(status == 409 && told.contains("shop/web has"), "{told}");
+    let mounts = |name: &str| {
+        format!(
+            "services:\n  web:\n    image: fake/ok\n    volumes: [\"d:/d\"]\nvolumes:\n  d: {{external: true, name: {name}}}\n"
+        )
+    };
+    let (of_other, is_there) = up(&ci, &mounts("shopvol")).await;
+    let (none, is_not) = up(&ci, &mounts("novol")).await;
+    assert_eq!((of_other, none), (403, 403), "{is_there} {is_not}");
+    assert_eq!(is_there.replace("shopvol", "novol"), is_not);
 }
