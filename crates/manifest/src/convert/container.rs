@@ -18,7 +18,11 @@ pub(super) fn write(
     all: &mut Gathered,
     report: &mut Report,
 ) -> Map {
-    let ports = service::ports(&draft.spec).into_iter().map(|port| {
+    // The ports are those of whose network it is: whoever joined that has none of them.
+    let is_first =
+        (draft.spec.containers.first()).is_some_and(|first| first.name == container.name);
+    let ports = service::ports(&draft.spec).into_iter().filter(|_| is_first);
+    let ports = ports.map(|port| {
         Map::new()
             .text("name", &port.name)
             .plain("containerPort", port.target)
@@ -26,12 +30,13 @@ pub(super) fn write(
     });
     let options = &container.options;
     let probes = probe::write(app, draft, container, report);
+    let (program, arguments) = command_line(container);
     Map::new()
         .text("name", &container.name)
         .text("image", image::name(app, draft, container, report))
         .some_text("imagePullPolicy", pull(container.pull))
-        .put("command", words(container.entrypoint.as_ref()))
-        .put("args", words(container.command.as_ref()))
+        .put("command", words(program))
+        .put("args", words(arguments))
         .some_text("workingDir", container.working_dir.as_ref())
         .flag("tty", options.tty)
         .flag("stdin", options.tty)
@@ -50,6 +55,17 @@ pub(super) fn write(
             "volumeMounts",
             volume::mounts(app, draft, container, volumes, all, report),
         )
+}
+
+/// What replaces the image's ENTRYPOINT and its CMD. With an empty entrypoint the command is the whole line: in a pod, too, where
+/// it takes the place of the ENTRYPOINT.
+fn command_line(container: &ContainerSpec) -> (Option<&Vec<String>>, Option<&Vec<String>>) {
+    match (&container.entrypoint, &container.command) {
+        (Some(entrypoint), Some(command)) if entrypoint.is_empty() && !command.is_empty() => {
+            (Some(command), None)
+        }
+        (entrypoint, command) => (entrypoint.as_ref(), command.as_ref()),
+    }
 }
 
 /// Where nothing is said, a cluster pulls what it does not have, and `latest` each time.

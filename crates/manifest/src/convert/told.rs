@@ -27,9 +27,11 @@ fn container(app: &App<'_>, draft: &Draft, report: &mut Report) {
         return;
     };
     let options = &container.options;
-    let empties = container.entrypoint.as_ref().is_some_and(Vec::is_empty);
-    let is_bare =
-        container.entrypoint.is_none() && container.command.as_ref().is_some_and(Vec::is_empty);
+    let is_empty = |words: &Option<Vec<String>>| words.as_ref().is_some_and(Vec::is_empty);
+    // With a command, that takes the place of the image's ENTRYPOINT.
+    let empties = is_empty(&container.entrypoint)
+        && (container.command.is_none() || is_empty(&container.command));
+    let is_bare = container.entrypoint.is_none() && is_empty(&container.command);
     let all: [(bool, &[&str], &str); 12] = [
         (
             container.resources.pids_limit.is_some(),
@@ -79,7 +81,7 @@ fn container(app: &App<'_>, draft: &Draft, report: &mut Report) {
         (
             empties,
             &["entrypoint"],
-            "is lost: a pod cannot do without the ENTRYPOINT of its image",
+            "is lost: a pod cannot do without the ENTRYPOINT of its image, unless it says the \"command\", too",
         ),
         (
             is_bare,

@@ -208,6 +208,15 @@ fn values(app: &AppSpec) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     for service in &app.services {
         let mut value = serde_json::to_value(service).unwrap();
+        // A command without an entrypoint is the whole line, however that is said.
+        for container in value["containers"].as_array_mut().unwrap() {
+            let words = container["command"].as_array();
+            if container["entrypoint"] == serde_json::json!([])
+                && words.is_some_and(|words| !words.is_empty())
+            {
+                container["entrypoint"] = container["command"].take();
+            }
+        }
         // It is a volume in memory, or an option.
         for container in value["containers"].as_array_mut().unwrap() {
             let mounts = container["mounts"].as_array_mut().unwrap();
