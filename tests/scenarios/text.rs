@@ -19,6 +19,10 @@ pub(crate) fn mask(output: &str, known: &[(String, &str)]) -> String {
 fn is_count(line: &str) -> bool {
     let rolls = line.contains("  DEPLOYING  ") || line.contains("  UPDATING  ");
     let text = line.rsplit("  ").next().unwrap_or_default();
+    // Which start of an attempt it is.
+    if rolls && text.contains(" (start ") {
+        return true;
+    }
     let words: Vec<&str> = text.split(' ').collect();
     rolls
         && matches!(
