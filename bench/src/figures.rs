@@ -12,6 +12,11 @@ impl Samples {
         self.0.push(sample.as_secs_f64() * 1e3);
     }
 
+    /// Adds those of `other`.
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.0.extend(&other.0);
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.0.len()

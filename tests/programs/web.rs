@@ -57,16 +57,17 @@ fn main() {
 }
 
 fn tty() {
+    if winsize::winsize().is_none() {
+        println!("no terminal");
+        return;
+    }
     thread::spawn(|| {
         let _ = std::io::stdin().read(&mut [0; 1]);
         std::process::exit(3)
     });
     let mut before = (0, 0);
     loop {
-        let Some(now) = winsize::winsize() else {
-            println!("no terminal");
-            return;
-        };
+        let now = winsize::winsize().unwrap_or(before);
         if now != before {
             println!("terminal of {}x{}", now.0, now.1);
             before = now;
