@@ -12,6 +12,8 @@ mod manifest;
 mod manual;
 mod network;
 mod power;
+#[cfg(test)]
+mod reads;
 mod secret;
 mod state;
 mod switch;
@@ -510,6 +512,8 @@ pub(crate) enum Image {
         /// The image.
         #[arg(value_parser = not_empty)]
         reference: String,
+        #[command(flatten)]
+        json: Json,
     },
     /// Give an image a further name; one of the node's own registry (`registry/app:1`) can be pulled there.
     Tag {
@@ -605,6 +609,8 @@ pub(crate) enum Volume {
         /// The volume.
         #[arg(value_parser = not_empty)]
         name: String,
+        #[command(flatten)]
+        json: Json,
     },
     /// Make a volume, for manifests that take it from outside (`external`).
     Create {

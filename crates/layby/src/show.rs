@@ -4,6 +4,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use layby_control::api::types::{
     AbortedView, ContainerView, DeadlineView, ExitView, ReplicaView, ServiceDetail, ServiceView,
+    SizeView,
 };
 use layby_model::{State, power};
 use nix::sys::signal::Signal;
@@ -133,9 +134,8 @@ fn size(service: &ServiceView) -> String {
     format!("{power} x {replicas}{}", range.unwrap_or_default())
 }
 
-/// The same with what it means, and whose word it is.
-fn size_line(detail: &ServiceDetail) -> String {
-    let size = &detail.size;
+/// What a service's limits are, and whether `layby power` said so.
+fn power_notes(size: &SizeView) -> Vec<String> {
     let limits: Vec<String> = [
         size.cpu_limit_milli
             .map(|milli| format!("{} CPU", power::cpu(milli))),
@@ -151,6 +151,24 @@ fn size_line(detail: &ServiceDetail) -> String {
     if size.power_by_hand {
         notes.push("by `layby power`".to_owned());
     }
+    notes
+}
+
+/// `small (0.5 CPU, 1 GB; by `layby power`)`; of limits that have no name `no power (0.3 CPU)`.
+pub(crate) fn power_line(detail: &ServiceDetail) -> String {
+    let power = detail.view.power.as_deref().unwrap_or("no power");
+    let notes = power_notes(&detail.size);
+    match (notes.is_empty(), &detail.view.power) {
+        (true, Some(_)) => power.to_owned(),
+        (true, None) => format!("{power}, and no limits"),
+        (false, _) => format!("{power} ({})", notes.join("; ")),
+    }
+}
+
+/// `small x 2 (0.5 CPU, 1 GB; by `layby power`)`: power and scale with what they mean, and whose word they are.
+fn size_line(detail: &ServiceDetail) -> String {
+    let size = &detail.size;
+    let mut notes = power_notes(size);
     if size.scale.is_some() {
         // Most manifests say nothing of it.
         let without = size.manifest_replicas;

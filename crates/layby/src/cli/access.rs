@@ -26,8 +26,14 @@ pub(crate) enum Token {
         /// containers) or admin (everything). Without one it is for the registry alone.
         #[arg(long, value_enum)]
         role: Option<TokenRole>,
-        /// Only with this app; may be given several times.
-        #[arg(long = "app", value_name = "APP", value_parser = not_empty, requires = "role")]
+        /// Only with this app; may be given several times, or name several with commas.
+        #[arg(
+            long = "app",
+            value_name = "APP",
+            value_delimiter = ',',
+            value_parser = not_empty,
+            requires = "role"
+        )]
         apps: Vec<String>,
         /// At the registry it may push and delete; so may one with the role deploy or admin of which nothing is said.
         #[arg(long)]
@@ -96,6 +102,9 @@ pub(crate) struct Login {
     /// Print the registries that the node is logged in to, and do nothing.
     #[arg(long, conflicts_with_all = ["user", "password_stdin", "token_stdin", "name", "fingerprint", "ca"])]
     pub(crate) list: bool,
+    /// Print these as JSON.
+    #[arg(long, requires = "list")]
+    pub(crate) json: bool,
     /// Of a node: read the token from standard input.
     #[arg(long)]
     pub(crate) token_stdin: bool,

@@ -18,6 +18,9 @@ pub(crate) struct Config {
     /// How the file is written.
     #[arg(long, value_enum, default_value_t = Format::Yaml)]
     pub(crate) format: Format,
+    /// Print JSON: the file as with `--format json`, or what is printed instead of it as a list, hashes by service.
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) json: bool,
     /// Leave `${VAR}` and env files as they are.
     #[arg(long)]
     pub(crate) no_interpolate: bool,

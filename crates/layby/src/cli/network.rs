@@ -13,6 +13,8 @@ pub(crate) enum Network {
     Inspect {
         /// The network.
         name: String,
+        #[command(flatten)]
+        json: Json,
     },
     /// Make a network that apps share, for manifests that name it as `external`; of one that is there, say anew who may join.
     #[command(after_help = "Examples:
@@ -21,8 +23,9 @@ pub(crate) enum Network {
     Create {
         /// Its name.
         name: String,
-        /// Let this app join; may be given several times: those that are not named may not. Left out: any may.
-        #[arg(long, value_name = "APP")]
+        /// Let this app join; may be given several times, or name several with commas: those that are not named may not. Left out:
+        /// any may.
+        #[arg(long, value_name = "APP", value_delimiter = ',')]
         app: Vec<String>,
     },
     /// Remove networks that nothing is in.

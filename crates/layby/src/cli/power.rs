@@ -38,8 +38,8 @@ pub(crate) struct Scale {
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     after_help = "A change of power is a revision: it is rolled out, and can be rolled back. It stays until the \
-    manifest says other limits than now.\n\n\
-    Examples:\n  layby power ls\n  layby power web small\n  layby power web --advise --apply\n  \
+    manifest says other limits than now. Without a power it shows the one that the service has.\n\n\
+    Examples:\n  layby power ls\n  layby power web\n  layby power web small\n  layby power web --advise --apply\n  \
     layby power set batch --cpu 1.5 --memory 3G"
 )]
 pub(crate) struct Power {
@@ -48,8 +48,8 @@ pub(crate) struct Power {
     /// The service: its name where that is unique, else `app/service`.
     #[arg(required = true, value_parser = not_empty)]
     pub(crate) name: Option<String>,
-    /// The power to give it: `layby power ls` shows which there are.
-    #[arg(value_parser = not_empty, required_unless_present_any = ["reset", "advise"])]
+    /// The power to give it: `layby power ls` shows which there are. Left out: its own is shown.
+    #[arg(value_parser = not_empty)]
     pub(crate) power: Option<String>,
     /// Let what its manifest says hold again.
     #[arg(long, conflicts_with_all = ["power", "advise"])]

@@ -1,5 +1,7 @@
 //! `layby config`: the normal form of a Compose file, and all that is wrong with it. Nothing is changed.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail};
 use layby_control::api::ConfigView;
 use layby_manifest::{ConfigOptions, Files, ReadOptions};
@@ -24,7 +26,7 @@ pub(crate) async fn config(client: &Client, options: Config) -> Result<()> {
     let mut manifests = Manifests::read(&options.manifest.at(options.place))?;
     let how = ConfigOptions {
         no_interpolate: options.no_interpolate,
-        json: options.format == ConfigFormat::Json || options.only.hash.is_some(),
+        json: options.json || options.format == ConfigFormat::Json || options.only.hash.is_some(),
     };
     let view = match client.answers().await? {
         true => {
@@ -41,7 +43,7 @@ pub(crate) async fn config(client: &Client, options: Config) -> Result<()> {
         }
         false => read_here(&mut manifests, how)?,
     };
-    let text = chosen(&options.only, &view)?;
+    let text = chosen(&options.only, options.json, &view)?;
     // Who asks for a list wants nothing else.
     let is_whole = options.only.quiet || text == view.text;
     for warning in view.warnings.iter().filter(|_| is_whole) {
@@ -71,8 +73,8 @@ fn read_here(manifests: &mut Manifests, how: ConfigOptions) -> Result<ConfigView
     }
 }
 
-/// What of it is asked for, as lines.
-fn chosen(only: &ConfigOnly, view: &ConfigView) -> Result<String> {
+/// What of it is asked for, as lines or as JSON.
+fn chosen(only: &ConfigOnly, json: bool, view: &ConfigView) -> Result<String> {
     let lists = [
         (only.services, &view.services),
         (only.images, &view.images),
@@ -81,19 +83,29 @@ fn chosen(only: &ConfigOnly, view: &ConfigView) -> Result<String> {
         (only.profiles, &view.profiles),
     ];
     if let Some((_, list)) = lists.into_iter().find(|(wanted, _)| *wanted) {
-        return Ok(list.join("\n"));
+        return Ok(match json {
+            true => serde_json::to_string_pretty(list)?,
+            false => list.join("\n"),
+        });
     }
     match &only.hash {
-        Some(service) => hashes(view, service),
+        Some(service) => {
+            let hashes = hashes(view, service)?;
+            if json {
+                return Ok(serde_json::to_string_pretty(&hashes)?);
+            }
+            let lines = hashes.iter().map(|(name, hash)| format!("{name} {hash}"));
+            Ok(lines.collect::<Vec<_>>().join("\n"))
+        }
         None if only.quiet => Ok(String::new()),
         None => Ok(view.text.clone()),
     }
 }
 
-/// The SHA-256 of each service's settings in their normal form.
-fn hashes(view: &ConfigView, service: &str) -> Result<String> {
+/// The SHA-256 of each service's settings in their normal form, by service.
+fn hashes(view: &ConfigView, service: &str) -> Result<BTreeMap<String, String>> {
     let config: serde_json::Value = serde_json::from_str(&view.text)?;
-    let mut lines = Vec::new();
+    let mut hashes = BTreeMap::new();
     for name in view
         .services
         .iter()
@@ -102,10 +114,10 @@ fn hashes(view: &ConfigView, service: &str) -> Result<String> {
         let settings = serde_json::to_vec(&config["services"][name])?;
         let hash = Sha256::digest(&settings);
         let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        lines.push(format!("{name} {hex}"));
+        hashes.insert(name.clone(), hex);
     }
-    match lines.is_empty() && service != "*" {
+    match hashes.is_empty() && service != "*" {
         true => bail!("there is no service {service}: `layby config --services` shows them"),
-        false => Ok(lines.join("\n")),
+        false => Ok(hashes),
     }
 }

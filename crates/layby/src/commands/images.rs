@@ -47,7 +47,7 @@ pub(crate) async fn image(client: &Client, command: Image) -> Result<()> {
             query.extend(destination.map(|to| ("to", to)));
             transfer::follow(client, "/v1/images/push", query, transfer).await
         }
-        Image::Inspect { reference } => {
+        Image::Inspect { reference, .. } => {
             let query = [("reference", reference)];
             let found: ImageDetail = client.get("/v1/images/inspect", &query).await?;
             say!("{}", serde_json::to_string_pretty(&found)?);

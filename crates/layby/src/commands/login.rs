@@ -20,7 +20,7 @@ const MAX_PASSWORD_BYTES: u64 = 64 << 10;
 /// What the registry said, or nobody is there to ask for user and password.
 pub(crate) async fn login(client: &Client, options: Login) -> Result<()> {
     if options.list {
-        return list(client).await;
+        return list(client, options.json).await;
     }
     if options.is_for_a_node() {
         bail!(
@@ -61,8 +61,12 @@ pub(crate) async fn logout(client: &Client, registry: &str) -> Result<()> {
     Ok(())
 }
 
-async fn list(client: &Client) -> Result<()> {
+async fn list(client: &Client, json: bool) -> Result<()> {
     let logins: Vec<LoginView> = client.get("/v1/registries", &[]).await?;
+    if json {
+        say!("{}", serde_json::to_string_pretty(&logins)?);
+        return Ok(());
+    }
     let mut table = show::table(&["REGISTRY", "USER"]);
     for login in logins {
         let user = login.user.unwrap_or_else(|| "-".to_owned());

@@ -15,7 +15,7 @@ use crate::show;
 pub(crate) async fn network(client: &Client, command: Network) -> Result<()> {
     match command {
         Network::Ls(form) => ls(client, form.json).await,
-        Network::Inspect { name } => {
+        Network::Inspect { name, .. } => {
             let network: NetworkView = client.get(&path(&name), &[]).await?;
             say!("{}", serde_json::to_string_pretty(&network)?);
             Ok(())

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use layby_control::api::types::{
-    AdviceView, PowerBody, PowerView, PresetBody, ScaleBody, ScaleView,
+    AdviceView, PowerBody, PowerView, PresetBody, ScaleBody, ScaleView, ServiceDetail, SizeView,
 };
 use layby_model::power;
 
@@ -68,6 +68,9 @@ pub(crate) async fn power(client: &Client, options: Power) -> Result<()> {
     }
     let name = options.name.as_deref().unwrap_or_default();
     let path = find(client, name).await?;
+    if options.power.is_none() && !options.reset && !options.advise {
+        return show_power(client, &path, options.json.json).await;
+    }
     let power = match options.advise {
         true => match advise(client, &path, &options).await? {
             Some(power) => Some(power),
@@ -76,6 +79,31 @@ pub(crate) async fn power(client: &Client, options: Power) -> Result<()> {
         false => options.power,
     };
     change(client, &path, power, options.detach).await
+}
+
+/// What a service has, as JSON.
+#[derive(serde::Serialize)]
+struct Has<'a> {
+    /// The name of its power; `null`: its limits have none, or it has none.
+    power: Option<&'a str>,
+    #[serde(flatten)]
+    size: &'a SizeView,
+}
+
+/// Prints the power of the service at `path`, and what it means.
+async fn show_power(client: &Client, path: &str, json: bool) -> Result<()> {
+    let detail: ServiceDetail = client.get(path, &[]).await?;
+    match json {
+        true => {
+            let has = Has {
+                power: detail.view.power.as_deref(),
+                size: &detail.size,
+            };
+            say!("{}", serde_json::to_string_pretty(&has)?);
+        }
+        false => say!("{}", show::power_line(&detail)),
+    }
+    Ok(())
 }
 
 /// Tells what is proposed; gives the power that is to be applied now.

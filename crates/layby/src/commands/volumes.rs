@@ -18,7 +18,7 @@ use crate::show;
 pub(crate) async fn volume(client: &Client, command: Volume) -> Result<()> {
     match command {
         Volume::Ls(form) => ls(client, form.json).await,
-        Volume::Inspect { name } => {
+        Volume::Inspect { name, .. } => {
             let volume: VolumeView = client.get(&path(&name), &[]).await?;
             say!("{}", serde_json::to_string_pretty(&volume)?);
             Ok(())
