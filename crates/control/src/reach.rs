@@ -223,7 +223,7 @@ impl Reach {
         let is_free = match (self.repository(&plain), self.names.get(&plain)) {
             (Some(own), _) => self.rights.covers(first_part(&own)),
             (None, Some(known)) => self.is_built(known),
-            (None, None) => self.is_called_after_app(&plain),
+            (None, None) => self.called_after(&plain).is_some(),
         };
         if self.rights.is_whole() || is_free {
             return Ok(());
@@ -238,11 +238,50 @@ impl Reach {
         )))
     }
 
-    /// Whether a name is such as an app's images have that are given none: `<app>-...`, of no registry and nobody's there.
-    fn is_called_after_app(&self, plain: &str) -> bool {
-        let mut apps = self.rights.apps().into_iter().flatten();
-        let name: Result<Reference, _> = plain.parse();
-        name.is_ok_and(|name| apps.any(|app| is_called_after(&name, app)))
+    /// For whom an image of these names is built that is no service's: of who is limited to some apps for the one that they are
+    /// called after, so that it has them from then on.
+    ///
+    /// # Errors
+    /// As [`Reach::build`]; 409: they are of several apps.
+    pub(crate) fn builds_for(&self, names: &[String]) -> Result<Source, Problem> {
+        names.iter().try_for_each(|name| self.build(name))?;
+        if self.rights.is_whole() {
+            return Ok(Source::Here);
+        }
+        let owners = names
+            .iter()
+            .filter_map(|name| self.owner(&self.plain(name)));
+        let owners: BTreeSet<&str> = owners.collect();
+        let mut owners = owners.into_iter();
+        match (owners.next(), owners.next()) {
+            (None, _) => Ok(Source::Here),
+            (Some(app), None) => Ok(Source::For(app.to_owned())),
+            (Some(app), Some(other)) => {
+                let text = format!("one image cannot have names of the apps {app} and {other}");
+                Err(Problem::conflict(text).hint("build it once for each of them"))
+            }
+        }
+    }
+
+    /// The app that has the image of a name, or would have it by that name. In a repository an image is whose that is.
+    fn owner<'a>(&'a self, plain: &str) -> Option<&'a str> {
+        match (self.repository(plain), self.names.get(plain)) {
+            (Some(_), _) => None,
+            (None, Some(known)) => match &known.source {
+                Source::For(app) => Some(app),
+                Source::Here | Source::Registry => None,
+            },
+            (None, None) => self.called_after(plain),
+        }
+    }
+
+    /// The app after which a name is called as an app's images are that are given none: `<app>-...`, of no registry and nobody's
+    /// there. Of `shop` and `shop-api` the longer one.
+    fn called_after(&self, plain: &str) -> Option<&str> {
+        let apps = self.rights.apps().into_iter().flatten();
+        let name: Reference = plain.parse().ok()?;
+        let all = apps.filter(|app| is_called_after(&name, app));
+        all.max_by_key(|app| app.len()).map(String::as_str)
     }
 
     /// Whether who asks is limited to some apps.
@@ -442,7 +481,7 @@ pub(crate) fn images_of(reach: &Reach, app: &AppSpec) -> Result<(), Problem> {
                 None => reach.use_image(&name)?,
                 Some(build) => {
                     reach.build(&name)?;
-                    build.tags.iter().try_for_each(|tag| reach.name(tag))?;
+                    build.tags.iter().try_for_each(|tag| reach.build(tag))?;
                 }
             }
         }

@@ -37,7 +37,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use layby_image::{Reference, Source};
+use layby_image::Reference;
 use layby_manifest::{Diagnostic, Faults, Manifest, ReadOptions};
 use layby_model::route::Share;
 use layby_model::spec::{AppSpec, MAX_RETRIES, ServiceSpec};
@@ -181,7 +181,7 @@ pub(crate) async fn build(
 ) -> Result<mpsc::Receiver<Event>, Problem> {
     let reach = Reach::of(&plane, &who.rights).await?;
     let agents = lent(&plane, body.agents.as_deref(), who)?;
-    body.tags.iter().try_for_each(|tag| reach.name(tag))?;
+    let source = reach.builds_for(&body.tags)?;
     let (events, stream) = mpsc::channel(EVENTS);
     let task_plane = Arc::clone(&plane);
     plane.spawn(async move {
@@ -191,7 +191,7 @@ pub(crate) async fn build(
         let order = build::Order {
             context: 0,
             service: BUILD,
-            source: Source::Here,
+            source,
             agents,
             body,
         };

@@ -20,12 +20,18 @@ async fn up(client: &Client<'_>, image: &str) -> (u16, String) {
 
 /// The same of a build upon this image.
 async fn build(client: &Client<'_>, image: &str) -> (u16, String) {
-    let dockerfile = format!("FROM {image}\nCOPY Dockerfile /d\n");
+    build_as(client, image, &["registry/shop/b:1"]).await
+}
+
+/// The same under these names.
+async fn build_as(client: &Client<'_>, image: &str, tags: &[&str]) -> (u16, String) {
+    let dockerfile = format!(
+        "FROM {image}\nCOPY Dockerfile /d\nLABEL named={}\n",
+        tags[0]
+    );
+    let body = serde_json::json!({ "folder": ".", "tags": tags }).to_string();
     let files = tar(&[
-        (
-            "build.json",
-            br#"{"folder":".","tags":["registry/shop/b:1"]}"#,
-        ),
+        ("build.json", body.as_bytes()),
         ("context/0/Dockerfile", dockerfile.as_bytes()),
     ]);
     let reply = client.ask("POST /v1/builds", &[], &files).await;
@@ -118,4 +124,37 @@ async fn what_a_token_has_pulled_takes_no_name_that_somebody_gave() {
         let (made, base) = (layers("registry.localhost/shop/b:1"), layers(base));
         assert_eq!(made[0].digest, base[0].digest);
     }
+}
+
+#[tokio::test]
+async fn what_a_token_builds_under_a_name_of_its_app_is_that_apps() {
+    let world = World::new().await;
+    let root = at_socket(&world);
+    let ci = root.with(&ci(&world).await);
+    let both = r#"{"name":"both","role":"deploy","apps":["shop","shop-two"]}"#;
+    let both = root.with(&token(&world, both).await);
+    let inspect = |image: &str| format!("GET /v1/images/inspect?reference={image}");
+    for (client, tags) in [
+        (&ci, &["shop-a:1", "registry/shop/a:1"][..]),
+        (&ci, &["shop-a:1"][..]),
+        (&both, &["shop-two-b:1"][..]),
+    ] {
+        let (status, told) = build_as(client, "scratch", tags).await;
+        assert!(status == 200 && told.contains(r#""code":0"#), "{told}");
+        assert_eq!(client.status(&inspect(tags[0])).await, 200, "{tags:?}");
+    }
+    assert_eq!(both.status(&inspect("shop-a:1")).await, 200);
+    assert_eq!(ci.status(&inspect("shop-two-b:1")).await, 404);
+    for (client, tags, status) in [
+        (&ci, &["shop-two-b:1"][..], 403),
+        (&ci, &["shop-c:1", "checked"][..], 403),
+        (&ci, &["blog-c:1"][..], 403),
+        (&both, &["shop-c:1", "shop-two-c:1"][..], 409),
+    ] {
+        let told = build_as(client, "scratch", tags).await;
+        assert_eq!(told.0, status, "{tags:?}: {}", told.1);
+    }
+    // A name is given to what is built, and to nothing else.
+    let tag = "POST /v1/images/tag?reference=shop-a:1&to=shop-d:1";
+    assert_eq!(ci.status(tag).await, 403);
 }
