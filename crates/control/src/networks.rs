@@ -1,28 +1,32 @@
 //! Networks that apps share (Compose `external`): made and removed by an admin, and joined by what names them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::http::StatusCode;
-use layby_model::ServiceId;
 use layby_model::names::is_dns_label;
 use layby_model::network::{Networks, SHARED};
-use layby_model::spec::ServiceSpec;
+use layby_model::spec::{AppSpec, ServiceSpec};
+use layby_model::{AppName, ServiceId};
 
 use crate::api::types::Problem;
 use crate::clock;
 use crate::plane::Plane;
-use crate::store::{Network, Row};
+use crate::store::{Network, Row, Shelf};
 use crate::tokens::Rights;
 
 /// The most networks that apps share. Each makes further sets of networks, which take bridges of the node.
 const MOST: u32 = 100;
 /// The longest name, in characters.
 const LONGEST: usize = 63;
+/// The most names that several apps have which whoever deploys one of these is told of, in one network.
+const TOLD: usize = 10;
 
 /// A network, and the services and jobs that are in it.
 pub(crate) struct Used {
     pub(crate) network: Network,
     pub(crate) by: Vec<ServiceId>,
+    /// The names without a dot that services of several apps have in it: each leads further apps to the first of these.
+    pub(crate) doubled: BTreeMap<String, BTreeSet<AppName>>,
 }
 
 /// Makes a network; of one that is there, who may join is said anew.
@@ -82,6 +86,11 @@ fn leaves_none_out(all: &[Used], name: &str, apps: &BTreeSet<String>) -> Result<
 pub(crate) async fn all(plane: &Plane) -> Result<Vec<Used>, Problem> {
     let rows = plane.store.services().await?;
     let shelves = plane.store.shelves().await?;
+    Ok(used(plane.store.networks().await?, &rows, &shelves))
+}
+
+/// These networks with what is in them, of all that is deployed.
+fn used(networks: Vec<Network>, rows: &[Row], shelves: &BTreeMap<ServiceId, Shelf>) -> Vec<Used> {
     let services = rows.iter().flat_map(|row| {
         let revisions = row.live.iter().chain([&row.target]);
         revisions.map(move |revision| (&row.service, &revision.spec.service))
@@ -91,18 +100,85 @@ pub(crate) async fn all(plane: &Plane) -> Result<Vec<Used>, Problem> {
         let runs = shelf.active().filter_map(|run| run.spec.as_ref());
         job.chain(runs).map(move |spec| (id, &spec.service))
     });
+    let named: Vec<(&ServiceId, &ServiceSpec)> = services.clone().collect();
     let users: Vec<(&ServiceId, &ServiceSpec)> = services.chain(jobs).collect();
-    let networks = plane.store.networks().await?.into_iter();
-    let used = networks.map(|network| {
+    let used = networks.into_iter().map(|network| {
         let is_in = |spec: &ServiceSpec| names(spec).any(|name| name == network.name);
         let by = users.iter().filter(|(_, spec)| is_in(spec));
         let by: BTreeSet<ServiceId> = by.map(|(id, _)| (*id).clone()).collect();
         Used {
+            doubled: doubled(&network.name, &named),
             network,
             by: by.into_iter().collect(),
         }
     });
-    Ok(used.collect())
+    used.collect()
+}
+
+/// The names without a dot that services of several apps have in a network, as [`crate::names`] gives them to further apps.
+fn doubled(
+    network: &str,
+    services: &[(&ServiceId, &ServiceSpec)],
+) -> BTreeMap<String, BTreeSet<AppName>> {
+    let mut all: BTreeMap<String, BTreeSet<AppName>> = BTreeMap::new();
+    let is_in = |spec: &ServiceSpec| {
+        spec.sandbox.network.is_own() && names(spec).any(|name| name == network)
+    };
+    for (id, spec) in services.iter().filter(|(_, spec)| is_in(spec)) {
+        let there = spec.network_names.get(&format!("{SHARED}{network}"));
+        let further = spec.names.iter().chain(there.into_iter().flatten());
+        let own = std::iter::once(spec.name.as_str()).chain(further.map(String::as_str));
+        for name in own.filter(|name| !name.contains('.')) {
+            all.entry(name.to_owned())
+                .or_default()
+                .insert(id.app.clone());
+        }
+    }
+    all.retain(|_, apps| apps.len() > 1);
+    all
+}
+
+/// What whoever deploys an app is told of names in networks that apps share, which it has and others have, too. Who is limited to
+/// some apps is told of no others.
+///
+/// # Errors
+/// The store cannot be read.
+pub(crate) async fn warnings(
+    plane: &Plane,
+    rights: &Rights,
+    app: &AppSpec,
+) -> Result<Vec<String>, Problem> {
+    let shares = |spec: &ServiceSpec| spec.networks.shared().next().is_some();
+    if !rights.is_whole() || !app.services.iter().any(shares) {
+        return Ok(Vec::new());
+    }
+    let all = all(plane).await?;
+    Ok(all
+        .iter()
+        .filter_map(|used| told(used, &app.name))
+        .collect())
+}
+
+/// The same of one network.
+fn told(used: &Used, app: &AppName) -> Option<String> {
+    let own = used.doubled.iter().filter(|(_, apps)| apps.contains(app));
+    let all: Vec<String> = own
+        .map(|(name, apps)| {
+            let apps: Vec<&str> = apps.iter().map(AppName::as_str).collect();
+            format!("{name} ({})", apps.join(", "))
+        })
+        .collect();
+    let more = match all.len().saturating_sub(TOLD) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let shown = all.get(..TOLD).unwrap_or(&all).join(", ");
+    (!all.is_empty()).then(|| {
+        format!(
+            "in the network {:?} other apps have names of {app}, too: {shown}{more}; such a name leads further apps to the first of these, and NAME.{app} to this one",
+            used.network.name
+        )
+    })
 }
 
 /// One of them.
@@ -254,6 +330,7 @@ mod tests {
         let used = Used {
             network: network("proxy", &[]),
             by: vec!["shop/web".parse().expect("a service")],
+            doubled: BTreeMap::new(),
         };
         let all = [used];
         let says = |name: &str, apps: &[&str]| {
@@ -278,5 +355,43 @@ mod tests {
         for name in ["any", "none"] {
             assert_eq!(joins(name).map_err(|problem| problem.status), Err(403));
         }
+    }
+
+    #[test]
+    fn a_name_that_several_apps_have_in_a_network_is_told_with_whom_it_leads_to() {
+        let service = |id: &str, network: &str, alias: &str| {
+            let (_, mut spec) = web(network);
+            let id: ServiceId = id.parse().expect("a service");
+            spec.name = id.service.clone();
+            let names = vec![alias.to_owned()];
+            spec.network_names
+                .insert(format!("{SHARED}{network}"), names);
+            (id, spec)
+        };
+        let all = [
+            service("shop/web", "proxy", "api"),
+            service("shop/db", "proxy", "web"),
+            service("blog/web", "proxy", "www.example.org"),
+            service("tick/lone", "proxy", "www.example.org"),
+            service("tick/api", "other", "web"),
+        ];
+        let all: Vec<(&ServiceId, &ServiceSpec)> =
+            all.iter().map(|(id, spec)| (id, spec)).collect();
+        let app = |name: &str| AppName::new(name).expect("a label");
+        let apps = BTreeSet::from([app("blog"), app("shop")]);
+        let expected = BTreeMap::from([("web".to_owned(), apps)]);
+        assert_eq!(doubled("proxy", &all), expected);
+        assert!(doubled("other", &all).is_empty());
+        let used = Used {
+            network: network("proxy", &[]),
+            by: Vec::new(),
+            doubled: expected,
+        };
+        let text = told(&used, &app("shop")).unwrap_or_default();
+        assert!(
+            text.contains("web (blog, shop); ") && text.contains("NAME.shop"),
+            "{text}"
+        );
+        assert_eq!(told(&used, &app("tick")), None);
     }
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use layby_control::api::types::{Event, Outcome, RevisionView};
+use layby_control::api::types::{Event, NetworkView, Outcome, RevisionView};
 use layby_model::State;
 
 use common::{Deployed, World};
@@ -408,6 +408,22 @@ async fn a_network_that_is_not_there_is_told_before_anything_is_done_and_by_a_dr
         assert!(hint.contains("layby network create proxy"), "{hint}");
     }
     assert_eq!(services(&world).await, [] as [String; 0]);
+}
+
+#[tokio::test]
+async fn a_name_that_another_app_has_in_a_network_of_both_is_told_with_the_app_that_it_leads_to() {
+    let world = World::new().await;
+    let made = world.ask("POST", "/v1/networks", br#"{"name":"proxy"}"#.to_vec());
+    assert_eq!(made.await.0, 200);
+    let networks = "networks: {proxy: {external: true}}\n";
+    let manifest = app(&[("web", "fake/ok", "networks: [proxy]")]) + networks;
+    for (app, warned) in [("shop", false), ("blog", true), ("shop", true)] {
+        let deployed = world.up_as(app, &manifest, "").await;
+        let text = deployed.warnings().join("\n");
+        assert_eq!(text.contains("web (blog, shop)"), warned, "{app}: {text}");
+    }
+    let network: NetworkView = world.get("/v1/networks/proxy").await;
+    assert_eq!(network.doubled["web"], ["blog", "shop"]);
 }
 
 #[tokio::test]

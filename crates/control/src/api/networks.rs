@@ -1,8 +1,11 @@
 //! Networks that apps share.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use layby_model::AppName;
 
 use super::body::Said;
 use super::types::{NetworkBody, NetworkView, Problem};
@@ -93,7 +96,16 @@ fn sees(used: &Used, who: &Who) -> bool {
 }
 
 fn view(used: Used, who: &Who) -> NetworkView {
-    let Used { network, by } = used;
+    let Used {
+        network,
+        by,
+        doubled,
+    } = used;
+    let doubled = match who.rights.is_whole() {
+        true => doubled,
+        false => BTreeMap::new(),
+    };
+    let told = |apps: BTreeSet<AppName>| apps.iter().map(ToString::to_string).collect();
     let created = jiff::Timestamp::from_millisecond(network.created_ms).ok();
     // Of other apps such a one is told nothing.
     let covers = |app: &str| who.rights.covers(app);
@@ -103,6 +115,9 @@ fn view(used: Used, who: &Who) -> NetworkView {
         used_by: by.map(ToString::to_string).collect(),
         apps: (network.apps.into_iter())
             .filter(|app| covers(app))
+            .collect(),
+        doubled: (doubled.into_iter())
+            .map(|(name, apps)| (name, told(apps)))
             .collect(),
         name: network.name,
         made_by: network.made_by,

@@ -16,7 +16,7 @@ use super::query::{self, Pairs};
 use super::types::{ImportedView, Problem, StateView};
 use super::{Shared, Who, pipe};
 use crate::plane::Plane;
-use crate::state::{StateError, live};
+use crate::state::{StateError, changed, live};
 
 /// The header with the passphrase, in base64. Not in the query, which logs and process lists show.
 const PASSPHRASE: &str = "layby-passphrase";
@@ -135,8 +135,9 @@ impl From<StateError> for Problem {
                 error.to_string(),
             ),
             StateError::Images(error) => {
+                let changed = format!(" ({})", changed(&error));
                 let mut problem = Self::from(error);
-                problem.detail.push_str(" (no service was changed)");
+                problem.detail.push_str(&changed);
                 problem
             }
             StateError::Io { ref source, .. } if source.kind() == io::ErrorKind::StorageFull => {

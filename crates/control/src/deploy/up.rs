@@ -189,6 +189,9 @@ async fn make(
     let app = &manifest.app;
     warn_of_images(&reach, &app.name, &app.services, events).await;
     drop(kept);
+    // It is written: the rest goes on where this cannot be looked at.
+    let doubled = networks::warnings(plane, &who.rights, app).await;
+    warn(events, doubled.unwrap_or_default()).await;
     jobs::tell(plane, &jobs_before, app, events).await;
     see_through(plane, begun, ask, who, leaving, events).await
 }

@@ -233,8 +233,14 @@ pub(crate) async fn list(plane: &Plane, app: Option<&AppName>) -> Result<Vec<Kep
         let owner = Some(owner).filter(|owner| !owner.is_empty());
         // The versions of one come one after another, the newest last.
         let older = secrets.pop_if(|last| last.app == owner && last.name == name);
+        let uses = uses(&users, owner.as_deref(), &name);
+        let behind = uses.iter().filter_map(|(user, has)| {
+            let has = has.filter(|has| *has != version)?;
+            Some((user.clone(), has))
+        });
         secrets.push(KeptSecret {
-            used_by: used_by(&users, owner.as_deref(), &name),
+            behind: behind.collect(),
+            used_by: uses.into_keys().collect(),
             versions: older.map_or(0, |older| older.versions) + 1,
             app: owner,
             name,
@@ -268,25 +274,27 @@ async fn users(
     Ok(users)
 }
 
-/// The services and jobs that use a secret.
-fn used_by(users: &[(ServiceId, ServiceSpec)], app: Option<&str>, name: &str) -> Vec<String> {
+/// The services and jobs that use a secret, each with the version that it has: that of what is live, before that of what is to be.
+fn uses(
+    users: &[(ServiceId, ServiceSpec)],
+    app: Option<&str>,
+    name: &str,
+) -> BTreeMap<String, Option<u32>> {
     let scope = match app {
         Some(_) => Scope::App,
         None => Scope::Node,
     };
-    let uses = |(id, spec): &&(ServiceId, ServiceSpec)| {
-        app.is_none_or(|app| id.app.as_str() == app)
-            && refs(spec).any(|secret| {
-                secret.kind == ValueKind::Secret
-                    && secret.name == name
-                    && secret.scope == Some(scope)
-            })
+    let is_it = |secret: &&SecretRef| {
+        secret.kind == ValueKind::Secret && secret.name == name && secret.scope == Some(scope)
     };
-    let using = users.iter().filter(uses);
-    let mut names: Vec<String> = using.map(|(id, _)| id.to_string()).collect();
-    names.sort_unstable();
-    names.dedup();
-    names
+    let mut uses = BTreeMap::new();
+    let may = |id: &ServiceId| app.is_none_or(|app| id.app.as_str() == app);
+    for (id, spec) in users.iter().filter(|(id, _)| may(id)) {
+        if let Some(secret) = refs(spec).find(is_it) {
+            uses.entry(id.to_string()).or_insert(secret.version);
+        }
+    }
+    uses
 }
 
 /// Removes a secret with all its versions.
@@ -303,8 +311,9 @@ pub(crate) async fn remove(
     let _turn = plane.deploys.lock().await;
     let values = plane.store.values().await?;
     let users = users(plane, &values).await?;
-    let users = used_by(&users, app.map(AppName::as_str), name);
+    let users = uses(&users, app.map(AppName::as_str), name);
     if !users.is_empty() {
+        let users: Vec<String> = users.into_keys().collect();
         let text = format!("the secret {name} is used by {}", users.join(", "));
         return Err(Problem::conflict(text)
             .hint("deploy them without it, or take them down, then remove it"));

@@ -39,7 +39,7 @@ pub enum StateError {
     #[error("the file of the state is not right: {0} (nothing was changed)")]
     Wrong(String),
     /// An image that is needed is not whole, or the images of the file are not.
-    #[error("the images of the state could not be read or written (no service was changed)")]
+    #[error("the images of the state could not be read or written ({})", changed(.0))]
     Images(#[from] layby_image::Error),
     /// A file could not be read or written.
     #[error("{what}")]
@@ -56,6 +56,15 @@ pub enum StateError {
     /// The key of the secrets cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
+}
+
+/// What was changed when images were not taken in: an archive is read to its end before the first of them is.
+pub(crate) fn changed(error: &layby_image::Error) -> &'static str {
+    use layby_image::Error;
+    match matches!(error, Error::Archive(_) | Error::ArchiveRead(_)) {
+        true => "nothing was changed",
+        false => "no service was changed, though images may have come in",
+    }
 }
 
 /// What is told where the logins of a state could not be added to the node's.

@@ -1,5 +1,7 @@
 //! Secrets: set, given to services, changed, gone back to, removed; and a key that is not there.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use layby_control::api::types::{Event, KeptSecret, Outcome, RevisionView};
@@ -56,6 +58,9 @@ async fn a_service_gets_the_secrets_that_it_names_and_a_new_value_is_a_new_revis
         .await;
     assert_eq!(Deployed::of(status, &body).code(), 0);
     assert_eq!(file(&world, "/run/secrets/db").await, "one");
+    let secrets: Vec<KeptSecret> = world.get("/v1/secrets").await;
+    let behind = BTreeMap::from([("shop/web".to_owned(), 1)]);
+    assert_eq!((secrets[0].version, &secrets[0].behind), (2, &behind));
 
     let silent = set(&world, "db", "three", r#", "no_deploy": true"#).await;
     assert!(silent.outcomes().is_empty());
@@ -68,8 +73,8 @@ async fn a_service_gets_the_secrets_that_it_names_and_a_new_value_is_a_new_revis
         panic!("{secrets:?}");
     };
     assert_eq!(
-        (db.version, db.versions, &db.used_by[..]),
-        (3, 3, &["shop/web".to_owned()][..])
+        (db.version, db.versions, &db.used_by[..], db.behind.len()),
+        (3, 3, &["shop/web".to_owned()][..], 0)
     );
     let (status, _) = world.ask("DELETE", "/v1/secrets/db", vec![]).await;
     assert_eq!(status, 409, "it is used");

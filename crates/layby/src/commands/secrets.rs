@@ -106,9 +106,14 @@ async fn ls(client: &Client, app: Option<String>, json: bool) -> Result<()> {
     }
     let mut table = show::table(&["SECRET", "APP", "VERSION", "SET", "BY", "USED BY"]);
     for secret in secrets {
+        let users = secret.used_by.iter();
+        let users = users.map(|user| match secret.behind.get(user) {
+            Some(version) => format!("{user} (version {version})"),
+            None => user.clone(),
+        });
         let used_by = match secret.used_by.is_empty() {
             true => "-".to_owned(),
-            false => secret.used_by.join(", "),
+            false => users.collect::<Vec<_>>().join(", "),
         };
         table.add_row(vec![
             secret.name,

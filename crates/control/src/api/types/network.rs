@@ -1,5 +1,7 @@
 //! Networks that apps share, in the API's words.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -15,6 +17,10 @@ pub struct NetworkView {
     pub limited: bool,
     /// The services and jobs that are in it, as `app/service`.
     pub used_by: Vec<String>,
+    /// The names without a dot that services of several apps have in it, each with these apps: it leads further apps to the first of
+    /// them, and `name.app` to each. Who is limited to some apps is told of none.
+    #[serde(default)]
+    pub doubled: BTreeMap<String, Vec<String>>,
     /// Who made it.
     pub made_by: String,
     /// When (RFC 3339).

@@ -23,6 +23,9 @@ pub struct KeptSecret {
     pub set_by: String,
     /// The services whose live or newest revision uses it, as `app/service`.
     pub used_by: Vec<String>,
+    /// Those of them whose live revision has an older version than the newest, such as after a rollback, and which one.
+    #[serde(default)]
+    pub behind: BTreeMap<String, u32>,
 }
 
 /// Secrets to set.
