@@ -25,16 +25,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// All that went wrong; what could be removed is removed all the same, and the bundle stays if anything
 /// that it names could not, so that another try finds it.
 pub fn destroy(bundle: &Path) -> Result<(), Vec<Error>> {
-    let Some(root) = find(bundle)? else {
-        return Ok(());
-    };
-    end(&root)?;
-    match fs::remove_dir_all(&root) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error)
-            .trying(|| format!("remove {}", root.display()))
-            .map_err(|error| vec![error]),
-        _ => Ok(()),
-    }
+    remove(bundle, Left::Perhaps)
+}
+
+/// As [`destroy`], of a sandbox whose shim has quit: it said that it has ended and removed what it held, and its connection is at
+/// its end, as it is when the process is. Nobody is looked for among the machine's processes: that takes the longer, the more
+/// there are.
+///
+/// # Errors
+/// As [`destroy`].
+pub fn clear(bundle: &Path) -> Result<(), Vec<Error>> {
+    remove(bundle, Left::Nobody)
 }
 
 /// As [`destroy`], but the bundle stays, with what its containers wrote and their logs. It is never to run again.
@@ -43,8 +44,28 @@ pub fn destroy(bundle: &Path) -> Result<(), Vec<Error>> {
 /// All that went wrong; what could be removed is removed all the same.
 pub fn bury(bundle: &Path) -> Result<(), Vec<Error>> {
     match find(bundle)? {
-        Some(root) => end(&root),
+        Some(root) => end(&root, Left::Perhaps),
         None => Ok(()),
+    }
+}
+
+/// Whether the shim, or what it forked, may still be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Perhaps,
+    Nobody,
+}
+
+fn remove(bundle: &Path, left: Left) -> Result<(), Vec<Error>> {
+    let Some(root) = find(bundle)? else {
+        return Ok(());
+    };
+    end(&root, left)?;
+    match fs::remove_dir_all(&root) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error)
+            .trying(|| format!("remove {}", root.display()))
+            .map_err(|error| vec![error]),
+        _ => Ok(()),
     }
 }
 
@@ -59,14 +80,16 @@ fn find(bundle: &Path) -> Result<Option<PathBuf>, Vec<Error>> {
 }
 
 /// Ends and removes all but the bundle.
-fn end(root: &Path) -> Result<(), Vec<Error>> {
+fn end(root: &Path, left: Left) -> Result<(), Vec<Error>> {
     let bundle = Bundle::new(root);
     let mut errors = Vec::new();
     let spec = read_spec(&bundle);
     let group = spec.as_ref().ok().and_then(|spec| spec.as_ref());
     let group = group.and_then(|spec| Group::new(&spec.cgroup).ok());
     // First, so that it starts nothing behind our back. The mounts end with it.
-    errors.extend(end_shim(&bundle, group.as_ref()).err());
+    if left == Left::Perhaps {
+        errors.extend(end_shim(&bundle, group.as_ref()).err());
+    }
     match spec {
         Ok(Some(spec)) => remove_outside(&spec, &mut errors),
         // It died before its spec was written: then it made nothing.

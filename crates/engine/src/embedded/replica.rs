@@ -464,7 +464,7 @@ fn merge_all(
 async fn undo(shared: &Shared, id: ReplicaId) {
     shared.set_shim(id, None);
     shared.roster.change(id, |entry| entry.address = None);
-    if let Err(trouble) = take_down(shared, id).await {
+    if let Err(trouble) = take_down(shared, id, false).await {
         tracing::warn!(
             "after replica {id} could not be prepared: {}",
             trouble.message
@@ -474,23 +474,29 @@ async fn undo(shared: &Shared, id: ReplicaId) {
 
 /// Ends a replica and removes all that was made of it.
 async fn remove(shared: &Shared, id: ReplicaId) -> Result<(), Trouble> {
-    if let Some(shim) = shared.shim(id)
-        && let Err(trouble) = shim.quit(grace(shared, id)).await
-    {
-        // What it could not do is done from outside.
-        tracing::warn!("the shim of replica {id}: {}", trouble.message);
+    let mut has_quit = false;
+    if let Some(shim) = shared.shim(id) {
+        match shim.quit(grace(shared, id)).await {
+            Ok(_) => has_quit = shim.has_ended().await,
+            // What it could not do is done from outside.
+            Err(trouble) => tracing::warn!("the shim of replica {id}: {}", trouble.message),
+        }
     }
     shared.set_shim(id, None);
     fail::at(Point::BeforeRemove);
-    take_down(shared, id).await?;
+    take_down(shared, id, has_quit).await?;
     fail::at(Point::AfterRemove);
     Ok(())
 }
 
-/// Removes the shim, if it still lives, the bundle and the place in the network; tries all of it.
-async fn take_down(shared: &Shared, id: ReplicaId) -> Result<(), Trouble> {
+/// Removes the shim, if it still lives (one that `has_quit` does not), the bundle and the place in the network; tries all of it.
+async fn take_down(shared: &Shared, id: ReplicaId, has_quit: bool) -> Result<(), Trouble> {
     let bundle = shared.bundle(id);
-    let destroyed = blocking(move || sandbox::destroy(&bundle)).await;
+    let destroyed = blocking(move || match has_quit {
+        true => sandbox::clear(&bundle),
+        false => sandbox::destroy(&bundle),
+    });
+    let destroyed = destroyed.await;
     let detached = shared.network.detach(&id.to_string()).await;
     let mut texts = Vec::new();
     texts.extend(destroyed.err().map(|errors| all(&errors)));

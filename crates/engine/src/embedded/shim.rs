@@ -13,11 +13,14 @@ use layby_runtime::protocol::{
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 /// How long a shim may take beyond what an order itself takes. It is one process with nothing else to do, but the
 /// machine may be slow.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a shim may take to be gone once it has quit.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// How many requests may wait to be written; who has one more waits itself.
 const QUEUE: usize = 16;
@@ -34,6 +37,8 @@ pub(super) struct Shim {
 #[derive(Debug, Default)]
 struct Shared {
     inner: Mutex<Inner>,
+    /// Rings when the connection has ended.
+    over: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +101,20 @@ impl Shim {
     /// Stops the containers and ends the shim.
     pub(super) async fn quit(&self, grace: Duration) -> Result<SandboxState, Trouble> {
         self.ask_state(Do::Quit, grace).await
+    }
+
+    /// Waits until one that has quit is gone; whether it is.
+    pub(super) async fn has_ended(&self) -> bool {
+        let ended = async {
+            loop {
+                let rings = self.shared.over.notified();
+                if self.state().is_none() {
+                    return;
+                }
+                rings.await;
+            }
+        };
+        tokio::time::timeout(ENDING, ended).await.is_ok()
     }
 
     /// Ends a container as if it had ended by itself.
@@ -239,6 +258,7 @@ async fn listen(read: OwnedReadHalf, shared: Arc<Shared>, changed: impl Fn()) {
         inner.gone = true;
         inner.waiting.clear();
     });
+    shared.over.notify_waiters();
     changed();
 }
 

@@ -283,7 +283,10 @@ fn live(bundle: &Bundle, values: Values, mut ready: File) -> Result<()> {
     // Gone already? Then the next one finds us by the bundle.
     let _ = writeln!(ready, "ready");
     drop(ready);
-    server.run()
+    server.run()?;
+    // So that its connections end with this process and not before: who waits for their end finds nobody any more.
+    std::mem::forget(server);
+    Ok(())
 }
 
 /// The shim of a bundle, if it lives, and what it has forked that executes no program of its own yet: their

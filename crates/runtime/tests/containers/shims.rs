@@ -256,6 +256,9 @@ fn quit_takes_everything_down_and_ends_the_shim() {
         fs::read_to_string(rig.bundle().join("shim.log")).expect("shim.log"),
         ""
     );
+    sandbox::clear(&rig.bundle()).expect("cleared");
+    assert!(!rig.bundle().exists());
+    sandbox::clear(&rig.bundle()).expect("again: nothing to do");
 }
 
 fn a_sandbox_whose_shim_was_killed_is_destroyed() {
