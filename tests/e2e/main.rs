@@ -13,6 +13,7 @@ mod kubernetes;
 mod life;
 mod manifests;
 mod names;
+mod networks;
 mod node;
 mod registry;
 mod remote;

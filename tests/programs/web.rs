@@ -1,15 +1,16 @@
 //! A small web server for whole-binary tests: std alone, linked statically, put on `scratch`.
 //!
-//! `web serve` answers HTTP/1.1 on PORT (8000) and echoes TCP lines on 7000; other words misbehave on purpose:
+//! `web serve` answers HTTP/1.1 on PORT (8000), and echoes TCP and, behind its GREETING, datagrams on ECHO_PORT (7000), all on
+//! the address LISTEN (any); other words misbehave on purpose:
 //! `web exit N` says so and ends, `web last MS` ends well after so long, `web mute` never listens, `web eat` uses memory
 //! until it is stopped. `GET /read?PATH`, `POST /write?PATH` and `GET /stat?PATH` are about files,
-//! `GET /resolve?NAME` and `GET /fetch?HOST:PORT/PATH` about others. For commands in its container: `web pass` copies its
+//! `GET /resolve?NAME`, `GET /fetch?HOST:PORT/PATH` and `GET /ask?HOST:PORT/TEXT` (a datagram; `/ask-briefly`) about others. For commands in its container: `web pass` copies its
 //! input, `web say WORDS`, `web env`, `web tty` says what terminal it has, and again whenever that changes, until it is told
 //! something.
 //! Build steps use `web write PATH TEXT`, `web length PATH TO`, `web missing PATH` and `web fail N TEXT`.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -80,14 +81,33 @@ fn port() -> u16 {
     std::env::var("PORT").ok().and_then(|text| text.parse().ok()).unwrap_or(8000)
 }
 
+fn echo_port() -> u16 {
+    std::env::var("ECHO_PORT").ok().and_then(|text| text.parse().ok()).unwrap_or(7000)
+}
+
+fn greeting() -> String {
+    std::env::var("GREETING").unwrap_or_else(|_| "world".to_owned())
+}
+
 fn serve() {
     let slow = std::env::var("BOOT_MS").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
     thread::sleep(Duration::from_millis(slow));
-    let echo = TcpListener::bind("0.0.0.0:7000").expect("port 7000");
+    let ip = std::env::var("LISTEN").unwrap_or_else(|_| "0.0.0.0".to_owned());
+    let datagrams = UdpSocket::bind((&*ip, echo_port())).expect("the port for datagrams");
+    thread::spawn(move || echo_datagrams(&datagrams));
+    let echo = TcpListener::bind((&*ip, echo_port())).expect("the port that echoes");
     thread::spawn(move || echo.incoming().flatten().for_each(|stream| drop(thread::spawn(|| copy(stream)))));
-    let listener = TcpListener::bind(("0.0.0.0", port())).expect("the port");
+    let listener = TcpListener::bind((&*ip, port())).expect("the port");
     println!("listening on {}", port());
     listener.incoming().flatten().for_each(|stream| drop(thread::spawn(|| answer_all(stream))));
+}
+
+fn echo_datagrams(socket: &UdpSocket) {
+    let mut buffer = [0; 2048];
+    while let Ok((n, from)) = socket.recv_from(&mut buffer) {
+        let answer = [greeting().as_bytes(), b" ", &buffer[..n]].concat();
+        let _ = socket.send_to(&answer, from);
+    }
 }
 
 fn copy(stream: TcpStream) {
@@ -157,11 +177,13 @@ fn respond(path: &str, body: &[u8]) -> (&'static str, String) {
         "/stat" => told(std::fs::metadata(query).map(|m| format!("{} {} {:o}", m.uid(), m.gid(), m.mode() & 0o7777))),
         "/resolve" => told(resolve(query)),
         "/fetch" => told(fetch(query)),
+        "/ask" => told(ask(query, Duration::from_secs(60))),
+        "/ask-briefly" => told(ask(query, Duration::from_millis(500))),
         "/whoami" => ("200 OK", std::fs::read_to_string("/proc/self/status").unwrap_or_default()),
         "/echo" => ("200 OK", String::from_utf8_lossy(body).into_owned()),
         _ => {
             ANSWERED.fetch_add(1, Ordering::SeqCst);
-            ("200 OK", format!("hello {}", std::env::var("GREETING").unwrap_or_else(|_| "world".to_owned())))
+            ("200 OK", format!("hello {}", greeting()))
         }
     }
 }
@@ -196,6 +218,19 @@ fn fetch(url: &str) -> std::io::Result<String> {
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+/// What a datagram is answered with by whom it was sent to.
+fn ask(url: &str, patience: Duration) -> std::io::Result<String> {
+    let (host, text) = url.split_once('/').unwrap_or((url, ""));
+    let addr = host.to_socket_addrs()?.next().ok_or(std::io::ErrorKind::NotFound)?;
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect(addr)?; // what comes from anywhere else is no answer
+    socket.set_read_timeout(Some(patience))?;
+    socket.send(text.as_bytes())?;
+    let mut buffer = [0; 2048];
+    let n = socket.recv(&mut buffer)?;
+    Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
 }
 
 fn told(result: std::io::Result<String>) -> (&'static str, String) {
