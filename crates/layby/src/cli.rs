@@ -431,7 +431,7 @@ pub(crate) struct PortForward {
     /// The service: its name where that is unique, else `app/service`.
     #[arg(value_parser = not_empty)]
     pub(crate) name: String,
-    /// Ports as [LOCAL:]REMOTE; LOCAL is the same if left out, and any free one if it is 0.
+    /// TCP ports as [LOCAL:]REMOTE; LOCAL is the same if left out, and any free one if it is 0.
     #[arg(required = true, value_name = "PORTS", value_parser = ports)]
     pub(crate) ports: Vec<(u16, u16)>,
     /// The address of this machine to listen on.
@@ -697,7 +697,7 @@ fn ports(text: &str) -> Result<(u16, u16), String> {
         None => port(text).map(|port| (port, port)),
     };
     let found = found.filter(|(_, remote)| *remote > 0);
-    found.ok_or_else(|| "write it as PORT or LOCAL:REMOTE".to_owned())
+    found.ok_or_else(|| "write it as PORT or LOCAL:REMOTE; only TCP is carried".to_owned())
 }
 
 fn not_empty(text: &str) -> Result<String, String> {

@@ -48,8 +48,12 @@ pub(super) struct Session<'a> {
     copied: Copied,
     /// What was copied since its image began to be built: it may have come too late for the revision that is to come.
     since: Option<Copied>,
-    /// The replicas that have it.
+    /// Files that came when no image was built: none has them, so that they may be forgotten when they are gone.
+    came: BTreeSet<PathBuf>,
+    /// The replicas that have all of it.
     in_step: BTreeSet<String>,
+    /// Those that have a part of it, and may come back.
+    behind: BTreeSet<String>,
 }
 
 /// What came of it.
@@ -79,13 +83,16 @@ impl<'a> Session<'a> {
             copied: initial.clone(),
             since: None,
             initial,
+            came: BTreeSet::new(),
             in_step: BTreeSet::new(),
+            behind: BTreeSet::new(),
         }
     }
 
     /// Its image begins to be built. Where no revision comes of it, the next one begins with what was copied since, too.
     pub(super) fn begin_build(&mut self) {
         self.since = Some(Copied::new());
+        self.came.clear();
     }
 
     /// Does what a batch asks for, and brings replicas up to date that have come. What fails is told. `only_waits` is set while
@@ -145,6 +152,7 @@ impl<'a> Session<'a> {
         for id in &running.replicas {
             done.replicas += usize::from(self.catch_up(client, id, &work.copies).await?);
         }
+        self.forget(&work.went);
         for number in &work.execs {
             if let WatchAction::SyncExec(exec) = &self.watched.rules[*number].action {
                 for id in &running.replicas {
@@ -174,7 +182,21 @@ impl<'a> Session<'a> {
             self.copied.clone_from(&self.initial);
             // What is packed is as it is then: what the image has already comes to no harm.
             self.copied.extend(self.since.take().into_iter().flatten());
+            self.came.clear();
             self.in_step.clear();
+            self.behind.clear();
+        }
+        if !work.copies.is_empty() {
+            // One that does not run now, since it is restarted, lacks this when it is back.
+            let is_away = |id: &String| !running.replicas.contains(id);
+            self.behind.extend(self.in_step.extract_if(.., is_away));
+        }
+        for file in &work.came {
+            // What went before may be in the image.
+            let is_known = self.copies_of(file).any(|copy| self.copied.contains(&copy));
+            if self.since.is_none() && !is_known {
+                self.came.insert(file.clone());
+            }
         }
         for (number, file) in &work.copies {
             if self.watched.rules[*number].initial_sync {
@@ -200,16 +222,41 @@ impl<'a> Session<'a> {
 
     /// Copies into a replica what it lacks: the `new` files, or all where it has come since. Gives whether anything was.
     async fn catch_up(&mut self, client: &Client, replica: &str, new: &Copied) -> Result<bool> {
-        // Until all of it is there.
         let files = match self.in_step.remove(replica) {
             true => new,
             false => &self.copied,
         };
+        // Until all of it is there.
+        self.behind.insert(replica.to_owned());
         let copied = self.copy(client, replica, files).await;
         copied.with_context(|| format!("cannot copy into replica {replica}"))?;
         let any = !files.is_empty();
+        self.behind.remove(replica);
         self.in_step.insert(replica.to_owned());
         Ok(any)
+    }
+
+    /// Forgets files that are gone, where no image has them and no replica any more: else each replica that comes would be told
+    /// of all that a bundler ever wrote.
+    fn forget(&mut self, went: &BTreeSet<PathBuf>) {
+        if !self.behind.is_empty() {
+            return;
+        }
+        for file in went {
+            if !self.came.remove(file) {
+                continue;
+            }
+            for copy in self.copies_of(file) {
+                self.copied.remove(&copy);
+                self.initial.remove(&copy);
+            }
+        }
+    }
+
+    /// A file by each of the rules.
+    fn copies_of(&self, file: &Path) -> impl Iterator<Item = (usize, PathBuf)> + use<> {
+        let file = file.to_owned();
+        (0..self.watched.rules.len()).map(move |number| (number, file.clone()))
     }
 
     /// Copies files into a replica, rule by rule.
@@ -319,27 +366,38 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_copied_while_an_image_is_built_is_in_its_revision_too() {
-        let watched = Watched {
+    fn web() -> Watched {
+        Watched {
             id: "shop/web".into(),
             name: "web".into(),
             rules: vec![rule("/w/src", WatchAction::Sync, &[], &[])],
-        };
-        let mut session = Session {
-            watched: &watched,
+        }
+    }
+
+    fn session(watched: &Watched) -> Session<'_> {
+        Session {
+            watched,
             path: String::new(),
             running: None,
             revision: 0,
             initial: Copied::new(),
             copied: Copied::new(),
             since: None,
+            came: BTreeSet::new(),
             in_step: BTreeSet::new(),
-        };
-        let has = |session: &Session<'_>, files: &[&str]| {
-            let files: Copied = files.iter().map(|file| (0, file.into())).collect();
-            assert_eq!(session.copied, files);
-        };
+            behind: BTreeSet::new(),
+        }
+    }
+
+    fn has(session: &Session<'_>, files: &[&str]) {
+        let files: Copied = files.iter().map(|file| (0, file.into())).collect();
+        assert_eq!(session.copied, files);
+    }
+
+    #[test]
+    fn what_is_copied_while_an_image_is_built_is_in_its_revision_too() {
+        let watched = web();
+        let mut session = session(&watched);
         session.note(&running(1, "a"), &mut copying("/w/src/before"));
         has(&session, &["/w/src/before"]);
         session.begin_build();
@@ -351,5 +409,61 @@ mod tests {
         // A revision that was not built here begins with its image.
         session.note(&running(3, "c"), &mut Work::default());
         has(&session, &[]);
+    }
+
+    /// Copies what came, changed or went into the replica `a`, as far as that runs.
+    fn copy(session: &mut Session<'_>, runs: bool, mut work: Work) {
+        let mut now = running(1, "a");
+        now.replicas.retain(|_| runs);
+        session.note(&now, &mut work);
+        if runs {
+            session.behind.remove("a");
+            session.in_step.insert("a".into());
+        }
+        session.forget(&work.went);
+    }
+
+    fn came(file: &str) -> Work {
+        Work {
+            came: [file.into()].into(),
+            ..copying(file)
+        }
+    }
+
+    fn went(file: &str) -> Work {
+        Work {
+            went: [file.into()].into(),
+            ..copying(file)
+        }
+    }
+
+    #[test]
+    fn what_came_and_went_is_forgotten_unless_an_image_or_a_replica_may_have_it() {
+        let watched = web();
+        let mut session = session(&watched);
+        copy(&mut session, true, came("/w/src/app.1.js"));
+        copy(&mut session, true, copying("/w/src/app.1.js"));
+        has(&session, &["/w/src/app.1.js"]);
+        copy(&mut session, true, went("/w/src/app.1.js"));
+        has(&session, &[]);
+        // In the image from the beginning, also where it comes back.
+        copy(&mut session, true, went("/w/src/old"));
+        copy(&mut session, true, came("/w/src/old"));
+        copy(&mut session, true, went("/w/src/old"));
+        has(&session, &["/w/src/old"]);
+        // The replica is restarted meanwhile: it has all to hear when it is back.
+        copy(&mut session, true, came("/w/src/app.2.js"));
+        copy(&mut session, false, went("/w/src/app.2.js"));
+        assert!(session.in_step.is_empty());
+        has(&session, &["/w/src/app.2.js", "/w/src/old"]);
+        // An image that is built now may have what is there now.
+        copy(&mut session, true, came("/w/src/app.3.js"));
+        session.begin_build();
+        copy(&mut session, true, came("/w/src/app.4.js"));
+        for gone in ["/w/src/app.3.js", "/w/src/app.4.js"] {
+            copy(&mut session, true, went(gone));
+        }
+        session.note(&running(2, "b"), &mut Work::default());
+        has(&session, &["/w/src/app.3.js", "/w/src/app.4.js"]);
     }
 }

@@ -21,8 +21,17 @@ const MAX_FILES: usize = 500_000;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Change {
     pub(super) path: PathBuf,
+    pub(super) how: How,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum How {
+    /// It was not there before.
+    Came,
+    Changed,
     /// It is there no longer.
-    pub(super) is_gone: bool,
+    Went,
 }
 
 /// What tells that a file has changed. A folder is there or not.
@@ -117,16 +126,16 @@ impl Tree {
             let gone: Vec<PathBuf> = gone.map(|(known, _)| known.clone()).collect();
             for path in gone {
                 self.seen.remove(&path);
-                changes.push(Change {
-                    path,
-                    is_gone: true,
-                });
+                let how = How::Went;
+                changes.push(Change { path, how });
             }
             for (path, stamp) in found {
-                if self.seen.insert(path.clone(), stamp) != Some(stamp) {
-                    let is_gone = false;
-                    changes.push(Change { path, is_gone });
-                }
+                let how = match self.seen.insert(path.clone(), stamp) {
+                    None => How::Came,
+                    Some(before) if before != stamp => How::Changed,
+                    Some(_) => continue,
+                };
+                changes.push(Change { path, how });
             }
             if self.seen.len() > MAX_FILES {
                 bail!(
@@ -252,7 +261,7 @@ mod tests {
         let root = tree.roots().remove(0);
         let named = changes.into_iter().map(|change| {
             let path = change.path.strip_prefix(&root).expect("below");
-            (path.display().to_string(), change.is_gone)
+            (path.display().to_string(), change.how == How::Went)
         });
         named.collect()
     }
@@ -324,11 +333,11 @@ mod tests {
             ..Dirty::default()
         };
         let found = tree.changes(dirty).expect("looked");
-        let named = |name: &str, is_gone| Change {
+        let named = |name: &str, how| Change {
             path: root.join(name),
-            is_gone,
+            how,
         };
-        assert_eq!(found, [named("7", false), named("8", true)]);
+        assert_eq!(found, [named("7", How::Changed), named("8", How::Went)]);
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use layby_manifest::WatchAction;
 
 use super::rules::{Rule, Watched};
-use super::tree::Change;
+use super::tree::{Change, How};
 
 /// What is to be done for one service.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -17,6 +17,10 @@ pub(super) struct Work {
     pub(super) rebuild: bool,
     /// Files to copy or to take away, by the number of their rule.
     pub(super) copies: BTreeSet<(usize, PathBuf)>,
+    /// Those of all files that were not there before.
+    pub(super) came: BTreeSet<PathBuf>,
+    /// Those that are there no longer.
+    pub(super) went: BTreeSet<PathBuf>,
     /// The rules whose commands are run then.
     pub(super) execs: BTreeSet<usize>,
     /// The containers are restarted then.
@@ -36,6 +40,11 @@ impl Work {
             }
             if means {
                 work.files.push(shown(watched, &change.path));
+                match change.how {
+                    How::Came => drop(work.came.insert(change.path.clone())),
+                    How::Changed => {}
+                    How::Went => drop(work.went.insert(change.path.clone())),
+                }
             }
         }
         (!work.files.is_empty()).then_some(work)
@@ -98,7 +107,7 @@ mod tests {
     fn changed(paths: &[&str]) -> Vec<Change> {
         let change = |path: &&str| Change {
             path: path.into(),
-            is_gone: false,
+            how: How::Changed,
         };
         paths.iter().map(change).collect()
     }
