@@ -15,21 +15,16 @@ pub(crate) fn mask(output: &str, known: &[(String, &str)]) -> String {
     lines.map(|line| line + "\n").collect()
 }
 
-/// `2 of 3 starting` and its like: how many of these are seen hangs on how fast the machine is.
+/// `2 of 3 starting`, `preparing 1 replica for 15 s` and their like: how many of these are seen, and what they end with, hangs on
+/// how fast the machine is.
 fn is_count(line: &str) -> bool {
     let rolls = line.contains("  DEPLOYING  ") || line.contains("  UPDATING  ");
     let text = line.rsplit("  ").next().unwrap_or_default();
-    // Which start of an attempt it is.
-    if rolls && text.contains(" (start ") {
-        return true;
-    }
     let words: Vec<&str> = text.split(' ').collect();
     rolls
         && matches!(
             words[..],
-            ["preparing" | "waits:", ..]
-                | [_, "of", _, "starting" | "ready" | "ended"]
-                | [_, "of", _, "ran", ..]
+            ["preparing" | "waits:", ..] | ["starting", "it" | "some", ..] | [_, "of", _, ..]
         )
 }
 
@@ -171,4 +166,13 @@ fn what_differs_is_masked_and_nothing_else() {
     for (real, shown) in table {
         assert_eq!(mask(real, &known), shown);
     }
+    for told in [
+        "preparing 1 replica for 15 s",
+        "1 of 2 ready, 1 of 2 starting: 503",
+        "starting it again (start 2 of 3)",
+    ] {
+        assert_eq!(mask(&format!("shop/web  UPDATING  {told}"), &known), "");
+    }
+    let attempt = "shop/web  UPDATING  attempt 1 of 2 failed, the next one begins now";
+    assert_eq!(mask(attempt, &known), format!("{attempt}\n"));
 }

@@ -26,6 +26,8 @@ const WAITING: usize = 1_024;
 const WAITING_LOGINS: usize = 256;
 /// From one write to the next: one write to the disk serves many records.
 const PAUSE: Duration = Duration::from_millis(100);
+/// So long does who reads wait at most for what was taken before.
+const SETTLE: Duration = Duration::from_secs(5);
 /// How long what waits may take to be written when the node ends.
 const LAST_WRITE: Duration = Duration::from_secs(1);
 /// The longest target, in bytes.
@@ -199,15 +201,24 @@ impl Ledger {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Waits until all that was taken is written, but not for long.
-    pub(crate) async fn flush(&self) {
+    /// Waits until all that was taken is written, for whoever reads then; but not for long.
+    pub(crate) async fn settle(&self) {
+        self.flush(SETTLE).await;
+    }
+
+    /// The same for the end of the node, which waits less.
+    pub(crate) async fn close(&self) {
+        self.flush(LAST_WRITE).await;
+    }
+
+    async fn flush(&self, limit: Duration) {
         let (done, written) = oneshot::channel();
         let flushed = async {
             if self.send.send(Message::Flush(done)).await.is_ok() {
                 let _ = written.await; // nobody writes any more
             }
         };
-        let _ = tokio::time::timeout(LAST_WRITE, flushed).await; // said to be short
+        let _ = tokio::time::timeout(limit, flushed).await; // a slow disk has less
     }
 }
 
@@ -277,13 +288,10 @@ pub(crate) async fn run(plane: Arc<Plane>) {
             since_pruned = 0;
             prune(&plane).await;
         }
-        let is_last = !waiting.is_empty();
         for done in waiting {
             let _ = done.send(()); // it has waited long enough
         }
-        if !is_last {
-            tokio::time::sleep(PAUSE).await;
-        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

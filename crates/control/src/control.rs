@@ -193,7 +193,7 @@ impl Control {
     /// requests in flight is left its time, up to the drain deadline of its service and half a minute.
     pub async fn shutdown(self, all: bool) {
         let plane = &self.plane;
-        plane.ledger.flush().await;
+        plane.ledger.close().await;
         let drains = drains(plane);
         plane.abort_all();
         if !all {

@@ -1,10 +1,12 @@
 //! What happened: told to those who listen, and written down beside the work. Nobody waits for it, and a full disk only
 //! costs the record.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use layby_model::{AppName, ServiceId, ServiceName};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::api::types::{EventKind, EventView};
 use crate::plane::Plane;
@@ -15,6 +17,8 @@ const QUEUE: usize = 4_096;
 const BATCH: usize = 256;
 /// So many a slow listener may be behind; then it loses the oldest.
 const BEHIND: usize = 1_024;
+/// So long does who reads wait at most for what was told before.
+const SETTLE: Duration = Duration::from_secs(5);
 /// The longest text.
 const TEXT_BYTES: usize = 2_048;
 
@@ -35,6 +39,10 @@ pub(crate) struct Events {
     queue: mpsc::Sender<NewEvent>,
     waiting: Mutex<Option<mpsc::Receiver<NewEvent>>>,
     told: broadcast::Sender<EventView>,
+    /// How many were put into the queue in this life of the node,
+    queued: AtomicU64,
+    /// and how many of those are written by now, or could not be.
+    written: watch::Sender<u64>,
 }
 
 impl Default for Events {
@@ -44,6 +52,8 @@ impl Default for Events {
             queue,
             waiting: Mutex::new(Some(waiting)),
             told: broadcast::Sender::new(BEHIND),
+            queued: AtomicU64::new(0),
+            written: watch::Sender::new(0),
         }
     }
 }
@@ -82,9 +92,23 @@ impl Events {
         if !kind.is_kept() {
             // Nobody may be listening.
             let _ = self.told.send(told(event));
-        } else if let Err(error) = self.queue.try_send(event) {
-            tracing::warn!(%kind, %error, "an event is lost");
+            return;
         }
+        match self.queue.try_send(event) {
+            Ok(()) => {
+                self.queued.fetch_add(1, Ordering::SeqCst);
+            }
+            Err(error) => tracing::warn!(%kind, %error, "an event is lost"),
+        }
+    }
+
+    /// Waits until all that was told before is written, but not for long: whoever reads after something was done to a service
+    /// is to find it.
+    pub(crate) async fn settle(&self) {
+        let queued = self.queued.load(Ordering::SeqCst);
+        let mut written = self.written.subscribe();
+        let all = written.wait_for(|written| *written >= queued);
+        let _ = tokio::time::timeout(SETTLE, all).await; // a slow disk shows less
     }
 
     /// Hears what happens from now on.
@@ -106,6 +130,7 @@ pub(crate) async fn write(plane: Arc<Plane>) {
     let mut batch = Vec::new();
     while waiting.recv_many(&mut batch, BATCH).await > 0 {
         let events = std::mem::take(&mut batch);
+        let count = events.len() as u64;
         let written = match plane.store.add_events(events.clone()).await {
             Ok(written) => written,
             Err(error) => {
@@ -117,6 +142,10 @@ pub(crate) async fn write(plane: Arc<Plane>) {
             // Nobody may be listening.
             let _ = plane.events.told.send(event);
         }
+        plane
+            .events
+            .written
+            .send_modify(|written| *written += count);
     }
 }
 

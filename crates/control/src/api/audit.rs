@@ -69,6 +69,8 @@ pub(super) async fn audit(
     });
     let before = page.after.as_deref().map(|id| id.parse());
     let before = before.transpose().map_err(|_| page::wrong_cursor())?;
+    // Whoever has just done something finds it.
+    plane.ledger.settle().await;
     let found = plane.store.audit(AuditQuery {
         since: since.transpose()?,
         who: query::get(&pairs, "who").map(str::to_owned),

@@ -50,6 +50,7 @@ pub(super) async fn events(
     if let Some(app) = &wanted.app {
         who.rights.require(app)?;
     }
+    plane.events.settle().await;
     // Before the read: what happens in between comes twice, and is told once.
     let listening = query::flag(&pairs, "follow").then(|| plane.events.listen());
     let newest = plane.store.newest_event().await?;
