@@ -40,6 +40,37 @@ pub(crate) async fn one(plane: &Plane, name: &str) -> Result<VolumeReport, Probl
     found.ok_or_else(|| missing(name))
 }
 
+/// Refuses services that mount a volume which is not there, and is not to be made for them: no start of them could succeed.
+///
+/// # Errors
+/// 409, with the command that makes it.
+pub(crate) async fn check<'a>(
+    plane: &Plane,
+    services: impl IntoIterator<Item = (ServiceId, &'a ServiceSpec)>,
+) -> Result<(), Problem> {
+    let mut needed = Vec::new();
+    for (id, spec) in services {
+        let mounts = spec.all_containers().flat_map(|c| &c.mounts);
+        needed.extend(mounts.filter_map(|mount| match &mount.source {
+            MountSource::Volume { name, external, .. } => external.then(|| (id.clone(), name)),
+            MountSource::Bind { .. }
+            | MountSource::Tmpfs { .. }
+            | MountSource::Scratch { .. }
+            | MountSource::Files { .. } => None,
+        }));
+    }
+    if needed.is_empty() {
+        return Ok(());
+    }
+    let there = plane.access.volumes().await?;
+    needed.retain(|(_, name)| there.iter().all(|volume| volume.name != **name));
+    let problems = needed.into_iter().map(|(id, name)| {
+        let text = format!("{id} mounts the external volume {name}, which is not there");
+        Problem::conflict(text).hint(format!("`layby volume create {name}` makes it"))
+    });
+    Problem::all(problems.collect()).map_or(Ok(()), Err)
+}
+
 /// There is no such volume.
 pub(crate) fn missing(name: &str) -> Problem {
     let text = format!("there is no volume {name} on this node");

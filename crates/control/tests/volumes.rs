@@ -5,7 +5,7 @@ mod common;
 mod secrets;
 
 use common::{World, compose};
-use layby_control::api::types::{RemovedView, VolumeView};
+use layby_control::api::types::{RemovedView, ServiceView, VolumeView};
 
 const WITH_VOLUME: &str = "\
 services:
@@ -73,12 +73,19 @@ async fn a_volume_in_use_is_not_removed() {
 }
 
 #[tokio::test]
-async fn an_external_volume_that_is_not_there_fails_the_deploy() {
+async fn an_external_volume_that_is_not_there_is_told_before_anything_is_made() {
     let world = World::new().await;
     let text = "services:\n  x:\n    image: fake/ok\n    volumes: [\"d:/d\"]\nvolumes:\n  d: {external: true, name: elsewhere}\n";
     let up = world.up(text).await;
-    assert_eq!(up.code(), 1, "{up:#?}");
-    assert!(up.failure().reason.contains("elsewhere"));
+    assert_eq!(up.status, 409, "{up:#?}");
+    let problem = up.problem();
+    assert!(
+        problem.detail.contains("shop/x") && problem.detail.contains("elsewhere"),
+        "{}",
+        problem.detail
+    );
+    let services: Vec<ServiceView> = world.get("/v1/services").await;
+    assert!(services.is_empty(), "{services:?}");
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ use crate::scaling;
 use crate::secrets::{self, NewValue};
 use crate::store::{NewRevision, Row};
 use crate::tokens::Rights;
+use crate::volumes;
 
 /// A service whose revision is written, and where to see what becomes of it.
 pub(crate) struct Committed {
@@ -229,6 +230,7 @@ async fn check(plane: &Plane, rows: &[Row], revisions: &mut [NewRevision]) -> Re
     };
     conflict::check(&plane.config, &Rights::all(), rows, specs())?;
     networks::check(&plane.store.networks().await?, specs())?;
+    volumes::check(plane, specs()).await?;
     // Also what a push deploys anew, from a revision of a time when the operator allowed more.
     privilege::check(&plane.config, &Rights::all(), specs())?;
     let asked = revisions.iter().filter(|new| {

@@ -104,9 +104,10 @@ async fn wait_for(
             attempts = shown.row.failed_attempts;
             tell_retry(&shown, events).await;
         }
-        // That the gateway takes it up is a matter of milliseconds.
+        // That the gateway takes it up is a matter of milliseconds, and so is that a failure is written: nothing starts meanwhile.
         let live = shown.row.live.as_ref().map(|live| live.id);
-        if known && !shown.rests && live != Some(revision) {
+        let is_over = live == Some(revision) || shown.is_hopeless(revision);
+        if known && !shown.rests && !is_over {
             if held_up != shown.blockade {
                 held_up = shown.blockade.clone();
                 limit = None;

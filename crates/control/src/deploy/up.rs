@@ -25,6 +25,7 @@ use crate::plane::Plane;
 use crate::reach::{self, Reach};
 use crate::secrets::{self, NewValue};
 use crate::store::Row;
+use crate::volumes;
 
 /// Deploys a manifest. Problems that show before anything is built come as such; later ones as events.
 pub(crate) async fn up(
@@ -276,6 +277,7 @@ async fn check(
     let checks = [
         conflict::check(&plane.config, &who.rights, &staying, specs()),
         networks::check(&known, specs()),
+        volumes::check(plane, specs()).await,
         privilege::check(&plane.config, &who.rights, specs()),
         capacity::check_jobs(&plane.config, specs()),
         capacity::check(plane, rows, asked),

@@ -70,10 +70,16 @@ impl Ending {
         (self.revision == revision).then_some(text)
     }
 
+    /// Whether it is one of a revision, and no further start can succeed.
+    pub(crate) fn is_hopeless(&self, revision: RevisionId) -> bool {
+        let is_fatal = self.trouble.as_ref().is_some_and(|trouble| trouble.fatal);
+        self.revision == revision && is_fatal
+    }
+
     /// The same where another try is of no use, or of little.
     pub(crate) fn gives_up(&self, revision: RevisionId) -> Option<String> {
-        let is_fatal = self.trouble.as_ref().is_some_and(|trouble| trouble.fatal);
-        self.told(revision).filter(|_| is_fatal || self.loops())
+        let gives_up = self.is_hopeless(revision) || self.loops();
+        self.told(revision).filter(|_| gives_up)
     }
 
     /// The same where it ended badly, and is not tried again.

@@ -64,6 +64,11 @@ impl Status {
         failed.max().unwrap_or(0)
     }
 
+    /// Whether a replica of a revision cannot be started, now or later: the revision fails as soon as that is written.
+    pub(crate) fn is_hopeless(&self, revision: RevisionId) -> bool {
+        self.ends.iter().any(|end| end.is_hopeless(revision))
+    }
+
     /// What is shown before the first look.
     pub(crate) fn at_rest(row: &Row, config: &ControlConfig) -> Self {
         let d = desired(row);
