@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, fchown, pipe2};
 
@@ -52,6 +53,7 @@ pub(crate) struct Client<'a> {
 pub(crate) struct Attached {
     helper: Pid,
     report: File,
+    is_command: bool,
 }
 
 /// Starts a command.
@@ -60,10 +62,14 @@ pub(crate) fn command(
     request: &Attach,
     client: &Client<'_>,
 ) -> Result<Attached> {
-    fork(|report| {
+    let attached = fork(|report| {
         run_command(place, request, client, report)
             .map(|never| match never {})
             .map_err(failed)
+    })?;
+    Ok(Attached {
+        is_command: true,
+        ..attached
     })
 }
 
@@ -87,6 +93,7 @@ fn fork(help: impl FnOnce(&OwnedFd) -> std::result::Result<i32, Refusal>) -> Res
         ForkResult::Parent { child } => Ok(Attached {
             helper: child,
             report: report.into(),
+            is_command: false,
         }),
         ForkResult::Child => {
             let fd = report_end.as_raw_fd();
@@ -104,12 +111,16 @@ impl Attached {
         self.helper
     }
 
-    /// After the helper has ended with `code`: what came of it.
-    pub(crate) fn finish(mut self, code: i32) -> Result<ExecResult> {
+    /// After the helper has ended with `code`, perhaps by a signal: what came of it.
+    pub(crate) fn finish(mut self, code: i32, signal: Option<Signal>) -> Result<ExecResult> {
         let mut text = Vec::new();
         // Nothing more comes: the end is there, or reading would block.
         let _ = (&mut self.report).take(16 * 1024).read_to_end(&mut text);
-        let output = String::from_utf8_lossy(&text).into_owned();
+        let mut output = String::from_utf8_lossy(&text).into_owned();
+        // Whoever kills all that is in a container kills the helper, too, perhaps before it could say so of the command.
+        if let Some(signal) = signal.filter(|_| self.is_command && output.is_empty()) {
+            output = exec::ended_by(signal).unwrap_or_default();
+        }
         match (code, output.is_empty()) {
             (FAILED, false) => Err(Error::Failed(output)),
             (NO_SUCH_PATH, false) => Err(Error::Fatal(output)),
@@ -180,6 +191,7 @@ fn run_command(
         user,
         terminal: request.tty.is_some(),
         privileged: false,
+        attended: true,
     };
     let (ends, stdio) = match request.tty {
         Some((columns, rows)) => {

@@ -50,6 +50,8 @@ pub(crate) struct Wanted {
     pub(crate) terminal: bool,
     /// With all capabilities, and no filter of system calls.
     pub(crate) privileged: bool,
+    /// Somebody is at its other end: who is told by its report which signal has ended it.
+    pub(crate) attended: bool,
 }
 
 /// Starts `argv` in the container `name` of the bundle, whose init is `init`.
@@ -168,10 +170,15 @@ pub(crate) fn run(
     match sys::fork().map_err(|e| say("fork")(&e))? {
         ForkResult::Parent { child } => {
             // What is held here would not be at its end when the command closes it.
-            sys::close_all_but(&[]);
+            sys::close_all_but(&[report.as_raw_fd()]);
             sys::exit_now(match waitpid(child, None) {
                 Ok(WaitStatus::Exited(_, code)) => code,
-                Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as i32,
+                Ok(WaitStatus::Signaled(_, signal, _)) => {
+                    if let Some(sentence) = ended_by(signal).filter(|_| wanted.attended) {
+                        sys::write_raw(report.as_raw_fd(), sentence.as_bytes());
+                    }
+                    128 + signal as i32
+                }
                 _ => 128 + Signal::SIGKILL as i32,
             })
         }
@@ -180,6 +187,20 @@ pub(crate) fn run(
             let Err(refusal) = become_command(&entry.spec, &entry.filter, wanted, &stdio);
             executor::fail(fd, &refusal)
         }
+    }
+}
+
+/// What is said of a command that a signal has ended; nothing of Ctrl-C and of a pipe that nobody reads any more, as by a shell.
+pub(crate) fn ended_by(signal: Signal) -> Option<String> {
+    let number = signal as i32;
+    match signal {
+        Signal::SIGINT | Signal::SIGPIPE => None,
+        Signal::SIGKILL => Some(format!(
+            "exec: the command was ended by signal {number} ({signal}): so are all in a container that is stopped, or is out of memory"
+        )),
+        _ => Some(format!(
+            "exec: the command was ended by signal {number} ({signal})"
+        )),
     }
 }
 

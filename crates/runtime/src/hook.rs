@@ -139,6 +139,7 @@ impl Hook {
                     user: None,
                     terminal: false,
                     privileged: *privileged,
+                    attended: false,
                 };
                 command(place, wanted, user.as_deref())
             }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use layby_control::api::types::{DeployBody, JobView, RemovedView, ServiceDetail, ServiceView};
+use layby_model::state::Showing;
 
 use crate::cli::Deploy;
 use crate::client::{Client, encode};
@@ -91,7 +92,13 @@ pub(crate) async fn job_called(client: &Client, name: &str) -> Result<Option<Job
 pub(crate) async fn turn(client: &Client, name: &str, verb: &str) -> Result<()> {
     let path = find(client, name).await?;
     let view: ServiceView = client.post(&format!("{path}/{verb}"), &[]).await?;
-    say!("{}/{}  {}", view.app, view.service, show::state(&view));
+    let was_to_rest = verb != "wake";
+    let then = match was_to_rest && view.wakefulness == Some(Showing::Awake) {
+        true => ": it rested, and was woken again at once by who uses it",
+        false => "",
+    };
+    let state = show::state(&view);
+    say!("{}/{}  {state}{then}", view.app, view.service);
     Ok(())
 }
 

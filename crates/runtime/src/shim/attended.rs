@@ -70,9 +70,9 @@ impl Attended {
 
     /// Takes note of a process that has ended; if it was one of these: who asked, and what came of it.
     pub(super) fn ended(&mut self, status: WaitStatus) -> Option<(Asked, Result<ExecResult>)> {
-        let code = match status {
-            WaitStatus::Exited(_, code) => code,
-            WaitStatus::Signaled(_, signal, _) => 128 + signal as i32,
+        let (code, signal) = match status {
+            WaitStatus::Exited(_, code) => (code, None),
+            WaitStatus::Signaled(_, signal, _) => (128 + signal as i32, Some(signal)),
             _ => return None,
         };
         let mut all = self.0.iter();
@@ -80,6 +80,6 @@ impl Attended {
         let One {
             asked, attached, ..
         } = self.0.swap_remove(index);
-        Some((asked, attached.finish(code)))
+        Some((asked, attached.finish(code, signal)))
     }
 }

@@ -105,6 +105,7 @@ fn a_command_gets_its_input_and_its_exit_code_is_passed_on() {
         assert_eq!((result.code, &*out, &*err), (0, "", "careful\n"));
         let (result, _, _) = run(&rig, request(&["/probe", "shoot"]));
         assert_eq!(result.code, 128 + 9);
+        assert!(result.output.contains("signal 9 (SIGKILL)"), "{result:?}");
 
         let mut pass = request(&["/probe", "pass"]);
         let (result, out, _) = run(&rig, pass.clone());
