@@ -75,6 +75,18 @@ pub fn check(passphrase: &SecretValue, from: impl Read) -> Result<(), StateError
     file::begins(passphrase, from)
 }
 
+/// Whether a data directory, which need not be there, may take a state: before anybody is asked for a passphrase.
+///
+/// # Errors
+/// [`StateError::NotEmpty`]: it has services, jobs, secrets or tokens.
+pub fn check_empty(data_dir: &Path) -> Result<(), StateError> {
+    let store = data_dir.join(STORE);
+    match snapshot::is_empty(&store)? {
+        true => Ok(()),
+        false => Err(StateError::NotEmpty { path: store }),
+    }
+}
+
 /// Puts a state into an empty data directory on which no node runs: all of it at once, or nothing but its images.
 ///
 /// # Errors
@@ -85,10 +97,8 @@ pub fn import(
     passphrase: &SecretValue,
     from: impl Read,
 ) -> Result<ImportedView, StateError> {
+    check_empty(data_dir)?;
     let store = data_dir.join(STORE);
-    if !snapshot::is_empty(&store)? {
-        return Err(StateError::NotEmpty { path: store });
-    }
     let dir = file::aside(data_dir)?;
     let opened = file::open(dir, || images(data_dir), passphrase, from)?;
     let copy = opened.copy();

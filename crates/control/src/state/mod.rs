@@ -13,7 +13,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub(crate) use apart::sweep;
-pub use apart::{check, export, import, look};
+pub use apart::{check, check_empty, export, import, look};
 use layby_image::Store as Images;
 
 use crate::api::types::{ImportedView, StateImage, StateView};

@@ -277,12 +277,22 @@ fn put(paths: &Paths, options: &Import, from: File) -> Result<ImportedView> {
         );
     }
     require_root()?;
+    // What can be refused is refused before anything is made.
+    state::check_empty(&paths.data_dir)?;
+    let passphrase = passphrase(&options.keys, false)?;
+    state::check(&passphrase, &from)?;
+    (&from).rewind()?;
+    let was_there = paths.data_dir.exists();
     paths.create_data()?;
     let _lock = alone(paths)?;
-    let passphrase = passphrase(&options.keys, false)?;
     let key = key(paths, &options.keys);
-    let from = BufReader::new(from);
-    Ok(state::import(&paths.data_dir, &key, &passphrase, from)?)
+    let put = state::import(&paths.data_dir, &key, &passphrase, BufReader::new(from));
+    if put.is_err() && !was_there {
+        // Of a file that is cut; a folder with something in it stays.
+        let _ = std::fs::remove_file(paths.lock());
+        let _ = std::fs::remove_dir(&paths.data_dir);
+    }
+    Ok(put?)
 }
 
 fn tell_done(done: &ImportedView) {
