@@ -47,6 +47,7 @@ pub(crate) fn find(files: &Files, options: &ReadOptions, report: &mut Report) ->
 fn given(files: &Files, names: &[String], report: &mut Report) -> Found {
     let mut compose = Vec::new();
     let mut kubernetes = Vec::new();
+    let mut empty = None;
     for name in names {
         let name = name.strip_prefix("./").unwrap_or(name);
         let Some(bytes) = files.0.get(name) else {
@@ -64,6 +65,11 @@ fn given(files: &Files, names: &[String], report: &mut Report) -> Found {
                         Kind::Compose => compose.push(file),
                         Kind::Kubernetes => kubernetes.push(file),
                     }
+                }
+                // There for somebody to write something into it.
+                None if documents.is_empty() => {
+                    report.warn(&Place::whole(name), "the file is empty");
+                    empty = empty.or(Some(name));
                 }
                 None => report.error(
                     &Place::whole(name),
@@ -85,7 +91,12 @@ fn given(files: &Files, names: &[String], report: &mut Report) -> Found {
         ([_, ..], None) if report.failed() => Found::Nothing,
         ([_, ..], None) => Found::Compose(compose),
         ([], Some(_)) => Found::Kubernetes(kubernetes),
-        ([], None) => Found::Nothing,
+        ([], None) => {
+            if let Some(name) = empty {
+                report.error(&Place::whole(name), "there is nothing to run in it");
+            }
+            Found::Nothing
+        }
     }
 }
 

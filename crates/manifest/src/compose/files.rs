@@ -13,7 +13,7 @@ use crate::compose::project::Project;
 use crate::compose::tmpfs;
 use crate::compose::volumes::external;
 use crate::draft::Placed;
-use crate::fields::{Fields, parsed};
+use crate::fields::{Expected, Fields, parsed};
 use crate::mount::target;
 use crate::report::Report;
 use crate::tree::{Node, Place, Value, cut};
@@ -178,7 +178,7 @@ fn wanted(item: Node, name: &str, report: &mut Report) -> Option<Wanted> {
     };
     wanted.uid = fields.parsed("uid", report, id).unwrap_or(0);
     wanted.gid = fields.parsed("gid", report, id).unwrap_or(0);
-    wanted.mode = fields.parsed("mode", report, tmpfs::mode).unwrap_or(MODE);
+    wanted.mode = fields.parsed("mode", report, mode).unwrap_or(MODE);
     fields.accept_extensions();
     fields.finish(report);
     if key.is_none() {
@@ -186,6 +186,18 @@ fn wanted(item: Node, name: &str, report: &mut Report) -> Option<Wanted> {
     }
     wanted.key = key?;
     Some(wanted)
+}
+
+/// A mode, in octal; a number with digits that no octal one has is decimal, as Compose writes `0755` out: 493.
+fn mode(text: &str) -> Result<u32, Expected> {
+    let decimal = match text.starts_with('0') || !text.contains(['8', '9']) {
+        true => None,
+        false => text.parse().ok(),
+    };
+    match decimal {
+        Some(mode @ 0..=0o7777) => Ok(mode),
+        Some(_) | None => tmpfs::mode(text),
+    }
 }
 
 fn mount(

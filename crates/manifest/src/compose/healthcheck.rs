@@ -27,7 +27,9 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Healthcheck {
     let disabled = fields.flag("disable", report).unwrap_or(false);
     let name = fields.name("test");
     let given = fields.take("test");
-    let has_test = given.is_some();
+    let has_test = given
+        .as_ref()
+        .is_some_and(|node| !matches!(&node.value, Value::List(items) if items.is_empty()));
     let test = given.and_then(|node| test(&node, &name, report));
     let period_ms = fields.parsed("interval", report, duration_ms);
     let timeout_ms = fields.parsed("timeout", report, duration_ms);
@@ -75,7 +77,8 @@ enum Test {
     Disabled,
 }
 
-/// A command line for the shell, or `[NONE]`, `[CMD, word...]`, `[CMD-SHELL, line]`.
+/// A command line for the shell, or `[NONE]`, `[CMD, word...]`, `[CMD-SHELL, line]`; what stands behind that line are the shell's
+/// arguments, as Docker has it. An empty list says nothing.
 fn test(node: &Node, name: &str, report: &mut Report) -> Option<Test> {
     let shell = |line: &str| Test::Command(["/bin/sh", "-c", line].map(str::to_owned).into());
     let Value::List(items) = &node.value else {
@@ -83,12 +86,22 @@ fn test(node: &Node, name: &str, report: &mut Report) -> Option<Test> {
     };
     let words = texts(items, name, report);
     match words.split_first() {
-        Some((kind, [])) if kind == "NONE" => Some(Test::Disabled),
+        None => None,
+        Some((kind, _)) if kind == "NONE" => Some(Test::Disabled),
         Some((kind, argv)) if kind == "CMD" && !argv.is_empty() => {
             Some(Test::Command(argv.to_vec()))
         }
         Some((kind, [line])) if kind == "CMD-SHELL" => Some(shell(line)),
-        _ => {
+        Some((kind, lines)) if kind == "CMD-SHELL" && !lines.is_empty() => {
+            let message = format!(
+                "{name} has {} lines behind \"CMD-SHELL\": the shell runs the first alone, and has the others as its arguments; join them with && into one",
+                lines.len()
+            );
+            report.warn(&node.place, message);
+            let words = ["/bin/sh", "-c"].map(str::to_owned).into_iter();
+            Some(Test::Command(words.chain(lines.iter().cloned()).collect()))
+        }
+        Some(_) => {
             let message = format!(
                 "{name} must be a command line, or begin with \"CMD\", \"CMD-SHELL\" or \"NONE\""
             );

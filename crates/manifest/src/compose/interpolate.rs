@@ -124,11 +124,12 @@ fn expand_at(
             braced(&after[..end], variables, depth, &mut expanded)?;
             rest = &after[end + 1..];
         } else {
+            // One that no name follows stands for itself, as Docker's Compose has it.
             let name = name_of(after);
-            if name.is_empty() {
-                return Err("a $ that is no variable is written $$".to_owned());
+            match name.is_empty() {
+                true => expanded.text.push('$'),
+                false => put(name, variables, &mut expanded),
             }
-            put(name, variables, &mut expanded);
             rest = &after[name.len()..];
         }
         if expanded.text.len() > MAX_VALUE_BYTES {
@@ -152,7 +153,7 @@ fn braced(
     let operator = &inner[name.len()..];
     if name.is_empty() {
         return Err(format!(
-            "\"${{{}}}\" names no variable; a $ that is no variable is written $$",
+            "\"${{{}}}\" names no variable; a ${{ that is to stay is written $${{",
             crate::tree::cut(inner)
         ));
     }
@@ -280,6 +281,9 @@ mod tests {
             ("${UNSET:-${EMPTY:-${SET}}}", "value"),
             ("${UNSET:-a}b}", "ab}"),
             ("${UNSET:-{\"a\"}}", "{\"a\"}"),
+            ("5$", "5$"),
+            ("user:$(id -u) \"$@\" $1", "user:$(id -u) \"$@\" $1"),
+            ("${UNSET:-$2a$14$1.x}", "$2a$14$1.x"),
         ];
         for (text, expected) in cases {
             let expanded = expand(text, &variables()).unwrap();
@@ -301,8 +305,6 @@ mod tests {
     #[test]
     fn what_is_no_variable_is_an_error() {
         for bad in [
-            "$",
-            "a $ b",
             "${",
             "${}",
             "${1}",

@@ -21,6 +21,7 @@ pub(crate) mod ports;
 
 mod build;
 mod command;
+mod containers;
 mod depends;
 mod deploy;
 mod devices;
@@ -72,7 +73,10 @@ pub(crate) fn read(
     project::name_variable(&documents, options, &mut variables);
     let variables = &variables;
     let load = Load::new(files, options, Some(variables));
-    let merged = merged(documents, &load, report);
+    let mut merged = merged(documents, &load, report);
+    if let Some(document) = &mut merged {
+        containers::settle(document);
+    }
     let selection = Selection::of(merged.as_ref(), options, report);
     let Some(mut top) =
         merged.and_then(|document| Fields::open(document, "the Compose file", report))

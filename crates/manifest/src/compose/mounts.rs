@@ -106,11 +106,10 @@ fn short(
             }
             _ => {
                 let message = format!(
-                    "{name} has an unknown option, {:?}: ro, rw and nocopy are known",
+                    "{name} has an unknown option, {:?}, which is ignored: ro, rw and nocopy are known, and without ro the service can write there",
                     cut(option)
                 );
-                report.error(&item.place, message);
-                return None;
+                report.warn(&item.place, message);
             }
         }
     }

@@ -88,10 +88,18 @@ pub(crate) fn declared(top: &mut Fields, report: &mut Report) -> BTreeMap<String
 fn network(key: &str, mut network: Fields, report: &mut Report) -> Declared {
     let internal = network.flag("internal", report).unwrap_or(false);
     let what = network.what.clone();
-    network.parsed("driver", report, |text| match text {
-        "" | "bridge" | "default" => Ok(()),
+    let driver_place = network.place_of("driver");
+    let driver = network.parsed("driver", report, |text| match text {
+        "" | "bridge" | "default" | "overlay" => Ok(text.to_owned()),
         _ => Err("bridge (no other driver is supported)".to_owned()),
     });
+    if let (Some("overlay"), Some(place)) = (driver.as_deref(), driver_place) {
+        let message = format!(
+            "{} is ignored: an overlay joins machines, and on one it is a bridge as any other",
+            network.name("driver")
+        );
+        report.warn(&place, message);
+    }
     let name = network.placed("name", report);
     let external = external(&mut network, report);
     let external = external.map(|older| {
@@ -295,10 +303,19 @@ pub(crate) fn join(
     report: &mut Report,
 ) -> Vec<Draft> {
     let everywhere = everywhere(declared, &members);
+    let several = of_several(&everywhere, &members);
     apart(declared, &mut members, report);
     for member in &mut members {
         for (network, alias) in std::mem::take(&mut member.joined.aliases) {
             match everywhere.contains(&network) {
+                true if several.contains(&alias.value) => {
+                    add_inner(&mut member.draft, alias.value.clone());
+                    let message = format!(
+                        "the name {:?} leads to each of the services that have it; at the gateway it is not this one's",
+                        cut(&alias.value)
+                    );
+                    report.warn(&alias.place, message);
+                }
                 true => add_alias(&mut member.draft, &alias.value, &alias.place, report),
                 false => {
                     let network = known_as(declared, &network);
@@ -358,6 +375,22 @@ fn everywhere(declared: &BTreeMap<String, Declared>, members: &[Member]) -> BTre
     let mut common = sets.fold(first, |common, set| &common & &set);
     common.retain(|name| declared.get(name).is_none_or(|one| one.external.is_none()));
     common
+}
+
+/// The labels that several services have, as an alias for the whole app or as their own name: each leads to all of them.
+fn of_several(everywhere: &BTreeSet<String>, members: &[Member]) -> BTreeSet<String> {
+    let mut holders: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for member in members {
+        let aliases = member.joined.aliases.iter();
+        let aliases = aliases.filter(|(network, _)| everywhere.contains(network));
+        let aliases = aliases.map(|(_, alias)| alias.value.as_str());
+        let labels = aliases.filter(|alias| ServiceName::new(alias).is_ok());
+        for label in labels.chain([member.draft.spec.name.as_str()]) {
+            holders.entry(label).or_default().insert(&member.key);
+        }
+    }
+    holders.retain(|_, keys| keys.len() > 1);
+    holders.into_keys().map(str::to_owned).collect()
 }
 
 /// Gives a service a name that those in one network find, and nobody else.

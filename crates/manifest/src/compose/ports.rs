@@ -128,6 +128,8 @@ pub(crate) fn written(text: &str) -> Result<Vec<Written>, String> {
         Some((_, Some((host, ports)))) => (Some(host), ports),
         Some((ports, None)) => (None, ports),
     };
+    // `${ADDRESS}:80:80` without an address is the node's own.
+    let host = host.filter(|host| !host.is_empty());
     let host = host.map(|host| bare(host).to_owned());
     let each = |published: Option<String>, target: u16| Written {
         host: host.clone(),

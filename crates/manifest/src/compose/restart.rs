@@ -58,9 +58,10 @@ pub(crate) fn policy(deploy: &mut Fields, report: &mut Report) -> Option<Restart
 
 fn condition(text: &str) -> Result<RestartPolicy, Expected> {
     match text {
-        "none" => Ok(RestartPolicy::Never),
+        // Docker's Compose takes the words of `restart`, too.
+        "none" | "no" => Ok(RestartPolicy::Never),
         "on-failure" => Ok(RestartPolicy::OnFailure { max_retries: None }),
-        "any" => Ok(RestartPolicy::Always),
+        "any" | "always" | "unless-stopped" | "" => Ok(RestartPolicy::Always),
         _ => Err("none, on-failure or any".to_owned()),
     }
 }

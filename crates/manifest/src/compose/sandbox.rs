@@ -9,7 +9,7 @@ use crate::fields::{Expected, Fields, one_or_more};
 use crate::host::{address, address_or_gateway, hostname, own_hostname, resolver_option, search};
 use crate::report::Report;
 use crate::sysctl::sysctl;
-use crate::tree::{Node, Place, Value, cut};
+use crate::tree::{Place, Value, cut};
 
 /// Takes the options of the sandbox off a service, which is in this network.
 pub(crate) fn read(
@@ -49,7 +49,9 @@ fn texts(
         return Vec::new();
     };
     let mut texts = Vec::new();
-    for item in one_or_more(node, &name, report) {
+    let items = one_or_more(node, &name, report).into_iter();
+    // No domain to search is asked for so, which holds anyway.
+    for item in items.filter(|item| key != "dns_search" || !item.value.is_empty()) {
         match parse(&item.value) {
             Ok(text) => texts.push(text),
             Err(expected) => {
@@ -139,21 +141,21 @@ fn namespace(service: &mut Fields, key: &'static str, report: &mut Report) -> bo
         .unwrap_or(false)
 }
 
-/// `cgroup` and `uts`: these namespaces are always its own.
+/// `cgroup` and `uts`: these namespaces are always its own. It reaches no less for that than it would with the machine's.
 fn namespaces_of_its_own(service: &mut Fields, report: &mut Report) {
-    for key in ["cgroup", "uts"] {
-        if let Some(node) = service.take(key)
-            && !matches!(node.scalar(), Some("private" | ""))
-        {
-            refuse(service, key, &node, report);
+    let own = [
+        ("cgroup", "it sees its own cgroup as the root of all"),
+        ("uts", "it has a host name of its own"),
+    ];
+    for (key, what) in own {
+        let place = service.place_of(key);
+        let word = service.parsed(key, report, |text| match text {
+            "host" | "private" | "" => Ok(text.to_owned()),
+            _ => Err("host or private".to_owned()),
+        });
+        if let (Some("host"), Some(place)) = (word.as_deref(), place) {
+            let message = format!("{} is ignored: {what}", service.name(key));
+            report.warn(&place, message);
         }
     }
-}
-
-fn refuse(service: &Fields, key: &str, node: &Node, report: &mut Report) {
-    let message = format!(
-        "{} is not supported yet: a service has a namespace of its own",
-        service.name(key)
-    );
-    report.error(&node.place, message);
 }

@@ -49,7 +49,13 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
     let (build, built_for) = build
         .flatten()
         .map_or((None, None), |build| (Some(build.spec), build.platform));
-    let platform = service.parsed("platform", report, image::platform);
+    let platform = match service.has("platform") {
+        true => service.parsed("platform", report, image::platform),
+        false => {
+            service.accept(&["platform"]);
+            None
+        }
+    };
     let entrypoint = command::read(&mut service, "entrypoint", report);
     let command = command::read(&mut service, "command", report);
     let EnvFiles {

@@ -1,5 +1,6 @@
 //! What of a service Kubernetes has no word for, and is told wherever it is said.
 
+use layby_model::names::is_dns_label;
 use layby_model::network::SHARED;
 use layby_model::options::NetworkMode;
 use layby_model::spec::{RestartPolicy, ServiceSpec, SleepPolicy};
@@ -151,8 +152,12 @@ fn restart(app: &App<'_>, draft: &Draft, report: &mut Report) {
 fn names(draft: &Draft, report: &mut Report) {
     let spec: &ServiceSpec = &draft.spec;
     for name in &spec.names {
+        let why = match is_dns_label(name) {
+            true => "several services have it, and a Service selects the pods of one",
+            false => "a Service is called by a DNS label",
+        };
         let message = format!(
-            "the name {:?} of {} is lost: a Service is called by a DNS label; others find it as {:?}",
+            "the name {:?} of {} is lost: {why}; others find it as {:?}",
             cut(name),
             shown(draft),
             spec.name.as_str()

@@ -42,7 +42,7 @@ impl Raw {
             Err(_) => {
                 report.error(
                     place,
-                    "the variables in this value cannot be filled in, or make it longer than 1 MiB: a $ that is no variable is written $$, or the value in single quotes",
+                    "the variables in this value cannot be filled in, or make it longer than 1 MiB: a ${ that begins no variable is written $${, or the value in single quotes",
                 );
                 text.clone()
             }
