@@ -95,6 +95,24 @@ pub(crate) fn service_name(name: &str, place: &Place, report: &mut Report) -> Op
     }
 }
 
+/// A workload's name as that of a service. Kubernetes lets it have dots: a label is made of it then, with a warning.
+pub(crate) fn workload_name(name: &Placed<String>, report: &mut Report) -> Option<ServiceName> {
+    let label = ServiceName::new(&label_of(&name.value)?).ok();
+    match label {
+        Some(label) if label.as_str() != name.value => {
+            let message = format!(
+                "the service is called {:?} here, since {:?} is no DNS label",
+                label.as_str(),
+                cut(&name.value)
+            );
+            report.warn(&name.place, message);
+            Some(label)
+        }
+        Some(label) => Some(label),
+        None => service_name(&name.value, &name.place, report),
+    }
+}
+
 /// The message for a name that is no DNS label.
 pub(crate) fn not_a_label(what: &str, name: &str) -> String {
     let rename = match label_of(name) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use layby_model::scale::{Amount, CPU_PERCENT, Pace, STEPS_MAX, Select, Step};
 use layby_model::spec::REPLICAS_MAX;
 
-use crate::draft::Placed;
+use crate::draft::{Placed, label_of};
 use crate::fields::Fields;
 use crate::kubernetes::{Deployment, metadata};
 use crate::report::Report;
@@ -238,7 +238,9 @@ pub(crate) fn join(
             what,
         } = autoscaler;
         let mut named = deployments.iter_mut();
-        let named = named.find(|deployment| deployment.name.as_str() == target.value);
+        let named = named.find(|deployment| {
+            label_of(&target.value).is_some_and(|label| deployment.name.as_str() == label)
+        });
         let Some(deployment) = named else {
             let message = format!(
                 "nothing in this manifest is called {:?}: its HorizontalPodAutoscaler is ignored",

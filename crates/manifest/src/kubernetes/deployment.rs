@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use layby_model::names::ServiceName;
 use layby_model::spec::{BuildSpec, MAX_RETRIES, SleepPolicy, Strategy};
 
-use crate::draft::{self, Placed, service_name};
+use crate::draft::{self, Placed, workload_name};
 use crate::fields::{Fields, number, port};
 use crate::kubernetes::bundle::Bundles;
 use crate::kubernetes::env::Known;
@@ -135,7 +135,7 @@ pub(crate) fn read(
     if let Some(first) = read.template.pod.containers.first_mut() {
         first.build.clone_from(&settings.build);
     }
-    let name = name.and_then(|name| service_name(&name.value, &name.place, report));
+    let name = name.and_then(|name| workload_name(&name, report));
     let deployment = name.map(|name| Deployment {
         kind,
         name,

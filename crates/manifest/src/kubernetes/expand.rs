@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use layby_model::AppName;
 use layby_model::secret::{ReplicaField, ValueSource};
 
 /// What stands for the name of a pod in a path, until it is known which pod: no path has it.
 pub(crate) const POD: char = '\u{1}';
+/// What stands for the name of the app in a word, until that is known: no word has it.
+const APP: char = '\u{2}';
 /// The longest that a value may grow.
 const MAX_BYTES: usize = 1 << 20;
 /// The most parts that a value may come to.
@@ -53,12 +56,21 @@ pub(crate) fn parts(text: &str, variables: &Variables) -> Vec<ValueSource> {
     expanded
 }
 
+/// The words of a command, with the name of the app in the place of [`APP`].
+pub(crate) fn name_app(words: &mut [String], app: Option<&AppName>) {
+    for word in words.iter_mut().filter(|word| word.contains(APP)) {
+        // Without a name of the app there is an error already.
+        *word = word.replace(APP, app.map_or("", AppName::as_str));
+    }
+}
+
 /// A word of a command. `Err`: the variable that it names is known only when a replica is made.
 pub(crate) fn word(text: &str, variables: &Variables) -> Result<String, ()> {
     let mut all = String::new();
     for part in parts(text, variables) {
         match part {
             ValueSource::Text(text) => all.push_str(&text),
+            ValueSource::Replica(ReplicaField::App) => all.push(APP),
             ValueSource::Secret(_) | ValueSource::Replica(_) => return Err(()),
         }
     }

@@ -8,7 +8,7 @@ use layby_model::job::{
 use layby_model::names::ServiceName;
 use layby_model::spec::{BuildSpec, ServiceSpec};
 
-use crate::draft::{Draft, Placed, service_name};
+use crate::draft::{Draft, Placed, workload_name};
 use crate::fields::Fields;
 use crate::job;
 use crate::kubernetes::bundle::Bundles;
@@ -175,7 +175,7 @@ fn whole(
     }
     metadata::warn_unknown(&known, &what, report);
     let at = name.as_ref().map_or(place, |name| name.place.clone());
-    let name = name.and_then(|name| service_name(&name.value, &name.place, report));
+    let name = name.and_then(|name| workload_name(&name, report));
     let job = name.map(|name| Job {
         name,
         place: at,

@@ -14,6 +14,7 @@ use crate::draft::{Draft, Placed, not_a_label};
 use crate::job;
 use crate::kubernetes::claim::{self, Claim};
 use crate::kubernetes::deployment::Settings;
+use crate::kubernetes::expand;
 use crate::kubernetes::external;
 use crate::kubernetes::ingress::{Ingress, Leads, Led, Port};
 use crate::kubernetes::job::Job;
@@ -138,6 +139,15 @@ pub(crate) fn join(parts: Parts, app: Option<&AppName>, report: &mut Report) -> 
     });
     let mut all: Vec<(Draft, BTreeMap<String, String>)> = services.collect();
     all.extend(jobs);
+    for container in all
+        .iter_mut()
+        .flat_map(|(draft, _)| draft.spec.all_containers_mut())
+    {
+        let words = [&mut container.entrypoint, &mut container.command];
+        for words in words.into_iter().flatten() {
+            expand::name_app(words, app);
+        }
+    }
     policy::join(&policies, &mut all, report);
     let mut all: Vec<Draft> = all.into_iter().map(|(draft, _)| draft).collect();
     external::give(elsewhere, &mut all, report);
@@ -239,7 +249,7 @@ fn selects(service: &Service, deployment: &Deployment) -> bool {
             .all(|(key, value)| deployment.labels.get(key) == Some(value))
 }
 
-/// Finds the workload that a Service leads to, and gives it what it says.
+/// Finds the workloads that a Service leads to, and gives them what it says.
 fn select(
     service: Service,
     deployments: &[Deployment],
@@ -250,56 +260,44 @@ fn select(
     let selected: Vec<usize> = (0..deployments.len())
         .filter(|at| selects(&service, &deployments[*at]))
         .collect();
-    let of = match selected[..] {
-        [of] => of,
-        [] => {
-            let message = format!(
-                "the Service {:?} selects no Deployment of this manifest and is ignored",
-                cut(&service.name)
-            );
-            return report.warn(&service.place, message);
-        }
-        [one, other, ..] => {
-            let (one, other) = (&deployments[one], &deployments[other]);
-            let message = format!(
-                "the Service {:?} selects two {}s, {:?} ({}) and {:?} ({}): one is supported",
-                cut(&service.name),
-                one.kind.word(),
-                one.name.as_str(),
-                one.place.short(),
-                other.name.as_str(),
-                other.place.short()
-            );
-            return report.error(&service.place, message);
-        }
-    };
+    if selected.is_empty() {
+        let message = format!(
+            "the Service {:?} selects no Deployment of this manifest and is ignored",
+            cut(&service.name)
+        );
+        return report.warn(&service.place, message);
+    }
     let members: Vec<usize> = (0..joined.len())
-        .filter(|at| joined[*at].of == of)
+        .filter(|at| selected.contains(&joined[*at].of))
         .collect();
-    told(&service, &deployments[of], &members, joined, report);
+    for of in &selected {
+        told_headless(&service, &deployments[*of], report);
+    }
     let name = service.name.clone();
+    let is_named = |at: &usize| joined[*at].draft.spec.name.as_str() == name;
+    // It has the name as its host name; of several, one that is called so itself.
+    let named = members.iter().copied().find(is_named);
+    let first = named.or(members.first().copied());
+    told(&service, first, members.len(), joined, report);
     let mut leads = Leads {
-        drafts: members.clone(),
+        drafts: first.into_iter().collect(),
         ports: Vec::new(),
     };
-    for (n, member) in members.iter().enumerate() {
-        let Joined { draft, routed, .. } = &mut joined[*member];
-        give_name(&service, n == 0, draft, report);
-        let targets = lead(&service, n == 0, draft, &deployments[of], report);
+    for member in members {
+        let is_first = first == Some(member);
+        let Joined { draft, routed, of } = &mut joined[member];
+        give_name(&service, is_first, draft, report);
+        let targets = lead(&service, is_first, draft, &deployments[*of], report);
         *routed = routed.or(targets.first().map(|(_, _, target)| *target));
-        leads.ports = targets;
+        if is_first {
+            leads.ports = targets;
+        }
     }
     led.insert(name, leads);
 }
 
-/// What of a Service is not as in a cluster.
-fn told(
-    service: &Service,
-    deployment: &Deployment,
-    members: &[usize],
-    joined: &[Joined],
-    report: &mut Report,
-) {
+/// What of a Service without an address is not as in a cluster.
+fn told_headless(service: &Service, deployment: &Deployment, report: &mut Report) {
     if let (Some(place), None, true) = (
         &service.headless,
         &deployment.stateful,
@@ -311,13 +309,21 @@ fn told(
         );
         report.warn(place, message);
     }
-    if let ([first, _, ..], None) = (members, &service.headless) {
+}
+
+/// What of a Service with several workloads or pods behind it is not as in a cluster.
+fn told(
+    service: &Service,
+    first: Option<usize>,
+    count: usize,
+    joined: &[Joined],
+    report: &mut Report,
+) {
+    if let (Some(first), 2.., None) = (first, count, &service.headless) {
         let message = format!(
-            "the Service {:?} leads to each of the {} pods of StatefulSet {:?} by its name, but by host name and by ports of the machine to {:?} alone",
+            "the Service {:?} leads to each of the {count} services that it selects by its name, but by host name and by ports of the machine to {:?} alone",
             cut(&service.name),
-            members.len(),
-            deployment.name.as_str(),
-            joined[*first].draft.spec.name.as_str()
+            joined[first].draft.spec.name.as_str()
         );
         report.warn(&service.place, message);
     }

@@ -214,16 +214,30 @@ pub(crate) fn host_path(mut fields: Fields, report: &mut Report) -> Option<(Stri
             Err("an absolute path of the machine".to_owned())
         }
     });
-    let create = fields.parsed("type", report, |text| match text {
-        "" | "Directory" | "File" | "Socket" | "CharDevice" | "BlockDevice" => Ok(false),
-        "DirectoryOrCreate" => Ok(true),
-        "FileOrCreate" => Err("another type (files are not created)".to_owned()),
-        _ => {
-            Err("Directory, DirectoryOrCreate, File, Socket, CharDevice or BlockDevice".to_owned())
+    let kind = fields.placed("type", report);
+    let create = kind.as_ref().is_some_and(|kind| match kind.value.as_str() {
+        "" | "Directory" | "File" | "Socket" | "CharDevice" | "BlockDevice" => false,
+        "DirectoryOrCreate" => true,
+        "FileOrCreate" => {
+            let message = format!(
+                "{} is FileOrCreate, but files are not created: it has to be there",
+                fields.name("type")
+            );
+            report.warn(&kind.place, message);
+            false
+        }
+        other => {
+            let message = format!(
+                "{} must be Directory, DirectoryOrCreate, File, FileOrCreate, Socket, CharDevice or BlockDevice, not {:?}",
+                fields.name("type"),
+                cut(other)
+            );
+            report.error(&kind.place, message);
+            false
         }
     });
     fields.finish(report);
-    Some((path?, create.unwrap_or(false)))
+    Some((path?, create))
 }
 
 fn claimed(mut fields: Fields, report: &mut Report) -> Option<Volume> {
