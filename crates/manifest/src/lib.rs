@@ -176,12 +176,14 @@ pub fn read(files: &Files, options: &ReadOptions) -> Result<Manifest, Faults> {
     })
 }
 
+/// What is wrong with a file none of whose services are switched on.
+pub const ALL_LEFT_OUT: &str = "every service is left out: there is nothing to run";
+
 /// What is wrong with an app as a whole.
 fn check_whole(draft: &AppDraft, files: &[String], report: &mut Report) {
     if draft.services.is_empty() && !report.failed() {
         let file = files.first().map_or("", String::as_str);
-        let message = "every service is left out: there is nothing to run";
-        report.error(&Place::whole(file), message);
+        report.error(&Place::whole(file), ALL_LEFT_OUT);
     }
     check::check(&draft.services, report);
 }

@@ -81,8 +81,14 @@ impl ConfigView {
                     view.errors = lines(bad_images(&manifest.app), view.errors);
                     view.warnings = lines(manifest.warnings, view.warnings);
                 }
-                Err(faults) => {
-                    view.errors = lines(faults.errors, view.errors);
+                Err(mut faults) => {
+                    // A file whose services are all in profiles is good: nobody has asked to run it.
+                    let (left_out, errors) = faults
+                        .errors
+                        .into_iter()
+                        .partition(|one| one.message == layby_manifest::ALL_LEFT_OUT);
+                    faults.warnings.extend::<Vec<Diagnostic>>(left_out);
+                    view.errors = lines(errors, view.errors);
                     view.warnings = lines(faults.warnings, view.warnings);
                 }
             }
@@ -133,4 +139,28 @@ pub(super) async fn config(
     };
     let view = ConfigView::read(&upload.files, &options, how).map_err(bad_manifest)?;
     Ok(Json(view))
+}
+
+#[cfg(test)]
+mod tests {
+    use layby_manifest::{Files, ReadOptions};
+
+    use super::*;
+
+    #[test]
+    fn a_file_whose_services_are_all_in_profiles_is_shown_without_an_error() {
+        let text = b"services: {web: {image: x, profiles: [a]}}\n".to_vec();
+        let files = Files([("compose.yaml".to_owned(), text)].into());
+        let options = ReadOptions {
+            folder: "demo".to_owned(),
+            ..ReadOptions::default()
+        };
+        let view = ConfigView::read(&files, &options, ConfigOptions::default()).unwrap();
+        assert_eq!(view.errors, Vec::<String>::new());
+        assert_eq!(view.profiles, ["a"]);
+        assert!(
+            view.warnings
+                .contains(&format!("compose.yaml: {}", layby_manifest::ALL_LEFT_OUT))
+        );
+    }
 }
