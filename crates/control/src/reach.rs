@@ -346,6 +346,18 @@ impl Reach {
         Err(problem.hint(format!("it may have {}", self.own_names())))
     }
 
+    /// Whether a name may be taken from its image: one that may be given, or that was built for one of the apps.
+    ///
+    /// # Errors
+    /// 403, saying which may.
+    pub(crate) fn forget(&self, name: &str) -> Result<(), Problem> {
+        let known = self.names.get(&self.plain(name));
+        match known.is_some_and(|known| self.is_built(known)) {
+            true => Ok(()),
+            false => self.name(name),
+        }
+    }
+
     /// The names of an image that may be seen.
     pub(crate) fn shown(&self, names: Vec<String>) -> Vec<String> {
         let mut names = names;

@@ -86,7 +86,7 @@ pub(super) async fn remove(
 ) -> Result<StatusCode, Problem> {
     let named = required(&pairs)?;
     let reach = Reach::of(&plane, &who.rights).await?;
-    reach.name(&named)?;
+    reach.forget(&named)?;
     let reference = reach.meant(&named).await?;
     let hosts = plane.desk.registry.hosts();
     let name = reference.clone();
@@ -101,8 +101,16 @@ pub(super) async fn remove(
                 Some(true) => " by this name",
                 Some(false) | None => continue,
             };
-            let text = format!("{} runs the image {reference}{why}", row.service);
-            let hint = format!("`layby down {}` first", row.service.app);
+            let app = row.service.app.as_str();
+            // Of other apps who is limited to some is told nothing.
+            let (whose, hint) = match who.rights.covers(app) {
+                true => (row.service.to_string(), format!("`layby down {app}` first")),
+                false => (
+                    "another app".to_owned(),
+                    "an admin can take it down".to_owned(),
+                ),
+            };
+            let text = format!("{whose} runs the image {reference}{why}");
             return Err(Problem::conflict(text).hint(hint));
         }
     }

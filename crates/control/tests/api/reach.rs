@@ -157,4 +157,17 @@ async fn what_a_token_builds_under_a_name_of_its_app_is_that_apps() {
     // A name is given to what is built, and to nothing else.
     let tag = "POST /v1/images/tag?reference=shop-a:1&to=shop-d:1";
     assert_eq!(ci.status(tag).await, 403);
+    // And taken again by those who have it.
+    let removed = async |client: &Client<'_>, name: &str| {
+        let line = format!("DELETE /v1/images?reference={name}");
+        client.status(&line).await
+    };
+    for (client, name, status) in [
+        (&ci, "shop-two-b:1", 403),
+        (&ci, "checked", 403),
+        (&ci, "shop-a:1", 204),
+        (&both, "shop-two-b:1", 204),
+    ] {
+        assert_eq!(removed(client, name).await, status, "{name}");
+    }
 }
