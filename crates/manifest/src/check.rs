@@ -1,18 +1,25 @@
 //! What is wrong only between services: names, host names and ports of the machine claimed twice.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
+use layby_model::names::ServiceName;
 use layby_model::spec::PublishedPort;
 
 use crate::draft::Draft;
 use crate::report::Report;
 use crate::tree::Place;
 
-/// Checks the services of an app against each other.
-pub(crate) fn check(services: &[Draft], report: &mut Report) {
+/// Checks the services of an app against each other. Where only some are `asked` for, the others take no ports of the machine: they
+/// may be there to be run in their place.
+pub(crate) fn check(
+    services: &[Draft],
+    asked: Option<&BTreeSet<ServiceName>>,
+    report: &mut Report,
+) {
     names(services, report);
-    published(services, report);
+    let is_asked = |draft: &&Draft| asked.is_none_or(|asked| asked.contains(&draft.spec.name));
+    published(services.iter().filter(is_asked), report);
 }
 
 /// Names and aliases are the host names by which services are reached: each can lead to one only.
@@ -49,7 +56,7 @@ fn names(services: &[Draft], report: &mut Report) {
     }
 }
 
-fn published(services: &[Draft], report: &mut Report) {
+fn published<'a>(services: impl Iterator<Item = &'a Draft>, report: &mut Report) {
     let mut claimed: HashMap<u16, Vec<(&PublishedPort, &Place, &str)>> = HashMap::new();
     for draft in services {
         let owner = draft.spec.name.as_str();

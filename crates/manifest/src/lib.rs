@@ -185,7 +185,7 @@ fn check_whole(draft: &AppDraft, files: &[String], report: &mut Report) {
         let file = files.first().map_or("", String::as_str);
         report.error(&Place::whole(file), ALL_LEFT_OUT);
     }
-    check::check(&draft.services, report);
+    check::check(&draft.services, draft.chosen.as_ref(), report);
 }
 
 /// Writes a Compose file as Kubernetes YAML. It may have to be asked again: with further files ([`Converted::more`]), and with what
