@@ -236,6 +236,16 @@ impl Fields {
         }
     }
 
+    /// Takes off keys that have no meaning here, each with why.
+    pub(crate) fn ignored(&mut self, keys: &[(&'static str, &str)], report: &mut Report) {
+        for (key, why) in keys {
+            if let Some(entry) = self.entry(key) {
+                let message = format!("{} is ignored: {why}", self.name(key));
+                report.warn(&entry.place, message);
+            }
+        }
+    }
+
     /// Takes off keys that would be dangerous to ignore, each with what would come of it.
     pub(crate) fn refuse(&mut self, keys: &[(&'static str, &str)], report: &mut Report) {
         for (key, consequence) in keys {

@@ -75,7 +75,8 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Deploy {
         mode = Mode::read(&mut deploy, &mut replicas, report);
         deploy.accept(&["labels"]);
         deploy.accept_extensions();
-        deploy.unsupported(&["endpoint_mode", "placement", "rollback_config"], report);
+        deploy.ignored(&[("placement", "there is one machine")], report);
+        deploy.unsupported(&["endpoint_mode", "rollback_config"], report);
         deploy.finish(report);
     }
     let replicas = replicas.map_or(1, |said| said.value);

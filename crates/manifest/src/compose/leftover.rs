@@ -20,8 +20,20 @@ const REFUSED: [(&str, &str); 6] = [
 /// Keys that change nothing here: notes, and whose log a command in the foreground would show.
 const ACCEPTED: [&str; 4] = ["annotations", "attach", "label_file", "labels"];
 
+/// Keys that have no meaning here.
+const IGNORED: [(&str, &str); 2] = [
+    (
+        "logging",
+        "the node keeps what is written to standard output itself (`layby logs`)",
+    ),
+    (
+        "runtime",
+        "the node runs containers itself; GPUs are asked for with \"gpus\", or with \"devices\" in the reservations of \"deploy\"",
+    ),
+];
+
 /// Keys that are known, and not honoured in this version.
-const UNSUPPORTED: [&str; 18] = [
+const UNSUPPORTED: [&str; 16] = [
     "blkio_config",
     "cgroup_parent",
     "cpu_count",
@@ -30,14 +42,12 @@ const UNSUPPORTED: [&str; 18] = [
     "cpu_rt_runtime",
     "domainname",
     "isolation",
-    "logging",
     "mac_address",
     "mem_swappiness",
     "memswap_limit",
     "oom_kill_disable",
     "pre_start",
     "pull_refresh_after",
-    "runtime",
     "storage_opt",
     "volume_driver",
 ];
@@ -52,5 +62,6 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) {
     {
         service.put_back(entry);
     }
+    service.ignored(&IGNORED, report);
     service.unsupported(&UNSUPPORTED, report);
 }

@@ -35,24 +35,28 @@ const ACCEPTED: [&str; 6] = [
     "tolerations",
 ];
 
+/// Fields that have no meaning here.
+const IGNORED: [(&str, &str); 4] = [
+    ("affinity", "there is one machine"),
+    ("nodeSelector", "there is one machine"),
+    ("runtimeClassName", "the node runs containers itself"),
+    ("topologySpreadConstraints", "there is one machine"),
+];
+
 /// Keys that are known, and not honoured in this version.
-const UNSUPPORTED: [&str; 16] = [
+const UNSUPPORTED: [&str; 12] = [
     "activeDeadlineSeconds",
-    "affinity",
     "ephemeralContainers",
     "evictionResponders",
     "hostnameOverride",
-    "nodeSelector",
     "os",
     "overhead",
     "priorityClassName",
     "readinessGates",
     "resources",
-    "runtimeClassName",
     "schedulingGates",
     "schedulingGroup",
     "setHostnameAsFQDN",
-    "topologySpreadConstraints",
 ];
 
 /// A pod's containers, and the ports that they give names.
@@ -193,9 +197,16 @@ pub(crate) fn read(
     {
         pod.put_back(entry);
     }
-    pod.unsupported(&["automountServiceAccountToken"], report);
+    pod.ignored(
+        &[(
+            "automountServiceAccountToken",
+            "there is no Kubernetes API for the containers to speak to",
+        )],
+        report,
+    );
     pod.refuse(&REFUSED, report);
     pod.accept(&ACCEPTED);
+    pod.ignored(&IGNORED, report);
     pod.unsupported(&UNSUPPORTED, report);
     pod.finish(report);
     read
