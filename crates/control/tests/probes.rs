@@ -211,7 +211,9 @@ async fn the_images_healthcheck_is_asked_where_the_manifest_has_no_probe() {
     assert_eq!(up.code(), 0);
     let replicas = world.until_replicas(|all| all.len() == 2).await;
     assert!(replicas.iter().all(|r| r.phase == Phase::Starting));
-    assert_eq!(world.detail("other/web").await.view.replicas_ready, 0);
+    let says = |c: &String| c.contains(" is not ready yet: command ");
+    let detail = world.until("other/web", |d| d.conditions.iter().any(says));
+    assert_eq!(detail.await.view.replicas_ready, 0);
 }
 
 #[tokio::test]

@@ -222,8 +222,8 @@ pub fn convert(
     };
     let variables = dotenv::of(files, options, &mut report);
     let (names, documents) = split(found);
-    let merged = compose::whole(documents.clone(), files, variables.clone(), options);
-    let draft = compose::read(documents, files, variables, options, &mut report);
+    let (merged, filled_in) = compose::whole(documents.clone(), files, variables.clone(), options);
+    let draft = compose::read(documents, files, variables.clone(), options, &mut report);
     check_whole(&draft, &names, &mut report);
     let named = draft.named();
     if options.named_files.is_none() && !named.is_empty() && !report.failed() {
@@ -239,7 +239,9 @@ pub fn convert(
             ..Converted::default()
         });
     }
-    let objects = convert::convert(&draft, merged.as_ref(), how, &mut report);
+    let merged = merged.as_ref();
+    convert::tell_values(&draft, merged, filled_in, &variables, &mut report);
+    let objects = convert::convert(&draft, merged, how, &mut report);
     Ok(Converted {
         objects,
         warnings: report.finish()?,

@@ -239,9 +239,15 @@ impl Driver {
             conditions.push(format!("{ready} of {} replicas are ready", d.replicas));
         }
         let unready = reports.iter().filter(|r| r.phase == Phase::Starting);
-        for (id, said) in unready.filter_map(|r| Some((r.id, self.health.unready(r.id, r.run)?))) {
-            conditions.push(format!("replica {id} fails its probe now: {said}"));
+        let unready = unready.filter_map(|r| Some((r.id, self.health.unready(r.id, r.run)?)));
+        let unready: BTreeMap<ReplicaId, String> = unready.collect();
+        let starting = self.starting(d, o).filter(|id| !unready.contains_key(id));
+        for (id, answer) in starting.filter_map(|id| Some((id, self.health.last_answer(id)?))) {
+            conditions.push(format!("replica {id} is not ready yet: {}", answer.text));
         }
+        let unready = unready.iter();
+        conditions
+            .extend(unready.map(|(id, said)| format!("replica {id} fails its probe now: {said}")));
         conditions.extend(fallen::left(reports));
         // How one ended is told apart.
         let stands = reports.iter().filter(|r| r.ended.is_none());

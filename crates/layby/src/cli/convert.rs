@@ -10,7 +10,7 @@ use super::{Manifest, Place, not_empty};
 #[derive(Debug, Args)]
 #[command(
     after_help = "What is lost, or becomes something else, is told on standard error, each with its line. Values of secrets are \
-        not written: it says how to make them in the cluster. It needs no node, and `layby up` takes what it writes.\n\n\
+        not written: it says how to make them in the cluster; those that variables and env files have here are, and it says which. It needs no node, and `layby up` takes what it writes.\n\n\
     Examples:\n  layby convert > app.yaml\n  layby convert -f compose.yaml -f compose.prod.yaml -o k8s/\n  \
       layby convert --namespace shop-prod --domain example.org | kubectl apply -f -"
 )]

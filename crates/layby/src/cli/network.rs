@@ -18,8 +18,8 @@ pub(crate) enum Network {
     },
     /// Make a network that apps share, for manifests that name it as `external`; of one that is there, say anew who may join.
     #[command(after_help = "Examples:
-  layby network create proxy                        any app may join that somebody deploys who may deploy all apps
-  layby network create proxy --app shop --app blog  these two, and whoever may deploy them")]
+  layby network create proxy                        any app may join it; whose token is limited to apps joins none of these
+  layby network create proxy --app shop --app blog  these two alone, whoever may deploy them")]
     Create {
         /// Its name.
         name: String,

@@ -36,7 +36,7 @@ pub(crate) struct Up {
     pub(crate) detach: bool,
     /// Go on once it is done: do what the services say of files that change (Compose, `develop: {watch: ...}`), until Ctrl-C. The
     /// services go on after that.
-    #[arg(long, conflicts_with_all = ["detach", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["detach", "dry_run", "Canary"])]
     pub(crate) watch: bool,
 }
 

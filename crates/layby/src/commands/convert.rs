@@ -21,6 +21,9 @@ const KEY: &[u8] = b"PRIVATE KEY-----";
 /// # Errors
 /// The file is not what it should be; or the output is there already, or cannot be written.
 pub(crate) fn convert(options: &Convert) -> Result<()> {
+    if let Some(output) = &options.output {
+        check(output)?;
+    }
     let converted = read(options)?;
     let files = match &options.output {
         None => Vec::new(),
@@ -138,6 +141,32 @@ fn is_folder(output: &Path) -> bool {
     }
 }
 
+/// Refuses an output whose name is likely none that was meant.
+fn check(output: &Path) -> Result<()> {
+    if output.exists() {
+        return Ok(());
+    }
+    let (shown, text) = (output.display(), output.as_os_str().to_string_lossy());
+    if is_folder(output) {
+        if output.extension().is_some() && !text.ends_with('/') {
+            bail!(
+                "{shown} looks like neither a YAML file nor a folder: a file ends with .yaml or .yml, and a new folder is named with a / at its end"
+            );
+        }
+        return Ok(());
+    }
+    let parent = output
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    match parent.filter(|parent| !parent.is_dir()) {
+        Some(parent) => bail!(
+            "{shown} cannot be written: there is no folder {}",
+            parent.display()
+        ),
+        None => Ok(()),
+    }
+}
+
 /// Refuses to replace what is there.
 fn refuse(files: &[(PathBuf, String)]) -> Result<()> {
     let there = files
@@ -226,6 +255,17 @@ mod tests {
             ("k8s.yaml/", true),
         ] {
             assert_eq!(is_folder(&at(name)), expected, "{name}");
+        }
+        for (name, is_fine) in [
+            ("app.yaml", true),
+            ("k8s", true),
+            ("new/k8s", true),
+            ("out.d/", true),
+            ("file", true),
+            ("out.txt", false),
+            ("new/app.yaml", false),
+        ] {
+            assert_eq!(check(&at(name)).is_ok(), is_fine, "{name}");
         }
     }
 

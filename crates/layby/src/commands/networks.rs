@@ -20,16 +20,7 @@ pub(crate) async fn network(client: &Client, command: Network) -> Result<()> {
             say!("{}", serde_json::to_string_pretty(&network)?);
             Ok(())
         }
-        Network::Create { name, app } => {
-            let body = NetworkBody { name, apps: app };
-            let made: NetworkView = client.post_json("/v1/networks", &body).await?;
-            let apps = match made.apps.is_empty() {
-                true => "any app may join".to_owned(),
-                false => format!("for {}", made.apps.join(", ")),
-            };
-            say!("{}  there, {apps}", made.name);
-            Ok(())
-        }
+        Network::Create { name, app } => create(client, NetworkBody { name, apps: app }).await,
         Network::Rm { names } => {
             for name in names {
                 client.forget(&path(&name), &[]).await?;
@@ -38,6 +29,21 @@ pub(crate) async fn network(client: &Client, command: Network) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// Makes one, and says who may join it now: of one that is there, who may before has no say in it.
+async fn create(client: &Client, body: NetworkBody) -> Result<()> {
+    let before: Vec<NetworkView> = client.get("/v1/networks", &[]).await?;
+    let before = before.into_iter().find(|one| one.name == body.name);
+    let made: NetworkView = client.post_json("/v1/networks", &body).await?;
+    let was = before.filter(|before| before.limited && before.apps != made.apps);
+    let was = was.map(|before| format!(" (before: {})", before.apps.join(", ")));
+    let was = was.unwrap_or_default();
+    match made.apps.is_empty() {
+        true => say!("{}  there, any app may join it{was}", made.name),
+        false => say!("{}  there, for {}{was}", made.name, made.apps.join(", ")),
+    }
+    Ok(())
 }
 
 async fn ls(client: &Client, json: bool) -> Result<()> {

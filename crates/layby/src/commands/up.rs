@@ -71,6 +71,8 @@ pub(crate) async fn watch(paths: &Paths, client: &Client, options: Watch) -> Res
             ..How::default()
         };
         deploy(client, &mut manifests, &how, &Canary::default(), style).await?;
+    } else {
+        watch::check_there(client, &mut manifests).await?;
     }
     watch::watch(client, manifests, options.quiet).await
 }

@@ -17,7 +17,9 @@ use std::time::Duration;
 use anyhow::Result;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use layby_control::api::types::ServiceDetail;
 use layby_manifest::Manifest;
+use layby_model::names::ServiceName;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
@@ -44,6 +46,21 @@ const AGAIN: Duration = Duration::from_millis(50);
 pub(crate) fn rules(manifests: &mut Manifests, here: bool) -> Result<()> {
     let manifest = read(manifests, here)?;
     rules::watched(manifests, &manifest, here).map(drop)
+}
+
+/// Finds out whether the services that are to be watched are there.
+///
+/// # Errors
+/// One of them is not.
+pub(crate) async fn check_there(client: &Client, manifests: &mut Manifests) -> Result<()> {
+    let manifest = read(manifests, client.elsewhere().is_none())?;
+    let asked: Vec<&ServiceName> = manifest.app.services.iter().map(|one| &one.name).collect();
+    let watches = manifest.watches.iter();
+    for one in watches.filter(|one| asked.contains(&&one.service)) {
+        let path = format!("/v1/services/{}/{}", manifest.app.name, one.service);
+        let _: ServiceDetail = client.get(&path, &[]).await?;
+    }
+    Ok(())
 }
 
 /// The manifests as this program itself reads them: a node elsewhere has no say in which files are watched.

@@ -71,8 +71,8 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Deploy {
             update.accept_extensions();
             update.finish(report);
         }
-        restart = restart::policy(&mut deploy, report).or(restart);
         mode = Mode::read(&mut deploy, &mut replicas, report);
+        restart = restart::policy(&mut deploy, mode.is_job(), report).or(restart);
         deploy.accept(&["labels"]);
         deploy.accept_extensions();
         deploy.ignored(&[("placement", "there is one machine")], report);

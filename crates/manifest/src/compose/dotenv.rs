@@ -221,6 +221,10 @@ mod tests {
                 "A='x' y\n",
                 "x.env:1:1: only a comment may stand behind the closing quote of a value",
             ),
+            (
+                "A=1\nB=${C:?set it, not to $A}\n",
+                "x.env:2:1: the variable C must be set: set it, not to $A",
+            ),
         ] {
             let errors = read_env_file("x.env", file.as_bytes()).unwrap_err();
             assert_eq!(errors.len(), 1, "{file}: {errors:?}");

@@ -1,6 +1,6 @@
 //! `${VAR}` in Compose files, by the Compose Specification's chapter "Interpolation".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::report::Report;
 use crate::tree::{Node, Place, Value};
@@ -12,10 +12,15 @@ const MAX_VALUE_BYTES: usize = 1 << 20;
 /// The most that all values of a file may grow to.
 pub(crate) const MAX_FILLED_BYTES: usize = 16 << 20;
 
-/// Fills in every value of a tree; keys are left as they are.
-pub(crate) fn fill(node: &mut Node, variables: &BTreeMap<String, String>, report: &mut Report) {
-    let mut left_bytes = MAX_FILLED_BYTES;
-    fill_within(node, variables, &mut left_bytes, report);
+/// Fills in every value of a tree; keys are left as they are. Gives the variables whose values are in it then.
+pub(crate) fn fill(
+    node: &mut Node,
+    variables: &BTreeMap<String, String>,
+    report: &mut Report,
+) -> BTreeSet<String> {
+    let (mut left_bytes, mut filled_in) = (MAX_FILLED_BYTES, BTreeSet::new());
+    fill_within(node, variables, &mut left_bytes, &mut filled_in, report);
+    filled_in
 }
 
 /// Takes the length of `text` off what is left; an error, once, if it is not enough.
@@ -43,6 +48,7 @@ fn fill_within(
     node: &mut Node,
     variables: &BTreeMap<String, String>,
     left_bytes: &mut usize,
+    filled_in: &mut BTreeSet<String>,
     report: &mut Report,
 ) {
     match &mut node.value {
@@ -54,20 +60,21 @@ fn fill_within(
                         warn_unset(&node.place, &expanded.unset, report);
                         if spend(left_bytes, &expanded.text, &node.place, report) {
                             *text = expanded.text;
+                            filled_in.extend(expanded.filled_in);
                         }
                     }
-                    Err(message) => report.error(&node.place, message),
+                    Err(reason) => report.error(&node.place, reason.text()),
                 }
             }
         }
         Value::List(items) => {
             for item in items {
-                fill_within(item, variables, left_bytes, report);
+                fill_within(item, variables, left_bytes, filled_in, report);
             }
         }
         Value::Map(entries) => {
             for entry in entries {
-                fill_within(&mut entry.value, variables, left_bytes, report);
+                fill_within(&mut entry.value, variables, left_bytes, filled_in, report);
             }
         }
     }
@@ -89,13 +96,56 @@ pub(crate) struct Expanded {
     pub(crate) text: String,
     /// Variables without a value and without a default.
     pub(crate) unset: Vec<String>,
+    /// Variables whose values, if they are not empty, are in it.
+    pub(crate) filled_in: Vec<String>,
+}
+
+/// Why a value cannot be filled in.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unfilled {
+    /// A variable that has to be set (`${NAME:?MESSAGE}`) is not.
+    Required {
+        name: String,
+        /// What is said of that, as it is written.
+        written: String,
+        /// The same, filled in.
+        message: String,
+    },
+    /// The value is not written as it has to be, or too long, in a sentence that may have parts of it.
+    Wrong(String),
+}
+
+impl Unfilled {
+    /// It as a sentence.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Required { name, message, .. } => must_be_set(name, message),
+            Self::Wrong(text) => text.clone(),
+        }
+    }
+
+    /// The same without the value of any variable and any part of what is filled in; `None`: there is no such sentence.
+    pub(crate) fn without_values(&self) -> Option<String> {
+        match self {
+            Self::Required { name, written, .. } => Some(must_be_set(name, written)),
+            Self::Wrong(_) => None,
+        }
+    }
+}
+
+fn must_be_set(name: &str, message: &str) -> String {
+    let reason = if message.is_empty() { "" } else { ": " };
+    format!("the variable {name} must be set{reason}{message}")
 }
 
 /// Fills in one value.
 ///
 /// # Errors
-/// What is wrong with it, in a sentence.
-pub(crate) fn expand(text: &str, variables: &BTreeMap<String, String>) -> Result<Expanded, String> {
+/// What is wrong with it.
+pub(crate) fn expand(
+    text: &str,
+    variables: &BTreeMap<String, String>,
+) -> Result<Expanded, Unfilled> {
     expand_at(text, variables, 0)
 }
 
@@ -103,11 +153,11 @@ fn expand_at(
     text: &str,
     variables: &BTreeMap<String, String>,
     depth: u32,
-) -> Result<Expanded, String> {
+) -> Result<Expanded, Unfilled> {
     if depth > MAX_DEPTH {
-        return Err(format!(
+        return Err(Unfilled::Wrong(format!(
             "the defaults of variables are nested deeper than {MAX_DEPTH} levels"
-        ));
+        )));
     }
     let mut expanded = Expanded::default();
     let mut rest = text;
@@ -119,7 +169,8 @@ fn expand_at(
             rest = after;
         } else if let Some(after) = after.strip_prefix('{') {
             let end = closing_brace(after).ok_or_else(|| {
-                format!("\"${{{}\" is not closed by a }}", crate::tree::cut(after))
+                let shown = crate::tree::cut(after);
+                Unfilled::Wrong(format!("\"${{{shown}\" is not closed by a }}"))
             })?;
             braced(&after[..end], variables, depth, &mut expanded)?;
             rest = &after[end + 1..];
@@ -133,9 +184,8 @@ fn expand_at(
             rest = &after[name.len()..];
         }
         if expanded.text.len() > MAX_VALUE_BYTES {
-            return Err(
-                "the value is longer than 1 MiB once its variables are filled in".to_owned(),
-            );
+            let text = "the value is longer than 1 MiB once its variables are filled in";
+            return Err(Unfilled::Wrong(text.to_owned()));
         }
     }
     expanded.text.push_str(rest);
@@ -148,14 +198,14 @@ fn braced(
     variables: &BTreeMap<String, String>,
     depth: u32,
     expanded: &mut Expanded,
-) -> Result<(), String> {
+) -> Result<(), Unfilled> {
     let name = name_of(inner);
     let operator = &inner[name.len()..];
     if name.is_empty() {
-        return Err(format!(
+        return Err(Unfilled::Wrong(format!(
             "\"${{{}}}\" names no variable; a ${{ that is to stay is written $${{",
             crate::tree::cut(inner)
-        ));
+        )));
     }
     let value = variables.get(name);
     let full = value.filter(|value| !value.is_empty());
@@ -175,13 +225,13 @@ fn braced(
         put(name, variables, expanded);
         return Ok(());
     } else {
-        return Err(format!(
+        return Err(Unfilled::Wrong(format!(
             "\"${{{}}}\" is not understood: use ${{VAR}}, or :- - :? ? :+ + after the name",
             crate::tree::cut(inner)
-        ));
+        )));
     };
     match value {
-        Some(value) => expanded.text.push_str(value),
+        Some(value) => push(name, value, expanded),
         None => append(expand_at(default, variables, depth + 1)?, expanded),
     }
     Ok(())
@@ -194,13 +244,15 @@ fn required(
     variables: &BTreeMap<String, String>,
     depth: u32,
     expanded: &mut Expanded,
-) -> Result<(), String> {
+) -> Result<(), Unfilled> {
     let Some(value) = value else {
-        let message = expand_at(message, variables, depth + 1)?.text;
-        let reason = if message.is_empty() { "" } else { ": " };
-        return Err(format!("the variable {name} must be set{reason}{message}"));
+        return Err(Unfilled::Required {
+            name: name.to_owned(),
+            written: message.to_owned(),
+            message: expand_at(message, variables, depth + 1)?.text,
+        });
     };
-    expanded.text.push_str(value);
+    push(name, value, expanded);
     Ok(())
 }
 
@@ -210,7 +262,7 @@ fn replaced(
     variables: &BTreeMap<String, String>,
     depth: u32,
     expanded: &mut Expanded,
-) -> Result<(), String> {
+) -> Result<(), Unfilled> {
     if value.is_some() {
         append(expand_at(replacement, variables, depth + 1)?, expanded);
     }
@@ -220,11 +272,19 @@ fn replaced(
 fn append(part: Expanded, expanded: &mut Expanded) {
     expanded.text.push_str(&part.text);
     expanded.unset.extend(part.unset);
+    expanded.filled_in.extend(part.filled_in);
+}
+
+fn push(name: &str, value: &str, expanded: &mut Expanded) {
+    expanded.text.push_str(value);
+    if !value.is_empty() {
+        expanded.filled_in.push(name.to_owned());
+    }
 }
 
 fn put(name: &str, variables: &BTreeMap<String, String>, expanded: &mut Expanded) {
     match variables.get(name) {
-        Some(value) => expanded.text.push_str(value),
+        Some(value) => push(name, value, expanded),
         None => expanded.unset.push(name.to_owned()),
     }
 }
@@ -297,8 +357,9 @@ mod tests {
 
     #[test]
     fn a_variable_that_is_not_set_is_empty_and_named() {
-        let expanded = expand("a${UNSET}b$OTHER", &variables()).unwrap();
+        let expanded = expand("a${UNSET}b$OTHER${EMPTY:+$SET}", &variables()).unwrap();
         assert_eq!(expanded.text, "ab");
+        assert!(expanded.filled_in.is_empty());
         assert_eq!(expanded.unset, ["UNSET", "OTHER"]);
     }
 
@@ -315,8 +376,15 @@ mod tests {
         ] {
             assert!(expand(bad, &variables()).is_err(), "{bad}");
         }
-        let error = expand("${EMPTY:?say which}", &variables()).unwrap_err();
-        assert_eq!(error, "the variable EMPTY must be set: say which");
+        let error = expand("${EMPTY:?say $SET}", &variables()).unwrap_err();
+        assert_eq!(error.text(), "the variable EMPTY must be set: say value");
+        let without = error.without_values();
+        assert_eq!(
+            without.as_deref(),
+            Some("the variable EMPTY must be set: say $SET")
+        );
+        let error = expand("pa${ss", &variables()).unwrap_err();
+        assert_eq!(error.without_values(), None);
         let deep = "${U:-".repeat(40) + &"}".repeat(40);
         assert!(expand(&deep, &variables()).is_err());
     }

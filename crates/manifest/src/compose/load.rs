@@ -22,6 +22,8 @@ pub(crate) struct Load<'a> {
     left: Cell<u32>,
     /// Those that were asked for, and of which it is not known whether they are there.
     missing: RefCell<BTreeSet<String>>,
+    /// The variables whose values were filled in.
+    filled_in: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Load<'a> {
@@ -36,6 +38,7 @@ impl<'a> Load<'a> {
             variables,
             left: Cell::new(MAX_FILES),
             missing: RefCell::default(),
+            filled_in: RefCell::default(),
         }
     }
 
@@ -46,6 +49,22 @@ impl<'a> Load<'a> {
             self.missing.borrow_mut().insert(path.to_owned());
         }
         bytes.map(Vec::as_slice)
+    }
+
+    /// Fills in what a file says.
+    pub(crate) fn fill(
+        &self,
+        document: &mut Node,
+        variables: &BTreeMap<String, String>,
+        report: &mut Report,
+    ) {
+        let filled_in = interpolate::fill(document, variables, report);
+        self.filled_in.borrow_mut().extend(filled_in);
+    }
+
+    /// The variables whose values were filled in.
+    pub(crate) fn filled_in(self) -> BTreeSet<String> {
+        self.filled_in.into_inner()
     }
 
     /// The files that were asked for and that nothing is known of.
@@ -95,7 +114,7 @@ impl<'a> Load<'a> {
         };
         let filled = documents.into_iter().map(|mut document| {
             if let Some(variables) = variables {
-                interpolate::fill(&mut document, variables, report);
+                self.fill(&mut document, variables, report);
             }
             document
         });

@@ -1,6 +1,6 @@
 //! Compose files, by the Compose Specification (compose-spec.io).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use layby_model::AppName;
 
@@ -40,7 +40,7 @@ mod mode;
 mod mounts;
 pub(crate) mod normal;
 mod options;
-mod pairs;
+pub(crate) mod pairs;
 mod pods;
 mod profiles;
 mod project;
@@ -137,16 +137,20 @@ pub(crate) fn needed(
     load.missing()
 }
 
-/// The documents as one, for the places of what they say. What is wrong with them shows when they are read.
+/// The documents as one, for the places of what they say, and the variables whose values are in it beside the app's name. What is
+/// wrong with them shows when they are read.
 pub(crate) fn whole(
     documents: Vec<Node>,
     files: &Files,
     mut variables: BTreeMap<String, String>,
     options: &ReadOptions,
-) -> Option<Node> {
+) -> (Option<Node>, BTreeSet<String>) {
     project::name_variable(&documents, options, &mut variables);
     let load = Load::new(files, options, Some(&variables));
-    merged(documents, &load, &mut Report::default())
+    let whole = merged(documents, &load, &mut Report::default());
+    let mut filled_in = load.filled_in();
+    filled_in.remove(project::NAME);
+    (whole, filled_in)
 }
 
 /// The documents as one: filled in, with all that they extend and include. `None`: there are none.
@@ -154,7 +158,7 @@ fn merged(documents: Vec<Node>, load: &Load<'_>, report: &mut Report) -> Option<
     let whole = documents.into_iter().map(|mut document| {
         let file = document.place.file.clone();
         if let Some(variables) = load.variables {
-            interpolate::fill(&mut document, variables, report);
+            load.fill(&mut document, variables, report);
         }
         // Whatever folders they lie in, their paths start from the manifest's.
         extends::resolve(&mut document, &file, "", load, report);

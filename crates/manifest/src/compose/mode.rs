@@ -49,6 +49,11 @@ impl Mode {
         mode
     }
 
+    /// It runs to its end.
+    pub(crate) fn is_job(self) -> bool {
+        matches!(self, Self::ReplicatedJob | Self::GlobalJob)
+    }
+
     /// The job that a service of this mode is, if it is one: `replicas` of it are to end well.
     pub(crate) fn job(self, replicas: u32, restart: Option<RestartPolicy>) -> Option<JobSpec> {
         match self {

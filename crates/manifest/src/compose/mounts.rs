@@ -126,6 +126,16 @@ fn short(
 
 /// The long syntax.
 fn long(item: Node, service: &Fields, project: &Project<'_>, report: &mut Report) -> Option<Mount> {
+    let text = |key: &str| item.get(key).and_then(Node::scalar);
+    if text("type") == Some("image") {
+        let message = format!(
+            "a volume of {} mounts an image, which is not done here: have the Dockerfile take what is needed of it, with `COPY --from={}`",
+            service.what,
+            cut(text("source").unwrap_or("IMAGE"))
+        );
+        report.error(&item.place, message);
+        return None;
+    }
     let mut fields = Fields::open(item, format!("a volume of {}", service.what), report)?;
     let place = fields.place.clone();
     let what = fields.what.clone();
@@ -136,14 +146,11 @@ fn long(item: Node, service: &Fields, project: &Project<'_>, report: &mut Report
     }
     let kind = fields.parsed("type", report, |text| match text {
         "bind" | "volume" | "tmpfs" => Ok(text.to_owned()),
-        "image" => Err(
-            "bind, volume or tmpfs (images are not mounted here: have the Dockerfile take what is needed of one with COPY --from=IMAGE)"
+        "npipe" => Err("bind, volume or tmpfs (npipe is a pipe of Windows)".to_owned()),
+        "cluster" => Err(
+            "bind, volume or tmpfs (cluster is a volume of a cluster, and this is one machine)"
                 .to_owned(),
         ),
-        "npipe" => Err("bind, volume or tmpfs (npipe is a pipe of Windows)".to_owned()),
-        "cluster" => {
-            Err("bind, volume or tmpfs (cluster is a volume of a cluster, and this is one machine)".to_owned())
-        }
         _ => Err("bind, volume or tmpfs".to_owned()),
     });
     let path = fields.parsed("target", report, target);

@@ -17,7 +17,7 @@ use crate::mount::on_machine;
 use crate::tree::Node;
 
 /// The variable that names the app, and that means its name in the files.
-const NAME: &str = "COMPOSE_PROJECT_NAME";
+pub(crate) const NAME: &str = "COMPOSE_PROJECT_NAME";
 
 /// The app's name as the variable has it, if it does.
 pub(crate) fn named(variables: &BTreeMap<String, String>) -> Option<&String> {

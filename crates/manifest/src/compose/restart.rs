@@ -30,8 +30,13 @@ pub(crate) fn read(service: &mut Fields, report: &mut Report) -> Option<RestartP
     })
 }
 
-/// Takes `restart_policy` off `deploy`.
-pub(crate) fn policy(deploy: &mut Fields, report: &mut Report) -> Option<RestartPolicy> {
+/// Takes `restart_policy` off `deploy`. `counts`: attempts count whatever it is tried again after, as of a job, which is not started
+/// again once it has ended well.
+pub(crate) fn policy(
+    deploy: &mut Fields,
+    counts: bool,
+    report: &mut Report,
+) -> Option<RestartPolicy> {
     let mut policy = deploy.map("restart_policy", report)?;
     let condition = policy.parsed("condition", report, condition);
     let attempts_at = policy.place_of("max_attempts");
@@ -44,6 +49,9 @@ pub(crate) fn policy(deploy: &mut Fields, report: &mut Report) -> Option<Restart
     // Compose's default is `any`.
     match condition.unwrap_or(RestartPolicy::Always) {
         RestartPolicy::OnFailure { .. } => Some(RestartPolicy::OnFailure {
+            max_retries: attempts.filter(|attempts| *attempts > 0),
+        }),
+        RestartPolicy::Always if counts && attempts.is_some() => Some(RestartPolicy::OnFailure {
             max_retries: attempts.filter(|attempts| *attempts > 0),
         }),
         other => {

@@ -165,7 +165,7 @@ fn driver_options(
         }
         kind => {
             let message = format!(
-                "{what} asks for the type {:?}: only folders (type: none, o: bind) and tmpfs are supported",
+                "{what} asks for the type {:?}: only folders (type: none, o: bind) and tmpfs are supported; mount anything else on the machine, and name the folder that it is in there",
                 cut(kind)
             );
             report.error(&place, message);

@@ -19,6 +19,7 @@ use files::Files;
 pub(crate) use policy::{ALONE, NETWORK};
 use said::Said;
 use tree::Map;
+pub(crate) use values::tell as tell_values;
 
 mod autoscaler;
 mod claim;
@@ -40,6 +41,7 @@ mod security;
 mod service;
 mod told;
 mod tree;
+mod values;
 mod volume;
 mod workload;
 

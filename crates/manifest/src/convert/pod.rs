@@ -1,5 +1,6 @@
 //! The pod of a service (`v1.PodSpec`).
 
+use layby_model::options::NetworkMode;
 use layby_model::spec::ContainerSpec;
 
 use crate::convert::tree::{Map, maps, text, texts};
@@ -36,6 +37,7 @@ pub(super) fn spec(
         .some_text("restartPolicy", (!kind.goes_on()).then_some("Never"))
         .some_plain("terminationGracePeriodSeconds", grace)
         .some_text("hostname", hostname(app, draft, report))
+        .flag("hostNetwork", sandbox.network == NetworkMode::Host)
         .flag("hostPID", sandbox.host_pid)
         .flag("hostIPC", sandbox.host_ipc)
         .flag("hostUsers", sandbox.host_users)

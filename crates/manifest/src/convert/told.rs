@@ -174,9 +174,9 @@ fn network(app: &App<'_>, draft: &Draft, report: &mut Report) {
         NetworkMode::None => Some(
             "becomes a NetworkPolicy: the pod has a network, where nothing reaches it and it reaches nothing if the cluster heeds policies",
         ),
-        NetworkMode::Host => {
-            Some("is lost: `hostNetwork: true` in the pod is the same, where the cluster allows it")
-        }
+        NetworkMode::Host => Some(
+            "becomes `hostNetwork: true`, where the cluster allows it: no NetworkPolicy holds for it",
+        ),
     };
     if let Some(why) = why {
         app.said.lost(draft, &["network_mode"], why, report);

@@ -300,7 +300,7 @@ const NATURE: [(&str, &str); 16] = [
 ];
 
 /// What may differ where a warning with these words is given.
-const TOLD: [(&str, &str); 42] = [
+const TOLD: [(&str, &str); 41] = [
     ("containers.build*", "loses all but its folder"),
     ("containers.image", "is built and has no name"),
     ("containers.options.init", "\"init\" in service"),
@@ -350,6 +350,5 @@ const TOLD: [(&str, &str); 42] = [
     ("names", "is lost"),
     ("networks*", "of other apps: that is lost"),
     ("network_names*", "is lost: the name of a Service"),
-    ("sandbox.network", "`hostNetwork: true` in the pod"),
     ("strategy", "\"network_mode\" in service"),
 ];

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -106,8 +106,9 @@ fn pack(root: &Path, pairs: &[Pair], out: impl Write) -> io::Result<()> {
     let mut there = BTreeSet::new();
     for (file, to) in pairs {
         match open(file, OFlags::PATH)? {
-            Some(_) => drop(there.insert((to, file))),
-            None => whiteout(&mut tar, to)?,
+            Some(found) if is_copied(&found.metadata()?) => drop(there.insert((to, file))),
+            // Nor is there what was there before it.
+            Some(_) | None => whiteout(&mut tar, to)?,
         }
     }
     for (to, file) in there {
@@ -141,6 +142,11 @@ fn pack(root: &Path, pairs: &[Pair], out: impl Write) -> io::Result<()> {
         }
     }
     tar.into_inner()?.flush()
+}
+
+/// Whether it is a file, a folder or a link: nothing else is copied.
+pub(super) fn is_copied(found: &Metadata) -> bool {
+    found.is_file() || found.is_dir() || found.is_symlink()
 }
 
 /// Opens the folder that is watched, by the way that had no links in it when the watch began. `None`: it is gone.

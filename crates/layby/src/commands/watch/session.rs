@@ -18,7 +18,7 @@ use super::copy::{self, Pair};
 use super::held::{Held, Running};
 use super::rules::Watched;
 use super::tree::Tree;
-use super::work::Work;
+use super::work::{Counts, Work};
 use super::{line, tell_error};
 use crate::client::Client;
 use crate::commands::exec;
@@ -60,6 +60,7 @@ pub(super) struct Session<'a> {
 #[derive(Default)]
 struct Done {
     replicas: usize,
+    counts: Counts,
     ran: bool,
     restarted: bool,
 }
@@ -142,6 +143,7 @@ impl<'a> Session<'a> {
             return Ok(());
         };
         self.note(&running, &mut work);
+        done.counts = work.counts;
         if running.replicas.is_empty() && !work.files.is_empty() {
             bail!(
                 "no replica of {} runs: `layby status {}` says why; what has changed is copied when one does",
@@ -333,16 +335,35 @@ impl<'a> Session<'a> {
 }
 
 impl Done {
-    /// `copied to 2 replicas and restarted`; `None`: nothing was done.
+    /// `copied to 2 replicas, 1 removed, restarted`; `None`: nothing was done.
     fn said(&self) -> Option<String> {
-        let copied = match self.replicas {
+        let Counts {
+            copied,
+            removed,
+            left_out,
+        } = self.counts;
+        let in_replicas = |what: &str, way: &str| match self.replicas {
             0 => None,
-            1 => Some("copied".to_owned()),
-            n => Some(format!("copied to {n} replicas")),
+            1 => Some(what.to_owned()),
+            n => Some(format!("{what} {way} {n} replicas")),
         };
+        let copies = match (copied, removed, left_out) {
+            (0, 0, 1..) => None,
+            (0, 1.., _) => in_replicas("removed", "from"),
+            // All that was copied before, into a replica that has come.
+            (0, 0, 0) | (1.., _, _) => in_replicas("copied", "to"),
+        };
+        let some = |count: usize, what: &str| (count > 0).then(|| format!("{count} {what}"));
         let ran = self.ran.then(|| "its command run".to_owned());
         let restarted = self.restarted.then(|| "restarted".to_owned());
-        let all: Vec<String> = [copied, ran, restarted].into_iter().flatten().collect();
+        let all = [
+            copies,
+            some(removed, "removed").filter(|_| copied > 0),
+            some(left_out, "left out, which is no file, folder or link"),
+            ran,
+            restarted,
+        ];
+        let all: Vec<String> = all.into_iter().flatten().collect();
         (!all.is_empty()).then(|| all.join(", "))
     }
 }
@@ -363,6 +384,35 @@ mod tests {
         Work {
             copies: [(0, file.into())].into(),
             ..Work::default()
+        }
+    }
+
+    #[test]
+    fn what_was_done_is_said_as_it_is() {
+        let table = [
+            ((1, 0, 0), 1, Some("copied")),
+            ((0, 0, 0), 2, Some("copied to 2 replicas")),
+            ((0, 3, 0), 2, Some("removed from 2 replicas")),
+            ((2, 1, 0), 2, Some("copied to 2 replicas, 1 removed")),
+            (
+                (0, 0, 1),
+                2,
+                Some("1 left out, which is no file, folder or link"),
+            ),
+            ((0, 0, 0), 0, None),
+        ];
+        for ((copied, removed, left_out), replicas, said) in table {
+            let counts = Counts {
+                copied,
+                removed,
+                left_out,
+            };
+            let done = Done {
+                replicas,
+                counts,
+                ..Done::default()
+            };
+            assert_eq!(done.said().as_deref(), said);
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use layby_manifest::WatchAction;
 
+use super::copy;
 use super::rules::{Rule, Watched};
 use super::tree::{Change, How};
 
@@ -13,6 +14,8 @@ use super::tree::{Change, How};
 pub(super) struct Work {
     /// The files for which it is done, for people.
     pub(super) files: Vec<String>,
+    /// How many of them are copied, and how.
+    pub(super) counts: Counts,
     /// Its image is built and rolled out; all else comes with that.
     pub(super) rebuild: bool,
     /// Files to copy or to take away, by the number of their rule.
@@ -25,6 +28,17 @@ pub(super) struct Work {
     pub(super) execs: BTreeSet<usize>,
     /// The containers are restarted then.
     pub(super) restart: bool,
+}
+
+/// What becomes of files in the replicas.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// So many are as they are here.
+    pub(super) copied: usize,
+    /// So many are gone here, and there.
+    pub(super) removed: usize,
+    /// So many are no files, folders or links, and not there.
+    pub(super) left_out: usize,
 }
 
 impl Work {
@@ -45,9 +59,25 @@ impl Work {
                     How::Changed => {}
                     How::Went => drop(work.went.insert(change.path.clone())),
                 }
+                work.count(watched, change);
             }
         }
         (!work.files.is_empty()).then_some(work)
+    }
+
+    /// Counts what becomes of a file, if it is copied.
+    fn count(&mut self, watched: &Watched, change: &Change) {
+        let mut rules = watched.rules.iter();
+        if !rules.any(|rule| rule.action.copies() && rule.means(&change.path)) {
+            return;
+        }
+        let found = change.path.symlink_metadata().ok();
+        let counts = &mut self.counts;
+        match found.filter(|_| change.how != How::Went) {
+            Some(found) if !copy::is_copied(&found) => counts.left_out += 1,
+            Some(_) => counts.copied += 1,
+            None => counts.removed += 1,
+        }
     }
 
     /// Takes up a file that a rule means. `false`: there is nothing to do for it.
@@ -131,6 +161,10 @@ mod tests {
         let copies = [(0, "/w/src/a".into()), (1, "/w/src/gen/b".into())];
         let expected = Work {
             files: vec!["src/a".into(), "gen/b".into()],
+            counts: Counts {
+                removed: 2,
+                ..Counts::default()
+            },
             copies: copies.into(),
             execs: [1].into(),
             ..Work::default()
@@ -145,6 +179,44 @@ mod tests {
         assert!(work.rebuild && !work.is_in_place());
         let work = Work::of(&web, &changed(&["/w/Dockerfile.dev", "/w/src/a"])).expect("work");
         assert!(work.rebuild && work.is_in_place());
+    }
+
+    #[test]
+    fn what_becomes_of_a_file_is_told_by_what_it_is() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("file"), "").expect("a file");
+        std::os::unix::fs::symlink("nowhere", at("link")).expect("a link");
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).expect("a socket");
+        let mut rule = rule(
+            &dir.path().display().to_string(),
+            WatchAction::Sync,
+            &[],
+            &[],
+        );
+        rule.is_file = false;
+        let web = Watched {
+            id: "shop/web".into(),
+            name: "web".into(),
+            rules: vec![rule],
+        };
+        let change = |(name, how)| Change {
+            path: at(name),
+            how,
+        };
+        let all = [
+            ("file", How::Came),
+            ("link", How::Changed),
+            ("socket", How::Came),
+            ("old", How::Went),
+        ];
+        let work = Work::of(&web, &all.map(change)).expect("work");
+        let expected = Counts {
+            copied: 2,
+            removed: 1,
+            left_out: 1,
+        };
+        assert_eq!(work.counts, expected);
     }
 
     #[test]

@@ -39,11 +39,10 @@ impl Raw {
                 interpolate::warn_unset(place, &expanded.unset, report);
                 expanded.text
             }
-            Err(_) => {
-                report.error(
-                    place,
-                    "the variables in this value cannot be filled in, or make it longer than 1 MiB: a ${ that begins no variable is written $${, or the value in single quotes",
-                );
+            Err(reason) => {
+                let usual = "the variables in this value cannot be filled in, or make it longer than 1 MiB: a ${ that begins no variable is written $${, or the value in single quotes";
+                let message = reason.without_values().unwrap_or(usual.to_owned());
+                report.error(place, message);
                 text.clone()
             }
         }
