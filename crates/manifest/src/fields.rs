@@ -158,10 +158,8 @@ impl Fields {
 
     /// Takes a boolean off. Quoted ones count: `${VAR}` has to be quoted in places.
     pub(crate) fn flag(&mut self, key: &'static str, report: &mut Report) -> Option<bool> {
-        self.parsed(key, report, |text| match text {
-            "true" | "True" | "TRUE" => Ok(true),
-            "false" | "False" | "FALSE" => Ok(false),
-            _ => Err("true or false".to_owned()),
+        self.parsed(key, report, |text| {
+            truth(text).ok_or_else(|| "true or false".to_owned())
         })
     }
 
@@ -299,6 +297,15 @@ pub(crate) fn parsed<T>(
             report.error(&node.place, message);
             None
         }
+    }
+}
+
+/// A boolean, as Docker Compose and Kubernetes take it: also in the words of YAML 1.1 (yaml.org/type/bool.html).
+pub(crate) fn truth(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "y" | "yes" | "on" => Some(true),
+        "false" | "n" | "no" | "off" => Some(false),
+        _ => None,
     }
 }
 

@@ -48,9 +48,10 @@ impl Ending {
         self.failed_starts >= CRASH_LOOP_STARTS && !matches!(self.again, Again::Asked(_))
     }
 
-    /// Starts in a row that came to nothing, of a replica of a revision; `None`: it is none of them.
+    /// Starts in a row that came to nothing, of a replica of a revision that is started again; `None`: it is none of them.
     pub(crate) fn failed_starts(&self, revision: RevisionId) -> Option<u32> {
-        (self.revision == revision).then_some(self.failed_starts)
+        let is_over = matches!(self.again, Again::Asked(_));
+        (self.revision == revision && !is_over).then_some(self.failed_starts)
     }
 
     fn often(&self) -> String {

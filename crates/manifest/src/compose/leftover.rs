@@ -10,7 +10,7 @@ const REFUSED: [(&str, &str); 6] = [
     ("device_cgroup_rules", "the service would miss the device"),
     (
         "external_links",
-        "services of other apps are not reached by name",
+        "a service of another app is reached in a network that both name as \"external\"",
     ),
     ("models", "the service would miss the model"),
     ("provider", "nothing would provide it"),

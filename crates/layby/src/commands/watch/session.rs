@@ -354,12 +354,16 @@ impl Done {
             (0, 0, 0) | (1.., _, _) => in_replicas("copied", "to"),
         };
         let some = |count: usize, what: &str| (count > 0).then(|| format!("{count} {what}"));
+        let left_out = match (copied + removed, left_out) {
+            (0, 1..) => Some("left out: no file, folder or link".to_owned()),
+            (_, left_out) => some(left_out, "left out, no file, folder or link"),
+        };
         let ran = self.ran.then(|| "its command run".to_owned());
         let restarted = self.restarted.then(|| "restarted".to_owned());
         let all = [
             copies,
             some(removed, "removed").filter(|_| copied > 0),
-            some(left_out, "left out, which is no file, folder or link"),
+            left_out,
             ran,
             restarted,
         ];
@@ -394,10 +398,11 @@ mod tests {
             ((0, 0, 0), 2, Some("copied to 2 replicas")),
             ((0, 3, 0), 2, Some("removed from 2 replicas")),
             ((2, 1, 0), 2, Some("copied to 2 replicas, 1 removed")),
+            ((0, 0, 1), 2, Some("left out: no file, folder or link")),
             (
-                (0, 0, 1),
-                2,
-                Some("1 left out, which is no file, folder or link"),
+                (1, 0, 1),
+                1,
+                Some("copied, 1 left out, no file, folder or link"),
             ),
             ((0, 0, 0), 0, None),
         ];

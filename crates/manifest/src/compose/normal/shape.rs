@@ -1,6 +1,7 @@
 //! The shapes that values have in the normal form, and how a value is brought into its own.
 
 use crate::compose::{pairs, shell};
+use crate::fields::truth;
 use crate::report::Report;
 use crate::tree::{Entry, Node, Value};
 use crate::units::{compose_bytes, duration_ms};
@@ -50,9 +51,9 @@ pub(super) fn shaped(node: Node, shape: Shape, around: &Surroundings<'_>) -> Nod
         Shape::Kept => node,
         Shape::Own(own) => own(node, around),
         Shape::Text => of_text(node, |value| text(value, &place)),
-        Shape::Flag => of_text(node, |value| match value.to_ascii_lowercase().as_str() {
-            lower @ ("true" | "false") => plain(lower, &place),
-            _ => text(value, &place),
+        Shape::Flag => of_text(node, |value| match truth(value) {
+            Some(truth) => plain(truth, &place),
+            None => text(value, &place),
         }),
         Shape::Number => of_text(node, |value| match is_number(value) {
             true => plain(value, &place),

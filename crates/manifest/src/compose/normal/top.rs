@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::compose::project::Project;
 use crate::compose::{env_file, pairs};
-use crate::fields::Fields;
+use crate::fields::{Fields, truth};
 use crate::report::Report;
 use crate::tree::{Entry, Node, Place, Value, cut};
 
@@ -94,7 +94,7 @@ fn named(node: &mut Node, project: &str) {
         external(&mut entry.value);
         let external = entry.value.get("external").map(|node| &node.value);
         let name = match external {
-            Some(Value::Scalar { text, .. }) if text == "true" => entry.key.clone(),
+            Some(Value::Scalar { text, .. }) if truth(text) == Some(true) => entry.key.clone(),
             _ => format!("{project}_{}", entry.key),
         };
         let name = text(name, &entry.place);
