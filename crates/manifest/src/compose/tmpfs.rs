@@ -29,8 +29,8 @@ impl Tmpfs {
                 ("mode", value) => tmpfs.mode = Some(mode(value)?),
                 ("ro", "") => tmpfs.read_only = true,
                 // What it is anyway.
-                ("rw" | "noexec" | "nosuid" | "nodev" | "async", "") => {}
-                ("exec" | "suid" | "dev" | "sync" | "noatime" | "relatime", "")
+                ("rw" | "exec" | "nosuid" | "nodev" | "async" | "relatime", "") => {}
+                ("noexec" | "suid" | "dev" | "sync" | "noatime", "")
                 | ("uid" | "gid" | "nr_inodes" | "nr_blocks" | "huge" | "mpol", _) => {
                     tmpfs.ignored.push(option.to_owned());
                 }
@@ -119,7 +119,7 @@ mod tests {
         let read = Tmpfs::read("rw,noexec,size=64m,mode=0700,uid=5").unwrap();
         assert_eq!(read.size_bytes, Some(64 << 20));
         assert_eq!(read.mode, Some(0o700));
-        assert_eq!(read.ignored, ["uid=5"]);
+        assert_eq!(read.ignored, ["noexec", "uid=5"]);
         assert!(Tmpfs::read("ro").unwrap().read_only);
         for bad in ["size=0", "size=50%", "mode=8", "mode=+7", "mode=70000", "x"] {
             assert!(Tmpfs::read(bad).is_err(), "{bad}");
