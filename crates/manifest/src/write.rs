@@ -81,7 +81,8 @@ fn inline(node: &Node, indent: usize, out: &mut String) {
         Value::Null => out.push_str("null"),
         Value::List(_) => out.push_str("[]"),
         Value::Map(_) => out.push_str("{}"),
-        Value::Scalar { text, plain: true } => match is_special(text) {
+        // A variable may have left nothing of it: that is text all the same.
+        Value::Scalar { text, plain: true } => match is_special(text) && !is_nothing(text) {
             true => out.push_str(text),
             false => out.push_str(&scalar(text, indent)),
         },
@@ -168,6 +169,11 @@ fn is_special(text: &str) -> bool {
         && digits
             .chars()
             .all(|c| c.is_ascii_hexdigit() || "_.:-+xot t".contains(c))
+}
+
+/// Whether a reader of YAML would take it for nothing.
+fn is_nothing(text: &str) -> bool {
+    matches!(text, "" | "~" | "null" | "Null" | "NULL")
 }
 
 /// In double quotes, by the escapes that YAML and JSON share.
@@ -356,6 +362,7 @@ mod tests {
             node(Value::Scalar { text, plain: true })
         };
         assert_eq!(yaml(&plain("80")), "80\n");
+        assert_eq!(yaml(&plain("")), "\"\"\n");
         assert_eq!(yaml(&text("80")), "\"80\"\n");
         assert_eq!(yaml(&text("on")), "\"on\"\n");
         assert_eq!(json(&plain("0.5")), "0.5");
