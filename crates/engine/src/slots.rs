@@ -79,6 +79,8 @@ fn fact(field: ReplicaField, facts: &Facts) -> String {
     match field {
         ReplicaField::App => facts.app.to_string(),
         ReplicaField::Id => facts.id.to_string(),
+        // What has a number was told it when it was ordered.
+        ReplicaField::CompletionIndex => String::new(),
         ReplicaField::Address => facts.address.to_string(),
         ReplicaField::MachineAddress => facts.gateway.to_string(),
         ReplicaField::MachineCpu { milli } => {

@@ -49,11 +49,7 @@ fn by_name(
     let mut chosen = BTreeSet::new();
     for name in &options.services {
         let is_it = |one: &&Draft| one.spec.name.as_str() == name;
-        let is_pod = |one: &&Draft| {
-            let number = one.spec.name.as_str().strip_prefix(name.as_str());
-            let number = number.and_then(|rest| rest.strip_prefix('-'));
-            number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
-        };
+        let is_pod = |one: &&Draft| is_pod_of(one, name);
         let mut found: Vec<&Draft> = services.iter().filter(is_it).collect();
         if found.is_empty() {
             found = services.iter().filter(is_pod).collect();
@@ -79,6 +75,14 @@ fn by_name(
         chosen.extend(more);
     }
     chosen
+}
+
+/// Whether it is a pod of the StatefulSet of this name.
+fn is_pod_of(one: &Draft, name: &str) -> bool {
+    one.spec
+        .pod_of
+        .as_ref()
+        .is_some_and(|set| set.as_str() == name)
 }
 
 /// Says that no service has a name that was asked for.
@@ -123,6 +127,16 @@ fn scale(
     for (name, &replicas) in &options.scale {
         let label = label_of(name).unwrap_or_default();
         let is_it = |known: &ServiceName| known.as_str() == name || known.as_str() == label;
+        if !draft.services.iter().any(|one| is_it(&one.spec.name))
+            && draft.services.iter().any(|one| is_pod_of(one, name))
+        {
+            let message = format!(
+                "{:?} cannot get {replicas} replicas: it is a StatefulSet, each pod of which is a service: set its \"replicas\" in the manifest",
+                cut(name)
+            );
+            report.error(&nowhere, message);
+            continue;
+        }
         let Some(one) = draft.services.iter_mut().find(|one| is_it(&one.spec.name)) else {
             if others.iter().any(is_it) {
                 let message = format!(
@@ -145,6 +159,10 @@ fn scale(
             () if one.spec.job.is_some() => Some("it is a job, which has no replicas".to_owned()),
             () if one.spec.autoscale.is_some() => Some(
                 "it is scaled by what it has to do; `layby scale` gives it a number all the same"
+                    .to_owned(),
+            ),
+            () if one.spec.pod_of.is_some() && replicas > 1 => Some(
+                "it is a pod of a StatefulSet: set the \"replicas\" of that in the manifest"
                     .to_owned(),
             ),
             () if replicas > REPLICAS_MAX => {

@@ -55,7 +55,8 @@ pub struct ContainerReport {
     /// How often it was started, in the replica's life: what a probe said before another start is void.
     #[serde(default)]
     pub starts: u32,
-    /// It ended while the others of its replica go on, and is to be started again: by the engine, after a pause.
+    /// It ended while the others of its replica go on, and is to be started again: by the engine, after a pause. Or it was, and
+    /// its hooks after that are not over yet.
     #[serde(default)]
     pub down: bool,
     /// How many of its ends in a row were unasked and came within 10 s of their start, up to the last one; counted for those

@@ -95,6 +95,9 @@ pub enum ReplicaField {
     Id,
     /// The name of its app (`metadata.namespace`).
     App,
+    /// Which of its job's good ends it is to be, where each has a number; else nothing
+    /// (`metadata.annotations['batch.kubernetes.io/job-completion-index']`).
+    CompletionIndex,
     /// Its address (`status.podIP`).
     Address,
     /// The host name of the machine (`spec.nodeName`).

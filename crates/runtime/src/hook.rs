@@ -21,6 +21,7 @@ use crate::error::{Error, Result, Trying};
 use crate::exec::{self, Wanted};
 use crate::executor::{self, Refusal};
 use crate::pump::Pump;
+use crate::startup::{self, Question, StartupConfig};
 use crate::sys;
 use crate::user::Root;
 
@@ -70,31 +71,33 @@ pub enum HookConfig {
         /// In milliseconds.
         ms: u64,
     },
+    /// The container is asked until it says that it has started.
+    Until(StartupConfig),
+}
+
+impl HookConfig {
+    /// What it is called in messages, before the name of its container, where it follows a start.
+    pub(crate) fn after_start(&self) -> &'static str {
+        match self {
+            Self::Exec { .. } | Self::Http { .. } | Self::Sleep { .. } => {
+                "the hook after the start of container"
+            }
+            Self::Until(_) => "the startup probe of container",
+        }
+    }
 }
 
 /// Refuses what no later step could make sense of.
 pub(crate) fn check(container: &str, hooks: &[HookConfig]) -> Result<()> {
     let wrong = hooks.iter().find_map(|hook| match hook {
-        HookConfig::Exec { argv, env, .. } => {
-            let words = argv.iter().chain(env.iter().flat_map(|(n, v)| [n, v]));
-            if argv.is_empty() {
-                Some("has no command")
-            } else if words.into_iter().any(|word| word.contains('\0')) {
-                Some("has a zero byte in it")
-            } else {
-                None
-            }
-        }
-        HookConfig::Http { path, headers, .. } => {
-            let words = headers.iter().flat_map(|(n, v)| [n, v]).chain([path]);
-            let ends = |word: &String| word.contains(['\r', '\n', '\0']);
-            if words.into_iter().any(ends) {
-                Some("has more than a line in its path or headers")
-            } else {
-                None
-            }
-        }
+        HookConfig::Exec { argv, env, .. } => wrong_command(argv, env),
+        HookConfig::Http { path, headers, .. } => wrong_request(path, headers),
         HookConfig::Sleep { .. } => None,
+        HookConfig::Until(startup) => match &startup.question {
+            Question::Exec { argv } => wrong_command(argv, &[]),
+            Question::Http { path, headers, .. } => wrong_request(path, headers),
+            Question::Tcp { .. } => None,
+        },
     });
     match wrong {
         Some(wrong) => Err(Error::Fatal(format!(
@@ -102,6 +105,21 @@ pub(crate) fn check(container: &str, hooks: &[HookConfig]) -> Result<()> {
         ))),
         None => Ok(()),
     }
+}
+
+fn wrong_command(argv: &[String], env: &[(String, String)]) -> Option<&'static str> {
+    let mut words = argv.iter().chain(env.iter().flat_map(|(n, v)| [n, v]));
+    match argv {
+        [] => Some("has no command"),
+        _ if words.any(|word| word.contains('\0')) => Some("has a zero byte in it"),
+        _ => None,
+    }
+}
+
+fn wrong_request(path: &String, headers: &[(String, String)]) -> Option<&'static str> {
+    let mut words = headers.iter().flat_map(|(n, v)| [n, v]).chain([path]);
+    let ends = words.any(|word| word.contains(['\r', '\n', '\0']));
+    ends.then_some("has more than a line in its path or headers")
 }
 
 /// A hook on its way.
@@ -148,12 +166,11 @@ impl Hook {
                 port,
                 path,
                 headers,
-            } => request(
-                SocketAddr::new(host.unwrap_or(address), *port),
-                path,
-                headers,
-                patience,
-            ),
+            } => {
+                let address = SocketAddr::new(host.unwrap_or(address), *port);
+                helper(|| ask(address, path, headers, patience))
+            }
+            HookConfig::Until(startup) => helper(|| startup::wait(startup, place, address)),
             HookConfig::Sleep { ms } => {
                 // A year, so that adding it to now cannot fail.
                 let pause = Duration::from_millis((*ms).min(365 * 24 * 3_600 * 1_000));
@@ -274,13 +291,8 @@ fn help(
     exec::run(&entry, &wanted, [stdin.into(), output, errors], report)
 }
 
-/// Forks a helper that asks.
-fn request(
-    address: SocketAddr,
-    path: &str,
-    headers: &[(String, String)],
-    patience: Option<Duration>,
-) -> Result<Hook> {
+/// Forks a helper that does `work` in the sandbox's network, and writes nothing.
+fn helper(work: impl FnOnce() -> std::result::Result<(), String>) -> Result<Hook> {
     let what = || "start a helper for a hook".to_owned();
     let (report, report_end) = pipe2(OFlag::O_CLOEXEC).trying(what)?;
     fcntl(&report, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).trying(what)?;
@@ -290,26 +302,28 @@ fn request(
             output: None,
             report: report.into(),
         }),
-        ForkResult::Child => match ask(address, path, headers, patience, &report_end) {
-            Ok(()) => sys::exit_now(0),
-            Err(sentence) => {
-                executor::fail(report_end.as_raw_fd(), &Refusal::unusable(sentence));
+        ForkResult::Child => {
+            sys::reset_signals();
+            sys::close_all_but(&[report_end.as_raw_fd()]);
+            // It ends with the shim.
+            let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+            match work() {
+                Ok(()) => sys::exit_now(0),
+                Err(sentence) => {
+                    executor::fail(report_end.as_raw_fd(), &Refusal::unusable(sentence));
+                }
             }
-        },
+        }
     }
 }
 
-fn ask(
+/// Asks, and waits for the answer.
+pub(crate) fn ask(
     address: SocketAddr,
     path: &str,
     headers: &[(String, String)],
     patience: Option<Duration>,
-    report: &OwnedFd,
 ) -> std::result::Result<(), String> {
-    sys::reset_signals();
-    sys::close_all_but(&[report.as_raw_fd()]);
-    // It ends with the shim.
-    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     let url = format!("http://{address}{path}");
     let failed = |error: std::io::Error| format!("cannot ask {url}: {error}");
     let until = patience.map(|patience| Instant::now() + patience);

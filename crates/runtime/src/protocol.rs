@@ -51,7 +51,7 @@ pub struct Request {
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Do {
     /// Creates and starts every container; replies when each init was executed, those that run before have ended well, and
-    /// every hook that follows a start has. Already running: replies at once. A stop in between ends it, with an error.
+    /// every hook that follows a start has, or was that of a container that is ended and started again alone for it. Already running: replies at once. A stop in between ends it, with an error.
     Start,
     /// Stops every container and keeps what they wrote; replies when no process is left. Not running: replies at once.
     Stop,
@@ -267,7 +267,7 @@ pub struct ContainerState {
     /// How often it was started, in the shim's life.
     #[serde(default)]
     pub starts: u32,
-    /// It ended while the others go on, and is to be started again.
+    /// It ended while the others go on, and is to be started again; or it was, and its hooks after that are not over yet.
     #[serde(default)]
     pub down: bool,
     /// How many ends in a row were unasked and came within 10 s of its start, up to the last one.

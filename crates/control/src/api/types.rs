@@ -409,6 +409,9 @@ pub struct ServiceView {
     /// Starts of one of its replicas come to nothing again and again.
     #[serde(default)]
     pub crash_loop: bool,
+    /// The StatefulSet of its app that it is a pod of; `null`: it is none.
+    #[serde(default)]
+    pub set: Option<String>,
 }
 
 /// One service in full, as `layby status` shows it.

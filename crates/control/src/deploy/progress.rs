@@ -76,13 +76,14 @@ pub(super) fn counts(
     wanted: u32,
     failed_starts: u32,
 ) -> String {
-    let (mut ready, mut starting, mut before, mut ended, mut oom) = (0, 0, 0, 0, 0);
+    let (mut ready, mut starting, mut before, mut short, mut ended, mut oom) = (0, 0, 0, 0, 0, 0);
     for replica in replicas.iter().filter(|r| r.revision == revision) {
         match replica.phase {
             Phase::Ready => ready += 1,
             Phase::Starting if runs(replica) => starting += 1,
             Phase::Starting if runs_before(replica) => before += 1,
             Phase::Starting | Phase::Stopped | Phase::Lost if has_run_out(replica) => oom += 1,
+            Phase::Starting if runs_partly(replica) => short += 1,
             Phase::Starting | Phase::Stopped | Phase::Lost if has_ended(replica) => ended += 1,
             Phase::Starting
             | Phase::Stopped
@@ -97,6 +98,7 @@ pub(super) fn counts(
         (ready, "ready"),
         (starting, "starting"),
         (before, "in its init containers"),
+        (short, "starting without a container that has ended"),
         (ended, "ended"),
         (oom, "ran out of memory"),
     ];
@@ -128,6 +130,14 @@ fn runs(replica: &ReplicaView) -> bool {
 /// Whether one of the containers runs that have to end before its own are started.
 fn runs_before(replica: &ReplicaView) -> bool {
     replica.containers.iter().any(|c| c.init && c.pid.is_some())
+}
+
+/// Whether some of its containers run: another has ended, and is started again or left so.
+fn runs_partly(replica: &ReplicaView) -> bool {
+    replica
+        .containers
+        .iter()
+        .any(|c| !c.init && c.pid.is_some())
 }
 
 /// Whether it came to an end that nobody asked for; it is started again.
@@ -208,6 +218,12 @@ mod tests {
         for (replicas, text) in table {
             assert_eq!(counts(&replicas, 2, 2, 0), text);
         }
+        let mut short = replica(2, Phase::Starting, Some(1), 0);
+        short
+            .containers
+            .extend(replica(2, Phase::Starting, None, 1).containers);
+        let text = "1 of 1 starting without a container that has ended";
+        assert_eq!(counts(&[short], 2, 1, 0), text);
         assert_eq!(counts(&[], 2, 1, 0), "preparing 1 replica");
         let again = [replica(2, Phase::Starting, None, 0)];
         assert_eq!(counts(&again, 2, 1, 1), "starting it again (start 2 of 3)");

@@ -141,7 +141,11 @@ impl Driver {
                     (None, Some(past)) => after_death(past),
                     (None, None) => self.how_it_ended(seen.revision, report),
                 },
-                trouble: report.and_then(|report| report.trouble.clone()),
+                trouble: report.and_then(|report| {
+                    // Of a hook, it is told how it ended.
+                    let by_hook = report.ended.as_ref().is_some_and(|end| end.hook);
+                    report.trouble.clone().filter(|_| !by_hook)
+                }),
                 replica: seen.id,
                 revision: seen.revision,
                 failed_starts: seen.failed_starts,
@@ -168,7 +172,9 @@ impl Driver {
             let loops = r.failed_starts >= CRASH_LOOP_STARTS && r.phase == Phase::Ready;
             loops && self.vacancies.past(r.id).is_some()
         };
-        let replicas = || o.replicas.iter();
+        // Of one whose place is empty already, that says it.
+        let has_left = |r: &Replica| self.vacancies.empty().any(|(v, _)| v.replica == r.id);
+        let replicas = || o.replicas.iter().filter(|r| !has_left(r));
         (replicas().filter(ended).chain(replicas().filter(looping)))
             .map(ending)
             .chain(self.vacancies.empty().map(empty))
@@ -230,10 +236,14 @@ impl Driver {
             hook,
         } = end;
         if hook {
-            return format!(
-                "was stopped, since a hook after the start of its container {container} ended with exit code {}",
-                exit.code
-            );
+            let said = report.and_then(|report| report.trouble.as_ref());
+            return match said {
+                Some(said) => format!("was stopped, since {}", said.message),
+                None => format!(
+                    "was stopped, since a hook after the start of its container {container} ended with exit code {}",
+                    exit.code
+                ),
+            };
         }
         let spec = self.spec_of(revision);
         let mut containers = spec.iter().flat_map(|spec| spec.service.all_containers());

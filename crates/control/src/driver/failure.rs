@@ -55,7 +55,12 @@ impl Driver {
         let replaced = of_target.clone().filter_map(|r| self.vacancies.past(r.id));
         let died = dead.chain(replaced).max_by_key(|past| past.deaths);
         let died = died.map(|past| past.said.as_str());
-        let trouble = worst.and_then(|report| Some(report.trouble.as_ref()?.message.as_str()));
+        let trouble = worst.and_then(|report| {
+            let of_all = report.trouble.as_ref().map(|trouble| &trouble.message);
+            let mut down = report.containers.iter().filter(|c| c.down);
+            of_all.or_else(|| down.find_map(|c| c.trouble.as_ref()))
+        });
+        let trouble = trouble.map(String::as_str);
         let last_probe = replica.and_then(|id| self.health.last_answer(id));
         // That nobody listened says nothing of what ended before it could.
         let told = match reason {
@@ -119,7 +124,8 @@ pub(super) fn end_of(report: &ReplicaReport) -> Option<End> {
         Some(End {
             container: container.name.clone(),
             exit: container.last_exit?,
-            hook: false,
+            // Then the engine says why it ended it.
+            hook: container.down && container.trouble.is_some(),
         })
     };
     report.ended.clone().or_else(before)

@@ -334,6 +334,7 @@ fn view(row: &Row, d: &Desired, o: &Observed, config: &ControlConfig) -> Service
             .map(|address| address.to_string()),
         canary: canary::view(row, o),
         crash_loop: is_crash_loop(o, revision.id),
+        set: spec.pod_of.as_ref().map(ToString::to_string),
     }
 }
 

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use layby_model::engine::{RunSpec, Workload};
 use layby_model::fail::{self, Point};
 use layby_model::job::{self, Due, Past, RunId, Step};
+use layby_model::mounts::MountSource;
 use layby_model::replica::{Exit, Phase, ReplicaReport};
+use layby_model::secret::{ReplicaField, ValueSource};
 use layby_model::{ReplicaId, RevisionId, ServiceId, Wakefulness};
 use tokio::time::Instant;
 
@@ -22,6 +24,8 @@ use crate::store::{Cause, EndRow, JobRow, NewRun, RunRow, Shelf, StoreError};
 
 /// Who makes the runs of a schedule.
 const BY_SCHEDULE: &str = "its schedule";
+/// The variable by which an attempt has its number.
+const INDEX: &str = "JOB_COMPLETION_INDEX";
 
 impl Runner {
     /// Looks at a job, or at the runs of a service, and does what is to be done now. `true`: look again at once.
@@ -427,20 +431,48 @@ fn is_indexed(run: &RunRow) -> bool {
     job.is_some_and(|job| job.indexed)
 }
 
-/// Tells an attempt its number: by a variable, and by its host name (Kubernetes, "Completion mode").
+/// Tells an attempt its number: by a variable, also where its command names that, where it asks for it, and by its host name
+/// (Kubernetes, "Completion mode").
 fn tell_number(spec: &mut RunSpec, id: &ServiceId, number: u32) {
     let hostname = format!("{}-{number}", id.service);
     if layby_model::names::is_dns_label(&hostname) {
         spec.service.sandbox.hostname = Some(hostname);
     }
     for container in spec.service.all_containers_mut() {
-        container.set_env("JOB_COMPLETION_INDEX".to_owned(), number.to_string());
+        container.set_env(INDEX.to_owned(), number.to_string());
+        let named = format!("$({INDEX})");
+        let words = container
+            .entrypoint
+            .iter_mut()
+            .chain(&mut container.command);
+        for word in words.flatten() {
+            *word = word.replace(&named, &number.to_string());
+        }
+        let asked = container.composed_env.values_mut().flatten();
+        let files = container.mounts.iter_mut();
+        let files = files.filter_map(|mount| match &mut mount.source {
+            MountSource::Files { files, .. } => Some(files),
+            MountSource::Volume { .. }
+            | MountSource::Bind { .. }
+            | MountSource::Tmpfs { .. }
+            | MountSource::Scratch { .. } => None,
+        });
+        let files = files.flatten().map(|file| &mut file.content);
+        for source in asked.chain(files) {
+            if matches!(source, ValueSource::Replica(ReplicaField::CompletionIndex)) {
+                *source = ValueSource::Text(number.to_string());
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use layby_model::ServiceName;
     use layby_model::job::Stop;
+    use layby_model::mounts::Mount;
+    use layby_model::secret::ValueFile;
+    use layby_model::spec::{ContainerSpec, ServiceSpec};
 
     use super::*;
     use crate::store::AttemptRow;
@@ -462,6 +494,47 @@ mod tests {
             outcome: None,
             attempts: Vec::<AttemptRow>::new(),
         }
+    }
+
+    #[test]
+    fn an_attempt_knows_its_number_wherever_it_asks_for_it() {
+        let mut container = ContainerSpec::new("task", "task:1");
+        container.command = Some(vec!["--part=$(JOB_COMPLETION_INDEX)".to_owned()]);
+        let index = ValueSource::Replica(ReplicaField::CompletionIndex);
+        let asks = |source| BTreeMap::from([("PART".to_owned(), vec![source])]);
+        container.composed_env = asks(index.clone());
+        container.mounts = vec![Mount {
+            target: "/part".to_owned(),
+            read_only: true,
+            source: MountSource::Files {
+                files: vec![ValueFile {
+                    path: String::new(),
+                    content: index,
+                    uid: 0,
+                    gid: 0,
+                    mode: 0o444,
+                }],
+                groups: Vec::new(),
+            },
+        }];
+        let name = ServiceName::new("task").expect("a label");
+        let mut spec = RunSpec {
+            service: ServiceSpec {
+                containers: vec![container],
+                ..ServiceSpec::new(name)
+            },
+            images: vec![String::new()],
+        };
+        tell_number(&mut spec, &"shop/task".parse().expect("an id"), 3);
+        let told = &spec.service.containers[0];
+        assert_eq!(told.command.as_deref(), Some(&["--part=3".to_owned()][..]));
+        assert_eq!(told.env[INDEX], "3");
+        let three = ValueSource::Text("3".to_owned());
+        assert_eq!(told.composed_env, asks(three.clone()));
+        let MountSource::Files { files, .. } = &told.mounts[0].source else {
+            panic!("it was files");
+        };
+        assert_eq!(files[0].content, three);
     }
 
     #[test]

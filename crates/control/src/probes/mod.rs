@@ -187,8 +187,8 @@ impl Health {
         plan: &ProbePlan,
         is_target: bool,
     ) {
-        let is_done = |c: &ContainerReport| !c.down && !c.is_left_failed();
-        state.whole = (report.containers.iter()).all(|c| c.pid.is_some() || is_done(c));
+        let stands = |c: &ContainerReport| !c.down && !c.is_left_failed();
+        state.whole = report.containers.iter().all(stands);
         // A probe asks one container; another may be about to end, and that is found out before it goes live.
         let proves = report.containers.len() > 1 && is_target;
         for container in &report.containers {

@@ -7,10 +7,10 @@ use layby_model::hook::Hook;
 use layby_model::options::{ContainerOptions, Device, Ulimit};
 use layby_model::plan::{BACKOFF_MAX_MS, BACKOFF_MS};
 use layby_model::secret::ValueSource;
-use layby_model::spec::{ContainerSpec, RestartPolicy, ServiceSpec};
+use layby_model::spec::{ContainerSpec, ProbeAction, RestartPolicy, ServiceSpec};
 use layby_runtime::{
     After, AgainConfig, ContainerConfig, DeviceConfig, HookConfig, MountConfig, OptionsConfig,
-    UlimitConfig,
+    Question, StartupConfig, UlimitConfig,
 };
 
 use crate::slots::Slots;
@@ -48,7 +48,9 @@ pub(super) fn merge(
         stop_grace_ms: spec.stop_grace_ms,
         mounts,
         options: options(&spec.options),
-        post_start: spec.post_start.iter().map(hook).collect(),
+        post_start: (spec.post_start.iter().map(hook))
+            .chain(startup(spec).map(HookConfig::Until))
+            .collect(),
         pre_stop: spec.pre_stop.iter().map(hook).collect(),
         sidecar: spec.sidecar,
         again: None,
@@ -67,6 +69,41 @@ pub(super) fn again(service: &ServiceSpec, container: &ContainerSpec) -> Option<
         pause_ms: BACKOFF_MS,
         max_pause_ms: BACKOFF_MAX_MS,
         most,
+    })
+}
+
+/// What a sidecar is asked before the next container is started (Kubernetes KEP-753). Of what is asked by TLS or gRPC only
+/// whether somebody listens: the node asks the rest before the replica is ready.
+pub(super) fn startup(spec: &ContainerSpec) -> Option<StartupConfig> {
+    let probe = spec.startup.as_ref().filter(|_| spec.sidecar.is_some())?;
+    let question = match &probe.action {
+        ProbeAction::Exec { argv } => Question::Exec { argv: argv.clone() },
+        ProbeAction::Http {
+            port,
+            path,
+            host,
+            headers,
+            tls: false,
+        } => {
+            let host = host.iter().map(|host| ("Host".to_owned(), host.clone()));
+            Question::Http {
+                port: *port,
+                path: path.clone(),
+                headers: host.chain(headers.clone()).collect(),
+            }
+        }
+        ProbeAction::Http { port, .. }
+        | ProbeAction::Grpc { port, .. }
+        | ProbeAction::Tcp { port } => Question::Tcp { port: *port },
+    };
+    let tries = u64::from(probe.failure_threshold.max(1));
+    Some(StartupConfig {
+        question,
+        timeout_ms: probe.timeout_ms,
+        most_ms: probe
+            .period_ms
+            .saturating_mul(tries)
+            .saturating_add(probe.initial_delay_ms),
     })
 }
 
@@ -173,6 +210,8 @@ fn secret_env(spec: &ContainerSpec, slots: &mut Slots) -> Vec<(String, usize)> {
 
 #[cfg(test)]
 mod tests {
+    use layby_model::spec::Probe;
+
     use super::*;
 
     fn words(text: &str) -> Vec<String> {
@@ -214,6 +253,36 @@ mod tests {
             let argv = argv(&spec(entrypoint, command), &image());
             assert_eq!(argv, words(expected), "{entrypoint:?} {command:?}");
         }
+    }
+
+    #[test]
+    fn the_startup_probe_of_a_sidecar_is_waited_for_after_its_hooks() {
+        let mut spec = spec(None, None);
+        spec.post_start = vec![Hook::Sleep { ms: 1 }];
+        spec.startup = Some(Probe {
+            action: ProbeAction::Grpc {
+                port: 9,
+                service: String::new(),
+            },
+            initial_delay_ms: 500,
+            period_ms: 1_000,
+            timeout_ms: 300,
+            success_threshold: 1,
+            failure_threshold: 3,
+            stop_grace_ms: None,
+        });
+        let after = |spec: &ContainerSpec| {
+            let slots = &mut Slots::default();
+            merge(spec, &image(), Vec::new(), Vec::new(), slots).post_start
+        };
+        assert_eq!(after(&spec), [HookConfig::Sleep { ms: 1 }]);
+        spec.sidecar = Some(0);
+        let asked = HookConfig::Until(StartupConfig {
+            question: Question::Tcp { port: 9 },
+            timeout_ms: 300,
+            most_ms: 3_500,
+        });
+        assert_eq!(after(&spec), [HookConfig::Sleep { ms: 1 }, asked]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use layby_net::Attachment;
 use layby_runtime::{ContainerConfig, SandboxSpec, freezer, moving, sandbox};
 
 use super::blocking::blocking;
-use super::merge::{again, merge};
+use super::merge::{again, merge, startup};
 use super::mounts::{self, Place};
 use super::record::{HasEnded, Record};
 use super::sandbox::{name_servers, sandbox as sandbox_of};
@@ -314,10 +314,11 @@ async fn start(shared: &Arc<Shared>, id: ReplicaId, shim: &Shim) -> Result<Actua
     }
 }
 
-/// Whether a start is over only when something in the containers has ended.
+/// Whether a start is over only when something in the containers has ended, or says that it has started.
 fn takes_its_time(spec: &RunSpec) -> bool {
     let mut containers = spec.service.containers.iter();
-    !spec.service.init.is_empty() || containers.any(|container| !container.post_start.is_empty())
+    !spec.service.init.is_empty()
+        || containers.any(|one| !one.post_start.is_empty() || startup(one).is_some())
 }
 
 /// What comes until processes are moved into the replica's cgroup takes as long as the kernel wants to wait for that.

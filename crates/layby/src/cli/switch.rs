@@ -8,7 +8,8 @@ use super::not_empty;
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Several {
-    /// The services (each its name where that is unique, else `app/service`), or apps of which all services are meant.
+    /// The services (each its name where that is unique, else `app/service`), StatefulSets of which all pods are meant, or apps of
+    /// which all services are.
     #[arg(value_name = "NAME", value_parser = not_empty)]
     pub(crate) names: Vec<String>,
     /// All services of the node.

@@ -7,7 +7,8 @@ use layby_control::api::types::{ChangeView, DiffView, RevisionView};
 
 use crate::cli::{Diff, History, Redeploy, Rollback};
 use crate::client::Client;
-use crate::commands::services::find;
+use crate::commands::named;
+use crate::commands::services::{find, find_each, one_by_one};
 use crate::events::{self, Style};
 use crate::out::say;
 use crate::show;
@@ -88,7 +89,8 @@ pub(crate) async fn diff(client: &Client, options: &Diff) -> Result<()> {
 /// # Errors
 /// As [`history`]; there is nothing to go back to; or the rollout failed.
 pub(crate) async fn rollback(client: &Client, options: &Rollback) -> Result<()> {
-    let path = find(client, &options.name.name).await?;
+    let what = "`layby up` the earlier manifest, or go back with each of its pods, which have revisions of their own";
+    let path = named::find_one(client, &options.name.name, what).await?;
     let mut query = vec![("detach", options.detach.to_string())];
     query.extend(options.to.map(|to| ("to", to.to_string())));
     let lines = client.post_lines(&format!("{path}/rollback"), &query).await;
@@ -96,19 +98,18 @@ pub(crate) async fn rollback(client: &Client, options: &Rollback) -> Result<()> 
     events::show(client, lines, Style::Auto).await
 }
 
-/// Deploys the newest revision anew.
+/// Deploys the newest revision anew; of a StatefulSet, pod after pod.
 ///
 /// # Errors
 /// As [`history`]; or the rollout failed.
 pub(crate) async fn redeploy(client: &Client, options: &Redeploy) -> Result<()> {
-    let path = find(client, &options.name.name).await?;
+    let paths = find_each(client, &options.name.name).await?;
     let query = [
         ("pull", options.pull.to_string()),
         ("detach", options.detach.to_string()),
     ];
-    let lines = client.post_lines(&format!("{path}/redeploy"), &query).await;
-    let lines = events::begun(lines, &path)?;
-    events::show(client, lines, Style::Auto).await
+    let redeploy = async |path: &str| client.post_lines(&format!("{path}/redeploy"), &query).await;
+    one_by_one(client, &paths, redeploy).await
 }
 
 /// `replicas: 1 -> 3`, `containers.main.env.LOG: debug (new)`, `port: 80 (gone)`; `env.KEY: another one (not shown)`.

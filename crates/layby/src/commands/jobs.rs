@@ -71,6 +71,11 @@ pub(crate) async fn all(client: &Client) -> Result<Vec<JobView>> {
     client.get("/v1/jobs", &[]).await
 }
 
+/// Whether a job is called so: by its own name, or with its app's.
+pub(crate) fn is_called(job: &JobView, name: &str) -> bool {
+    job.job == name || name.split_once('/') == Some((&job.app, &job.job))
+}
+
 async fn ls(client: &Client, json: bool) -> Result<()> {
     let jobs = all(client).await?;
     if json {

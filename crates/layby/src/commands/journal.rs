@@ -7,7 +7,8 @@ use layby_control::api::types::EventView;
 
 use crate::cli::Events;
 use crate::client::Client;
-use crate::commands::services;
+use crate::commands::named;
+use crate::exit::{Code, Exit};
 use crate::moment;
 use crate::out::say;
 
@@ -44,9 +45,18 @@ async fn named(client: &Client, name: &str) -> Result<(&'static str, String)> {
     if name.contains('/') {
         return Ok(("service", name.to_owned()));
     }
-    let found = services::find_all(client, &[name.to_owned()]).await;
+    let found = named::find_all(client, &[name.to_owned()]).await;
     match found.as_deref() {
-        Ok([one]) => Ok(("service", one.clone())),
+        Ok([one]) => Ok(("service", named::full(one))),
+        Ok(pods)
+            if pods
+                .iter()
+                .all(|pod| pod.set.as_deref() == Some(name) && pod.app != name) =>
+        {
+            let pods: Vec<_> = pods.iter().collect();
+            let text = named::of_set(&pods, "name its app, or one of its pods");
+            Err(Exit::new(Code::Failed, text).into())
+        }
         Ok(_) | Err(_) => Ok(("app", name.to_owned())),
     }
 }

@@ -17,6 +17,7 @@ pub(crate) mod journal;
 pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod manual;
+pub(crate) mod named;
 pub(crate) mod networks;
 pub(crate) mod node;
 pub(crate) mod power;

@@ -8,6 +8,7 @@ use layby_model::power;
 
 use crate::cli::{Power, Powers, Scale};
 use crate::client::{Client, encode};
+use crate::commands::named;
 use crate::commands::scaling;
 use crate::commands::services::find;
 use crate::events;
@@ -20,7 +21,9 @@ use crate::show;
 /// # Errors
 /// No node answers, the name fits none or several, or it could not be reached.
 pub(crate) async fn scale(client: &Client, options: &Scale) -> Result<()> {
-    let path = find(client, &options.name.name).await?;
+    let what = "set `replicas:` of it in its manifest, and `layby up`: that adds pods with volumes of their own, and removes \
+                those that are too many with `--remove-orphans` (`layby disable` stops all); its pods are";
+    let path = named::find_one(client, &options.name.name, what).await?;
     if options.replicas.is_none() && !options.reset {
         let view: ScaleView = client.get(&format!("{path}/scale"), &[]).await?;
         match options.auto {

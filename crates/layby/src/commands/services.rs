@@ -7,12 +7,11 @@ use layby_control::api::types::{DeployBody, JobView, RemovedView, ServiceDetail,
 use layby_model::state::Showing;
 
 use crate::cli::Deploy;
-use crate::client::{Client, encode};
+use crate::client::{Client, Lines, encode};
 use crate::commands::jobs;
+use crate::commands::named::{self, Meant};
 use crate::events;
-use crate::exit::{Code, Exit};
-use crate::nearest;
-use crate::out::say;
+use crate::out::{say, tell};
 use crate::show;
 
 /// Lists the services; those that are disabled only with `all`.
@@ -63,11 +62,27 @@ pub(crate) async fn status(client: &Client, name: &str, json: bool) -> Result<()
         }
         return Ok(());
     }
-    let detail: ServiceDetail = client.get(&find(client, name).await?, &[]).await?;
-    if json {
-        say!("{}", serde_json::to_string_pretty(&detail)?);
-    } else {
-        show::detail(&detail, &client.gateway().await?);
+    let views = named::views(client).await?;
+    match named::find(client, &views, name).await? {
+        Meant::Service(view) => {
+            let detail: ServiceDetail = client.get(&named::path(view), &[]).await?;
+            match json {
+                true => say!("{}", serde_json::to_string_pretty(&detail)?),
+                false => show::detail(&detail, &client.gateway().await?),
+            }
+        }
+        Meant::Pods(pods) if json => {
+            let mut details: Vec<ServiceDetail> = Vec::new();
+            for pod in pods {
+                details.push(client.get(&named::path(pod), &[]).await?);
+            }
+            say!("{}", serde_json::to_string_pretty(&details)?);
+        }
+        Meant::Pods(pods) => {
+            let pods: Vec<ServiceView> = pods.into_iter().cloned().collect();
+            show::services(&pods);
+            say!("These are the pods of a StatefulSet: `layby status` of one of them says more.");
+        }
     }
     Ok(())
 }
@@ -75,8 +90,7 @@ pub(crate) async fn status(client: &Client, name: &str, json: bool) -> Result<()
 /// The job of this name, if no service has it.
 pub(crate) async fn job_called(client: &Client, name: &str) -> Result<Option<JobView>> {
     let jobs = jobs::all(client).await?.into_iter();
-    let fits = |job: &JobView| job.job == name || format!("{}/{}", job.app, job.job) == name;
-    let mut found: Vec<JobView> = jobs.filter(fits).collect();
+    let mut found: Vec<JobView> = jobs.filter(|job| jobs::is_called(job, name)).collect();
     let services: Vec<ServiceView> = match found.len() {
         1 => client.get("/v1/services", &[]).await?,
         _ => return Ok(None),
@@ -85,30 +99,32 @@ pub(crate) async fn job_called(client: &Client, name: &str) -> Result<Option<Job
     Ok(found.pop().filter(|_| !taken))
 }
 
-/// `wake`, `doze` or `sleep`: asks for it and waits until it is so.
+/// `wake`, `doze` or `sleep`: asks for it and waits until it is so; of a StatefulSet, pod after pod.
 ///
 /// # Errors
 /// As [`status`]; the service is not live; or it did not get there in time.
 pub(crate) async fn turn(client: &Client, name: &str, verb: &str) -> Result<()> {
-    let path = find(client, name).await?;
-    let view: ServiceView = client.post(&format!("{path}/{verb}"), &[]).await?;
     let was_to_rest = verb != "wake";
-    let then = match was_to_rest && view.wakefulness == Some(Showing::Awake) {
-        true => ": it rested, and was woken again at once by who uses it",
-        false => "",
-    };
-    let state = show::state(&view);
-    say!("{}/{}  {state}{then}", view.app, view.service);
+    for path in find_each(client, name).await? {
+        let view: ServiceView = client.post(&format!("{path}/{verb}"), &[]).await?;
+        let then = match was_to_rest && view.wakefulness == Some(Showing::Awake) {
+            true => ": it rested, and was woken again at once by who uses it",
+            false => "",
+        };
+        let state = show::state(&view);
+        say!("{}/{}  {state}{then}", view.app, view.service);
+    }
     Ok(())
 }
 
-/// Deploys a service again, with another image or other settings.
+/// Deploys a service again, with another image or other settings; of a StatefulSet, pod after pod.
 ///
 /// # Errors
 /// As [`status`]; or the rollout failed.
 pub(crate) async fn deploy(client: &Client, options: &Deploy) -> Result<()> {
-    let path = find(client, &options.name.name).await?;
+    let name = &options.name.name;
     if options.follow {
+        let path = find(client, name).await?;
         let lines = client.get_lines(&format!("{path}/rollout"), &[]).await?;
         return events::show(client, lines, events::Style::Auto).await;
     }
@@ -120,11 +136,11 @@ pub(crate) async fn deploy(client: &Client, options: &Deploy) -> Result<()> {
     };
     let mut query = vec![("detach", options.detach.to_string())];
     query.extend(options.canary.query());
-    let lines = client
-        .post_for_lines(&format!("{path}/deploy"), &query, &request)
-        .await;
-    let lines = events::begun(lines, &path)?;
-    events::show(client, lines, events::Style::Auto).await
+    let deploy = async |path: &str| {
+        let path = format!("{path}/deploy");
+        client.post_for_lines(&path, &query, &request).await
+    };
+    one_by_one(client, &find_each(client, name).await?, deploy).await
 }
 
 /// Takes an app down, and with `volumes` removes those that were made for it.
@@ -145,58 +161,61 @@ pub(crate) async fn down(client: &Client, app: &str, volumes: bool) -> Result<()
     Ok(())
 }
 
-/// The API path of the service called `name`: `service` where that is unique, else `app/service`.
+/// The API path of the one service called `name`: `service` where that is unique, else `app/service`.
+///
+/// # Errors
+/// The name fits none (which there are is said), several (which is said), or a StatefulSet.
+pub(crate) async fn find(client: &Client, name: &str) -> Result<String> {
+    named::find_one(client, name, "name one of its pods").await
+}
+
+/// The API paths of the service, or of the pods of the StatefulSet, called `name`.
 ///
 /// # Errors
 /// The name fits none (which there are is said) or several (which is said).
-pub(crate) async fn find(client: &Client, name: &str) -> Result<String> {
-    let services: Vec<ServiceView> = client.get("/v1/services", &[]).await?;
-    let full = |view: &ServiceView| format!("{}/{}", view.app, view.service);
-    let fits = |view: &&ServiceView| full(view) == name || view.service == name;
-    let found: Vec<String> = services.iter().filter(fits).map(full).collect();
-    match found.as_slice() {
-        [one] => Ok(format!("/v1/services/{one}")),
-        [] => {
-            let all: Vec<String> = services.iter().map(full).collect();
-            let instead = nearest::instead(name, &all);
-            Err(Exit::new(
-                Code::NotFound,
-                format!("no service is called {name}: {instead}"),
-            )
-            .into())
-        }
-        several => {
-            let message = format!(
-                "several services are called {name}, say which: {}",
-                several.join(", ")
-            );
-            Err(Exit::new(Code::Failed, message).into())
-        }
-    }
+pub(crate) async fn find_each(client: &Client, name: &str) -> Result<Vec<String>> {
+    let views = named::views(client).await?;
+    let meant = named::find(client, &views, name).await?;
+    Ok(meant.services().into_iter().map(named::path).collect())
 }
 
-/// The services that names mean, each once: a service's name, else an app's, which means all of its services.
+/// The services that names mean, each once, as `app/service`: see [`named::find_all`].
 ///
 /// # Errors
-/// No node answers, or a name fits neither a service nor an app.
+/// No node answers, or a name fits nothing.
 pub(crate) async fn find_all(client: &Client, names: &[String]) -> Result<Vec<String>> {
-    let views: Vec<ServiceView> = client.get("/v1/services", &[]).await?;
-    let mut found: Vec<String> = Vec::new();
-    for name in names {
-        let full = |view: &ServiceView| format!("{}/{}", view.app, view.service);
-        let is_service = |view: &&ServiceView| full(view) == *name || view.service == *name;
-        let app = name.trim_end_matches('/');
-        let of_app = views.iter().filter(|view| view.app == app);
-        let of_app: Vec<String> = of_app.map(full).collect();
-        // Several of a name are an error that says which there are.
-        if !of_app.is_empty() && (app != name || views.iter().filter(is_service).count() != 1) {
-            found.extend(of_app);
-        } else {
-            let path = find(client, name).await?;
-            found.extend(path.strip_prefix("/v1/services/").map(str::to_owned));
+    let found = named::find_all(client, names).await?;
+    Ok(found.iter().map(named::full).collect())
+}
+
+/// Has services roll out one after another, each once what `roll` begins with the one before it is over.
+///
+/// # Errors
+/// One could not begin, or failed; then those after it are told, which stay as they are.
+pub(crate) async fn one_by_one(
+    client: &Client,
+    paths: &[String],
+    roll: impl AsyncFn(&str) -> Result<Lines>,
+) -> Result<()> {
+    for (n, path) in paths.iter().enumerate() {
+        let lines = events::begun(roll(path).await, path);
+        let ended = match lines {
+            Ok(lines) => events::show(client, lines, events::Style::Auto).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            tell_left(&paths[n + 1..], "stay as they are");
+            return Err(error);
         }
     }
-    found.sort();
-    found.dedup();
-    Ok(found)
+    Ok(())
+}
+
+/// Tells of services at which nothing was done, since one before them failed.
+pub(crate) fn tell_left(paths: &[String], how: &str) {
+    let names = paths.iter().map(|path| path.strip_prefix("/v1/services/"));
+    let names: Vec<&str> = names.flatten().collect();
+    if !names.is_empty() {
+        tell!("layby: those after it {how}: {}", names.join(", "));
+    }
 }

@@ -6,7 +6,8 @@ use layby_control::api::types::{JobView, RemovedView, ServiceView};
 
 use crate::cli::{Enable, Remove, Restart, Several};
 use crate::client::Client;
-use crate::commands::services::{find, find_all};
+use crate::commands::named;
+use crate::commands::services::{find_each, tell_left};
 use crate::events::{self, Style};
 use crate::exit::{Code, Exit};
 use crate::out::say;
@@ -17,8 +18,9 @@ use crate::show;
 /// # Errors
 /// No node answers, or a name fits neither a service nor an app; or one takes too long to end.
 pub(crate) async fn disable(client: &Client, several: &Several) -> Result<()> {
-    let paths = paths(client, several, true).await?;
-    let asked = paths.iter().map(async |path| {
+    let meant = meant(client, several, true).await?;
+    let asked = meant.iter().map(async |view| {
+        let path = named::path(view);
         let view: ServiceView = client.post(&format!("{path}/disable"), &[]).await?;
         Ok(format!(
             "{}/{}  {}",
@@ -35,36 +37,69 @@ pub(crate) async fn disable(client: &Client, several: &Several) -> Result<()> {
 /// # Errors
 /// As [`disable`]; or one of them did not come back.
 pub(crate) async fn enable(client: &Client, options: &Enable) -> Result<()> {
-    each(client, &options.several, false, "enable", options.detach).await
+    let meant = meant(client, &options.several, false).await?;
+    let alone = meant.iter().map(|view| vec![named::path(view)]);
+    each(client, alone.collect(), "enable", options.detach).await
 }
 
-/// Restarts services in place, all at a time, each one replica after the other.
+/// Restarts services in place, all at a time, each one replica after the other; so do the pods of a StatefulSet follow one another,
+/// unless nobody waits for them.
 ///
 /// # Errors
 /// As [`disable`]; or one of them is not ready again.
 pub(crate) async fn restart(client: &Client, options: &Restart) -> Result<()> {
-    each(client, &options.several, true, "restart", options.detach).await
+    let meant = meant(client, &options.several, true).await?;
+    each(
+        client,
+        rows(&meant, options.detach),
+        "restart",
+        options.detach,
+    )
+    .await
 }
 
-/// Has all services do something that takes its time, and shows how it goes.
-async fn each(
-    client: &Client,
-    several: &Several,
-    enabled: bool,
-    verb: &str,
-    detach: bool,
-) -> Result<()> {
+/// The API paths of services, in rows in each of which one follows the other.
+fn rows(meant: &[ServiceView], all_at_once: bool) -> Vec<Vec<String>> {
+    let mut rows: Vec<(Option<(&str, &str)>, Vec<String>)> = Vec::new();
+    for view in meant {
+        let set = view.set.as_deref().filter(|_| !all_at_once);
+        let set = set.map(|set| (&*view.app, set));
+        match rows.iter_mut().find(|(of, _)| set.is_some() && *of == set) {
+            Some((_, row)) => row.push(named::path(view)),
+            None => rows.push((set, vec![named::path(view)])),
+        }
+    }
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+/// Has services do something that takes its time, and shows how it goes: the first of all rows at once, then in each row one after
+/// the other, until one fails.
+async fn each(client: &Client, rows: Vec<Vec<String>>, verb: &str, detach: bool) -> Result<()> {
     let query = [("detach", detach.to_string())];
-    let mut answers = Vec::new();
-    for path in paths(client, several, enabled).await? {
-        answers.push(client.post_lines(&format!("{path}/{verb}"), &query).await);
+    let begin = async |path: &str| client.post_lines(&format!("{path}/{verb}"), &query).await;
+    let mut begun = Vec::new();
+    for row in &rows {
+        begun.push(begin(&row[0]).await);
     }
     let mut results = Vec::new();
-    for lines in answers {
-        results.push(match lines {
-            Ok(lines) => events::show(client, lines, Style::Auto).await,
-            Err(error) => Err(error),
-        });
+    for (row, first) in rows.iter().zip(begun) {
+        let mut first = Some(first);
+        for (n, path) in row.iter().enumerate() {
+            let lines = match first.take() {
+                Some(lines) => lines,
+                None => begin(path).await,
+            };
+            let result = match lines {
+                Ok(lines) => events::show(client, lines, Style::Auto).await,
+                Err(error) => Err(error),
+            };
+            let failed = result.is_err();
+            results.push(result);
+            if failed {
+                tell_left(&row[n + 1..], "go on as they are");
+                break;
+            }
+        }
     }
     first_error(results)
 }
@@ -77,12 +112,14 @@ pub(crate) async fn remove(client: &Client, options: &Remove) -> Result<()> {
     let mut paths = Vec::new();
     for name in &options.names {
         // All are known before one is removed.
-        let path = match find(client, name).await {
-            Ok(path) => path,
+        let found = match find_each(client, name).await {
+            Ok(found) => found,
             Err(error) => return Err(unless_app(client, name, error).await),
         };
-        if !paths.contains(&path) {
-            paths.push(path);
+        for path in found {
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
         }
     }
     let asked = paths.iter().map(async |path| {
@@ -112,25 +149,22 @@ async fn unless_app(client: &Client, name: &str, error: anyhow::Error) -> anyhow
     Exit::new(Code::NotFound, text).into()
 }
 
-/// The API paths of what is meant. `--all` means those that the command changes: with `enabled` those that are, else the
-/// disabled ones.
-async fn paths(client: &Client, several: &Several, enabled: bool) -> Result<Vec<String>> {
-    let ids = match several.all {
+/// What is meant. `--all` means those that the command changes: with `enabled` those that are, else the disabled ones.
+async fn meant(client: &Client, several: &Several, enabled: bool) -> Result<Vec<ServiceView>> {
+    let meant = match several.all {
         true => {
-            let views: Vec<ServiceView> = client.get("/v1/services", &[]).await?;
-            let views = views.into_iter();
-            let meant = views.filter(|view| show::is_disabled(view) != enabled);
-            meant
-                .map(|view| format!("{}/{}", view.app, view.service))
+            let views = named::views(client).await?.into_iter();
+            views
+                .filter(|view| show::is_disabled(view) != enabled)
                 .collect()
         }
-        false => find_all(client, &several.names).await?,
+        false => named::find_all(client, &several.names).await?,
     };
-    if ids.is_empty() {
+    if meant.is_empty() {
         let what = if enabled { "enabled" } else { "disabled" };
         say!("No service is {what}.");
     }
-    Ok(ids.iter().map(|id| format!("/v1/services/{id}")).collect())
+    Ok(meant)
 }
 
 /// Says what was done, in the order of the names.
@@ -153,4 +187,28 @@ fn first_error(results: Vec<Result<()>>) -> Result<()> {
         }
     }
     first.map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::named::sample;
+
+    #[test]
+    fn the_pods_of_a_set_follow_one_another_and_all_else_is_alone() {
+        let meant = [
+            sample("shop", "db-0", Some("db")),
+            sample("shop", "web", None),
+            sample("shop", "db-1", Some("db")),
+            sample("blog", "db-0", Some("db")),
+        ];
+        let path = |name: &str| format!("/v1/services/{name}");
+        let follow = vec![
+            vec![path("shop/db-0"), path("shop/db-1")],
+            vec![path("shop/web")],
+            vec![path("blog/db-0")],
+        ];
+        assert_eq!(rows(&meant, false), follow);
+        assert_eq!(rows(&meant, true).len(), 4);
+    }
 }

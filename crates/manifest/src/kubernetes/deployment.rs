@@ -98,6 +98,7 @@ pub(crate) fn read(
         namespace,
         annotations,
         labels,
+        notes,
     } = metadata::read(&mut object, report);
     let place = name
         .as_ref()
@@ -119,7 +120,7 @@ pub(crate) fn read(
     object.finish(report);
     spec.what.clone_from(&what);
     let read = match kind {
-        Kind::Pod => Some(Spec::of_pod(spec, labels, &what, bundles, report)),
+        Kind::Pod => Some(Spec::of_pod(spec, labels, &notes, &what, bundles, report)),
         Kind::Deployment
         | Kind::ReplicaSet
         | Kind::ReplicationController
@@ -165,6 +166,7 @@ impl Spec {
     fn of_pod(
         spec: Fields,
         labels: BTreeMap<String, String>,
+        annotations: &BTreeMap<String, String>,
         what: &str,
         bundles: &Bundles,
         report: &mut Report,
@@ -172,6 +174,8 @@ impl Spec {
         let known = Known {
             bundles,
             labels: &labels,
+            annotations,
+            of_set: false,
         };
         let pod = pod::read(spec, what, known, Restarts::AsSaid, &[], report);
         let template = Template {
@@ -218,9 +222,9 @@ impl Spec {
             false => selector(&mut spec, report),
         };
         let templates = stateful.as_ref().map(Stateful::template_names);
-        let templates = templates.unwrap_or_default();
         let restarts = Restarts::Always;
-        let template = template(&mut spec, what, bundles, restarts, &templates, report);
+        let templates = templates.as_deref();
+        let template = template(&mut spec, what, bundles, restarts, templates, report);
         spec.accept(&["revisionHistoryLimit"]);
         if let Some(entry) = spec.entry("minReadySeconds")
             && entry.value.scalar() != Some("0")
@@ -314,13 +318,13 @@ pub(crate) struct Template {
     pub(crate) pod: Pod,
 }
 
-/// Reads the template of a workload. `templates`: the volumes that each of its pods gets one of.
+/// Reads the template of a workload. `templates`: of a StatefulSet, the volumes that each of its pods gets one of.
 pub(crate) fn template(
     spec: &mut Fields,
     owner: &str,
     bundles: &Bundles,
     restarts: Restarts,
-    templates: &[Placed<String>],
+    templates: Option<&[Placed<String>]>,
     report: &mut Report,
 ) -> Option<Template> {
     let mut fields = spec.map("template", report)?;
@@ -329,8 +333,13 @@ pub(crate) fn template(
     let place = fields.place.clone();
     let pod = match fields.map("spec", report) {
         Some(pod) => {
-            let labels = &metadata.labels;
-            let known = Known { bundles, labels };
+            let known = Known {
+                bundles,
+                labels: &metadata.labels,
+                annotations: &metadata.notes,
+                of_set: templates.is_some(),
+            };
+            let templates = templates.unwrap_or_default();
             pod::read(pod, owner, known, restarts, templates, report)
         }
         None => {

@@ -9,10 +9,13 @@ use layby_model::spec::{ContainerSpec, Resources};
 
 use crate::fields::Fields;
 use crate::kubernetes::bundle::{self, Bundles, Named};
-use crate::kubernetes::expand::{Variables, parts};
+use crate::kubernetes::expand::{self, Variables, parts};
 use crate::report::Report;
 use crate::tree::{Place, Value, cut};
 use crate::units::{kubernetes_bytes, kubernetes_cpu_milli};
+
+/// The label and annotation by which a pod of an indexed Job has its number.
+const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
 
 /// What references may lead to.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +23,10 @@ pub(crate) struct Known<'a> {
     pub(crate) bundles: &'a Bundles,
     /// The labels of the pod.
     pub(crate) labels: &'a BTreeMap<String, String>,
+    /// Its annotations.
+    pub(crate) annotations: &'a BTreeMap<String, String>,
+    /// It is one of a StatefulSet: it has a name of its own.
+    pub(crate) of_set: bool,
 }
 
 /// The same, for the volumes of a pod.
@@ -184,7 +191,7 @@ fn one(
         }
     }
     if let Some(reference) = fields.map("fieldRef", report) {
-        found.push(field(reference, known.labels, report).map(|source| vec![source]));
+        found.push(field(reference, known, report).map(|source| vec![source]));
     }
     if let Some(reference) = fields.map("resourceFieldRef", report) {
         let of = ResourcesOf::One(resources);
@@ -286,7 +293,7 @@ fn text(value: &SecretValue) -> String {
 /// `fieldRef`: what the replica, or its manifest, says of itself.
 pub(crate) fn field(
     mut fields: Fields,
-    labels: &BTreeMap<String, String>,
+    known: Known<'_>,
     report: &mut Report,
 ) -> Option<ValueSource> {
     fields.accept(&["apiVersion"]);
@@ -296,28 +303,42 @@ pub(crate) fn field(
     let path = fields.text("fieldPath", report).unwrap_or_default();
     let what = fields.what.clone();
     fields.finish(report);
-    let label = path
-        .strip_prefix("metadata.labels['")
-        .and_then(|rest| rest.strip_suffix("']"));
-    if let Some(label) = label {
-        let text = labels.get(label).cloned().unwrap_or_default();
-        return Some(ValueSource::Text(text));
+    for (kind, texts) in [("labels", known.labels), ("annotations", known.annotations)] {
+        let key = path.strip_prefix("metadata.").and_then(|rest| {
+            let rest = rest.strip_prefix(kind)?.strip_prefix("['")?;
+            rest.strip_suffix("']")
+        });
+        match key {
+            Some(COMPLETION_INDEX) => {
+                return Some(ValueSource::Replica(ReplicaField::CompletionIndex));
+            }
+            Some(key) => {
+                let text = texts.get(key).cloned().unwrap_or_default();
+                return Some(ValueSource::Text(text));
+            }
+            None => {}
+        }
     }
+    let lines = |texts: &BTreeMap<String, String>| {
+        let lines = texts.iter().map(|(key, value)| format!("{key}={value:?}"));
+        ValueSource::Text(lines.collect::<Vec<_>>().join("\n"))
+    };
     let source = match path.as_str() {
+        "metadata.name" | "metadata.uid" if known.of_set => {
+            ValueSource::Text(expand::POD.to_owned())
+        }
         "metadata.name" | "metadata.uid" => ValueSource::Replica(ReplicaField::Id),
-        "metadata.namespace" => ValueSource::Replica(ReplicaField::App),
+        "metadata.namespace" => ValueSource::Text(expand::NAMESPACE.to_owned()),
         "spec.nodeName" => ValueSource::Replica(ReplicaField::MachineName),
         "spec.serviceAccountName" => ValueSource::Text("default".to_owned()),
         "status.podIP" | "status.podIPs" => ValueSource::Replica(ReplicaField::Address),
         "status.hostIP" | "status.hostIPs" => ValueSource::Replica(ReplicaField::MachineAddress),
-        "metadata.labels" => {
-            let lines = labels.iter().map(|(key, value)| format!("{key}={value:?}"));
-            ValueSource::Text(lines.collect::<Vec<_>>().join("\n"))
-        }
+        "metadata.labels" => lines(known.labels),
+        "metadata.annotations" => lines(known.annotations),
         _ => {
             let message = format!(
                 "{what} names {:?}, which is not supported: metadata.name, metadata.uid, metadata.namespace, \
-                 metadata.labels['KEY'], spec.nodeName, status.podIP and status.hostIP are",
+                 metadata.labels['KEY'], metadata.annotations['KEY'], spec.nodeName, status.podIP and status.hostIP are",
                 cut(&path)
             );
             report.error(&place, message);

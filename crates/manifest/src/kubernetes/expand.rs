@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use layby_model::AppName;
-use layby_model::secret::{ReplicaField, ValueSource};
+use layby_model::mounts::MountSource;
+use layby_model::secret::ValueSource;
+use layby_model::spec::ContainerSpec;
 
-/// What stands for the name of a pod in a path, until it is known which pod: no path has it.
-pub(crate) const POD: char = '\u{1}';
-/// What stands for the name of the app in a word, until that is known: no word has it.
-const APP: char = '\u{2}';
+/// What stands for the name of a pod of a StatefulSet, until it is known which pod: nothing that is meant says it.
+pub(crate) const POD: &str = "\u{1}pod\u{1}";
+/// The same for the name of the app.
+pub(crate) const NAMESPACE: &str = "\u{1}namespace\u{1}";
 /// The longest that a value may grow.
 const MAX_BYTES: usize = 1 << 20;
 /// The most parts that a value may come to.
@@ -56,29 +57,19 @@ pub(crate) fn parts(text: &str, variables: &Variables) -> Vec<ValueSource> {
     expanded
 }
 
-/// The words of a command, with the name of the app in the place of [`APP`].
-pub(crate) fn name_app(words: &mut [String], app: Option<&AppName>) {
-    for word in words.iter_mut().filter(|word| word.contains(APP)) {
-        // Without a name of the app there is an error already.
-        *word = word.replace(APP, app.map_or("", AppName::as_str));
-    }
-}
-
 /// A word of a command. `Err`: the variable that it names is known only when a replica is made.
 pub(crate) fn word(text: &str, variables: &Variables) -> Result<String, ()> {
     let mut all = String::new();
     for part in parts(text, variables) {
         match part {
             ValueSource::Text(text) => all.push_str(&text),
-            ValueSource::Replica(ReplicaField::App) => all.push(APP),
             ValueSource::Secret(_) | ValueSource::Replica(_) => return Err(()),
         }
     }
     Ok(all)
 }
 
-/// A `subPathExpr`. Each variable that it names has to be there (`v1.VolumeMount`), and known before a replica is; the name of a pod
-/// is where the pod has one of its own, and stands as [`POD`] until then.
+/// A `subPathExpr`. Each variable that it names has to be there (`v1.VolumeMount`), and known before a replica is.
 pub(crate) fn path(text: &str, variables: &Variables) -> Result<String, String> {
     let escaped = text.replace("$$", "");
     let mut named = escaped.split("$(").skip(1);
@@ -89,19 +80,39 @@ pub(crate) fn path(text: &str, variables: &Variables) -> Result<String, String> 
     if !named.all(is_there) {
         return Err("a path of variables that the container has".to_owned());
     }
-    let mut all = String::new();
-    for part in parts(text, variables) {
-        match part {
-            ValueSource::Text(text) => all.push_str(&text),
-            ValueSource::Replica(ReplicaField::Id) => all.push(POD),
-            ValueSource::Secret(_) | ValueSource::Replica(_) => {
-                return Err(
-                    "a path of variables that are known before a replica is made".to_owned(),
-                );
+    let known = "a path of variables that are known before a replica is made";
+    word(text, variables).map_err(|()| known.to_owned())
+}
+
+/// Puts `text` wherever `mark` stands for it.
+pub(crate) fn tell(container: &mut ContainerSpec, mark: &str, text: &str) {
+    let told = |known: &mut String| {
+        if known.contains(mark) {
+            *known = known.replace(mark, text);
+        }
+    };
+    let part = |source: &mut ValueSource| match source {
+        ValueSource::Text(text) => told(text),
+        ValueSource::Secret(_) | ValueSource::Replica(_) => {}
+    };
+    container.env.values_mut().for_each(told);
+    let composed = container.composed_env.values_mut();
+    composed.flatten().for_each(part);
+    let words = container
+        .entrypoint
+        .iter_mut()
+        .chain(&mut container.command);
+    words.flatten().for_each(told);
+    for mount in &mut container.mounts {
+        match &mut mount.source {
+            MountSource::Files { files, .. } => {
+                files.iter_mut().for_each(|file| part(&mut file.content));
             }
+            MountSource::Volume { subpath, .. } => subpath.iter_mut().for_each(told),
+            MountSource::Bind { path, .. } => told(path),
+            MountSource::Scratch { .. } | MountSource::Tmpfs { .. } => {}
         }
     }
-    Ok(all)
 }
 
 fn push(parts: &mut Vec<ValueSource>, text: &str) {

@@ -252,7 +252,7 @@ fn downward_items(
         let path = item.parsed("path", report, file_path);
         let mode = item.parsed("mode", report, mode).unwrap_or(usual);
         let field = item.map("fieldRef", report);
-        let content = field.map(|field| env::field(field, known.known.labels, report));
+        let content = field.map(|field| env::field(field, known.known, report));
         let of = ResourcesOf::Pod(known.resources);
         let resource = item.map("resourceFieldRef", report);
         let resource = resource.map(|field| env::resource(field, of, report));

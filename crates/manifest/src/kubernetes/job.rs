@@ -230,7 +230,7 @@ fn job_spec(
         ],
         report,
     );
-    let template = deployment::template(&mut spec, what, bundles, Restarts::AtItsEnd, &[], report);
+    let template = deployment::template(&mut spec, what, bundles, Restarts::AtItsEnd, None, report);
     if template.is_none() {
         report.error(&spec.place, format!("{what} has no \"template\""));
     }

@@ -143,10 +143,9 @@ pub(crate) fn join(parts: Parts, app: Option<&AppName>, report: &mut Report) -> 
         .iter_mut()
         .flat_map(|(draft, _)| draft.spec.all_containers_mut())
     {
-        let words = [&mut container.entrypoint, &mut container.command];
-        for words in words.into_iter().flatten() {
-            expand::name_app(words, app);
-        }
+        // Without a name of the app there is an error already.
+        let name = app.map_or("", AppName::as_str);
+        expand::tell(container, expand::NAMESPACE, name);
     }
     policy::join(&policies, &mut all, report);
     let mut all: Vec<Draft> = all.into_iter().map(|(draft, _)| draft).collect();

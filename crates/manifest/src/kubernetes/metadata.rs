@@ -19,6 +19,8 @@ pub(crate) struct Metadata {
     pub(crate) labels: BTreeMap<String, String>,
     /// Layby's own, without the prefix.
     pub(crate) annotations: BTreeMap<String, Placed<String>>,
+    /// All annotations as they are written.
+    pub(crate) notes: BTreeMap<String, String>,
 }
 
 /// Takes `metadata` off an object (and `namespace`, which people write beside it).
@@ -28,6 +30,7 @@ pub(crate) fn read(object: &mut Fields, report: &mut Report) -> Metadata {
         namespace: None,
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
+        notes: BTreeMap::new(),
     };
     let misplaced = placed(object, "namespace", report);
     if let Some(namespace) = &misplaced {
@@ -40,11 +43,10 @@ pub(crate) fn read(object: &mut Fields, report: &mut Report) -> Metadata {
     if let Some(mut fields) = object.map("metadata", report) {
         metadata.name = placed(&mut fields, "name", report);
         metadata.namespace = placed(&mut fields, "namespace", report);
-        metadata.labels = text_map(&mut fields, "labels", report)
-            .into_iter()
-            .map(|(key, value)| (key, value.value))
-            .collect();
-        metadata.annotations = own_annotations(&mut fields, report);
+        metadata.labels = self::labels(&text_map(&mut fields, "labels", report));
+        let annotations = text_map(&mut fields, "annotations", report);
+        metadata.notes = self::labels(&annotations);
+        metadata.annotations = own(annotations);
         fields.accept(&[
             "creationTimestamp",
             "deletionGracePeriodSeconds",
@@ -138,7 +140,7 @@ pub(crate) fn text_map(
     texts
 }
 
-/// Labels without their places.
+/// Labels or annotations without their places.
 pub(crate) fn labels(texts: &BTreeMap<String, Placed<String>>) -> BTreeMap<String, String> {
     texts
         .iter()
@@ -162,8 +164,8 @@ pub(crate) fn warn_unknown(
 }
 
 /// Others' annotations are theirs; Layby's own are kept.
-fn own_annotations(metadata: &mut Fields, report: &mut Report) -> BTreeMap<String, Placed<String>> {
-    text_map(metadata, "annotations", report)
+fn own(annotations: BTreeMap<String, Placed<String>>) -> BTreeMap<String, Placed<String>> {
+    annotations
         .into_iter()
         .filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?.to_owned(), value)))
         .collect()

@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 
 use layby_model::mounts::{Mount, MountSource};
 use layby_model::names::ServiceName;
-use layby_model::secret::{ReplicaField, ValueSource};
-use layby_model::spec::{Condition, ContainerSpec, Dependency, ServiceSpec};
+use layby_model::spec::{Condition, Dependency, ServiceSpec};
 
 use crate::draft::{Placed, not_a_label};
 use crate::fields::{Fields, list};
@@ -128,7 +127,7 @@ impl Stateful {
             service.names.push(format!("{name}.{governing}"));
         }
         for container in service.all_containers_mut() {
-            say_name(container, name.as_str());
+            expand::tell(container, expand::POD, name.as_str());
             for mount in &mut container.mounts {
                 own_volume(mount, name.as_str());
             }
@@ -136,48 +135,12 @@ impl Stateful {
     }
 }
 
-/// What asks for the pod's name is told it: it is known.
-fn say_name(container: &mut ContainerSpec, name: &str) {
-    let said = |source: &mut ValueSource| {
-        if matches!(source, ValueSource::Replica(ReplicaField::Id)) {
-            *source = ValueSource::Text(name.to_owned());
-        }
-    };
-    let mut texts = Vec::new();
-    for (variable, parts) in &mut container.composed_env {
-        parts.iter_mut().for_each(said);
-        let text: Option<String> = parts
-            .iter()
-            .map(|part| match part {
-                ValueSource::Text(text) => Some(text.as_str()),
-                ValueSource::Secret(_) | ValueSource::Replica(_) => None,
-            })
-            .collect();
-        texts.extend(text.map(|text| (variable.clone(), text)));
-    }
-    for (variable, text) in texts {
-        container.set_env(variable, text);
-    }
-    for mount in &mut container.mounts {
-        if let MountSource::Files { files, .. } = &mut mount.source {
-            files.iter_mut().for_each(|file| said(&mut file.content));
-        }
-    }
-}
-
-/// The volume of a template is the pod's own: `<template>-<pod>`, as Kubernetes calls its claim. A path that asks for the pod's
-/// name is told it.
+/// The volume of a template is the pod's own: `<template>-<pod>`, as Kubernetes calls its claim.
 fn own_volume(mount: &mut Mount, pod: &str) {
-    let told = |path: &mut String| *path = path.replace(expand::POD, pod);
-    match &mut mount.source {
-        MountSource::Volume { name, subpath, .. } => {
-            if let Some(template) = name.strip_prefix(TEMPLATE) {
-                *name = format!("{template}-{pod}");
-            }
-            subpath.iter_mut().for_each(told);
-        }
-        MountSource::Bind { path, .. } => told(path),
-        MountSource::Scratch { .. } | MountSource::Tmpfs { .. } | MountSource::Files { .. } => {}
+    if let MountSource::Volume { name, .. } = &mut mount.source
+        && let Some(template) = name.strip_prefix(TEMPLATE)
+    {
+        *name = format!("{template}-{pod}");
     }
 }
 

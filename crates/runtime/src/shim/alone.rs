@@ -12,7 +12,7 @@ use crate::spec::AgainConfig;
 use super::again::{self, Standing};
 use super::cell::{Cell, Ending};
 use super::sandbox::{HOLDS_AFTER, Phase, Sandbox};
-use super::starting::{AFTER_START, how};
+use super::starting::how;
 
 /// How long the start of a container is put off for as long as the sandbox is frozen: it would hold the new process too, and
 /// this one with it.
@@ -113,14 +113,16 @@ impl Sandbox {
         self.hook_alone(index, 0);
     }
 
-    /// Begins the hook of this number of a container that was started again.
+    /// Begins the hook of this number of a container that was started again: until the last of them is over, it is not there.
     fn hook_alone(&mut self, index: usize, number: usize) {
-        let Some(config) = self.spec.containers[index].post_start.get(number) else {
+        let config = self.spec.containers[index].post_start.get(number);
+        self.cells[index].state.down = config.is_some();
+        let Some(config) = config else {
             return;
         };
         match self.hook(index, config, Some(hook::ANSWER)) {
             Ok(begun) => self.cells[index].hook = Some((number, begun)),
-            Err(error) => self.hook_alone_failed(index, &error.sentence()),
+            Err(error) => self.hook_alone_failed(index, number, &error.sentence()),
         }
     }
 
@@ -136,15 +138,17 @@ impl Sandbox {
         }
         match failure {
             None => self.hook_alone(index, number + 1),
-            Some(failure) => self.hook_alone_failed(index, &failure),
+            Some(failure) => self.hook_alone_failed(index, number, &failure),
         }
     }
 
     /// Its container is ended, and what follows is what follows its end.
-    fn hook_alone_failed(&mut self, index: usize, failure: &str) {
+    pub(super) fn hook_alone_failed(&mut self, index: usize, number: usize, failure: &str) {
+        let what = self.spec.containers[index].post_start[number].after_start();
         let cell = &mut self.cells[index];
         let name = &cell.state.name;
-        cell.state.trouble = Some(format!("{AFTER_START} {name} {failure}"));
+        cell.state.trouble = Some(format!("{what} {name} {failure}"));
+        cell.state.down = true;
         cell.parts.group.signal_all();
     }
 

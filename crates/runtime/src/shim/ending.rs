@@ -230,7 +230,7 @@ impl Sandbox {
             Phase::Starting | Phase::Running if is_alone => {
                 self.hook_alone_ended(index, number, failure);
             }
-            Phase::Starting => self.started_hook_ended(index, code, failure),
+            Phase::Starting => self.started_hook_ended(index, number, code, failure),
             // How one of these ended changes nothing.
             Phase::Stopping => self.hook_before_stop(index, number + 1),
             Phase::Running | Phase::Stopped => {}

@@ -17,9 +17,6 @@ use super::cell::Cell;
 use super::sandbox::{Phase, Sandbox, trouble};
 use super::steps::{self, Step};
 
-/// Of a hook: after a start.
-pub(super) const AFTER_START: &str = "the hook after the start of container";
-
 impl Sandbox {
     /// Begins to start all containers of a stopped sandbox: it runs when this returns, or is on its way. If one cannot be
     /// started, none is left.
@@ -157,14 +154,29 @@ impl Sandbox {
     }
 
     /// A hook that follows a start is over; `failure`: why it did not end well.
-    pub(super) fn started_hook_ended(&mut self, index: usize, code: i32, failure: Option<String>) {
+    pub(super) fn started_hook_ended(
+        &mut self,
+        index: usize,
+        number: usize,
+        code: i32,
+        failure: Option<String>,
+    ) {
         let Some(failure) = failure else {
             // What goes wrong is told with the state.
             let _ = self.advance();
             return;
         };
+        if self.ends_apart(index) {
+            self.steps
+                .retain(|step| !matches!(step, Step::Hook(of, _) if *of == index));
+            self.cells[index].alone = true;
+            self.hook_alone_failed(index, number, &failure);
+            let _ = self.advance();
+            return;
+        }
         let name = self.cells[index].state.name.clone();
-        let message = format!("{AFTER_START} {name} {failure}");
+        let what = self.spec.containers[index].post_start[number].after_start();
+        let message = format!("{what} {name} {failure}");
         let exit = Exit { code, oom: false };
         self.fail(
             Ended {
@@ -174,6 +186,12 @@ impl Sandbox {
             },
             message,
         );
+    }
+
+    /// Whether a container may be ended and started again while the others are started: one that none of them waits for.
+    fn ends_apart(&self, index: usize) -> bool {
+        let config = &self.spec.containers[index];
+        config.again.is_some() && config.sidecar.is_none()
     }
 
     /// The sandbox has ended unasked: what runs of it is ended too.

@@ -25,6 +25,10 @@ pub(crate) const TESTS: &[Test] = &[
         one_is_ended_alone_by_order_and_its_hooks_run_again,
     ),
     (
+        "one_whose_hook_fails_is_started_again_alone_and_is_not_there_meanwhile",
+        one_whose_hook_fails_is_started_again_alone_and_is_not_there_meanwhile,
+    ),
+    (
         "a_stop_ends_the_wait_of_one_that_lies",
         a_stop_ends_the_wait_of_one_that_lies,
     ),
@@ -44,6 +48,16 @@ fn apart(name: &str, arguments: &[&str], after: After, pause_ms: u64) -> Contain
         most: None,
     });
     config
+}
+
+fn hook(argv: &[&str]) -> HookConfig {
+    HookConfig::Exec {
+        argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+        env: Vec::new(),
+        cwd: None,
+        user: None,
+        privileged: false,
+    }
 }
 
 fn until(client: &mut Client, what: &str, is: impl Fn(&SandboxState) -> bool) -> SandboxState {
@@ -127,14 +141,7 @@ fn one_that_fails_too_often_in_a_row_is_left_while_the_others_go_on() {
 
 fn one_is_ended_alone_by_order_and_its_hooks_run_again() {
     let mut web = apart("web", &["stubborn"], After::AnyEnd, 10);
-    let argv = ["/probe", "print", "begun"];
-    web.post_start = vec![HookConfig::Exec {
-        argv: argv.map(str::to_owned).to_vec(),
-        env: Vec::new(),
-        cwd: None,
-        user: None,
-        privileged: false,
-    }];
+    web.post_start = vec![hook(&["/probe", "print", "begun"])];
     let rig = Rig::of(vec![web, apart("other", &["polite"], After::AnyEnd, 10)]);
     let mut client = rig.started();
     rig.wait_for_line("ready");
@@ -155,6 +162,33 @@ fn one_is_ended_alone_by_order_and_its_hooks_run_again() {
             == 2
     });
     assert!(client.end("nobody", None).is_err());
+}
+
+fn one_whose_hook_fails_is_started_again_alone_and_is_not_there_meanwhile() {
+    let mut helper = apart("helper", &["polite"], After::AnyEnd, 10);
+    helper.post_start = vec![
+        hook(&["/probe", "say-and-exit", "no luck", "7"]),
+        hook(&["/probe", "print", "never"]),
+    ];
+    let web = apart("web", &["polite"], After::AnyEnd, 10);
+    let rig = Rig::of(vec![helper, web]);
+    let mut client = rig.prepared();
+    let begun = client.start().expect("it starts");
+    assert!(begun.running && begun.containers[0].down);
+    let lies = until(&mut client, "more starts", |state| {
+        let helper = &state.containers[0];
+        assert!(helper.down, "{helper:?}");
+        helper.starts >= 3 && helper.trouble.is_some()
+    });
+    let (helper, web) = (&lies.containers[0], &lies.containers[1]);
+    let why = helper.trouble.as_deref().expect("a reason");
+    assert!(
+        why.contains("helper") && why.contains("exit code 7"),
+        "{why}"
+    );
+    assert_eq!((web.pid, web.ended), (begun.containers[1].pid, 0));
+    assert!(lies.running && lies.ended.is_none());
+    assert!(!rig.log("helper").contains(&"never".to_owned()));
 }
 
 fn a_stop_ends_the_wait_of_one_that_lies() {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use layby_runtime::client::Client;
 use layby_runtime::protocol::Exit;
-use layby_runtime::{ContainerConfig, HookConfig, MountConfig, MountFrom};
+use layby_runtime::{ContainerConfig, HookConfig, MountConfig, MountFrom, Question, StartupConfig};
 
 use crate::Test;
 use crate::rig::{Rig, container, wait_for};
@@ -37,6 +37,14 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "a_sidecar_is_there_before_and_after_the_others",
         a_sidecar_is_there_before_and_after_the_others,
+    ),
+    (
+        "the_next_is_started_once_a_sidecar_says_that_it_has",
+        the_next_is_started_once_a_sidecar_says_that_it_has,
+    ),
+    (
+        "a_sidecar_that_never_says_so_is_started_again_with_all",
+        a_sidecar_that_never_says_so_is_started_again_with_all,
     ),
 ];
 
@@ -230,4 +238,63 @@ fn a_sidecar_is_there_before_and_after_the_others() {
     assert!(at(0) <= at(1), "{state:?}");
     let asked = |n: usize| state.containers[n].last_exit.map(|exit| exit.code);
     assert_eq!((asked(0), asked(1)), (Some(42), Some(42)));
+}
+
+/// One that is started first, and asked whether it has.
+fn asked(arguments: &[&str], questions: Vec<Question>, most_ms: u64) -> ContainerConfig {
+    let mut config = sharing("proxy", arguments);
+    config.sidecar = Some(0);
+    let ask = |question| {
+        HookConfig::Until(StartupConfig {
+            question,
+            timeout_ms: 5_000,
+            most_ms,
+        })
+    };
+    config.post_start = questions.into_iter().map(ask).collect();
+    config
+}
+
+fn command(arguments: &[&str]) -> Question {
+    let argv = ["/probe"].iter().chain(arguments);
+    Question::Exec {
+        argv: argv.map(|word| (*word).to_owned()).collect(),
+    }
+}
+
+fn the_next_is_started_once_a_sidecar_says_that_it_has() {
+    let questions = vec![
+        Question::Tcp { port: 8080 },
+        Question::Http {
+            port: 8080,
+            path: "/".to_owned(),
+            headers: Vec::new(),
+        },
+        command(&["add", "/shared/said", "p"]),
+    ];
+    let proxy = asked(&["serve", "8080"], questions, 60_000);
+    let mut rig = Rig::of(vec![sharing("web", &["polite"]), proxy]);
+    rig.spec.hosts.clear();
+    rig.spec.init = vec![leaves("one", "1")];
+    let mut client = rig.started();
+    assert_eq!(said(&mut client), "p1");
+    client.stop().expect("stop");
+    client.start().expect("start");
+    assert_eq!(said(&mut client), "p1p", "asked anew, and run once");
+}
+
+fn a_sidecar_that_never_says_so_is_started_again_with_all() {
+    let proxy = asked(&["polite"], vec![command(&["exit", "3"])], 50);
+    let mut rig = Rig::of(vec![sharing("web", &["polite"]), proxy]);
+    rig.spec.init = vec![leaves("one", "1")];
+    let mut client = rig.prepared();
+    let error = client.start().expect_err("it does not start").sentence();
+    let what = "the startup probe of container proxy";
+    assert!(
+        error.contains(what) && error.contains("exit code 3"),
+        "{error}"
+    );
+    let state = client.state().expect("state");
+    assert_eq!(state.init[0].starts, 0);
+    assert_eq!(state.ended.expect("an end").container, "proxy");
 }
