@@ -24,6 +24,8 @@ use crate::store::Row;
 
 /// The exit code of what failed, and left what was there before.
 const KEPT: i32 = 3;
+/// That of what failed, and had nothing there before.
+const FAILED: i32 = 1;
 
 /// Gives a service so many replicas, whatever its manifest says; `None`: as many as that says. One that is disabled is
 /// enabled by that, 0 disables it.
@@ -220,6 +222,11 @@ async fn wait(
             tell(&shown, Outcome::Pending, events).await;
             return 5;
         }
+        if heard && shown.row.live.is_none() && !rolling(&shown.row) {
+            let failure = Some(never_live(&shown.row));
+            tell_with(&shown, Outcome::Failed, failure, events).await;
+            return FAILED;
+        }
         if heard && reached(&shown) {
             tell(&shown, Outcome::Scaled, events).await;
             return 0;
@@ -281,6 +288,23 @@ fn counts_of(status: &Status) -> String {
         0 => counts(&status.detail.replicas, view.revision, row.replicas, 0),
         more => format!("{more} more than wanted, draining"),
     }
+}
+
+/// That there will be none: the only revision has failed, or was called off.
+fn never_live(row: &Row) -> Failure {
+    let reason = format!(
+        "it was never live, and no other is on its way: the next one begins with {}",
+        match row.replicas {
+            1 => "1 replica".to_owned(),
+            n => format!("{n} replicas"),
+        }
+    );
+    let mut failure = Failure::plain(row.target.id, reason, 1);
+    let id = &row.service;
+    failure.hint = Some(format!(
+        "`layby status {id}` says why it failed, `layby redeploy {id}` tries it again"
+    ));
+    failure
 }
 
 /// Why there will not be as many as were asked for: starts of those that are missing come to nothing again and again. A

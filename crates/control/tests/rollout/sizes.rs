@@ -326,6 +326,20 @@ async fn scales_that_make_no_sense_are_refused() {
 }
 
 #[tokio::test]
+async fn a_scale_of_what_never_was_live_says_so_and_waits_for_nothing() {
+    let world = World::new().await;
+    world.up(&compose("fake/no-command", "")).await;
+    let scaled = world.scale("2").await;
+    assert_eq!(
+        (scaled.code(), scaled.outcomes()),
+        (1, vec![("web".into(), Outcome::Failed)])
+    );
+    let reason = scaled.failure().reason;
+    assert!(reason.contains("begins with 2 replicas"), "{reason}");
+    assert_eq!(wants(&world.detail(ID).await).2, 2);
+}
+
+#[tokio::test]
 async fn a_scale_brings_back_what_is_disabled() {
     let world = World::new().await;
     world.up(&compose("fake/ok", "")).await;

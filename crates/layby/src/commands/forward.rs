@@ -17,7 +17,7 @@ use crate::out::{say, tell};
 /// Listens on ports of this machine and carries each connection to a port of a replica, until it is ended.
 ///
 /// # Errors
-/// No node answers, the name fits none or what has ended, or a port is taken.
+/// No node answers, the name fits none or what has ended, it has no such replica, or a port is taken.
 pub(crate) async fn port_forward(client: &Client, options: &PortForward) -> Result<()> {
     let path = services::find(client, &options.name).await?;
     let detail: ServiceDetail = client.get(&path, &[]).await?;
@@ -27,6 +27,17 @@ pub(crate) async fn port_forward(client: &Client, options: &PortForward) -> Resu
             "{name} has ended, and its restart policy leaves it so: `layby wake {name}` runs it again"
         );
         return Err(Exit::new(Code::Failed, text).into());
+    }
+    if let Some(replica) = &options.replica
+        && !detail.replicas.iter().any(|known| known.id == *replica)
+    {
+        let known: Vec<&str> = detail.replicas.iter().map(|one| &*one.id).collect();
+        let there = match known.is_empty() {
+            true => "it has none now".to_owned(),
+            false => format!("there are {}", known.join(", ")),
+        };
+        let text = format!("{} has no replica {replica}: {there}", options.name);
+        return Err(Exit::new(Code::NotFound, text).into());
     }
     let path = format!("{path}/forward");
     let mut listeners = Vec::new();
