@@ -106,9 +106,10 @@ impl<'a> Session<'a> {
         quiet: bool,
     ) {
         let begun = Instant::now();
-        let what = match work.files.is_empty() {
-            true => format!("{} files", self.copied.len()),
-            false => work.what(),
+        let what = match (work.files.is_empty(), self.copied.len()) {
+            (true, 1) => "1 file".to_owned(),
+            (true, n) => format!("{n} files"),
+            (false, _) => work.what(),
         };
         let mut done = Done::default();
         match self
