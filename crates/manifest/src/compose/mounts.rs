@@ -77,10 +77,18 @@ fn short(
     report: &mut Report,
 ) -> Option<Mount> {
     let name = format!("an item of {}", service.name("volumes"));
+    // Docker's Compose takes one, whoever runs the service.
+    let alone = item.scalar().filter(|text| is_word(text));
+    let below_root = alone.map(|word| format!("/{word}"));
+    if let Some(path) = &below_root {
+        let message =
+            format!("{name} is no absolute path: it is taken as {path}, a volume without a name");
+        report.warn(&item.place, message);
+    }
     let (source, target, options) = parsed(item, &name, report, |text| {
         let parts: Vec<&str> = text.split(':').collect();
         let (source, path, options) = match parts[..] {
-            [path] => (None, path, ""),
+            [path] => (None, below_root.as_deref().unwrap_or(path), ""),
             [source, path] => (Some(source), path, ""),
             [source, path, options] => (Some(source), path, options),
             _ => return Err("[SOURCE:]TARGET[:OPTIONS]".to_owned()),
@@ -122,6 +130,12 @@ fn short(
         }
         Some(key) => named(&key, target, wanted, project, place, report),
     }
+}
+
+/// Whether it is one word, as the name of a folder or volume.
+fn is_word(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    !text.is_empty() && text.chars().all(inner)
 }
 
 /// The long syntax.
