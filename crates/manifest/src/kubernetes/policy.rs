@@ -89,7 +89,7 @@ pub(crate) fn read(
     });
     if policy.is_none() {
         let message = format!(
-            "{what} is not supported: what it forbids would be allowed; a network is one whose \"from\" has the same labels as its \"podSelector\""
+            "{what} is not supported: what it forbids would be allowed; leave it out, and all services of the app reach each other; a network is one whose \"from\" has the same labels as its \"podSelector\""
         );
         report.error(&name.place, message);
     }
