@@ -60,16 +60,20 @@ pub(crate) async fn restart(client: &Client, options: &Restart) -> Result<()> {
 
 /// The API paths of services, in rows in each of which one follows the other.
 fn rows(meant: &[ServiceView], all_at_once: bool) -> Vec<Vec<String>> {
-    let mut rows: Vec<(Option<(&str, &str)>, Vec<String>)> = Vec::new();
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut sets: Vec<Option<(&str, &str)>> = Vec::new();
     for view in meant {
         let set = view.set.as_deref().filter(|_| !all_at_once);
         let set = set.map(|set| (&*view.app, set));
-        match rows.iter_mut().find(|(of, _)| set.is_some() && *of == set) {
-            Some((_, row)) => row.push(named::path(view)),
-            None => rows.push((set, vec![named::path(view)])),
+        match sets.iter().position(|known| set.is_some() && *known == set) {
+            Some(at) => rows[at].push(named::path(view)),
+            None => {
+                sets.push(set);
+                rows.push(vec![named::path(view)]);
+            }
         }
     }
-    rows.into_iter().map(|(_, row)| row).collect()
+    rows
 }
 
 /// Has services do something that takes its time, and shows how it goes: the first of all rows at once, then in each row one after
