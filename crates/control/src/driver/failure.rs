@@ -198,12 +198,13 @@ fn how(end: &End, trouble: Option<&str>) -> String {
 
 /// What was too late.
 fn late(d: &Desired, o: &Observed) -> String {
-    let timer = d
-        .target
-        .map(|target| Timer::Roll(target, d.failed_attempts));
-    let began_ms = timer.and_then(|timer| o.since.get(&timer));
-    let took_ms = began_ms.map_or(0, |began| o.now_ms.saturating_sub(*began));
-    let moved = took_ms / 1_000 > d.deadline_ms.div_ceil(1_000);
+    let since = |timer: Timer| o.since.get(&timer).copied();
+    let began_ms = (d.target).and_then(|target| since(Timer::Roll(target, d.failed_attempts)));
+    let moved_ms = (d.target).and_then(|target| since(Timer::Still(target, o.progress)));
+    let took_ms = began_ms.map_or(0, |began| o.now_ms.saturating_sub(began));
+    // What it said when it was started is no movement, and that it was looked at late on a busy machine is none either.
+    let moved = began_ms.zip(moved_ms);
+    let moved = moved.is_some_and(|(began, moved)| moved.saturating_sub(began) >= 1_000);
     match (moved, took_ms >= d.deadline_max_ms) {
         (true, true) => format!(
             "it was not ready within {}, though its log or its image moved",
