@@ -66,7 +66,13 @@ pub(crate) async fn check<'a>(
     needed.retain(|(_, name)| there.iter().all(|volume| volume.name != **name));
     let problems = needed.into_iter().map(|(id, name)| {
         let text = format!("{id} mounts the external volume {name}, which is not there");
-        Problem::conflict(text).hint(format!("`layby volume create {name}` makes it"))
+        let hint = match name.strip_prefix(&format!("{}_", id.app)) {
+            Some(claim) => format!(
+                "`layby volume create {name}` makes it; if a PersistentVolumeClaim {claim:?} is meant, give its file along (`layby up -f FILE -f FILE`, or their folder)"
+            ),
+            None => format!("`layby volume create {name}` makes it"),
+        };
+        Problem::conflict(text).hint(hint)
     });
     Problem::all(problems.collect()).map_or(Ok(()), Err)
 }

@@ -55,8 +55,8 @@ async fn all_that_is_wrong_with_a_manifest_is_told_at_once() {
     let up = world.up(&text).await;
     assert_eq!(up.status, 422, "{up:#?}");
     let lines: Vec<&str> = up.problem().detail.lines().collect();
-    assert!(lines[0].contains("\"Bad:Ref:x\" is not an image reference"));
-    assert!(lines[1].contains("\"also bad\" is not an image reference"));
+    assert!(lines[0].starts_with("compose.yaml:3:12: \"Bad:Ref:x\" is not an image reference: "));
+    assert!(lines[1].contains(": \"also bad\" is not an image reference: "));
     assert!(
         lines[2].starts_with("warning: compose.yaml:4:"),
         "{lines:?}"

@@ -120,6 +120,8 @@ pub struct Manifest {
     pub values: Vec<DeclaredValue>,
     /// What it says that is not honoured, by file and line.
     pub warnings: Vec<Diagnostic>,
+    /// The names of images as they are written (the messages), by file and line. Whether they can be names is not looked at here.
+    pub images: Vec<Diagnostic>,
     /// The files that were read, in order.
     pub files: Vec<String>,
     /// Further files that have to be read to know all of it (Compose `env_file`), each once: paths as they are
@@ -157,6 +159,7 @@ pub fn read(files: &Files, options: &ReadOptions) -> Result<Manifest, Faults> {
     };
     check_whole(&draft, &names, &mut report);
     let (others, scaled) = select::split(&mut draft, options, &mut report);
+    let images = report.take_images();
     let warnings = report.finish()?;
     let named_files = draft.named();
     // Without a name there is an error, which was handed out before.
@@ -171,6 +174,7 @@ pub fn read(files: &Files, options: &ReadOptions) -> Result<Manifest, Faults> {
         watches: draft.watches,
         values: draft.values,
         warnings,
+        images,
         files: names,
         named_files,
     })

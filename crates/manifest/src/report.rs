@@ -11,6 +11,7 @@ const MAX_SHOWN: usize = 200;
 pub(crate) struct Report {
     errors: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
+    images: Vec<Diagnostic>,
 }
 
 impl Report {
@@ -24,6 +25,19 @@ impl Report {
         self.warnings.push(at(place, message.into()));
     }
 
+    /// The name of an image, and where it stands: whether it can be one is known elsewhere.
+    pub(crate) fn image(&mut self, place: &Place, name: &str) {
+        self.images.push(at(place, name.to_owned()));
+    }
+
+    /// All names of images, by file and line.
+    pub(crate) fn take_images(&mut self) -> Vec<Diagnostic> {
+        let mut images = std::mem::take(&mut self.images);
+        images.sort();
+        images.dedup();
+        images
+    }
+
     /// An error that has its place already.
     pub(crate) fn push_error(&mut self, error: Diagnostic) {
         self.errors.push(error);
@@ -33,6 +47,7 @@ impl Report {
     pub(crate) fn add(&mut self, other: Self) {
         self.errors.extend(other.errors);
         self.warnings.extend(other.warnings);
+        self.images.extend(other.images);
     }
 
     /// What keeps the manifest from being used of what another has gathered.

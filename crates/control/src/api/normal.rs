@@ -78,7 +78,7 @@ impl ConfigView {
             view.errors = lines(config.errors, Vec::new());
             match layby_manifest::read(files, options) {
                 Ok(manifest) => {
-                    view.errors = lines(bad_images(&manifest.app), view.errors);
+                    view.errors = lines(bad_images(&manifest), view.errors);
                     view.warnings = lines(manifest.warnings, view.warnings);
                 }
                 Err(mut faults) => {

@@ -40,7 +40,7 @@ use axum::http::StatusCode;
 use layby_image::Reference;
 use layby_manifest::{Diagnostic, Faults, Manifest, ReadOptions};
 use layby_model::route::Share;
-use layby_model::spec::{AppSpec, MAX_RETRIES, ServiceSpec};
+use layby_model::spec::{MAX_RETRIES, ServiceSpec};
 use layby_model::{AppName, ServiceId};
 use tokio::sync::mpsc;
 
@@ -244,7 +244,7 @@ pub(crate) fn current(row: &Row) -> (bool, &crate::store::Revision) {
 fn read(upload: &Upload, ask: &Ask, whole: bool) -> Result<Manifest, Problem> {
     let options = options(upload, ask, whole);
     let mut manifest = layby_manifest::read(&upload.files, &options).map_err(bad_manifest)?;
-    let errors = bad_images(&manifest.app);
+    let errors = bad_images(&manifest);
     if !errors.is_empty() {
         let warnings = manifest.warnings;
         return Err(bad_manifest(Faults { errors, warnings }));
@@ -287,18 +287,30 @@ pub(crate) fn bad_manifest(faults: Faults) -> Problem {
     Problem::new(status, "bad-manifest", faults.to_string())
 }
 
-/// Names of images that no registry could have, each as an error. Where they stand is not known any more.
-pub(crate) fn bad_images(app: &AppSpec) -> Vec<Diagnostic> {
+/// Names of images that no registry could have, each as an error wherever it stands.
+pub(crate) fn bad_images(manifest: &Manifest) -> Vec<Diagnostic> {
+    let app = &manifest.app;
     let mut bad = Vec::new();
     for service in &app.services {
         for container in service.all_containers() {
             let name = images::name(&app.name, service, container);
-            if let Err(error) = name.parse::<Reference>() {
+            let Err(error) = name.parse::<Reference>() else {
+                continue;
+            };
+            let written = manifest.images.iter().filter(|at| at.message == name);
+            let before = bad.len();
+            bad.extend(written.map(|at| {
+                let file = at.file.as_str();
+                Diagnostic::new(file, at.line, at.column, error.to_string())
+            }));
+            if bad.len() == before {
                 let message = format!("service {:?}: {error}", service.name.as_str());
                 bad.push(Diagnostic::new("", 0, 0, message));
             }
         }
     }
+    bad.sort();
+    bad.dedup();
     bad
 }
 

@@ -133,10 +133,13 @@ fn settle<'a>(
     services: impl Iterator<Item = (&'a AppName, &'a mut ServiceSpec)>,
 ) -> Result<(), Problem> {
     let mut texts = Vec::new();
+    let mut of_kubernetes = false;
     for (app, service) in services {
         let find = |wanted: &SecretRef| index.find(app, wanted);
         let keys = |group: &str| index.keys(app, group);
         if let Err(missing) = secret::pin(service, &find, &keys) {
+            // `SECRET/KEY`.
+            of_kubernetes |= missing.iter().any(|name| name.contains('/'));
             texts.push(format!(
                 "{app}/{} needs {}",
                 service.name,
@@ -148,8 +151,13 @@ fn settle<'a>(
         return Ok(());
     }
     let text = format!("some secrets are not there: {}", texts.join("; "));
-    Err(Problem::conflict(text).hint(
-        "`layby secret set --app APP NAME` makes one for an app, `layby secret set NAME` one for every app; \
-         `layby secret ls` shows what there is",
-    ))
+    let hint = "`layby secret set --app APP NAME` makes one for an app, `layby secret set NAME` one for every app; \
+         `layby secret ls` shows what there is";
+    let along = match of_kubernetes {
+        true => {
+            "; if a Secret of another file is meant, give that along (`layby up -f FILE -f FILE`, or their folder)"
+        }
+        false => "",
+    };
+    Err(Problem::conflict(text).hint(format!("{hint}{along}")))
 }

@@ -34,6 +34,9 @@ pub(crate) fn read(entry: Entry, project: &Project<'_>, report: &mut Report) -> 
     let has_image = service.has("image");
     let image_at = service.place_of("image");
     let image = service.text("image", report).unwrap_or_default();
+    if let Some(place) = &image_at {
+        report.image(place, &image);
+    }
     let build = service
         .take("build")
         .map(|node| build::read(node, &service.what, project, report));

@@ -252,7 +252,7 @@ pub(crate) fn named(fields: &mut Fields, key: &'static str, report: &mut Report)
 pub(crate) fn no_config(named: &Named, report: &mut Report) {
     if !named.optional {
         let message = format!(
-            "there is no ConfigMap {:?} among the manifests: add its file",
+            "there is no ConfigMap {:?} among the manifests: give its file along (`layby up -f FILE -f FILE`, or their folder)",
             cut(&named.name)
         );
         report.error(&named.place, message);

@@ -151,7 +151,7 @@ pub(crate) fn check(
             report.error(&claim.place, message);
         } else if !claims.contains_key(&claim.value) {
             let message = format!(
-                "the PersistentVolumeClaim {:?} is in none of the files: the volume {name:?} must be there already",
+                "the PersistentVolumeClaim {:?} is in none of the files: give its file along, or the volume {name:?} must be there already (`layby volume create`)",
                 cut(&claim.value)
             );
             report.warn(&claim.place, message);

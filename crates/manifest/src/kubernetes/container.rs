@@ -85,9 +85,13 @@ pub(crate) fn read(
         Some(_) => {}
     }
     let has_image = fields.has("image");
+    let image_at = fields.place_of("image");
     let image = fields.text("image", report).unwrap_or_default();
     if !has_image {
         report.error(&place, format!("{} has no \"image\"", fields.what));
+    }
+    if let Some(place) = image_at {
+        report.image(&place, &image);
     }
     let Ports {
         tcp: ports,

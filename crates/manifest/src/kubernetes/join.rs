@@ -20,14 +20,14 @@ use crate::kubernetes::ingress::{Ingress, Leads, Led, Port};
 use crate::kubernetes::job::Job;
 use crate::kubernetes::persistent::{self, Persistent};
 use crate::kubernetes::policy::{self, Policy};
-use crate::kubernetes::service::Target;
+use crate::kubernetes::service::{self, Target};
 use crate::kubernetes::stateful::Ordinal;
 use crate::kubernetes::{Deployment, Service};
 use crate::machine;
 use crate::mount;
 use crate::report::Report;
 use crate::scale;
-use crate::tree::{Place, cut};
+use crate::tree::cut;
 
 /// All that is joined.
 #[derive(Debug, Default)]
@@ -377,7 +377,7 @@ fn lead(
         if !udp {
             targets.push((port.port, port.name.clone(), target));
         }
-        lead_port(draft, port.port, target, port.protocol, &port.place, report);
+        lead_port(&service.name, port, target, draft, report);
         if let Some(node_port) = port.node_port.filter(|_| is_first) {
             draft.spec.published.push(PublishedPort {
                 host: None,
@@ -449,28 +449,30 @@ fn lead_paths(ingress: Ingress, led: &Led, joined: &mut [Joined], report: &mut R
     }
 }
 
-/// Leads a port of the service's address to one in its replicas. Where all its names have one address, a port of it
-/// leads to one place.
+/// Leads a port of a Service to one in the replicas. All names of a service have one address here: a port of it leads to one
+/// place, and the first Service says to which.
 fn lead_port(
-    draft: &mut Draft,
-    port: u16,
+    name: &str,
+    port: &service::ServicePort,
     target: u16,
-    protocol: Protocol,
-    place: &Place,
+    draft: &mut Draft,
     report: &mut Report,
 ) {
+    let (number, protocol) = (port.port, port.protocol);
+    let owner = draft.spec.name.as_str();
     let ports = &mut draft.spec.ports;
     let is_udp = |protocol: Protocol| protocol == Protocol::Udp;
-    let same =
-        |known: &&mut ServicePort| known.port == port && is_udp(known.protocol) == is_udp(protocol);
+    let same = |known: &&mut ServicePort| {
+        known.port == number && is_udp(known.protocol) == is_udp(protocol)
+    };
     match ports.iter_mut().find(same) {
         Some(known) if known.target != target => {
             let message = format!(
-                "port {port} leads to port {target} of service {:?}, and to its port {} by another Service: all of its names have one address",
-                draft.spec.name.as_str(),
+                "nothing leads to port {target} as {:?}: all names of service {owner:?} have one address, and another Service leads its port {number} to port {}; give one of the two another \"port\"",
+                format!("{}:{number}", cut(name)),
                 known.target
             );
-            report.error(place, message);
+            report.warn(&port.place, message);
         }
         Some(known) => {
             if protocol == Protocol::Http {
@@ -478,7 +480,7 @@ fn lead_port(
             }
         }
         None => ports.push(ServicePort {
-            port,
+            port: number,
             target,
             protocol,
         }),

@@ -43,7 +43,7 @@ pub(crate) struct ServicePort {
 }
 
 /// A port in the replica.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Number(u16),
     Name(String),
@@ -178,10 +178,27 @@ fn external_name(spec: &mut Fields, kind: Type, report: &mut Report) -> Option<S
 
 fn ports(spec: &mut Fields, what: &str, kind: Type, report: &mut Report) -> Vec<ServicePort> {
     let nodes = spec.list("ports", report).unwrap_or_default();
-    nodes
-        .into_iter()
-        .filter_map(|node| service_port(node, what, kind, report))
-        .collect()
+    let mut ports: Vec<ServicePort> = Vec::new();
+    for node in nodes {
+        let Some(port) = service_port(node, what, kind, report) else {
+            continue;
+        };
+        let is_udp = |port: &ServicePort| port.protocol == Protocol::Udp;
+        let same = |known: &&ServicePort| {
+            known.port == port.port && is_udp(known) == is_udp(&port) && known.target != port.target
+        };
+        if let Some(known) = ports.iter().find(same) {
+            let message = format!(
+                "{what} leads its port {} to two places: to another one in {}",
+                port.port,
+                known.place.short()
+            );
+            report.error(&port.place, message);
+            continue;
+        }
+        ports.push(port);
+    }
+    ports
 }
 
 fn service_port(node: Node, what: &str, kind: Type, report: &mut Report) -> Option<ServicePort> {
