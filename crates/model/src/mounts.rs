@@ -50,6 +50,9 @@ pub enum MountSource {
         size_bytes: Option<u64>,
         /// The mode of its root, such as `0o1777`; `None`: `0o1777`.
         mode: Option<u32>,
+        /// Nothing in it can be executed (`noexec`); otherwise programs can be.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        no_exec: bool,
     },
     /// A folder that the containers of one replica share and that goes with the replica (Kubernetes `emptyDir`,
     /// Compose's and the image's anonymous volumes).

@@ -53,12 +53,10 @@ enum Source {
     Tmpfs {
         size_bytes: u64,
         mode: u32,
+        no_exec: bool,
     },
     /// In memory too, but one for all containers that name it.
-    Memory {
-        name: String,
-        size_bytes: u64,
-    },
+    Memory { name: String, size_bytes: u64 },
     /// In memory too, with these files in it.
     Files(Vec<FileConfig>),
 }
@@ -69,6 +67,25 @@ pub(crate) struct InDev<'a> {
     /// Its place in the stage; `None`: a tmpfs with these options.
     pub(crate) staged: Option<&'a Path>,
     pub(crate) options: String,
+}
+
+impl Item {
+    /// What is set on its mount once that is made (mount_setattr(2)).
+    fn attributes(&self) -> u64 {
+        let read = if self.read_only {
+            libc::MOUNT_ATTR_RDONLY
+        } else {
+            0
+        };
+        match self.source {
+            Source::Tmpfs { no_exec: true, .. } => read | libc::MOUNT_ATTR_NOEXEC,
+            Source::Tmpfs { no_exec: false, .. }
+            | Source::Tree(..)
+            | Source::Staged(_)
+            | Source::Memory { .. }
+            | Source::Files(_) => read,
+        }
+    }
 }
 
 impl Binds {
@@ -147,14 +164,15 @@ impl Binds {
             let what = || format!("mount at {} in the container", item.target.display());
             let tree = match &item.source {
                 Source::Staged(at) => sys::open_tree(None, at, true).trying(what)?,
-                Source::Tmpfs { size_bytes, mode } => {
-                    tmpfs(*size_bytes, *mode, stage.first(), false).trying(what)?
-                }
+                Source::Tmpfs {
+                    size_bytes, mode, ..
+                } => tmpfs(*size_bytes, *mode, stage.first(), false).trying(what)?,
                 // Staged before any start.
                 Source::Tree(..) | Source::Memory { .. } | Source::Files(_) => continue,
             };
-            if item.read_only {
-                sys::set_mount(tree.as_fd(), libc::MOUNT_ATTR_RDONLY, None, true).trying(what)?;
+            let attributes = item.attributes();
+            if attributes != 0 {
+                sys::set_mount(tree.as_fd(), attributes, None, true).trying(what)?;
             }
             let point = stage.as_root(|| root.mount_point(&item.target, item.is_dir))?;
             refuse_kernels(&point, rootfs, &item.target)?;
@@ -191,10 +209,16 @@ impl Binds {
             let read = if item.read_only { ",ro" } else { "" };
             let (staged, options) = match &item.source {
                 Source::Staged(at) => (Some(at.as_path()), format!("rbind,rprivate{read}")),
-                Source::Tmpfs { size_bytes, mode } => (
-                    None,
-                    format!("nosuid,nodev,mode={mode:o},size={size_bytes}{read}"),
-                ),
+                Source::Tmpfs {
+                    size_bytes,
+                    mode,
+                    no_exec,
+                } => {
+                    let exec = if *no_exec { ",noexec" } else { "" };
+                    let options =
+                        format!("nosuid,nodev{exec},mode={mode:o},size={size_bytes}{read}");
+                    (None, options)
+                }
                 // Staged before any start.
                 Source::Tree(_, from, _) => (Some(from.as_path()), format!("rbind,rprivate{read}")),
                 Source::Memory { .. } | Source::Files(_) => (None, String::new()),
@@ -214,10 +238,17 @@ fn in_dev(target: &Path) -> bool {
 
 fn open(container: &str, mount: &MountConfig) -> Result<Item> {
     let (source, is_dir) = match &mount.source {
-        MountFrom::Tmpfs { size_bytes, mode } => {
-            let size_bytes = size_bytes.unwrap_or(TMPFS_BYTES);
-            let mode = mode.unwrap_or(0o1777) & 0o7777;
-            (Source::Tmpfs { size_bytes, mode }, true)
+        MountFrom::Tmpfs {
+            size_bytes,
+            mode,
+            no_exec,
+        } => {
+            let source = Source::Tmpfs {
+                size_bytes: size_bytes.unwrap_or(TMPFS_BYTES),
+                mode: mode.unwrap_or(0o1777) & 0o7777,
+                no_exec: *no_exec,
+            };
+            (source, true)
         }
         MountFrom::Memory { name, size_bytes } => {
             let (name, size_bytes) = (name.clone(), *size_bytes);

@@ -50,6 +50,9 @@ pub enum MountFrom {
         /// The mode of its root; `None`: `0o1777`.
         #[serde(default)]
         mode: Option<u32>,
+        /// Nothing in it can be executed.
+        #[serde(default)]
+        no_exec: bool,
     },
     /// A file system in memory that containers of the sandbox share, and that is there as long as the sandbox is.
     Memory {
@@ -183,4 +186,21 @@ pub(crate) fn check(container: &str, mounts: &[MountConfig], ids: Option<u32>) -
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tmpfs_that_an_earlier_layby_has_written_down_is_read() {
+        let stored = r#"{"kind":"tmpfs","size_bytes":1,"mode":null}"#;
+        let source: MountFrom = serde_json::from_str(stored).unwrap();
+        let expected = MountFrom::Tmpfs {
+            size_bytes: Some(1),
+            mode: None,
+            no_exec: false,
+        };
+        assert_eq!(source, expected);
+    }
 }

@@ -369,6 +369,7 @@ mod tests {
             source: MountSource::Tmpfs {
                 size_bytes: None,
                 mode: None,
+                no_exec: false,
             },
             target: target.to_owned(),
             read_only: false,

@@ -164,11 +164,19 @@ fn one(
             };
             (source, false)
         }
-        MountSource::Tmpfs { size_bytes, mode } => {
+        MountSource::Tmpfs {
+            size_bytes,
+            mode,
+            no_exec,
+        } => {
             let half = spec.resources.memory_limit_bytes.map(|limit| limit / 2);
             let size_bytes = Some(size_bytes.or(half).unwrap_or(TMPFS_BYTES));
-            let mode = *mode;
-            (MountFrom::Tmpfs { size_bytes, mode }, false)
+            let source = MountFrom::Tmpfs {
+                size_bytes,
+                mode: *mode,
+                no_exec: *no_exec,
+            };
+            (source, false)
         }
         MountSource::Scratch {
             name,
@@ -390,12 +398,14 @@ mod tests {
         let tmpfs = MountSource::Tmpfs {
             size_bytes: None,
             mode: None,
+            no_exec: true,
         };
         let half = resolved(dir.path(), vec![mount(tmpfs, "/a")], &[]).expect("made");
         assert!(matches!(
             half[0].source,
             MountFrom::Tmpfs {
                 size_bytes: Some(50),
+                no_exec: true,
                 ..
             }
         ));

@@ -176,6 +176,7 @@ fn mount(mount: &RunMount) -> MountConfig {
         RunSource::Tmpfs { size_bytes } => MountFrom::Tmpfs {
             size_bytes: Some(size_bytes.unwrap_or(TMPFS_BYTES)),
             mode: None,
+            no_exec: false,
         },
     };
     MountConfig {

@@ -15,12 +15,13 @@ pub(crate) struct Tmpfs {
     pub(crate) size_bytes: Option<u64>,
     pub(crate) mode: Option<u32>,
     pub(crate) read_only: bool,
+    pub(crate) no_exec: bool,
     /// Options that are known and not honoured.
     pub(crate) ignored: Vec<String>,
 }
 
 impl Tmpfs {
-    /// Reads options with commas between them (tmpfs(5)).
+    /// Reads options with commas between them (tmpfs(5), mount(8)). Of two that contradict each other the later one holds.
     pub(crate) fn read(text: &str) -> Result<Self, Expected> {
         let mut tmpfs = Self::default();
         for option in text.split(',').filter(|option| !option.is_empty()) {
@@ -28,9 +29,12 @@ impl Tmpfs {
                 ("size", value) => tmpfs.size_bytes = Some(size(value)?),
                 ("mode", value) => tmpfs.mode = Some(mode(value)?),
                 ("ro", "") => tmpfs.read_only = true,
+                ("rw", "") => tmpfs.read_only = false,
+                ("noexec", "") => tmpfs.no_exec = true,
+                ("exec", "") => tmpfs.no_exec = false,
                 // What it is anyway.
-                ("rw" | "exec" | "nosuid" | "nodev" | "async" | "relatime", "") => {}
-                ("noexec" | "suid" | "dev" | "sync" | "noatime", "")
+                ("nosuid" | "nodev" | "async" | "relatime", "") => {}
+                ("suid" | "dev" | "sync" | "noatime", "")
                 | ("uid" | "gid" | "nr_inodes" | "nr_blocks" | "huge" | "mpol", _) => {
                     tmpfs.ignored.push(option.to_owned());
                 }
@@ -45,11 +49,14 @@ impl Tmpfs {
     /// Warns of what is not honoured.
     pub(crate) fn warn(&self, what: &str, place: &Place, report: &mut Report) {
         for option in &self.ignored {
-            let message = format!(
-                "the option {:?} of {what} is not supported yet and is ignored",
-                cut(option)
+            let why = match option.as_str() {
+                "suid" | "dev" => "is ignored: all memory is mounted nosuid and nodev",
+                _ => "is not supported yet and is ignored",
+            };
+            report.warn(
+                place,
+                format!("the option {:?} of {what} {why}", cut(option)),
             );
-            report.warn(place, message);
         }
     }
 
@@ -58,6 +65,7 @@ impl Tmpfs {
         MountSource::Tmpfs {
             size_bytes: self.size_bytes,
             mode: self.mode,
+            no_exec: self.no_exec,
         }
     }
 }
@@ -119,9 +127,22 @@ mod tests {
         let read = Tmpfs::read("rw,noexec,size=64m,mode=0700,uid=5").unwrap();
         assert_eq!(read.size_bytes, Some(64 << 20));
         assert_eq!(read.mode, Some(0o700));
-        assert_eq!(read.ignored, ["noexec", "uid=5"]);
+        assert!(read.no_exec && !read.read_only);
+        assert_eq!(read.ignored, ["uid=5"]);
         assert!(Tmpfs::read("ro").unwrap().read_only);
-        for bad in ["size=0", "size=50%", "mode=8", "mode=+7", "mode=70000", "x"] {
+        assert_eq!(Tmpfs::read("").unwrap(), Tmpfs::default());
+        let later = Tmpfs::read("ro,noexec,rw,exec,nosuid,nodev");
+        assert_eq!(later.unwrap(), Tmpfs::default());
+        assert_eq!(Tmpfs::read("suid,dev").unwrap().ignored, ["suid", "dev"]);
+        for bad in [
+            "size=0",
+            "size=50%",
+            "mode=8",
+            "mode=+7",
+            "mode=70000",
+            "x",
+            "noexec=1",
+        ] {
             assert!(Tmpfs::read(bad).is_err(), "{bad}");
         }
     }

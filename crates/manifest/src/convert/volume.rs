@@ -174,10 +174,17 @@ impl One<'_, '_> {
                 }
                 self.bind(&path.clone(), *create)
             }
-            MountSource::Tmpfs { size_bytes, mode } => {
+            MountSource::Tmpfs {
+                size_bytes,
+                mode,
+                no_exec,
+            } => {
                 let source = memory(*size_bytes);
                 if mode.is_some_and(|mode| mode != TMPFS_MODE) {
                     self.tell("loses its mode: what is in memory may be written to by all");
+                }
+                if *no_exec {
+                    self.tell("loses \"noexec\": programs in an emptyDir can be executed");
                 }
                 let identity = format!("tmpfs {target}");
                 let name = self.volumes.take(&target, &identity, ("emptyDir", source));

@@ -25,6 +25,10 @@ pub(crate) const TESTS: &[Test] = &[
         a_tmpfs_is_empty_at_each_start,
     ),
     (
+        "what_is_in_a_tmpfs_is_executed_unless_it_is_mounted_noexec",
+        what_is_in_a_tmpfs_is_executed_unless_it_is_mounted_noexec,
+    ),
+    (
         "an_empty_volume_gets_what_the_image_has_there",
         an_empty_volume_gets_what_the_image_has_there,
     ),
@@ -72,6 +76,18 @@ fn tmpfs(target: &str) -> MountConfig {
         source: MountFrom::Tmpfs {
             size_bytes: Some(1 << 20),
             mode: None,
+            no_exec: false,
+        },
+        ..bind(Path::new("/"), target)
+    }
+}
+
+fn no_exec(target: &str) -> MountConfig {
+    MountConfig {
+        source: MountFrom::Tmpfs {
+            size_bytes: Some(16 << 20),
+            mode: None,
+            no_exec: true,
         },
         ..bind(Path::new("/"), target)
     }
@@ -187,6 +203,40 @@ fn a_tmpfs_is_empty_at_each_start() {
                 .join("containers/web/upper/scratch/file")
                 .exists()
         );
+    }
+}
+
+fn what_is_in_a_tmpfs_is_executed_unless_it_is_mounted_noexec() {
+    for mapped in [true, false] {
+        let rig = rig(mapped, |c| {
+            let mut sealed = no_exec("/sealed");
+            sealed.read_only = true;
+            let mut plain = tmpfs("/plain");
+            if let MountFrom::Tmpfs { size_bytes, .. } = &mut plain.source {
+                *size_bytes = Some(16 << 20);
+            }
+            c.mounts = vec![plain, no_exec("/kept"), no_exec("/dev/kept"), sealed];
+        });
+        let mut client = rig.started();
+        let mut run = |dir: &str| ask(&mut client, &["copy-and-run", &format!("{dir}/probe")]);
+        assert_eq!(run("/plain"), "it runs\n");
+        for dir in ["/kept", "/dev/kept"] {
+            assert_eq!(run(dir), "Permission denied (os error 13)", "{dir}");
+        }
+        let options = ask(&mut client, &["cat", "/proc/self/mounts"]);
+        for (dir, words) in [
+            ("/plain", "rw,nosuid,nodev,relatime"),
+            ("/kept", "rw,nosuid,nodev,noexec,relatime"),
+            ("/dev/kept", "rw,nosuid,nodev,noexec,relatime"),
+            ("/sealed", "ro,nosuid,nodev,noexec,relatime"),
+        ] {
+            let line = format!("tmpfs {dir} tmpfs {words},");
+            let options: Vec<&str> = options.lines().filter(|one| one.contains(dir)).collect();
+            assert!(
+                options.iter().any(|one| one.starts_with(&line)),
+                "{line}: {options:?}"
+            );
+        }
     }
 }
 

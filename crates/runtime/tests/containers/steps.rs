@@ -271,6 +271,7 @@ fn a_steps_mount_points_are_not_in_its_layer() {
                     source: MountFrom::Tmpfs {
                         size_bytes: Some(1 << 20),
                         mode: None,
+                        no_exec: false,
                     },
                     target: "/tmp/scratch".to_owned(),
                     read_only: false,

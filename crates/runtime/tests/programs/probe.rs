@@ -145,6 +145,11 @@ fn main() {
         }
         ["give", path, uid] => std::os::unix::fs::chown(path, Some(uid.parse().unwrap()), Some(1)).unwrap(),
         ["rename", from, to] => fs::rename(from, to).unwrap(),
+        ["copy-and-run", path] => {
+            fs::copy("/proc/self/exe", path).unwrap();
+            let run = std::process::Command::new(path).args(["print", "it runs"]).output();
+            print!("{}", run.map_or_else(|e| e.to_string(), |run| String::from_utf8(run.stdout).unwrap()));
+        }
         ["link", to, path] => std::os::unix::fs::symlink(to, path).unwrap(),
         ["connect", path] => {
             std::os::unix::net::UnixStream::connect(path).unwrap();
