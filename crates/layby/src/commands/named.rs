@@ -105,7 +105,7 @@ pub(crate) async fn find_all(client: &Client, names: &[String]) -> Result<Vec<Se
     Ok(found.into_iter().cloned().collect())
 }
 
-/// All that a name may mean.
+/// All that a name may mean: a service goes before a StatefulSet of its app that is called like it.
 fn meant<'a>(views: &'a [ServiceView], name: &str) -> Vec<Meant<'a>> {
     let fits = |app: &str, one: &str| one == name || name.split_once('/') == Some((app, one));
     let mut found: Vec<Meant> = (views.iter())
@@ -117,6 +117,11 @@ fn meant<'a>(views: &'a [ServiceView], name: &str) -> Vec<Meant<'a>> {
     sets.sort_unstable();
     sets.dedup();
     for one in sets.into_iter().filter(|(app, one)| fits(app, one)) {
+        // A service of this app is called so: it has no other name, and the pods have.
+        let is_one = |view: &ServiceView| (&*view.app, &*view.service) == one;
+        if views.iter().any(is_one) {
+            continue;
+        }
         let mut pods: Vec<&ServiceView> =
             views.iter().filter(|view| set(view) == Some(one)).collect();
         pods.sort_by_cached_key(|view| order(view));
@@ -251,7 +256,9 @@ mod tests {
         assert_eq!(names("db"), [["shop/db-2", "shop/db-10"]]);
         assert_eq!(names("shop/db"), [["shop/db-2", "shop/db-10"]]);
         assert_eq!(names("db-2"), [["shop/db-2"]]);
-        assert_eq!(names("web"), [["blog/web"], ["blog/web-0"]]);
+        assert_eq!(names("web"), [["blog/web"]]);
+        assert_eq!(names("blog/web"), [["blog/web"]]);
+        assert_eq!(names("web-0"), [["blog/web-0"]]);
         assert!(names("blog/db").is_empty());
         let pods = meant(&views, "db").remove(0).services();
         assert_eq!(
