@@ -252,8 +252,7 @@ async fn import(paths: &Paths, client: &Client, options: &Import) -> Result<()> 
                 );
             }
             let passphrase = passphrase(&options.keys, false)?;
-            state::check(&passphrase, &from)?;
-            (&from).rewind()?;
+            look_ahead(&passphrase, &from)?;
             let query = [("replace", options.replace.to_string())];
             let head = [(PASSPHRASE, header(&passphrase)?)];
             let body = tokio::fs::File::from_std(from);
@@ -269,6 +268,15 @@ async fn import(paths: &Paths, client: &Client, options: &Import) -> Result<()> 
     Ok(())
 }
 
+/// Whether it is a state that the passphrase opens. A pipe is read once: what is wrong with it shows as it is read.
+fn look_ahead(passphrase: &SecretValue, mut from: &File) -> Result<()> {
+    if from.metadata()?.is_file() {
+        state::check(passphrase, from)?;
+        from.rewind()?;
+    }
+    Ok(())
+}
+
 /// Into data that no node uses.
 fn put(paths: &Paths, options: &Import, from: File) -> Result<ImportedView> {
     if options.replace {
@@ -280,8 +288,7 @@ fn put(paths: &Paths, options: &Import, from: File) -> Result<ImportedView> {
     // What can be refused is refused before anything is made.
     state::check_empty(&paths.data_dir)?;
     let passphrase = passphrase(&options.keys, false)?;
-    state::check(&passphrase, &from)?;
-    (&from).rewind()?;
+    look_ahead(&passphrase, &from)?;
     let was_there = paths.data_dir.exists();
     paths.create_data()?;
     let _lock = alone(paths)?;
@@ -386,4 +393,24 @@ fn read(from: impl Read) -> Result<SecretValue> {
         bail!("the passphrase is longer than {MAX_PASSPHRASE_BYTES} bytes");
     }
     Ok(SecretValue::new(text.bytes().trim_ascii_end().to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_is_not_read_ahead_and_a_file_that_is_no_state_is_refused() {
+        let passphrase = SecretValue::new(b"a long enough passphrase".to_vec());
+        let (from, mut to) = io::pipe().expect("a pipe");
+        to.write_all(b"state").expect("written");
+        drop(to);
+        let from = File::from(std::os::fd::OwnedFd::from(from));
+        look_ahead(&passphrase, &from).expect("left alone");
+        assert_eq!(io::read_to_string(from).expect("text"), "state");
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(b"no state").expect("written");
+        file.rewind().expect("at its beginning");
+        assert!(look_ahead(&passphrase, &file).is_err());
+    }
 }
