@@ -21,6 +21,8 @@ pub(super) struct Running {
     pub(super) revision: u32,
     /// Those of it that run.
     pub(super) replicas: BTreeSet<String>,
+    /// All that there are: one that is not among them does not come back.
+    pub(super) known: BTreeSet<String>,
 }
 
 impl Running {
@@ -37,6 +39,7 @@ impl Running {
         Self {
             revision,
             replicas: replicas.map(|replica| replica.id.clone()).collect(),
+            known: detail.replicas.iter().map(|r| r.id.clone()).collect(),
         }
     }
 }

@@ -50,6 +50,8 @@ pub(super) struct Session<'a> {
     since: Option<Copied>,
     /// Files that came when no image was built: none has them, so that they may be forgotten when they are gone.
     came: BTreeSet<PathBuf>,
+    /// Those of them that are gone, and not forgotten yet.
+    gone: BTreeSet<PathBuf>,
     /// The replicas that have all of it.
     in_step: BTreeSet<String>,
     /// Those that have a part of it, and may come back.
@@ -85,6 +87,7 @@ impl<'a> Session<'a> {
             since: None,
             initial,
             came: BTreeSet::new(),
+            gone: BTreeSet::new(),
             in_step: BTreeSet::new(),
             behind: BTreeSet::new(),
         }
@@ -94,6 +97,7 @@ impl<'a> Session<'a> {
     pub(super) fn begin_build(&mut self) {
         self.since = Some(Copied::new());
         self.came.clear();
+        self.gone.clear();
     }
 
     /// Does what a batch asks for, and brings replicas up to date that have come. What fails is told. `only_waits` is set while
@@ -155,7 +159,7 @@ impl<'a> Session<'a> {
         for id in &running.replicas {
             done.replicas += usize::from(self.catch_up(client, id, &work.copies).await?);
         }
-        self.forget(&work.went);
+        self.forget();
         for number in &work.execs {
             if let WatchAction::SyncExec(exec) = &self.watched.rules[*number].action {
                 for id in &running.replicas {
@@ -186,6 +190,7 @@ impl<'a> Session<'a> {
             // What is packed is as it is then: what the image has already comes to no harm.
             self.copied.extend(self.since.take().into_iter().flatten());
             self.came.clear();
+            self.gone.clear();
             self.in_step.clear();
             self.behind.clear();
         }
@@ -194,12 +199,19 @@ impl<'a> Session<'a> {
             let is_away = |id: &String| !running.replicas.contains(id);
             self.behind.extend(self.in_step.extract_if(.., is_away));
         }
+        if !running.replicas.is_empty() {
+            // Of a node that has begun anew nothing is known yet.
+            self.behind.retain(|id| running.known.contains(id));
+        }
         for file in &work.came {
-            // What went before may be in the image.
-            let is_known = self.copies_of(file).any(|copy| self.copied.contains(&copy));
-            if self.since.is_none() && !is_known {
+            // What went before may be in the image, unless it had come like this.
+            let is_new = !self.copies_of(file).any(|copy| self.copied.contains(&copy));
+            if self.gone.remove(file) || (is_new && self.since.is_none()) {
                 self.came.insert(file.clone());
             }
+        }
+        for file in &work.went {
+            self.gone.extend(self.came.take(file));
         }
         for (number, file) in &work.copies {
             if self.watched.rules[*number].initial_sync {
@@ -241,15 +253,12 @@ impl<'a> Session<'a> {
 
     /// Forgets files that are gone, where no image has them and no replica any more: else each replica that comes would be told
     /// of all that a bundler ever wrote.
-    fn forget(&mut self, went: &BTreeSet<PathBuf>) {
+    fn forget(&mut self) {
         if !self.behind.is_empty() {
             return;
         }
-        for file in went {
-            if !self.came.remove(file) {
-                continue;
-            }
-            for copy in self.copies_of(file) {
+        for file in std::mem::take(&mut self.gone) {
+            for copy in self.copies_of(&file) {
                 self.copied.remove(&copy);
                 self.initial.remove(&copy);
             }
@@ -382,6 +391,7 @@ mod tests {
         Running {
             revision,
             replicas: [replica.to_owned()].into(),
+            known: [replica.to_owned()].into(),
         }
     }
 
@@ -440,6 +450,7 @@ mod tests {
             copied: Copied::new(),
             since: None,
             came: BTreeSet::new(),
+            gone: BTreeSet::new(),
             in_step: BTreeSet::new(),
             behind: BTreeSet::new(),
         }
@@ -476,7 +487,7 @@ mod tests {
             session.behind.remove("a");
             session.in_step.insert("a".into());
         }
-        session.forget(&work.went);
+        session.forget();
     }
 
     fn came(file: &str) -> Work {
@@ -512,6 +523,17 @@ mod tests {
         copy(&mut session, false, went("/w/src/app.2.js"));
         assert!(session.in_step.is_empty());
         has(&session, &["/w/src/app.2.js", "/w/src/old"]);
+        copy(&mut session, true, Work::default());
+        has(&session, &["/w/src/old"]);
+        // It comes back before all have heard that it went.
+        copy(&mut session, true, came("/w/src/app.2.js"));
+        copy(&mut session, false, went("/w/src/app.2.js"));
+        copy(&mut session, true, came("/w/src/app.2.js"));
+        has(&session, &["/w/src/app.2.js", "/w/src/old"]);
+        // A replica that had it was scaled away, and never hears of it.
+        session.in_step.insert("b".into());
+        copy(&mut session, true, went("/w/src/app.2.js"));
+        has(&session, &["/w/src/old"]);
         // An image that is built now may have what is there now.
         copy(&mut session, true, came("/w/src/app.3.js"));
         session.begin_build();
