@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::Result;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use layby_control::api::types::ServiceDetail;
+use layby_control::api::types::{JobView, ServiceDetail};
 use layby_manifest::Manifest;
 use layby_model::names::ServiceName;
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,17 +48,28 @@ pub(crate) fn rules(manifests: &mut Manifests, here: bool) -> Result<()> {
     rules::watched(manifests, &manifest, here).map(drop)
 }
 
-/// Finds out whether the services that are to be watched are there.
+/// Finds out whether the services and jobs that are to be watched are there.
 ///
 /// # Errors
 /// One of them is not.
 pub(crate) async fn check_there(client: &Client, manifests: &mut Manifests) -> Result<()> {
     let manifest = read(manifests, client.elsewhere().is_none())?;
-    let asked: Vec<&ServiceName> = manifest.app.services.iter().map(|one| &one.name).collect();
-    let watches = manifest.watches.iter();
-    for one in watches.filter(|one| asked.contains(&&one.service)) {
-        let path = format!("/v1/services/{}/{}", manifest.app.name, one.service);
-        let _: ServiceDetail = client.get(&path, &[]).await?;
+    let is_watched = |name: &ServiceName| manifest.watches.iter().any(|one| one.service == *name);
+    for one in &manifest.app.services {
+        let name = format!("{}/{}", manifest.app.name, one.name);
+        match &one.job {
+            _ if !is_watched(&one.name) => {}
+            Some(_) => drop(
+                client
+                    .get::<JobView>(&format!("/v1/jobs/{name}"), &[])
+                    .await?,
+            ),
+            None => drop(
+                client
+                    .get::<ServiceDetail>(&format!("/v1/services/{name}"), &[])
+                    .await?,
+            ),
+        }
     }
     Ok(())
 }
