@@ -48,8 +48,11 @@ fn by_name(
 ) -> BTreeSet<ServiceName> {
     let mut chosen = BTreeSet::new();
     for name in &options.services {
-        let is_it = |one: &&Draft| one.spec.name.as_str() == name;
-        let is_pod = |one: &&Draft| is_pod_of(one, name);
+        // As the manifest has it, too.
+        let label = label_of(name).unwrap_or_default();
+        let is_it =
+            |one: &&Draft| one.spec.name.as_str() == name || one.spec.name.as_str() == label;
+        let is_pod = |one: &&Draft| is_pod_of(one, name) || is_pod_of(one, &label);
         let mut found: Vec<&Draft> = services.iter().filter(is_it).collect();
         if found.is_empty() {
             found = services.iter().filter(is_pod).collect();
