@@ -397,7 +397,7 @@ fn lead_paths(ingress: Ingress, led: &Led, joined: &mut [Joined], report: &mut R
         let backend = &path.backend;
         let Some(leads) = led.get(&backend.service) else {
             let message = format!(
-                "the Ingress {:?} leads to the Service {:?}, which leads to nothing of this manifest",
+                "the Ingress {:?} leads to the Service {:?}, which leads to nothing of this manifest: give the files of the Service and of what it selects along (`layby up -f FILE -f FILE`, or their folder)",
                 cut(&ingress.name),
                 cut(&backend.service)
             );
