@@ -156,8 +156,16 @@ impl<'a> Session<'a> {
                 self.watched.id
             );
         }
+        let mut failed = None;
         for id in &running.replicas {
-            done.replicas += usize::from(self.catch_up(client, id, &work.copies).await?);
+            // Where one fails, the others get theirs all the same: later they are only told of what is new then.
+            match self.catch_up(client, id, &work.copies).await {
+                Ok(any) => done.replicas += usize::from(any),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         self.forget();
         for number in &work.execs {
