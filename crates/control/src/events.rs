@@ -39,9 +39,9 @@ pub(crate) struct Events {
     queue: mpsc::Sender<NewEvent>,
     waiting: Mutex<Option<mpsc::Receiver<NewEvent>>>,
     told: broadcast::Sender<EventView>,
-    /// How many were put into the queue in this life of the node,
+    /// How many were to be written in this life of the node.
     queued: AtomicU64,
-    /// and how many of those are written by now, or could not be.
+    /// How many of those are written by now, or are lost.
     written: watch::Sender<u64>,
 }
 
@@ -94,11 +94,12 @@ impl Events {
             let _ = self.told.send(told(event));
             return;
         }
-        match self.queue.try_send(event) {
-            Ok(()) => {
-                self.queued.fetch_add(1, Ordering::SeqCst);
-            }
-            Err(error) => tracing::warn!(%kind, %error, "an event is lost"),
+        // Before it can be written: whoever waits for as many as were told is to wait for this one.
+        self.queued.fetch_add(1, Ordering::SeqCst);
+        if let Err(error) = self.queue.try_send(event) {
+            // And nobody for one that never will be.
+            self.written.send_modify(|written| *written += 1);
+            tracing::warn!(%kind, %error, "an event is lost");
         }
     }
 

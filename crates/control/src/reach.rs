@@ -23,6 +23,8 @@ use crate::tokens::Rights;
 pub(crate) struct Reach {
     rights: Rights,
     plane: Arc<Plane>,
+    /// The apps that are another's.
+    others: BTreeSet<String>,
     /// What the store's names mean, and where they come from.
     names: BTreeMap<String, ImageName>,
     /// The names in what the apps run, but those in `apart`; and the digests.
@@ -37,9 +39,10 @@ pub(crate) struct Reach {
 impl Reach {
     /// Somebody's.
     pub(crate) async fn of(plane: &Arc<Plane>, rights: &Rights) -> Result<Arc<Self>, Problem> {
-        let reach = Self {
+        let mut reach = Self {
             rights: rights.clone(),
             plane: Arc::clone(plane),
+            others: BTreeSet::new(),
             names: BTreeMap::new(),
             named: BTreeSet::new(),
             run: BTreeSet::new(),
@@ -54,12 +57,16 @@ impl Reach {
             if rights.covers(row.service.app.as_str()) {
                 let revisions = row.live.iter().chain([&row.target]);
                 revisions.for_each(|revision| run.extend(reach.run_by(&revision.spec)));
+            } else {
+                reach.others.insert(row.service.app.to_string());
             }
         }
         for (id, shelf) in &plane.jobs.shown().shelves {
             if rights.covers(id.app.as_str()) {
                 let jobs = shelf.job.iter();
                 jobs.for_each(|job| run.extend(reach.run_by(&job.spec)));
+            } else {
+                reach.others.insert(id.app.to_string());
             }
         }
         let looked = tokio::task::spawn_blocking(move || reach.look(run)).await;
@@ -238,13 +245,39 @@ impl Reach {
         )))
     }
 
+    /// The same of a name that somebody chose: a new one that is rather called after another app, `shop-api-worker` where there is
+    /// an app `shop-api`, is not for `shop`.
+    ///
+    /// # Errors
+    /// As [`Reach::build`].
+    pub(crate) fn build_as(&self, name: &str) -> Result<(), Problem> {
+        self.build(name)?;
+        let plain = self.plain(name);
+        let is_new = self.repository(&plain).is_none() && !self.names.contains_key(&plain);
+        if is_new && self.is_anothers(&plain) {
+            let problem = self.rights.denied(&format!("the image {name}"));
+            return Err(problem.hint(format!("call what is built {}", self.own_names())));
+        }
+        Ok(())
+    }
+
+    /// Whether an app that is another's has a longer name than the own ones that a name begins with.
+    fn is_anothers(&self, plain: &str) -> bool {
+        let own = self.called_after(plain).map_or(0, str::len);
+        let longer = |app: &&String| app.len() > own;
+        plain.parse().is_ok_and(|name| {
+            let mut others = self.others.iter().filter(longer);
+            others.any(|app| is_called_after(&name, app))
+        })
+    }
+
     /// For whom an image of these names is built that is no service's: of who is limited to some apps for the one that they are
     /// called after, so that it has them from then on.
     ///
     /// # Errors
-    /// As [`Reach::build`]; 409: they are of several apps.
+    /// As [`Reach::build_as`]; 409: they are of several apps.
     pub(crate) fn builds_for(&self, names: &[String]) -> Result<Source, Problem> {
-        names.iter().try_for_each(|name| self.build(name))?;
+        names.iter().try_for_each(|name| self.build_as(name))?;
         if self.rights.is_whole() {
             return Ok(Source::Here);
         }
@@ -492,8 +525,11 @@ pub(crate) fn images_of(reach: &Reach, app: &AppSpec) -> Result<(), Problem> {
             match &container.build {
                 None => reach.use_image(&name)?,
                 Some(build) => {
-                    reach.build(&name)?;
-                    build.tags.iter().try_for_each(|tag| reach.build(tag))?;
+                    match container.image.is_empty() {
+                        true => reach.build(&name)?,
+                        false => reach.build_as(&name)?,
+                    }
+                    build.tags.iter().try_for_each(|tag| reach.build_as(tag))?;
                 }
             }
         }

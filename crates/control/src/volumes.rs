@@ -50,20 +50,13 @@ pub(crate) async fn check<'a>(
 ) -> Result<(), Problem> {
     let mut needed = Vec::new();
     for (id, spec) in services {
-        let mounts = spec.all_containers().flat_map(|c| &c.mounts);
-        needed.extend(mounts.filter_map(|mount| match &mount.source {
-            MountSource::Volume { name, external, .. } => external.then(|| (id.clone(), name)),
-            MountSource::Bind { .. }
-            | MountSource::Tmpfs { .. }
-            | MountSource::Scratch { .. }
-            | MountSource::Files { .. } => None,
-        }));
+        needed.extend(external(spec).map(|name| (id.clone(), name)));
     }
     if needed.is_empty() {
         return Ok(());
     }
     let there = plane.access.volumes().await?;
-    needed.retain(|(_, name)| there.iter().all(|volume| volume.name != **name));
+    needed.retain(|(_, name)| there.iter().all(|volume| volume.name != *name));
     let problems = needed.into_iter().map(|(id, name)| {
         let text = format!("{id} mounts the external volume {name}, which is not there");
         let hint = match name.strip_prefix(&format!("{}_", id.app)) {
@@ -75,6 +68,18 @@ pub(crate) async fn check<'a>(
         Problem::conflict(text).hint(hint)
     });
     Problem::all(problems.collect()).map_or(Ok(()), Err)
+}
+
+/// The volumes that are not to be made for a service, but to be there.
+pub(crate) fn external(spec: &ServiceSpec) -> impl Iterator<Item = &str> {
+    let mounts = spec.all_containers().flat_map(|c| &c.mounts);
+    mounts.filter_map(|mount| match &mount.source {
+        MountSource::Volume { name, external, .. } => external.then_some(name.as_str()),
+        MountSource::Bind { .. }
+        | MountSource::Tmpfs { .. }
+        | MountSource::Scratch { .. }
+        | MountSource::Files { .. } => None,
+    })
 }
 
 /// There is no such volume.
@@ -129,7 +134,7 @@ fn list(services: &[ServiceId]) -> String {
 }
 
 /// Whether a revision that may have replicas mounts this volume.
-fn names(row: &Row, volume: &str) -> bool {
+pub(crate) fn names(row: &Row, volume: &str) -> bool {
     let mut revisions = row.live.iter().chain([&row.target]);
     revisions.any(|revision| mounts(&revision.spec.service, volume))
 }

@@ -359,8 +359,11 @@ impl Build<'_> {
         let Some(whom) = image.built_for.get(&parsed.to_string()) else {
             return;
         };
-        let is_own = self.options.source == Source::For(whom.clone());
-        if !is_own && !is_called_after(&parsed, whom) {
+        let own = match &self.options.source {
+            Source::For(own) => own.as_str(),
+            Source::Here | Source::Registry => "",
+        };
+        if own != whom && !says_whose(&parsed, whom, own) {
             note(format!(
                 "{keyword} {name} is what was built here for {whom} under that name: `layby image rm {name}` frees it"
             ));
@@ -402,6 +405,13 @@ pub fn is_called_after(name: &Reference, whom: &str) -> bool {
     let short = name.short();
     let rest = short.strip_prefix(whom);
     !short.contains('/') && rest.is_some_and(|rest| rest.starts_with('-'))
+}
+
+/// Whether an image's name says to `own`, if that is somebody, that it was built for `whom`: what `shop` has built as
+/// `shop-api-worker` looks like their own to `shop-api`.
+pub fn says_whose(name: &Reference, whom: &str, own: &str) -> bool {
+    let looks_own = !own.is_empty() && own.len() > whom.len() && is_called_after(name, own);
+    is_called_after(name, whom) && !looks_own
 }
 
 /// An error with all that caused it.

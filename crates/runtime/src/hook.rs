@@ -327,7 +327,8 @@ pub(crate) fn ask(
     let url = format!("http://{address}{path}");
     let failed = |error: std::io::Error| format!("cannot ask {url}: {error}");
     let until = patience.map(|patience| Instant::now() + patience);
-    let mut stream = TcpStream::connect_timeout(&address, CONNECT).map_err(failed)?;
+    let connect = patience.map_or(CONNECT, |patience| patience.min(CONNECT));
+    let mut stream = TcpStream::connect_timeout(&address, connect).map_err(failed)?;
     stream
         .write_all(head(address, path, headers).as_bytes())
         .map_err(failed)?;

@@ -51,7 +51,8 @@ pub struct Request {
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Do {
     /// Creates and starts every container; replies when each init was executed, those that run before have ended well, and
-    /// every hook that follows a start has, or was that of a container that is ended and started again alone for it. Already running: replies at once. A stop in between ends it, with an error.
+    /// every hook that follows a start has ended well; where one did not whose container ends apart, that is started again
+    /// alone, and is `down`. Already running: replies at once. A stop in between ends it, with an error.
     Start,
     /// Stops every container and keeps what they wrote; replies when no process is left. Not running: replies at once.
     Stop,

@@ -11,10 +11,12 @@ use crate::attach::Place;
 use crate::exec;
 use crate::hook;
 
-/// From one request to the next.
+/// From the first request to the next.
 const PAUSE: Duration = Duration::from_millis(10);
-/// From one command to the next: a process costs more than a packet.
+/// From the first command to the next: a process costs more than a packet.
 const PAUSE_EXEC: Duration = Duration::from_millis(100);
+/// The longest pause: who takes long to start is asked less often.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// How often it is looked whether a command has ended.
 const LOOK: Duration = Duration::from_millis(2);
 /// A year: the longest time that is waited, so that adding it to now cannot fail.
@@ -64,8 +66,9 @@ pub(crate) fn wait(
     address: IpAddr,
 ) -> Result<(), String> {
     let most_ms = config.most_ms.min(LONGEST_MS);
-    let end = Instant::now() + Duration::from_millis(most_ms);
-    let pause = match config.question {
+    let begun = Instant::now();
+    let end = begun + Duration::from_millis(most_ms);
+    let shortest = match config.question {
         Question::Exec { .. } => PAUSE_EXEC,
         Question::Http { .. } | Question::Tcp { .. } => PAUSE,
     };
@@ -76,8 +79,13 @@ pub(crate) fn wait(
         if Instant::now() >= end {
             return Err(format!("{said}, for {} s", most_ms.div_ceil(1_000)));
         }
-        std::thread::sleep(pause);
+        std::thread::sleep(pause(shortest, begun.elapsed()));
     }
+}
+
+/// The pause after so long without a good answer: an eighth of that, so that none comes later by more than that.
+fn pause(shortest: Duration, waited: Duration) -> Duration {
+    (waited / 8).clamp(shortest, LONGEST_PAUSE)
 }
 
 fn once(config: &StartupConfig, place: &Place<'_>, address: IpAddr) -> Result<(), String> {
@@ -131,5 +139,24 @@ fn run(argv: &[String], place: &Place<'_>, timeout: Duration) -> Result<(), Stri
             return Err(format!("{program} did not end within {ms} ms"));
         }
         std::thread::sleep(LOOK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_takes_long_to_start_is_asked_less_often() {
+        let ms = Duration::from_millis;
+        for (shortest, waited, pauses) in [
+            (PAUSE, 0, 10),
+            (PAUSE, 80, 10),
+            (PAUSE, 800, 100),
+            (PAUSE_EXEC, 400, 100),
+            (PAUSE_EXEC, 300_000, 250),
+        ] {
+            assert_eq!(pause(shortest, ms(waited)), ms(pauses), "{waited}");
+        }
     }
 }

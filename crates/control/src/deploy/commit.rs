@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use layby_model::fail::{self, Point};
 use layby_model::names::ServiceName;
 use layby_model::route::Share;
-use layby_model::spec::AppSpec;
+use layby_model::spec::{AppSpec, ServiceSpec};
 use layby_model::state::Showing;
 use layby_model::{RevisionId, ServiceId};
 use tokio::sync::{MutexGuard, watch};
@@ -230,7 +230,13 @@ async fn check(plane: &Plane, rows: &[Row], revisions: &mut [NewRevision]) -> Re
     };
     conflict::check(&plane.config, &Rights::all(), rows, specs())?;
     networks::check(&plane.store.networks().await?, specs())?;
-    volumes::check(plane, specs()).await?;
+    // What has named it before is told by its own rollout: it holds up nothing else that is written with it.
+    let is_new = |id: &ServiceId, spec: &ServiceSpec| {
+        let row = row_of(id);
+        row.is_none_or(|row| volumes::external(spec).any(|name| !volumes::names(row, name)))
+    };
+    let news = specs().filter(|(id, spec)| is_new(id, spec));
+    volumes::check(plane, news).await?;
     // Also what a push deploys anew, from a revision of a time when the operator allowed more.
     privilege::check(&plane.config, &Rights::all(), specs())?;
     let asked = revisions.iter().filter(|new| {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use layby_image::build::is_called_after;
+use layby_image::build::says_whose;
 use layby_image::{Image, Reference, Source};
 use layby_model::AppName;
 use layby_model::mounts::Mount;
@@ -321,7 +321,7 @@ pub(super) async fn borrowed(
             let plain = plain(reach.plane(), &name);
             let whom = image.built_for.get(&plain);
             let whom = whom.filter(|whom| **whom != *app.as_str());
-            if let Some(whom) = whom.filter(|whom| !is_called_after(&parsed, whom)) {
+            if let Some(whom) = whom.filter(|whom| !says_whose(&parsed, whom, app.as_str())) {
                 texts.push(format!(
                     "{app}/{}: the image {name} is what was built here for the app {whom} under that name; `layby image rm {name}` frees it",
                     service.name
@@ -362,6 +362,20 @@ mod tests {
     use layby_model::mounts::MountSource;
 
     use super::*;
+
+    #[test]
+    fn a_name_says_whose_an_image_is_but_to_those_whose_own_it_looks() {
+        for (name, whom, own, says) in [
+            ("shop-web:1", "shop", "blog", true),
+            ("shop-api-worker:1", "shop-api", "shop", true),
+            ("shop-api-worker:1", "shop", "shop-api", false),
+            ("shop-api-worker:1", "shop", "", true),
+            ("web:1", "shop", "blog", false),
+        ] {
+            let parsed = name.parse().expect("a name");
+            assert_eq!(says_whose(&parsed, whom, own), says, "{name} {whom} {own}");
+        }
+    }
 
     #[test]
     fn a_mount_keeps_what_is_at_its_target_and_below() {

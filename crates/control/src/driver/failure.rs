@@ -124,7 +124,7 @@ pub(super) fn end_of(report: &ReplicaReport) -> Option<End> {
         Some(End {
             container: container.name.clone(),
             exit: container.last_exit?,
-            // Then the engine says why it ended it.
+            // Then the engine says why: its hook failed, or it could not be started again.
             hook: container.down && container.trouble.is_some(),
         })
     };

@@ -133,6 +133,8 @@ async fn what_a_token_builds_under_a_name_of_its_app_is_that_apps() {
     let ci = root.with(&ci(&world).await);
     let both = r#"{"name":"both","role":"deploy","apps":["shop","shop-two"]}"#;
     let both = root.with(&token(&world, both).await);
+    let longer = world.up_as("shop-api", &compose("fake/ok", ""), "").await;
+    assert_eq!(longer.code(), 0, "{longer:#?}");
     let inspect = |image: &str| format!("GET /v1/images/inspect?reference={image}");
     for (client, tags) in [
         (&ci, &["shop-a:1", "registry/shop/a:1"][..]),
@@ -148,6 +150,7 @@ async fn what_a_token_builds_under_a_name_of_its_app_is_that_apps() {
     for (client, tags, status) in [
         (&ci, &["shop-two-b:1"][..], 403),
         (&ci, &["shop-c:1", "checked"][..], 403),
+        (&ci, &["shop-c:1", "shop-api-worker:1"][..], 403),
         (&ci, &["blog-c:1"][..], 403),
         (&both, &["shop-c:1", "shop-two-c:1"][..], 409),
     ] {

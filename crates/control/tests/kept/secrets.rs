@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use layby_control::api::types::{Event, KeptSecret, Outcome, RevisionView};
+use layby_model::access::Access as _;
 
 use crate::common::{Deployed, World, tar};
 
@@ -32,6 +33,28 @@ async fn file(world: &World, path: &str) -> String {
     let mut text = String::new();
     std::io::Read::read_to_string(&mut entry, &mut text).expect("text");
     text
+}
+
+#[tokio::test]
+async fn a_service_whose_external_volume_is_gone_keeps_no_new_value_from_the_others() {
+    let world = World::new().await;
+    let make = br#"{"name":"pg"}"#.to_vec();
+    assert_eq!(world.ask("POST", "/v1/volumes", make).await.0, 200);
+    assert_eq!(set(&world, "db", "one", "").await.code(), 0);
+    let with_volume = USES_DB.replace(
+        "secrets: {db:",
+        "  db:\n    image: fake/ok\n    secrets: [db]\n    volumes: [\"d:/d\"]\nvolumes: {d: {external: true, name: pg}}\nsecrets: {db:",
+    );
+    let up = world.up(&with_volume).await;
+    assert_eq!(up.code(), 0, "{up:#?}");
+    let disable = world.ask("POST", "/v1/services/shop/db/disable", vec![]);
+    assert_eq!(disable.await.0, 200);
+    // As on a node into which the state of another was put.
+    world.until_replicas(|all| all.len() == 1).await;
+    world.fake.remove_volume("pg").await.expect("it is free");
+    let second = set(&world, "db", "two", "").await;
+    assert_eq!(second.status, 200, "{second:#?}");
+    assert_eq!(file(&world, "/run/secrets/db").await, "two");
 }
 
 #[tokio::test]

@@ -131,6 +131,11 @@ pub(crate) async fn converse(
         match message {
             Some(Ok(Message::Binary(bytes))) => match bytes.split_first() {
                 Some((&STDOUT, bytes)) => put(std::io::stdout().lock(), bytes)?,
+                // A terminal has both outputs of the command as one: this is the node's word, and here nothing else ends its lines.
+                Some((&STDERR, bytes)) if raw.is_some() => {
+                    let line = [b"\r\n", bytes.trim_ascii_end(), b"\r\n"].concat();
+                    put(std::io::stderr().lock(), &line)?;
+                }
                 Some((&STDERR, bytes)) => put(std::io::stderr().lock(), bytes)?,
                 Some((&STATUS, json)) => {
                     break serde_json::from_slice::<StatusView>(json)

@@ -83,7 +83,7 @@ pub(crate) async fn find_one(client: &Client, name: &str, what: &str) -> Result<
     }
 }
 
-/// The services that names mean, each once: a service's or StatefulSet's name, else an app's, which means all of its services.
+/// The services that names mean, each once: a service's name, else an app's, which means all of its services, else a StatefulSet's.
 ///
 /// # Errors
 /// No node answers, or a name fits none of these.
@@ -91,18 +91,23 @@ pub(crate) async fn find_all(client: &Client, names: &[String]) -> Result<Vec<Se
     let views = views(client).await?;
     let mut found: Vec<&ServiceView> = Vec::new();
     for name in names {
-        let app = name.trim_end_matches('/');
-        let of_app: Vec<&ServiceView> = views.iter().filter(|view| view.app == app).collect();
-        // Several of a name are an error that says which there are.
-        if !of_app.is_empty() && (app != name || meant(&views, name).len() != 1) {
-            found.extend(of_app);
-        } else {
-            found.extend(find(client, &views, name).await?.services());
+        match app_called(&views, name) {
+            Some(of_app) => found.extend(of_app),
+            // Several of a name are an error that says which there are.
+            None => found.extend(find(client, &views, name).await?.services()),
         }
     }
     found.sort_by_cached_key(|view| order(view));
     found.dedup_by_key(|view| full(view));
     Ok(found.into_iter().cloned().collect())
+}
+
+/// The services of the app that is called `name`, or `name` without a `/` at its end, if one is and no one service is called so.
+fn app_called<'a>(views: &'a [ServiceView], name: &str) -> Option<Vec<&'a ServiceView>> {
+    let app = name.trim_end_matches('/');
+    let is_service = || matches!(meant(views, name)[..], [Meant::Service(_)]);
+    let of_app: Vec<&ServiceView> = views.iter().filter(|view| view.app == app).collect();
+    (!of_app.is_empty() && (app != name || !is_service())).then_some(of_app)
 }
 
 /// All that a name may mean: a service goes before a StatefulSet of its app that is called like it.
@@ -265,5 +270,33 @@ mod tests {
             of_set(&pods, "name one of its pods"),
             "shop/db is a StatefulSet: name one of its pods: shop/db-2, shop/db-10"
         );
+    }
+
+    #[test]
+    fn the_name_of_an_app_means_all_of_it_unless_a_service_has_it() {
+        let views = [
+            sample("queue", "queue-0", Some("queue")),
+            sample("queue", "exporter", None),
+            sample("blog", "web", None),
+            sample("web", "web", None),
+            sample("api", "worker", None),
+            sample("shop", "api", None),
+        ];
+        let names = |name: &str| {
+            let of_app = app_called(&views, name)?.into_iter();
+            Some(of_app.map(full).collect::<Vec<_>>().join(" "))
+        };
+        for (name, all) in [
+            // The usual name of a StatefulSet that has its namespace to itself.
+            ("queue", Some("queue/queue-0 queue/exporter")),
+            ("queue/queue", None),
+            // Of two services of the name none is meant alone.
+            ("web", Some("web/web")),
+            ("api", None),
+            ("api/", Some("api/worker")),
+            ("worker", None),
+        ] {
+            assert_eq!(names(name).as_deref(), all, "{name}");
+        }
     }
 }

@@ -99,14 +99,23 @@ pub(crate) async fn job_called(client: &Client, name: &str) -> Result<Option<Job
     Ok(found.pop().filter(|_| !taken))
 }
 
-/// `wake`, `doze` or `sleep`: asks for it and waits until it is so; of a StatefulSet, pod after pod.
+/// `wake`, `doze` or `sleep`: asks for it and waits until it is so; of a StatefulSet, pod after pod, also after one that refuses.
 ///
 /// # Errors
-/// As [`status`]; the service is not live; or it did not get there in time.
+/// As [`status`]; the service is not live; or it did not get there in time. Of several pods the last error; the others are told.
 pub(crate) async fn turn(client: &Client, name: &str, verb: &str) -> Result<()> {
     let was_to_rest = verb != "wake";
+    let mut failed: Option<anyhow::Error> = None;
     for path in find_each(client, name).await? {
-        let view: ServiceView = client.post(&format!("{path}/{verb}"), &[]).await?;
+        let view: ServiceView = match client.post(&format!("{path}/{verb}"), &[]).await {
+            Ok(view) => view,
+            Err(error) => {
+                if let Some(before) = failed.replace(error) {
+                    tell!("layby: {before:#}");
+                }
+                continue;
+            }
+        };
         let then = match was_to_rest && view.wakefulness == Some(Showing::Awake) {
             true => ": it rested, and was woken again at once by who uses it",
             false => "",
@@ -114,7 +123,7 @@ pub(crate) async fn turn(client: &Client, name: &str, verb: &str) -> Result<()> 
         let state = show::state(&view);
         say!("{}/{}  {state}{then}", view.app, view.service);
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// Deploys a service again, with another image or other settings; of a StatefulSet, pod after pod.

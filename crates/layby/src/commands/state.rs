@@ -289,16 +289,10 @@ fn put(paths: &Paths, options: &Import, from: File) -> Result<ImportedView> {
     state::check_empty(&paths.data_dir)?;
     let passphrase = passphrase(&options.keys, false)?;
     look_ahead(&passphrase, &from)?;
-    let was_there = paths.data_dir.exists();
     paths.create_data()?;
     let _lock = alone(paths)?;
     let key = key(paths, &options.keys);
     let put = state::import(&paths.data_dir, &key, &passphrase, BufReader::new(from));
-    if put.is_err() && !was_there {
-        // Of a file that is cut; a folder with something in it stays.
-        let _ = std::fs::remove_file(paths.lock());
-        let _ = std::fs::remove_dir(&paths.data_dir);
-    }
     Ok(put?)
 }
 

@@ -374,7 +374,7 @@ impl Done {
         let some = |count: usize, what: &str| (count > 0).then(|| format!("{count} {what}"));
         let left_out = match (copied + removed, left_out) {
             (0, 1..) => Some("left out: no file, folder or link".to_owned()),
-            (_, left_out) => some(left_out, "left out, no file, folder or link"),
+            (_, left_out) => some(left_out, "left out (no file, folder or link)"),
         };
         let ran = self.ran.then(|| "its command run".to_owned());
         let restarted = self.restarted.then(|| "restarted".to_owned());
@@ -421,7 +421,7 @@ mod tests {
             (
                 (1, 0, 1),
                 1,
-                Some("copied, 1 left out, no file, folder or link"),
+                Some("copied, 1 left out (no file, folder or link)"),
             ),
             ((0, 0, 0), 0, None),
         ];
