@@ -10,8 +10,8 @@ use super::Directory;
 use crate::names::app_of;
 use crate::subnet::is_internal;
 
-/// How long an answer may be kept, in seconds. A name's address changes only when its service is taken down and
-/// deployed anew.
+/// How long an answer may be kept, in seconds. The addresses of a name change when a service that has it is deployed, taken
+/// down, enabled or disabled.
 const TTL_S: u32 = 5;
 /// The longest answer over UDP to one who does not say what it takes (RFC 1035, section 4.2.1).
 const PLAIN_UDP: u16 = 512;
@@ -129,7 +129,10 @@ pub(crate) fn plan(directory: &Directory, from: Ipv4Addr, question: &[u8]) -> Pl
     }
     let kind = query.query_type();
     let records = match look_up(directory, bridge, query.name(), kind) {
-        Known::Own(addresses) => own_records(query.name(), kind, addresses),
+        Known::Own(addresses) => {
+            let addresses = turned(addresses, message.metadata.id);
+            own_records(query.name(), kind, addresses)
+        }
         Known::Address(name) => match Name::from_ascii(format!("{name}.")) {
             Ok(name) => vec![record(query, RData::PTR(PTR(name)))],
             Err(_) => return say(ResponseCode::NXDomain),
@@ -143,6 +146,7 @@ pub(crate) fn plan(directory: &Directory, from: Ipv4Addr, question: &[u8]) -> Pl
             match look_up(directory, bridge, &alias.host, kind) {
                 Known::Own(addresses) => {
                     let stands = std::iter::once(stands_for(query, &alias.host));
+                    let addresses = turned(addresses, message.metadata.id);
                     let addresses = own_records(&alias.host, kind, addresses);
                     stands.chain(addresses).collect()
                 }
@@ -270,6 +274,13 @@ fn record(query: &Query, data: RData) -> Record {
 /// Who asked for a name gets the name that it stands for.
 fn stands_for(query: &Query, host: &Name) -> Record {
     record(query, RData::CNAME(CNAME(host.clone())))
+}
+
+/// These in another order for another question: most who ask take the first, and choose the `id` at random.
+fn turned(mut addresses: Vec<Ipv4Addr>, id: u16) -> Vec<Ipv4Addr> {
+    let count = addresses.len().max(1);
+    addresses.rotate_left(usize::from(id) % count);
+    addresses
 }
 
 /// What is answered of an own name's `addresses` to who asks for records of `kind`.
@@ -518,6 +529,37 @@ mod tests {
         }
         // Who may not ask for what it stands for does not come to it by the alias either.
         assert_eq!(ask(BLOG, "short.", RecordType::A), NO_NAME);
+    }
+
+    #[test]
+    fn a_name_of_several_leads_one_question_to_the_one_and_the_next_to_the_other() {
+        let mut directory = directory();
+        let shop = Arc::make_mut(&mut directory.names).get_mut("shop");
+        let names = shop.expect("it has names");
+        names.insert("web".to_owned(), vec![WEB, POD]);
+        let first = |name: &str, id: u16| {
+            let mut asked = Message::from_vec(&question(name, RecordType::A)).expect("a message");
+            asked.metadata.id = id;
+            let asked = asked.to_vec().expect("bytes");
+            let Plan::Answer(bytes) = plan(&directory, SHOP, &asked) else {
+                panic!("it is answered");
+            };
+            let answer = Message::from_vec(&bytes).expect("a message");
+            let mut found = answer
+                .answers
+                .iter()
+                .filter_map(|record| match &record.data {
+                    RData::A(A(address)) => Some(*address),
+                    _ => None,
+                });
+            let first = found.next();
+            assert_eq!(found.count(), 1, "the other one comes behind");
+            first
+        };
+        for name in ["web.", "short."] {
+            assert_eq!(first(name, 6), Some(WEB), "{name}");
+            assert_eq!(first(name, 7), Some(POD), "{name}");
+        }
     }
 
     #[test]
