@@ -18,6 +18,9 @@ pub(crate) struct Named {
     /// Those of `names` that other apps find in a network of the node, too.
     pub(crate) shared: Vec<String>,
     pub(crate) address: Ipv4Addr,
+    /// What is sent to the address comes to a replica, now or once one is there. What leads nowhere has a name that others have,
+    /// too, only while none of those leads anywhere.
+    pub(crate) leads: bool,
     /// The names for hosts elsewhere that it brings into its app.
     pub(crate) elsewhere: BTreeMap<String, String>,
     /// Where the ports of the address lead.
@@ -60,6 +63,7 @@ pub(crate) fn named(
         names,
         networks,
         address,
+        leads: true,
         elsewhere: elsewhere.collect(),
         route: VirtualRoute {
             service: id.clone(),
@@ -101,7 +105,7 @@ pub(crate) fn table(services: &BTreeMap<ServiceId, Named>, jobs: &Seekers) -> Na
             .datagrams
             .extend(ports.map(|port| (named.address, *port)));
     }
-    for (id, named) in services {
+    for (id, named) in in_order(services) {
         let of_app = seekers.get(&id.app).into_iter().flatten();
         for (key, all) in of_app {
             let names = table.apps.entry(key.clone()).or_default();
@@ -111,9 +115,7 @@ pub(crate) fn table(services: &BTreeMap<ServiceId, Named>, jobs: &Seekers) -> Na
             let on = named.on.iter().filter(|(network, _)| is_in(network));
             for name in own.chain(on.flat_map(|(_, names)| names)) {
                 let addresses: &mut Vec<Ipv4Addr> = names.entry(name.clone()).or_default();
-                if !addresses.contains(&named.address) {
-                    addresses.push(named.address);
-                }
+                add(addresses, named);
             }
             if !named.elsewhere.is_empty() {
                 let hosts = table.elsewhere.entry(key.clone()).or_default();
@@ -136,6 +138,23 @@ pub(crate) fn table(services: &BTreeMap<ServiceId, Named>, jobs: &Seekers) -> Na
     table
 }
 
+/// App by app, those that lead anywhere first.
+fn in_order(services: &BTreeMap<ServiceId, Named>) -> Vec<(&ServiceId, &Named)> {
+    let mut all: Vec<_> = services.iter().collect();
+    all.sort_by(|(a, one), (b, other)| {
+        let by_app = a.app.cmp(&b.app);
+        by_app.then(other.leads.cmp(&one.leads))
+    });
+    all
+}
+
+/// Adds the address of a service to those of a name. They come [`in_order`].
+fn add(addresses: &mut Vec<Ipv4Addr>, named: &Named) {
+    if !addresses.contains(&named.address) && (named.leads || addresses.is_empty()) {
+        addresses.push(named.address);
+    }
+}
+
 /// Adds the names of what other apps have in these networks of the node, as far as an app can have them there. A name that the
 /// own app has leads there; of two other apps that have it, the first by its own name does.
 fn names_of_others(
@@ -146,7 +165,8 @@ fn names_of_others(
     is_free: impl Fn(&str) -> bool,
 ) {
     let mut theirs: BTreeMap<String, (&AppName, Vec<Ipv4Addr>)> = BTreeMap::new();
-    for (id, named) in services.iter().filter(|(id, _)| id.app != *app) {
+    let of_others = in_order(services).into_iter();
+    for (id, named) in of_others.filter(|(id, _)| id.app != *app) {
         let sets = named.networks.iter();
         let shared: BTreeSet<&str> = sets
             .flat_map(Networks::shared)
@@ -162,8 +182,8 @@ fn names_of_others(
             let (owner, addresses) = theirs
                 .entry(name.clone())
                 .or_insert_with(|| (&id.app, Vec::new()));
-            if **owner == id.app && !addresses.contains(&named.address) {
-                addresses.push(named.address);
+            if **owner == id.app {
+                add(addresses, named);
             }
         }
     }
@@ -397,6 +417,33 @@ mod tests {
         assert_eq!(leads("shop", "web"), [2]);
         assert!(leads("shop", "front").is_empty());
         assert!(leads("tock/@other", "web").is_empty());
+    }
+
+    #[test]
+    fn what_is_off_has_a_name_of_several_only_while_all_of_them_are_off() {
+        let off = |(id, named): (ServiceId, Named)| {
+            let leads = false;
+            (id, Named { leads, ..named })
+        };
+        let blue = || of_app(1, "shop/blue", "web", &["@proxy"]);
+        let green = || of_app(2, "shop/green", "web", &["@proxy"]);
+        let other = || of_app(3, "tick/other", "web", &["@proxy"]);
+        let leads = |services: [(ServiceId, Named); 3]| {
+            let table = table(&services.into(), &Seekers::new());
+            let of = |key: &str, name: &str| -> Vec<u8> {
+                let addresses = table.apps[key][name].iter();
+                addresses.map(|address| address.octets()[3]).collect()
+            };
+            assert_eq!(of("shop/@proxy", "blue"), [1], "its own name stays");
+            // Of two other apps the first by its name has it, off or not.
+            let third = "tick/@proxy";
+            (of("shop/@proxy", "web"), of(third, "web.shop"))
+        };
+        let both = |n: &[u8]| (n.to_vec(), n.to_vec());
+        assert_eq!(leads([blue(), green(), other()]), both(&[1, 2]));
+        assert_eq!(leads([off(blue()), green(), other()]), both(&[2]));
+        assert_eq!(leads([blue(), off(green()), other()]), both(&[1]));
+        assert_eq!(leads([off(blue()), off(green()), other()]), both(&[1]));
     }
 
     #[test]

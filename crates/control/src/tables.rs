@@ -414,6 +414,7 @@ mod tests {
             on: BTreeMap::new(),
             shared: Vec::new(),
             address: [10, 1, 240, 1].into(),
+            leads: true,
             elsewhere: BTreeMap::new(),
             route: VirtualRoute {
                 service: id("a/x"),

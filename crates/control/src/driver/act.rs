@@ -15,7 +15,7 @@ use super::boot::Boot;
 use super::look::shown_spec;
 use super::{Driver, STUCK_PAUSE_MS, Trouble};
 use crate::addresses;
-use crate::names;
+use crate::names::{self, Named};
 use crate::store::Decision;
 use crate::tables::Entry;
 
@@ -163,6 +163,8 @@ impl Driver {
         let spec = shown_spec(self.row());
         let listeners = self.wanted_listeners();
         let address = self.plane.config.virtual_address(self.row().address);
+        let leads = !matches!(mode, Mode::Disabled | Mode::Refuse);
+        let named = address.and_then(|address| names::named(&self.id, spec, address, networks));
         let entry = Entry {
             hosts: addresses::hosts(&self.id, spec, &self.plane.config.domain),
             paths: addresses::paths(&self.id, spec),
@@ -175,7 +177,7 @@ impl Driver {
                 is_scaled: spec.autoscale.is_some()
                     || has_canary && self.row().target.spec.service.autoscale.is_some(),
             },
-            named: address.and_then(|address| names::named(&self.id, spec, address, networks)),
+            named: named.map(|named| Named { leads, ..named }),
         };
         self.version = self.plane.tables.set(&self.id, entry);
         if self.listeners_version.is_none() || self.listeners != listeners {
