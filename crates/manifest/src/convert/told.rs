@@ -153,7 +153,9 @@ fn names(draft: &Draft, report: &mut Report) {
     let spec: &ServiceSpec = &draft.spec;
     for name in &spec.names {
         let why = match is_dns_label(name) {
-            true => "several services have it, and a Service selects the pods of one",
+            true => {
+                "several services have it, and each Service that is written selects the pods of one"
+            }
             false => "a Service is called by a DNS label",
         };
         let message = format!(

@@ -229,8 +229,8 @@ pub(crate) type Led = BTreeMap<String, Leads>;
 /// What one Service leads to.
 #[derive(Debug, Default)]
 pub(crate) struct Leads {
-    /// The places of its services among the drafts; the first is the one that requests go to.
-    pub(crate) drafts: Vec<usize>,
+    /// The place among the drafts of the service that requests go to.
+    pub(crate) draft: Option<usize>,
     /// Its ports: number, name, and where each leads.
     pub(crate) ports: Vec<(u16, Option<String>, u16)>,
 }

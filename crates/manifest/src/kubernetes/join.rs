@@ -274,12 +274,17 @@ fn select(
     }
     let name = service.name.clone();
     let is_named = |at: &usize| joined[*at].draft.spec.name.as_str() == name;
-    // It has the name as its host name; of several, one that is called so itself.
-    let named = members.iter().copied().find(is_named);
-    let first = named.or(members.first().copied());
+    let runs = |at: &usize| {
+        let spec = &joined[*at].draft.spec;
+        spec.replicas > 0 || spec.autoscale.is_some()
+    };
+    // It has the name as its host name; of several, one that is called so itself, else the first that is not off.
+    let mut all = members.iter().copied();
+    let named = all.clone().find(is_named);
+    let first = named.or(all.clone().find(runs)).or(all.next());
     told(&service, first, members.len(), joined, report);
     let mut leads = Leads {
-        drafts: first.into_iter().collect(),
+        draft: first,
         ports: Vec::new(),
     };
     for member in members {
@@ -430,12 +435,12 @@ fn lead_paths(ingress: Ingress, led: &Led, joined: &mut [Joined], report: &mut R
             };
             routes.find(same).map(|known| (at, known.port))
         });
-        let Some(first) = leads.drafts.first() else {
+        let Some(first) = leads.draft else {
             continue;
         };
         match taken {
-            None => joined[*first].draft.spec.routes.push(route),
-            Some(same) if same == (*first, port) => {}
+            None => joined[first].draft.spec.routes.push(route),
+            Some(same) if same == (first, port) => {}
             Some((other, _)) => {
                 let message = format!(
                     "the path {:?} of the host {:?} leads to service {:?} already",
