@@ -4,9 +4,6 @@ use std::collections::BTreeMap;
 
 use crate::tree::{Node, Value};
 
-/// Keys that say `container:NAME` or `service:NAME`.
-const NAMESPACES: [&str; 3] = ["ipc", "network_mode", "pid"];
-
 /// Writes the service in the place of its container. Containers of others stay what they are.
 pub(crate) fn settle(document: &mut Node) {
     let Some(services) = value_of(document, "services") else {
@@ -21,10 +18,8 @@ pub(crate) fn settle(document: &mut Node) {
     });
     let named: BTreeMap<String, String> = named.collect();
     for entry in entries {
-        for key in NAMESPACES {
-            let node = value_of(&mut entry.value, key);
-            replace(node, &named, "service:");
-        }
+        let mode = value_of(&mut entry.value, "network_mode");
+        replace(mode, &named, "service:");
         let Some(from) = value_of(&mut entry.value, "volumes_from") else {
             continue;
         };

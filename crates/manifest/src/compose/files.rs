@@ -13,7 +13,7 @@ use crate::compose::project::Project;
 use crate::compose::tmpfs;
 use crate::compose::volumes::external;
 use crate::draft::Placed;
-use crate::fields::{Expected, Fields, parsed};
+use crate::fields::{Fields, parsed};
 use crate::mount::target;
 use crate::report::Report;
 use crate::tree::{Node, Place, Value, cut};
@@ -178,7 +178,10 @@ fn wanted(item: Node, name: &str, report: &mut Report) -> Option<Wanted> {
     };
     wanted.uid = fields.parsed("uid", report, id).unwrap_or(0);
     wanted.gid = fields.parsed("gid", report, id).unwrap_or(0);
-    wanted.mode = fields.parsed("mode", report, mode).unwrap_or(MODE);
+    let mode_name = fields.name("mode");
+    if let Some(node) = fields.take("mode") {
+        wanted.mode = mode(&node, &mode_name, report).unwrap_or(MODE);
+    }
     fields.accept_extensions();
     fields.finish(report);
     if key.is_none() {
@@ -188,16 +191,26 @@ fn wanted(item: Node, name: &str, report: &mut Report) -> Option<Wanted> {
     Some(wanted)
 }
 
-/// A mode, in octal; a number with digits that no octal one has is decimal, as Compose writes `0755` out: 493.
-fn mode(text: &str) -> Result<u32, Expected> {
-    let decimal = match text.starts_with('0') || !text.contains(['8', '9']) {
-        true => None,
-        false => text.parse().ok(),
-    };
-    match decimal {
-        Some(mode @ 0..=0o7777) => Ok(mode),
-        Some(_) | None => tmpfs::mode(text),
+/// A mode: octal in quotes or with a 0 before it; else the decimal number that it is in YAML, as which older Composes write it
+/// out (`0400`: 256).
+fn mode(node: &Node, name: &str, report: &mut Report) -> Option<u32> {
+    let is_plain = matches!(node.value, Value::Scalar { plain: true, .. });
+    let is_decimal = |text: &str| is_plain && !text.starts_with('0');
+    let mode = parsed(node, name, report, |text| match is_decimal(text) {
+        true => match text.parse() {
+            Ok(mode @ 0..=0o7777) => Ok(mode),
+            Ok(_) | Err(_) => Err("a mode in octal digits behind a 0, such as 0440".to_owned()),
+        },
+        false => tmpfs::mode(text),
+    })?;
+    let text = node.scalar().unwrap_or_default();
+    if is_decimal(text) && !text.contains(['8', '9']) {
+        let message = format!(
+            "{name} is the decimal number that it is in YAML, {mode:04o} in octal: write 0{text} if its digits are octal"
+        );
+        report.warn(&node.place, message);
     }
+    Some(mode)
 }
 
 fn mount(

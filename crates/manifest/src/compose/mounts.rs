@@ -79,6 +79,13 @@ fn short(
     let name = format!("an item of {}", service.name("volumes"));
     // Docker's Compose takes one, whoever runs the service.
     let alone = item.scalar().filter(|text| is_word(text));
+    if let Some(word) = alone.filter(|word| project.volumes.contains_key(*word)) {
+        let message = format!(
+            "{name} is the volume {word:?} without the place where it is mounted: write {word}:/PATH"
+        );
+        report.error(&item.place, message);
+        return None;
+    }
     let below_root = alone.map(|word| format!("/{word}"));
     if let Some(path) = &below_root {
         let message =

@@ -308,13 +308,18 @@ pub(crate) fn join(
     for member in &mut members {
         for (network, alias) in std::mem::take(&mut member.joined.aliases) {
             match everywhere.contains(&network) {
-                true if several.contains(&alias.value) => {
-                    add_inner(&mut member.draft, alias.value.clone());
+                true if several.contains(&alias.value)
+                    && alias.value != member.draft.spec.name.as_str() =>
+                {
+                    add_own(&mut member.draft, network, &alias, report);
                     let message = format!(
                         "the name {:?} leads to each of the services that have it; at the gateway it is not this one's",
                         cut(&alias.value)
                     );
                     report.warn(&alias.place, message);
+                }
+                true if ServiceName::new(&alias.value).is_err() => {
+                    add_own(&mut member.draft, network, &alias, report);
                 }
                 true => add_alias(&mut member.draft, &alias.value, &alias.place, report),
                 false => {
@@ -404,6 +409,18 @@ fn add_name(draft: &mut Draft, network: String, alias: &Placed<String>, report: 
     let names = draft.spec.network_names.entry(network).or_default();
     if !names.contains(&name) {
         names.push(name);
+    }
+}
+
+/// Gives a service a name that the services of its app find, and no other app: those find [`Draft::spec`]'s `names` where they
+/// share a network with it. `network` is one of the app's own that all its services are in.
+fn add_own(draft: &mut Draft, network: String, alias: &Placed<String>, report: &mut Report) {
+    let is_shared = draft.spec.networks.shared().next().is_some();
+    match (is_shared, inner_name(&alias.value)) {
+        // Where any network is shared they are kept apart, so that this one is known by its name.
+        (true, _) => add_name(draft, network, alias, report),
+        (false, Some(name)) => add_inner(draft, name),
+        (false, None) => report.error(&alias.place, not_a_label("further", &alias.value)),
     }
 }
 

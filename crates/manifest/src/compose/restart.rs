@@ -69,7 +69,7 @@ fn condition(text: &str) -> Result<RestartPolicy, Expected> {
         // Docker's Compose takes the words of `restart`, too.
         "none" | "no" => Ok(RestartPolicy::Never),
         "on-failure" => Ok(RestartPolicy::OnFailure { max_retries: None }),
-        "any" | "always" | "unless-stopped" | "" => Ok(RestartPolicy::Always),
+        "any" | "always" | "unless-stopped" => Ok(RestartPolicy::Always),
         _ => Err("none, on-failure or any".to_owned()),
     }
 }
