@@ -25,6 +25,7 @@ mod prune;
 mod reach;
 mod registries;
 mod registry;
+mod room;
 mod samples;
 mod scaling;
 mod secrets;

@@ -63,7 +63,7 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 the rollout failed and what was live is kept, \
-    4 not found, 5 timed out, 6 overtaken by a newer revision or called off.";
+    4 not found, 5 timed out, 6 overtaken by what was asked for since, or called off.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]

@@ -1,12 +1,13 @@
 //! A deploy as it goes on: in place on a terminal, as plain lines elsewhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::Result;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use layby_control::api::types::{AbortedView, Event, Failure, Outcome, ServiceView};
+use layby_model::State;
 use layby_model::state::Showing;
 
 use crate::client::{Client, Lines};
@@ -36,7 +37,7 @@ pub(crate) async fn show(client: &Client, mut lines: Lines, style: Style) -> Res
     let mut screen = Screen::new(client.gateway().await?, style);
     let mut code = None;
     let mut outcomes = BTreeMap::new();
-    let mut under_way = BTreeSet::new();
+    let mut under_way = BTreeMap::new();
     loop {
         let event = match lines.next::<Event>().await {
             Ok(Some(event)) => event,
@@ -77,7 +78,7 @@ pub(crate) async fn show(client: &Client, mut lines: Lines, style: Style) -> Res
                 text,
             } => {
                 screen.line(&service, &show::text(&state), &text);
-                under_way.insert(service);
+                under_way.insert(service, state);
             }
             Event::Secret {
                 app,
@@ -135,15 +136,34 @@ pub(crate) fn begun<T>(answer: Result<T>, path: &str) -> Result<T> {
     let service = path.strip_prefix("/v1/services/").map(str::to_owned);
     answer.map_err(
         |error| match error.chain().any(|cause| cause.is::<hyper::Error>()) {
-            true => cut_off(&service.into_iter().collect()),
+            true => cut_off(
+                &service
+                    .into_iter()
+                    .map(|name| (name, State::Deploying))
+                    .collect(),
+            ),
             false => error,
         },
     )
 }
 
 /// What is said where the node goes in the midst of it; what it has written goes on once it is back.
-fn cut_off(under_way: &BTreeSet<String>) -> anyhow::Error {
-    let next = match under_way.first() {
+fn cut_off(under_way: &BTreeMap<String, State>) -> anyhow::Error {
+    let rolls = |state: &State| match state {
+        State::Deploying | State::Updating => true,
+        State::Disabled | State::Ready | State::Running => false,
+    };
+    let next = match under_way.keys().next() {
+        Some(service) if !under_way.values().any(rolls) => {
+            let others = if under_way.len() > 1 {
+                ", and so for each of the others"
+            } else {
+                ""
+            };
+            format!(
+                "once it runs again, `layby status {service}` shows how far it came{others} (a restart has to be asked for again)"
+            )
+        }
         Some(service) if under_way.len() == 1 => {
             format!("once it runs again, `layby deploy {service} --follow` tells how it goes on")
         }
@@ -270,6 +290,12 @@ impl Screen {
             Outcome::Canary => canary(service, &name),
             Outcome::Unchanged => format!("unchanged, revision {}", service.revision),
             Outcome::Failed => "failed".to_owned(),
+            Outcome::Kept if has_ended(service) => {
+                format!(
+                    "failed; revision {}, which has ended, stays",
+                    service.revision
+                )
+            }
             Outcome::Kept => format!("failed; revision {} serves on", service.revision),
             Outcome::Disabled => format!(
                 "disabled, revision {}: `layby enable {name}` brings it back",
@@ -280,7 +306,7 @@ impl Screen {
                 scale(service.replicas_wanted),
                 show::state(service)
             ),
-            Outcome::Restarted if service.wakefulness == Some(Showing::Ended) => {
+            Outcome::Restarted if has_ended(service) => {
                 format!("restarted and ended, revision {}", service.revision)
             }
             Outcome::Restarted => format!("restarted, revision {}", service.revision),
@@ -290,10 +316,11 @@ impl Screen {
             ),
             Outcome::Removed => "removed".to_owned(),
             Outcome::Pending => "goes on in the background: `layby status` shows how".to_owned(),
-            Outcome::Overtaken => format!(
-                "{}: `layby deploy {name} --follow` tells how that goes",
-                reason(failure)
-            ),
+            Outcome::Overtaken => {
+                let follow = || format!("`layby deploy {name} --follow` tells how that goes");
+                let next = failure.and_then(|failure| failure.hint.clone());
+                format!("{}: {}", reason(failure), next.unwrap_or_else(follow))
+            }
             Outcome::Aborted => match service.aborted {
                 Some(AbortedView { revision, .. }) if revision == service.revision => {
                     format!("revision {revision} {}", reason(failure))
@@ -312,12 +339,20 @@ impl Screen {
         for line in failure.filter(|_| !told).into_iter().flat_map(explain) {
             self.say(&line);
         }
-        if !told
-            && !matches!(
-                outcome,
-                Outcome::Failed | Outcome::Disabled | Outcome::Removed
-            )
-        {
+        let answers = match outcome {
+            Outcome::Failed | Outcome::Disabled | Outcome::Removed => false,
+            Outcome::Kept => !has_ended(service),
+            Outcome::Live
+            | Outcome::Canary
+            | Outcome::Unchanged
+            | Outcome::Pending
+            | Outcome::Scaled
+            | Outcome::Restarted
+            | Outcome::RolledBack
+            | Outcome::Overtaken
+            | Outcome::Aborted => !told,
+        };
+        if answers {
             for address in show::addresses(service, &self.gateway) {
                 self.say(&format!("  {address}"));
             }
@@ -366,6 +401,11 @@ fn is_well(outcome: Outcome) -> bool {
         | Outcome::Overtaken
         | Outcome::Aborted => false,
     }
+}
+
+/// Whether it ended and is left so, as a task is: nothing of it answers.
+fn has_ended(service: &ServiceView) -> bool {
+    service.wakefulness == Some(Showing::Ended)
 }
 
 /// Why a revision is not live, as words that follow its service's name.

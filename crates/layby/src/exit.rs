@@ -16,7 +16,7 @@ pub(crate) enum Code {
     NotFound = 4,
     /// It did not happen in time.
     TimedOut = 5,
-    /// A newer revision took the place of the one that was deployed, or somebody called it off.
+    /// What was asked for since took the place of it, as a newer revision does, or somebody called it off.
     Overtaken = 6,
 }
 

@@ -21,6 +21,7 @@ use crate::addresses;
 use crate::deploy;
 use crate::driver::{DriverHandle, Request, Status, shown_spec};
 use crate::plane::Plane;
+use crate::room;
 use crate::uses::Use;
 
 /// How often it is looked whether what is watched has changed.
@@ -275,10 +276,10 @@ async fn reach(
     }
     let uses = plane.uses.of(&id);
     if wanted < Wakefulness::Awake && uses > 0 {
-        let text = format!(
-            "{id} is in use: {uses} commands, copies or forwarded connections of it are open"
-        );
-        return Err(Problem::conflict(text).hint("end them first"));
+        return Err(Problem::conflict(in_use(&id, uses)).hint("end it first, or wait for its end"));
+    }
+    if wanted < Wakefulness::Awake {
+        room::check(plane).await?;
     }
     let asked = driver.requests.try_send(Request::Want(wanted));
     asked.map_err(|_| {
@@ -321,6 +322,18 @@ async fn reach(
             REACH_TIMEOUT.as_secs()
         ))
         .hint(format!("`layby status {id}` says what it is at"))),
+    }
+}
+
+/// What keeps a service from being put to sleep.
+fn in_use(id: &ServiceId, uses: u32) -> String {
+    match uses {
+        1 => format!(
+            "{id} is in use: a command, a copy, a forwarded connection or a restart of it goes on"
+        ),
+        uses => format!(
+            "{id} is in use: {uses} commands, copies, forwarded connections or restarts of it go on"
+        ),
     }
 }
 

@@ -294,7 +294,7 @@ pub enum Event {
     /// The last line.
     Done {
         /// The exit code: 0 all live, 1 failed, 3 failed and live kept, 4 an image is not there, 5 not decided in time,
-        /// 6 overtaken by a newer revision, or called off.
+        /// 6 overtaken by what was asked for since, or called off.
         code: i32,
     },
 }

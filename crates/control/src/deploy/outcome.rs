@@ -259,7 +259,7 @@ fn verdict(
 }
 
 /// `overtaken by revision 3, deployed by ann`.
-fn overtaken(newer: &Revision) -> String {
+pub(super) fn overtaken(newer: &Revision) -> String {
     let id = newer.id;
     match &newer.made_by {
         Some(who) => format!("overtaken by revision {id}, deployed by {who}"),

@@ -17,6 +17,7 @@ use crate::api::Who;
 use crate::api::types::{Event, EventKind, Failure, Outcome, Problem};
 use crate::driver::{Request, Status};
 use crate::plane::Plane;
+use crate::room;
 use crate::store::Row;
 use crate::uses::Use;
 
@@ -24,7 +25,7 @@ use crate::uses::Use;
 /// is woken.
 ///
 /// # Errors
-/// There is no such service, it is disabled or on its way out, or nothing of it is live.
+/// There is no such service, it is disabled or on its way out, nothing of it is live, or the disk is full.
 pub(crate) async fn restart(
     plane: Arc<Plane>,
     id: &ServiceId,
@@ -46,6 +47,8 @@ pub(crate) async fn restart(
         let text = format!("nothing of {id} is live: there is nothing to restart");
         return Err(Problem::conflict(text).hint(format!("`layby redeploy {id}` tries it again")));
     }
+    // Once it is drained, a replica is ended only when that is written.
+    room::check(&plane).await?;
     let (answer, taken) = oneshot::channel();
     let _ = driver.requests.send(Request::Restart(answer)).await;
     let asked = taken.await.map_err(|_| Problem::no_service(id))?;

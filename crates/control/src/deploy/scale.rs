@@ -26,6 +26,8 @@ use crate::store::Row;
 const KEPT: i32 = 3;
 /// That of what failed, and had nothing there before.
 const FAILED: i32 = 1;
+/// That of what somebody else's word took the place of.
+const OVERTAKEN: i32 = 6;
 
 /// Gives a service so many replicas, whatever its manifest says; `None`: as many as that says. One that is disabled is
 /// enabled by that, 0 disables it.
@@ -176,10 +178,7 @@ async fn write(
     let written = plane.store.scale(row, scale, replicas).await?;
     let row = written.ok_or_else(|| Problem::changed_meanwhile(id))?;
     tell_driver(plane, row.clone()).await;
-    let to = match row.replicas {
-        1 => "scaled to 1 replica".to_owned(),
-        n => format!("scaled to {n} replicas"),
-    };
+    let to = scaled_to(row.replicas);
     let told = match change {
         Change::None => None,
         Change::Scaled => Some((EventKind::Scaled, to)),
@@ -217,10 +216,9 @@ async fn wait(
             tell(&shown, Outcome::Pending, events).await;
             return 0;
         }
-        if heard && (shown.row.generation > row.generation || shown.gone || shown.row.removing) {
-            // Somebody else has changed it since: what was asked for here is no longer waited for.
-            tell(&shown, Outcome::Pending, events).await;
-            return 5;
+        if let Some(failure) = overtaken(row, &shown).filter(|_| heard) {
+            tell_with(&shown, Outcome::Overtaken, Some(failure), events).await;
+            return OVERTAKEN;
         }
         if heard && shown.row.live.is_none() && !rolling(&shown.row) {
             let failure = Some(never_live(&shown.row));
@@ -260,6 +258,41 @@ async fn wait(
                 return 5;
             }
         }
+    }
+}
+
+/// By what somebody else has asked for since, if anything: what was asked for here is no longer waited for.
+fn overtaken(row: &Row, status: &Status) -> Option<Failure> {
+    let now = &status.row;
+    let why = if status.gone || now.removing {
+        "it was taken down meanwhile".to_owned()
+    } else if now.generation <= row.generation {
+        return None;
+    } else if now.target.id != row.target.id {
+        let newer = outcome::overtaken(&now.target);
+        return Some(Failure::plain(now.target.id, newer, 1));
+    } else if !now.enabled {
+        "overtaken: it was disabled meanwhile".to_owned()
+    } else if now.scale.is_none() && row.scale.is_some() {
+        "overtaken: its scale was reset meanwhile".to_owned()
+    } else if (now.scale, now.replicas) != (row.scale, row.replicas) {
+        format!("overtaken: it was {} meanwhile", scaled_to(now.replicas))
+    } else {
+        "overtaken: it was changed meanwhile by somebody else".to_owned()
+    };
+    let mut failure = Failure::plain(now.target.id, why, 1);
+    failure.hint = Some(format!(
+        "`layby status {}` shows how it stands",
+        row.service
+    ));
+    Some(failure)
+}
+
+/// `scaled to 3 replicas`.
+fn scaled_to(replicas: u32) -> String {
+    match replicas {
+        1 => "scaled to 1 replica".to_owned(),
+        n => format!("scaled to {n} replicas"),
     }
 }
 

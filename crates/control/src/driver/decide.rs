@@ -123,6 +123,7 @@ impl Driver {
             let mut failure = failure;
             if let Some((replica, container)) = from {
                 failure.log = failure::last_lines(&*engine, replica, container).await;
+                failure.hint = failure.hint.map(|hint| failure::beside(&failure.log, hint));
             }
             let failure = Box::new(failure);
             let decision = match again {

@@ -18,6 +18,8 @@ const LOG_LINES: usize = 50;
 const LINE_BYTES: usize = 1_000;
 /// So long may the engine take to hand them out.
 pub(super) const LOG_TIMEOUT: Duration = Duration::from_millis(500);
+/// What to do where it said something.
+const SEE_LOG: &str = "see its last log lines for the cause";
 /// So many differences to the live revision are kept with it.
 const CHANGES: usize = 100;
 
@@ -227,7 +229,7 @@ fn hint(reason: &FailReason, probed: bool, ended: Option<&End>) -> Option<String
             "raise its memory limit, or have it use less"
         }
         FailReason::CrashLoop if ended.is_none() => return None,
-        FailReason::CrashLoop | FailReason::Ended => "see its last log lines for the cause",
+        FailReason::CrashLoop | FailReason::Ended => SEE_LOG,
         FailReason::Deadline if probed => {
             "make the app answer its probe, or give it longer (progressDeadlineSeconds, or progress_deadline in x-layby)"
         }
@@ -236,6 +238,14 @@ fn hint(reason: &FailReason, probed: bool, ended: Option<&End>) -> Option<String
         }
     };
     Some(text.into())
+}
+
+/// The hint beside the last log lines: there may be none.
+pub(super) fn beside(log: &[String], hint: String) -> String {
+    match log.is_empty() && hint == SEE_LOG {
+        true => "its log is empty: see whether its command is the right one".to_owned(),
+        false => hint,
+    }
 }
 
 /// `300 s`, or `1.5 s`.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use layby_model::engine::{RunSpec, Workload};
 use layby_model::fail::{self, Point};
-use layby_model::job::{self, Due, Past, RunId, Step};
+use layby_model::job::{self, Due, Past, RunId, Step, Stop};
 use layby_model::mounts::MountSource;
 use layby_model::replica::{Exit, Phase, ReplicaReport};
 use layby_model::secret::{ReplicaField, ValueSource};
@@ -401,6 +401,8 @@ fn end_of(run: &RunRow, report: Option<&ReplicaReport>, told: Option<i32>) -> En
     let stopped = run.stopping.map(|stop| show::why(stop).to_owned());
     let (exit, hopeless, message) = match (told, ended, report) {
         (Some(code), _, _) => (Some(Exit { code, oom }), false, None),
+        // However it ended by itself then, nobody was told.
+        (None, _, _) if run.stopping == Some(Stop::Lost) => (None, false, stopped.clone()),
         (None, Some(ended), _) => (Some(ended.exit), false, None),
         // It was stopped: how it ended then says little.
         (None, None, Some(_)) if run.stopping.is_some() => (last, false, stopped.clone()),
@@ -469,8 +471,8 @@ fn tell_number(spec: &mut RunSpec, id: &ServiceId, number: u32) {
 #[cfg(test)]
 mod tests {
     use layby_model::ServiceName;
-    use layby_model::job::Stop;
     use layby_model::mounts::Mount;
+    use layby_model::replica::End;
     use layby_model::secret::ValueFile;
     use layby_model::spec::{ContainerSpec, ServiceSpec};
 
@@ -545,5 +547,28 @@ mod tests {
         assert_eq!(told.end(), job::AttemptEnd::Well);
         let stopped = end_of(&run(Some(Stop::TimeLimit)), None, None);
         assert_eq!(stopped.message.as_deref(), Some("it took too long"));
+        let ended = ReplicaReport {
+            id: ReplicaId(1),
+            service: "shop/web".parse().expect("an id"),
+            revision: RevisionId(1),
+            generation: 1,
+            phase: Phase::Stopped,
+            address: None,
+            containers: Vec::new(),
+            init: Vec::new(),
+            run: 1,
+            ended: Some(End {
+                container: "web".to_owned(),
+                exit: Exit {
+                    code: 0,
+                    oom: false,
+                },
+                hook: false,
+            }),
+            ended_in_a_row: 0,
+            trouble: None,
+        };
+        let lost = end_of(&run(Some(Stop::Lost)), Some(&ended), None);
+        assert_eq!((lost.exit, lost.end()), (None, job::AttemptEnd::Badly));
     }
 }

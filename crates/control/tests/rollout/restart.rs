@@ -100,3 +100,34 @@ async fn a_task_that_ends_well_has_restarted_and_did_not_crash() {
         [("web".into(), Outcome::Scaled)]
     );
 }
+
+#[tokio::test]
+async fn on_a_full_disk_nothing_is_restarted_or_put_to_sleep_and_what_runs_goes_on() {
+    let world = World::new().await;
+    world.up(&compose("fake/ok", "")).await;
+    let before = world.runs().await;
+    let tmp = world.dir.path().join("tmp");
+    for verb in ["restart", "sleep", "doze"] {
+        std::fs::create_dir_all(&tmp).expect("a folder");
+        std::os::unix::fs::symlink("/dev/full", tmp.join("room")).expect("a link");
+        let path = format!("/v1/services/{ID}/{verb}");
+        let (status, body) = world.ask("POST", &path, vec![]).await;
+        let refused = Deployed::of(status, &body);
+        let problem = refused.problem();
+        assert_eq!(
+            (problem.status, &*problem.code),
+            (507, "full-disk"),
+            "{verb}"
+        );
+        assert!(problem.detail.ends_with("is full"), "{}", problem.detail);
+    }
+    let detail = world.detail(ID).await;
+    assert_eq!(
+        (detail.view.wakefulness, detail.view.replicas_ready),
+        (Some(Showing::Awake), 1)
+    );
+    assert_eq!(world.runs().await, before);
+    let done = world.restart_service("").await;
+    assert_eq!(done.outcomes(), [("web".into(), Outcome::Restarted)]);
+    assert!(std::fs::read_dir(&tmp).is_ok_and(|mut left| left.next().is_none()));
+}

@@ -302,6 +302,35 @@ async fn what_does_not_fit_into_the_machine_is_refused_before_anything_starts() 
 }
 
 #[tokio::test]
+async fn a_scale_that_is_overtaken_says_by_what_and_waits_no_longer() {
+    let world = World::new().await;
+    world.up(&compose("fake/slow:300ms", "")).await;
+    let wanted = async || world.until(ID, |now| now.view.replicas_wanted == 3).await;
+    let overtakes = async {
+        wanted().await;
+        world.scale("1").await
+    };
+    let (overtaken, newer) = tokio::join!(world.scale("3"), overtakes);
+    assert_eq!(
+        (overtaken.outcomes(), overtaken.code()),
+        (vec![("web".into(), Outcome::Overtaken)], 6)
+    );
+    let reason = overtaken.failure().reason;
+    assert_eq!(reason, "overtaken: it was scaled to 1 replica meanwhile");
+    assert_eq!(newer.code(), 0);
+
+    let disables = async {
+        wanted().await;
+        let path = format!("/v1/services/{ID}/disable");
+        world.ask("POST", &path, vec![]).await
+    };
+    let (overtaken, (status, _)) = tokio::join!(world.scale("3"), disables);
+    assert_eq!((overtaken.code(), status.as_u16()), (6, 200));
+    let reason = overtaken.failure().reason;
+    assert_eq!(reason, "overtaken: it was disabled meanwhile");
+}
+
+#[tokio::test]
 async fn scales_that_make_no_sense_are_refused() {
     let world = World::new().await;
     assert_eq!(world.scale("2").await.problem().status, 404);

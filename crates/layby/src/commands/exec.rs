@@ -145,7 +145,8 @@ pub(crate) async fn converse(
             },
             Some(Ok(Message::Close(_)) | Err(_)) | None => {
                 drop(raw);
-                bail!("the node closed the connection: see its log");
+                tell!("layby: the node closed the connection: see its log");
+                return Err(Passed(UNKNOWN).into());
             }
             Some(Ok(_)) => {}
         }

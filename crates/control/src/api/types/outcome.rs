@@ -29,7 +29,8 @@ pub enum Outcome {
     RolledBack,
     /// It was taken down.
     Removed,
-    /// A newer revision took its place before it was live, by somebody else's word: what comes of that one is told there.
+    /// A newer revision took its place before it was live, by somebody else's word: what comes of that one is told there. Of a
+    /// scale: another one, or the like, took its place.
     Overtaken,
     /// Somebody called it off; what was live before, if anything was, serves on.
     Aborted,
