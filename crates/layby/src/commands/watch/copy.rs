@@ -107,8 +107,9 @@ fn pack(root: &Path, pairs: &[Pair], out: impl Write) -> io::Result<()> {
     for (file, to) in pairs {
         match open(file, OFlags::PATH)? {
             Some(found) if is_copied(&found.metadata()?) => drop(there.insert((to, file))),
-            // Nor is there what was there before it.
-            Some(_) | None => whiteout(&mut tar, to)?,
+            // What the containers have of that name may be a socket of their own.
+            Some(_) => {}
+            None => whiteout(&mut tar, to)?,
         }
     }
     for (to, file) in there {
@@ -252,13 +253,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_comes_first_and_what_is_there_as_it_is_now() {
+    fn what_is_gone_comes_first_and_what_is_there_as_it_is_now_but_no_socket() {
         let (_dir, root) = folder();
         let at = |name: &str| root.join(name);
         fs::create_dir(at("deep")).expect("a folder");
         fs::write(at("deep/b"), "text").expect("a file");
         symlink("b", at("deep/link")).expect("a link");
-        let entries = packed(&root, &["deep", "deep/b", "deep/link", "gone/c"]);
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).expect("a socket");
+        let entries = packed(&root, &["deep", "deep/b", "deep/link", "gone/c", "socket"]);
         let file = |path: &str, text: &str| (path.to_owned(), EntryType::Regular, text.to_owned());
         let other = |path: &str, kind| (path.to_owned(), kind, String::new());
         let expected = [
