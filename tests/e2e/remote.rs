@@ -76,6 +76,31 @@ fn a_token_that_may_look_logs_in_with_a_pinned_certificate_and_is_refused_what_c
     .exits(1)
     .says("this takes the role admin");
     assert!(!home.path().join("all.state").exists());
+
+    // A node that refuses is a node: nothing is done on this machine instead.
+    let stale = node.run(&["token", "create", "old", "--role", "admin", "--json"]);
+    let stale = stale.ok().json()["secret"].clone();
+    let old = [
+        &login[..2],
+        &["--name", "old", "--token-stdin", "--fingerprint"],
+        &[&fingerprint],
+    ];
+    run(&old.concat(), stale.as_str().expect("a secret")).ok();
+    node.run(&["token", "rm", "old"]).ok();
+    let data = home.path().join("data");
+    let here = data.to_str().expect("a path");
+    std::fs::write(home.path().join("Dockerfile"), "FROM scratch\n").expect("a file");
+    std::fs::write(home.path().join("in.state"), "").expect("a file");
+    for args in [
+        &["state", "export", "all.state", "--passphrase-file", "-"][..],
+        &["state", "export", "-", "--passphrase-file", "-"],
+        &["state", "import", "in.state", "--passphrase-file", "-"],
+        &["build", "."],
+    ] {
+        let args = [&["--data", here, "--context", "old"], args].concat();
+        run(&args, "correct horse").exits(1).says("not known here");
+    }
+    assert!(!data.exists() && !home.path().join("all.state").exists());
     run(&["context", "use", "local"], "").ok();
     run(&["--context", "far", "version"], "").ok().says("node");
     node.wait_for("both to be in the log", |node| {

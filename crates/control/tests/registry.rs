@@ -6,7 +6,7 @@ use axum::http::{Request, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use common::{Deployed, World, compose};
-use layby_control::api::types::{Event, ImageView, NewToken, Outcome, PruneView};
+use layby_control::api::types::{Event, ImageView, NewToken, Outcome, PruneView, RevisionView};
 use layby_model::route::Mode;
 use sha2::{Digest, Sha256};
 
@@ -253,6 +253,40 @@ async fn a_push_deploys_nothing_that_does_not_ask_for_it() {
     client.push("fake/ok", "1", "b").await;
     follow(&world).await;
     assert_eq!(world.detail("shop/web").await.view.revision, 1);
+}
+
+#[tokio::test]
+async fn a_variable_is_changed_without_the_image_wherever_its_tag_has_gone() {
+    let world = World::with_registry().await;
+    let client = pusher(&world).await;
+    let first = client.push("fake/ok", "1", "a").await;
+    world.up(&compose("registry/fake/ok:1", "")).await;
+    let second = client.push("fake/ok", "1", "b").await;
+    let post = async |what: &str, body: &str| {
+        let path = format!("/v1/services/shop/web/{what}");
+        let (status, body) = world.ask("POST", &path, body.into()).await;
+        assert_eq!(Deployed::of(status, &body).code(), 0, "{what}");
+        let path = "/v1/services/shop/web/history";
+        let newest: Vec<RevisionView> = world.get(path).await;
+        let newest = newest.into_iter().next().expect("a revision");
+        (
+            newest.digest.expect("a digest"),
+            newest.cause.expect("a cause"),
+        )
+    };
+    let set = |n: u32| format!(r#"{{"env":{{"N":"{n}"}}}}"#);
+    let kept = "deployed with `layby deploy`: N set".to_owned();
+    assert_eq!(post("deploy", &set(1)).await, (first.clone(), kept.clone()));
+
+    let (digest, cause) = post("deploy", "{}").await;
+    assert_eq!(digest, second);
+    let moved = format!("fake/ok:1 moved to {}", &second["sha256:".len()..][..12]);
+    assert!(cause.ends_with(&moved), "{cause}");
+
+    post("rollback", "").await;
+    assert_eq!(post("deploy", &set(2)).await, (first.clone(), kept.clone()));
+    client.ask("DELETE", "/v2/fake/ok/manifests/1", b"").await;
+    assert_eq!(post("deploy", &set(3)).await, (first, kept));
 }
 
 #[tokio::test]

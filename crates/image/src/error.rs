@@ -25,7 +25,7 @@ pub enum Error {
         reason: &'static str,
     },
     /// The file system of the store is full (ENOSPC or EDQUOT). What was stored before is intact.
-    #[error("the disk is full: {what} cannot be stored in {}; free some space and try again", place.display())]
+    #[error("the disk is full: {what} cannot be stored in {}", place.display())]
     DiskFull {
         /// The directory that was written to.
         place: PathBuf,

@@ -309,7 +309,7 @@ pub(crate) struct Serve {
 pub(crate) struct Deploy {
     #[command(flatten)]
     pub(crate) name: Name,
-    /// The image to run instead.
+    /// The image to run instead; without it, --env and --unset keep the very same, and else its tag is looked up anew.
     #[arg(long, value_name = "REF", value_parser = not_empty)]
     pub(crate) image: Option<String>,
     /// A variable to set, as KEY=VALUE; may be given several times.

@@ -56,23 +56,23 @@ impl Client {
         self.node.elsewhere()
     }
 
-    /// Whether a node answers.
+    /// Whether a node answers. One elsewhere does, or it is an error: without it, nothing is to be done here instead.
     ///
     /// # Errors
-    /// One runs, but this user may not use it.
+    /// One runs, but this user may not use it; or the one elsewhere cannot be reached, or refuses.
     pub(crate) async fn answers(&self) -> Result<bool> {
         let absent = |error: &anyhow::Error| {
             let exit = error.downcast_ref::<Exit>();
             exit.is_some_and(|exit| exit.code == Code::NotFound)
         };
+        let asked = async || self.send(Method::GET, "/v1/version", &[], empty()).await;
+        if self.elsewhere().is_some() {
+            return asked().await.map(|_| true);
+        }
         match self.node.connect().await {
-            // One elsewhere is not to be started from here.
-            Err(error) if !absent(&error) || self.elsewhere().is_some() => Err(error),
-            Err(_) => Ok(false),
-            Ok(_) => Ok(self
-                .send(Method::GET, "/v1/version", &[], empty())
-                .await
-                .is_ok()),
+            Err(error) if absent(&error) => Ok(false),
+            Err(error) => Err(error),
+            Ok(_) => Ok(asked().await.is_ok()),
         }
     }
 

@@ -213,7 +213,9 @@ pub(crate) fn check(
             }
             named.try_for_each(|app| rights.require(app))
         }
-        About::Node => Err(rights.denied("the node itself")),
+        About::Node => Err(rights
+            .denied("the node itself")
+            .hint("an admin makes one without --app: `layby token create NAME --role ROLE`")),
     }
 }
 

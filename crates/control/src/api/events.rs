@@ -74,7 +74,15 @@ pub(super) async fn events(
 fn parse(pairs: &Pairs) -> Result<EventQuery, Problem> {
     let kind = |name: String| {
         let known = serde_json::from_value(name.clone().into());
-        known.map_err(|_| Problem::bad_request(format!("{name:?} is no kind of event")))
+        known.map_err(|error: serde_json::Error| {
+            let problem = Problem::bad_request(format!("{name:?} is no kind of event"));
+            // serde names them all.
+            let text = error.to_string().replace('`', "");
+            match text.split_once("expected one of ") {
+                Some((_, all)) => problem.hint(format!("there are {all}")),
+                None => problem,
+            }
+        })
     };
     let kinds: Result<Vec<EventKind>, Problem> =
         query::all(pairs, "kind").into_iter().map(kind).collect();

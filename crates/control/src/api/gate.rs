@@ -207,7 +207,7 @@ enum Refused {
     Expired(String),
     /// The token of this name has no role.
     ForRegistry(String),
-    /// There were too many unknown ones.
+    /// There were too many that are good for nothing here.
     TooOften { retry_after_s: u64 },
 }
 
@@ -350,7 +350,7 @@ fn turn_away(plane: &Plane, who: &Who, refused: &Refused) -> Response {
             Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too-many-tries",
-                "too many tokens from this address were not known here",
+                "too many tokens from this address were not known here, or had expired",
             )
             .hint(format!("try again in {retry_after_s} s")),
             header::RETRY_AFTER,

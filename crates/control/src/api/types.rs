@@ -494,7 +494,8 @@ pub struct LastWake {
 /// What to change in the settings of a service; what is left out stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeployBody {
-    /// Another image for its first container.
+    /// Another image for its first container. Where only variables are changed, the images stay the very same; otherwise
+    /// their names are looked up anew.
     #[serde(default)]
     pub image: Option<String>,
     /// Environment to add to its first container, or to replace there.

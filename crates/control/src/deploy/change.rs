@@ -1,5 +1,6 @@
 //! Another revision of a service that is there: with other settings, with those of an earlier one, or with the same anew.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
@@ -37,7 +38,8 @@ struct Change {
 
 /// What it runs.
 enum Next {
-    /// What is there, with other settings; images by what their names mean once all are pulled.
+    /// What is there, with other settings: its images by their digests where only variables are others, else by what their
+    /// names mean once all are pulled.
     Edited(DeployBody),
     /// What is the newest, once more. `true`: with images by what their names mean once all are pulled.
     Again(bool),
@@ -65,8 +67,15 @@ impl Change {
     fn make(&self, row: &Row) -> Result<(Made, String), Problem> {
         match &self.next {
             Next::Edited(body) => {
-                let spec = edited(row, body, self.share.as_ref())?;
-                Ok((Made::Named(spec), cause(body)))
+                let service = edited(row, body, self.share.as_ref())?;
+                let made = match keeps_images(body) {
+                    true => Made::Fixed(RunSpec {
+                        service,
+                        images: current(row).1.spec.images.clone(),
+                    }),
+                    false => Made::Named(service),
+                };
+                Ok((made, cause(body)))
             }
             Next::Again(pulls) => {
                 canary::refuse_on_top(row, None)?;
@@ -310,7 +319,12 @@ async fn write(
     let mut new = match made {
         Made::Named(spec) => {
             let rows = std::slice::from_ref(&row);
-            revision::resolve(reach, &id.app, &spec, rows, &cause, made_by).await?
+            let mut new = revision::resolve(reach, &id.app, &spec, rows, &cause, made_by).await?;
+            let texts = [cause]
+                .into_iter()
+                .chain(moved(&current(&row).1.spec, &new.spec));
+            new.cause = Some(texts.collect::<Vec<_>>().join(", "));
+            new
         }
         Made::Fixed(spec) => {
             if let Some((name, digest)) = absent(plane, &spec).await?.first() {
@@ -340,6 +354,32 @@ async fn write(
 async fn find(plane: &Plane, id: &ServiceId) -> Result<Row, Problem> {
     let row = plane.store.service(id).await?;
     row.ok_or_else(|| Problem::no_service(id))
+}
+
+/// Whether the images stay the very same: a variable is no reason to run what a tag has come to mean since.
+fn keeps_images(body: &DeployBody) -> bool {
+    body.image.is_none() && !(body.env.is_empty() && body.unset.is_empty())
+}
+
+/// What is to be said of names that stay and have come to mean other images.
+fn moved(before: &RunSpec, now: &RunSpec) -> BTreeSet<String> {
+    let of = |spec: &RunSpec| -> Vec<(String, String)> {
+        let containers = spec.service.all_containers();
+        let names = containers.map(|container| container.image.clone());
+        names.zip(spec.images.iter().cloned()).collect()
+    };
+    let before = of(before);
+    let others = |(name, digest): &(String, String)| {
+        let mut same = before.iter().filter(|(known, _)| known == name);
+        let was = same.next().map(|(_, digest)| digest);
+        was.is_some_and(|was| was != digest)
+    };
+    let moved = of(now).into_iter().filter(others);
+    let text = |(name, digest): (String, String)| {
+        let digits = digest.rsplit(':').next().unwrap_or_default();
+        format!("{name} moved to {}", digits.get(..12).unwrap_or(digits))
+    };
+    moved.map(text).collect()
 }
 
 /// Why a revision is made that somebody asked for so. Values of variables are in no history.

@@ -67,7 +67,7 @@ pub enum StoreError {
         known: usize,
     },
     /// The disk is full.
-    #[error("the disk that holds {path} is full: free some space and try again; what runs goes on")]
+    #[error("the disk that holds {path} is full")]
     Full {
         /// The database file.
         path: PathBuf,

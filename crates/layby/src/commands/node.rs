@@ -237,6 +237,10 @@ pub(crate) async fn version(client: &Client, json: bool) -> Result<()> {
     if let (Err(error), Some(_)) = (&node, client.elsewhere()) {
         tell!("layby: {error:#}");
     }
+    let refuses = node.as_ref().err().is_some_and(|error| {
+        let exit = error.downcast_ref::<Exit>();
+        exit.is_some_and(|exit| exit.code != Code::NotFound)
+    });
     let node = node.ok();
     let own = env!("CARGO_PKG_VERSION");
     if json {
@@ -257,6 +261,7 @@ pub(crate) async fn version(client: &Client, json: bool) -> Result<()> {
                 say!("api   https://{api} (certificate {fingerprint})");
             }
         }
+        None if refuses => say!("node  one answers, and refuses to say more"),
         None => say!("node  none answers"),
     }
     Ok(())
