@@ -5,10 +5,12 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::buffer::Buffer;
 
@@ -79,7 +81,7 @@ pub(crate) fn has_input(stream: &TcpStream) -> bool {
 /// the kernel of that answers a keepalive probe with a reset: that takes up to two minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Leaving {
-    /// Any, whatever it sent before: it is not worth a replica's time any more (as nginx has it).
+    /// Any, whatever it sent before, once it has waited for [`LINGERS`] after it: then it is not worth a replica's time any more.
     Finished,
     /// One before it said anything. What it said may be all that was meant, and wants to be passed on.
     Silent,
@@ -87,13 +89,18 @@ pub(crate) enum Leaving {
     Broken,
 }
 
+/// So long whoever will send no more is still taken for one that reads: most that wait are served by then.
+const LINGERS: Duration = Duration::from_secs(3);
+
 /// The watch over a peer that waits for an answer.
 pub(crate) struct Departure<'s> {
     stream: &'s TcpStream,
     leaving: Leaving,
     /// Waits for what can be seen behind bytes that are not read yet. Boxed: few are watched for so long.
-    last: Option<Pin<Box<dyn Future<Output = ()> + 's>>>,
+    last: Option<Last<'s>>,
 }
+
+type Last<'s> = Pin<Box<dyn Future<Output = ()> + 's>>;
 
 impl<'s> Departure<'s> {
     /// Of the peer of `stream`.
@@ -107,26 +114,37 @@ impl<'s> Departure<'s> {
 
     /// Waits until the peer is gone.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.last.is_none() {
-            match (ready!(poll_peer(self.stream, cx)), self.leaving) {
-                (Peer::Gone, _) => return Poll::Ready(()),
-                (Peer::Finished, Leaving::Finished | Leaving::Silent) => return Poll::Ready(()),
-                (Peer::Finished, Leaving::Broken) | (Peer::Spoke, _) => {}
-            }
-        }
-        let interest = match self.leaving {
-            // Of all that this can be told of, epoll tells only that the peer has finished (EPOLLRDHUP).
-            Leaving::Finished => Interest::PRIORITY,
-            Leaving::Silent | Leaving::Broken => Interest::ERROR,
-        };
         let stream = self.stream;
-        self.last
-            .get_or_insert_with(|| {
-                Box::pin(async move {
-                    let _ = stream.ready(interest).await;
-                })
-            })
-            .as_mut()
-            .poll(cx)
+        let last = match &mut self.last {
+            Some(last) => last,
+            None => {
+                let last = match (ready!(poll_peer(stream, cx)), self.leaving) {
+                    (Peer::Gone, _) | (Peer::Finished, Leaving::Silent) => return Poll::Ready(()),
+                    (Peer::Finished, Leaving::Finished) => Box::pin(lingers(stream)) as Last<'s>,
+                    (Peer::Spoke, Leaving::Finished) => Box::pin(finishes(stream)),
+                    (Peer::Spoke, Leaving::Silent | Leaving::Broken)
+                    | (Peer::Finished, Leaving::Broken) => Box::pin(breaks(stream)),
+                };
+                self.last.insert(last)
+            }
+        };
+        last.as_mut().poll(cx)
     }
+}
+
+/// Until the connection is broken.
+async fn breaks(stream: &TcpStream) {
+    let _ = stream.ready(Interest::ERROR).await;
+}
+
+/// The same, of one that has finished: for a while only.
+async fn lingers(stream: &TcpStream) {
+    let _ = timeout(LINGERS, breaks(stream)).await;
+}
+
+/// The same, of one whose end stands behind bytes that are not read: of all that this can be told of, epoll tells only that the
+/// peer has finished (EPOLLRDHUP).
+async fn finishes(stream: &TcpStream) {
+    let _ = stream.ready(Interest::PRIORITY).await;
+    lingers(stream).await;
 }

@@ -163,18 +163,29 @@ fn a_client_that_closes_before_its_body_has_come_leaves_the_queue() {
 }
 
 #[test]
-fn a_held_client_that_closes_leaves_the_queue() {
+fn a_held_client_that_closes_leaves_the_queue_after_a_while() {
     let world = held();
     let mut before = world.client();
     before
         .send(&format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"))
         .finish();
-    assert_eq!(before.read_to_end().expect("it is closed"), b"");
     let mut during = ask(&world, "/");
-    wait_for("demand", || (world.waiting() == 1).then_some(()));
+    wait_for("demand", || (world.waiting() == 2).then_some(()));
     during.finish();
+    assert_eq!(before.read_to_end().expect("it is closed"), b"");
     assert_eq!(during.read_to_end().expect("it is closed"), b"");
     wait_for("no demand", || (world.waiting() == 0).then_some(()));
+}
+
+#[test]
+fn a_held_client_that_will_send_no_more_is_answered_by_a_wake_that_comes_soon() {
+    let server = Server::echo();
+    let mut world = held();
+    let mut client = ask(&world, "/");
+    client.finish();
+    wait_for("demand", || (world.waiting() == 1).then_some(()));
+    world.serve(&[(replica(1), server.addr)]);
+    assert_eq!(client.response().status, 200);
 }
 
 #[test]
