@@ -179,6 +179,11 @@ impl Case {
 /// A step of the script, and whether it was said to be done.
 type Step = (&'static str, fn(&mut Shop) -> bool);
 
+/// Falls asleep in memory and wakes, again and again.
+const REST: [Step; 1] = [("doze and be woken", |shop| {
+    (0..50).all(|_| shop.run(&["doze", "web"]) && shop.is_woken())
+})];
+
 /// What is done to the service while the node is to fail: all kinds of steps are in it.
 const STEPS: [Step; 7] = [
     ("deploy", Shop::deploy),
@@ -217,9 +222,11 @@ fn steps_to(point: &str) -> &'static [Step] {
         "after-next-key",
         "after-rekey",
     ];
-    match OF_WORK.contains(&point) {
-        true => &WORK,
-        false => &STEPS,
+    match (OF_WORK.contains(&point), point) {
+        (true, _) => &WORK,
+        // A request that comes as it falls asleep keeps it awake: it is tried again and again.
+        (false, "after-thaw") => &REST,
+        (false, _) => &STEPS,
     }
 }
 

@@ -270,6 +270,19 @@ impl Shop {
         assert_eq!(faults, Vec::<String>::new(), "{case}: what the load saw");
     }
 
+    /// Waits until the load was answered, of which one answer may have been on its way before; false: the node died over it.
+    pub(super) fn is_woken(&mut self) -> bool {
+        let answered = self.load.answered();
+        let end = Instant::now() + crate::node::PATIENCE;
+        while self.load.answered() < answered + 2 {
+            if self.has_died() || Instant::now() > end {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
     /// Waits until the service has what it is to have, and the machine nothing that is not of it.
     fn settle(&self, case: &Case) {
         let answered = self.load.answered();
