@@ -37,7 +37,8 @@ fn attempt(dir: &Path) -> io::Result<()> {
     written
 }
 
-fn is_full(error: &io::Error) -> bool {
+/// Whether a disk, or what somebody may have of it, is full.
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded

@@ -11,7 +11,7 @@ use layby_model::State;
 use layby_model::state::Showing;
 
 use crate::client::{Client, Lines};
-use crate::commands::history;
+use crate::commands::{history, named};
 use crate::exit::{Code, Exit};
 use crate::out::{say, tell};
 use crate::show;
@@ -94,7 +94,7 @@ pub(crate) async fn show(client: &Client, mut lines: Lines, style: Style) -> Res
                 failure,
             } => {
                 screen.outcome(&service, outcome, failure.as_ref());
-                let name = format!("{}/{}", service.app, service.service);
+                let name = named::full(&service);
                 under_way.remove(&name);
                 let failed = outcomes.get(&name) == Some(&Outcome::Failed);
                 // One that failed and was taken out again is one that failed.
@@ -276,7 +276,7 @@ impl Screen {
     }
 
     fn outcome(&mut self, service: &ServiceView, outcome: Outcome, failure: Option<&Failure>) {
-        let name = format!("{}/{}", service.app, service.service);
+        let name = named::full(service);
         for key in [name.as_str(), service.service.as_str()] {
             if let Some(bar) = self.bars.remove(key) {
                 bar.finish_and_clear();

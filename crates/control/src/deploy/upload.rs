@@ -15,6 +15,7 @@ use tar::EntryType;
 use tempfile::TempDir;
 
 use crate::api::types::{KeptContext, Problem};
+use crate::room;
 
 /// Most that all files of a manifest may have together.
 pub(crate) const MANIFEST_BYTES: u64 = 2 << 20;
@@ -426,10 +427,7 @@ fn too_large(text: String) -> Problem {
 
 /// An error while unpacking to the node's disk.
 fn storing(error: &io::Error) -> Problem {
-    if matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    ) {
+    if room::is_full(error) {
         Problem::full_disk("the node's disk is full while unpacking a build context")
     } else {
         Problem::failed(format!(

@@ -5,6 +5,7 @@ use layby_control::api::types::{CanaryView, GivenView, ServiceView};
 
 use crate::cli::{Name, Promote};
 use crate::client::Client;
+use crate::commands::named;
 use crate::commands::services::find;
 use crate::events;
 use crate::out::say;
@@ -28,7 +29,7 @@ pub(crate) async fn promote(client: &Client, options: &Promote) -> Result<()> {
 pub(crate) async fn abort(client: &Client, name: &Name) -> Result<()> {
     let path = find(client, &name.name).await?;
     let view: ServiceView = client.post(&format!("{path}/abort"), &[]).await?;
-    let id = format!("{}/{}", view.app, view.service);
+    let id = named::full(&view);
     match view.aborted.map(|aborted| aborted.revision) {
         Some(revision) if revision != view.revision => say!(
             "{id}  revision {revision} is aborted; revision {} serves on",

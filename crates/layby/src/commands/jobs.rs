@@ -2,11 +2,12 @@
 
 use anyhow::Result;
 use jiff::Timestamp;
-use layby_control::api::types::{CommandBody, JobView, LogView, RunState, RunView, ServiceView};
+use layby_control::api::types::{CommandBody, JobView, LogView, RunState, RunView};
 
 use crate::cli::{Job, JobLogs, Run};
 use crate::client::Client;
 use crate::commands::exec;
+use crate::commands::named;
 use crate::commands::services;
 use crate::exit::{Code, Exit, Passed};
 use crate::nearest;
@@ -355,11 +356,9 @@ async fn find(client: &Client, name: &str) -> Result<String> {
 /// The same for what has runs: a job, or a service.
 async fn find_runs(client: &Client, name: &str) -> Result<String> {
     let jobs = all(client).await?;
-    let services: Vec<ServiceView> = client.get("/v1/services", &[]).await?;
+    let services = named::views(client).await?;
     let jobs = jobs.iter().map(|job| format!("{}/{}", job.app, job.job));
-    let services = services
-        .iter()
-        .map(|view| format!("{}/{}", view.app, view.service));
+    let services = services.iter().map(named::full);
     meant(
         name,
         "job or service",

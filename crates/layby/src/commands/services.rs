@@ -19,7 +19,7 @@ use crate::show;
 /// # Errors
 /// No node answers.
 pub(crate) async fn ls(client: &Client, all: bool, json: bool) -> Result<()> {
-    let mut services: Vec<ServiceView> = client.get("/v1/services", &[]).await?;
+    let mut services = named::views(client).await?;
     let known = services.len();
     if !all {
         services.retain(|service| !show::is_disabled(service));
@@ -91,8 +91,8 @@ pub(crate) async fn status(client: &Client, name: &str, json: bool) -> Result<()
 pub(crate) async fn job_called(client: &Client, name: &str) -> Result<Option<JobView>> {
     let jobs = jobs::all(client).await?.into_iter();
     let mut found: Vec<JobView> = jobs.filter(|job| jobs::is_called(job, name)).collect();
-    let services: Vec<ServiceView> = match found.len() {
-        1 => client.get("/v1/services", &[]).await?,
+    let services = match found.len() {
+        1 => named::views(client).await?,
         _ => return Ok(None),
     };
     let taken = services.iter().any(|view| view.service == name);
@@ -121,7 +121,7 @@ pub(crate) async fn turn(client: &Client, name: &str, verb: &str) -> Result<()> 
             false => "",
         };
         let state = show::state(&view);
-        say!("{}/{}  {state}{then}", view.app, view.service);
+        say!("{}  {state}{then}", named::full(&view));
     }
     failed.map_or(Ok(()), Err)
 }

@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 use futures_util::future::join_all;
-use layby_control::api::types::{JobView, RemovedView, ServiceView};
+use layby_control::api::types::{RemovedView, ServiceView};
 
 use crate::cli::{Enable, Remove, Restart, Several};
 use crate::client::Client;
-use crate::commands::named;
 use crate::commands::services::{find_each, tell_left};
+use crate::commands::{jobs, named};
 use crate::events::{self, Style};
 use crate::exit::{Code, Exit};
 use crate::out::say;
@@ -22,12 +22,7 @@ pub(crate) async fn disable(client: &Client, several: &Several) -> Result<()> {
     let asked = meant.iter().map(async |view| {
         let path = named::path(view);
         let view: ServiceView = client.post(&format!("{path}/disable"), &[]).await?;
-        Ok(format!(
-            "{}/{}  {}",
-            view.app,
-            view.service,
-            show::state(&view)
-        ))
+        Ok(format!("{}  {}", named::full(&view), show::state(&view)))
     });
     say_all(join_all(asked).await)
 }
@@ -135,9 +130,9 @@ pub(crate) async fn remove(client: &Client, options: &Remove) -> Result<()> {
 
 /// An error of finding a service; one that says the way where an app or a job is called so.
 async fn unless_app(client: &Client, name: &str, error: anyhow::Error) -> anyhow::Error {
-    let services: Result<Vec<ServiceView>> = client.get("/v1/services", &[]).await;
-    let jobs: Result<Vec<JobView>> = client.get("/v1/jobs", &[]).await;
-    let (services, jobs) = (services.unwrap_or_default(), jobs.unwrap_or_default());
+    let services = named::views(client).await;
+    let known = jobs::all(client).await;
+    let (services, jobs) = (services.unwrap_or_default(), known.unwrap_or_default());
     let app = name.trim_end_matches('/');
     let mut apps = services.iter().map(|view| &view.app);
     let text = if apps.any(|known| known == app) || jobs.iter().any(|job| job.app == app) {

@@ -17,7 +17,6 @@ use std::time::Duration;
 use anyhow::Result;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use layby_control::api::types::{JobView, ServiceDetail};
 use layby_manifest::Manifest;
 use layby_model::names::ServiceName;
 use tokio::signal::unix::{SignalKind, signal};
@@ -55,21 +54,14 @@ pub(crate) fn rules(manifests: &mut Manifests, here: bool) -> Result<()> {
 pub(crate) async fn check_there(client: &Client, manifests: &mut Manifests) -> Result<()> {
     let manifest = read(manifests, client.elsewhere().is_none())?;
     let is_watched = |name: &ServiceName| manifest.watches.iter().any(|one| one.service == *name);
-    for one in &manifest.app.services {
-        let name = format!("{}/{}", manifest.app.name, one.name);
-        match &one.job {
-            _ if !is_watched(&one.name) => {}
-            Some(_) => drop(
-                client
-                    .get::<JobView>(&format!("/v1/jobs/{name}"), &[])
-                    .await?,
-            ),
-            None => drop(
-                client
-                    .get::<ServiceDetail>(&format!("/v1/services/{name}"), &[])
-                    .await?,
-            ),
-        }
+    let services = manifest.app.services.iter();
+    for one in services.filter(|one| is_watched(&one.name)) {
+        let kind = match one.job {
+            Some(_) => "jobs",
+            None => "services",
+        };
+        let path = format!("/v1/{kind}/{}/{}", manifest.app.name, one.name);
+        client.get::<serde::de::IgnoredAny>(&path, &[]).await?;
     }
     Ok(())
 }
